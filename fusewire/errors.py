@@ -1,0 +1,76 @@
+"""Every exception that Fusewire raises on purpose.
+
+::
+
+    FusewireError
+    ├── SettingsError (ValueError)      a setting that cannot be right; raised when it is made
+    ├── CircuitBreakerError
+    │   └── CircuitOpenError            the circuit does not admit the call; nothing was sent
+    └── BrokerError                     parking storage: RabbitMQ or SQLite
+        ├── BrokerUnavailableError      cannot be reached, or did not answer in time
+        ├── QueueNotFoundError          a queue that must exist does not
+        ├── MoveRefusedError            the target did not take the message; it stays where it was
+        └── DeliveryLostError           the delivery is the broker's again; it will come back
+
+This module lies beneath the rooms: all of them may import it, and it imports none.
+"""
+
+from __future__ import annotations
+
+
+class FusewireError(Exception):
+    """The root of all errors that Fusewire raises on purpose."""
+
+
+class SettingsError(FusewireError, ValueError):
+    """A setting cannot be right. The message names it, its value, and what would be accepted."""
+
+
+class CircuitBreakerError(FusewireError):
+    """The root of a circuit breaker's own errors."""
+
+
+class CircuitOpenError(CircuitBreakerError):
+    """The circuit did not admit the call, so nothing was sent.
+
+    Attributes:
+        name: the breaker's name.
+        state: the state that refused the call, for example ``"open"``.
+        retry_after: seconds until a call may be admitted, as far as is known now; never negative.
+        reason: why the circuit opened, in words; empty where it is not known.
+    """
+
+    def __init__(self, name: str, state: str, retry_after: float, reason: str = "") -> None:
+        super().__init__(name, state, retry_after, reason)
+        self.name = name
+        self.state = state
+        self.retry_after = retry_after
+        self.reason = reason
+
+    def __str__(self) -> str:
+        # Formatted when asked: a rejection is the hot path of an outage.
+        why = f" ({self.reason})" if self.reason else ""
+        return f"circuit {self.name!r} is {self.state}{why}; retry in {self.retry_after:.3g} s"
+
+
+class BrokerError(FusewireError):
+    """The root of the errors of parking storage."""
+
+
+class BrokerUnavailableError(BrokerError):
+    """The broker cannot be reached, or an operation on it did not finish in time."""
+
+
+class QueueNotFoundError(BrokerError):
+    """A queue that must exist does not. The message says who makes it."""
+
+
+class MoveRefusedError(BrokerError):
+    """The target queue did not take the message (missing, full, or refused by the broker).
+
+    The message is still where it was.
+    """
+
+
+class DeliveryLostError(BrokerError):
+    """The delivery can no longer be settled here; the broker has it and delivers it again."""
