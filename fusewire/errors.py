@@ -7,7 +7,8 @@
     ├── CircuitBreakerError
     │   └── CircuitOpenError            the circuit does not admit the call; nothing was sent
     └── BrokerError                     parking storage: RabbitMQ or SQLite
-        ├── BrokerUnavailableError      cannot be reached, or did not answer in time
+        ├── BrokerUnavailableError      cannot be reached, or was lost; nothing was stored
+        ├── UnconfirmedError            may have been stored: the confirmation did not come in time
         ├── QueueNotFoundError          a queue that must exist does not
         ├── MoveRefusedError            the target did not take the message; it stays where it was
         └── DeliveryLostError           the delivery is the broker's again; it will come back
@@ -58,7 +59,11 @@ class BrokerError(FusewireError):
 
 
 class BrokerUnavailableError(BrokerError):
-    """The broker cannot be reached, or an operation on it did not finish in time."""
+    """The broker cannot be reached, or the connection was lost. What was being stored is not."""
+
+
+class UnconfirmedError(BrokerError):
+    """A message was sent and its confirmation did not come: it may or may not have been stored."""
 
 
 class QueueNotFoundError(BrokerError):

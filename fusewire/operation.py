@@ -1,8 +1,8 @@
 """The unit of work that a handler is doing: its identity, and what its guarded calls saw.
 
-An :class:`Operation` is the thread between the rooms. A consumer opens one around a handler; a guarded
-call made inside asks for it, to send an idempotency key that stays the same when the work is replayed, and
-to note that the call failed. Neither room has to know the other.
+An :class:`Operation` is the thread between the rooms. A consumer opens one around a handler; a
+guarded call made inside asks for it, to send an idempotency key that stays the same when the work
+is replayed, and to note that the call failed. Neither room has to know the other.
 
 This module lies beneath the rooms: all of them may import it, and it imports none.
 """
@@ -67,7 +67,7 @@ def current_operation() -> Operation | None:
 
 @contextlib.contextmanager
 def operation(operation_id: str) -> Iterator[Operation]:
-    """Work on the operation `operation_id` within the block: its guarded calls carry its identity."""
+    """Work on `operation_id` within the block: guarded calls carry its identity."""
     entered = Operation(operation_id)
     token = _current.set(entered)
     try:

@@ -1,0 +1,103 @@
+"""A message to and from AMQP, with its identity kept over every transfer.
+
+A transfer republishes: the exchange, the routing key, the user id and the message id that AMQP
+shows are then the transfer's. The original's travel in headers and are put back when the message
+is read.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, cast
+
+import aio_pika
+
+from fusewire.brokers.message import HeaderValue, Message
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractIncomingMessage, HeadersType
+
+TRANSFER = "fusewire-transfer"
+"""Header of a republished message: the format version of the headers that keep its identity."""
+
+_FORMAT = 1
+_MESSAGE_ID = "fusewire-message-id"
+_EXCHANGE = "fusewire-exchange"
+_ROUTING_KEY = "fusewire-routing-key"
+_USER_ID = "fusewire-user-id"
+_IDENTITY = frozenset({TRANSFER, _MESSAGE_ID, _EXCHANGE, _ROUTING_KEY, _USER_ID})
+
+# Kept on a republish, these make the broker act on the message: with x-death a message that went
+# twice round two TTL queues is dropped as a dead-letter cycle, and CC and BCC route it elsewhere
+# too.
+_BROKERS_OWN = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"})
+_BROKERS_OWN_PREFIXES = ("x-first-death-", "x-last-death-")
+
+
+def to_amqp(message: Message) -> aio_pika.Message:
+    """Make the AMQP message that stores `message`: persistent, never expiring, with a fresh id.
+
+    The id is fresh because aio-pika tells a returned message from a confirmed one by it: two
+    publishes under one id at the same time, and a returned one was seen reported as confirmed.
+    """
+    headers: dict[str, HeaderValue] = {
+        **message.headers,
+        TRANSFER: _FORMAT,
+        _EXCHANGE: message.exchange,
+        _ROUTING_KEY: message.routing_key,
+    }
+    if message.message_id is not None:
+        headers[_MESSAGE_ID] = message.message_id
+    if message.user_id is not None:
+        # As a property the broker would refuse it: it must name the user of this connection.
+        headers[_USER_ID] = message.user_id
+    return aio_pika.Message(
+        body=message.body,
+        headers=cast("HeadersType", headers),
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        priority=message.priority,
+        correlation_id=message.correlation_id,
+        reply_to=message.reply_to,
+        message_id=uuid.uuid4().hex,
+        timestamp=message.timestamp,
+        type=message.type,
+        app_id=message.app_id,
+    )
+
+
+def from_amqp(incoming: AbstractIncomingMessage) -> Message:
+    """Read a delivery, with the identity that it had before any transfer."""
+    headers = cast("dict[str, HeaderValue]", dict(incoming.headers))
+    transferred = TRANSFER in headers
+    kept = {
+        key: value
+        for key, value in headers.items()
+        if key not in _BROKERS_OWN
+        and not key.startswith(_BROKERS_OWN_PREFIXES)
+        and not (transferred and key in _IDENTITY)
+    }
+
+    def original(header: str, current: str | None) -> str | None:
+        if not transferred:
+            return current
+        value = headers.get(header)
+        return None if value is None else str(value)
+
+    return Message(
+        body=incoming.body,
+        headers=kept,
+        content_type=incoming.content_type,
+        content_encoding=incoming.content_encoding,
+        message_id=original(_MESSAGE_ID, incoming.message_id),
+        correlation_id=incoming.correlation_id,
+        reply_to=incoming.reply_to,
+        type=incoming.type,
+        user_id=original(_USER_ID, incoming.user_id),
+        app_id=incoming.app_id,
+        timestamp=incoming.timestamp,
+        priority=incoming.priority,
+        exchange=original(_EXCHANGE, incoming.exchange) or "",
+        routing_key=original(_ROUTING_KEY, incoming.routing_key) or "",
+    )

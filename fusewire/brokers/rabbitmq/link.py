@@ -1,0 +1,147 @@
+"""One AMQP connection that is opened when it is needed, and again after it was lost.
+
+aio-pika's plain connection is used, not its robust one: what has to be restored after a loss is
+one consumer, which its reader restores by subscribing again, and a robust connection has been
+seen to stay dead (aio-pika #231, #334, #588) and to let publishes wait for ever while it is down
+(#636, #556).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import aio_pika
+from aio_pika.exceptions import AMQPError
+from yarl import URL
+
+from fusewire.errors import BrokerUnavailableError, SettingsError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator
+
+    from aio_pika.abc import AbstractChannel, AbstractConnection
+
+_HEARTBEAT = 15  # seconds; a dead peer is noticed after about two of them
+LOST = (AMQPError, OSError, RuntimeError)
+"""What aio-pika raises when a connection or channel is gone (RuntimeError: a closed transport)."""
+
+
+class Link:
+    """A connection for one purpose: publishing and consuming each have their own.
+
+    A memory alarm blocks a connection that publishes; acknowledgements on it would wait too.
+    """
+
+    def __init__(
+        self, url: str, *, purpose: str, timeout: float, ssl_context: ssl.SSLContext | None
+    ) -> None:
+        try:
+            parsed = URL(url)
+        except ValueError as error:
+            raise SettingsError("the address of RabbitMQ is not a URL") from error
+        if "heartbeat" not in parsed.query:
+            parsed = parsed.update_query(heartbeat=_HEARTBEAT)
+        self._url = parsed
+        self._purpose = purpose
+        self._timeout = timeout
+        self._ssl_context = ssl_context
+        self._connection: AbstractConnection | None = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def where(self) -> str:
+        """The address without credentials, for messages."""
+        return str(self._url.with_user(None).with_query(None))
+
+    async def connection(self) -> AbstractConnection:
+        """Return the open connection, made now if there is none.
+
+        Raises:
+            BrokerUnavailableError: RabbitMQ cannot be reached or refuses.
+        """
+        async with self._opening:
+            if self._connection is not None and not self._connection.is_closed:
+                transport = self._connection.transport
+                if transport is not None and not transport.connection.is_closed:
+                    return self._connection
+            await self._discard()
+            try:
+                self._connection = await asyncio.wait_for(
+                    aio_pika.connect(
+                        self._url,
+                        ssl_context=self._ssl_context,
+                        client_properties={"connection_name": f"fusewire {self._purpose}"},
+                    ),
+                    self._timeout,
+                )
+            except LOST as error:  # TimeoutError is an OSError
+                why = str(error) or type(error).__name__
+                raise BrokerUnavailableError(
+                    f"RabbitMQ at {self.where} cannot be reached ({why}): check that it runs, the "
+                    "address, the virtual host and the credentials"
+                ) from error
+            return self._connection
+
+    @asynccontextmanager
+    async def channel(self, *, confirms: bool = False) -> AsyncIterator[AbstractChannel]:
+        """Open a channel for the block, and close it after.
+
+        Raises:
+            BrokerUnavailableError: RabbitMQ cannot be reached.
+        """
+        channel = await self.open_channel(confirms=confirms)
+        try:
+            yield channel
+        finally:
+            await close(channel, self._timeout)
+
+    async def open_channel(self, *, confirms: bool) -> AbstractChannel:
+        """Open a channel that the caller closes.
+
+        Raises:
+            BrokerUnavailableError: RabbitMQ cannot be reached.
+        """
+        connection = await self.connection()
+        # Without on_return_raises an unroutable mandatory publish returns as if it were stored.
+        channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        try:
+            await asyncio.wait_for(channel.initialize(), self._timeout)
+        except LOST as error:
+            raise BrokerUnavailableError(
+                f"RabbitMQ at {self.where} gave no channel: {error!r}"
+            ) from error
+        return channel
+
+    async def version(self) -> tuple[int, ...]:
+        """Return the server's version, for example ``(3, 10, 8)``.
+
+        Raises:
+            BrokerUnavailableError: RabbitMQ cannot be reached.
+        """
+        connection = await self.connection()
+        transport = connection.transport
+        properties = transport.connection.server_properties if transport is not None else {}
+        version = str(properties.get("version", "0"))
+        numbers = version.split("-", maxsplit=1)[0].split("+", maxsplit=1)[0].split(".")
+        return tuple(int(number) for number in numbers if number.isdigit())
+
+    async def close(self) -> None:
+        """Close the connection. Never raises."""
+        async with self._opening:
+            await self._discard()
+
+    async def _discard(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(*LOST):
+                await asyncio.wait_for(connection.close(), self._timeout)
+
+
+async def close(channel: AbstractChannel, timeout: float) -> None:  # noqa: ASYNC109 - a limit, not a scope
+    """Close a channel within `timeout` seconds. Never raises: a lost one is closed already."""
+    with contextlib.suppress(*LOST):
+        await asyncio.wait_for(channel.close(), timeout)

@@ -1,0 +1,122 @@
+"""Deliveries from one queue, over one channel of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from fusewire.brokers.rabbitmq.codec import from_amqp
+from fusewire.brokers.rabbitmq.link import LOST, close
+from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+    from fusewire.brokers.message import Message
+
+_log = logging.getLogger(__name__)
+
+
+class RabbitMQDelivery:
+    """One AMQP delivery in hand."""
+
+    __slots__ = ("_incoming", "_publish", "_timeout", "message")
+
+    def __init__(
+        self,
+        incoming: AbstractIncomingMessage,
+        publish: Callable[[str, Message], Awaitable[None]],
+        timeout: float,
+    ) -> None:
+        self.message = from_amqp(incoming)
+        self._incoming = incoming
+        self._publish = publish
+        self._timeout = timeout
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the broker gave it to somebody before."""
+        return bool(self._incoming.redelivered)
+
+    async def done(self) -> None:
+        """Acknowledge it on the channel that delivered it."""
+        try:
+            await asyncio.wait_for(self._incoming.ack(), self._timeout)
+        except LOST as error:
+            raise DeliveryLostError(
+                f"message {self.message.message_id!r} could not be acknowledged: its channel is "
+                "gone, and RabbitMQ delivers it again"
+            ) from error
+
+    async def move(self, queue: str, message: Message) -> None:
+        """Publish, await the confirm, then acknowledge: no other order is safe."""
+        await self._publish(queue, message)
+        await self.done()
+
+
+class RabbitMQSubscription:
+    """A consumer; its deliveries are buffered up to the prefetch and read by :meth:`receive`."""
+
+    def __init__(
+        self,
+        queue: str,
+        channel: AbstractChannel,
+        publish: Callable[[str, Message], Awaitable[None]],
+        timeout: float,
+    ) -> None:
+        self._queue = queue
+        self._channel = channel
+        self._publish = publish
+        self._timeout = timeout
+        self._arrived: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
+        self._lost: BrokerError | None = None
+
+    async def start(self, prefetch: int) -> None:
+        """Consume. Raises what aio-pika raises; the caller owns the channel until this returns."""
+        # aio-pika keeps callbacks by weak references in places (#536): bound methods of an object
+        # that the caller keeps, registered on a channel that this object keeps, live as long as
+        # is needed.
+        self._channel.close_callbacks.add(self._on_close)
+        underlay = await self._channel.get_underlay_channel()
+        underlay.on_consumer_cancel_callbacks.add(self._on_cancel)
+        await self._channel.set_qos(prefetch_count=prefetch, timeout=self._timeout)
+        queue = await self._channel.get_queue(self._queue, ensure=False)
+        await queue.consume(self._on_message, timeout=self._timeout)
+
+    async def receive(self) -> RabbitMQDelivery:
+        """Wait for the next delivery."""
+        # What is still buffered when the channel is lost is the broker's again, so the loss goes
+        # first.
+        if self._lost is None:
+            delivery = await self._arrived.get()
+            if delivery is not None and self._lost is None:
+                return delivery
+        self._arrived.put_nowait(None)  # for whoever else waits
+        raise self._lost or BrokerUnavailableError(f"the subscription to {self._queue!r} was ended")
+
+    async def release(self) -> None:
+        """Close the channel without cancelling first, which gives everything back in order."""
+        self._end(BrokerUnavailableError(f"the subscription to {self._queue!r} was released"))
+        await close(self._channel, self._timeout)
+
+    async def _on_message(self, incoming: AbstractIncomingMessage) -> None:
+        self._arrived.put_nowait(RabbitMQDelivery(incoming, self._publish, self._timeout))
+
+    def _on_close(self, _channel: object, error: BaseException | None) -> None:
+        self._end(
+            BrokerUnavailableError(f"the channel that consumed {self._queue!r} was closed: {error}")
+        )
+
+    def _on_cancel(self, _frame: object) -> None:
+        _log.warning(
+            "RabbitMQ cancelled the consumer of %r: deleted, or its leader moved", self._queue
+        )
+        self._end(BrokerUnavailableError(f"RabbitMQ cancelled the consumer of {self._queue!r}"))
+
+    def _end(self, error: BrokerError) -> None:
+        if self._lost is None:
+            self._lost = error
+            self._arrived.put_nowait(None)

@@ -1,0 +1,88 @@
+"""The queues that belong to one source queue, and their names."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from fusewire.errors import SettingsError
+
+OTHER_LANE = "other"
+"""The lane for dependencies that no other lane was declared for."""
+
+DELAY_TIERS = (1.0, 5.0, 30.0, 120.0, 600.0)
+"""Seconds that a message waits after its first, second, … failed attempt."""
+
+_MAX_NAME = 255  # bytes; AMQP 0-9-1's limit of a short string
+_DIGEST = 16  # hexadecimal digits: 64 bits, ample to keep a few hundred names apart
+_SHORTEST, _LONGEST = 0.001, 2**31 / 1000  # seconds; AMQP counts milliseconds in 32 bits
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The queues of one source queue: ``q.parked.<lane>``, ``q.delay.<ms>`` and ``q.dead``.
+
+    Attributes:
+        source: the queue that is consumed, ``q``. It is the user's: never declared or changed.
+        lanes: names of the parking lanes; ``other`` is always one of them.
+        delay_tiers: seconds of each delay queue, growing.
+
+    Raises:
+        SettingsError: a name is empty or the tiers are not positive and growing.
+    """
+
+    source: str
+    lanes: tuple[str, ...] = (OTHER_LANE,)
+    delay_tiers: tuple[float, ...] = DELAY_TIERS
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            raise SettingsError("queue is empty: give the name of the queue to consume")
+        if not all(self.lanes):
+            raise SettingsError(f"lanes={self.lanes!r}: a lane's name is empty")
+        if OTHER_LANE not in self.lanes:
+            object.__setattr__(self, "lanes", (*self.lanes, OTHER_LANE))
+        tiers = self.delay_tiers
+        if not tiers or any(not _SHORTEST <= tier <= _LONGEST for tier in tiers):
+            raise SettingsError(
+                f"delay_tiers={tiers!r}: give seconds, at least one, each from 0.001 to 2147483"
+            )
+        if list(tiers) != sorted(set(tiers)):
+            raise SettingsError(f"delay_tiers={tiers!r}: give growing seconds, none twice")
+
+    @property
+    def dead(self) -> str:
+        """The queue of messages that a person has to decide on."""
+        return self._derive("dead")
+
+    def parked(self, lane: str) -> str:
+        """Return the parking queue of `lane`."""
+        return self._derive(f"parked.{lane}")
+
+    def delay(self, tier: float) -> str:
+        """Return the delay queue of a tier, in seconds."""
+        return self._derive(f"delay.{milliseconds(tier)}")
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """Return the names of all queues but the source."""
+        return (
+            *(self.parked(lane) for lane in self.lanes),
+            *(self.delay(tier) for tier in self.delay_tiers),
+            self.dead,
+        )
+
+    def _derive(self, suffix: str) -> str:
+        name = f"{self.source}.{quote(suffix, safe='._-')}"
+        if len(name.encode()) <= _MAX_NAME:
+            return name
+        # Too long for AMQP: keep a readable head, and tell names apart by a digest of the whole.
+        digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
+        head = name.encode()[: _MAX_NAME - _DIGEST - 1].decode(errors="ignore")
+        return f"{head}.{digest}"
+
+
+def milliseconds(tier: float) -> int:
+    """Return a tier's seconds in the whole milliseconds that brokers count in."""
+    return round(tier * 1000)
