@@ -1,0 +1,5 @@
+"""What users need to test their own code that goes through circuits."""
+
+from fusewire.testing.clock import FakeClock
+
+__all__ = ["FakeClock"]

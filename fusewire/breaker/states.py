@@ -1,0 +1,49 @@
+"""The words of a circuit: its states, what a call can come to, and what a look sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+
+class CircuitState(StrEnum):
+    """What a circuit does with the next call."""
+
+    CLOSED = "closed"
+    """Calls pass and are counted."""
+    OPEN = "open"
+    """Calls are rejected until the recovery time is over."""
+    HALF_OPEN = "half_open"
+    """A few calls pass, to find out whether the dependency has recovered."""
+    FORCED_OPEN = "forced_open"
+    """Calls are rejected until a person says otherwise."""
+    DISABLED = "disabled"
+    """Calls pass and nothing is counted, until a person says otherwise."""
+    METRICS_ONLY = "metrics_only"
+    """Calls pass and are counted, but nothing opens the circuit, until a person says otherwise."""
+
+
+class Outcome(Enum):
+    """What a call says about the dependency."""
+
+    SUCCESS = "success"
+    """The dependency answered."""
+    FAILURE = "failure"
+    """The dependency did not answer, or said that it cannot."""
+    IGNORED = "ignored"
+    """The call says nothing about the dependency: cancelled, abandoned, or its own fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a breaker would do with a call made now.
+
+    Attributes:
+        admitted: whether the call would be admitted.
+        state: the state that decides it.
+        retry_after: seconds until a call may be admitted, as far as is known; 0.0 when admitted.
+    """
+
+    admitted: bool
+    state: CircuitState
+    retry_after: float

@@ -1,0 +1,27 @@
+"""Giving a permit back never waits for the lock.
+
+The garbage collector can close an abandoned generator at any allocation, so also in the thread that
+holds the lock at that moment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.support.circuits import half_open_circuit
+
+if TYPE_CHECKING:
+    from fusewire.breaker import CircuitBreaker
+    from fusewire.testing import FakeClock
+
+
+def test_a_permit_given_back_under_the_lock_is_taken_back_by_the_next_who_looks(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    half_open_circuit(breaker, clock)
+    breaker.acquire()
+    probe = breaker.acquire()
+    assert not breaker.can_execute()
+    with breaker._lock:
+        probe.release()
+    assert breaker.can_execute()
