@@ -1,0 +1,73 @@
+"""Which broker an address means."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, TypeAlias
+
+from fusewire.brokers.sqlite import SQLiteBroker
+from fusewire.errors import SettingsError
+
+if TYPE_CHECKING:
+    from fusewire.brokers.protocol import Broker
+
+DEFAULT_FILE = "fusewire.db"
+"""The embedded broker's file, in the current directory, when no address is given."""
+
+BrokerAddress: TypeAlias = "str | os.PathLike[str] | Broker | None"
+
+_ACCEPTED = (
+    "give amqp://… or amqps://… for RabbitMQ, sqlite:///relative/file.db or "
+    "sqlite:////absolute/file.db or a pathlib.Path for the embedded broker, or None for "
+    f"./{DEFAULT_FILE}"
+)
+
+
+def open_broker(address: BrokerAddress = None) -> Broker:
+    """Return the broker that `address` means, not yet entered.
+
+    Args:
+        address: ``amqp://`` or ``amqps://`` and what AMQP addresses have; ``sqlite:///`` and a
+            path, with a fourth slash if it is absolute; a path object; None for ``fusewire.db`` in
+            the current directory. A broker is returned as it is.
+
+    Raises:
+        SettingsError: it means none.
+    """
+    if address is None:
+        return SQLiteBroker(DEFAULT_FILE)
+    if isinstance(address, os.PathLike):
+        return SQLiteBroker(address)
+    if not isinstance(address, str):
+        return address
+    scheme, separator, rest = address.partition("://")
+    match scheme.lower() if separator else "":
+        case "amqp" | "amqps":
+            # Imported here, because the client library takes long to load, and the embedded broker
+            # does without it.
+            from fusewire.brokers.rabbitmq import RabbitMQBroker  # noqa: PLC0415
+
+            return RabbitMQBroker(address)
+        case "sqlite":
+            return SQLiteBroker(_file(address, rest))
+        case _:
+            raise SettingsError(f"broker address {redacted(address)!r}: {_ACCEPTED}")
+
+
+def redacted(address: str) -> str:
+    """Return `address` without the parts that may hold credentials."""
+    # Whatever precedes the last "@" is taken for them, and so is a query: an address that cannot be
+    # read may hide them anywhere.
+    address = re.sub(r"[?#].*", "?…", address, flags=re.DOTALL)
+    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1…@", address, flags=re.DOTALL)
+
+
+def _file(address: str, rest: str) -> str:
+    host, slash, path = rest.partition("/")
+    if host or not slash or not path or path.endswith("/") or "?" in path or "#" in path:
+        raise SettingsError(
+            f"broker address {redacted(address)!r} names no file: write sqlite:///relative/file.db "
+            "or sqlite:////absolute/file.db"
+        )
+    return path

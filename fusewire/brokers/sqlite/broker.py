@@ -1,0 +1,190 @@
+"""The broker as its users see it: asyncio in front of the worker's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import anyio
+
+from fusewire.brokers.sqlite.store import Store, lease_lost
+from fusewire.brokers.sqlite.subscription import SQLiteSubscription
+from fusewire.brokers.sqlite.worker import Worker
+from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from fusewire.brokers.message import Message
+    from fusewire.brokers.sqlite.session import News
+    from fusewire.brokers.topology import Topology
+
+T = TypeVar("T")
+
+
+class SQLiteBroker:
+    """Durable queues in one file, for the processes of one host.
+
+    What is published or moved is on the disk when the call returns. Messages in the hand of a
+    process that dies come back: at once where the kernel says that it is dead, else when its lease
+    ends.
+
+    Args:
+        path: the file; made if it is absent. It must lie on a local disk.
+        lease: seconds for which a process that gives no sign of life keeps what it has in hand.
+        poll_interval: seconds between looks for messages of other processes; those that come
+            through this broker are received at once.
+        clock: seconds since the epoch, the same for all processes on the file.
+
+    Raises:
+        SettingsError: a setting cannot be right.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        lease: float = 60.0,
+        poll_interval: float = 0.05,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not os.fspath(path):
+            raise SettingsError("path is empty: give the name of the broker's file")
+        _check_seconds("lease", lease)
+        _check_seconds("poll_interval", poll_interval)
+        if poll_interval > lease / 4:
+            raise SettingsError(
+                f"poll_interval={poll_interval!r}: a lease of {lease:g} s needs at most a quarter, "
+                f"{lease / 4:g} s"
+            )
+        # Absolute, so that a later chdir() means no other file, and ":memory:" no memory.
+        self._path = os.path.abspath(os.fspath(path))  # noqa: PTH100 (Path.absolute() keeps "..")
+        self._lease = lease
+        self._poll_interval = poll_interval
+        self._clock = clock
+        self._worker: Worker | None = None
+        self._subscriptions: dict[int, SQLiteSubscription] = {}
+
+    @property
+    def path(self) -> str:
+        """The absolute path of the file."""
+        return self._path
+
+    def __repr__(self) -> str:
+        return f"SQLiteBroker({self._path!r})"
+
+    async def __aenter__(self) -> Self:
+        """Open the file.
+
+        Raises:
+            BrokerUnavailableError: it cannot be opened or written.
+            BrokerError: it is something else than this broker's file, or a newer Fusewire's; or the
+                broker is open already.
+        """
+        if self._worker is not None:
+            raise BrokerError(f"{self!r} is open already")
+        worker = Worker(
+            self._path,
+            lease=self._lease,
+            poll_interval=self._poll_interval,
+            clock=self._clock,
+            on_news=self._take_news,
+        )
+        await worker.open()
+        self._worker = worker
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give back what is in hand, and close the file."""
+        worker = self._worker
+        if worker is None:
+            return
+        # SQLite's calls are bounded by the busy timeout, so this cannot wait for ever.
+        with anyio.CancelScope(shield=True):
+            for subscription in list(self._subscriptions.values()):
+                await subscription.release()
+            self._worker = None
+            await worker.close()
+
+    async def prepare(self, topology: Topology) -> None:
+        """Make the queues derived from the source; see :meth:`Broker.prepare`."""
+        await self._run(partial(Store.prepare, topology=topology))
+
+    async def create_queue(self, queue: str) -> None:
+        """Make a queue, if it does not exist yet."""
+        if not queue:
+            raise SettingsError("queue is empty: give the name of the queue to make")
+        await self._run(partial(Store.create_queue, queue=queue))
+
+    async def subscribe(self, queue: str, *, prefetch: int) -> SQLiteSubscription:
+        """Begin to receive from `queue`; see :meth:`Broker.subscribe`."""
+        if prefetch < 1:
+            raise SettingsError(f"prefetch={prefetch!r}: give the messages in hand, at least 1")
+        receiver = await self._run(partial(Store.subscribe, queue=queue))
+        subscription = SQLiteSubscription(
+            receiver, queue, prefetch=prefetch, submit=self._submit, forget=self._forget
+        )
+        self._subscriptions[receiver] = subscription
+        return subscription
+
+    async def publish(self, queue: str, message: Message) -> None:
+        """Store `message` durably in `queue`; see :meth:`Broker.publish`.
+
+        Raises:
+            TypeError: a header holds what `HeaderValue` does not allow.
+        """
+        await self._run(partial(Store.publish, queue=queue, message=message), wakes=queue)
+
+    async def depth(self, queue: str) -> int:
+        """Count the messages that wait; see :meth:`Broker.depth`."""
+        return await self._run(partial(Store.depth, queue=queue))
+
+    async def peek(self, queue: str, *, limit: int) -> list[Message]:
+        """Read waiting messages, oldest first; see :meth:`Broker.peek`."""
+        return await self._run(partial(Store.peek, queue=queue, limit=max(limit, 0)))
+
+    def _submit(self, run: Callable[[Store], T], *, wakes: str | None = None) -> asyncio.Future[T]:
+        """Queue a job; when it has succeeded, receivers of the queue `wakes` look at once."""
+        if self._worker is None:
+            raise BrokerError(f"{self!r} is not open: use it in `async with`")
+        future = self._worker.submit(run)
+        if wakes is not None:
+            future.add_done_callback(partial(self._wake, wakes))
+        return future
+
+    async def _run(self, run: Callable[[Store], T], *, wakes: str | None = None) -> T:
+        # The shield keeps the future whole when the caller is cancelled: the job runs to its end.
+        return await asyncio.shield(self._submit(run, wakes=wakes))
+
+    def _wake(self, queue: str, future: asyncio.Future[T]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            return
+        for subscription in self._subscriptions.values():
+            if subscription.queue == queue:
+                subscription.look_again()
+
+    def _take_news(self, news: News) -> None:
+        for receiver in news.lost:
+            if receiver in self._subscriptions:
+                self._subscriptions[receiver].end(BrokerUnavailableError(lease_lost(self._path)))
+        if news.changed:
+            for subscription in self._subscriptions.values():
+                subscription.look_again()
+
+    def _forget(self, receiver: int) -> None:
+        self._subscriptions.pop(receiver, None)
+
+
+def _check_seconds(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise SettingsError(f"{name}={value!r}: give seconds, more than 0")

@@ -1,0 +1,215 @@
+"""The file: its format, how it is opened, and what SQLite's errors about it mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+
+from fusewire.errors import BrokerError, BrokerUnavailableError
+
+FORMAT = 1
+"""The version of the tables, kept in the file as ``user_version``."""
+
+BUSY_TIMEOUT = 5.0
+"""Seconds that a call waits for another process's transaction. Ours take milliseconds."""
+
+_APPLICATION_ID = 0x46757365  # "Fuse", at the place where file(1) looks for it
+_CHECKPOINT_BYTES = 4 * 2**20  # a log of SQLite's own default: 1000 pages of 4 KiB
+
+_TABLES = """
+CREATE TABLE queues (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    delay_ms INTEGER,                         -- a delay queue: how long a message stays,
+    returns_to INTEGER REFERENCES queues (id) -- and where it goes then
+);
+CREATE TABLE receivers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,     -- never used twice: it fences lost deliveries
+    lease_until REAL NOT NULL,                -- seconds since the epoch
+    home TEXT NOT NULL,                       -- boot and pid namespace, empty where unknown
+    pid INTEGER NOT NULL
+);
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,     -- the order within a queue
+    queue INTEGER NOT NULL REFERENCES queues (id),
+    receiver INTEGER,                         -- in whose hand; NULL while it waits
+    handed_before INTEGER NOT NULL DEFAULT 0, -- whether a receiver had it and did not settle it
+    due REAL,                                 -- seconds since the epoch, only in a delay queue
+    properties TEXT NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX messages_waiting ON messages (queue, id) WHERE receiver IS NULL;
+CREATE INDEX messages_in_hand ON messages (receiver) WHERE receiver IS NOT NULL;
+CREATE INDEX messages_due ON messages (due) WHERE due IS NOT NULL;
+"""
+
+
+def open_database(path: str) -> sqlite3.Connection:
+    """Open the file, make it if it is absent, and return a connection in autocommit mode.
+
+    Raises:
+        sqlite3.Error: SQLite cannot; see `translate`.
+        BrokerError: it is not a file of Fusewire's, or a newer Fusewire's.
+    """
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+    try:
+        _use_wal(connection, path)
+        connection.execute("PRAGMA synchronous = FULL")  # a commit has reached the disk
+        connection.execute("PRAGMA fullfsync = ON")  # also on macOS, where fsync alone does not
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `Checkpointer`
+        _make_or_check_format(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection, path: str) -> None:
+    limit = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            # Two processes that make one file together: SQLite refuses the change of mode without
+            # waiting, lest they wait for each other.
+            if not _is(error, sqlite3.SQLITE_BUSY) or time.monotonic() > limit:
+                raise
+            time.sleep(0.01)
+            continue
+        if mode != "wal":
+            raise BrokerError(
+                f"{path}: SQLite cannot keep a write-ahead log there (mode {mode!r}); "
+                "put the file on a local disk"
+            )
+        return
+
+
+def _make_or_check_format(connection: sqlite3.Connection, path: str) -> None:
+    if _format(connection, path) == FORMAT:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _format(connection, path) != FORMAT:  # another process may have been faster
+            for statement in _TABLES.split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _format(connection: sqlite3.Connection, path: str) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != _APPLICATION_ID and (application, version, tables) != (0, 0, 0):
+        raise BrokerError(
+            f"{path} is an SQLite database of another program; give Fusewire a file of its own"
+        )
+    if version > FORMAT:
+        raise BrokerError(
+            f"{path} has format {version}, made by a newer Fusewire; this one reads up to "
+            f"{FORMAT}: upgrade Fusewire, or give it another file"
+        )
+    return int(version)
+
+
+class Checkpointer:
+    """Copies the log back into the file when it has grown.
+
+    SQLite's automatic checkpoint runs beside other processes' commits. Up to 3.51.2 that may skip a
+    committed transaction (https://www.sqlite.org/wal.html#walresetbug), which would be a lost
+    message, and most Pythons carry an older SQLite. TRUNCATE takes the write lock first, so that no
+    commit can come between.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+        self._connection = connection
+        self._log = f"{path}-wal"
+        self._limit = _CHECKPOINT_BYTES
+
+    def run_if_due(self) -> None:
+        """Call it outside a transaction.
+
+        Raises:
+            sqlite3.Error: SQLite cannot; what was committed stays committed.
+        """
+        try:
+            size = os.stat(self._log).st_size  # noqa: PTH116 (a Path a commit costs more than the call)
+        except FileNotFoundError:
+            return
+        if size < self._limit:
+            return
+        (busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        # A reader that was stopped in mid-read holds the log: try again when it has grown more.
+        self._limit = size + _CHECKPOINT_BYTES if busy else _CHECKPOINT_BYTES
+
+
+def commits_of_others(connection: sqlite3.Connection) -> int:
+    """Return a number that changes when another connection has committed."""
+    with closing(connection.execute("PRAGMA data_version")) as cursor:
+        (version,) = cursor.fetchone()
+    return int(version)
+
+
+def _is(error: sqlite3.Error, *codes: int) -> bool:
+    # The low byte of an extended result code is the primary one. The module's own errors have none.
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in codes
+
+
+def may_be_stored(error: sqlite3.Error) -> bool:
+    """Say whether a COMMIT that failed so may still take effect after a crash."""
+    # When flushing the log fails, its frames may be on the disk all the same.
+    return _is(error, sqlite3.SQLITE_IOERR)
+
+
+def translate(error: sqlite3.Error, path: str) -> BrokerError:
+    """Return the error that says what is wrong with the file, and what to do."""
+    for codes, error_type, advice in _ADVICE:
+        if _is(error, *codes):
+            return error_type(f"{path}: {error}; {advice}")
+    return BrokerError(f"{path}: {error}")
+
+
+_ADVICE: tuple[tuple[tuple[int, ...], type[BrokerError], str], ...] = (
+    (
+        (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+        BrokerUnavailableError,
+        f"another process has held it for {BUSY_TIMEOUT:g} s: look for one that hangs",
+    ),
+    (
+        (sqlite3.SQLITE_FULL,),
+        BrokerUnavailableError,
+        "free space on its disk",
+    ),
+    (
+        (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH),
+        BrokerUnavailableError,
+        "it must be writable: check the permissions of the file and of its folder",
+    ),
+    (
+        (sqlite3.SQLITE_CANTOPEN,),
+        BrokerUnavailableError,
+        "check that its folder exists and may be written, and that it is not a folder itself",
+    ),
+    (
+        (sqlite3.SQLITE_IOERR,),
+        BrokerUnavailableError,
+        "check its disk",
+    ),
+    (
+        (sqlite3.SQLITE_NOTADB,),
+        BrokerError,
+        "give Fusewire a file of its own",
+    ),
+    (
+        (sqlite3.SQLITE_CORRUPT,),
+        BrokerError,
+        "it is damaged: move it away, and restore it or recover it with sqlite3's .recover",
+    ),
+)

@@ -1,0 +1,215 @@
+"""One receiver of one queue, and its deliveries.
+
+What a job has done to the file is noted in the job's callback and never in the task that waits for
+it: a task may be cancelled at any point, and what was claimed for it is then received by the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import anyio
+
+from fusewire.brokers.sqlite.store import Claimed, Store
+from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.brokers.message import Message
+
+T = TypeVar("T")
+
+_RETRY = 1.0  # seconds between attempts to give messages back to a file that cannot be written
+
+_logger = logging.getLogger("fusewire.brokers.sqlite")
+
+
+class Submit(Protocol):
+    """How a subscription has the broker run a job."""
+
+    def __call__(self, run: Callable[[Store], T], *, wakes: str | None = None) -> asyncio.Future[T]:
+        """Queue `run`; when it has succeeded, receivers of the queue `wakes` look at once."""
+
+
+class SQLiteSubscription:
+    """Claims from the file what `prefetch` leaves room for. Made by the broker."""
+
+    def __init__(
+        self,
+        receiver: int,
+        queue: str,
+        *,
+        prefetch: int,
+        submit: Submit,
+        forget: Callable[[int], None],
+    ) -> None:
+        self.queue = queue
+        self._receiver = receiver
+        self._prefetch = prefetch
+        self._submit = submit
+        self._forget = forget
+        self._claimed: deque[Claimed] = deque()  # in hand, and not yet received by anybody
+        self._received: set[int] = set()  # in hand, received, and not settled
+        self._claiming = False
+        self._look = True  # there may be something to claim
+        self._changed = asyncio.Event()
+        self._ended: Exception | None = None
+        self._given_back: asyncio.Future[None] | None = None
+
+    async def receive(self) -> SQLiteDelivery:
+        """Wait for the next message; see :meth:`Subscription.receive`.
+
+        Raises:
+            BrokerUnavailableError: the lease or the file is lost, or the subscription was released.
+            QueueNotFoundError: the queue is gone.
+        """
+        while True:
+            self._changed.clear()
+            if self._ended is not None:
+                raise self._ended.with_traceback(None)
+            if self._claimed:
+                claimed = self._claimed.popleft()
+                self._received.add(claimed.id)
+                return SQLiteDelivery(self, claimed)
+            self._claim()
+            await self._changed.wait()
+
+    async def release(self) -> None:
+        """Give back all that is in hand, in order, and end. Never raises."""
+        self.end(BrokerUnavailableError(f"the subscription to {self.queue!r} was released"))
+        if self._given_back is not None:
+            with anyio.CancelScope(shield=True):  # bounded by the busy timeout
+                await asyncio.wait([self._given_back])
+
+    def look_again(self) -> None:
+        """Take notice that the queue may hold something new."""
+        self._look = True
+        self._changed.set()
+
+    def end(self, why: Exception) -> None:
+        """Give back all that is in hand; `receive` raises `why` from now on."""
+        if self._ended is not None:
+            return
+        self._ended = why
+        self._claimed.clear()
+        self._changed.set()
+        self._forget(self._receiver)
+        self._give_back()
+
+    def settle(
+        self, claimed: Claimed, *, queue: str | None, message: Message | None
+    ) -> asyncio.Future[None]:
+        """Take a message off, or move it; when that is done, there is room for another."""
+        if queue is None or message is None:
+            run = partial(Store.done, receiver=self._receiver, id_=claimed.id)
+        else:
+            run = partial(
+                Store.move, receiver=self._receiver, id_=claimed.id, queue=queue, message=message
+            )
+        future = self._submit(run, wakes=queue)
+        future.add_done_callback(partial(self._note_settled, claimed.id))
+        return future
+
+    def _claim(self) -> None:
+        room = self._prefetch - len(self._received)
+        if self._claiming or not self._look or room < 1:
+            return
+        self._claiming = True
+        self._look = False
+        claim = self._submit(
+            partial(Store.claim, queue=self.queue, receiver=self._receiver, limit=room)
+        )
+        claim.add_done_callback(partial(self._note_claimed, room))
+
+    def _note_claimed(self, room: int, claim: asyncio.Future[list[Claimed]]) -> None:
+        self._claiming = False
+        if claim.cancelled():
+            return
+        error = claim.exception()
+        if isinstance(error, Exception):
+            self.end(error)
+        elif self._ended is None:  # else it was given back by the job after this one
+            claimed = claim.result()
+            self._claimed.extend(claimed)
+            self._look = self._look or len(claimed) == room
+        self._changed.set()
+
+    def _note_settled(self, id_: int, settled: asyncio.Future[None]) -> None:
+        if settled.cancelled():
+            return
+        error = settled.exception()
+        if error is None or isinstance(error, DeliveryLostError):
+            self._received.discard(id_)
+            self._changed.set()
+
+    def _give_back(self) -> None:
+        try:
+            self._given_back = self._submit(
+                partial(Store.release, receiver=self._receiver, handed=sorted(self._received)),
+                wakes=self.queue,
+            )
+        except BrokerError as error:  # closed meanwhile, or forked
+            _logger.debug("the lease decides: %s", error)
+        else:
+            self._given_back.add_done_callback(self._note_given_back)
+
+    def _note_given_back(self, given_back: asyncio.Future[None]) -> None:
+        if given_back.cancelled() or given_back.exception() is None:
+            return
+        # The lease is renewed as long as the receiver's row is there: it cannot be left to expire.
+        _logger.warning(
+            "what was received from %r cannot be given back: %s; trying again",
+            self.queue,
+            given_back.exception(),
+        )
+        given_back.get_loop().call_later(_RETRY, self._give_back)
+
+
+class SQLiteDelivery:
+    """One message in hand.
+
+    Attributes:
+        message: the message as it was stored.
+        redelivered: whether somebody received it before and did not settle it.
+    """
+
+    __slots__ = ("_claimed", "_subscription", "message", "redelivered")
+
+    def __init__(self, subscription: SQLiteSubscription, claimed: Claimed) -> None:
+        self._subscription = subscription
+        self._claimed = claimed
+        self.message = claimed.message
+        self.redelivered = claimed.redelivered
+
+    async def done(self) -> None:
+        """Take the message off its queue for good.
+
+        Raises:
+            DeliveryLostError: it is not in hand any more, or the file could not be written: then
+                the subscription ends and the message comes again.
+        """
+        settled = self._subscription.settle(self._claimed, queue=None, message=None)
+        try:
+            await asyncio.shield(settled)
+        except DeliveryLostError:
+            raise
+        except BrokerError as error:
+            self._subscription.end(error)
+            raise DeliveryLostError(f"could not be taken off its queue: {error}") from error
+
+    async def move(self, queue: str, message: Message) -> None:
+        """Take the message off its queue and store `message` in `queue`, in one transaction.
+
+        Raises:
+            MoveRefusedError: there is no such queue; the original is still in hand.
+            BrokerUnavailableError: not stored; the original is still in hand.
+            UnconfirmedError: the disk failed in the commit; the original is still in hand.
+            DeliveryLostError: the original is not in hand any more; nothing was stored.
+            TypeError: a header holds what `HeaderValue` does not allow.
+        """
+        await asyncio.shield(self._subscription.settle(self._claimed, queue=queue, message=message))

@@ -1,0 +1,171 @@
+"""The thread in which SQLite blocks.
+
+A job is never interrupted: cancelling the task that waits for it only drops its result, so no
+transaction is left half done and no connection busy. The thread also renews leases between jobs, so
+a handler that blocks the event loop does not lose its messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fusewire.brokers.sqlite.session import Job, News, Session
+from fusewire.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.brokers.sqlite.store import Store
+
+T = TypeVar("T")
+
+_GROUP = 256  # jobs in one commit; more would only make the first of them wait longer
+
+_logger = logging.getLogger("fusewire.brokers.sqlite")
+
+
+class Worker:
+    """Runs jobs on one file. Made and used in one event loop.
+
+    Args:
+        path: the file.
+        lease: seconds of a receiver's lease.
+        poll_interval: seconds between looks for what other processes did.
+        clock: seconds since the epoch.
+        on_news: called in the event loop when there is any.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        lease: float,
+        poll_interval: float,
+        clock: Callable[[], float],
+        on_news: Callable[[News], None],
+    ) -> None:
+        self._path = path
+        self._lease = lease
+        self._poll_interval = poll_interval
+        self._clock = clock
+        self._on_news = on_news
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        self._queue: queue.SimpleQueue[tuple[Job[Any], asyncio.Future[Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._opened = self._new_future()
+        self._closed = self._new_future()
+        self._ending = False
+
+    async def open(self) -> None:
+        """Start the thread and open the file.
+
+        Raises:
+            BrokerError: it cannot be opened; the message says why.
+        """
+        # A daemon: a process that ends without closing the broker ends; the file bears a kill.
+        threading.Thread(target=self._main, name=f"fusewire {self._path}", daemon=True).start()
+        try:
+            await asyncio.shield(self._opened)
+        except asyncio.CancelledError:
+            self._queue.put(None)
+            raise
+
+    def submit(self, run: Callable[[Store], T]) -> asyncio.Future[T]:
+        """Queue a job. When its future is done, its effect is on the disk.
+
+        It runs whatever becomes of the future. It may be run twice; the effect of the first run is
+        then undone.
+
+        Raises:
+            BrokerError: closed, or used after a fork.
+        """
+        if os.getpid() != self._pid:
+            raise BrokerError(
+                f"{self._path}: this broker was opened before a fork; open one in each process"
+            )
+        if self._ending:
+            raise BrokerError(f"{self._path}: this broker is closed")
+        future = self._new_future()
+        self._queue.put((Job(run), future))
+        return future
+
+    async def close(self) -> None:
+        """End the thread, after the jobs that are queued."""
+        self._ending = True
+        self._queue.put(None)
+        await asyncio.shield(self._closed)
+
+    def _new_future(self) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        # Nobody may be waiting any more when it fails, and asyncio would report that as a mistake.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return future
+
+    def _main(self) -> None:
+        try:
+            session = Session(self._path, self._lease, self._clock)
+        except Exception as error:  # noqa: BLE001 (it is raised in `open`)
+            self._tell(_settle, [(self._opened, None, error)])
+            return
+        self._tell(_settle, [(self._opened, None, None)])
+        try:
+            self._work(session)
+        finally:
+            session.close()
+            self._tell(_settle, [(self._closed, None, None)])
+
+    def _work(self, session: Session) -> None:
+        next_look = time.monotonic()
+        last = False
+        while not last:
+            wait = max(0.0, next_look - time.monotonic()) if session.has_receivers else None
+            group, last = self._next_group(wait)
+            if time.monotonic() >= next_look:
+                news = session.look()
+                if news.changed or news.lost:
+                    self._tell(self._on_news, news)
+                next_look = time.monotonic() + self._poll_interval
+            if group:
+                session.run([job for job, _ in group])
+                self._tell(_settle, [(future, job.result, job.error) for job, future in group])
+                session.tidy()
+
+    def _next_group(
+        self, timeout: float | None
+    ) -> tuple[list[tuple[Job[Any], asyncio.Future[Any]]], bool]:
+        """Wait for a job; return all that are queued, and whether they are the last."""
+        group: list[tuple[Job[Any], asyncio.Future[Any]]] = []
+        try:
+            item = self._queue.get(timeout=timeout)
+            while item is not None:
+                group.append(item)
+                if len(group) == _GROUP:
+                    return group, False
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return group, False
+        return group, True
+
+    def _tell(self, callback: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # the loop was closed without closing the broker: nobody listens
+            _logger.debug("%s: the event loop is closed", self._path)
+
+
+def _settle(results: list[tuple[asyncio.Future[Any], object, Exception | None]]) -> None:
+    for future, result, error in results:
+        if future.done():  # cancelled
+            continue
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
