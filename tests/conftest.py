@@ -1,11 +1,133 @@
-"""What every test gets."""
+"""What every test gets: the event loop, a RabbitMQ, names of its own."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import secrets
+import threading
+from typing import TYPE_CHECKING
+
+import aio_pika
 import pytest
+from aio_pika.exceptions import AMQPError
+
+from tests.support.processes import close_reaper
+from tests.support.rabbitmq import NoRabbitMQError, OwnRabbitMQ, RabbitMQ
+from tests.support.rabbitmq_choice import Broker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_BROKER = pytest.StashKey[Broker]()
+_DELAYS = (1_000, 5_000, 30_000, 120_000, 600_000)  # milliseconds
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_BROKER] = Broker()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Find or start the RabbitMQ now if a test needs it: that may take longer than a test may."""
+    needed = any("rabbitmq" in getattr(item, "fixturenames", ()) for item in session.items)
+    if not needed or session.config.option.collectonly:
+        return
+    broker = session.config.stash[_BROKER]
+    with contextlib.suppress(NoRabbitMQError):  # each test that needs it says so itself
+        broker.get()
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        for line in (*broker.remarks, broker.describe()):
+            terminal.write_line(line)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if line := config.stash[_BROKER].describe():
+        terminalreporter.write_line(line)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_BROKER].close()
+    close_reaper()
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Run async tests on asyncio: grpc.aio and aio-pika know no other loop."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(pytestconfig: pytest.Config) -> RabbitMQ:
+    """Give the RabbitMQ that all tests share. None may kill it or change its settings."""
+    return pytestconfig.stash[_BROKER].get()
+
+
+@pytest.fixture
+def amqp_url(rabbitmq: RabbitMQ) -> str:
+    """Give the AMQP URL of the shared RabbitMQ."""
+    return rabbitmq.url
+
+
+@pytest.fixture(scope="module")
+def _module_rabbitmq(pytestconfig: pytest.Config) -> Iterator[OwnRabbitMQ]:
+    try:
+        another = pytestconfig.stash[_BROKER].start_another()
+    except NoRabbitMQError as error:
+        pytest.skip(f"needs a RabbitMQ that a test may kill: {error}")
+    with contextlib.closing(another):
+        yield another
+
+
+@pytest.fixture
+def private_rabbitmq(_module_rabbitmq: OwnRabbitMQ) -> OwnRabbitMQ:
+    """Give a RabbitMQ that a test may kill, stop, pause and start; its module's own, running."""
+    _module_rabbitmq.start()
+    return _module_rabbitmq
+
+
+@pytest.fixture
+def forget_queue(rabbitmq: RabbitMQ) -> Iterator[Callable[[str], None]]:
+    """Give a function that takes the name of a queue to delete after the test, if it exists."""
+    names: list[str] = []
+    yield names.append
+    if names:
+        _delete_queues(rabbitmq.url, names)
+
+
+@pytest.fixture
+def queue_name(forget_queue: Callable[[str], None]) -> str:
+    """Give a queue name that no other test has.
+
+    The queue, and its dead, delay and ``other`` lane's queues, are deleted after the test. Further
+    lanes are named to `forget_queue`, or left, and go with the broker where that is the tests' own.
+    """
+    name = f"test-{secrets.token_hex(5)}"
+    derived = ("dead", "parked.other", *(f"delay.{delay}" for delay in _DELAYS))
+    for queue in (name, *(f"{name}.{suffix}" for suffix in derived)):
+        forget_queue(queue)
+    return name
+
+
+def _delete_queues(url: str, names: list[str]) -> None:
+    """Delete the queues that exist; the broker takes the deletion of one that does not as done."""
+
+    async def delete() -> None:
+        async with asyncio.timeout(30):
+            connection = await aio_pika.connect(url)
+            async with connection, connection.channel() as channel:
+                for name in names:
+                    await channel.queue_delete(name)
+
+    def run() -> None:
+        # A test that killed its broker leaves nothing to delete.
+        with contextlib.suppress(AMQPError, OSError):
+            asyncio.run(delete())
+
+    # In a thread: the event loop of an async test belongs to the thread that runs the tests.
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()

@@ -1,0 +1,251 @@
+"""Processes that a test starts, and that end with the test run whatever becomes of it.
+
+A :class:`KeptProcess` is made known to the reaper, a small process that waits for the end of the
+one that runs the tests. When that one ends in any way, SIGKILL included, the reaper kills what is
+left, runs the clean-up commands and removes the directories that it was told of.
+
+This file is also the reaper's own program; so it imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import IO, TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+_POLL = (
+    0.5  # seconds between the reaper's looks at its parent; its end of the pipe tells it at once
+)
+_GRACE = 10.0  # seconds for what was killed to be gone
+
+
+def free_port() -> int:
+    """Find a free TCP port on the loopback interface, outside the range of outgoing connections.
+
+    Outside, because a client that dials a dead server's port again and again, from a port of the
+    same range, in the end connects to itself; and a server that comes back wants its port free.
+    """
+    for _ in range(200):
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise RuntimeError("no free TCP port between 20000 and 32000 on 127.0.0.1")
+
+
+class Reaper:
+    """The tests' side of the reaper."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", __file__, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # out of reach of the terminal's Ctrl-C
+        )
+
+    def tell(self, verb: str, what: object) -> None:
+        """Say what to clean up: a ``group``, ``path`` or ``command``; ``forget`` takes it back."""
+        pipe = self._process.stdin
+        assert pipe is not None
+        pipe.write(json.dumps([verb, what]).encode() + b"\n")
+        pipe.flush()
+
+    def close(self) -> None:
+        """Have everything that is left cleaned up now."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+
+
+_reapers: list[Reaper] = []
+
+
+def reaper() -> Reaper:
+    """Return this process's reaper; the first call starts it."""
+    if not _reapers:
+        _reapers.append(Reaper())
+        atexit.register(close_reaper)
+    return _reapers[0]
+
+
+def close_reaper() -> None:
+    """End this process's reaper, if it has one, and with it all that it knows of."""
+    while _reapers:
+        _reapers.pop().close()
+
+
+class KeptProcess:
+    """A process group that ends with the tests. Starts when made; a context manager that stops it.
+
+    Args:
+        argv: the program and its arguments.
+        env: its whole environment; this process's own where none is given.
+        cwd: its working directory.
+        log: a file to which its output is appended; without one it goes where the tests' goes.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        log: Path | None = None,
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            output: IO[bytes] | None = stack.enter_context(log.open("ab")) if log else None
+            # The shell waits for a line before it becomes the program. So the reaper knows of the
+            # program before it runs, and a test run killed at any moment leaves nothing behind.
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", 'read -r _ && exec "$@"', "sh", *map(os.fspath, argv)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        reaper().tell("group", self.pid)
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.close()
+
+    @property
+    def pid(self) -> int:
+        """The process's id, which is its group's too."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended yet."""
+        return self._process.poll() is None
+
+    def send(self, signum: int) -> None:
+        """Send a signal to the whole group; to a group that is gone, nothing."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signum)
+
+    def pause(self) -> None:
+        """Hang the process (SIGSTOP): its sockets stay open and nothing answers."""
+        self.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a hung process go on (SIGCONT)."""
+        self.send(signal.SIGCONT)
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end, for at most `timeout` seconds, and return its exit status."""
+        status = self._process.wait(timeout)
+        self.send(signal.SIGKILL)  # children that outlived it
+        reaper().tell("forget", self.pid)
+        return status
+
+    def kill(self) -> int:
+        """End it at once (SIGKILL), with all its children."""
+        self.send(signal.SIGKILL)
+        return self.wait(_GRACE)
+
+    def stop(self, timeout: float = 10.0) -> int:
+        """Ask it to end (SIGTERM); kill it when it has not within `timeout` seconds."""
+        self.send(signal.SIGCONT)
+        self.send(signal.SIGTERM)
+        try:
+            return self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class _Estate:
+    """What the reaper has to clean up."""
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._paths: set[str] = set()
+        self._commands: list[list[str]] = []
+
+    def note(self, verb: str, what: int | str | list[str]) -> None:
+        match verb, what:
+            case "group", int():
+                self._groups.add(what)
+            case "path", str():
+                self._paths.add(what)
+            case "command", list():
+                self._commands.append(what)
+            case "forget", int():
+                self._groups.discard(what)
+            case "forget", str():
+                self._paths.discard(what)
+            case "forget", list():
+                self._commands.remove(what)
+
+    def clean_up(self) -> None:
+        for group in self._groups:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        _wait_for_end(self._groups)
+        for command in self._commands:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                quiet = subprocess.DEVNULL
+                subprocess.run(
+                    command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=30, check=False
+                )
+        for path in self._paths:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _wait_for_end(groups: Iterable[int]) -> None:
+    """Wait until the groups are gone, because what still runs may still write to its directory."""
+    deadline = time.monotonic() + _GRACE
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            while time.monotonic() < deadline:
+                os.killpg(group, 0)
+                time.sleep(0.02)
+
+
+def _reap() -> None:
+    """Learn what to clean up until the parent ends, then do it."""
+    parent = int(sys.argv[1])  # told, because it may have ended before this line runs
+    estate = _Estate()
+    heard = b""
+    while True:
+        # The pipe alone would not do: a process that the tests fork keeps its other end open.
+        orphan = os.getppid() != parent
+        if not select.select([0], [], [], 0 if orphan else _POLL)[0]:
+            if orphan:
+                break
+            continue
+        chunk = os.read(0, 65536)
+        if not chunk:
+            break
+        *lines, heard = (heard + chunk).split(b"\n")
+        for line in lines:
+            estate.note(*json.loads(line))
+    estate.clean_up()
+
+
+if __name__ == "__main__":
+    _reap()

@@ -1,0 +1,174 @@
+"""A RabbitMQ in a container of the tests' own, by testcontainers."""
+
+from __future__ import annotations
+
+import gc
+import os
+import secrets
+import sys
+import time
+import warnings
+
+import docker
+from docker.errors import DockerException, ImageNotFound
+from requests import RequestException
+from testcontainers.core.config import ConnectionMode, testcontainers_config
+from testcontainers.core.container import DockerContainer
+
+from tests.support.processes import free_port, reaper
+from tests.support.rabbitmq import IMAGE_VARIABLE, NoRabbitMQError, wait_for_version
+
+_PROBE_LIMIT = 3  # seconds for a Docker engine to answer
+_PULL_LIMIT = 300.0  # seconds for the image to arrive
+_PULL_SILENCE = 30  # seconds without a word of progress
+_START_LIMIT = 90.0  # seconds
+_STOP_LIMIT = 30  # seconds
+_AMQP = "5672/tcp"
+_LOOPBACK = ("localhost", "127.0.0.1")
+
+
+def image() -> str:
+    """Return the name of the image to use."""
+    return os.environ.get(IMAGE_VARIABLE) or "rabbitmq:4-management"
+
+
+def docker_answers() -> bool:
+    """Tell whether a Docker engine answers, within a few seconds."""
+    with warnings.catch_warnings():
+        # Where nobody listens, docker-py's UnixHTTPConnection.connect drops its socket unclosed.
+        warnings.simplefilter("ignore", ResourceWarning)
+        answers = _ping()
+        gc.collect()
+    return answers
+
+
+def _ping() -> bool:
+    try:
+        client = docker.from_env(timeout=_PROBE_LIMIT)
+    except DockerException:  # no socket, or one that nobody listens at
+        return False
+    try:
+        return bool(client.ping())
+    except (DockerException, RequestException):
+        return False
+    finally:
+        client.close()
+
+
+def have_image() -> None:
+    """Make sure that the engine has the image, pulling it where it must.
+
+    Raises:
+        NoRabbitMQError: the image cannot be had.
+    """
+    deadline = time.monotonic() + _PULL_LIMIT
+    client = docker.from_env(timeout=_PULL_SILENCE)
+    try:
+        try:
+            client.images.get(image())
+        except ImageNotFound:
+            # Of docker-py's two ways to pull, this is the one that can be given up.
+            for progress in client.api.pull(image(), stream=True, decode=True):
+                if "error" in progress:
+                    raise NoRabbitMQError(
+                        f"the image {image()} cannot be had: {progress['error']}"
+                    ) from None
+                if time.monotonic() > deadline:
+                    raise NoRabbitMQError(
+                        f"the image {image()} did not arrive within {_PULL_LIMIT:.0f} s"
+                    ) from None
+    except (DockerException, RequestException) as error:
+        raise NoRabbitMQError(f"the image {image()} cannot be had: {error}") from error
+    finally:
+        client.close()
+
+
+class RabbitMQContainer:
+    """A RabbitMQ node in a container: starts when made, and ends with the tests at the latest."""
+
+    how = "testcontainers"
+
+    def __init__(self) -> None:
+        # The tests' own reaper removes the container. testcontainers' would be one more image to
+        # have, and a container that may command the engine.
+        testcontainers_config.ryuk_disabled = True
+        begin = time.monotonic()
+        name = f"fusewire-tests-{secrets.token_hex(6)}"
+        self._removal = [sys.executable, "-c", _REMOVE, name]
+        reaper().tell("command", self._removal)  # before there is one to remove
+        self._container = DockerContainer(image(), name=name)
+        engine = self._container.get_docker_client()
+        # A port that we choose stays the same when the container is started again.
+        if (
+            engine.get_connection_mode() is ConnectionMode.docker_host
+            and engine.host() in _LOOPBACK
+        ):
+            self._container.ports[_AMQP] = ("127.0.0.1", free_port())
+        else:
+            self._container.with_bind_ports(_AMQP, free_port())
+        self.running = False
+        try:
+            self._container.start()
+            self._wait_until_it_answers()
+        except BaseException:
+            self.close()
+            raise
+        self.start_time = time.monotonic() - begin
+
+    def _wait_until_it_answers(self) -> None:
+        host = self._container.get_container_host_ip()
+        host = "127.0.0.1" if host in _LOOPBACK else host
+        self.url = f"amqp://guest:guest@{host}:{self._container.get_exposed_port(5672)}/"
+        self.version = wait_for_version(self.url, _START_LIMIT, self._alive)
+        self.running = True
+
+    def _alive(self) -> bool:
+        wrapped = self._container.get_wrapped_container()
+        wrapped.reload()
+        return wrapped.status in ("created", "running")
+
+    def start(self) -> None:
+        """Start it again after a kill or a stop, at the same URL. Returns when it answers."""
+        if not self.running:
+            self._container.get_wrapped_container().start()
+            self._wait_until_it_answers()
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would; its data stay. Returns when it is gone."""
+        if self.running:
+            self.running = False
+            self._container.get_wrapped_container().kill()
+            self._container.get_wrapped_container().wait(timeout=_STOP_LIMIT)
+
+    def stop(self) -> None:
+        """Shut it down in order; its data stay. Returns when it is gone."""
+        if self.running:
+            self.running = False
+            self._container.get_wrapped_container().stop(timeout=_STOP_LIMIT)
+
+    def pause(self) -> None:
+        """Hang it: connections stay open and nothing answers."""
+        self._container.get_wrapped_container().pause()
+
+    def resume(self) -> None:
+        """Let it go on after a pause."""
+        self._container.get_wrapped_container().unpause()
+
+    def ctl(self, *arguments: str) -> str:
+        """Run ``rabbitmqctl`` in it and return what that prints. Takes about a second."""
+        done = self._container.exec(["rabbitmqctl", "--quiet", *arguments])
+        if done.exit_code != 0:
+            raise RuntimeError(f"rabbitmqctl {' '.join(arguments)} failed: {done.output.decode()}")
+        return done.output.decode()
+
+    def close(self) -> None:
+        """Remove the container, with its data."""
+        self.running = False
+        self._container.stop()
+        reaper().tell("forget", self._removal)
+
+
+_REMOVE = """
+import sys, docker
+docker.from_env(timeout=20).containers.get(sys.argv[1]).remove(force=True, v=True)
+"""
