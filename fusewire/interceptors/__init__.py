@@ -1,0 +1,39 @@
+"""gRPC client interceptors: a circuit breaker on every method, on sync and asyncio channels.
+
+Unary-unary methods are guarded; methods of the other shapes pass through untouched.
+"""
+
+from fusewire.interceptors.aio_channel import aio_interceptors
+from fusewire.interceptors.classification import (
+    DEFAULT_OUTCOMES,
+    CallEnd,
+    Classification,
+    Classify,
+)
+from fusewire.interceptors.fallback import (
+    FALLBACK_METADATA,
+    CallFallback,
+    CallInfo,
+    Fallback,
+    FallbackDeclined,
+)
+from fusewire.interceptors.rejection import AioRejectedCall, RejectedCall
+from fusewire.interceptors.sync_channel import guard
+from fusewire.operation import without_fallbacks
+
+__all__ = [
+    "DEFAULT_OUTCOMES",
+    "FALLBACK_METADATA",
+    "AioRejectedCall",
+    "CallEnd",
+    "CallFallback",
+    "CallInfo",
+    "Classification",
+    "Classify",
+    "Fallback",
+    "FallbackDeclined",
+    "RejectedCall",
+    "aio_interceptors",
+    "guard",
+    "without_fallbacks",
+]

@@ -1,0 +1,135 @@
+"""Calls of an asyncio channel that a fallback may answer, and the reading of how a call ended."""
+
+# The methods of calls do what grpcio says of them.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+import grpc.aio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator, Iterable
+
+    from fusewire.interceptors.guarded import GuardedCall
+    from fusewire.interceptors.rejection import AioRejectedCall
+
+T = TypeVar("T")
+
+_KEY = re.compile(r"[0-9a-z_.-]+")
+_VALUE = re.compile(r"[ -~]*")
+_BYTES_VALUE = re.compile(rb"[ -~]*")
+
+
+def sendable(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
+    """Tell whether grpcio will send `metadata`.
+
+    On asyncio a call whose metadata cannot be sent never ends: it is never done, and no callback
+    fires.
+    The rules are those of ``validate_metadata.cc`` and of the Cython layer.
+    """
+    try:
+        for key, value in metadata or ():
+            if not _KEY.fullmatch(key):
+                return False
+            if isinstance(value, bytes):
+                if not key.endswith("-bin") and not _BYTES_VALUE.fullmatch(value):
+                    return False
+            elif key.endswith("-bin") or not _VALUE.fullmatch(value):
+                return False
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def settle(guarded: GuardedCall, call: Any) -> bool:
+    """Settle `guarded` by a call that is over; never raises, never waits.
+
+    Returns:
+        whether the fallback is to answer in its place.
+    """
+    try:
+        code = _at_once(call.code())
+        if code is grpc.StatusCode.OK:
+            guarded.succeed()
+            return False
+        return guarded.fail(code, _at_once(call.details()), _at_once(call.trailing_metadata()))
+    except Exception:  # noqa: BLE001 - whatever has no status says nothing
+        guarded.release()
+        return False
+
+
+def watch(guarded: GuardedCall, call: Any) -> None:
+    """Settle `guarded` when `call` is over."""
+    when_over(call, functools.partial(_settled, guarded))
+
+
+def _settled(guarded: GuardedCall, call: Any) -> None:
+    settle(guarded, call)
+
+
+def when_over(call: Any, callback: Callable[[Any], None]) -> None:
+    """Call `callback` with `call` when it is over, now if it is."""
+    if call.done():
+        callback(call)
+    else:
+        call.add_done_callback(callback)
+
+
+def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that has nothing to wait for; a callback cannot await."""
+    try:
+        coroutine.send(None)
+    except StopIteration as over:
+        result: T = over.value
+        return result
+    coroutine.close()
+    raise RuntimeError("the call is not over")
+
+
+class RejectedUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
+    """A call that ended before it began: what there is to fall back from on a rejection."""
+
+    def __init__(self, error: AioRejectedCall) -> None:
+        self._error = error
+
+    def __await__(self) -> Generator[None, None, Any]:
+        yield from ()
+        raise self._error
+
+    async def code(self) -> grpc.StatusCode:
+        return self._error.code()
+
+    async def details(self) -> str:
+        return self._error.details()
+
+    async def debug_error_string(self) -> str:
+        return self._error.debug_error_string()
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        return self._error.initial_metadata()
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        return self._error.trailing_metadata()
+
+    async def wait_for_connection(self) -> None:
+        raise self._error
+
+    def cancel(self) -> bool:
+        return False
+
+    def cancelled(self) -> bool:
+        return False
+
+    def done(self) -> bool:
+        return True
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        callback(self)

@@ -1,0 +1,180 @@
+"""A unary-unary call of an asyncio channel whose failure a fallback may answer."""
+
+# The methods of calls do what grpcio says of them.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from fusewire.interceptors.aio_calls import RejectedUnaryUnary, settle, when_over
+from fusewire.interceptors.fallback import FALLBACK_METADATA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from fusewire.interceptors.guarded import GuardedCall
+
+logger = logging.getLogger(__name__)
+
+_CANCELLED_DETAILS = "Locally cancelled by application!"  # grpcio's own words
+
+_running: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks weakly
+
+
+class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
+    """The call and then, if it fails, its fallback: over when both are.
+
+    Nothing is awaited here that the user does not await, except the fallback itself, which runs in
+    a task of its own from the moment the call has failed.
+
+    Args:
+        inner: the call; one that is rejected has ended already.
+        guarded: what is known of it.
+        request: the request message.
+    """
+
+    def __init__(self, inner: Any, guarded: GuardedCall, request: Any) -> None:
+        self._inner = inner
+        self._guarded = guarded
+        self._request = request
+        self._context = contextvars.copy_context()
+        self._loop = asyncio.get_running_loop()
+        self._fallback: asyncio.Task[None] | None = None
+        self._replied = False
+        self._message: Any = None
+        self._error: grpc.aio.AioRpcError | None = None
+        self._over = False
+        self._callbacks: list[Callable[[Any], None]] = []
+        when_over(inner, self._inner_ended)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._response().__await__()
+
+    async def _response(self) -> Any:
+        try:
+            return await self._inner
+        except grpc.aio.AioRpcError:
+            if self._fallback is None:
+                raise
+        await self._fallback  # cancelled with whoever awaits it, as the call itself is
+        if self._error is not None:
+            raise self._error
+        return self._message
+
+    def _inner_ended(self, _: Any) -> None:
+        """Take note of the inner call's end: a callback, which must not raise."""
+        if isinstance(self._inner, RejectedUnaryUnary) or settle(self._guarded, self._inner):
+            self._fallback = self._loop.create_task(self._fall_back(), context=self._context)
+            _running.add(self._fallback)
+            self._fallback.add_done_callback(_running.discard)
+            self._fallback.add_done_callback(self._ended)
+        else:
+            self._ended()
+
+    async def _fall_back(self) -> None:
+        guarded = self._guarded
+        try:
+            await self._inner
+        except grpc.aio.AioRpcError as failure:
+            error = failure
+        else:
+            raise AssertionError("a call that failed has a response")
+        try:
+            if guarded.fallback is not None and guarded.info is not None:
+                self._message = await guarded.fallback.reply(guarded.info, self._request, error)
+                self._replied = True
+        except Exception as reason:  # noqa: BLE001 - logged and attached to the error by keep()
+            guarded.keep(error, reason)
+            self._error = error
+
+    def _ended(self, _: Any = None) -> None:
+        self._over = True
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback(self)
+            except Exception:
+                logger.exception("a done callback raised")
+
+    def cancel(self) -> bool:
+        """Cancel the call, or its fallback."""
+        if self._fallback is not None:
+            return self._fallback.cancel()
+        return bool(self._inner.cancel())
+
+    def cancelled(self) -> bool:
+        if self._fallback is not None:
+            return self._fallback.cancelled()
+        return bool(self._inner.cancelled())
+
+    def done(self) -> bool:
+        return self._over
+
+    def time_remaining(self) -> float | None:
+        left: float | None = self._inner.time_remaining()
+        return left
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call `callback` with this call when it is over."""
+        if self._over:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    async def _wait(self) -> None:
+        """Wait until it is over, whatever the end."""
+        await self._inner.code()
+        if self._fallback is not None:
+            await asyncio.wait({self._fallback})
+
+    async def code(self) -> grpc.StatusCode:
+        await self._wait()
+        if self._replied:
+            return grpc.StatusCode.OK
+        if self._fallback is not None and self._fallback.cancelled():
+            return grpc.StatusCode.CANCELLED
+        code: grpc.StatusCode = await self._inner.code()
+        return code
+
+    async def details(self) -> str:
+        await self._wait()
+        if self._replied:
+            return ""
+        if self._fallback is not None and self._fallback.cancelled():
+            return _CANCELLED_DETAILS
+        details: str = await self._inner.details()
+        return details
+
+    async def debug_error_string(self) -> str:
+        await self._wait()
+        text: str = "" if self._replied else await self._inner.debug_error_string()
+        return text
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        metadata: grpc.aio.Metadata = await self._inner.initial_metadata()
+        return metadata
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        await self._wait()
+        if self._replied:
+            return grpc.aio.Metadata((FALLBACK_METADATA, self._guarded.breaker))
+        if self._error is not None:
+            return self._error.trailing_metadata()
+        metadata: grpc.aio.Metadata = await self._inner.trailing_metadata()
+        return metadata
+
+    async def wait_for_connection(self) -> None:
+        """Wait until it is connected, or until a fallback has answered."""
+        try:
+            await self._inner.wait_for_connection()
+        except grpc.aio.AioRpcError:
+            await self._wait()
+            if not self._replied:
+                raise

@@ -1,0 +1,144 @@
+"""What the end of a call says about the dependency: the table of statuses and its exceptions.
+
+A call that ended OK is a success always; these rules are for the other ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, cast
+
+import grpc
+
+from fusewire.breaker import Outcome
+from fusewire.errors import SettingsError
+
+DEFAULT_OUTCOMES: Final[Mapping[grpc.StatusCode, Outcome]] = MappingProxyType(
+    {
+        # The dependency did not answer, or broke. Python servers answer UNKNOWN for any uncaught
+        # exception. DEADLINE_EXCEEDED counts because wait-for-ready turns an outage into it.
+        grpc.StatusCode.UNAVAILABLE: Outcome.FAILURE,
+        grpc.StatusCode.INTERNAL: Outcome.FAILURE,
+        grpc.StatusCode.UNKNOWN: Outcome.FAILURE,
+        grpc.StatusCode.DATA_LOSS: Outcome.FAILURE,
+        grpc.StatusCode.DEADLINE_EXCEEDED: Outcome.FAILURE,
+        # It says nothing. A quota is the caller's own, and a size limit may be local.
+        grpc.StatusCode.CANCELLED: Outcome.IGNORED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED: Outcome.IGNORED,
+        # The dependency answered. Ignored, a probe answered NOT_FOUND would never close a circuit.
+        grpc.StatusCode.OK: Outcome.SUCCESS,
+        grpc.StatusCode.UNAUTHENTICATED: Outcome.SUCCESS,
+        grpc.StatusCode.PERMISSION_DENIED: Outcome.SUCCESS,
+        grpc.StatusCode.INVALID_ARGUMENT: Outcome.SUCCESS,
+        grpc.StatusCode.NOT_FOUND: Outcome.SUCCESS,
+        grpc.StatusCode.ALREADY_EXISTS: Outcome.SUCCESS,
+        grpc.StatusCode.FAILED_PRECONDITION: Outcome.SUCCESS,
+        grpc.StatusCode.ABORTED: Outcome.SUCCESS,
+        grpc.StatusCode.OUT_OF_RANGE: Outcome.SUCCESS,
+        grpc.StatusCode.UNIMPLEMENTED: Outcome.SUCCESS,
+    }
+)
+"""What each status says about the dependency, unless told otherwise."""
+
+# grpcio gives these statuses to what failed in this process; only the details tell them apart
+# (grpc/_channel.py and grpc/_cython; src/core's message size filter for the last two).
+_LOCAL: Final = frozenset(
+    {
+        (grpc.StatusCode.INTERNAL, "Exception serializing request!"),
+        (grpc.StatusCode.INTERNAL, "Exception deserializing response!"),
+        (grpc.StatusCode.INTERNAL, "Invalid metadata"),
+        (grpc.StatusCode.UNKNOWN, "Exception iterating requests!"),
+    }
+)
+_LOCAL_SIZE_LIMITS: Final = (
+    "CLIENT: Sent message larger than max",
+    "CLIENT: Received message larger than max",
+    "Sent message larger than max",
+    "Received message larger than max",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """How a call ended.
+
+    Attributes:
+        method: the method's path, ``/pkg.Service/Method``.
+        code: its final status.
+        details: the text that came with it.
+        trailing_metadata: what else came with it.
+        timeout: the seconds that the user gave the call, None without a deadline.
+        retry_after: the seconds after which the server asked to be called again (pushback or
+            RetryInfo), None if it did not.
+    """
+
+    method: str
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: tuple[tuple[str, str | bytes], ...]
+    timeout: float | None
+    retry_after: float | None
+
+    @property
+    def local(self) -> bool:
+        """Whether the cause lies in this process: a serializer, invalid metadata, a size limit."""
+        if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return self.details.startswith(_LOCAL_SIZE_LIMITS)
+        return (self.code, self.details) in _LOCAL
+
+
+Classify = Callable[[CallEnd], Outcome]
+"""A function that decides what a call's end says. One that raises is logged and means IGNORED."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The table of statuses, with changes; an instance is a :data:`Classify` function.
+
+    Three rules come before the table: a local cause is IGNORED; a deadline that was not positive or
+    below `min_deadline` is IGNORED, because it was too short to say anything; RESOURCE_EXHAUSTED is
+    a FAILURE when the server also says when to come back, unless `outcomes` has its own entry.
+
+    Args:
+        outcomes: what the named statuses mean instead.
+        min_deadline: seconds; a call given less that ended DEADLINE_EXCEEDED is no evidence.
+
+    Raises:
+        SettingsError: an entry that is no status or no outcome, or a deadline that is no duration.
+    """
+
+    outcomes: Mapping[grpc.StatusCode, Outcome] = field(default_factory=dict)
+    min_deadline: float = 0.0
+
+    def __post_init__(self) -> None:
+        for code, outcome in cast("Mapping[object, object]", self.outcomes).items():
+            if not isinstance(code, grpc.StatusCode) or not isinstance(outcome, Outcome):
+                raise SettingsError(
+                    f"outcomes: {code!r}: {outcome!r} is not a status and what it means; "
+                    "accepted is, for example, {grpc.StatusCode.NOT_FOUND: Outcome.FAILURE}"
+                )
+        if self.outcomes.get(grpc.StatusCode.OK, Outcome.SUCCESS) is not Outcome.SUCCESS:
+            raise SettingsError("outcomes: OK is always a success; accepted are other statuses")
+        if not (math.isfinite(self.min_deadline) and self.min_deadline >= 0):
+            raise SettingsError(
+                f"min_deadline: {self.min_deadline!r} is not a duration; "
+                "accepted are seconds from 0 up"
+            )
+
+    def __call__(self, end: CallEnd) -> Outcome:
+        """Decide what `end` says about the dependency."""
+        if end.local:
+            return Outcome.IGNORED
+        if end.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._too_short(end.timeout):
+            return Outcome.IGNORED
+        if end.code in self.outcomes:
+            return self.outcomes[end.code]
+        if end.code is grpc.StatusCode.RESOURCE_EXHAUSTED and end.retry_after is not None:
+            return Outcome.FAILURE
+        return DEFAULT_OUTCOMES[end.code]
+
+    def _too_short(self, timeout: float | None) -> bool:
+        return timeout is not None and (timeout <= 0 or timeout < self.min_deadline)

@@ -1,0 +1,140 @@
+"""Fallbacks: what answers a call in the dependency's place, and what a fallback is told.
+
+A fallback is a response message, a function of ``(request, error)`` that makes one, or an object of
+the :class:`CallFallback` protocol, which also sees the call before its first attempt.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from fusewire.errors import FusewireError, SettingsError
+
+if TYPE_CHECKING:
+    import grpc
+
+FALLBACK_METADATA = "fusewire-fallback"
+"""Trailing metadata of a call that a fallback answered; its value is the breaker's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallInfo:
+    """A call as the user made it, before it was sent.
+
+    Attributes:
+        method: the method's path, ``/pkg.Service/Method``.
+        breaker: the name of the breaker that guards it.
+        metadata: the metadata that will be sent.
+        timeout: the seconds that the user gave it, None without a deadline.
+    """
+
+    method: str
+    breaker: str
+    metadata: tuple[tuple[str, str | bytes], ...]
+    timeout: float | None
+
+
+@runtime_checkable
+class CallFallback(Protocol):
+    """A fallback that takes part from the start, as store-and-forward does."""
+
+    def prepare(self, call: CallInfo) -> CallInfo:
+        """Look at the call before its first attempt; what is returned may have other metadata.
+
+        It runs where the call is made: it must not block and must do no I/O. If it raises, the call
+        goes on as it was, without this fallback.
+        """
+
+    async def reply(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
+        """Make the response message of a call on an asyncio channel.
+
+        Args:
+            call: what :meth:`prepare` returned.
+            request: the request message, as the user gave it.
+            error: the rejection or the failure.
+
+        Raises:
+            FallbackDeclined: the caller is to see `error`.
+        """
+
+    def reply_sync(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
+        """Do the same on a sync channel. It may block: it never runs in a thread of grpcio's."""
+
+
+Fallback: TypeAlias = CallFallback | Callable[[Any, "grpc.RpcError"], Any] | object
+"""A :class:`CallFallback`, a function of (request, error), or a response message.
+
+A function may be a coroutine function on asyncio channels."""
+
+
+class FallbackDeclined(FusewireError):  # noqa: N818 - a decision, not an error; so named by its users
+    """Raised by a fallback to leave the original error as it is.
+
+    Attributes:
+        metadata: pairs that are added to the error's trailing metadata.
+    """
+
+    def __init__(
+        self, reason: str = "", *, metadata: tuple[tuple[str, str | bytes], ...] = ()
+    ) -> None:
+        super().__init__(reason)
+        self.metadata = metadata
+
+
+class _Message:
+    """The same response message every time."""
+
+    def __init__(self, message: object) -> None:
+        self._message = message
+
+    def prepare(self, call: CallInfo) -> CallInfo:
+        return call
+
+    async def reply(self, _call: CallInfo, _request: Any, _error: grpc.RpcError) -> Any:
+        return self._message
+
+    def reply_sync(self, _call: CallInfo, _request: Any, _error: grpc.RpcError) -> Any:
+        return self._message
+
+
+class _Function:
+    """A function of (request, error)."""
+
+    def __init__(self, function: Callable[[Any, grpc.RpcError], Any]) -> None:
+        self._function = function
+
+    def prepare(self, call: CallInfo) -> CallInfo:
+        return call
+
+    async def reply(self, _call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
+        answer = self._function(request, error)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    def reply_sync(self, _call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
+        answer = self._function(request, error)
+        if inspect.iscoroutine(answer):
+            answer.close()
+            raise TypeError(f"fallback {self._function!r} gave a coroutine on a sync channel")
+        return answer
+
+
+def as_call_fallback(selector: str, fallback: Fallback, *, sync: bool) -> CallFallback:
+    """Make the one form that the interceptors work with from the three that users give.
+
+    Raises:
+        SettingsError: a coroutine function for a sync channel.
+    """
+    if isinstance(fallback, CallFallback) and not isinstance(fallback, type):
+        return fallback
+    if not callable(fallback):
+        return _Message(fallback)
+    called = type(fallback).__call__
+    if sync and (inspect.iscoroutinefunction(fallback) or inspect.iscoroutinefunction(called)):
+        raise SettingsError(
+            f"fallbacks: {selector!r}: {fallback!r} is a coroutine function, which a sync channel "
+            "cannot run; accepted are a message, a plain function and a CallFallback"
+        )
+    return _Function(fallback)

@@ -1,0 +1,182 @@
+"""One call under guard, whatever its channel: from before its first byte to its settlement.
+
+The channels differ in how a call is made and how it tells its end; what is decided does not.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from fusewire.breaker import Outcome
+from fusewire.errors import CircuitOpenError
+from fusewire.interceptors.classification import CallEnd
+from fusewire.interceptors.fallback import CallInfo, FallbackDeclined
+from fusewire.interceptors.hints import read_retry_after
+from fusewire.interceptors.rejection import Rejection
+from fusewire.operation import IDEMPOTENCY_KEY, current_operation, fallbacks_allowed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fusewire.breaker import Permit
+    from fusewire.interceptors.fallback import CallFallback
+    from fusewire.interceptors.policy import MethodPolicy
+
+logger = logging.getLogger(__name__)
+
+Pairs = tuple[tuple[str, str | bytes], ...]
+
+
+class GuardedCall:
+    """One call under guard. Make it in the caller's context: what is read from it is read here.
+
+    Attributes:
+        info: the call as its fallback knows it; None without a fallback.
+        fallback: what may answer in its place; None if nothing may.
+        metadata: what to send instead of the user's metadata; None for the user's own, untouched.
+    """
+
+    __slots__ = (
+        "_operation",
+        "_over",
+        "_permit",
+        "_policy",
+        "_timeout",
+        "fallback",
+        "info",
+        "metadata",
+    )
+
+    def __init__(
+        self,
+        policy: MethodPolicy,
+        metadata: Iterable[tuple[str, str | bytes]] | None,
+        timeout: float | None,
+    ) -> None:
+        self._policy = policy
+        self._timeout = timeout
+        self._permit: Permit | None = None
+        self._over = False
+        self._operation = current_operation()
+        self.fallback: CallFallback | None = None
+        self.info: CallInfo | None = None
+        self.metadata: Pairs | None = None
+        keyed = policy.idempotent and self._operation is not None
+        falls_back = policy.fallback is not None and fallbacks_allowed()
+        if keyed or falls_back:
+            self._prepare(metadata, keyed=keyed, falls_back=falls_back)
+
+    @property
+    def breaker(self) -> str:
+        """The name of the breaker."""
+        return self._policy.breaker.name
+
+    def admit(self) -> CircuitOpenError | None:
+        """Take the call's permit; returns the refusal if the circuit does not admit it."""
+        try:
+            self._permit = self._policy.breaker.acquire()
+        except CircuitOpenError as refused:
+            return refused
+        return None
+
+    def wait_for_ready(self, given: bool | None) -> bool | None:  # noqa: FBT001 - grpcio's own flag, passed on
+        """Say whether the call is to wait for a connection.
+
+        A channel in reconnect back-off fails a probe without trying, so a probe that has a deadline
+        waits, unless the user decided.
+        """
+        if given is None and self._timeout is not None and self._permit and self._permit.probe:
+            return True
+        return given
+
+    def succeed(self) -> None:
+        """Settle: the call ended OK."""
+        self._over = True
+        if self._permit is not None:
+            self._permit.success()
+
+    def release(self) -> None:
+        """Settle: the call says nothing about the dependency."""
+        self._over = True
+        if self._permit is not None:
+            self._permit.release()
+
+    def fail(self, code: grpc.StatusCode, details: str | None, trailing: Any) -> bool:
+        """Settle by the status that the call ended with; never raises.
+
+        Returns:
+            whether the fallback is to answer in its place.
+        """
+        if self._over:
+            return False
+        self._over = True
+        outcome = Outcome.IGNORED
+        retry_after = None
+        try:
+            pairs = tuple((key, value) for key, value in trailing or ())
+            retry_after = read_retry_after(pairs)
+            end = CallEnd(
+                method=self._policy.method,
+                code=code,
+                details=details or "",
+                trailing_metadata=pairs,
+                timeout=self._timeout,
+                retry_after=retry_after,
+            )
+            outcome = Outcome(self._policy.classify(end))
+        except Exception:
+            logger.exception("the end of a call to %s is not counted", self._policy.method)
+        if self._permit is not None:
+            self._permit.settle(outcome, retry_after=retry_after)
+        if outcome is not Outcome.FAILURE:
+            return False
+        if self._operation is not None:
+            self._operation.note_failure(self.breaker)
+        return self.fallback is not None
+
+    def keep(self, error: grpc.RpcError, reason: Exception) -> None:
+        """Make `error` what the caller sees after all, because the fallback ended with `reason`."""
+        if isinstance(reason, FallbackDeclined):
+            if reason.metadata:
+                _add_trailing_metadata(error, reason.metadata)
+            return
+        logger.error("the fallback of %s failed", self._policy.method, exc_info=reason)
+        error.__context__ = reason
+        error.add_note(f"The fallback failed too: {reason!r}")
+
+    def _prepare(
+        self, metadata: Iterable[tuple[str, str | bytes]] | None, *, keyed: bool, falls_back: bool
+    ) -> None:
+        try:
+            pairs: Pairs = tuple((key, value) for key, value in metadata or ())
+        except (TypeError, ValueError):
+            return  # not metadata; grpcio says so in its own way
+        if keyed and self._operation and not any(key == IDEMPOTENCY_KEY for key, _ in pairs):
+            pairs = (*pairs, (IDEMPOTENCY_KEY, self._operation.next_key(self._policy.method)))
+        if falls_back and self._policy.fallback is not None:
+            info = CallInfo(self._policy.method, self.breaker, pairs, self._timeout)
+            try:
+                self.info = self._policy.fallback.prepare(info)
+                pairs = self.info.metadata
+                self.fallback = self._policy.fallback
+            except Exception:
+                logger.exception("a call to %s goes without its fallback", self._policy.method)
+        if pairs or metadata is not None:
+            self.metadata = pairs
+
+
+def _add_trailing_metadata(error: grpc.RpcError, added: Pairs) -> None:
+    if isinstance(error, Rejection):
+        error.add_trailing_metadata(added)
+        return
+    # grpcio's errors cannot be made anew with other metadata (the sync ones hold the call's state),
+    # and the caller is to see the very error. So the object's own answer replaces its class's.
+    before: Any = error.trailing_metadata() or ()
+    after: Any = (*before, *added)
+    if isinstance(error, grpc.aio.AioRpcError):
+        after = grpc.aio.Metadata(*after)
+    error.trailing_metadata = lambda: after  # type: ignore[method-assign] # see above

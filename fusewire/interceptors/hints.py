@@ -1,0 +1,77 @@
+"""What a status says about when to come back: reading a server's hints, and writing our own.
+
+Two vocabularies are in use: ``grpc-retry-pushback-ms`` of gRPC's retry design (A6), and
+``google.rpc.RetryInfo`` within the ``google.rpc.Status`` of ``grpc-status-details-bin``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from google.protobuf import duration_pb2
+from google.protobuf.message import DecodeError
+
+# googleapis-common-protos has .pyi files but no py.typed marker.
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PUSHBACK = "grpc-retry-pushback-ms"
+STATUS_DETAILS = "grpc-status-details-bin"
+
+_UNAVAILABLE = 14  # google.rpc.Code.UNAVAILABLE, the same number as grpc.StatusCode's
+_LONGEST = 315_576_000_000.0  # seconds; the largest value of google.protobuf.Duration
+
+
+def read_retry_after(metadata: Iterable[tuple[str, str | bytes]]) -> float | None:
+    """Find the seconds after which a server asked to be called again; the longer of two hints.
+
+    A pushback that is negative or not a number means "do not retry" and says nothing about when.
+    Whatever cannot be read is no hint.
+    """
+    delays: list[float] = []
+    for key, value in metadata:
+        if key == PUSHBACK:
+            delays.extend(_read_pushback(value))
+        elif key == STATUS_DETAILS and isinstance(value, bytes):
+            delays.extend(_read_retry_info(value))
+    return max(delays, default=None)
+
+
+def write_retry_after(retry_after: float, message: str) -> tuple[tuple[str, str | bytes], ...]:
+    """Make the trailing metadata that says, both ways, to come back after `retry_after` seconds.
+
+    Without an end in sight (infinity) it says "do not retry" and gives no RetryInfo.
+    """
+    status = status_pb2.Status(code=_UNAVAILABLE, message=message)
+    if math.isfinite(retry_after):
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(min(max(retry_after, 0.0), _LONGEST) * 1e9))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+        pushback = str(math.ceil(max(retry_after, 0.0) * 1e3))
+    else:
+        pushback = "-1"
+    return ((PUSHBACK, pushback), (STATUS_DETAILS, status.SerializeToString()))
+
+
+def _read_pushback(value: str | bytes) -> list[float]:
+    try:
+        milliseconds = int(value)
+    except ValueError:
+        return []
+    return [milliseconds / 1e3] if milliseconds >= 0 else []
+
+
+def _read_retry_info(value: bytes) -> list[float]:
+    try:
+        status = status_pb2.Status.FromString(value)
+        delays = []
+        for detail in status.details:
+            info = error_details_pb2.RetryInfo()
+            if detail.Unpack(info):
+                delays.append(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+    except DecodeError:
+        return []
+    return [delay for delay in delays if delay >= 0]

@@ -1,0 +1,75 @@
+"""Selectors: which methods a setting is for, with the most specific one winning.
+
+The grammar is that of ``name`` in a gRPC service config, written as paths::
+
+    /pkg.Service/Method     one method
+    /pkg.Service/*          every method of a service
+    *                       everything
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from fusewire.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+T = TypeVar("T")
+
+EVERYTHING = "*"
+
+_SELECTOR = re.compile(r"/[^/*\s]+/(?:\*|[^/*\s]+)|\*")
+
+
+def check_selector(setting: str, selector: object) -> str:
+    """Return `selector` if it is one.
+
+    Raises:
+        SettingsError: it is not; the message names `setting`.
+    """
+    if isinstance(selector, str) and _SELECTOR.fullmatch(selector):
+        return selector
+    raise SettingsError(
+        f"{setting}: {selector!r} is not a selector; "
+        "accepted are '/pkg.Service/Method', '/pkg.Service/*' and '*'"
+    )
+
+
+class Selectors(Generic[T]):
+    """Values by selector.
+
+    Args:
+        setting: the name of the setting, for messages.
+        values: what each selector stands for.
+
+    Raises:
+        SettingsError: a selector is malformed.
+    """
+
+    def __init__(self, setting: str, values: Mapping[str, T]) -> None:
+        self._values = {check_selector(setting, key): value for key, value in values.items()}
+
+    def find(self, method: str) -> T | None:
+        """Return the value for a method's path by its most specific selector, None without one."""
+        service, _, _ = method.rpartition("/")
+        for selector in (method, f"{service}/*", EVERYTHING):
+            if selector in self._values:
+                return self._values[selector]
+        return None
+
+
+def selected(setting: str, selectors: Collection[str]) -> Selectors[bool]:
+    """Make a set of methods from `selectors`: ``find`` gives True for those in it.
+
+    Raises:
+        SettingsError: a selector is malformed, or a single string was given where several belong.
+    """
+    if isinstance(selectors, str):
+        raise SettingsError(
+            f"{setting}: {selectors!r} is one string; accepted is a collection of selectors, "
+            f"for example {{{selectors!r}}}"
+        )
+    return Selectors(setting, dict.fromkeys(selectors, True))
