@@ -1,0 +1,99 @@
+# make demo        run the main job on the embedded broker; BROKER=amqp://… runs it on that RabbitMQ
+# make test        run the tests, with all their set-up; ARGS=… goes to pytest
+# make check       lint, format, types, import layers
+# make protos      generate the code of protos/ again
+# make help        tell of the others
+
+# The first interpreter that can make a virtual environment. PYTHON=… names another.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	2>/dev/null && echo "$$python" && break; done)
+PYTHONS ?= python3.11 python3.12 python3.13
+
+BIN := .venv/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all-pythons test-lowest check format protos constraints clean
+
+help: ## Tell of the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "make %-18s %s\n", $$1, $$2}'
+
+demo: .venv/.demo ## Run the main job; BROKER=amqp://… runs it on a RabbitMQ
+	@$(BIN)/fusewire demo $(if $(BROKER),--broker $(BROKER))
+
+test: .venv/.dev .venv-protos/.made ## Run the tests; ARGS=… goes to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.dev ## Check lint, format, types and import layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev ## Format the code and mend what lint can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+protos: .venv-protos/.made ## Generate the code of protos/ again
+	.venv-protos/bin/python protos/generate.py
+
+# The environments. Each has a stamp that is newer than what it was made from.
+
+.venv/.made:
+	$(call make_venv,.venv,$(PYTHON))
+	@touch $@
+
+.venv/.demo: .venv/.made pyproject.toml constraints.txt
+	$(BIN)/python $(PIP_INSTALL) -e '.[demo]' -c constraints.txt
+	@touch $@
+
+.venv/.dev: .venv/.made pyproject.toml constraints.txt
+	$(BIN)/python $(PIP_INSTALL) -e '.[demo]' --group dev -c constraints.txt
+	@touch $@ .venv/.demo
+
+.venv-protos/.made: constraints-protos.txt
+	$(call make_venv,.venv-protos,$(PYTHON))
+	.venv-protos/bin/python $(PIP_INSTALL) grpcio-tools mypy-protobuf -c constraints-protos.txt
+	@touch $@
+
+# --group needs pip 25.1.
+define make_venv
+@test -n "$(2)" || { echo "Python 3.11 or later with its venv module is needed" \
+	"(Debian: apt-get install python3-venv); PYTHON=… names one" >&2; exit 1; }
+$(2) -m venv $(1)
+$(1)/bin/python $(PIP_INSTALL) 'pip>=25.1'
+endef
+
+# Other interpreters and other versions of the dependencies.
+
+test-all-pythons: .venv-protos/.made ## Run the tests on each Python of PYTHONS that is there
+	@set -e; for python in $(PYTHONS); do \
+		"$$python" -c '' 2>/dev/null || { echo "$$python: not there"; continue; }; \
+		$(MAKE) --no-print-directory ".venv-$$python/.dev"; \
+		echo "$$python:"; ".venv-$$python/bin/python" -m pytest $(ARGS); \
+	done
+
+.venv-python%/.dev: pyproject.toml constraints.txt
+	$(call make_venv,$(@D),python$*)
+	$(@D)/bin/python $(PIP_INSTALL) -e '.[demo]' --group dev -c constraints.txt
+	@touch $@
+
+test-lowest: .venv-lowest/.dev .venv-protos/.made ## Run the tests on the lowest supported dependencies
+	.venv-lowest/bin/python -m pytest $(ARGS)
+
+.venv-lowest/.dev: pyproject.toml constraints-lowest.txt
+	$(call make_venv,.venv-lowest,$(PYTHON))
+	.venv-lowest/bin/python $(PIP_INSTALL) -e '.[demo]' --group dev -c constraints-lowest.txt
+	@touch $@
+
+constraints: ## Pin the newest versions of everything in constraints.txt
+	$(call make_venv,.venv-newest,$(PYTHON))
+	.venv-newest/bin/python $(PIP_INSTALL) -e '.[demo]' --group dev
+	.venv-newest/bin/python -m pip freeze --exclude-editable > constraints.txt
+	rm -rf .venv-newest
+
+clean: ## Remove the environments and all that was built
+	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
