@@ -223,7 +223,8 @@ class Store:
             for receiver, lease_until, home, pid in self._db.execute(
                 "SELECT id, lease_until, home, pid FROM receivers"
             )
-            if lease_until <= now or (receiver not in self._mine and liveness.known_dead(home, pid))
+            # This process lives, whatever its clock says: it has been set, or the host was asleep.
+            if receiver not in self._mine and (lease_until <= now or liveness.known_dead(home, pid))
         ]
 
     # -- errors ------------------------------------------------------------------------------------

@@ -159,6 +159,7 @@ class Worker:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:  # the loop was closed without closing the broker: nobody listens
             _logger.debug("%s: the event loop is closed", self._path)
+            self._queue.put(None)  # or the leases would be renewed for as long as the process lives
 
 
 def _settle(results: list[tuple[asyncio.Future[Any], object, Exception | None]]) -> None:

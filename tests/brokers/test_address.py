@@ -1,0 +1,103 @@
+"""Which broker an address means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fusewire.brokers import RabbitMQBroker, SQLiteBroker, open_broker
+from fusewire.brokers.address import redacted
+from fusewire.errors import SettingsError
+
+
+def path_of(address: object) -> str:
+    broker = open_broker(address)  # type: ignore[arg-type]  # any of the accepted ones
+    assert isinstance(broker, SQLiteBroker)
+    return broker.path
+
+
+def test_no_address_means_a_file_in_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert path_of(None) == str(tmp_path / "fusewire.db")
+    assert not list(tmp_path.iterdir()), "nothing is made before the broker is entered"
+
+
+def test_three_slashes_mean_a_relative_file_and_four_an_absolute_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert path_of("sqlite:///data/parked.db") == str(tmp_path / "data" / "parked.db")
+    assert path_of("sqlite:////var/lib/parked.db") == "/var/lib/parked.db"
+    assert path_of("SQLite:////var/lib/Parked.db") == "/var/lib/Parked.db"
+
+
+def test_a_path_object_means_that_file(tmp_path: Path) -> None:
+    assert path_of(tmp_path / "parked.db") == str(tmp_path / "parked.db")
+
+
+def test_a_name_that_sqlite_takes_for_memory_is_a_file(tmp_path: Path) -> None:
+    assert path_of(Path(":memory:")) == str(Path.cwd() / ":memory:")
+
+
+@pytest.mark.parametrize("address", ["amqp://localhost", "amqps://user:secret@mq:5671/vhost"])
+def test_amqp_means_rabbitmq(address: str) -> None:
+    assert isinstance(open_broker(address), RabbitMQBroker)
+
+
+def test_a_broker_is_returned_as_it_is(tmp_path: Path) -> None:
+    broker = SQLiteBroker(tmp_path / "parked.db")
+
+    assert open_broker(broker) is broker
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "parked.db",
+        "/var/lib/parked.db",
+        "localhost:5672",
+        "redis://localhost",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://parked.db",
+        "sqlite:///folder/",
+        "sqlite:///parked.db?mode=memory",
+        "sqlite:parked.db",
+        "://",
+    ],
+)
+def test_any_other_address_is_refused_with_what_is_accepted(address: str) -> None:
+    with pytest.raises(SettingsError, match=r"sqlite:///relative/file\.db"):
+        open_broker(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:secret@host/path",
+        "user:secret@host",
+        "kafka://user:sec@ret@host",
+        "redis://:secret@host",
+        "mqtt://host/path?password=secret",
+        "http:/user:secret@host",
+        "x\n://user:secret@host",
+        "sqlite://user:secret@host/parked.db",
+    ],
+)
+def test_an_error_about_an_address_shows_no_credentials(address: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        open_broker(address)
+
+    for secret in ("secret", "sec@ret", "user"):
+        assert secret not in str(caught.value)
+
+
+def test_what_is_left_of_an_address_still_says_which_one_it_was() -> None:
+    assert redacted("amqp://guest:guest@mq.example:5672/shop") == "amqp://…@mq.example:5672/shop"
+    assert redacted("redis://cache:6379/0") == "redis://cache:6379/0"

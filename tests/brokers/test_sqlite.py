@@ -1,0 +1,389 @@
+"""The embedded broker in one process: its settings, its file, its errors, cancelled calls."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import threading
+from collections import Counter
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from fusewire.brokers import Message, SQLiteBroker, Topology
+from fusewire.brokers.sqlite import database
+from fusewire.brokers.sqlite.codec import UNREADABLE
+from fusewire.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    DeliveryLostError,
+    QueueNotFoundError,
+    SettingsError,
+)
+from tests.support.messages import drain, number_of, numbered, publish_numbered, take
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "broker.db"
+
+
+@pytest.fixture
+async def broker(path: Path) -> AsyncIterator[SQLiteBroker]:
+    async with SQLiteBroker(path) as opened:
+        await opened.create_queue("orders")
+        await opened.prepare(Topology("orders"))
+        yield opened
+
+
+# -- settings and life -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"lease": 0}, "lease=0"),
+        ({"lease": float("nan")}, "lease=nan"),
+        ({"lease": float("inf")}, "lease=inf"),
+        ({"poll_interval": -1}, "poll_interval=-1"),
+        ({"lease": 1.0, "poll_interval": 0.5}, r"poll_interval=0\.5.*0\.25 s"),
+        ({"path": ""}, "path"),
+    ],
+)
+def test_a_setting_that_cannot_be_right_is_refused(settings: dict[str, object], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        SQLiteBroker(**{"path": "some.db", **settings})  # type: ignore[arg-type]  # any setting
+
+
+async def test_a_prefetch_or_a_queue_of_nothing_is_refused(broker: SQLiteBroker) -> None:
+    with pytest.raises(SettingsError, match="prefetch=0"):
+        await broker.subscribe("orders", prefetch=0)
+    with pytest.raises(SettingsError, match="queue"):
+        await broker.create_queue("")
+
+
+async def test_it_is_used_inside_async_with_only(path: Path) -> None:
+    broker = SQLiteBroker(path)
+    with pytest.raises(BrokerError, match="async with"):
+        await broker.depth("orders")
+    async with broker:
+        await broker.create_queue("orders")
+        with pytest.raises(BrokerError, match="open already"):
+            await broker.__aenter__()
+    with pytest.raises(BrokerError, match="async with"):
+        await broker.depth("orders")
+
+
+async def test_it_can_be_entered_again(path: Path) -> None:
+    broker = SQLiteBroker(path)
+    async with broker:
+        await broker.create_queue("orders")
+    async with broker:
+        assert await broker.depth("orders") == 0
+
+
+async def test_leaving_it_ends_its_thread(path: Path) -> None:
+    async with SQLiteBroker(path) as broker:
+        [thread] = [each for each in threading.enumerate() if each.name == f"fusewire {path}"]
+        await broker.create_queue("orders")
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+async def test_it_says_that_it_was_forked(
+    broker: SQLiteBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getpid", lambda: 1)
+        with pytest.raises(BrokerError, match="fork"):
+            await broker.depth("orders")
+
+
+async def test_a_message_of_this_broker_is_received_without_polling(path: Path) -> None:
+    async with SQLiteBroker(path, lease=40_000, poll_interval=10_000) as broker:
+        await broker.create_queue("orders")
+        await broker.create_queue("other")
+        orders = await broker.subscribe("orders", prefetch=1)
+        other = await broker.subscribe("other", prefetch=1)
+        waiting = [asyncio.create_task(take(each, 1)) for each in (orders, other)]
+        await broker.depth("orders")  # long enough for the tasks to wait
+
+        await broker.publish("orders", numbered(1))
+        [delivery] = await waiting[0]
+        await delivery.move("other", delivery.message)
+        assert (await waiting[1])[0].message == numbered(1)
+
+
+async def test_a_queue_that_goes_away_is_named_to_its_receivers(
+    path: Path, broker: SQLiteBroker
+) -> None:
+    subscription = await broker.subscribe("orders", prefetch=1)
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("DELETE FROM queues WHERE name = 'orders'")
+
+    with pytest.raises(QueueNotFoundError, match="orders"):
+        await take(subscription, 1)
+
+
+async def test_a_plain_queue_of_a_delay_queues_name_becomes_one(path: Path) -> None:
+    topology = Topology("orders", delay_tiers=(0.01,))
+    async with SQLiteBroker(path) as broker:
+        await broker.create_queue("orders")
+        await broker.create_queue(topology.delay(0.01))
+        await broker.publish(topology.delay(0.01), numbered(1))
+
+        await broker.prepare(topology)
+
+        [delivery] = await take(await broker.subscribe("orders", prefetch=1), 1)
+        assert delivery.message == numbered(1)
+
+
+# -- what was prefetched and what was received -----------------------------------------------------
+
+
+async def test_what_nobody_received_is_not_redelivered_after_a_release(
+    broker: SQLiteBroker,
+) -> None:
+    await publish_numbered(broker, "orders", range(4))
+    subscription = await broker.subscribe("orders", prefetch=4)
+    await take(subscription, 2)
+
+    await subscription.release()
+
+    deliveries = await take(await broker.subscribe("orders", prefetch=4), 4)
+    assert [delivery.redelivered for delivery in deliveries] == [True, True, False, False]
+
+
+async def test_settling_twice_is_an_error_and_changes_nothing(broker: SQLiteBroker) -> None:
+    await broker.publish("orders", numbered(1))
+    [delivery] = await take(await broker.subscribe("orders", prefetch=1), 1)
+    await delivery.done()
+
+    with pytest.raises(DeliveryLostError):
+        await delivery.done()
+    with pytest.raises(DeliveryLostError):
+        await delivery.move("orders.dead", delivery.message)
+
+    assert await broker.depth("orders.dead") == 0
+
+
+# -- cancelled calls -------------------------------------------------------------------------------
+
+
+async def test_cancelled_moves_and_publishes_leave_each_message_in_one_place(
+    broker: SQLiteBroker,
+) -> None:
+    chance = random.Random(3)
+    await publish_numbered(broker, "orders", range(60))
+    subscription = await broker.subscribe("orders", prefetch=60)
+    deliveries = await take(subscription, 60)
+
+    async def cancelled(number: int) -> None:
+        with anyio.CancelScope() as scope:
+            if chance.random() < 0.5:
+                scope.cancel()
+            else:
+                asyncio.get_running_loop().call_later(chance.random() / 200, scope.cancel)
+            await deliveries[number].move("orders.dead", numbered(number))
+
+    await asyncio.gather(*(cancelled(number) for number in range(60)))
+    await subscription.release()
+
+    found: Counter[int] = Counter()
+    for queue in ("orders", "orders.dead"):
+        found.update(number_of(message) for message in await broker.peek(queue, limit=100))
+    assert found == Counter(range(60))
+
+
+async def test_a_cancelled_call_leaves_the_broker_usable(broker: SQLiteBroker) -> None:
+    for _ in range(50):
+        task = asyncio.create_task(broker.publish("orders", numbered(1)))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    await broker.publish("orders.dead", numbered(2))
+    assert await drain(broker, "orders.dead", 1) == [numbered(2)]
+
+
+async def test_a_message_that_cannot_be_stored_fails_alone(broker: SQLiteBroker) -> None:
+    unstorable = Message(body=b"", headers={"when": object()})  # type: ignore[dict-item]  # on purpose
+
+    results = await asyncio.gather(
+        broker.publish("orders", numbered(1)),
+        broker.publish("orders", unstorable),
+        broker.publish("orders", numbered(2)),
+        return_exceptions=True,
+    )
+
+    assert isinstance(results[1], TypeError)
+    assert "headers.when" in str(results[1])
+    assert await drain(broker, "orders", 2) == [numbered(1), numbered(2)]
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+async def test_brokers_that_make_one_file_together_all_open_it(path: Path) -> None:
+    brokers = [SQLiteBroker(path) for _ in range(8)]
+    await asyncio.gather(*(broker.__aenter__() for broker in brokers))
+    try:
+        await asyncio.gather(*(broker.create_queue("orders") for broker in brokers))
+        assert [await broker.depth("orders") for broker in brokers] == [0] * 8
+    finally:
+        for broker in brokers:
+            await broker.__aexit__(None, None, None)
+
+
+async def test_a_file_of_a_newer_format_is_refused_with_what_to_do(path: Path) -> None:
+    async with SQLiteBroker(path):
+        pass
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute(f"PRAGMA user_version = {database.FORMAT + 1}")
+
+    with pytest.raises(BrokerError, match=r"broker\.db.*format 2.*upgrade"):
+        await SQLiteBroker(path).__aenter__()
+
+
+async def test_a_file_of_another_program_is_refused_and_left_alone(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("CREATE TABLE messages (id)")
+
+    with pytest.raises(BrokerError, match=r"broker\.db.*another program"):
+        await SQLiteBroker(path).__aenter__()
+
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    file = anyio.Path(path)
+    await file.write_bytes(b"minutes of the meeting\n" * 100)
+
+    with pytest.raises(BrokerError, match=r"broker\.db.*not a database"):
+        await SQLiteBroker(path).__aenter__()
+
+    assert await file.read_bytes() == b"minutes of the meeting\n" * 100
+
+
+async def test_a_path_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "no folder" / "broker.db"):
+        with pytest.raises(BrokerUnavailableError, match=rf"{path}.*folder"):
+            await SQLiteBroker(path).__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "advice"),
+    [
+        (sqlite3.SQLITE_READONLY, BrokerUnavailableError, "permissions"),
+        (sqlite3.SQLITE_FULL, BrokerUnavailableError, "free space"),
+        (sqlite3.SQLITE_IOERR, BrokerUnavailableError, "disk"),
+        (sqlite3.SQLITE_CORRUPT, BrokerError, "restore"),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, BrokerUnavailableError, "another process"),
+        (sqlite3.SQLITE_MISUSE, BrokerError, "went wrong"),
+    ],
+)
+def test_an_error_of_sqlite_says_which_file_and_what_to_do(
+    code: int, kind: type[BrokerError], advice: str
+) -> None:
+    error = sqlite3.OperationalError("went wrong")
+    error.sqlite_errorcode = code
+
+    translated = database.translate(error, "/data/broker.db")
+
+    assert type(translated) is kind
+    assert "/data/broker.db" in str(translated)
+    assert advice in str(translated)
+
+
+async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_small(path: str) -> sqlite3.Connection:
+        connection = database.open_database(path)
+        connection.execute("PRAGMA max_page_count = 40")
+        return connection
+
+    monkeypatch.setattr("fusewire.brokers.sqlite.session.open_database", open_small)
+    large = Message(body=bytes(2**20))
+    async with SQLiteBroker(path) as broker:
+        await broker.create_queue("orders")
+        await broker.create_queue("dead")
+        results = await asyncio.gather(
+            broker.publish("orders", numbered(1)),
+            broker.publish("orders", large),
+            broker.publish("orders", numbered(2)),
+            return_exceptions=True,
+        )
+        assert isinstance(results[1], BrokerUnavailableError)
+        assert "broker.db" in str(results[1])
+        assert "free space" in str(results[1])
+
+        [delivery] = await take(await broker.subscribe("orders", prefetch=1), 1)
+        with pytest.raises(BrokerUnavailableError, match="free space"):
+            await delivery.move("dead", large)
+        await delivery.move("dead", delivery.message)
+        assert await drain(broker, "dead", 1) == [numbered(1)]
+        assert await drain(broker, "orders", 1) == [numbered(2)]
+
+
+async def test_a_file_that_another_process_keeps_locked_is_an_error_and_no_wait_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT", 0.05)
+    async with SQLiteBroker(path) as broker:
+        await broker.create_queue("orders")
+        await publish_numbered(broker, "orders", range(2))
+        subscription = await broker.subscribe("orders", prefetch=2)
+        first, second = await take(subscription, 2)
+        with closing(sqlite3.connect(path, isolation_level=None)) as hog:
+            hog.execute("BEGIN IMMEDIATE")
+            with pytest.raises(BrokerUnavailableError, match="another process"):
+                await broker.publish("orders", numbered(3))
+            with pytest.raises(BrokerUnavailableError, match="another process"):
+                await second.move("orders", second.message)
+            # It cannot be taken off, so it will come again: that is what losing a delivery means.
+            with pytest.raises(DeliveryLostError, match="another process"):
+                await first.done()
+            with pytest.raises(BrokerUnavailableError, match="another process"):
+                await take(subscription, 1)
+            hog.execute("ROLLBACK")
+        # The file can be written again, so what was in hand comes back before the lease ends.
+        assert await drain(broker, "orders", 2) == [numbered(0), numbered(1)]
+
+
+async def test_the_log_is_copied_back_when_it_has_grown(path: Path) -> None:
+    log = path.with_name(f"{path.name}-wal")
+    async with SQLiteBroker(path) as broker:
+        await broker.create_queue("orders")
+        for _ in range(12):
+            await broker.publish("orders", Message(body=bytes(2**20)))
+        await broker.depth("orders")  # the last of them is behind us
+        assert log.stat().st_size < 8 * 2**20
+        assert await broker.depth("orders") == 12
+
+
+async def test_a_damaged_row_is_delivered_and_holds_up_nothing(
+    path: Path, broker: SQLiteBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    await publish_numbered(broker, "orders", range(3))
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("""UPDATE messages SET properties = '{"x' WHERE body = '0' OR body = x'30'""")
+        other.execute("""UPDATE messages SET properties = '{"y":1}' WHERE body = x'31'""")
+
+    deliveries = await take(await broker.subscribe("orders", prefetch=3), 3)
+
+    assert [delivery.message.headers for delivery in deliveries] == [
+        {UNREADABLE: '{"x'},
+        {UNREADABLE: '{"y":1}'},
+        {},
+    ]
+    assert [delivery.message.body for delivery in deliveries] == [b"0", b"1", b"2"]
+    assert "cannot be read" in caplog.text

@@ -1,0 +1,101 @@
+"""A process on the embedded broker's file, for tests to kill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import threading
+from pathlib import Path
+from signal import SIGKILL
+from typing import TYPE_CHECKING
+
+import anyio
+
+from fusewire.brokers import SQLiteBroker
+from fusewire.brokers.sqlite.store import Store
+from tests.support.messages import numbered
+from tests.support.processes import KeptProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.brokers import Message
+
+_ROOT = Path(__file__).parents[2]
+_TASKS = 10  # at once, so that a kill meets several operations under way
+
+
+def start(role: str, path: Path, *arguments: object) -> KeptProcess:
+    """Start a process that plays `role` on the broker's file."""
+    program = [sys.executable, "-m", "tests.support.embedded_process", role, str(path)]
+    return KeptProcess([*program, *map(str, arguments)], cwd=_ROOT)
+
+
+async def hold(path: str, queue: str, count: str, ready: str) -> None:
+    """Take messages in hand, make the file `ready`, and never settle them."""
+    async with SQLiteBroker(path, lease=3600) as broker:
+        subscription = await broker.subscribe(queue, prefetch=int(count))
+        for _ in range(int(count)):
+            await subscription.receive()
+        await anyio.Path(ready).touch()
+        await asyncio.Event().wait()
+
+
+async def move(path: str, source: str, target: str, moved: Callable[[], object] = bool) -> None:
+    """Move messages until killed."""
+    async with SQLiteBroker(path, lease=3600) as broker:
+        subscription = await broker.subscribe(source, prefetch=_TASKS)
+
+        async def work() -> None:
+            while True:
+                delivery = await subscription.receive()
+                await delivery.move(target, delivery.message)
+                moved()
+
+        await asyncio.gather(*(work() for _ in range(_TASKS)))
+
+
+async def move_and_die(path: str, source: str, target: str, count: str, seed: str) -> None:
+    """Move `count` messages, go on, and be killed at some point of what follows."""
+    left = iter(range(int(count)))
+    # A commit takes some tenths of a millisecond, so this meets any point of it.
+    timer = threading.Timer(random.Random(seed).random() / 500, os.kill, (os.getpid(), SIGKILL))
+
+    def moved() -> None:
+        if next(left, None) is None and not timer.is_alive():
+            timer.start()
+
+    await move(path, source, target, moved)
+
+
+async def publish(path: str, queue: str, count: str, log: str) -> None:
+    """Publish numbered messages, and write down each number whose publish has returned."""
+    numbers = iter(range(int(count)))
+    with open(log, "a", encoding="ascii", buffering=1) as lines:  # noqa: ASYNC230, PTH123 (a line)
+        async with SQLiteBroker(path) as broker:
+
+            async def work() -> None:
+                for number in numbers:
+                    await broker.publish(queue, numbered(number))
+                    lines.write(f"{number}\n")
+
+            await asyncio.gather(*(work() for _ in range(_TASKS)))
+
+
+async def die_in_move(path: str, source: str, target: str) -> None:
+    """Move a message, and be killed in the transaction after the original was deleted."""
+    store = Store.publish
+
+    def store_and_die(self: Store, queue: str, message: Message) -> None:
+        store(self, queue, message)
+        os.kill(os.getpid(), SIGKILL)
+
+    Store.publish = store_and_die  # type: ignore[method-assign]  # the fault that is tested
+    await move(path, source, target)
+
+
+if __name__ == "__main__":
+    roles = (hold, move, move_and_die, publish, die_in_move)
+    asyncio.run({role.__name__: role for role in roles}[sys.argv[1]](*sys.argv[2:]))
