@@ -106,4 +106,6 @@ def _amended(details: Any, guarded: GuardedCall) -> Any:
     metadata = (
         details.metadata if guarded.metadata is None else grpc.aio.Metadata(*guarded.metadata)
     )
-    return details._replace(metadata=metadata, wait_for_ready=wait_for_ready)
+    return grpc.aio.ClientCallDetails(
+        details.method, details.timeout, metadata, details.credentials, wait_for_ready
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
@@ -49,7 +49,7 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
         self._fallback: asyncio.Task[None] | None = None
         self._replied = False
         self._message: Any = None
-        self._error: grpc.aio.AioRpcError | None = None
+        self._error: grpc.RpcError | None = None
         self._over = False
         self._callbacks: list[Callable[[Any], None]] = []
         when_over(inner, self._inner_ended)
@@ -60,7 +60,7 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
     async def _response(self) -> Any:
         try:
             return await self._inner
-        except grpc.aio.AioRpcError:
+        except grpc.RpcError:
             if self._fallback is None:
                 raise
         await self._fallback  # cancelled with whoever awaits it, as the call itself is
@@ -80,19 +80,17 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
 
     async def _fall_back(self) -> None:
         guarded = self._guarded
+        if guarded.fallback is None or guarded.info is None:
+            return
         try:
             await self._inner
-        except grpc.aio.AioRpcError as failure:
-            error = failure
-        else:
-            raise AssertionError("a call that failed has a response")
-        try:
-            if guarded.fallback is not None and guarded.info is not None:
+        except grpc.RpcError as error:
+            try:
                 self._message = await guarded.fallback.reply(guarded.info, self._request, error)
                 self._replied = True
-        except Exception as reason:  # noqa: BLE001 - logged and attached to the error by keep()
-            guarded.keep(error, reason)
-            self._error = error
+            except Exception as reason:  # noqa: BLE001 - logged and attached by keep()
+                guarded.keep(error, reason)
+                self._error = error
 
     def _ended(self, _: Any = None) -> None:
         self._over = True
@@ -166,7 +164,8 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
         if self._replied:
             return grpc.aio.Metadata((FALLBACK_METADATA, self._guarded.breaker))
         if self._error is not None:
-            return self._error.trailing_metadata()
+            kept: Any = self._error.trailing_metadata()
+            return cast("grpc.aio.Metadata", kept)
         metadata: grpc.aio.Metadata = await self._inner.trailing_metadata()
         return metadata
 

@@ -122,7 +122,8 @@ class Classification:
                 )
         if self.outcomes.get(grpc.StatusCode.OK, Outcome.SUCCESS) is not Outcome.SUCCESS:
             raise SettingsError("outcomes: OK is always a success; accepted are other statuses")
-        if not (math.isfinite(self.min_deadline) and self.min_deadline >= 0):
+        object.__setattr__(self, "outcomes", MappingProxyType(dict(self.outcomes)))
+        if not _is_duration(self.min_deadline):
             raise SettingsError(
                 f"min_deadline: {self.min_deadline!r} is not a duration; "
                 "accepted are seconds from 0 up"
@@ -142,3 +143,12 @@ class Classification:
 
     def _too_short(self, timeout: float | None) -> bool:
         return timeout is not None and (timeout <= 0 or timeout < self.min_deadline)
+
+
+def _is_duration(value: object) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value >= 0
+    )
