@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-HeaderValue: TypeAlias = "None | bool | int | float | str | bytes | datetime | list[HeaderValue] | dict[str, HeaderValue]"
+_Scalar: TypeAlias = "bool | bytes | datetime | float | int | str | None"
+HeaderValue: TypeAlias = "_Scalar | list[HeaderValue] | dict[str, HeaderValue]"
 """What a header may hold: the part of AMQP's field table that survives every broker."""
 
 

@@ -1,0 +1,16 @@
+"""Consumers that park, delay, dead-letter and replay messages."""
+
+from fusewire.parking.consumer import ParkingConsumer
+from fusewire.parking.errors import Reject
+from fusewire.parking.events import Happening, MessageEvent
+from fusewire.parking.record import MalformedMessageError
+from fusewire.parking.view import MessageView
+
+__all__ = [
+    "Happening",
+    "MalformedMessageError",
+    "MessageEvent",
+    "MessageView",
+    "ParkingConsumer",
+    "Reject",
+]

@@ -53,6 +53,11 @@ class RabbitMQDelivery:
 
     async def move(self, queue: str, message: Message) -> None:
         """Publish, await the confirm, then acknowledge: no other order is safe."""
+        if self._incoming.channel.is_closed:
+            raise DeliveryLostError(
+                f"message {self.message.message_id!r} was not moved: its channel is gone, and "
+                "RabbitMQ delivers it again"
+            )
         await self._publish(queue, message)
         await self.done()
 

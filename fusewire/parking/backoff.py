@@ -1,0 +1,32 @@
+"""Waiting longer each time, when a broker does not answer."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from fusewire.parking.circuits import pause
+
+if TYPE_CHECKING:
+    import asyncio
+
+_FIRST = 0.1  # seconds
+_MOST = 5.0
+
+
+class Backoff:
+    """Exponential back-off with full jitter (AWS Architecture Blog, 2015), 0.1 s to 5 s."""
+
+    def __init__(self) -> None:
+        self._next = _FIRST
+
+    def reset(self) -> None:
+        """Begin anew, after a success."""
+        self._next = _FIRST
+
+    async def wait(self, stopping: asyncio.Event) -> bool:
+        """Wait; tell whether stopping."""
+        # Half of it is certain, or a run of small draws would hammer a broker that is down.
+        seconds = self._next * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        self._next = min(self._next * 2, _MOST)
+        return await pause(seconds, stopping)

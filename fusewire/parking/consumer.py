@@ -1,0 +1,273 @@
+"""The consumer that people wrap their handlers in."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import threading
+import time
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING, Self
+
+from fusewire.breaker import BreakerRegistry, default_registry
+from fusewire.brokers import DELAY_TIERS, Topology, open_broker
+from fusewire.errors import SettingsError
+from fusewire.parking.circuits import Circuits
+from fusewire.parking.events import Listeners
+from fusewire.parking.feed import Feed
+from fusewire.parking.handler import HandlerRunner
+from fusewire.parking.intake import Intake, Judge
+from fusewire.parking.lanes import Dependencies
+from fusewire.parking.policy import FailurePolicy
+from fusewire.parking.replay import LaneReplay
+from fusewire.parking.settle import Desk
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from aio_pika.abc import AbstractIncomingMessage
+
+    from fusewire.brokers import Broker
+    from fusewire.parking.events import MessageEvent
+    from fusewire.parking.handler import Handler
+    from fusewire.parking.lanes import DependsOn
+
+_HOLD_LIMIT = 900.0
+"""Seconds that a delivery is held at most: half of RabbitMQ's default consumer timeout.
+
+After 30 minutes it closes the channel
+(https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout).
+"""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class ParkingConsumer:
+    """Consumes a queue; parks what needs a dependency that is down, and replays it after recovery.
+
+    Enter it, then await :meth:`run`; or call :meth:`run_sync`. The queue must exist: it is the
+    user's. The queues ``<queue>.parked.<lane>``, ``<queue>.delay.<ms>`` and ``<queue>.dead`` are
+    made if absent.
+
+    Args:
+        address: ``amqp://`` or ``amqps://`` for RabbitMQ; ``sqlite:///`` or a path for a file;
+            None for ``fusewire.db`` in the current folder; or a broker.
+        queue: the queue to consume.
+        handler: called with each message, an :class:`aio_pika.abc.AbstractIncomingMessage`; a
+            coroutine function, or a plain one, which runs in a worker thread. Returning means
+            done. Raising means a failed attempt, unless what was raised comes from a
+            :class:`~fusewire.errors.CircuitOpenError`; :class:`Reject` puts it aside at once.
+        depends_on: names of the breakers that messages need, or a function of the message. A
+            message whose breaker does not admit is parked without calling the handler. What is
+            not declared is learnt from the handler's CircuitOpenError.
+        lanes: lane name to the dependencies that share its parking queue; by default each name in
+            `depends_on` has its own.
+        guard_with: breaker whose permit is taken around the handler, for handlers whose calls are
+            not guarded themselves.
+        registry: where breakers are; the process's own by default.
+        concurrency: handlers of new messages at a time, and the prefetch.
+        replay_concurrency: handlers of parked messages at a time, in each lane, at most.
+        max_attempts: failed attempts after which a message is dead; those that fail while the
+            circuit is not closed do not count.
+        delay_tiers: seconds before the second, third, … attempt; the last repeats.
+        operation_id: a function from a message to its operation id. Without it: our header, else
+            its ``message_id``, else one that is assigned.
+        shutdown_timeout: seconds that handlers may still take when the consumer is stopped.
+
+    Raises:
+        SettingsError: an argument cannot be right.
+    """
+
+    def __init__(
+        self,
+        address: str | os.PathLike[str] | Broker | None = None,
+        *,
+        queue: str,
+        handler: Handler,
+        depends_on: DependsOn = None,
+        lanes: Mapping[str, Collection[str]] | None = None,
+        guard_with: str | None = None,
+        registry: BreakerRegistry | None = None,
+        concurrency: int = 10,
+        replay_concurrency: int = 10,
+        max_attempts: int = 5,
+        delay_tiers: Sequence[float] = DELAY_TIERS,
+        operation_id: Callable[[AbstractIncomingMessage], str | None] | None = None,
+        shutdown_timeout: float = 30.0,
+    ) -> None:
+        _whole("concurrency", concurrency)
+        _whole("replay_concurrency", replay_concurrency)
+        _whole("max_attempts", max_attempts)
+        if not 0 <= shutdown_timeout < math.inf:
+            raise SettingsError(f"shutdown_timeout={shutdown_timeout!r}: give seconds, 0 or more")
+        if registry is None:  # an empty one is false
+            registry = default_registry()
+        self._address = address
+        self._dependencies = Dependencies(depends_on, lanes)
+        self._topology = Topology(queue, self._dependencies.lanes, tuple(delay_tiers))
+        self._policy = FailurePolicy(max_attempts, self._topology.delay_tiers, time.time)
+        self._circuits = Circuits(registry)
+        self._runner = HandlerRunner(
+            handler,
+            guard_with=guard_with,
+            registry=registry,
+            threads=concurrency + replay_concurrency * len(self._topology.lanes),
+        )
+        self._concurrency = concurrency
+        self._replay_concurrency = replay_concurrency
+        self._identity = operation_id
+        self._grace = shutdown_timeout
+        self._listeners = Listeners()
+        self._broker: Broker | None = None
+        self._stack = AsyncExitStack()
+        self._stopping: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def topology(self) -> Topology:
+        """The queues, by name."""
+        return self._topology
+
+    def add_listener(self, listener: Callable[[MessageEvent], None]) -> Callable[[], None]:
+        """Have `listener` called after each settlement; returns the function that removes it.
+
+        It is called on the consumer's event loop and must not block.
+        """
+        return self._listeners.add(listener)
+
+    async def __aenter__(self) -> Self:
+        """Connect, check the source queue, and make the derived queues that are absent.
+
+        Raises:
+            BrokerUnavailableError: the broker cannot be reached.
+            QueueNotFoundError: the source queue does not exist.
+        """
+        broker = open_broker(self._address)
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            if broker is self._address:  # given ready-made: its owner enters and leaves it
+                self._broker = broker
+            else:
+                self._broker = await stack.enter_async_context(broker)
+            await self._broker.prepare(self._topology)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Disconnect; what is in hand and not settled goes back to its queue."""
+        self.stop()
+        await self._stack.aclose()
+
+    async def run(self) -> None:
+        """Consume and replay until :meth:`stop`, SIGTERM or SIGINT.
+
+        Handlers in hand then have `shutdown_timeout` seconds to end. Signals are heeded where
+        Python allows it: on the main thread.
+
+        Raises:
+            RuntimeError: the consumer was not entered.
+        """
+        if self._broker is None or self._stopping is None:
+            raise RuntimeError(
+                "enter the consumer first: async with ParkingConsumer(…) as consumer"
+            )
+        with _until_signal(self.stop):
+            async with asyncio.TaskGroup() as group:
+                for worker in self._workers(self._broker, self._stopping):
+                    group.create_task(worker.run())
+
+    def run_sync(self) -> None:
+        """Connect, consume until SIGTERM or SIGINT, and disconnect; for programs without asyncio.
+
+        Raises:
+            BrokerUnavailableError: the broker cannot be reached.
+            QueueNotFoundError: the source queue does not exist.
+        """
+
+        async def main() -> None:
+            async with self:
+                await self.run()
+
+        asyncio.run(main())
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to end. Safe to call from any thread, and more than once."""
+        if self._loop is not None and self._stopping is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def _workers(self, broker: Broker, stopping: asyncio.Event) -> list[Feed | LaneReplay]:
+        desk = Desk(
+            topology=self._topology,
+            dependencies=self._dependencies,
+            policy=self._policy,
+            identity=self._identity,
+            hold_limit=_HOLD_LIMIT,
+            stopping=stopping,
+            listeners=self._listeners,
+        )
+        judge = Judge(self._policy, self._circuits)
+        intake = Intake(
+            desk=desk,
+            judge=judge,
+            runner=self._runner,
+            circuits=self._circuits,
+            dependencies=self._dependencies,
+        )
+        source = Feed(
+            broker,
+            self._topology.source,
+            prefetch=self._concurrency,
+            work=intake.take,
+            stopping=stopping,
+            grace=self._grace,
+        )
+        replays = [
+            LaneReplay(
+                lane,
+                broker=broker,
+                topology=self._topology,
+                desk=desk,
+                judge=judge,
+                policy=self._policy,
+                runner=self._runner,
+                circuits=self._circuits,
+                dependencies=self._dependencies,
+                concurrency=self._replay_concurrency,
+                stopping=stopping,
+                grace=self._grace,
+            )
+            for lane in self._topology.lanes
+        ]
+        return [source, *replays]
+
+
+def _whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SettingsError(f"{name}={value!r}: give a whole number, 1 or more")
+
+
+@contextmanager
+def _until_signal(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on SIGTERM and SIGINT within the block, where this thread may set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)

@@ -1,0 +1,68 @@
+"""What happened to a message: told to listeners, for logs, metrics and displays."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+
+class Happening(StrEnum):
+    """What happened to a message, after it was settled with the broker."""
+
+    HANDLED = "handled"
+    PARKED = "parked"
+    REPLAYED = "replayed"
+    """Handled, on a replay from a parking queue."""
+    DELAYED = "delayed"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEvent:
+    """One message was settled.
+
+    Attributes:
+        happening: what happened.
+        operation_id: which unit of work.
+        queue: its source queue.
+        dependency: what it waits for or failed on; empty where nothing is to blame.
+        reason: why, in a word: ``circuit_open``, ``failed``, ``exhausted``, ``rejected``, …
+    """
+
+    happening: Happening
+    operation_id: str
+    queue: str
+    dependency: str = ""
+    reason: str = ""
+
+
+class Listeners:
+    """Called in order; one that raises is logged and changes nothing."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[MessageEvent], None]] = []
+
+    def add(self, listener: Callable[[MessageEvent], None]) -> Callable[[], None]:
+        """Add a listener and return the function that removes it."""
+        self._listeners.append(listener)
+
+        def remove() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return remove
+
+    def tell(self, event: MessageEvent) -> None:
+        """Call every listener."""
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - whatever it is, it is logged
+                _log.exception("a listener of messages raised; nothing else is changed by it")

@@ -1,0 +1,143 @@
+"""One queue's deliveries, each given to a task of its own, for as long as there is a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from fusewire.errors import BrokerError
+from fusewire.parking.backoff import Backoff
+from fusewire.parking.settle import GiveBackError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fusewire.brokers import Broker, Delivery, Subscription
+
+_log = logging.getLogger(__name__)
+
+
+class Feed:
+    """Subscribes to a queue, and again whenever the subscription is lost.
+
+    The tasks that work on deliveries are this object's own: aio-pika cancels tasks of its own
+    when a connection drops, and a handler cancelled half-way has done who knows what.
+
+    Args:
+        broker: where the queue is.
+        queue: its name.
+        prefetch: deliveries in hand at a time.
+        work: called with each delivery. May raise GiveBackError: then all that is in hand goes
+            back.
+        stopping: set when the consumer ends.
+        grace: seconds that work in hand may still take then.
+        ready: awaited before each subscription.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        queue: str,
+        *,
+        prefetch: int,
+        work: Callable[[Delivery], Awaitable[None]],
+        stopping: asyncio.Event,
+        grace: float,
+        ready: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._broker = broker
+        self._queue = queue
+        self._prefetch = prefetch
+        self._work = work
+        self._stopping = stopping
+        self._grace = grace
+        self._ready = ready
+        self._backoff = Backoff()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._recycle = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve the queue until stopping."""
+        try:
+            while not self._stopping.is_set():
+                if self._ready is not None:
+                    await self._ready()
+                if self._stopping.is_set():
+                    return
+                await self._once()
+        finally:
+            # Normally there are none left; after a cancellation of run() itself they go at once.
+            await self._finish(0)
+
+    async def _once(self) -> None:
+        try:
+            subscription = await self._broker.subscribe(self._queue, prefetch=self._prefetch)
+        except BrokerError as error:
+            _log.warning("%s; trying again", error)
+            await self._backoff.wait(self._stopping)
+            return
+        self._recycle.clear()
+        try:
+            await self._serve(subscription)
+            if self._stopping.is_set() or self._recycle.is_set():
+                # Handlers in hand finish, and are settled on the channel that is still open.
+                await self._finish(self._grace)
+        finally:
+            await subscription.release()
+
+    async def _serve(self, subscription: Subscription) -> None:
+        receiving = asyncio.create_task(self._receive(subscription), name=f"receive {self._queue}")
+        ends = [
+            receiving,
+            asyncio.create_task(self._stopping.wait()),
+            asyncio.create_task(self._recycle.wait()),
+        ]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in ends:
+                task.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+        if not receiving.cancelled() and (error := receiving.exception()) is not None:
+            if not isinstance(error, BrokerError):
+                raise error
+            if not self._stopping.is_set():
+                _log.warning("%s; subscribing again", error)
+                await self._backoff.wait(self._stopping)
+
+    async def _receive(self, subscription: Subscription) -> None:
+        while True:
+            delivery = await subscription.receive()
+            self._backoff.reset()
+            task = asyncio.create_task(self._one(delivery), name=f"message of {self._queue}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _one(self, delivery: Delivery) -> None:
+        try:
+            await self._work(delivery)
+        except GiveBackError:
+            self._recycle.set()
+        except Exception:  # noqa: BLE001 - logged, and nothing is lost
+            # A defect of ours: the delivery stays unsettled and goes back with the subscription.
+            _log.exception("a message of %r could not be worked on and goes back", self._queue)
+            self._recycle.set()
+
+    async def _finish(self, grace: float) -> None:
+        tasks = set(self._tasks)
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=grace)
+        if late:
+            _log.warning(
+                "%d handlers of %r did not end within %g s; their messages go back",
+                len(late),
+                self._queue,
+                grace,
+            )
+        for task in late:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*late, return_exceptions=True)

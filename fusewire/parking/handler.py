@@ -1,0 +1,133 @@
+"""One attempt: the user's handler, called once, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio.to_thread
+
+from fusewire.breaker import Outcome
+from fusewire.errors import CircuitOpenError, FusewireError, SettingsError
+from fusewire.operation import Operation, operation, without_fallbacks
+from fusewire.parking.policy import rejection_in
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aio_pika.abc import AbstractIncomingMessage
+
+    from fusewire.breaker import BreakerRegistry
+    from fusewire.parking.view import MessageView
+
+    Handler: TypeAlias = Callable[[AbstractIncomingMessage], Awaitable[Any] | Any]
+
+
+class RedeliveryWantedError(FusewireError):
+    """The handler gave the message back with ``requeue=True``; counted as a failed attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of one call of the handler.
+
+    Attributes:
+        error: what it raised, or None.
+        rejection: the circuit's refusal that the error comes from; then it was not an attempt.
+        blame: breakers whose calls were made and failed, in order.
+        unwanted: the handler rejected the message itself, without asking for it again.
+    """
+
+    error: BaseException | None = None
+    rejection: CircuitOpenError | None = None
+    blame: tuple[str, ...] = ()
+    unwanted: bool = False
+
+
+class HandlerRunner:
+    """Calls a handler, plain or coroutine, in the scope of an operation.
+
+    Args:
+        handler: called with the message view; a plain function runs in a worker thread.
+        guard_with: name of the breaker whose permit is taken around the handler, for handlers whose
+            calls are not guarded themselves.
+        registry: where that breaker is.
+        threads: plain handlers that may run at a time.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        guard_with: str | None,
+        registry: BreakerRegistry,
+        threads: int,
+    ) -> None:
+        if not callable(handler):
+            raise SettingsError(f"handler={handler!r}: give a function that takes a message")
+        self._handler = handler
+        self._is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+            getattr(handler, "__call__", None)  # noqa: B004 - an object whose call is a coroutine
+        )
+        self._guard = guard_with
+        self._registry = registry
+        self._threads = threads
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def run(self, view: MessageView, operation_id: str, *, replay: bool) -> Attempt:
+        """Call the handler once. On a replay fallbacks are suppressed: only real work settles."""
+        with contextlib.ExitStack() as scope:
+            work = scope.enter_context(operation(operation_id))
+            if replay:
+                scope.enter_context(without_fallbacks())
+            try:
+                await self._guarded(view, work)
+            except asyncio.CancelledError as error:
+                # grpc.aio raises it from a call that was cancelled or whose channel was closed,
+                # too.
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                view.failure = error
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is judged and recorded
+                view.failure = error
+        return _attempt(view, tuple(work.failed))
+
+    async def _guarded(self, view: MessageView, work: Operation) -> None:
+        if self._guard is None:
+            await self._call(view)
+            return
+        breaker = self._registry.get(self._guard)
+        with breaker.acquire():
+            try:
+                await self._call(view)
+                if view.failure is not None:  # raised within process(), and swallowed further out
+                    raise view.failure  # noqa: TRY301 - judged like any other, just below
+            except Exception as error:
+                if breaker.judge(error) is Outcome.FAILURE:
+                    work.note_failure(breaker.name)
+                raise
+
+    async def _call(self, view: MessageView) -> None:
+        if self._is_async:
+            await self._handler(view)
+            return
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(self._threads)
+        await anyio.to_thread.run_sync(
+            self._handler, view, abandon_on_cancel=True, limiter=self._limiter
+        )
+
+
+def _attempt(view: MessageView, blame: tuple[str, ...]) -> Attempt:
+    error = view.failure
+    if error is not None:
+        return Attempt(error, rejection_in(error), blame)
+    if view.rejected and view.requeued:
+        return Attempt(
+            RedeliveryWantedError("the handler asked for the message again"), None, blame
+        )
+    return Attempt(blame=blame, unwanted=view.rejected)

@@ -1,0 +1,100 @@
+"""New messages: look, then handle, park, delay or put aside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fusewire.parking.errors import Reject
+from fusewire.parking.handler import Attempt
+from fusewire.parking.policy import Done, FailurePolicy, Verdict
+
+if TYPE_CHECKING:
+    from fusewire.brokers import Delivery
+    from fusewire.parking.circuits import Circuits
+    from fusewire.parking.handler import HandlerRunner
+    from fusewire.parking.lanes import Dependencies
+    from fusewire.parking.record import Record
+    from fusewire.parking.settle import Desk, Work
+
+
+class Judge:
+    """Turns an attempt into a verdict; the same for new messages and for replays."""
+
+    def __init__(self, policy: FailurePolicy, circuits: Circuits) -> None:
+        self._policy = policy
+        self._circuits = circuits
+
+    def needs(self, work: Work, dependencies: Dependencies) -> tuple[str, ...]:
+        """Return what `work` needs: what it waited for, then what is declared."""
+        declared = dependencies.of(work.view)
+        waited_for = (work.record.dependency,) if work.record.dependency else ()
+        return tuple(dict.fromkeys((*waited_for, *declared)))
+
+    def park(self, record: Record, dependency: str) -> Verdict:
+        """Wait for `dependency`; not an attempt."""
+        return self._policy.park(record, dependency, "circuit_open")
+
+    def in_outage(self, needs: tuple[str, ...]) -> bool:
+        """Tell, before an attempt, whether it is a probe."""
+        return self._circuits.troubled(needs) is not None
+
+    def of(
+        self, record: Record, attempt: Attempt, needs: tuple[str, ...], *, in_outage: bool = False
+    ) -> Verdict:
+        """Judge an attempt that was made."""
+        error = attempt.error
+        if error is None:
+            return self._policy.dead(record, "rejected") if attempt.unwanted else Done()
+        if isinstance(error, Reject):
+            return self._policy.dead(record, error.reason, error.__cause__ or error)
+        troubled = self._circuits.troubled((*attempt.blame, *needs))
+        return self._policy.failed(
+            record, error, waiting_for=troubled, blame=attempt.blame, in_outage=in_outage
+        )
+
+
+class Intake:
+    """Works on deliveries of the source queue.
+
+    It only looks at the breakers: the guarded call within the handler takes the one permit and
+    records the one outcome.
+    """
+
+    def __init__(
+        self,
+        *,
+        desk: Desk,
+        judge: Judge,
+        runner: HandlerRunner,
+        circuits: Circuits,
+        dependencies: Dependencies,
+    ) -> None:
+        self._desk = desk
+        self._judge = judge
+        self._runner = runner
+        self._circuits = circuits
+        self._dependencies = dependencies
+
+    async def take(self, delivery: Delivery) -> None:
+        """Work on one delivery and settle it.
+
+        Raises:
+            GiveBackError: it could not be settled for too long.
+        """
+        work = await self._desk.open(delivery)
+        if work is not None:
+            await self._desk.settle(work, await self._verdict(work))
+
+    async def _verdict(self, work: Work) -> Verdict:
+        try:
+            needs = self._judge.needs(work, self._dependencies)
+        except Exception as error:  # noqa: BLE001 - the user's depends_on
+            return self._judge.of(work.record, Attempt(error), ())
+        refusing = self._circuits.refusing(needs)
+        if refusing is not None:
+            return self._judge.park(work.record, refusing)
+        in_outage = self._judge.in_outage(needs)
+        attempt = await self._runner.run(work.view, work.record.operation_id, replay=False)
+        if attempt.rejection is not None:
+            return self._judge.park(work.record, attempt.rejection.name)
+        return self._judge.of(work.record, attempt, needs, in_outage=in_outage)

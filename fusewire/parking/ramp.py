@@ -1,0 +1,77 @@
+"""How many replays may run at a time: one at first, twice as many after each healthy window."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class Ramp:
+    """Places for replays, given in the order in which they were asked for.
+
+    A recovered dependency is not to be met by all that has piled up: the window begins with one
+    place, doubles when as many replays as it has places have succeeded, and falls back to one on
+    a failure.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._window = 1
+        self._taken = 0
+        self._succeeded = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def window(self) -> int:
+        """How many places there are now."""
+        return self._window
+
+    def succeeded(self) -> None:
+        """Count a replay that was handled."""
+        self._succeeded += 1
+        if self._succeeded >= self._window:
+            self._window = min(self._window * 2, self._most)
+            self._succeeded = 0
+            self._wake()
+
+    def failed(self) -> None:
+        """Begin again with one place."""
+        self._window = 1
+        self._succeeded = 0
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold a place for the block."""
+        if self._taken < self._window and not self._waiting:
+            self._taken += 1
+        else:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._give_back()  # the place was given in the moment of the cancellation
+                else:
+                    self._waiting.remove(turn)
+                raise
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self._taken -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting and self._taken < self._window:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._taken += 1
+                turn.set_result(None)

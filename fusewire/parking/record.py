@@ -1,0 +1,147 @@
+"""What Fusewire knows about a message, in its headers while it is parked, delayed or dead."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from fusewire.errors import FusewireError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fusewire.brokers import HeaderValue, Message
+
+PREFIX = "fusewire-"
+"""Every header of ours begins with it. Not ``x-``: that prefix is the broker's."""
+
+FORMAT = 1
+"""Version of the record; a newer one is not read, so that an old process never misreads it."""
+
+OPERATION_ID = f"{PREFIX}operation-id"
+"""Header by which a publisher may give the identity of the unit of work."""
+
+NOT_AFTER = f"{PREFIX}not-after"
+"""Header by which a publisher may give the Unix time, in seconds, after which it is of no use."""
+
+_FORMAT_HEADER = f"{PREFIX}format"
+MAX_TEXT = 8192
+"""Characters kept of an exception's message and of its stack."""
+
+_T = TypeVar("_T")
+
+
+class MalformedMessageError(FusewireError):
+    """A message carries headers of ours that cannot be read. It goes to the dead queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The history of one message.
+
+    Attributes:
+        operation_id: identity of the unit of work, the same on every redelivery and replay.
+        queue: the source queue that it came from.
+        dependency: name of the breaker that it waits for, or that its last failure belongs to.
+        reason: why it was moved last.
+        attempts: calls of the handler that failed, made while the circuit was closed.
+        outage_attempts: calls of the handler that failed, made as probes of a circuit that was not.
+        times_parked: how often it was parked.
+        first_parked_at: Unix time, in seconds.
+        parked_at: Unix time of the last parking.
+        first_failed_at: Unix time of the first failed attempt.
+        failed_at: Unix time of the last failed attempt.
+        exception: type of the last failure.
+        exception_message: its message, capped.
+        stack: its stack, capped.
+        not_after: Unix time after which it is not handled but goes to the dead queue.
+        at_most_once: it must not be tried a second time where a first try cannot be ruled out.
+    """
+
+    operation_id: str
+    queue: str = ""
+    dependency: str = ""
+    reason: str = ""
+    attempts: int = 0
+    outage_attempts: int = 0
+    times_parked: int = 0
+    first_parked_at: float | None = None
+    parked_at: float | None = None
+    first_failed_at: float | None = None
+    failed_at: float | None = None
+    exception: str = ""
+    exception_message: str = ""
+    stack: str = ""
+    not_after: float | None = None
+    at_most_once: bool = False
+
+    def write(self, message: Message) -> Message:
+        """Return `message` with this record in its headers."""
+        headers: dict[str, HeaderValue] = {**strip(message.headers), _FORMAT_HEADER: FORMAT}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value not in ("", None, 0):  # False is 0: an absent header reads as all of them
+                headers[_header(item.name)] = value
+        return dataclasses.replace(message, headers=headers)
+
+
+def read(message: Message, *, operation_id: str) -> Record:
+    """Read a message's record; one that was never moved has a fresh one.
+
+    Args:
+        message: the message as it was stored.
+        operation_id: the identity to use where the headers give none.
+
+    Raises:
+        MalformedMessageError: a header of ours has the wrong type, or the format is not known.
+    """
+    headers = message.headers
+    version = _get(headers, _FORMAT_HEADER, int, FORMAT)
+    if version != FORMAT:
+        raise MalformedMessageError(
+            f"header {_FORMAT_HEADER} is {version}, and this version of Fusewire reads {FORMAT}"
+        )
+    values: dict[str, object] = {}
+    for item in dataclasses.fields(Record):
+        name = _header(item.name)
+        if item.name == "operation_id":
+            values[item.name] = _get(headers, name, str, operation_id) or operation_id
+        elif item.name in {"attempts", "outage_attempts", "times_parked"}:
+            values[item.name] = count = _get(headers, name, int, 0)
+            if count < 0:
+                raise MalformedMessageError(f"header {name} is negative: {count}")
+        elif item.name == "at_most_once":
+            values[item.name] = _get(headers, name, bool, default=False)
+        elif item.name.endswith("_at") or item.name == "not_after":
+            values[item.name] = _get(headers, name, (int, float), None)
+        else:
+            values[item.name] = _get(headers, name, str, "")
+    return Record(**values)  # type: ignore[arg-type] # each was checked just above
+
+
+def strip(headers: Mapping[str, HeaderValue]) -> dict[str, HeaderValue]:
+    """Return headers without those of a record: what the publisher set."""
+    return {key: value for key, value in headers.items() if key not in _OURS}
+
+
+def _header(field: str) -> str:
+    return PREFIX + field.replace("_", "-")
+
+
+def _get(
+    headers: Mapping[str, HeaderValue],
+    name: str,
+    wanted: type[_T] | tuple[type[_T], ...],
+    default: _T,
+) -> _T:
+    if name not in headers:
+        return default
+    value = headers[name]
+    # True is an int to Python, and would pass for a count.
+    if isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool)):
+        return value
+    raise MalformedMessageError(f"header {name} is {value!r:.200}, which is not of the right type")
+
+
+_OURS = frozenset({_FORMAT_HEADER, *(_header(item.name) for item in dataclasses.fields(Record))})

@@ -1,0 +1,159 @@
+"""Parked messages, given to the handler again after recovery, no faster than can be borne."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from fusewire.parking.circuits import pause
+from fusewire.parking.feed import Feed
+from fusewire.parking.handler import Attempt
+from fusewire.parking.policy import Done
+from fusewire.parking.ramp import Ramp
+from fusewire.parking.settle import GiveBackError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from fusewire.breaker import CircuitOpenError
+    from fusewire.brokers import Broker, Delivery, Topology
+    from fusewire.parking.circuits import Circuits
+    from fusewire.parking.handler import HandlerRunner
+    from fusewire.parking.intake import Judge
+    from fusewire.parking.lanes import Dependencies
+    from fusewire.parking.policy import FailurePolicy, Verdict
+    from fusewire.parking.settle import Desk, Work
+
+_AFTER_REJECTION = 0.02
+"""Seconds before the next look when a look admitted and the circuit then did not: a race lost."""
+
+
+class LaneReplay:
+    """Replays one lane.
+
+    A message is called in-process; it goes back to its source queue only by way of a delay, after
+    a failed attempt. While the circuit of a message in hand is open it stays in hand, within the
+    hold limit.
+    """
+
+    def __init__(
+        self,
+        lane: str,
+        *,
+        broker: Broker,
+        topology: Topology,
+        desk: Desk,
+        judge: Judge,
+        policy: FailurePolicy,
+        runner: HandlerRunner,
+        circuits: Circuits,
+        dependencies: Dependencies,
+        concurrency: int,
+        stopping: asyncio.Event,
+        grace: float,
+    ) -> None:
+        self._lane = lane
+        self._desk = desk
+        self._judge = judge
+        self._policy = policy
+        self._runner = runner
+        self._circuits = circuits
+        self._dependencies = dependencies
+        self._stopping = stopping
+        self._members = dependencies.members(lane)
+        self._ramps: defaultdict[str, Ramp] = defaultdict(lambda: Ramp(concurrency))
+        self._feed = Feed(
+            broker,
+            topology.parked(lane),
+            prefetch=concurrency,
+            work=self.take,
+            stopping=stopping,
+            grace=grace,
+            ready=self._admitted_at_all,
+        )
+
+    async def run(self) -> None:
+        """Replay until stopping."""
+        await self._feed.run()
+
+    async def take(self, delivery: Delivery) -> None:
+        """Work on one parked delivery and settle it.
+
+        Raises:
+            GiveBackError: it was held for as long as it may be, or could not be settled.
+        """
+        work = await self._desk.open(delivery)
+        if work is None:
+            return
+        try:
+            needs = self._judge.needs(work, self._dependencies)
+        except Exception as error:  # noqa: BLE001 - the user's depends_on
+            await self._desk.settle(work, self._judge.of(work.record, Attempt(error), ()))
+            return
+        ramp = self._ramps[work.record.dependency]
+        async with ramp.place():
+            await self._in_turn(work, needs, ramp)
+
+    async def _in_turn(self, work: Work, needs: tuple[str, ...], ramp: Ramp) -> None:
+        while True:
+            verdict = await self._wait(work, needs)
+            if verdict is not None:
+                await self._desk.settle(work, verdict)
+                return
+            in_outage = self._judge.in_outage(needs)
+            attempt = await self._runner.run(
+                work.fresh_view(), work.record.operation_id, replay=True
+            )
+            if attempt.rejection is None:
+                break
+            ramp.failed()
+            needs = tuple(dict.fromkeys((attempt.rejection.name, *needs)))
+            verdict = self._elsewhere(work, attempt.rejection)
+            if verdict is not None:
+                await self._desk.settle(work, verdict)
+                return
+            await pause(_AFTER_REJECTION, self._stopping)
+        verdict = self._judge.of(work.record, attempt, needs, in_outage=in_outage)
+        if isinstance(verdict, Done):
+            ramp.succeeded()
+        elif attempt.error is not None:
+            ramp.failed()
+        await self._desk.settle(work, verdict, replay=True)
+
+    async def _wait(self, work: Work, needs: tuple[str, ...]) -> Verdict | None:
+        """Wait until all that `work` needs admits, or return what is to become of it instead.
+
+        Raises:
+            GiveBackError: it was held for as long as it may be, or the consumer is stopping.
+        """
+        while True:
+            if self._policy.expired(work.record):
+                return self._policy.dead(work.record, "expired")
+            if self._stopping.is_set() or (left := self._desk.held_for(work)) <= 0:
+                await self._desk.put_back(work)
+                raise GiveBackError
+            refusing = self._circuits.refusing(needs)
+            if refusing is None:
+                return None
+            if self._dependencies.lane(refusing) != self._lane:
+                return self._judge.park(work.record, refusing)
+            await self._circuits.nap(refusing, self._stopping, left)
+
+    def _elsewhere(self, work: Work, rejection: CircuitOpenError) -> Verdict | None:
+        if self._dependencies.lane(rejection.name) == self._lane:
+            return None
+        return self._judge.park(work.record, rejection.name)
+
+    async def _admitted_at_all(self) -> None:
+        # While everything that the lane is for is down, nothing is taken into hand.
+        while self._members and not self._stopping.is_set():
+            if any(self._circuits.admits(name) for name in self._members):
+                return
+            await self._circuits.nap(self._soonest(), self._stopping, float("inf"))
+
+    def _soonest(self) -> str:
+        def wait(name: str) -> float:
+            look = self._circuits.look(name)
+            return 0.0 if look is None else look.retry_after
+
+        return min(self._members, key=wait)

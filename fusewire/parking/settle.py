@@ -1,0 +1,216 @@
+"""Reading deliveries and settling them: the only place where a message changes queue."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from fusewire.errors import BrokerError, DeliveryLostError
+from fusewire.parking.backoff import Backoff
+from fusewire.parking.events import Happening, Listeners, MessageEvent
+from fusewire.parking.policy import Dead, Delay, Done, FailurePolicy, Park, Verdict
+from fusewire.parking.record import OPERATION_ID, Record, read, strip
+from fusewire.parking.view import MessageView
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from aio_pika.abc import AbstractIncomingMessage, HeadersType
+
+    from fusewire.brokers import Delivery, Topology
+    from fusewire.parking.lanes import Dependencies
+
+_log = logging.getLogger(__name__)
+
+
+class GiveBackError(Exception):
+    """A delivery cannot be settled and has been held for long enough: it has to go back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A delivery, as it is worked on."""
+
+    delivery: Delivery
+    record: Record
+    view: MessageView
+    since: float
+    """When it came into hand, in monotonic seconds."""
+
+    def fresh_view(self) -> MessageView:
+        """Return an unsettled view, for another attempt with the delivery in hand."""
+        return _view(self.delivery)
+
+
+class Desk:
+    """Reads what comes in, and carries out verdicts.
+
+    Args:
+        topology: the queues.
+        dependencies: which lane a dependency has.
+        policy: for what is malformed, expired or ambiguous from the beginning.
+        identity: the user's function from a message to its operation id.
+        hold_limit: seconds that a delivery may be held because it cannot be settled.
+        stopping: set when the consumer ends.
+        listeners: told of every settlement.
+        monotonic: for the hold limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        topology: Topology,
+        dependencies: Dependencies,
+        policy: FailurePolicy,
+        identity: Callable[[AbstractIncomingMessage], str | None] | None,
+        hold_limit: float,
+        stopping: asyncio.Event,
+        listeners: Listeners,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._topology = topology
+        self._dependencies = dependencies
+        self._policy = policy
+        self._identity = identity
+        self._hold_limit = hold_limit
+        self._stopping = stopping
+        self._listeners = listeners
+        self._monotonic = monotonic
+        self._told_of_anonymous = False
+
+    async def open(self, delivery: Delivery) -> Work | None:
+        """Read a delivery. One that cannot be worked on is settled here, and None is returned."""
+        since = self._monotonic()
+        message = delivery.message
+        view = _view(delivery)
+        try:
+            record = read(message, operation_id=self._operation_id(view))
+        except Exception as error:  # noqa: BLE001 - ours, or of the user's identity function
+            record = Record(
+                operation_id=message.message_id or uuid.uuid4().hex, queue=self._topology.source
+            )
+            work = Work(delivery, record, view, since)
+            await self.settle(work, self._policy.dead(record, "malformed", error))
+            return None
+        if not record.queue:
+            record = dataclasses.replace(record, queue=self._topology.source)
+        work = Work(delivery, record, view, since)
+        if self._policy.expired(record):
+            await self.settle(work, self._policy.dead(record, "expired"))
+            return None
+        if record.at_most_once and delivery.redelivered:
+            # Somebody held it before and did not say what became of it.
+            await self.settle(work, self._policy.dead(record, "ambiguous"))
+            return None
+        return work
+
+    async def settle(self, work: Work, verdict: Verdict, *, replay: bool = False) -> None:
+        """Carry out `verdict`, trying again while the broker cannot.
+
+        Raises:
+            GiveBackError: it could not be carried out within the hold limit, or while stopping.
+        """
+        backoff = Backoff()
+        while True:
+            try:
+                await self._carry_out(work, verdict)
+            except DeliveryLostError as error:
+                # The broker has it, or a copy, and gives it to somebody again.
+                _log.warning("operation %s: %s", work.record.operation_id, error)
+                return
+            except BrokerError as error:
+                held = self._monotonic() - work.since
+                _log.warning(
+                    "operation %s cannot be moved and stays in hand for %.0f s at most: %s",
+                    work.record.operation_id,
+                    max(self._hold_limit - held, 0),
+                    error,
+                )
+                if held > self._hold_limit or await backoff.wait(self._stopping):
+                    raise GiveBackError from error
+            else:
+                self._tell(work, verdict, replay=replay)
+                return
+
+    def held_for(self, work: Work) -> float:
+        """Return the seconds that are left of the hold limit for `work`."""
+        return self._hold_limit - (self._monotonic() - work.since)
+
+    async def put_back(self, work: Work) -> None:
+        """Let a delivery go that was not attempted.
+
+        Most just go back with their subscription. One that must not be tried twice is stored
+        anew: a redelivery could not be told from one whose first try is in doubt.
+        """
+        if work.record.at_most_once and not self._policy.expired(work.record):
+            record = work.record
+            lane = self._topology.parked(self._dependencies.lane(record.dependency))
+            try:
+                await work.delivery.move(lane, record.write(work.delivery.message))
+            except BrokerError as error:
+                _log.warning("operation %s goes back in doubt: %s", record.operation_id, error)
+
+    async def _carry_out(self, work: Work, verdict: Verdict) -> None:
+        delivery = work.delivery
+        match verdict:
+            case Done():
+                await delivery.done()
+            case Park(record):
+                queue = self._topology.parked(self._dependencies.lane(record.dependency))
+                await delivery.move(queue, record.write(delivery.message))
+            case Delay(record, tier):
+                await delivery.move(self._topology.delay(tier), record.write(delivery.message))
+            case Dead(record):
+                await delivery.move(self._topology.dead, record.write(delivery.message))
+
+    def _tell(self, work: Work, verdict: Verdict, *, replay: bool) -> None:
+        record = work.record if isinstance(verdict, Done) else verdict.record
+        match verdict:
+            case Done():
+                happening = Happening.REPLAYED if replay else Happening.HANDLED
+            case Park():
+                happening = Happening.PARKED
+            case Delay():
+                happening = Happening.DELAYED
+            case Dead():
+                happening = Happening.DEAD
+                _log.error(
+                    "operation %s is dead (%s) and waits in %s: %s %s",
+                    record.operation_id,
+                    record.reason,
+                    self._topology.dead,
+                    record.exception,
+                    record.exception_message,
+                )
+        self._listeners.tell(
+            MessageEvent(
+                happening, record.operation_id, record.queue, record.dependency, record.reason
+            )
+        )
+
+    def _operation_id(self, view: MessageView) -> str:
+        if self._identity is not None:
+            given = self._identity(view)
+            if given:
+                return given
+        if view.message_id:
+            return view.message_id
+        if not self._told_of_anonymous:
+            self._told_of_anonymous = True
+            _log.warning(
+                "messages of %r have no message_id and no %s header: they get an operation id when "
+                "they are first moved, and duplicates of them cannot be recognized",
+                self._topology.source,
+                OPERATION_ID,
+            )
+        return uuid.uuid4().hex
+
+
+def _view(delivery: Delivery) -> MessageView:
+    headers = cast("HeadersType", strip(delivery.message.headers))
+    return MessageView(delivery.message, redelivered=delivery.redelivered, headers=headers)

@@ -1,0 +1,170 @@
+"""The message as a handler sees it: an aio-pika message whose settlements are written down.
+
+A handler's own `ack`, `reject`, `nack` or `process()` settles nothing here. What it meant is
+recorded, and the consumer settles once, after the handler has returned. With aio-pika's own
+`process()` any exception rejects the message, and it is gone before anybody can park it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+import aio_pika
+from aio_pika.abc import AbstractIncomingMessage, AbstractProcessContext
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    import aiormq.abc
+    from aio_pika.abc import HeadersType, MessageInfo
+
+    from fusewire.brokers import Message
+
+
+class MessageView(AbstractIncomingMessage):
+    """What a handler gets, on a first delivery and on a replay alike.
+
+    Exchange, routing key, message id and headers are those of the original publish, wherever the
+    message has been since. Two things of an aio-pika message it does not have, since they would
+    settle other messages or bypass the consumer: ``channel``, and ``multiple=True``; using them
+    raises RuntimeError.
+    """
+
+    def __init__(self, message: Message, *, redelivered: bool, headers: HeadersType) -> None:
+        self._message = message
+        self._original = aio_pika.Message(
+            body=message.body,
+            headers=headers,
+            content_type=message.content_type,
+            content_encoding=message.content_encoding,
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            priority=message.priority,
+            correlation_id=message.correlation_id,
+            reply_to=message.reply_to,
+            message_id=message.message_id,
+            timestamp=message.timestamp,
+            type=message.type,
+            user_id=message.user_id,
+            app_id=message.app_id,
+        )
+        self.body = message.body
+        self.body_size = len(message.body)
+        self.headers = self._original.headers
+        self.content_type = message.content_type
+        self.content_encoding = message.content_encoding
+        self.delivery_mode = aio_pika.DeliveryMode.PERSISTENT
+        self.priority = message.priority
+        self.correlation_id = message.correlation_id
+        self.reply_to = message.reply_to
+        self.expiration = None
+        self.message_id = message.message_id
+        self.timestamp = message.timestamp
+        self.type = message.type
+        self.user_id = message.user_id
+        self.app_id = message.app_id
+        self.cluster_id = None
+        self.consumer_tag = None
+        self.delivery_tag = None
+        self.message_count = None
+        self.redelivered = redelivered
+        self.exchange = message.exchange
+        self.routing_key = message.routing_key
+        self.settled = False
+        self.rejected = False
+        self.requeued = False
+        self.failure: BaseException | None = None
+
+    # `settled`, `rejected`, `requeued` and `failure` are what the handler meant; the consumer
+    # reads them.
+
+    @property
+    def channel(self) -> NoReturn:
+        """Not there: a message in hand is the consumer's to settle."""
+        raise RuntimeError(
+            "the message of a parking consumer has no channel: publish on a channel of your own"
+        )
+
+    @property
+    def processed(self) -> bool:
+        """Whether the handler has settled it, in its own eyes."""
+        return self.settled
+
+    def process(
+        self,
+        requeue: bool = False,  # noqa: ARG002, FBT001, FBT002 - aio-pika's signature
+        reject_on_redelivered: bool = False,  # noqa: ARG002, FBT001, FBT002
+        ignore_processed: bool = False,  # noqa: FBT001, FBT002
+    ) -> AbstractProcessContext:
+        """Return a context manager that lets errors through and settles nothing."""
+        # What the message is worth after an error is the consumer's to judge, so the first two
+        # are moot.
+        return _Process(self, ignore_processed=ignore_processed)
+
+    async def ack(self, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - aio-pika's
+        """Record that the handler is done with it."""
+        self._settle(multiple=multiple)
+
+    async def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - aio-pika's
+        """Record that the handler does not want it: dead, or with `requeue` tried again later."""
+        self._settle(multiple=False)
+        self.rejected, self.requeued = True, requeue
+
+    async def nack(self, multiple: bool = False, requeue: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Record the same as :meth:`reject`."""
+        self._settle(multiple=multiple)
+        self.rejected, self.requeued = True, requeue
+
+    def info(self) -> MessageInfo:
+        """Return the message's properties."""
+        return self._original.info()
+
+    @property
+    def locked(self) -> bool:
+        """Whether it may not be changed: always, as for every delivery."""
+        return True
+
+    @property
+    def properties(self) -> aiormq.spec.Basic.Properties:
+        """The AMQP properties of the original."""
+        return self._original.properties
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.body)
+
+    def lock(self) -> None:
+        """Do nothing: it is locked."""
+
+    def _settle(self, *, multiple: bool) -> None:
+        if multiple:
+            raise RuntimeError("multiple=True would settle messages that other handlers hold")
+        if self.settled:
+            raise aio_pika.exceptions.MessageProcessError("Message already processed", self)
+        self.settled = True
+
+
+class _Process(AbstractProcessContext):
+    """`process()`: on success done; on an error the error goes on, and the consumer judges it."""
+
+    def __init__(self, view: MessageView, *, ignore_processed: bool) -> None:
+        self._view = view
+        self._ignore_processed = ignore_processed
+
+    async def __aenter__(self) -> MessageView:
+        return self._view
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        view = self._view
+        if view.settled and self._ignore_processed:
+            return
+        if exc_val is None:
+            await view.ack()
+        elif not view.settled:
+            # The handler may swallow the error further out; that it happened here is what counts.
+            view.settled = True
+            view.failure = exc_val

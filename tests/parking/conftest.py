@@ -1,0 +1,94 @@
+"""A broker of each kind, and a consumer that runs for the length of a test."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fusewire.breaker import BreakerRegistry, BreakerSettings
+from fusewire.brokers import Broker, Message, open_broker
+from fusewire.parking import MessageEvent, ParkingConsumer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+RECOVERY = 0.3
+"""Seconds that circuits stay open in these tests."""
+
+
+class Bench:
+    """One source queue on one broker, and what consumers of it did."""
+
+    def __init__(self, broker: Broker, queue: str, registry: BreakerRegistry) -> None:
+        self.broker = broker
+        self.queue = queue
+        self.registry = registry
+        self.events: list[MessageEvent] = []
+        self.consumers: list[ParkingConsumer] = []
+
+    async def send(self, *bodies: str, **properties: Any) -> None:
+        """Publish one message for each body; its body is its message id too."""
+        for body in bodies:
+            message = Message(
+                body=body.encode(),
+                **{"message_id": body, "routing_key": self.queue, **properties},
+            )
+            await self.broker.publish(self.queue, message)
+
+    @asynccontextmanager
+    async def consumer(self, handler: Any, **options: Any) -> AsyncIterator[ParkingConsumer]:
+        """Run a consumer of the queue for the block, and see it end in order."""
+        options = {"delay_tiers": (0.05, 0.2), **options}
+        consumer = ParkingConsumer(
+            self.broker, queue=self.queue, handler=handler, registry=self.registry, **options
+        )
+        consumer.add_listener(self.events.append)
+        async with consumer:
+            running = asyncio.create_task(consumer.run())
+            try:
+                yield consumer
+            finally:
+                consumer.stop()
+                await asyncio.wait_for(running, 40)
+
+    def happened(self, happening: str) -> list[str]:
+        """Return the operation ids to which it happened, in order."""
+        return [event.operation_id for event in self.events if event.happening == happening]
+
+    async def depth(self, suffix: str) -> int:
+        """Count what waits in a derived queue."""
+        return await self.broker.depth(f"{self.queue}.{suffix}")
+
+    async def dead(self) -> list[Message]:
+        """Return the dead messages."""
+        return await self.broker.peek(f"{self.queue}.dead", limit=100)
+
+
+@pytest.fixture
+def registry() -> BreakerRegistry:
+    return BreakerRegistry(
+        BreakerSettings(failure_threshold=2, recovery_timeout=RECOVERY, half_open_max_calls=1)
+    )
+
+
+@pytest.fixture(params=["sqlite", "rabbitmq"])
+async def bench(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    queue_name: str,
+    forget_queue: Callable[[str], None],
+    registry: BreakerRegistry,
+) -> AsyncIterator[Bench]:
+    if request.param == "rabbitmq":
+        address = request.getfixturevalue("amqp_url")
+    else:
+        address = f"sqlite:///{tmp_path}/broker.db"
+    for suffix in ("parked.payments", "parked.stock", "delay.50", "delay.200"):
+        forget_queue(f"{queue_name}.{suffix}")
+    async with open_broker(address) as broker:
+        await broker.create_queue(queue_name)
+        yield Bench(broker, queue_name, registry)
