@@ -1,8 +1,8 @@
 """Generate the Python code of every .proto below this folder: `make protos` runs it.
 
-It runs in an environment made from constraints-protos.txt. Without an argument the code goes to where
-it belongs, and generated.sha256 beside this file records what it was made from. With a folder as
-argument it goes there instead, and nothing is recorded.
+It runs in an environment made from constraints-protos.txt. Without an argument the code goes to
+where it belongs, and generated.sha256 beside this file records what it was made from. With a folder
+as argument it goes there instead, and nothing is recorded.
 """
 
 from __future__ import annotations

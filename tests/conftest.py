@@ -12,6 +12,7 @@ import aio_pika
 import pytest
 from aio_pika.exceptions import AMQPError
 
+from fusewire.brokers.topology import Topology
 from tests.support.processes import close_reaper
 from tests.support.rabbitmq import NoRabbitMQError, OwnRabbitMQ, RabbitMQ
 from tests.support.rabbitmq_choice import Broker
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _BROKER = pytest.StashKey[Broker]()
-_DELAYS = (1_000, 5_000, 30_000, 120_000, 600_000)  # milliseconds
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -106,8 +106,7 @@ def queue_name(forget_queue: Callable[[str], None]) -> str:
     lanes are named to `forget_queue`, or left, and go with the broker where that is the tests' own.
     """
     name = f"test-{secrets.token_hex(5)}"
-    derived = ("dead", "parked.other", *(f"delay.{delay}" for delay in _DELAYS))
-    for queue in (name, *(f"{name}.{suffix}" for suffix in derived)):
+    for queue in (name, *Topology(name).derived):
         forget_queue(queue)
     return name
 

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.processes import KeptProcess, free_port
+from tests.support.waiting import until_sync
 
 
 def state(pid: int) -> str:
@@ -23,10 +23,7 @@ def state(pid: int) -> str:
 
 
 def wait_for_state(pid: int, *states: str) -> None:
-    deadline = time.monotonic() + 10
-    while state(pid) not in states:
-        assert time.monotonic() < deadline, f"{pid} is still {state(pid)}"
-        time.sleep(0.02)
+    until_sync(lambda: state(pid) in states, f"{pid} in state {states}", limit=20)
 
 
 def test_a_process_runs_with_its_arguments_and_environment(tmp_path: Path) -> None:
@@ -72,10 +69,7 @@ def test_a_killed_owner_takes_its_processes_and_directories_along(
     owner.kill()
     owner.wait(10)
     wait_for_state(kept, "gone", "Z")
-    deadline = time.monotonic() + 20
-    while directory.exists():
-        assert time.monotonic() < deadline, "the directory is still there"
-        time.sleep(0.02)
+    until_sync(lambda: not directory.exists())
     if child:
         os.kill(child, signal.SIGKILL)
 

@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import aio_pika
 import pytest
@@ -25,18 +23,9 @@ from tests.support.rabbitmq import (
     server_version,
 )
 from tests.support.rabbitmq_choice import Broker
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.support.waiting import until_sync
 
 QUORUM = {"x-queue-type": "quorum"}
-
-
-def wait_until(condition: Callable[[], bool], limit: float = 30.0) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline, f"not so within {limit} s"
-        time.sleep(0.05)
 
 
 def is_gone(pid: int) -> bool:
@@ -179,11 +168,11 @@ def test_a_private_node_ends_when_the_test_run_is_killed(tmp_path: Path) -> None
         log=tmp_path / "log",
     )
     said = tmp_path / "said"
-    wait_until(lambda: said.exists() and said.read_text().endswith("\n"), 60)
+    until_sync(lambda: said.exists() and said.read_text().endswith("\n"), limit=60)
     *pids, directory = said.read_text().split()
     assert not any(is_gone(int(pid)) for pid in pids)
     os.kill(run.pid, signal.SIGKILL)  # it alone, not its group
-    wait_until(lambda: all(is_gone(int(pid)) for pid in pids) and not Path(directory).exists())
+    until_sync(lambda: all(is_gone(int(pid)) for pid in pids) and not Path(directory).exists())
     run.wait(10)
 
 
