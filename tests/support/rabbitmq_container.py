@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import secrets
+import socket
 import sys
 import time
 import warnings
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
 import docker
 from docker.errors import DockerException, ImageNotFound
@@ -18,13 +21,15 @@ from testcontainers.core.container import DockerContainer
 from tests.support.processes import free_port, reaper
 from tests.support.rabbitmq import IMAGE_VARIABLE, NoRabbitMQError, wait_for_version
 
+if TYPE_CHECKING:
+    from testcontainers.core.docker_client import DockerClient
+
 _PROBE_LIMIT = 3  # seconds for a Docker engine to answer
 _PULL_LIMIT = 300.0  # seconds for the image to arrive
 _PULL_SILENCE = 30  # seconds without a word of progress
 _START_LIMIT = 90.0  # seconds
 _STOP_LIMIT = 30  # seconds
 _AMQP = "5672/tcp"
-_LOOPBACK = ("localhost", "127.0.0.1")
 
 
 def image() -> str:
@@ -83,6 +88,28 @@ def have_image() -> None:
         client.close()
 
 
+def _shares_loopback(engine: DockerClient) -> bool:
+    """Tell whether a port that the engine binds to its loopback interface can be reached from here.
+
+    It can where the engine is local, unless the tests run in one of its own containers.
+    """
+    if engine.host() not in ("localhost", "127.0.0.1"):
+        return False
+    if engine.get_connection_mode() is ConnectionMode.docker_host:
+        return True
+    # The tests run in a container: none of this engine's, if its bridge's own address is ours too.
+    bridge = engine.client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+    address = bridge.get("Gateway") or str(
+        ip_network(bridge["Subnet"])[1]
+    )  # older engines: the first
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
 class RabbitMQContainer:
     """A RabbitMQ node in a container: starts when made, and ends with the tests at the latest."""
 
@@ -97,15 +124,12 @@ class RabbitMQContainer:
         self._removal = [sys.executable, "-c", _REMOVE, name]
         reaper().tell("command", self._removal)  # before there is one to remove
         self._container = DockerContainer(image(), name=name)
-        engine = self._container.get_docker_client()
         # A port that we choose stays the same when the container is started again.
-        if (
-            engine.get_connection_mode() is ConnectionMode.docker_host
-            and engine.host() in _LOOPBACK
-        ):
-            self._container.ports[_AMQP] = ("127.0.0.1", free_port())
-        else:
-            self._container.with_bind_ports(_AMQP, free_port())
+        self._port = free_port()
+        self._on_loopback = _shares_loopback(self._container.get_docker_client())
+        self._container.with_bind_ports(_AMQP, self._port)
+        if self._on_loopback:
+            self._container.ports[_AMQP] = ("127.0.0.1", self._port)
         self.running = False
         try:
             self._container.start()
@@ -116,9 +140,12 @@ class RabbitMQContainer:
         self.start_time = time.monotonic() - begin
 
     def _wait_until_it_answers(self) -> None:
-        host = self._container.get_container_host_ip()
-        host = "127.0.0.1" if host in _LOOPBACK else host
-        self.url = f"amqp://guest:guest@{host}:{self._container.get_exposed_port(5672)}/"
+        if self._on_loopback:
+            address = f"127.0.0.1:{self._port}"
+        else:
+            host = self._container.get_container_host_ip()
+            address = f"{host}:{self._container.get_exposed_port(5672)}"
+        self.url = f"amqp://guest:guest@{address}/"
         self.version = wait_for_version(self.url, _START_LIMIT, self._alive)
         self.running = True
 
