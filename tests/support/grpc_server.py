@@ -89,7 +89,7 @@ class EchoServer:
         self._control = grpc.insecure_channel(
             self.target, options=[("grpc.max_reconnect_backoff_ms", 100)]
         )
-        grpc.channel_ready_future(self._control).result(timeout=_LIMIT)
+        self._ask_control(wait_for_ready=True)
 
     def kill(self) -> None:
         """End it at once."""
@@ -111,8 +111,12 @@ class EchoServer:
 
     def seen(self) -> dict[str, Any]:
         """Tell what reached it: calls ``begun``, those ``cancelled``, and the last ``metadata``."""
+        return self._ask_control()
+
+    def _ask_control(self, *, wait_for_ready: bool | None = None) -> dict[str, Any]:
         assert self._control is not None
-        reply = self._control.unary_unary(_SEEN)(b"", timeout=_LIMIT)
+        control = self._control.unary_unary(_SEEN)
+        reply = control(b"", timeout=_LIMIT, wait_for_ready=wait_for_ready)
         seen: dict[str, Any] = json.loads(reply)
         return seen
 

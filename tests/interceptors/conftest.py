@@ -1,0 +1,55 @@
+"""Servers and registries for the interceptors' tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from fusewire.breaker import BreakerSettings
+from fusewire.interceptors import guard
+from tests.support.grpc_guard import WatchedRegistry
+from tests.support.grpc_server import ECHO, EchoServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EchoServer]:
+    """A server that no test may harm."""
+    with EchoServer() as echo:
+        yield echo
+
+
+@pytest.fixture
+def mortal() -> Iterator[EchoServer]:
+    """A server of the test's own, to kill or to hang."""
+    with EchoServer() as echo:
+        yield echo
+
+
+@pytest.fixture
+def registry() -> WatchedRegistry:
+    """Breakers that open at the second failure in a row and close at the first success."""
+    return WatchedRegistry(
+        BreakerSettings(failure_threshold=2, recovery_timeout=30.0, half_open_max_calls=1)
+    )
+
+
+@pytest.fixture
+def bare(server: EchoServer) -> Iterator[Any]:
+    with grpc.insecure_channel(server.target) as channel:
+        yield channel
+
+
+@pytest.fixture
+def guarded(server: EchoServer, registry: WatchedRegistry) -> Iterator[Any]:
+    with guard(grpc.insecure_channel(server.target), registry=registry) as channel:
+        yield channel
+
+
+@pytest.fixture
+def breaker(registry: WatchedRegistry) -> Any:
+    return registry.get(ECHO)

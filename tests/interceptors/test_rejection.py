@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from fusewire.errors import CircuitOpenError
+from fusewire.interceptors import AioRejectedCall, RejectedCall
+
+BOTH = pytest.mark.parametrize("kind", [RejectedCall, AioRejectedCall])
+
+
+def pickled(error: Any) -> Any:
+    return pickle.loads(pickle.dumps(error))  # noqa: S301 - of our own making
+
+
+GIVEN = ("payments-eu/p.S/M", "open", 12.5, "5 failures in a row")
+
+
+@BOTH
+def test_a_rejection_is_what_users_of_breakers_and_of_grpc_catch(kind: Any) -> None:
+    error = kind(*GIVEN)
+    assert isinstance(error, CircuitOpenError)
+    assert isinstance(error, grpc.RpcError)
+    assert (error.name, error.state, error.retry_after, error.reason) == GIVEN
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert error.initial_metadata() is not None
+
+
+def test_a_rejection_on_a_sync_channel_is_a_call_and_a_future() -> None:
+    assert issubclass(RejectedCall, grpc.Call)
+    assert issubclass(RejectedCall, grpc.Future)
+
+
+def test_a_rejection_on_an_asyncio_channel_is_an_aio_rpc_error() -> None:
+    assert issubclass(AioRejectedCall, grpc.aio.AioRpcError)
+
+
+@BOTH
+def test_a_rejections_details_name_the_breaker_and_the_seconds(kind: Any) -> None:
+    error = kind(*GIVEN)
+    for text in (error.details(), str(error), error.debug_error_string()):
+        assert "payments-eu/p.S/M" in text
+        assert "12.5 s" in text
+    assert "12.5" in repr(error)
+
+
+@BOTH
+def test_a_rejections_trailing_metadata_say_when_to_come_back_in_both_vocabularies(
+    kind: Any,
+) -> None:
+    error = kind(*GIVEN)
+    metadata = dict(error.trailing_metadata())
+    assert metadata["grpc-retry-pushback-ms"] == "12500"
+    status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
+    # grpc_status.from_call refuses a status that differs from the call's own.
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    info = error_details_pb2.RetryInfo()
+    assert status.details[0].Unpack(info)
+    assert info.retry_delay.ToTimedelta().total_seconds() == 12.5
+
+
+@BOTH
+@pytest.mark.parametrize("duplicate", [pickled, copy.copy])
+def test_a_rejection_survives_pickling_and_copying(kind: Any, duplicate: Any) -> None:
+    error = kind(*GIVEN)
+    error.add_trailing_metadata((("parked", "no"),))
+    again = duplicate(error)
+    assert type(again) is kind
+    assert (again.name, again.state, again.retry_after, again.reason) == GIVEN
+    assert list(again.trailing_metadata()) == list(error.trailing_metadata())
+    assert ("parked", "no") in list(again.trailing_metadata())
+
+
+def test_a_rejection_behaves_as_a_future_that_is_over() -> None:
+    error = RejectedCall(*GIVEN)
+    seen = []
+    error.add_done_callback(seen.append)
+    assert seen == [error]
+    assert error.add_callback(lambda: seen.append(None)) is False
+    assert error.done()
+    assert not error.running()
+    assert not error.cancel()
+    assert not error.cancelled()
+    assert not error.is_active()
+    assert error.time_remaining() is None
+    assert error.exception() is error
+    assert error.traceback() is not None
+    with pytest.raises(RejectedCall) as raised:
+        error.result(timeout=1)
+    assert raised.value is error
+
+
+@BOTH
+def test_a_rejection_of_a_circuit_that_stays_open_says_not_to_retry(kind: Any) -> None:
+    error = kind("b", "forced_open", float("inf"))
+    assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "-1"
