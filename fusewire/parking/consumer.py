@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Self
 
 from fusewire.breaker import BreakerRegistry, default_registry
@@ -167,11 +167,14 @@ class ParkingConsumer:
         self.stop()
         await self._stack.aclose()
 
-    async def run(self) -> None:
+    async def run(self, *, handle_signals: bool = True) -> None:
         """Consume and replay until :meth:`stop`, SIGTERM or SIGINT.
 
-        Handlers in hand then have `shutdown_timeout` seconds to end. Signals are heeded where
-        Python allows it: on the main thread.
+        Handlers in hand then have `shutdown_timeout` seconds to end.
+
+        Args:
+            handle_signals: end on SIGTERM and SIGINT, where Python allows it: on the main thread.
+                False for a program that handles them itself and calls :meth:`stop`.
 
         Raises:
             RuntimeError: the consumer was not entered.
@@ -180,7 +183,7 @@ class ParkingConsumer:
             raise RuntimeError(
                 "enter the consumer first: async with ParkingConsumer(…) as consumer"
             )
-        with _until_signal(self.stop):
+        with _until_signal(self.stop) if handle_signals else nullcontext():
             async with asyncio.TaskGroup() as group:
                 for worker in self._workers(self._broker, self._stopping):
                     group.create_task(worker.run())

@@ -1,0 +1,100 @@
+"""A unary gRPC call as it is stored: all that is needed to send it later, and no credentials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from fusewire.brokers import Message
+from fusewire.errors import FusewireError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PREFIX = "fusewire-call-"
+_FORMAT = 1
+_FORMAT_HEADER = f"{_PREFIX}format"
+_METHOD = f"{_PREFIX}method"
+_METADATA = f"{_PREFIX}metadata"
+_TIMEOUT = f"{_PREFIX}timeout"
+_AT_MOST_ONCE = f"{_PREFIX}at-most-once"
+
+
+class UnreadableCallError(FusewireError):
+    """A message in a queue of calls is not a call that this version can read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCall:
+    """A call to make later.
+
+    Attributes:
+        method: ``/pkg.Service/Method``.
+        request: the serialized request.
+        metadata: what goes with it, besides the operation id.
+        timeout: seconds for one attempt; None for the forwarder's own.
+        at_most_once: it must not be sent again where it may have been sent before.
+    """
+
+    method: str
+    request: bytes
+    metadata: tuple[tuple[str, str | bytes], ...] = ()
+    timeout: float | None = None
+    at_most_once: bool = False
+
+    def message(self, operation_id: str, queue: str) -> Message:
+        """Return the message that stores it."""
+        return Message(
+            body=self.request,
+            content_type="application/grpc",
+            message_id=operation_id,
+            type=self.method,
+            routing_key=queue,
+            headers={
+                _FORMAT_HEADER: _FORMAT,
+                _METHOD: self.method,
+                _METADATA: [[key, value] for key, value in self.metadata],
+                _TIMEOUT: self.timeout,
+                _AT_MOST_ONCE: self.at_most_once,
+            },
+        )
+
+
+def read_call(body: bytes, headers: Mapping[str, Any]) -> StoredCall:
+    """Read a stored call.
+
+    Raises:
+        UnreadableCallError: it is something else, or of a newer format.
+    """
+    version = headers.get(_FORMAT_HEADER)
+    if version != _FORMAT:
+        raise UnreadableCallError(
+            f"header {_FORMAT_HEADER} is {version!r}, and this version reads {_FORMAT}: does "
+            "something else publish to this queue?"
+        )
+    method = headers.get(_METHOD)
+    timeout = headers.get(_TIMEOUT)
+    if not isinstance(method, str) or not method.startswith("/"):
+        raise UnreadableCallError(f"header {_METHOD} is {method!r}, which is no gRPC method")
+    if timeout is not None and not isinstance(timeout, int | float):
+        raise UnreadableCallError(
+            f"header {_TIMEOUT} is {timeout!r}, which is no number of seconds"
+        )
+    return StoredCall(
+        method=method,
+        request=body,
+        metadata=_pairs(headers.get(_METADATA)),
+        timeout=timeout,
+        at_most_once=bool(headers.get(_AT_MOST_ONCE)),
+    )
+
+
+def _pairs(stored: object) -> tuple[tuple[str, str | bytes], ...]:
+    pairs = []
+    for pair in stored if isinstance(stored, list) else ():
+        match pair:
+            case [str() as key, (str() | bytes()) as value]:
+                pairs.append((key, value))
+            case _:
+                raise UnreadableCallError(f"header {_METADATA} holds {pair!r}, which is no pair")
+    return cast("tuple[tuple[str, str | bytes], ...]", tuple(pairs))

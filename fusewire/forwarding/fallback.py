@@ -1,0 +1,210 @@
+"""The fallback that stores a call instead of failing it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+import uuid
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fusewire.errors import (
+    BrokerError,
+    CircuitOpenError,
+    FusewireError,
+    SettingsError,
+    UnconfirmedError,
+)
+from fusewire.forwarding.call import StoredCall
+from fusewire.interceptors import FallbackDeclined
+from fusewire.operation import IDEMPOTENCY_KEY, current_operation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine
+
+    import grpc
+
+    from fusewire.forwarding.receipt import Receipt
+    from fusewire.interceptors import CallInfo
+
+_log = logging.getLogger(__name__)
+
+OPERATION_ID_METADATA = "fusewire-operation-id"
+"""Trailing metadata of a call that could not be parked: its operation id, to ask again with."""
+
+PARKED_METADATA = "fusewire-parked"
+"""Trailing metadata of the same: ``no``, ``unknown`` or ``yes``.
+
+Unknown: no confirmation came. Yes: it is parked, and the function that makes the reply failed."""
+
+_MAX_REQUEST = 4 * 1024 * 1024  # bytes; gRPC's own default limit of a received message
+
+
+class Home(Protocol):
+    """What a fallback needs of :class:`ParkedCalls`: its store, and its event loop."""
+
+    async def store(
+        self, call: StoredCall, *, operation_id: str, breaker: str, expires_after: float | None
+    ) -> Receipt:
+        """Store a call; returns after the broker's confirm."""
+
+    async def visit(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Run a coroutine on the store's event loop, from any other."""
+
+    def visit_sync(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Run a coroutine on the store's event loop, from a thread."""
+
+
+class ParkFallback:
+    """Parks a unary call that the circuit rejected or, if it is idempotent, that failed."""
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        reply: Callable[[Any, Receipt], Any],
+        idempotent: bool,
+        at_most_once: bool,
+        metadata: Collection[str],
+        expires_after: float | None,
+        serializer: Callable[[Any], bytes] | None,
+    ) -> None:
+        if idempotent == at_most_once:
+            raise SettingsError(
+                "park() must be told one of: idempotent=True, if the server honors the operation "
+                f"id in its {IDEMPOTENCY_KEY!r} metadata, or at_most_once=True, if it does not"
+            )
+        if not callable(reply):
+            raise SettingsError(f"reply={reply!r}: give a function (request, receipt) -> response")
+        if expires_after is not None and not 0 < expires_after < float("inf"):
+            raise SettingsError(f"expires_after={expires_after!r}: give seconds, more than 0")
+        self._home = home
+        self._reply = reply
+        self._idempotent = idempotent
+        self._allowed = _allowed(metadata)
+        self._expires_after = expires_after
+        self._serialize = serializer or _serialize
+
+    def prepare(self, call: CallInfo) -> CallInfo:
+        """Give the call its operation id, so that the first attempt carries it already."""
+        if any(key == IDEMPOTENCY_KEY for key, _ in call.metadata):
+            return call
+        operation = current_operation()
+        made = uuid.uuid4().hex if operation is None else operation.next_key(call.method)
+        return dataclasses.replace(call, metadata=(*call.metadata, (IDEMPOTENCY_KEY, made)))
+
+    async def reply(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
+        """Park the call and make the reply, on an asyncio channel."""
+        operation_id = _operation_id(call)
+        stored = self._stored(call, operation_id, request, error)
+        try:
+            receipt = await self._home.visit(
+                lambda: self._store(stored, operation_id, call.breaker)
+            )
+        except (BrokerError, FusewireError) as failed:
+            raise _not_parked(operation_id, failed) from failed
+        try:
+            made = self._reply(request, receipt)
+            return await made if inspect.isawaitable(made) else made
+        except Exception as failed:
+            raise _unanswered(operation_id, failed) from failed
+
+    def reply_sync(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
+        """Park the call and make the reply, on a sync channel."""
+        operation_id = _operation_id(call)
+        stored = self._stored(call, operation_id, request, error)
+        try:
+            receipt = self._home.visit_sync(lambda: self._store(stored, operation_id, call.breaker))
+        except (BrokerError, FusewireError) as failed:
+            raise _not_parked(operation_id, failed) from failed
+        try:
+            made = self._reply(request, receipt)
+            if inspect.iscoroutine(made):
+                made.close()
+                raise TypeError("reply is a coroutine function, which a sync channel cannot run")  # noqa: TRY301 - answered like any failure of the user's function
+        except Exception as failed:
+            raise _unanswered(operation_id, failed) from failed
+        return made
+
+    async def _store(self, stored: StoredCall, operation_id: str, breaker: str) -> Receipt:
+        return await self._home.store(
+            stored, operation_id=operation_id, breaker=breaker, expires_after=self._expires_after
+        )
+
+    def _stored(
+        self, call: CallInfo, operation_id: str, request: Any, error: grpc.RpcError
+    ) -> StoredCall:
+        """Say what to store.
+
+        Raises:
+            FallbackDeclined: the call is not to be stored.
+        """
+        if not isinstance(error, CircuitOpenError) and not self._idempotent:
+            # Only a rejection by our own circuit is surely unsent: with a retry policy even
+            # "connection refused" has been seen on a call that had taken effect.
+            raise _declined(operation_id, "no", "it may have taken effect, and is at most once")
+        try:
+            body = self._serialize(request)
+        except Exception as failed:
+            raise _declined(operation_id, "no", f"its request: {failed!r}") from failed
+        if len(body) > _MAX_REQUEST:
+            raise _declined(operation_id, "no", f"its request has {len(body)} bytes")
+        return StoredCall(
+            method=call.method,
+            request=body,
+            metadata=tuple(pair for pair in call.metadata if pair[0].lower() in self._allowed),
+            timeout=call.timeout,
+            at_most_once=not self._idempotent,
+        )
+
+
+def _allowed(keys: Collection[str]) -> frozenset[str]:
+    if isinstance(keys, str):
+        raise SettingsError(f"metadata={keys!r}: give a list of keys")
+    allowed = frozenset(key.lower() for key in keys)
+    for key in allowed:
+        if key in _CREDENTIALS or key.startswith("grpc-"):
+            raise SettingsError(
+                f"metadata: {key!r} is not stored: credentials come fresh from the channel when "
+                "the call is replayed, and grpc- is gRPC's own"
+            )
+    return allowed - {IDEMPOTENCY_KEY}
+
+
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
+
+
+def _operation_id(call: CallInfo) -> str:
+    for key, value in call.metadata:
+        if key == IDEMPOTENCY_KEY:
+            return value if isinstance(value, str) else value.decode("ascii", "replace")
+    return (
+        uuid.uuid4().hex
+    )  # prepare() adds one; a fallback within a fallback might have removed it
+
+
+def _serialize(request: Any) -> bytes:
+    if isinstance(request, bytes):
+        return request
+    serialize = getattr(request, "SerializeToString", None)
+    if serialize is None:
+        raise TypeError(f"{type(request).__name__} is no protobuf message: give park(serializer=…)")
+    return bytes(serialize())
+
+
+def _declined(operation_id: str, parked: str, why: str) -> FallbackDeclined:
+    return FallbackDeclined(
+        f"operation {operation_id} is not parked: {why}",
+        metadata=((OPERATION_ID_METADATA, operation_id), (PARKED_METADATA, parked)),
+    )
+
+
+def _not_parked(operation_id: str, failed: Exception) -> FallbackDeclined:
+    parked = "unknown" if isinstance(failed, UnconfirmedError) else "no"
+    _log.error("operation %s could not be parked (parked: %s): %s", operation_id, parked, failed)
+    return _declined(operation_id, parked, str(failed))
+
+
+def _unanswered(operation_id: str, failed: Exception) -> FallbackDeclined:
+    _log.error("operation %s is parked, and its reply failed", operation_id, exc_info=failed)
+    return _declined(operation_id, "yes", f"its reply failed: {failed!r}")

@@ -1,0 +1,350 @@
+"""Store-and-forward of unary gRPC calls."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import math
+import os
+import threading
+import time
+from contextlib import AsyncExitStack, ExitStack
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+from anyio.from_thread import start_blocking_portal
+
+from fusewire.brokers import DELAY_TIERS, Topology, open_broker
+from fusewire.errors import BrokerError, FusewireError, SettingsError, UnconfirmedError
+from fusewire.forwarding.fallback import ParkFallback
+from fusewire.forwarding.forwarder import Forwarder, sender
+from fusewire.forwarding.receipt import Receipt
+from fusewire.parking import Happening, MessageEvent, ParkingConsumer
+from fusewire.parking.backoff import Backoff
+from fusewire.parking.events import Listeners
+from fusewire.parking.lanes import Dependencies
+from fusewire.parking.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+    from types import TracebackType
+
+    from fusewire.breaker import BreakerRegistry
+    from fusewire.brokers import Broker
+    from fusewire.forwarding.call import StoredCall
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+_MARGIN = 5.0
+"""Seconds beyond its own limit that a thread waits for the store before it gives up on it."""
+
+
+class ParkedCalls:
+    """Stores unary calls that cannot be made now, and makes them when they can.
+
+    Enter it with ``async with``, or with ``with`` for programs whose channels are sync: it then
+    runs an event loop in a thread of its own. Give :meth:`park` as a fallback to the
+    interceptors, and the guarded channel to :meth:`forward_to`, here or in another process.
+
+    Args:
+        address: ``amqp://`` or ``amqps://`` for RabbitMQ; ``sqlite:///`` or a path for a file;
+            None for ``fusewire.db`` in the current folder; or a broker.
+        queue: names the queues: calls wait in ``<queue>.parked.<lane>``. They are made if absent.
+        registry: where the channel's breakers are; the process's own by default.
+        lanes: lane name to the breakers whose calls share it; by default all wait in ``other``.
+        park_timeout: seconds that storing a call may take before the caller gets the original
+            error.
+        replay_timeout: seconds for one attempt of a replay, for calls that were made without a
+            deadline.
+        replay_concurrency: replays at a time, in each lane, at most.
+        max_attempts: failed attempts after which a call is dead; probes do not count.
+        delay_tiers: seconds before the second, third, … attempt; the last repeats.
+        shutdown_timeout: seconds that replays may still take on leaving.
+
+    Raises:
+        SettingsError: an argument cannot be right.
+    """
+
+    def __init__(
+        self,
+        address: str | os.PathLike[str] | Broker | None = None,
+        *,
+        queue: str,
+        registry: BreakerRegistry | None = None,
+        lanes: Mapping[str, Collection[str]] | None = None,
+        park_timeout: float = 5.0,
+        replay_timeout: float = 30.0,
+        replay_concurrency: int = 10,
+        max_attempts: int = 5,
+        delay_tiers: Sequence[float] = DELAY_TIERS,
+        shutdown_timeout: float = 30.0,
+    ) -> None:
+        for name, value in (("park_timeout", park_timeout), ("replay_timeout", replay_timeout)):
+            if not 0 < value < math.inf:
+                raise SettingsError(f"{name}={value!r}: give seconds, more than 0")
+        self._address = address
+        self._queue = queue
+        self._dependencies = Dependencies(None, lanes)
+        self._topology = Topology(queue, self._dependencies.lanes, tuple(delay_tiers))
+        self._park_timeout = park_timeout
+        self._replay_timeout = replay_timeout
+        self._consumer_options: dict[str, Any] = {
+            "queue": queue,
+            "registry": registry,
+            "lanes": lanes,
+            "replay_concurrency": replay_concurrency,
+            "max_attempts": max_attempts,
+            "delay_tiers": delay_tiers,
+            "shutdown_timeout": shutdown_timeout,
+        }
+        # Made once now, with a handler that is never called, so that wrong options are told here.
+        ParkingConsumer(None, handler=_nothing, **self._consumer_options)
+        self._listeners = Listeners()
+        self._broker: Broker | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: int | None = None
+        self._pid = os.getpid()
+        self._stack = AsyncExitStack()
+        self._threads = ExitStack()
+        self._consumer: ParkingConsumer | None = None
+        self._forwarding: asyncio.Task[None] | None = None
+        self._leaving = asyncio.Event()
+
+    @property
+    def topology(self) -> Topology:
+        """The queues, by name."""
+        return self._topology
+
+    def add_listener(self, listener: Callable[[MessageEvent], None]) -> Callable[[], None]:
+        """Have `listener` called when a call is parked, replayed, delayed or dead.
+
+        It is called on the event loop and must not block. Returns the function that removes it.
+        """
+        return self._listeners.add(listener)
+
+    def park(
+        self,
+        *,
+        reply: Callable[[Any, Receipt], Any],
+        idempotent: bool = False,
+        at_most_once: bool = False,
+        metadata: Collection[str] = (),
+        expires_after: float | None = None,
+        serializer: Callable[[Any], bytes] | None = None,
+    ) -> ParkFallback:
+        """Make a fallback that stores a call and answers it from the receipt.
+
+        Exactly one of `idempotent` and `at_most_once` must be true.
+
+        Args:
+            reply: a function (request, receipt) that makes the response, PENDING for example; a
+                coroutine function on asyncio channels only. It runs after the broker's confirm.
+            idempotent: the server honors the operation id, which it gets as ``idempotency-key``
+                from the first attempt on. Calls that were rejected and calls that failed are
+                parked.
+            at_most_once: it does not. Only calls that our own circuit rejected are parked, and a
+                replay whose end is in doubt goes to the dead queue as ``ambiguous``.
+            metadata: keys of metadata to store with the call; credentials are refused.
+            expires_after: seconds after which the call is not made any more and is dead as
+                ``expired``; never by default.
+            serializer: makes bytes of a request that is no protobuf message.
+
+        Raises:
+            SettingsError: neither or both of the two are true, or a key may not be stored.
+        """
+        return ParkFallback(
+            self,
+            reply=reply,
+            idempotent=idempotent,
+            at_most_once=at_most_once,
+            metadata=metadata,
+            expires_after=expires_after,
+            serializer=serializer,
+        )
+
+    def forward_to(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
+        """Begin to replay stored calls on `channel`, until this object is left.
+
+        Give the guarded channel: its breakers say when to replay, and its interceptors add
+        credentials. Its fallbacks are suppressed for replays. Several processes may forward from
+        the same queues.
+
+        Raises:
+            SettingsError: it is no channel, or an asyncio channel of another event loop.
+            RuntimeError: called before entering, or twice.
+        """
+        if self._broker is None or self._loop is None:
+            raise RuntimeError("enter the ParkedCalls first, then forward")
+        if self._consumer is not None:
+            raise RuntimeError("forward_to() was called before: one channel for one ParkedCalls")
+        if isinstance(channel, grpc.aio.Channel) and self._thread != threading.get_ident():
+            raise SettingsError(
+                "channel is an asyncio channel, and this ParkedCalls runs on an event loop of its "
+                "own: enter it with `async with` on the channel's loop"
+            )
+        handler = Forwarder(sender(channel), self._replay_timeout)
+        self._consumer = ParkingConsumer(self._broker, handler=handler, **self._consumer_options)
+        self._consumer.add_listener(self._listeners.tell)
+        running = self._forward(self._consumer)
+        if self._thread == threading.get_ident():
+            self._forwarding = asyncio.create_task(running, name=f"forward {self._queue}")
+        else:
+            self._start_elsewhere(running)
+
+    async def __aenter__(self) -> Self:
+        """Connect, and make the queues that are absent.
+
+        Raises:
+            BrokerUnavailableError: the broker cannot be reached.
+        """
+        broker = open_broker(self._address)
+        async with AsyncExitStack() as stack:
+            entered = broker if broker is self._address else await stack.enter_async_context(broker)
+            await entered.create_queue(self._queue)
+            await entered.prepare(self._topology)
+            self._stack = stack.pop_all()
+        self._broker = entered
+        self._leaving.clear()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._pid = os.getpid()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the forwarder, letting replays in hand finish, and disconnect."""
+        self._leaving.set()
+        if self._consumer is not None:
+            self._consumer.stop()
+        try:
+            if self._forwarding is not None:
+                await self._forwarding
+        finally:
+            self._broker = self._loop = self._consumer = self._forwarding = None
+            await self._stack.aclose()
+
+    def __enter__(self) -> Self:
+        """Connect, on an event loop in a thread of its own.
+
+        Raises:
+            BrokerUnavailableError: the broker cannot be reached.
+        """
+        with ExitStack() as threads:
+            portal = threads.enter_context(start_blocking_portal(name=f"fusewire {self._queue}"))
+            threads.enter_context(portal.wrap_async_context_manager(self))
+            self._threads = threads.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the forwarder, letting replays in hand finish, and disconnect."""
+        self._threads.close()
+
+    async def store(
+        self, call: StoredCall, *, operation_id: str, breaker: str, expires_after: float | None
+    ) -> Receipt:
+        """Store a call; used by the fallback, on this object's event loop.
+
+        Raises:
+            BrokerError: it is not stored, or, as an UnconfirmedError, may not be.
+        """
+        if self._broker is None:
+            raise FusewireError("this ParkedCalls is not entered, or was left: nothing is stored")
+        now = time.time()
+        record = Record(
+            operation_id=operation_id,
+            queue=self._queue,
+            dependency=breaker,
+            reason="circuit_open",
+            times_parked=1,
+            first_parked_at=now,
+            parked_at=now,
+            not_after=None if expires_after is None else now + expires_after,
+            at_most_once=call.at_most_once,
+        )
+        lane = self._topology.parked(self._dependencies.lane(breaker))
+        try:
+            async with asyncio.timeout(self._park_timeout):
+                message = record.write(call.message(operation_id, self._queue))
+                await self._broker.publish(lane, message)
+        except TimeoutError as error:
+            raise UnconfirmedError(
+                f"no confirmation within park_timeout={self._park_timeout:g} s: the call may or "
+                "may not be parked"
+            ) from error
+        self._listeners.tell(
+            MessageEvent(Happening.PARKED, operation_id, self._queue, breaker, record.reason)
+        )
+        return Receipt(operation_id, call.method, now)
+
+    async def visit(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Run `work` on this object's event loop; used by the fallback."""
+        if self._home() is asyncio.get_running_loop():
+            return await work()
+        return await asyncio.wrap_future(self._submit(work))
+
+    def visit_sync(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Run `work` on this object's event loop and wait for it; used by the fallback."""
+        self._home()
+        if self._thread == threading.get_ident():
+            raise FusewireError(
+                "a sync gRPC call on the event loop's own thread cannot be parked, it would wait "
+                "for itself: use grpc.aio there, or make the call in a worker thread"
+            )
+        future = self._submit(work)
+        try:
+            return future.result(self._park_timeout + _MARGIN)
+        except concurrent.futures.TimeoutError as error:
+            future.cancel()
+            raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
+
+    def _home(self) -> asyncio.AbstractEventLoop:
+        if self._pid != os.getpid():
+            raise FusewireError(
+                "this process was forked after ParkedCalls was entered, and has neither its thread "
+                "nor its connections: enter a ParkedCalls in each process, after the fork"
+            )
+        if self._loop is None:
+            raise FusewireError("this ParkedCalls is not entered, or was left: nothing is stored")
+        return self._loop
+
+    def _submit(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> concurrent.futures.Future[_T]:
+        loop = self._home()
+        coroutine = work()
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError as error:  # the loop was closed in this moment
+            coroutine.close()
+            raise FusewireError("this ParkedCalls was left: nothing is stored") from error
+
+    def _start_elsewhere(self, running: Coroutine[Any, Any, None]) -> None:
+        async def start() -> None:
+            self._forwarding = asyncio.create_task(running, name=f"forward {self._queue}")
+
+        asyncio.run_coroutine_threadsafe(start(), self._home()).result(self._park_timeout)
+
+    async def _forward(self, consumer: ParkingConsumer) -> None:
+        backoff = Backoff()
+        while not self._leaving.is_set():
+            try:
+                async with consumer:
+                    if not self._leaving.is_set():
+                        await consumer.run(handle_signals=False)
+            except BrokerError as error:
+                _log.warning("%s; the forwarder of %r tries again", error, self._queue)
+                await backoff.wait(self._leaving)
+
+
+def _nothing(_message: object) -> None:
+    """Stand in for the forwarder while options are checked."""

@@ -1,0 +1,460 @@
+"""Payments asked for during an outage are made after it, on sync and on asyncio channels."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from fusewire.breaker import BreakerRegistry
+from fusewire.brokers import Message, open_broker
+from fusewire.errors import BrokerUnavailableError, CircuitOpenError, FusewireError, SettingsError
+from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls, Receipt
+from fusewire.interceptors import aio_interceptors, guard
+from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
+from tests.support.waiting import until, until_sync
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from fusewire.parking import MessageEvent
+
+
+def pending(request: bytes, receipt: Receipt) -> bytes:
+    return b"pending:" + receipt.operation_id.encode()
+
+
+class AioShop:
+    """A client on an asyncio channel."""
+
+    def __init__(self, calls: ParkedCalls, channel: grpc.aio.Channel) -> None:
+        self.calls = calls
+        self.channel = channel
+        self.events: list[MessageEvent] = []
+        calls.add_listener(self.events.append)
+        self._charge: Any = channel.unary_unary(CHARGE)
+
+    async def charge(self, what: str, key: str | None = None, **options: Any) -> bytes:
+        metadata = (("idempotency-key", key),) if key else ()
+        metadata += options.pop("metadata", ())
+        reply: bytes = await self._charge(
+            what.encode(), metadata=metadata, **{"timeout": 2, **options}
+        )
+        return reply
+
+    def happened(self, happening: str) -> list[str]:
+        return [event.operation_id for event in self.events if event.happening == happening]
+
+    async def dead(self, address: str) -> list[Message]:
+        async with open_broker(address) as broker:
+            return await broker.peek(self.calls.topology.dead, limit=100)
+
+
+@asynccontextmanager
+async def aio_shop(
+    address: str,
+    queue: str,
+    server: PaymentsServer,
+    registry: BreakerRegistry,
+    *,
+    forward: bool = True,
+    **park: Any,
+) -> AsyncIterator[AioShop]:
+    park = {"idempotent": True, **park} if "at_most_once" not in park else park
+    async with ParkedCalls(
+        address, queue=queue, registry=registry, delay_tiers=(0.05, 0.2)
+    ) as calls:
+        fallbacks = {CHARGE: calls.park(**{"reply": pending, **park})}
+        interceptors = aio_interceptors(registry=registry, fallbacks=fallbacks)
+        async with grpc.aio.insecure_channel(
+            server.target, interceptors=interceptors, options=CHANNEL_OPTIONS
+        ) as channel:
+            if forward:
+                calls.forward_to(channel)
+            yield AioShop(calls, channel)
+            # The forwarder uses the channel: it ends before the channel is closed.
+            await calls.__aexit__(None, None, None)
+
+
+def trip(registry: BreakerRegistry, name: str = CHARGE) -> None:
+    breaker = registry.get(name)
+    while breaker.can_execute():
+        breaker.acquire().failure()
+
+
+async def test_a_call_that_succeeds_is_answered_by_the_server(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(address, queue_name, server, registry) as shop:
+        assert await shop.charge("a", "op-a") == b"charged:op-a"
+    assert shop.happened("parked") == []
+
+
+async def test_calls_of_an_outage_are_answered_pending_and_made_once_after_it(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(address, queue_name, server, registry) as shop:
+        server.stop()
+        replies = [await shop.charge(f"p{number}", f"op-{number}") for number in range(20)]
+        assert replies == [b"pending:op-%d" % number for number in range(20)]
+        server.start()
+        await until(lambda: len(shop.happened("replayed")) >= 20)
+    assert server.effects == {f"op-{number}": b"p%d" % number for number in range(20)}
+    assert Counter(shop.happened("replayed")) == {f"op-{number}": 1 for number in range(20)}
+
+
+async def test_the_operation_id_goes_out_with_the_first_attempt(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    server.answer = lambda key: grpc.StatusCode.UNAVAILABLE
+    async with aio_shop(address, queue_name, server, registry) as shop:
+        reply = await shop.charge("a")
+        operation_id = reply.removeprefix(b"pending:").decode()
+        assert server.seen[0][0] == operation_id
+        server.answer = lambda key: None
+        await until(lambda: shop.happened("replayed") == [operation_id])
+    assert server.effects == {operation_id: b"a"}
+
+
+async def test_a_call_that_took_effect_before_it_failed_is_not_made_twice(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    effects: Counter[str] = Counter()
+
+    def answer(key: str) -> grpc.StatusCode | None:
+        first = key not in server.effects
+        if first:
+            effects[key] += 1
+            server.effects[key] = b"a"  # it took effect, and its reply is lost
+            return grpc.StatusCode.UNAVAILABLE
+        return None
+
+    server.answer = answer
+    async with aio_shop(address, queue_name, server, registry) as shop:
+        assert await shop.charge("a", "op-a") == b"pending:op-a"
+        await until(lambda: shop.happened("replayed") == ["op-a"])
+    assert effects == {"op-a": 1}
+
+
+async def test_a_fallbacks_reply_never_settles_a_parked_call(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(address, queue_name, server, registry) as shop:
+        server.stop()
+        for number in range(6):
+            await shop.charge("a", f"op-{number}")
+        parked = len(shop.happened("parked"))
+        server.start()
+        await until(lambda: shop.happened("replayed"))
+        server.stop()  # it dies again during the replay
+        await until(lambda: not registry.get(CHARGE).can_execute() or len(server.effects) == 6)
+        server.start()
+        await until(lambda: len(server.effects) == 6)
+        await until(lambda: len(set(shop.happened("replayed"))) == 6)
+    assert parked == 6
+    assert set(server.effects) == {f"op-{number}" for number in range(6)}
+
+
+async def test_at_most_once_parks_what_the_circuit_rejected(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(address, queue_name, server, registry, at_most_once=True) as shop:
+        trip(registry)
+        assert await shop.charge("a", "op-a") == b"pending:op-a"
+        await until(lambda: shop.happened("replayed") == ["op-a"])
+    assert [key for key, _ in server.seen] == ["op-a"]
+
+
+async def test_at_most_once_never_parks_what_may_have_taken_effect(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    server.answer = lambda key: grpc.StatusCode.UNAVAILABLE
+    async with aio_shop(address, queue_name, server, registry, at_most_once=True) as shop:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await shop.charge("a", "op-a")
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert not isinstance(caught.value, CircuitOpenError)
+    trailing = dict(caught.value.trailing_metadata())
+    assert trailing[OPERATION_ID_METADATA] == "op-a"
+    assert trailing[PARKED_METADATA] == "no"
+    assert len(server.seen) == 1
+
+
+async def test_an_at_most_once_replay_that_ends_in_doubt_is_dead_as_ambiguous(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    server.answer = lambda key: grpc.StatusCode.UNAVAILABLE
+    async with aio_shop(address, queue_name, server, registry, at_most_once=True) as shop:
+        trip(registry)
+        await shop.charge("a", "op-a")
+        await until(lambda: shop.happened("dead") == ["op-a"])
+        (dead,) = await shop.dead(address)
+    assert dead.headers["fusewire-reason"] == "ambiguous"
+    assert dead.body == b"a"
+    assert len(server.seen) == 1
+
+
+async def test_a_replay_that_the_server_refuses_is_dead_and_seen(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    server.answer = lambda key: grpc.StatusCode.INVALID_ARGUMENT
+    async with aio_shop(address, queue_name, server, registry) as shop:
+        trip(registry)
+        await shop.charge("a", "op-a")
+        await until(lambda: shop.happened("dead") == ["op-a"])
+        (dead,) = await shop.dead(address)
+    assert dead.headers["fusewire-reason"] == "refused"
+    assert "INVALID_ARGUMENT" in str(dead.headers["fusewire-stack"]) or "INVALID_ARGUMENT" in str(
+        dead.headers["fusewire-exception-message"]
+    )
+
+
+async def test_only_allowed_metadata_is_stored_and_replayed(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(
+        address, queue_name, server, registry, metadata=["x-tenant"], forward=False
+    ) as shop:
+        trip(registry)
+        await shop.charge(
+            "a",
+            "op-a",
+            metadata=(("x-tenant", "blue"), ("authorization", "Bearer secret"), ("x-other", "1")),
+        )
+        async with open_broker(address) as broker:
+            (stored,) = await broker.peek(shop.calls.topology.parked("other"), limit=5)
+        assert "secret" not in repr(stored)
+        shop.calls.forward_to(shop.channel)
+        await until(lambda: shop.happened("replayed") == ["op-a"])
+    metadata = server.seen[-1][1]
+    assert metadata["x-tenant"] == "blue"
+    assert "x-other" not in metadata
+
+
+async def test_a_call_is_parked_by_one_process_and_forwarded_by_another(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
+        trip(registry)
+        await shop.charge("a", "op-a")
+    elsewhere = BreakerRegistry()
+    async with aio_shop(address, queue_name, server, elsewhere) as shop:
+        await until(lambda: shop.happened("replayed") == ["op-a"])
+    assert server.effects == {"op-a": b"a"}
+
+
+async def test_an_expired_call_is_dead_and_not_made(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(
+        address, queue_name, server, registry, expires_after=0.001, forward=False
+    ) as shop:
+        trip(registry)
+        await shop.charge("a", "op-a")
+        shop.calls.forward_to(shop.channel)
+        await until(lambda: shop.happened("dead") == ["op-a"])
+        (dead,) = await shop.dead(address)
+    assert dead.headers["fusewire-reason"] == "expired"
+    assert server.seen == []
+
+
+async def test_something_else_in_the_queue_is_dead_and_the_calls_go_on(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(address, queue_name, server, registry) as shop:
+        async with open_broker(address) as broker:
+            await broker.publish(
+                shop.calls.topology.parked("other"), Message(body=b"?", message_id="stray")
+            )
+        trip(registry)
+        await shop.charge("a", "op-a")
+        await until(lambda: shop.happened("replayed") == ["op-a"])
+        await until(lambda: shop.happened("dead") == ["stray"])
+        (dead,) = await shop.dead(address)
+    assert dead.headers["fusewire-reason"] == "malformed"
+
+
+async def test_when_the_store_is_gone_the_caller_gets_the_error_and_the_operation_id(
+    queue_name: str, server: PaymentsServer, registry: BreakerRegistry, tmp_path: Path
+) -> None:
+    address = f"sqlite:///{tmp_path}/broker.db"
+    async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
+        trip(registry)
+        await shop.calls.__aexit__(None, None, None)
+        with pytest.raises(CircuitOpenError) as caught:
+            await shop.charge("a", "op-a")
+    trailing = dict(caught.value.trailing_metadata())  # type: ignore[attr-defined]
+    assert trailing[OPERATION_ID_METADATA] == "op-a"
+    assert trailing[PARKED_METADATA] == "no"
+
+
+async def test_a_reply_function_that_fails_leaves_the_error_and_says_that_it_is_parked(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    def broken(request: bytes, receipt: Receipt) -> bytes:
+        raise ValueError("no template")
+
+    async with aio_shop(address, queue_name, server, registry, reply=broken) as shop:
+        trip(registry)
+        with pytest.raises(CircuitOpenError) as caught:
+            await shop.charge("a", "op-a")
+        assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "yes"  # type: ignore[attr-defined]
+        await until(lambda: shop.happened("replayed") == ["op-a"])
+
+
+async def test_a_coroutine_function_may_make_the_reply(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async def reply(request: bytes, receipt: Receipt) -> bytes:
+        await asyncio.sleep(0)
+        return pending(request, receipt)
+
+    async with aio_shop(address, queue_name, server, registry, reply=reply) as shop:
+        trip(registry)
+        assert await shop.charge("a", "op-a") == b"pending:op-a"
+
+
+@contextmanager
+def sync_shop(
+    address: str, queue: str, server: PaymentsServer, registry: BreakerRegistry
+) -> Iterator[tuple[ParkedCalls, Any, list[MessageEvent]]]:
+    with ParkedCalls(address, queue=queue, registry=registry, delay_tiers=(0.05, 0.2)) as calls:
+        events: list[MessageEvent] = []
+        calls.add_listener(events.append)
+        fallbacks = {CHARGE: calls.park(reply=pending, idempotent=True)}
+        bare = grpc.insecure_channel(server.target, options=CHANNEL_OPTIONS)
+        with guard(bare, registry=registry, fallbacks=fallbacks) as channel:
+            calls.forward_to(channel)
+            yield calls, channel.unary_unary(CHARGE), events
+            calls.__exit__(None, None, None)
+
+
+def replayed(events: list[MessageEvent]) -> list[str]:
+    return [event.operation_id for event in events if event.happening == "replayed"]
+
+
+def test_a_sync_channel_parks_and_forwards_too(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    with sync_shop(address, queue_name, server, registry) as (_, charge, events):
+        assert charge(b"a", metadata=(("idempotency-key", "op-0"),), timeout=2) == b"charged:op-0"
+        server.stop()
+        for number in range(1, 8):
+            key = f"op-{number}"
+            reply, call = charge.with_call(b"a", metadata=(("idempotency-key", key),), timeout=2)
+            assert reply == b"pending:" + key.encode()
+            assert call.code() is grpc.StatusCode.OK
+        server.start()
+        until_sync(lambda: len(replayed(events)) == 7)
+    assert set(server.effects) == {f"op-{number}" for number in range(8)}
+
+
+def test_a_sync_future_is_parked_without_blocking_grpcs_threads(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    with sync_shop(address, queue_name, server, registry) as (_, charge, events):
+        server.stop()
+        futures = [
+            charge.future(b"a", metadata=(("idempotency-key", f"op-{number}"),), timeout=2)
+            for number in range(5)
+        ]
+        assert [future.result(10) for future in futures] == [
+            b"pending:op-%d" % number for number in range(5)
+        ]
+        server.start()
+        until_sync(lambda: len(replayed(events)) == 5)
+    assert len(server.effects) == 5
+
+
+async def test_after_a_fork_the_error_says_what_to_do(
+    queue_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ParkedCalls(f"sqlite:///{tmp_path}/b.db", queue=queue_name) as calls:
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(FusewireError, match="after the fork"):
+            await calls.visit(lambda: asyncio.sleep(0))
+
+
+async def test_a_sync_call_on_the_loops_own_thread_is_told_so_and_does_not_hang(
+    queue_name: str, tmp_path: Path
+) -> None:
+    async with ParkedCalls(f"sqlite:///{tmp_path}/b.db", queue=queue_name) as calls:
+        with pytest.raises(FusewireError, match="wait for itself"):
+            calls.visit_sync(lambda: asyncio.sleep(0))
+
+
+async def test_an_unreachable_broker_is_told_on_entering(queue_name: str) -> None:
+    calls = ParkedCalls("amqp://user:hidden@127.0.0.1:1/", queue=queue_name)
+    with pytest.raises(BrokerUnavailableError, match=r"127\.0\.0\.1:1") as caught:
+        await calls.__aenter__()
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({}, "must be told one of"),
+        ({"idempotent": True, "at_most_once": True}, "must be told one of"),
+        ({"idempotent": True, "reply": None}, "reply=None"),
+        ({"idempotent": True, "metadata": ["Authorization"]}, "authorization"),
+        ({"idempotent": True, "metadata": "x-tenant"}, "give a list"),
+        ({"idempotent": True, "metadata": ["grpc-timeout"]}, "grpc-timeout"),
+        ({"idempotent": True, "expires_after": -1}, "expires_after=-1"),
+        ({"idempotent": True, "expires_after": float("nan")}, "expires_after=nan"),
+    ],
+)
+def test_a_wrong_park_is_told_when_it_is_made(arguments: dict[str, Any], named: str) -> None:
+    calls = ParkedCalls(None, queue="charges")
+    with pytest.raises(SettingsError, match=named):
+        calls.park(**{"reply": pending, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"park_timeout": 0}, "park_timeout=0"),
+        ({"replay_timeout": float("inf")}, "replay_timeout=inf"),
+        ({"queue": ""}, "queue is empty"),
+        ({"replay_concurrency": 0}, "replay_concurrency=0"),
+        ({"max_attempts": -2}, "max_attempts=-2"),
+    ],
+)
+def test_a_wrong_setting_is_told_when_it_is_made(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        ParkedCalls(None, **{"queue": "charges", **arguments})
+
+
+async def test_forwarding_needs_a_channel_and_an_entered_store(
+    queue_name: str, tmp_path: Path
+) -> None:
+    calls = ParkedCalls(f"sqlite:///{tmp_path}/b.db", queue=queue_name)
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        with pytest.raises(RuntimeError, match="enter"):
+            calls.forward_to(channel)
+        async with calls:
+            with pytest.raises(SettingsError, match="neither"):
+                calls.forward_to("127.0.0.1:1")  # type: ignore[arg-type]
+            calls.forward_to(channel)
+            with pytest.raises(RuntimeError, match="before"):
+                calls.forward_to(channel)
+
+
+def test_an_asyncio_channel_is_refused_by_a_store_with_a_loop_of_its_own(
+    queue_name: str, tmp_path: Path
+) -> None:
+    async def main(calls: ParkedCalls) -> None:
+        async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+            calls.forward_to(channel)
+
+    with (
+        ParkedCalls(f"sqlite:///{tmp_path}/b.db", queue=queue_name) as calls,
+        pytest.raises(SettingsError, match="async with"),
+    ):
+        asyncio.run(main(calls))
