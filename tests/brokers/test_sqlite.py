@@ -23,7 +23,7 @@ from fusewire.errors import (
     QueueNotFoundError,
     SettingsError,
 )
-from tests.support.messages import drain, number_of, numbered, publish_numbered, take
+from tests.support.messages import drain, number_of, numbered, publish_numbered, take, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,6 +145,23 @@ async def test_a_plain_queue_of_a_delay_queues_name_becomes_one(path: Path) -> N
         assert delivery.message == numbered(1)
 
 
+async def test_delayed_messages_return_in_the_order_of_their_times(path: Path) -> None:
+    topology = Topology("orders", delay_tiers=(0.001, 0.002))
+    now = 1000.0
+    async with SQLiteBroker(path, clock=lambda: now) as broker:
+        await broker.create_queue("orders")
+        await broker.prepare(topology)
+        await broker.publish(topology.delay(0.002), numbered(2))
+        await broker.publish(topology.delay(0.001), numbered(0))
+        await broker.publish(topology.delay(0.001), numbered(1))
+        await broker.publish("orders", numbered(9))
+        assert await broker.depth("orders") == 1
+
+        now = 1001.0
+
+        assert [number_of(each) for each in await drain(broker, "orders", 4)] == [9, 0, 1, 2]
+
+
 # -- what was prefetched and what was received -----------------------------------------------------
 
 
@@ -231,7 +248,8 @@ async def test_a_message_that_cannot_be_stored_fails_alone(broker: SQLiteBroker)
 # -- the file --------------------------------------------------------------------------------------
 
 
-async def test_brokers_that_make_one_file_together_all_open_it(path: Path) -> None:
+@pytest.mark.parametrize("attempt", range(20))
+async def test_brokers_that_make_one_file_together_all_open_it(path: Path, attempt: int) -> None:
     brokers = [SQLiteBroker(path) for _ in range(8)]
     await asyncio.gather(*(broker.__aenter__() for broker in brokers))
     try:
@@ -261,6 +279,7 @@ async def test_a_file_of_another_program_is_refused_and_left_alone(path: Path) -
 
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
@@ -335,8 +354,11 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest(
 
 
 async def test_a_file_that_another_process_keeps_locked_is_an_error_and_no_wait_for_ever(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    async def is_reported() -> bool:
+        return "cannot be given back" in caplog.text
+
     monkeypatch.setattr(database, "BUSY_TIMEOUT", 0.05)
     async with SQLiteBroker(path) as broker:
         await broker.create_queue("orders")
@@ -354,6 +376,7 @@ async def test_a_file_that_another_process_keeps_locked_is_an_error_and_no_wait_
                 await first.done()
             with pytest.raises(BrokerUnavailableError, match="another process"):
                 await take(subscription, 1)
+            await until(is_reported)
             hog.execute("ROLLBACK")
         # The file can be written again, so what was in hand comes back before the lease ends.
         assert await drain(broker, "orders", 2) == [numbered(0), numbered(1)]

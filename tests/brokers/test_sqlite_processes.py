@@ -284,6 +284,19 @@ def lease_of(reader: sqlite3.Connection) -> float:
     return float(until_)
 
 
+async def test_a_clock_that_is_set_ahead_takes_nothing_from_this_process(path: Path) -> None:
+    clock = Clock()
+    async with SQLiteBroker(path, lease=50, poll_interval=0.01, clock=clock) as broker:
+        await broker.create_queue("orders")
+        await broker.publish("orders", numbered(1))
+        [delivery] = await take(await broker.subscribe("orders", prefetch=1), 1)
+
+        clock.now += 5000
+
+        assert await broker.depth("orders") == 0
+        await delivery.done()
+
+
 async def test_a_receiver_whose_lease_was_lost_is_told_and_can_begin_anew(
     path: Path, broker: SQLiteBroker
 ) -> None:
@@ -304,11 +317,13 @@ async def test_a_receiver_whose_lease_was_lost_is_told_and_can_begin_anew(
     assert [delivery.redelivered for delivery in anew] == [True, False]
 
 
-async def test_a_waiting_receiver_whose_lease_was_lost_is_told(path: Path) -> None:
-    clock = Clock()
-    async with SQLiteBroker(path, lease=0.2, poll_interval=0.01, clock=clock) as broker:
+@pytest.mark.parametrize("in_hand", [0, 1], ids=["with room", "without room"])
+async def test_a_waiting_receiver_whose_lease_was_lost_is_told(path: Path, in_hand: int) -> None:
+    async with SQLiteBroker(path, lease=0.2, poll_interval=0.01) as broker:
         await broker.create_queue("orders")
+        await publish_numbered(broker, "orders", range(in_hand))
         subscription = await broker.subscribe("orders", prefetch=1)
+        await take(subscription, in_hand)
         with closing(sqlite3.connect(path)) as other, other:
             other.execute("DELETE FROM receivers")
 

@@ -55,11 +55,15 @@ def open_database(path: str) -> sqlite3.Connection:
     """
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
     try:
+        connection.execute("BEGIN")  # so that all of the format is read at one time
+        present = _format(connection, path)
+        connection.execute("COMMIT")
         _use_wal(connection, path)
         connection.execute("PRAGMA synchronous = FULL")  # a commit has reached the disk
         connection.execute("PRAGMA fullfsync = ON")  # also on macOS, where fsync alone does not
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `Checkpointer`
-        _make_or_check_format(connection, path)
+        if present != FORMAT:
+            _make_tables(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -86,9 +90,7 @@ def _use_wal(connection: sqlite3.Connection, path: str) -> None:
         return
 
 
-def _make_or_check_format(connection: sqlite3.Connection, path: str) -> None:
-    if _format(connection, path) == FORMAT:
-        return
+def _make_tables(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if _format(connection, path) != FORMAT:  # another process may have been faster
