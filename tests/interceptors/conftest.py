@@ -10,10 +10,10 @@ import pytest
 from fusewire.breaker import BreakerSettings
 from fusewire.interceptors import guard
 from tests.support.grpc_guard import WatchedRegistry
-from tests.support.grpc_server import ECHO, EchoServer
+from tests.support.grpc_server import ECHO, EchoServer, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +53,16 @@ def guarded(server: EchoServer, registry: WatchedRegistry) -> Iterator[Any]:
 @pytest.fixture
 def breaker(registry: WatchedRegistry) -> Any:
     return registry.get(ECHO)
+
+
+@pytest.fixture(scope="module")
+async def one_loop(server: EchoServer) -> AsyncIterator[None]:
+    """Run a module's tests on one event loop.
+
+    grpcio has one completion queue for all loops of the process. What is left of a test's calls, a
+    cancelled one's last event, say, may come when the test's own loop is closed, and then raises in
+    the next test's loop.
+    """
+    yield
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        await channel.unary_unary(ECHO)(ask())  # what came before it has come

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STYLES = pytest.mark.parametrize("style", ["call", "with_call", "future"])
 
@@ -28,3 +32,22 @@ def seen(method: Any, style: str, request: bytes, **options: Any) -> Any:
         return kind, error.code(), error.details(), tuple(error.trailing_metadata())
     except Exception as error:  # noqa: BLE001 - whatever it is, the user sees it
         return type(error).__name__, str(error)
+
+
+async def aio_seen(call: Any) -> Any:
+    """Await a call on an asyncio channel, and tell all that the user sees of it."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        kind = type(error).__name__
+        return kind, error.code(), error.details(), tuple(error.trailing_metadata() or ())
+    except Exception as error:  # noqa: BLE001 - whatever it is, the user sees it
+        return (type(error).__name__,)
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait until `condition` is true, for a limited time."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - the condition is often another process's
+            await asyncio.sleep(0.005)
+    assert condition(), what
