@@ -18,6 +18,11 @@ This module lies beneath the rooms: all of them may import it, and it imports no
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
+
 
 class FusewireError(Exception):
     """The root of all errors that Fusewire raises on purpose."""
@@ -41,15 +46,18 @@ class CircuitOpenError(CircuitBreakerError):
         reason: why the circuit opened, in words; empty where it is not known.
     """
 
+    # No call of the parent's: a rejection is the hot path of an outage, and what the parent would
+    # keep, for pickling, is made when asked.
     def __init__(self, name: str, state: str, retry_after: float, reason: str = "") -> None:
-        super().__init__(name, state, retry_after, reason)
         self.name = name
         self.state = state
         self.retry_after = retry_after
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, float, str]]:
+        return type(self), (self.name, self.state, self.retry_after, self.reason)
+
     def __str__(self) -> str:
-        # Formatted when asked: a rejection is the hot path of an outage.
         why = f" ({self.reason})" if self.reason else ""
         return f"circuit {self.name!r} is {self.state}{why}; retry in {self.retry_after:.3g} s"
 

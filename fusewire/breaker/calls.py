@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import functools
 import inspect
+import random
 import time
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
-from fusewire.breaker.core import Circuit
+from fusewire.breaker.core import UNTIMED, Circuit
+from fusewire.breaker.fallback import with_fallback, with_fallback_async
+from fusewire.breaker.judging import judge_result
+from fusewire.breaker.permit import Permit
 from fusewire.breaker.settings import BreakerSettings
 from fusewire.breaker.states import Outcome
-from fusewire.errors import CircuitOpenError, SettingsError
-from fusewire.operation import fallbacks_allowed
+from fusewire.breaker.streams import guard_async_generator, guard_generator
+from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_ARTICLE_DEFAULTS = (5, 30.0, 3, (Exception,))
+_FIRST_SETTINGS = (5, 30.0, 3, (Exception,))
 
 
 class CircuitBreaker(Circuit):
@@ -40,6 +44,7 @@ class CircuitBreaker(Circuit):
         fallback: called with the same arguments for a rejected or failed call, by decorated
             functions and by :meth:`call_with_fallback`; plain :meth:`call` does not use it.
         clock: monotonic seconds.
+        chance: numbers from 0 and below 1, for the jitter of the open time.
 
     Raises:
         SettingsError: a setting cannot be right.
@@ -58,6 +63,7 @@ class CircuitBreaker(Circuit):
         settings: BreakerSettings | None = None,
         fallback: Callable[..., Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         if not isinstance(cast("object", name), str) or not name:
             raise SettingsError(f"name must be a text that is not empty, got {name!r}")
@@ -69,31 +75,55 @@ class CircuitBreaker(Circuit):
                 half_open_max_calls=half_open_max_calls,
                 expected_exceptions=expected_exceptions,
             )
-        elif given != _ARTICLE_DEFAULTS:
+        elif given != _FIRST_SETTINGS:
             raise SettingsError(
                 f"settings must come alone: circuit {name!r} got single settings beside them"
             )
-        super().__init__(name, settings, clock)
+        super().__init__(name, settings, clock, chance)
         self.fallback = fallback
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r} {self.state}>"
 
-    def __call__(self, func: Callable[P, T]) -> Callable[P, T]:
-        """Guard `func`, a function or a coroutine function: use the breaker as a decorator."""
-        if _is_coroutine_function(func):
+    @overload
+    def __call__(
+        self, func: Callable[P, T], /, *, fallback: Callable[..., Any] | None = None
+    ) -> Callable[P, T]: ...
 
-            @functools.wraps(func)
-            async def guarded_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
-                return await self._run_async(func, args, kwargs, self.fallback)
+    @overload
+    def __call__(
+        self, func: None = None, /, *, fallback: Callable[..., Any] | None = None
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
 
-            return cast("Callable[P, T]", guarded_coroutine)
+    def __call__(
+        self,
+        func: Any = None,
+        /,
+        *,
+        fallback: Callable[..., Any] | None = None,
+    ) -> Any:
+        """Guard `func`: use the breaker as a decorator, ``@breaker`` or ``@breaker(fallback=…)``.
 
-        @functools.wraps(func)
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            return cast("T", self._run(func, args, kwargs, self.fallback))
-
-        return guarded
+        Functions, coroutine functions, generator functions and async generator functions keep their
+        kind. Without `fallback`, the breaker's own is used.
+        """
+        if func is None:
+            return functools.partial(self.__call__, fallback=fallback)
+        chosen = fallback or self.fallback
+        guarded: Callable[..., Any]
+        if inspect.isgeneratorfunction(func):
+            guarded = guard_generator(self, func, chosen)
+        elif inspect.isasyncgenfunction(func):
+            guarded = guard_async_generator(self, func, chosen)
+        elif _is_coroutine_function(func):
+            guarded = self._guard_coroutine(func, chosen)
+        elif chosen is not None and _is_coroutine_function(chosen):
+            raise SettingsError(
+                f"fallback of the plain function {func!r} must be a plain function, got {chosen!r}"
+            )
+        else:
+            guarded = self._guard_function(func, chosen)
+        return functools.wraps(func)(guarded)
 
     def call(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `func` through the circuit. A coroutine is guarded while it is awaited.
@@ -101,9 +131,7 @@ class CircuitBreaker(Circuit):
         Raises:
             CircuitOpenError: the circuit did not admit the call; `func` was not called.
         """
-        if _is_coroutine_function(func):
-            return cast("T", self._run_async(func, args, kwargs, None))
-        return cast("T", self._run(func, args, kwargs, None))
+        return cast("T", self._guard(func, None)(*args, **kwargs))
 
     async def call_async(
         self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
@@ -113,7 +141,7 @@ class CircuitBreaker(Circuit):
         Raises:
             CircuitOpenError: the circuit did not admit the call; `func` was not called.
         """
-        return cast("T", await self._run_async(func, args, kwargs, None))
+        return cast("T", await self._guard_coroutine(func, None)(*args, **kwargs))
 
     def call_with_fallback(
         self,
@@ -128,62 +156,123 @@ class CircuitBreaker(Circuit):
         Without `fallback`, the breaker's own is used; without either, the error is raised. If the
         fallback fails too, the first error is the cause of its error.
         """
-        chosen = fallback or self.fallback
-        if _is_coroutine_function(func):
-            return cast("T", self._run_async(func, args, kwargs, chosen))
-        return cast("T", self._run(func, args, kwargs, chosen))
+        return cast("T", self._guard(func, fallback or self.fallback)(*args, **kwargs))
 
-    def _run(
-        self,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        fallback: Callable[..., Any] | None,
-    ) -> Any:
-        try:
-            permit = self.acquire()
-            with permit:
+    def _guard(
+        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
+    ) -> Callable[..., Any]:
+        # A plain guard finds out by itself what is a coroutine, but only by calling the function;
+        # so where the call may be rejected, the question has to be asked before.
+        if not self._free and _is_coroutine_function(func):
+            return self._guard_coroutine(func, fallback)
+        return self._guard_function(func, fallback)
+
+    def _guard_function(
+        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
+    ) -> Callable[..., Any]:
+        clock = self._clock
+        notes = self._healthy
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            generation = self._free
+            if not generation or self._settings.classify_result is not None:
+                return self._run_with_permit(func, args, kwargs)
+            started = clock() if self._timed else UNTIMED
+            try:
                 result = func(*args, **kwargs)
-                if not isinstance(result, CoroutineType):
-                    return result
-                permit.release()
-        except BaseException as error:
-            if fallback is None or not self._replaceable(error):
+            except BaseException as error:
+                self._end_call(generation, started, self.judge(error))
                 raise
+            if type(result) is CoroutineType:
+                return self._drive(result)
+            now = clock() if self._timed else 0.0
+            if (
+                len(notes) < self._room
+                and now < self._room_until
+                and now - started <= self._slow_after
+                and generation == self._free
+            ):
+                notes.append(generation)
+            else:
+                self._end_call(generation, started, Outcome.SUCCESS)
+            return result
+
+        return guarded if fallback is None else with_fallback(self, guarded, fallback)
+
+    def _guard_coroutine(
+        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
+    ) -> Callable[..., Coroutine[Any, Any, Any]]:
+        clock = self._clock
+        notes = self._healthy
+
+        # The same as for a function, with an await: what they might share would cost each of them
+        # a call of its own.
+        async def guarded(*args: Any, **kwargs: Any) -> Any:
+            generation = self._free
+            if not generation or self._settings.classify_result is not None:
+                return await self._run_async_with_permit(func, args, kwargs)
+            started = clock() if self._timed else UNTIMED
             try:
-                return fallback(*args, **kwargs)
-            except Exception as failed:
-                raise failed from error
-        return self._drive(result)
+                result = await func(*args, **kwargs)
+            except BaseException as error:
+                self._end_call(generation, started, self.judge(error))
+                raise
+            now = clock() if self._timed else 0.0
+            if (
+                len(notes) < self._room
+                and now < self._room_until
+                and now - started <= self._slow_after
+                and generation == self._free
+            ):
+                notes.append(generation)
+            else:
+                self._end_call(generation, started, Outcome.SUCCESS)
+            return result
 
-    async def _drive(self, coroutine: Awaitable[Any]) -> Any:
-        async with self.acquire():
-            return await coroutine
+        return guarded if fallback is None else with_fallback_async(self, guarded, fallback)
 
-    async def _run_async(
-        self,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        fallback: Callable[..., Any] | None,
+    def _end_call(self, generation: int, started: float, outcome: Outcome) -> None:
+        """Record a call that had no permit."""
+        if outcome is Outcome.IGNORED:
+            self.settle(Permit(self, generation, started, False), outcome)  # noqa: FBT003 - see Permit
+            return
+        now = self._clock()
+        with self._lock:
+            self._tidy(now)
+            self._settle_call(generation, started, outcome, now, None)
+        if self._listeners.queue:
+            self._listeners.deliver()
+
+    def _run_with_permit(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        try:
-            async with self.acquire():
-                return await func(*args, **kwargs)
-        except BaseException as error:
-            if fallback is None or not self._replaceable(error):
-                raise
-            try:
-                reply = fallback(*args, **kwargs)
-                return await reply if inspect.isawaitable(reply) else reply
-            except Exception as failed:
-                raise failed from error
+        with self.acquire() as permit:
+            result = func(*args, **kwargs)
+            if type(result) is CoroutineType:
+                permit.release()
+                return self._drive(result)
+            permit.settle(self._judge_result(result))
+            return result
 
-    def _replaceable(self, error: BaseException) -> bool:
-        """Tell whether a fallback may answer instead of `error`."""
-        if not fallbacks_allowed():
-            return False
-        return isinstance(error, CircuitOpenError) or self.judge(error) is Outcome.FAILURE
+    async def _run_async_with_permit(
+        self, func: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        with self.acquire() as permit:
+            result = await func(*args, **kwargs)
+            permit.settle(self._judge_result(result))
+            return result
+
+    async def _drive(self, coroutine: CoroutineType[Any, Any, Any]) -> Any:
+        """Await a coroutine that a plain function gave; it has not begun to run."""
+        try:
+            return await self._guard_coroutine(lambda: coroutine, None)()
+        finally:
+            # Only a rejected one is still to be closed; for others this does nothing.
+            coroutine.close()
+
+    def _judge_result(self, result: object) -> Outcome:
+        classify = self._settings.classify_result
+        return Outcome.SUCCESS if classify is None else judge_result(classify, result)
 
 
 def _is_coroutine_function(func: Callable[..., Any]) -> bool:

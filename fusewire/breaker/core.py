@@ -1,4 +1,4 @@
-"""The state machine of a circuit: who is admitted, and what an outcome changes.
+"""A circuit: the machine's arithmetic under a lock, with a clock and with listeners.
 
 It does no I/O and starts no thread. Time comes from an injected monotonic clock. The lock is held
 for state arithmetic only, never across a protected call, a listener or a log line.
@@ -6,16 +6,19 @@ for state arithmetic only, never across a protected call, a listener or a log li
 
 from __future__ import annotations
 
-import asyncio
 import math
+import random
 import threading
-from collections import deque
+import time
 from typing import TYPE_CHECKING
 
-from fusewire.breaker.events import Cause, Event, Reason, StateChanged
-from fusewire.breaker.listeners import Listeners
+from fusewire.breaker.events import CHANGES, Cause, Event, Reason, SettingsChanged
+from fusewire.breaker.judging import judge_error
+from fusewire.breaker.machine import Machine
 from fusewire.breaker.permit import Permit
+from fusewire.breaker.snapshot import Counters, Snapshot
 from fusewire.breaker.states import CircuitState, Look, Outcome
+from fusewire.breaker.windows import make_window
 from fusewire.errors import CircuitOpenError
 
 if TYPE_CHECKING:
@@ -23,47 +26,28 @@ if TYPE_CHECKING:
 
     from fusewire.breaker.settings import BreakerSettings
 
-CANCELLATIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
-"""Ways in which a caller leaves a call: they never count, whatever is expected."""
+UNTIMED = math.inf
+"""The start of a call whose duration nobody wants: it is never slow, whenever it ends."""
 
-MAX_HALF_OPEN_WAIT = 1.0
-"""Seconds that a call is told to wait at most while all probes are in flight: most end sooner."""
+_ALL = tuple(CircuitState)
+_BY_HAND = (CircuitState.FORCED_OPEN, CircuitState.DISABLED, CircuitState.METRICS_ONLY)
 
 
-class Circuit:
+class Circuit(Machine):
     """One circuit: state, permits and their settlement. Safe to share by threads and tasks."""
 
-    __slots__ = (
-        "__weakref__",
-        "_clock",
-        "_consecutive",
-        "_generation",
-        "_given_back",
-        "_listeners",
-        "_lock",
-        "_name",
-        "_open_until",
-        "_probes",
-        "_reason",
-        "_settings",
-        "_state",
-        "_succeeded_probes",
-    )
+    __slots__ = ("__weakref__", "_clock", "_lock")
 
-    def __init__(self, name: str, settings: BreakerSettings, clock: Callable[[], float]) -> None:
-        self._name = name
-        self._settings = settings
+    def __init__(
+        self,
+        name: str,
+        settings: BreakerSettings,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        super().__init__(name, settings, clock(), chance)
         self._clock = clock
         self._lock = threading.Lock()
-        self._listeners = Listeners()
-        self._given_back: deque[Permit] = deque()
-        self._state = CircuitState.CLOSED
-        self._generation = 1
-        self._consecutive = 0
-        self._open_until = 0.0
-        self._reason: Reason | None = None
-        self._probes: dict[Permit, float] = {}
-        self._succeeded_probes = 0
 
     @property
     def name(self) -> str:
@@ -80,34 +64,43 @@ class Circuit:
         """The state now; an open circuit whose recovery time is over is half open."""
         return self.look().state
 
-    def acquire(self) -> Permit:
+    def acquire(self, *, timed: bool = True) -> Permit:
         """Get leave to make one call.
+
+        Args:
+            timed: whether the time until the settlement is the dependency's. It is not for a
+                stream, whose reader sets the pace; such a call is never slow.
 
         Raises:
             CircuitOpenError: the circuit does not admit the call.
         """
+        generation = self._free
+        if generation:
+            return Permit(self, generation, self._clock() if timed else UNTIMED, False)  # noqa: FBT003 - see Permit
         now = self._clock()
+        until = self._reject_until
+        if now < until:
+            self._rejected.add()
+            raise CircuitOpenError(self._name, CircuitState.OPEN, until - now, self._why)
         with self._lock:
-            self._take_back(now)
-            if self._state is CircuitState.OPEN and now >= self._open_until:
-                over = Reason(Cause.RECOVERY_TIME_OVER, 0.0, self._settings.recovery_timeout)
-                self._enter(CircuitState.HALF_OPEN, over)
-            look = self._look(now)
-            permit = self._issue(now) if look.admitted else None
-            reason = self._reason
-        self._listeners.deliver()
-        if permit is None:
-            raise CircuitOpenError(
-                self._name, look.state, look.retry_after, "" if reason is None else str(reason)
-            )
-        return permit
+            self._tidy(now)
+            permit = self._admit(self, now, now if timed else UNTIMED)
+            if permit is None:
+                refusal = self._refusal(now)
+        if self._listeners.queue:
+            self._listeners.deliver()
+        if permit is not None:
+            return permit
+        raise CircuitOpenError(self._name, *refusal)
 
     def look(self) -> Look:
         """See what would become of a call made now. Takes no permit and changes nothing."""
         now = self._clock()
         with self._lock:
-            self._take_back(now)
-            return self._look(now)
+            self._tidy(now)
+            look = self._look(now)
+        self._listeners.deliver()
+        return look
 
     def can_execute(self) -> bool:
         """Tell whether a call made now would be admitted."""
@@ -119,6 +112,16 @@ class Circuit:
         The permit's own methods say the same in fewer words.
         """
         now = self._clock()
+        if (
+            outcome is Outcome.SUCCESS
+            and len(self._healthy) < self._permit_room
+            and now < self._room_until
+            and now - permit.started <= self._slow_after
+            and permit.generation == self._free
+        ):
+            # The permit is settled by whoever counts it: see Machine.
+            self._healthy.append(permit)
+            return
         if outcome is Outcome.IGNORED:
             # A generator that is collected gives its permit back, and collection can strike while
             # this very thread holds the lock. So giving back never waits for it.
@@ -126,109 +129,171 @@ class Circuit:
             if not self._lock.acquire(blocking=False):
                 return
             try:
-                self._take_back(now)
+                self._tidy(now)
             finally:
                 self._lock.release()
         else:
             with self._lock:
-                self._take_back(now)
+                self._tidy(now)
                 self._settle(permit, outcome, now, retry_after)
-        self._listeners.deliver()
+        if self._listeners.queue:
+            self._listeners.deliver()
 
     def judge(self, error: BaseException) -> Outcome:
         """Say what a call that ended with `error` says about the dependency."""
-        if isinstance(error, (*CANCELLATIONS, CircuitOpenError)):
-            return Outcome.IGNORED
-        if isinstance(error, self._settings.expected_exceptions):
-            return Outcome.FAILURE
-        return Outcome.IGNORED
+        return judge_error(self._settings, error)
 
-    def add_listener(self, listener: Callable[[Event], None]) -> Callable[[], None]:
-        """Tell `listener` of every event; returns a function that ends it.
+    def force_open(self) -> None:
+        """Reject all calls until :meth:`automatic` or :meth:`reset`."""
+        self._by_hand(CircuitState.FORCED_OPEN)
+
+    def disable(self) -> None:
+        """Admit all calls and count nothing until :meth:`automatic` or :meth:`reset`."""
+        self._by_hand(CircuitState.DISABLED)
+
+    def metrics_only(self) -> None:
+        """Admit and count all calls, never opening, until :meth:`automatic` or :meth:`reset`."""
+        self._by_hand(CircuitState.METRICS_ONLY)
+
+    def automatic(self) -> None:
+        """End a state that was set by hand: begin anew, closed. Otherwise do nothing."""
+        self._by_hand(CircuitState.CLOSED, only_from=_BY_HAND)
+
+    def reset(self) -> None:
+        """Begin anew, closed, with an empty window, whatever the state. Totals are kept."""
+        self._by_hand(CircuitState.CLOSED)
+
+    def replace_settings(self, settings: BreakerSettings) -> None:
+        """Go on with other settings. State, totals and failures in a row are kept.
+
+        The window is kept as far as the new one holds it; one of the other kind begins empty. The
+        end of an open time that runs already does not move. A circuit that is closed opens at once
+        if what it has seen is too much by the new settings.
+        """
+        now = self._clock()
+        with self._lock:
+            self._tidy(now)
+            old, self._settings = self._settings, settings
+            window = make_window(settings, now)
+            if type(window) is type(self._window):
+                window.load(self._window.dump(now), now)
+            self._window = window
+            if settings.ramp_duration is None:
+                self._ramp = None
+            if not settings.open_on_hanging:
+                self._running.clear()
+            if settings != old:
+                self._listeners.put(SettingsChanged(self._name, old, settings))
+            self._refresh()
+            self._apply_rules(now)
+        self._listeners.deliver()
+
+    def snapshot(self) -> Snapshot:
+        """Read all figures at one moment."""
+        now = self._clock()
+        with self._lock:
+            self._tidy(now)
+            snapshot = self._take_snapshot(now)
+        self._listeners.deliver()
+        return snapshot
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on where another breaker of this name was when `snapshot` was taken of it.
+
+        The rest of an open time counts from now. Probes that were under way are forgotten.
+
+        Raises:
+            ValueError: the snapshot is of a breaker of another name.
+        """
+        if snapshot.name != self._name:
+            raise ValueError(
+                f"a snapshot of circuit {snapshot.name!r} cannot be restored to {self._name!r}"
+            )
+        now = self._clock()
+        with self._lock:
+            self._tidy(now)
+            self._load_snapshot(snapshot, now)
+        self._listeners.deliver()
+
+    def add_listener(
+        self,
+        listener: Callable[[Event], None],
+        kinds: type[Event] | tuple[type[Event], ...] = CHANGES,
+    ) -> Callable[[], None]:
+        """Tell `listener` of events of `kinds`; returns a function that ends it.
 
         Listeners are called in order after the circuit's lock is released, on the thread that
         caused the event or on one that is delivering already. What they raise is logged and changes
-        nothing.
+        nothing. Single calls (:class:`CallEvent`) are told only to who names them: they make each
+        call dearer.
         """
+        now = self._clock()
         with self._lock:
-            self._listeners.add(listener)
+            self._tidy(now)
+            self._listeners.add(listener, kinds if isinstance(kinds, tuple) else (kinds,))
+            self._refresh()
 
         def remove() -> None:
             with self._lock:
                 self._listeners.remove(listener)
+                self._refresh()
 
         return remove
 
-    # Everything below runs with the lock held.
+    def _by_hand(self, state: CircuitState, only_from: tuple[CircuitState, ...] = _ALL) -> None:
+        now = self._clock()
+        with self._lock:
+            self._tidy(now)
+            if self._state in only_from:
+                reason = Reason(Cause.BY_HAND)
+                if state is CircuitState.FORCED_OPEN:
+                    self._note_reason(reason)
+                self._enter(state, reason, now)
+        self._listeners.deliver()
 
-    def _look(self, now: float) -> Look:
-        state = self._state
-        if state is CircuitState.CLOSED:
-            return Look(admitted=True, state=state, retry_after=0.0)
-        if state is CircuitState.OPEN:
-            if now < self._open_until:
-                return Look(admitted=False, state=state, retry_after=self._open_until - now)
-            return Look(admitted=True, state=CircuitState.HALF_OPEN, retry_after=0.0)
-        running = [end for end in self._probes.values() if now < end]
-        if len(running) + self._succeeded_probes < self._settings.half_open_max_calls:
-            return Look(admitted=True, state=state, retry_after=0.0)
-        wait = min(min(running) - now, MAX_HALF_OPEN_WAIT)
-        return Look(admitted=False, state=state, retry_after=wait)
-
-    def _issue(self, now: float) -> Permit:
-        probe = self._state is CircuitState.HALF_OPEN
-        permit = Permit(self, self._generation, now, probe=probe)
-        if probe:
-            self._probes[permit] = now + self._settings.probe_lease
-        return permit
-
-    def _take_back(self, now: float) -> None:
-        while self._given_back:
-            self._settle(self._given_back.popleft(), Outcome.IGNORED, now, None)
-        for permit in [probe for probe, end in self._probes.items() if now >= end]:
-            del self._probes[permit]
-
-    def _settle(
-        self, permit: Permit, outcome: Outcome, now: float, retry_after: float | None
-    ) -> None:
-        if permit.settled:
-            return
-        permit.settled = True
-        if permit.generation != self._generation:
-            return
-        if permit.probe:
-            if self._probes.pop(permit, None) is not None:
-                self._settle_probe(outcome, now, retry_after)
-        elif outcome is Outcome.SUCCESS:
-            self._consecutive = 0
-        elif outcome is Outcome.FAILURE:
-            self._consecutive += 1
-            threshold = self._settings.failure_threshold
-            if threshold is not None and self._consecutive >= threshold:
-                reason = Reason(Cause.CONSECUTIVE_FAILURES, self._consecutive, threshold)
-                self._open(reason, now, retry_after)
-
-    def _settle_probe(self, outcome: Outcome, now: float, retry_after: float | None) -> None:
-        if outcome is Outcome.FAILURE:
-            self._open(Reason(Cause.PROBE_FAILED), now, retry_after)
-        elif outcome is Outcome.SUCCESS:
-            self._succeeded_probes += 1
-            needed = self._settings.half_open_max_calls
-            if self._succeeded_probes >= needed:
-                self._enter(CircuitState.CLOSED, Reason(Cause.PROBES_SUCCEEDED, needed, needed))
-
-    def _open(self, reason: Reason, now: float, retry_after: float | None) -> None:
-        hinted = retry_after is not None and 0 < retry_after < math.inf
-        self._open_until = now + (
-            retry_after if hinted and retry_after is not None else self._settings.recovery_timeout
+    def _take_snapshot(self, now: float) -> Snapshot:
+        look = self._look(now)
+        # Read first: it lets a time window forget what is too old.
+        content = self._window.dump(now)
+        return Snapshot(
+            name=self._name,
+            state=look.state,
+            retry_after=look.retry_after,
+            reason=self._reason,
+            consecutive_failures=self._consecutive,
+            reopenings=self._reopenings,
+            calls=self._window.calls,
+            failed=self._window.failed,
+            slow=self._window.slow,
+            probes_running=len(self._probes),
+            probes_succeeded=self._probes.succeeded,
+            counters=Counters(
+                succeeded=self._succeeded,
+                failed=self._failed,
+                ignored=self._ignored,
+                slow=self._slow,
+                rejected=self._rejected.value(),
+                late=self._late,
+                expired=self._expired,
+                opened=self._opened,
+            ),
+            window=content,
         )
-        self._reason = reason
-        self._enter(CircuitState.OPEN, reason)
 
-    def _enter(self, state: CircuitState, reason: Reason) -> None:
-        self._listeners.put(StateChanged(self._name, self._state, state, reason))
-        self._state = state
-        self._generation += 1
-        self._consecutive = 0
-        self._succeeded_probes = 0
-        self._probes.clear()
+    def _load_snapshot(self, snapshot: Snapshot, now: float) -> None:
+        self._enter(snapshot.state, Reason(Cause.RESTORED), now)
+        self._note_reason(snapshot.reason)
+        self._open_until = now + snapshot.retry_after
+        self._consecutive = snapshot.consecutive_failures
+        self._reopenings = snapshot.reopenings
+        self._probes.succeeded = snapshot.probes_succeeded
+        self._window = make_window(self._settings, now)
+        self._window.load(snapshot.window, now)
+        counters = snapshot.counters
+        self._succeeded, self._failed = counters.succeeded, counters.failed
+        self._ignored, self._slow = counters.ignored, counters.slow
+        self._rejected.set(counters.rejected)
+        self._late = counters.late
+        self._expired, self._opened = counters.expired, counters.opened
+        self._refresh()
+        self._apply_rules(now)

@@ -1,4 +1,19 @@
-"""What a breaker tells its listeners, as frozen values."""
+"""What a breaker tells its listeners, as frozen values.
+
+::
+
+    Event
+    ├── StateChanged        the circuit went from one state to another
+    ├── SettingsChanged     other settings apply from now on
+    ├── LeaseExpired        a probe was never settled; its place was taken back
+    └── CallEvent           one for each call; hearing them costs time on each call
+        ├── CallSucceeded
+        ├── CallFailed
+        ├── CallIgnored
+        ├── CallSlow        besides one of the three before
+        ├── CallRejected
+        └── CallLate
+"""
 
 from __future__ import annotations
 
@@ -7,16 +22,23 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fusewire.breaker.states import CircuitState
+    from fusewire.breaker.settings import BreakerSettings
+    from fusewire.breaker.states import CircuitState, Outcome
 
 
 class Cause(StrEnum):
     """Why a circuit changed its state."""
 
     CONSECUTIVE_FAILURES = "consecutive_failures"
+    FAILURE_RATE = "failure_rate"
+    SLOW_CALL_RATE = "slow_call_rate"
+    HANGING_CALLS = "hanging_calls"
     PROBE_FAILED = "probe_failed"
+    PROBE_SLOW = "probe_slow"
     RECOVERY_TIME_OVER = "recovery_time_over"
     PROBES_SUCCEEDED = "probes_succeeded"
+    BY_HAND = "by_hand"
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +49,16 @@ class Reason:
 
     Attributes:
         cause: the rule that applied.
-        value: the figure that was reached; its unit follows from the cause.
-        threshold: the setting that the figure was compared with.
+        value: the figure that was reached: failures or probes in number, a rate as a fraction, a
+            time in seconds.
+        threshold: the setting that the figure was compared with, in the same unit.
+        calls: the calls that a rate was taken over.
     """
 
     cause: Cause
     value: float = 0.0
     threshold: float = 0.0
+    calls: int = 0
 
     def __str__(self) -> str:
         return _WORDS[self.cause].format(self)
@@ -41,9 +66,17 @@ class Reason:
 
 _WORDS = {
     Cause.CONSECUTIVE_FAILURES: "{0.value:g} failures in a row, threshold {0.threshold:g}",
+    Cause.FAILURE_RATE: "{0.value:.3g} of {0.calls} calls failed, threshold {0.threshold:g}",
+    Cause.SLOW_CALL_RATE: "{0.value:.3g} of {0.calls} calls were slow, threshold {0.threshold:g}",
+    Cause.HANGING_CALLS: (
+        "{0.value:.3g} of {0.calls} calls were slow or hang, threshold {0.threshold:g}"
+    ),
     Cause.PROBE_FAILED: "a probe failed",
-    Cause.RECOVERY_TIME_OVER: "{0.threshold:g} s of recovery time are over",
+    Cause.PROBE_SLOW: "a probe took {0.value:.3g} s, slow is more than {0.threshold:g} s",
+    Cause.RECOVERY_TIME_OVER: "the recovery time is over",
     Cause.PROBES_SUCCEEDED: "{0.value:g} probes succeeded",
+    Cause.BY_HAND: "by hand",
+    Cause.RESTORED: "restored from a snapshot",
 }
 
 
@@ -61,3 +94,66 @@ class StateChanged(Event):
     old: CircuitState
     new: CircuitState
     reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged(Event):
+    """The settings `new` apply instead of `old`."""
+
+    old: BreakerSettings
+    new: BreakerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseExpired(Event):
+    """A probe was not settled within its lease, and its place was taken back."""
+
+
+CHANGES = (StateChanged, SettingsChanged, LeaseExpired)
+"""The events that are rare: all but those of single calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvent(Event):
+    """The root of the events that each call makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSucceeded(CallEvent):
+    """A call succeeded after `duration` seconds; ``None`` if it was not timed."""
+
+    duration: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailed(CallEvent):
+    """A call failed after `duration` seconds; ``None`` if it was not timed."""
+
+    duration: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallIgnored(CallEvent):
+    """A call ended that says nothing about the dependency."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSlow(CallEvent):
+    """A call that succeeded or failed took `duration` seconds, which is too long."""
+
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallRejected(CallEvent):
+    """A call was not admitted; one may be in `retry_after` seconds."""
+
+    state: CircuitState
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallLate(CallEvent):
+    """A call ended with `outcome` after the state had moved on; it changed nothing."""
+
+    outcome: Outcome

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from typing import TYPE_CHECKING
+
+from fusewire.breaker.events import CallEvent, Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from fusewire.breaker.events import Event
 
 logger = logging.getLogger(__name__)
 
@@ -21,45 +20,57 @@ class Listeners:
     Events are put while the circuit's lock is held, so their order is that of the changes. They are
     delivered after it is released, by one thread at a time: who finds a delivery under way leaves
     its events to it. So a listener may use the breaker, and never hears events out of order.
+
+    Attributes:
+        hear_calls: whether anyone wants events of single calls, which cost time on each of them.
+        queue: what is not delivered yet.
     """
 
-    __slots__ = ("_delivering", "_listeners", "_queue")
+    __slots__ = ("_delivering", "_listeners", "hear_calls", "queue")
 
     def __init__(self) -> None:
-        self._listeners: tuple[Callable[[Event], None], ...] = ()
-        self._queue: deque[Event] = deque()
+        self._listeners: tuple[tuple[Callable[[Event], None], tuple[type[Event], ...]], ...] = ()
         self._delivering = threading.Lock()
+        self.hear_calls = False
+        self.queue: list[Event] = []
 
-    def __bool__(self) -> bool:
-        """Tell whether anyone listens."""
-        return bool(self._listeners)
-
-    def add(self, listener: Callable[[Event], None]) -> None:
-        """Tell `listener` of events from now on."""
-        self._listeners = (*self._listeners, listener)
+    def add(self, listener: Callable[[Event], None], kinds: tuple[type[Event], ...]) -> None:
+        """Tell `listener` of events of `kinds` from now on."""
+        self._replace((*self._listeners, (listener, kinds)))
 
     def remove(self, listener: Callable[[Event], None]) -> None:
         """Tell `listener` no more; one that is not there is no error."""
-        self._listeners = tuple(each for each in self._listeners if each is not listener)
+        self._replace(tuple(each for each in self._listeners if each[0] is not listener))
 
     def put(self, event: Event) -> None:
         """Queue `event` for delivery."""
         if self._listeners:
-            self._queue.append(event)
+            self.queue.append(event)
 
     def deliver(self) -> None:
         """Deliver what is queued, unless a delivery is under way, which then delivers it."""
         # Looked at again after unlocking: an event put meanwhile would have nobody to deliver it.
-        while self._queue and self._delivering.acquire(blocking=False):
+        while self.queue and self._delivering.acquire(blocking=False):
             try:
-                while self._queue:
-                    self._tell(self._queue.popleft())
+                while self.queue:
+                    self._tell(self.queue.pop(0))
             finally:
                 self._delivering.release()
 
+    def _replace(
+        self, listeners: tuple[tuple[Callable[[Event], None], tuple[type[Event], ...]], ...]
+    ) -> None:
+        self._listeners = listeners
+        self.hear_calls = any(
+            issubclass(kind, CallEvent) or issubclass(CallEvent, kind)
+            for _, kinds in listeners
+            for kind in kinds
+        )
+
     def _tell(self, event: Event) -> None:
-        for listener in self._listeners:
-            try:
-                listener(event)
-            except Exception:
-                logger.exception("a listener of circuit %r failed on %r", event.name, event)
+        for listener, kinds in self._listeners:
+            if isinstance(event, kinds):
+                try:
+                    listener(event)
+                except Exception:
+                    logger.exception("a listener of circuit %r failed on %r", event.name, event)

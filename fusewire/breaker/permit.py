@@ -38,7 +38,8 @@ class Permit:
 
     __slots__ = ("_issuer", "generation", "probe", "settled", "started")
 
-    def __init__(self, issuer: Issuer, generation: int, started: float, *, probe: bool) -> None:
+    # All by position: a permit is made for each call.
+    def __init__(self, issuer: Issuer, generation: int, started: float, probe: bool) -> None:  # noqa: FBT001 - see above
         self._issuer = issuer
         self.generation = generation
         self.started = started

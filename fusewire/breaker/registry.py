@@ -6,13 +6,16 @@ import functools
 import logging
 import threading
 import time
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from fusewire.breaker.calls import CircuitBreaker
 from fusewire.breaker.settings import BreakerSettings
+from fusewire.breaker.states import CircuitState
+from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -21,20 +24,38 @@ class BreakerRegistry:
     """Breakers by name, made when they are first asked for.
 
     Args:
-        settings: what breakers are made with, unless :meth:`get` is told otherwise.
+        settings: what breakers are made with, unless `overrides` or :meth:`get` say otherwise.
+        overrides: settings by name or by pattern, such as ``"/payments.*"``. An exact name comes
+            first, then the longest pattern that fits. ``*``, ``?`` and ``[…]`` are as in a shell.
+        limit: breakers kept at most; ``None`` keeps all. When one too many is made, another goes:
+            one that is closed and idle first, one that rejects calls last.
         clock: monotonic seconds, for all of them.
+
+    Raises:
+        SettingsError: `limit` is no whole number of at least 1.
     """
 
     def __init__(
         self,
         settings: BreakerSettings | None = None,
         *,
+        overrides: Mapping[str, BreakerSettings] | None = None,
+        limit: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if limit is not None and (isinstance(limit, bool) or limit < 1):
+            raise SettingsError(
+                f"limit must be a whole number of at least 1, or None, got {limit!r}"
+            )
         self._settings = settings or BreakerSettings()
+        self._overrides = dict(overrides or {})
+        self._limit = limit
         self._clock = clock
         self._lock = threading.Lock()
+        # The one asked for the longest time ago comes first.
         self._breakers: dict[str, CircuitBreaker] = {}
+        # What `get` was told for a name, which a later `configure` respects.
+        self._told: dict[str, BreakerSettings] = {}
         self._differed: set[str] = set()
 
     def get(self, name: str, settings: BreakerSettings | None = None) -> CircuitBreaker:
@@ -44,12 +65,14 @@ class BreakerRegistry:
         so once.
         """
         with self._lock:
-            breaker = self._breakers.get(name)
+            breaker = self._breakers.pop(name, None)
             if breaker is None:
-                breaker = CircuitBreaker(
-                    name, settings=settings or self._settings, clock=self._clock
-                )
-                self._breakers[name] = breaker
+                chosen = settings or self._settings_for(name)
+                breaker = CircuitBreaker(name, settings=chosen, clock=self._clock)
+                if settings is not None:
+                    self._told[name] = settings
+                self._make_room()
+            self._breakers[name] = breaker
             differs = (
                 settings is not None and settings != breaker.settings and name not in self._differed
             )
@@ -61,15 +84,73 @@ class BreakerRegistry:
             )
         return breaker
 
-    def __iter__(self) -> Iterator[CircuitBreaker]:
+    def configure(
+        self,
+        settings: BreakerSettings | None = None,
+        overrides: Mapping[str, BreakerSettings] | None = None,
+    ) -> None:
+        """Replace the settings of all breakers in place; their state and windows are kept.
+
+        Breakers that :meth:`get` was given settings for keep those, unless `overrides` name them
+        exactly. ``None`` leaves the registry's settings, or its overrides, as they are.
+        """
         with self._lock:
-            return iter(tuple(self._breakers.values()))
+            self._settings = settings or self._settings
+            if overrides is not None:
+                self._overrides = dict(overrides)
+            changes = [
+                (breaker, self._settings_for(name)) for name, breaker in self._breakers.items()
+            ]
+        for breaker, chosen in changes:
+            if chosen != breaker.settings:
+                breaker.replace_settings(chosen)
+
+    def remove(self, name: str) -> None:
+        """Forget the breaker called `name`; one that is not there is no error."""
+        with self._lock:
+            self._forget(name)
+
+    def __iter__(self) -> Iterator[CircuitBreaker]:
+        """Go through the breakers, by name."""
+        with self._lock:
+            return iter(sorted(self._breakers.values(), key=lambda breaker: breaker.name))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._breakers
+        """Tell whether there is a breaker called `name`; makes none."""
+        with self._lock:
+            return name in self._breakers
 
     def __len__(self) -> int:
-        return len(self._breakers)
+        """Tell how many breakers there are."""
+        with self._lock:
+            return len(self._breakers)
+
+    def _settings_for(self, name: str) -> BreakerSettings:
+        if name in self._overrides:
+            return self._overrides[name]
+        if name in self._told:
+            return self._told[name]
+        fitting = [pattern for pattern in self._overrides if fnmatchcase(name, pattern)]
+        return self._overrides[max(fitting, key=len)] if fitting else self._settings
+
+    def _make_room(self) -> None:
+        while self._limit is not None and len(self._breakers) >= self._limit:
+            # `min` takes the first of equals, and that was asked for the longest time ago.
+            self._forget(min(self._breakers, key=lambda name: _worth(self._breakers[name])))
+
+    def _forget(self, name: str) -> None:
+        self._breakers.pop(name, None)
+        self._told.pop(name, None)
+        self._differed.discard(name)
+
+
+def _worth(breaker: CircuitBreaker) -> int:
+    """Say how much would be lost: nothing, what it has counted, or its protection."""
+    state = breaker.state
+    if state is not CircuitState.CLOSED:
+        return 2 if state in (CircuitState.OPEN, CircuitState.HALF_OPEN) else 3
+    snapshot = breaker.snapshot()
+    return 1 if snapshot.consecutive_failures or snapshot.failed or snapshot.slow else 0
 
 
 @functools.cache

@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator  # noqa: TC003 - a reader of files asks for the types
 from dataclasses import dataclass
+from typing import Any
 
+from fusewire.breaker.states import Outcome  # noqa: TC001 - as above
 from fusewire.errors import SettingsError
+
+DEFAULT_MAX_OPEN_TIME = 300.0
+"""Seconds that a circuit stays open at most, unless settings say otherwise: a server's hint or a
+growing open time must not keep a recovered dependency out of use for much longer than an outage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerSettings:
     """How a circuit breaker behaves. The same words are used in code, files and the registry.
 
+    Any criterion that is met opens the circuit; ``None`` switches one off.
+
     Attributes:
-        failure_threshold: failures in a row that open the circuit; ``None`` switches this off.
+        failure_threshold: failures in a row that open the circuit.
         recovery_timeout: seconds that the circuit stays open before it lets probes through.
         half_open_max_calls: probes in flight at most, and successful ones needed to close it.
         expected_exceptions: exceptions that count as failures. Others say nothing about the
             dependency. Cancellation never counts, whatever is named here.
-        probe_lease: seconds after which the place of a probe that was never settled is taken back.
+        ignored_exceptions: exceptions that say nothing about the dependency, though expected.
+        classify_exception: asked first about an exception; ``None`` leaves it to the two before.
+        classify_result: asked about a result, which is a success otherwise.
+        window_calls: the rates are taken over this many calls, the latest.
+        window_seconds: the rates are taken over this many seconds, the latest, in twentieths.
+        minimum_calls: calls in the window before a rate can open the circuit.
+        failure_rate_threshold: share of failures in the window, above 0 and up to 1, that opens it.
+        slow_call_rate_threshold: share of slow calls in the window that opens it. While it is set,
+            a probe that is slow is taken as failed.
+        slow_call_duration: seconds; a call that takes longer is slow.
+        open_on_hanging: count calls that still run past `slow_call_duration` as slow already.
+        probe_lease: seconds after which the place of a probe that was never settled is taken back,
+            and a hanging call is no longer counted.
+        recovery_timeout_growth: the open time is multiplied by this each time a probe fails.
+        recovery_timeout_max: seconds that the circuit stays open at most, also when the dependency
+            asks for more; ``None`` is 300 s, or `recovery_timeout` if that is longer.
+        recovery_timeout_jitter: share of the open time, from 0 and below 1, that chance takes off.
+        ramp_duration: seconds after closing in which the share of calls admitted grows from none to
+            all; ``None`` admits all at once.
 
     Raises:
         SettingsError: a value cannot be right; the message names it and what would be accepted.
@@ -28,41 +55,144 @@ class BreakerSettings:
     recovery_timeout: float = 30.0
     half_open_max_calls: int = 3
     expected_exceptions: tuple[type[BaseException], ...] = (Exception,)
+    ignored_exceptions: tuple[type[BaseException], ...] = ()
+    classify_exception: Callable[[BaseException], Outcome | None] | None = None
+    classify_result: Callable[[Any], Outcome] | None = None
+    window_calls: int | None = None
+    window_seconds: float | None = None
+    minimum_calls: int = 10
+    failure_rate_threshold: float | None = None
+    slow_call_rate_threshold: float | None = None
+    slow_call_duration: float | None = None
+    open_on_hanging: bool = False
     probe_lease: float = 60.0
+    recovery_timeout_growth: float = 1.0
+    recovery_timeout_max: float | None = None
+    recovery_timeout_jitter: float = 0.0
+    ramp_duration: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be right."""
-        if self.failure_threshold is not None:
-            _check_count("failure_threshold", self.failure_threshold, or_none=True)
-        _check_seconds("recovery_timeout", self.recovery_timeout)
-        _check_count("half_open_max_calls", self.half_open_max_calls)
-        _check_exceptions("expected_exceptions", self.expected_exceptions)
-        _check_seconds("probe_lease", self.probe_lease)
+        """Refuse what cannot be right, alone or together."""
+        for setting, (fits, accepted) in _RULES.items():
+            value = getattr(self, setting)
+            if not fits(value):
+                raise SettingsError(f"{setting} must be {accepted}, got {value!r}")
+        for broken, setting, accepted in self._conflicts():
+            if broken:
+                raise SettingsError(f"{setting} must be {accepted}, got {getattr(self, setting)!r}")
+
+    def _conflicts(self) -> Iterator[tuple[bool, str, str]]:
+        calls, slow = self.window_calls, self.slow_call_duration
+        no_window = calls is None and self.window_seconds is None
+        yield (
+            calls is not None and self.window_seconds is not None,
+            "window_seconds",
+            "None while window_calls is set",
+        )
+        yield (
+            calls is not None and self.minimum_calls > calls,
+            "minimum_calls",
+            f"at most window_calls ({calls})",
+        )
+        for setting in ("failure_rate_threshold", "slow_call_rate_threshold"):
+            yield (
+                no_window and getattr(self, setting) is not None,
+                setting,
+                "None, or window_calls or window_seconds be set",
+            )
+        yield (
+            self.slow_call_rate_threshold is not None and slow is None,
+            "slow_call_duration",
+            "set while slow_call_rate_threshold is",
+        )
+        yield (
+            self.recovery_timeout_max is not None
+            and self.recovery_timeout_max < self.recovery_timeout,
+            "recovery_timeout_max",
+            f"at least recovery_timeout ({self.recovery_timeout})",
+        )
+        yield (
+            self.open_on_hanging and self.slow_call_rate_threshold is None,
+            "open_on_hanging",
+            "False, or slow_call_rate_threshold be set",
+        )
+        yield (
+            self.open_on_hanging and slow is not None and self.probe_lease <= slow,
+            "probe_lease",
+            f"above slow_call_duration ({slow}) while open_on_hanging is set",
+        )
+
+    @property
+    def max_open_time(self) -> float:
+        """Seconds that the circuit stays open at most."""
+        if self.recovery_timeout_max is not None:
+            return self.recovery_timeout_max
+        return max(self.recovery_timeout, DEFAULT_MAX_OPEN_TIME)
 
 
-def _refuse(setting: str, value: object, accepted: str) -> SettingsError:
-    return SettingsError(f"{setting} must be {accepted}, got {value!r}")
+def _is_number(value: object) -> bool:
+    # bool is an int, and True as a figure is a slip of the pen.
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check_count(setting: str, value: object, *, or_none: bool = False) -> None:
-    # bool is an int, and True as a threshold is a slip of the pen.
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        accepted = "a whole number of at least 1" + (", or None" if or_none else "")
-        raise _refuse(setting, value, accepted)
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _check_seconds(setting: str, value: object) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value <= 0
-    ):
-        raise _refuse(setting, value, "a finite number of seconds above 0")
+def _is_seconds(value: Any) -> bool:
+    return _is_number(value) and value > 0
 
 
-def _check_exceptions(setting: str, value: object) -> None:
-    if not isinstance(value, tuple) or not all(
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 < value <= 1
+
+
+def _is_jitter(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < 1
+
+
+def _is_growth(value: Any) -> bool:
+    return _is_number(value) and value >= 1
+
+
+def _is_switch(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _are_exceptions(value: object) -> bool:
+    return isinstance(value, tuple) and all(
         isinstance(kind, type) and issubclass(kind, BaseException) for kind in value
-    ):
-        raise _refuse(setting, value, "a tuple of exception classes")
+    )
+
+
+def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+_COUNT = "a whole number of at least 1"
+_SECONDS = "a finite number of seconds above 0"
+_SHARE = "a fraction above 0 and up to 1, or None"
+_EXCEPTIONS = "a tuple of exception classes"
+_FUNCTION = "a function, or None"
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "failure_threshold": (_or_none(_is_count), f"{_COUNT}, or None"),
+    "recovery_timeout": (_is_seconds, _SECONDS),
+    "half_open_max_calls": (_is_count, _COUNT),
+    "expected_exceptions": (_are_exceptions, _EXCEPTIONS),
+    "ignored_exceptions": (_are_exceptions, _EXCEPTIONS),
+    "classify_exception": (_or_none(callable), _FUNCTION),
+    "classify_result": (_or_none(callable), _FUNCTION),
+    "window_calls": (_or_none(_is_count), f"{_COUNT}, or None"),
+    "window_seconds": (_or_none(_is_seconds), f"{_SECONDS}, or None"),
+    "minimum_calls": (_is_count, _COUNT),
+    "failure_rate_threshold": (_or_none(_is_share), _SHARE),
+    "slow_call_rate_threshold": (_or_none(_is_share), _SHARE),
+    "slow_call_duration": (_or_none(_is_seconds), f"{_SECONDS}, or None"),
+    "open_on_hanging": (_is_switch, "True or False"),
+    "probe_lease": (_is_seconds, _SECONDS),
+    "recovery_timeout_growth": (_is_growth, "a finite number of at least 1"),
+    "recovery_timeout_max": (_or_none(_is_seconds), f"{_SECONDS}, or None"),
+    "recovery_timeout_jitter": (_is_jitter, "a fraction from 0 and below 1"),
+    "ramp_duration": (_or_none(_is_seconds), f"{_SECONDS}, or None"),
+}

@@ -1,0 +1,99 @@
+"""Answers instead of rejections and failures: a fallback is called with the same arguments."""
+
+from __future__ import annotations
+
+import inspect
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from fusewire.breaker.judging import judge_error, judge_result
+from fusewire.breaker.states import Outcome
+from fusewire.errors import CircuitOpenError
+from fusewire.operation import fallbacks_allowed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from fusewire.breaker.core import Circuit
+
+
+def with_fallback(
+    circuit: Circuit, guarded: Callable[..., Any], fallback: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Let `fallback` answer where `guarded` is rejected or fails.
+
+    If `guarded` gives a coroutine, the answer is awaited.
+    """
+
+    def answered(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = guarded(*args, **kwargs)
+        except BaseException as error:
+            if not may_answer(circuit, error):
+                raise
+            return _answer(fallback, error, args, kwargs)
+        if type(result) is CoroutineType:
+            return with_fallback_async(circuit, lambda *_, **__: result, fallback)(*args, **kwargs)
+        return fallback(*args, **kwargs) if _is_failure(circuit, result) else result
+
+    return answered
+
+
+def with_fallback_async(
+    circuit: Circuit, guarded: Callable[..., Any], fallback: Callable[..., Any]
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Let `fallback`, plain or awaited, answer where `guarded` is rejected or fails."""
+
+    async def answered(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = await guarded(*args, **kwargs)
+        except BaseException as error:
+            if not may_answer(circuit, error):
+                raise
+            return await _answer_async(fallback, error, args, kwargs)
+        if _is_failure(circuit, result):
+            return await _answer_async(fallback, None, args, kwargs)
+        return result
+
+    return answered
+
+
+def may_answer(circuit: Circuit, error: BaseException) -> bool:
+    """Tell whether a fallback may answer instead of `error`: a rejection or a failure."""
+    if not fallbacks_allowed():
+        return False
+    if isinstance(error, CircuitOpenError):
+        return True
+    return judge_error(circuit.settings, error) is Outcome.FAILURE
+
+
+def _is_failure(circuit: Circuit, result: object) -> bool:
+    classify = circuit.settings.classify_result
+    if classify is None or not fallbacks_allowed():
+        return False
+    return judge_result(classify, result) is Outcome.FAILURE
+
+
+def _answer(
+    fallback: Callable[..., Any],
+    error: BaseException,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    try:
+        return fallback(*args, **kwargs)
+    except Exception as failed:
+        raise failed from error
+
+
+async def _answer_async(
+    fallback: Callable[..., Any],
+    error: BaseException | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    try:
+        reply = fallback(*args, **kwargs)
+        return await reply if inspect.isawaitable(reply) else reply
+    except Exception as failed:
+        raise failed from error

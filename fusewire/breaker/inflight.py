@@ -1,0 +1,92 @@
+"""Calls under way that a circuit must know of: probes, and calls that may hang."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fusewire.breaker.permit import Permit
+
+
+class Probes:
+    """The probes of a half-open circuit. A probe is a lease: it ends, or it is taken back."""
+
+    __slots__ = ("_ends", "succeeded")
+
+    def __init__(self) -> None:
+        self._ends: dict[Permit, float] = {}
+        self.succeeded = 0
+
+    def __len__(self) -> int:
+        """Tell how many are under way."""
+        return len(self._ends)
+
+    def begin(self, permit: Permit, end: float) -> None:
+        """Let a probe begin whose lease runs out at `end`."""
+        self._ends[permit] = end
+
+    def finish(self, permit: Permit) -> bool:
+        """Forget the probe; tell whether it was still known."""
+        return self._ends.pop(permit, None) is not None
+
+    def expire(self, now: float) -> int:
+        """Take back the places whose lease has run out, and tell how many."""
+        over = [permit for permit, end in self._ends.items() if now >= end]
+        for permit in over:
+            del self._ends[permit]
+        return len(over)
+
+    def next_end(self) -> float:
+        """Tell when the next lease runs out. There must be a probe under way."""
+        return min(self._ends.values())
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._ends.clear()
+        self.succeeded = 0
+
+
+class Running:
+    """The calls of a closed circuit that are under way, and how many of them hang.
+
+    Calls begin in the order of time, so the eldest are found at the front: no call is looked at
+    more than twice.
+    """
+
+    __slots__ = ("_hanging", "_running")
+
+    def __init__(self) -> None:
+        self._running: dict[Permit, float] = {}
+        self._hanging: dict[Permit, float] = {}
+
+    def begin(self, permit: Permit, now: float) -> None:
+        """Let a call begin."""
+        self._running[permit] = now
+
+    def finish(self, permit: Permit) -> None:
+        """Forget the call; one that is not known is no error."""
+        if self._running.pop(permit, None) is None:
+            self._hanging.pop(permit, None)
+
+    def hanging(self, now: float, after: float, lease: float) -> int:
+        """Count the calls that have run for longer than `after` and less than `lease` seconds."""
+        for permit, started in tuple(_eldest(self._running, now - after)):
+            del self._running[permit]
+            self._hanging[permit] = started
+        for permit, _ in tuple(_eldest(self._hanging, now - lease)):
+            del self._hanging[permit]
+        return len(self._hanging)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._running.clear()
+        self._hanging.clear()
+
+
+def _eldest(calls: dict[Permit, float], before: float) -> Iterator[tuple[Permit, float]]:
+    for permit, started in calls.items():
+        if started >= before:
+            break
+        yield permit, started

@@ -1,0 +1,52 @@
+"""What an exception or a result says about the dependency."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from fusewire.breaker.states import Outcome
+from fusewire.errors import CircuitOpenError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.breaker.settings import BreakerSettings
+
+logger = logging.getLogger(__name__)
+
+CANCELLATIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+"""Ways in which a caller leaves a call: they never count, whatever is expected."""
+
+
+def judge_error(settings: BreakerSettings, error: BaseException) -> Outcome:
+    """Say what a call that ended with `error` says.
+
+    A rejection by another circuit says nothing about this one's dependency: nothing was sent to it.
+    """
+    if isinstance(error, CANCELLATIONS):
+        return Outcome.IGNORED
+    if settings.classify_exception is not None:
+        said = _ask(settings.classify_exception, error)
+        if said is not None:
+            return said
+    if isinstance(error, (CircuitOpenError, *settings.ignored_exceptions)):
+        return Outcome.IGNORED
+    if isinstance(error, settings.expected_exceptions):
+        return Outcome.FAILURE
+    return Outcome.IGNORED
+
+
+def judge_result(classify: Callable[[Any], Outcome], result: object) -> Outcome:
+    """Say what a call that gave `result` says. A classifier that fails leaves it a success."""
+    return _ask(classify, result) or Outcome.SUCCESS
+
+
+def _ask(classify: Callable[[Any], Outcome | None], subject: object) -> Outcome | None:
+    try:
+        said = classify(subject)
+    except Exception:
+        logger.exception("the classifier %r failed on %r", classify, subject)
+        return None
+    return said if isinstance(said, Outcome) else None

@@ -1,0 +1,398 @@
+"""The arithmetic of a circuit: who is admitted, and what an outcome changes.
+
+No lock, no clock, no listener is called here: whoever calls holds the circuit's lock and brings the
+time along.
+
+Most calls find a closed circuit and a window in which all is well, and succeed. Such a healthy
+call can change nothing but the number of calls. So it is only noted in a deque, which is safe
+without a lock and is kept short, and whoever needs the figures next counts it. Every figure stays
+exact: a note carries the generation of its call, so that a late one is told from one in time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+from fusewire.breaker import events
+from fusewire.breaker.events import Cause, Reason
+from fusewire.breaker.inflight import Probes, Running
+from fusewire.breaker.listeners import Listeners
+from fusewire.breaker.permit import Permit
+from fusewire.breaker.recovery import Ramp, hinted_time, open_time, with_jitter
+from fusewire.breaker.states import CircuitState, Look, Outcome
+from fusewire.breaker.tally import Tally
+from fusewire.breaker.windows import FAILED, SLOW, TimeWindow, make_window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.breaker.permit import Issuer
+    from fusewire.breaker.settings import BreakerSettings
+
+MAX_HALF_OPEN_WAIT = 1.0
+"""Seconds that a call is told to wait at most while all probes are in flight: most end sooner."""
+
+NOTES = 64
+"""Healthy calls noted at most before they are counted: a note is dear when it is kept for long, and
+counting is dear when it is done for each."""
+
+PERMIT_NOTES = 16
+"""The same where the note is the call's permit, which is larger."""
+
+_REJECTING = (CircuitState.OPEN, CircuitState.FORCED_OPEN)
+_RAMPING = "it admits a growing share of calls after its recovery"
+
+
+class Machine:
+    """State, window, probes and totals of one circuit, and the rules that change them."""
+
+    __slots__ = (
+        "_consecutive",
+        "_expired",
+        "_failed",
+        "_free",
+        "_generation",
+        "_given_back",
+        "_healthy",
+        "_ignored",
+        "_late",
+        "_listeners",
+        "_name",
+        "_open_until",
+        "_opened",
+        "_permit_room",
+        "_probes",
+        "_ramp",
+        "_random",
+        "_reason",
+        "_reject_until",
+        "_rejected",
+        "_reopenings",
+        "_room",
+        "_room_until",
+        "_running",
+        "_settings",
+        "_slow",
+        "_slow_after",
+        "_state",
+        "_succeeded",
+        "_timed",
+        "_why",
+        "_window",
+    )
+
+    def __init__(
+        self, name: str, settings: BreakerSettings, now: float, chance: Callable[[], float]
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._random = chance
+        self._listeners = Listeners()
+        # Permits of calls that say nothing, settled by whoever holds the lock next.
+        self._given_back: list[Permit] = []
+        self._state = CircuitState.CLOSED
+        # Raised by every change of state: a result of an earlier generation is late.
+        self._generation = 1
+        self._consecutive = 0
+        self._reopenings = 0
+        self._open_until = 0.0
+        self._reason: Reason | None = None
+        self._why = ""
+        self._ramp: Ramp | None = None
+        self._probes = Probes()
+        self._running = Running()
+        self._window = make_window(settings, now)
+        # Healthy calls that are not counted yet: their permits, or else their generations.
+        self._healthy: deque[int | Permit] = deque()
+        self._succeeded = self._failed = self._ignored = self._slow = 0
+        self._late = self._expired = self._opened = 0
+        self._rejected = Tally()
+        self._refresh()
+
+    # Admission.
+
+    def _admit(self, issuer: Issuer, now: float, started: float) -> Permit | None:
+        """Let a call come: give its permit, or none. Moves on what the time has decided."""
+        if self._state is CircuitState.OPEN and now >= self._open_until:
+            self._enter(CircuitState.HALF_OPEN, Reason(Cause.RECOVERY_TIME_OVER), now)
+        elif self._state is CircuitState.CLOSED:
+            if self._ramp is not None and self._ramp.is_over(now):
+                self._ramp = None
+                self._refresh()
+            if self._settings.open_on_hanging:
+                self._open_if_due(now, None)
+        state = self._state
+        if state is CircuitState.HALF_OPEN:
+            if len(self._probes) + self._probes.succeeded < self._settings.half_open_max_calls:
+                permit = Permit(issuer, self._generation, started, True)  # noqa: FBT003 - see Permit
+                self._probes.begin(permit, now + self._settings.probe_lease)
+                return permit
+        elif state not in _REJECTING and (self._ramp is None or self._ramp.take(now)):
+            permit = Permit(issuer, self._generation, started, False)  # noqa: FBT003 - see Permit
+            if state is CircuitState.CLOSED and self._settings.open_on_hanging:
+                self._running.begin(permit, started)
+            return permit
+        self._rejected.add()
+        return None
+
+    def _refusal(self, now: float) -> tuple[CircuitState, float, str]:
+        """Say which state refused a call just now, for how many seconds, and why."""
+        wait = self._wait(now) or 0.0
+        if self._listeners.hear_calls:
+            self._listeners.put(events.CallRejected(self._name, self._state, wait))
+        why = _RAMPING if self._state is CircuitState.CLOSED else self._why
+        return self._state, wait, why
+
+    def _wait(self, now: float) -> float | None:
+        """Tell in how many seconds a call may be admitted; ``None`` if it would be now."""
+        state = self._state
+        if state is CircuitState.OPEN:
+            return self._open_until - now if now < self._open_until else None
+        if state is CircuitState.HALF_OPEN:
+            if len(self._probes) + self._probes.succeeded < self._settings.half_open_max_calls:
+                return None
+            return min(self._probes.next_end() - now, MAX_HALF_OPEN_WAIT)
+        if state is CircuitState.FORCED_OPEN:
+            return self._settings.recovery_timeout
+        ramp = self._ramp
+        return None if ramp is None or ramp.admits(now) else ramp.wait(now)
+
+    def _look(self, now: float) -> Look:
+        state, wait = self._state, self._wait(now)
+        if wait is None:
+            if state is CircuitState.OPEN:
+                state = CircuitState.HALF_OPEN
+            elif (
+                state is CircuitState.CLOSED
+                and self._settings.open_on_hanging
+                and self._verdict(now) is not None
+            ):
+                # The next call will open the circuit, and be the first to be rejected.
+                state, wait = CircuitState.OPEN, open_time(self._settings, 0)
+        return Look(wait is None, state, wait or 0.0)
+
+    # Settlement.
+
+    def _tidy(self, now: float) -> None:
+        """Take up what has piled up; before the lock's holder does anything else."""
+        if self._healthy:
+            self._count_healthy(now)
+        if self._probes:
+            for _ in range(self._probes.expire(now)):
+                self._expired += 1
+                self._listeners.put(events.LeaseExpired(self._name))
+        while self._given_back:
+            self._settle(self._given_back.pop(), Outcome.IGNORED, now, None)
+
+    def _count_healthy(self, now: float) -> None:
+        notes = self._healthy
+        healthy = 0
+        # Not until it is empty: other threads may go on noting.
+        for _ in range(len(notes)):
+            note = notes.popleft()
+            if isinstance(note, Permit):
+                if note.settled:
+                    continue
+                note.settled = True
+                note = note.generation
+            if note == self._generation:
+                healthy += 1
+            else:
+                self._note_late(Outcome.SUCCESS)
+        if healthy:
+            self._succeeded += healthy
+            self._consecutive = 0
+            self._window.add_healthy(healthy)
+            if self._state is CircuitState.CLOSED:
+                # Where threads have raced, a success may bring the calls to their minimum.
+                self._open_if_due(now, None)
+
+    def _settle(
+        self, permit: Permit, outcome: Outcome, now: float, retry_after: float | None
+    ) -> None:
+        if permit.settled:
+            return
+        permit.settled = True
+        if self._settings.open_on_hanging:
+            self._running.finish(permit)
+        if permit.probe and not self._probes.finish(permit):
+            self._note_late(outcome)
+        else:
+            self._settle_call(permit.generation, permit.started, outcome, now, retry_after)
+
+    def _settle_call(
+        self,
+        generation: int,
+        started: float,
+        outcome: Outcome,
+        now: float,
+        retry_after: float | None,
+    ) -> None:
+        if generation != self._generation:
+            self._note_late(outcome)
+        elif self._state is not CircuitState.DISABLED:
+            if outcome is Outcome.IGNORED:
+                self._ignored += 1
+                if self._listeners.hear_calls:
+                    self._listeners.put(events.CallIgnored(self._name))
+            else:
+                failed = outcome is Outcome.FAILURE
+                self._record(now - started, now, retry_after, failed=failed)
+
+    def _note_late(self, outcome: Outcome) -> None:
+        self._late += 1
+        if self._listeners.hear_calls:
+            self._listeners.put(events.CallLate(self._name, outcome))
+
+    def _record(
+        self, duration: float, now: float, retry_after: float | None, *, failed: bool
+    ) -> None:
+        slow = duration > self._slow_after
+        if failed:
+            self._failed += 1
+            self._consecutive += 1
+        else:
+            self._succeeded += 1
+            self._consecutive = 0
+        self._slow += slow
+        if self._listeners.hear_calls:
+            self._tell_call(duration, failed=failed, slow=slow)
+        if self._state is CircuitState.HALF_OPEN:
+            self._end_probe(duration, now, retry_after, failed=failed, slow=slow)
+            return
+        self._window.record((FAILED if failed else 0) | (SLOW if slow else 0), now)
+        if self._state is CircuitState.METRICS_ONLY or not self._open_if_due(now, retry_after):
+            self._refresh_room()
+
+    def _tell_call(self, duration: float, *, failed: bool, slow: bool) -> None:
+        timed = None if duration == -math.inf else duration
+        kind = events.CallFailed if failed else events.CallSucceeded
+        self._listeners.put(kind(self._name, timed))
+        if slow:
+            self._listeners.put(events.CallSlow(self._name, duration))
+
+    def _end_probe(
+        self, duration: float, now: float, retry_after: float | None, *, failed: bool, slow: bool
+    ) -> None:
+        if failed:
+            self._open(Reason(Cause.PROBE_FAILED), now, retry_after)
+        elif slow and self._settings.slow_call_rate_threshold is not None:
+            self._open(Reason(Cause.PROBE_SLOW, duration, self._slow_after), now, None)
+        else:
+            self._probes.succeeded += 1
+            self._close_if_recovered(now)
+
+    # Changes of state.
+
+    def _verdict(self, now: float) -> Reason | None:
+        """Say why the circuit should open, if it should."""
+        settings, window = self._settings, self._window
+        threshold = settings.failure_threshold
+        if threshold is not None and self._consecutive >= threshold:
+            return Reason(Cause.CONSECUTIVE_FAILURES, self._consecutive, threshold)
+        calls = window.calls
+        rate = settings.failure_rate_threshold
+        if rate is not None and calls >= settings.minimum_calls and window.failed / calls >= rate:
+            return Reason(Cause.FAILURE_RATE, window.failed / calls, rate, calls)
+        rate = settings.slow_call_rate_threshold
+        if rate is None or settings.slow_call_duration is None:
+            return None
+        hanging = 0
+        if settings.open_on_hanging:
+            window.forget(now)
+            hanging = self._running.hanging(now, settings.slow_call_duration, settings.probe_lease)
+            calls = window.calls + hanging
+        slow = window.slow + hanging
+        if calls >= settings.minimum_calls and slow / calls >= rate:
+            cause = Cause.HANGING_CALLS if hanging else Cause.SLOW_CALL_RATE
+            return Reason(cause, slow / calls, rate, calls)
+        return None
+
+    def _open_if_due(self, now: float, retry_after: float | None) -> bool:
+        reason = self._verdict(now)
+        if reason is None:
+            return False
+        self._open(reason, now, retry_after)
+        return True
+
+    def _open(self, reason: Reason, now: float, retry_after: float | None) -> None:
+        if self._state is CircuitState.HALF_OPEN:
+            self._reopenings += 1
+        seconds = hinted_time(self._settings, retry_after)
+        if seconds is None:
+            seconds = open_time(self._settings, self._reopenings)
+            if self._settings.recovery_timeout_jitter:
+                seconds = with_jitter(self._settings, seconds, self._random())
+        self._open_until = now + seconds
+        self._opened += 1
+        self._note_reason(reason)
+        self._enter(CircuitState.OPEN, reason, now)
+
+    def _note_reason(self, reason: Reason | None) -> None:
+        self._reason = reason
+        # In words once, and not at each of the rejections that follow.
+        self._why = "" if reason is None else str(reason)
+
+    def _close_if_recovered(self, now: float) -> None:
+        succeeded, needed = self._probes.succeeded, self._settings.half_open_max_calls
+        if succeeded >= needed:
+            reason = Reason(Cause.PROBES_SUCCEEDED, succeeded, needed)
+            self._enter(CircuitState.CLOSED, reason, now)
+            if self._settings.ramp_duration is not None:
+                self._ramp = Ramp(now, self._settings.ramp_duration)
+                self._refresh()
+
+    def _enter(self, state: CircuitState, reason: Reason, now: float) -> None:
+        if state is not self._state:
+            self._listeners.put(events.StateChanged(self._name, self._state, state, reason))
+        self._state = state
+        self._generation += 1
+        self._consecutive = 0
+        self._probes.clear()
+        self._running.clear()
+        self._ramp = None
+        if state is CircuitState.CLOSED:
+            self._reopenings = 0
+        if state not in (CircuitState.OPEN, CircuitState.HALF_OPEN):
+            # What opened a circuit can be read until it is closed again.
+            self._window = make_window(self._settings, now)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Work out anew which calls pass with the least to do."""
+        settings = self._settings
+        self._slow_after = settings.slow_call_duration or math.inf
+        self._timed = (
+            settings.slow_call_duration is not None
+            or self._listeners.hear_calls
+            or isinstance(self._window, TimeWindow)
+        )
+        # Until then an open circuit rejects whatever comes, and needs no lock to say so.
+        quiet = self._state is CircuitState.OPEN and not self._listeners.hear_calls
+        self._reject_until = self._open_until if quiet else -math.inf
+        free = self._state is CircuitState.METRICS_ONLY or (
+            self._state is CircuitState.CLOSED
+            and self._ramp is None
+            and not settings.open_on_hanging
+        )
+        self._free = self._generation if free else 0
+        self._refresh_room()
+
+    def _refresh_room(self) -> None:
+        """Work out anew how many healthy calls, and until when, need only be noted."""
+        window = self._window
+        room = 0
+        if not self._listeners.hear_calls:
+            room = min(window.room(self._settings.minimum_calls), NOTES)
+        self._room = room
+        self._permit_room = min(room, PERMIT_NOTES)
+        self._room_until = window.until
+
+    def _apply_rules(self, now: float) -> None:
+        """Apply rules or figures that have just been replaced."""
+        if self._state is CircuitState.HALF_OPEN:
+            self._close_if_recovered(now)
+        elif self._state is CircuitState.CLOSED:
+            self._open_if_due(now, None)

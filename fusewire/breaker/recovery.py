@@ -1,0 +1,72 @@
+"""How long a circuit stays open, and how it takes up its full load again."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fusewire.breaker.settings import BreakerSettings
+
+
+def open_time(settings: BreakerSettings, reopenings: int) -> float:
+    """Tell for how many seconds a circuit opens after `reopenings` failed rounds of probes.
+
+    Without the jitter, which is the caller's to draw: see :func:`with_jitter`.
+    """
+    try:
+        grown = settings.recovery_timeout * settings.recovery_timeout_growth**reopenings
+    except OverflowError:
+        return settings.max_open_time
+    return min(grown, settings.max_open_time)
+
+
+def with_jitter(settings: BreakerSettings, seconds: float, chance: float) -> float:
+    """Take off `seconds` what `chance`, from 0 and below 1, says of the jitter."""
+    return seconds * (1 - settings.recovery_timeout_jitter * chance)
+
+
+def hinted_time(settings: BreakerSettings, retry_after: float | None) -> float | None:
+    """Tell for how many seconds the dependency asked to be left alone, within the maximum.
+
+    What is no positive finite number is no hint.
+    """
+    if retry_after is None or not 0 < retry_after < math.inf:
+        return None
+    return min(retry_after, settings.max_open_time)
+
+
+class Ramp:
+    """Admits a growing share of calls after a circuit has closed.
+
+    No chance is involved: each call adds the share that is due to a credit, and is admitted when
+    the credit reaches a whole call. The first call is admitted at once.
+    """
+
+    __slots__ = ("_began", "_credit", "_duration")
+
+    def __init__(self, began: float, duration: float) -> None:
+        self._began = began
+        self._duration = duration
+        self._credit = 1.0
+
+    def is_over(self, now: float) -> bool:
+        """Tell whether all calls are admitted again."""
+        return now - self._began >= self._duration
+
+    def admits(self, now: float) -> bool:
+        """Tell whether a call made now would be admitted; changes nothing."""
+        return self._credit + self._share(now) >= 1
+
+    def take(self, now: float) -> bool:
+        """Let a call come: tell whether it is admitted."""
+        admitted = self.admits(now)
+        self._credit += self._share(now) - admitted
+        return admitted
+
+    def wait(self, now: float) -> float:
+        """Tell in how many seconds a call would be admitted if no other came before."""
+        return max(self._began + self._duration * (1 - self._credit) - now, 0.0)
+
+    def _share(self, now: float) -> float:
+        return (now - self._began) / self._duration

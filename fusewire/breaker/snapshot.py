@@ -1,0 +1,117 @@
+"""A breaker's figures at one moment, as a value that can go through JSON and survive a restart."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from fusewire.breaker.events import Cause, Reason
+from fusewire.breaker.states import CircuitState
+from fusewire.breaker.windows import Slice
+
+FORMAT = 1
+"""The version of the JSON form. A reader refuses a version that it does not know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """What a breaker has counted since it was made. None of them ever falls.
+
+    Attributes:
+        succeeded: calls that the dependency answered, slow ones among them.
+        failed: calls that failed.
+        ignored: calls that said nothing: cancelled, abandoned, or an exception that does not count.
+        slow: calls that took longer than the slow-call duration, whatever their outcome.
+        rejected: calls that were not admitted.
+        late: results that came after the state had moved on, or after a probe's lease.
+        expired: leases of probes that were taken back.
+        opened: times that the circuit opened.
+    """
+
+    succeeded: int = 0
+    failed: int = 0
+    ignored: int = 0
+    slow: int = 0
+    rejected: int = 0
+    late: int = 0
+    expired: int = 0
+    opened: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A breaker at one moment.
+
+    Attributes:
+        name: the breaker's name.
+        state: its state.
+        retry_after: seconds until a call may be admitted; 0.0 when one would be now.
+        reason: why it opened last; ``None`` if it never did.
+        consecutive_failures: failures in a row.
+        reopenings: rounds of probes that failed since it was last closed.
+        calls: calls in the window.
+        failed: failed ones among them.
+        slow: slow ones among them.
+        probes_running: probes under way.
+        probes_succeeded: probes that succeeded since it is half open.
+        counters: totals since it was made.
+        window: content of the window, oldest first.
+    """
+
+    name: str
+    state: CircuitState
+    retry_after: float
+    reason: Reason | None
+    consecutive_failures: int
+    reopenings: int
+    calls: int
+    failed: int
+    slow: int
+    probes_running: int
+    probes_succeeded: int
+    counters: Counters
+    window: tuple[Slice, ...]
+
+    @property
+    def failure_rate(self) -> float:
+        """Share of failures among the calls in the window; 0.0 when it is empty."""
+        return self.failed / self.calls if self.calls else 0.0
+
+    @property
+    def slow_call_rate(self) -> float:
+        """Share of slow calls among the calls in the window; 0.0 when it is empty."""
+        return self.slow / self.calls if self.calls else 0.0
+
+    def to_json(self) -> str:
+        """Write it as a JSON object on one line."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Snapshot:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: `text` is no snapshot, or one of a format that is not known.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            _check_format(fields.pop("format"))
+            reason = fields.pop("reason")
+            if reason is not None:
+                reason = Reason(**{**reason, "cause": Cause(reason["cause"])})
+            return cls(
+                state=CircuitState(fields.pop("state")),
+                reason=reason,
+                counters=Counters(**fields.pop("counters")),
+                window=tuple(Slice(**each) for each in fields.pop("window")),
+                **fields,
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"this is no snapshot of a circuit breaker: {error}") from error
+
+
+def _check_format(version: object) -> None:
+    if version != FORMAT:
+        raise ValueError(f"its format is {version!r}, and {FORMAT} is known")

@@ -1,0 +1,283 @@
+"""The latest calls, by number or by time, and how many of them failed or were slow.
+
+Recording is O(1), whatever the window's length. A healthy call, one that neither failed nor was
+slow, need not even be recorded on its own: a window tells how many of them, and until when, change
+nothing but its number of calls, and takes them in bulk.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from array import array
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fusewire.breaker.settings import BreakerSettings
+
+SLICES = 20
+"""A time window forgets in steps of a twentieth of its length: fine enough for a rate, and few
+enough to empty an idle window at once."""
+
+FAILED = 1
+SLOW = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Calls in a row of a window, as a snapshot keeps them, oldest first.
+
+    Attributes:
+        calls: how many there were.
+        failed: how many of them failed.
+        slow: how many of them were slow.
+        age: seconds from the beginning of a time window's slice to that of the latest.
+    """
+
+    calls: int
+    failed: int
+    slow: int
+    age: float = 0.0
+
+
+class Window(Protocol):
+    """What a circuit needs of a window.
+
+    Attributes:
+        calls: calls in the window.
+        failed: failed ones among them.
+        slow: slow ones among them.
+        until: the time before which :meth:`room` holds.
+    """
+
+    calls: int
+    failed: int
+    slow: int
+    until: float
+
+    def record(self, kind: int, now: float, /) -> None:
+        """Record a call of `kind`, a sum of ``FAILED`` and ``SLOW``, that ended at `now`."""
+
+    def add_healthy(self, calls: int, /) -> None:
+        """Record so many healthy calls, which ended before `until`."""
+
+    def room(self, minimum: int, /) -> int:
+        """Tell how many healthy calls change nothing but the number of calls.
+
+        From `minimum` calls on, more of them cannot raise a rate.
+        """
+
+    def forget(self, now: float, /) -> None:
+        """Forget what is too old at `now`."""
+
+    def dump(self, now: float, /) -> tuple[Slice, ...]:
+        """Give the content, oldest first."""
+
+    def load(self, slices: Sequence[Slice], now: float, /) -> None:
+        """Take over the content of a window of the same kind, the latest as far as they fit."""
+
+
+class NoWindow:
+    """The window of a circuit that has none: it stays empty."""
+
+    __slots__ = ()
+
+    calls = 0
+    failed = 0
+    slow = 0
+    until = math.inf
+
+    def record(self, _kind: int, _now: float) -> None:
+        """Forget the call."""
+
+    def add_healthy(self, _calls: int) -> None:
+        """Forget the calls."""
+
+    def room(self, _minimum: int) -> int:
+        """Say that healthy calls never change anything."""
+        return sys.maxsize
+
+    def forget(self, _now: float) -> None:
+        """Do nothing: there is nothing to forget."""
+
+    def dump(self, _now: float) -> tuple[Slice, ...]:
+        """Give nothing."""
+        return ()
+
+    def load(self, _slices: Sequence[Slice], _now: float) -> None:
+        """Take nothing."""
+
+
+class CountWindow:
+    """The latest `size` calls, in a ring.
+
+    Each call that is not healthy knows the place of the next such, so that the oldest is known at
+    once when one of them makes room.
+    """
+
+    __slots__ = (
+        "_latest",
+        "_next",
+        "_oldest",
+        "_place",
+        "_ring",
+        "calls",
+        "failed",
+        "size",
+        "slow",
+    )
+
+    until = math.inf
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.calls = self.failed = self.slow = 0
+        self._ring = bytearray(size)
+        self._next = array("I", bytes(4 * size))
+        # Where the next call goes, which is where the oldest is once the ring is full.
+        self._place = 0
+        # Places of calls that are not healthy; they mean nothing while there is none.
+        self._oldest = self._latest = 0
+
+    def record(self, kind: int, _now: float) -> None:
+        """Record a call in the place of the oldest."""
+        place = self._place
+        old = self._ring[place]
+        if old:
+            self.failed -= old & FAILED
+            self.slow -= old >> 1
+            self._oldest = self._next[place]
+        self._ring[place] = kind
+        if kind:
+            if self.failed or self.slow:
+                self._next[self._latest] = place
+            else:
+                self._oldest = place
+            self._latest = place
+            self.failed += kind & FAILED
+            self.slow += kind >> 1
+        self._place = (place + 1) % self.size
+        if self.calls < self.size:
+            self.calls += 1
+
+    def add_healthy(self, calls: int) -> None:
+        """Go on by `calls`: what they replace is healthy too, so there is nothing to write."""
+        if calls <= self.room(0):
+            self._place = (self._place + calls) % self.size
+            self.calls = min(self.calls + calls, self.size)
+        else:
+            # More than there was room for: threads have raced.
+            for _ in range(calls):
+                self.record(0, 0.0)
+
+    def room(self, minimum: int) -> int:
+        """Say that healthy calls change nothing until one of them replaces another kind of call."""
+        if not (self.failed or self.slow):
+            return sys.maxsize
+        return (self._oldest - self._place) % self.size if self.calls >= minimum else 0
+
+    def forget(self, _now: float) -> None:
+        """Do nothing: calls do not grow old."""
+
+    def dump(self, _now: float) -> tuple[Slice, ...]:
+        """Give the content as runs of calls of one kind."""
+        kinds = (
+            self._ring[place % self.size] for place in range(self._place - self.calls, self._place)
+        )
+        runs = ((kind, len(tuple(run))) for kind, run in groupby(kinds))
+        return tuple(
+            Slice(calls, calls * (kind & FAILED), calls * (kind >> 1)) for kind, calls in runs
+        )
+
+    def load(self, slices: Sequence[Slice], now: float) -> None:
+        """Record the runs again."""
+        for run in slices:
+            kind = (FAILED if run.failed else 0) | (SLOW if run.slow else 0)
+            for _ in range(min(run.calls, self.size)):
+                self.record(kind, now)
+
+
+class TimeWindow:
+    """The calls of the latest `seconds`, in slices; the oldest slice is forgotten as a whole."""
+
+    __slots__ = ("_current", "_slices", "_width", "calls", "failed", "slow", "until")
+
+    def __init__(self, seconds: float, now: float) -> None:
+        self.calls = self.failed = self.slow = 0
+        self._width = seconds / SLICES
+        self._current = int(now // self._width)
+        self.until = (self._current + 1) * self._width
+        # Calls, failed, slow of each slice.
+        self._slices = [[0, 0, 0] for _ in range(SLICES)]
+
+    def record(self, kind: int, now: float) -> None:
+        """Record a call in the slice of `now`."""
+        self.forget(now)
+        current = self._slices[self._current % SLICES]
+        failed, slow = kind & FAILED, kind >> 1
+        current[0] += 1
+        current[1] += failed
+        current[2] += slow
+        self.calls += 1
+        self.failed += failed
+        self.slow += slow
+
+    def add_healthy(self, calls: int) -> None:
+        """Add the calls to the current slice, in which all of them ended."""
+        self._slices[self._current % SLICES][0] += calls
+        self.calls += calls
+
+    def room(self, minimum: int) -> int:
+        """Say that healthy calls change nothing before the current slice ends."""
+        return 0 if (self.failed or self.slow) and self.calls < minimum else sys.maxsize
+
+    def dump(self, now: float) -> tuple[Slice, ...]:
+        """Give the slices that hold calls, with their age."""
+        self.forget(now)
+        kept = (
+            (back * self._width, self._slices[(self._current - back) % SLICES])
+            for back in range(SLICES - 1, -1, -1)
+        )
+        return tuple(
+            Slice(figures[0], figures[1], figures[2], age) for age, figures in kept if figures[0]
+        )
+
+    def load(self, slices: Sequence[Slice], now: float) -> None:
+        """Take over the slices that are not too old; a window of another length has its own."""
+        self.forget(now)
+        for old in slices:
+            back = round(old.age / self._width)
+            if back < SLICES:
+                into = self._slices[(self._current - back) % SLICES]
+                into[0] += old.calls
+                into[1] += old.failed
+                into[2] += old.slow
+                self.calls += old.calls
+                self.failed += old.failed
+                self.slow += old.slow
+
+    def forget(self, now: float) -> None:
+        """Make the slice of `now` the current one. A thread may come with a time just past."""
+        target = int(now // self._width)
+        for passed in range(self._current + 1, min(target, self._current + SLICES) + 1):
+            oldest = self._slices[passed % SLICES]
+            self.calls -= oldest[0]
+            self.failed -= oldest[1]
+            self.slow -= oldest[2]
+            oldest[:] = (0, 0, 0)
+        if target > self._current:
+            self._current = target
+            self.until = (target + 1) * self._width
+
+
+def make_window(settings: BreakerSettings, now: float) -> Window:
+    """Make the empty window that `settings` ask for."""
+    if settings.window_calls is not None:
+        return CountWindow(settings.window_calls)
+    if settings.window_seconds is not None:
+        return TimeWindow(settings.window_seconds, now)
+    return NoWindow()
