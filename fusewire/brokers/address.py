@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, TypeAlias
 
+from fusewire.brokers.rabbitmq import RabbitMQBroker
 from fusewire.brokers.sqlite import SQLiteBroker
 from fusewire.errors import SettingsError
 
@@ -44,10 +45,6 @@ def open_broker(address: BrokerAddress = None) -> Broker:
     scheme, separator, rest = address.partition("://")
     match scheme.lower() if separator else "":
         case "amqp" | "amqps":
-            # Imported here, because the client library takes long to load, and the embedded broker
-            # does without it.
-            from fusewire.brokers.rabbitmq import RabbitMQBroker  # noqa: PLC0415
-
             return RabbitMQBroker(address)
         case "sqlite":
             return SQLiteBroker(_file(address, rest))

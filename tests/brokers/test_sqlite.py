@@ -260,6 +260,27 @@ async def test_brokers_that_make_one_file_together_all_open_it(path: Path, attem
             await broker.__aexit__(None, None, None)
 
 
+async def test_opening_waits_for_another_process_that_is_making_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as maker:
+        maker.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(database.time, "sleep", lambda _: maker.execute("ROLLBACK"))
+        async with SQLiteBroker(path) as broker:
+            await broker.create_queue("orders")
+        assert not maker.in_transaction
+
+
+async def test_opening_a_file_that_stays_locked_is_an_error(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT", 0.05)
+    with closing(sqlite3.connect(path, isolation_level=None)) as hog:
+        hog.execute("BEGIN IMMEDIATE")
+        with pytest.raises(BrokerUnavailableError, match="another process"):
+            await SQLiteBroker(path).__aenter__()
+
+
 async def test_a_file_of_a_newer_format_is_refused_with_what_to_do(path: Path) -> None:
     async with SQLiteBroker(path):
         pass
