@@ -1,0 +1,1 @@
+"""The payments service, as generated from its .proto."""

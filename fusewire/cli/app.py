@@ -1,0 +1,99 @@
+"""The commands of ``fusewire``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from importlib.metadata import version
+from pathlib import Path  # noqa: TC003 - typer reads the annotations when it runs
+from typing import Annotated, NoReturn
+
+import typer
+
+from fusewire.errors import FusewireError
+
+_COULD_NOT_RUN = 2
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="fusewire",
+    help="Circuit breakers for gRPC clients, with parking so that no work is lost.",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with local variables would show addresses with passwords.
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001 - typer's callback
+    if asked:
+        typer.echo(f"fusewire {version('fusewire')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Circuit breakers for gRPC clients, with parking so that no work is lost."""
+    del show_version  # its callback has dealt with it
+
+
+@app.command()
+def demo(
+    *,
+    broker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="amqp:// or amqps:// for RabbitMQ; by default the embedded broker, in a file.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="End with the ledger as one JSON object on the last line."),
+    ] = False,
+    rate: Annotated[float, typer.Option(help="Payments per second.")] = 40.0,
+    healthy: Annotated[float, typer.Option(help="Seconds before and after the outage.")] = 8.0,
+    outage: Annotated[float, typer.Option(help="Seconds that the server is down.")] = 12.0,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="A new folder for the ledger and the logs, which then stay."
+        ),
+    ] = None,
+) -> None:
+    """Kill a payments server in mid-load, and see that no payment is lost or made twice.
+
+    A client charges at a steady rate, and a consumer charges for orders. The server is killed,
+    and comes back. The final ledger is read from the server's own records. The exit status is 1
+    if anything was lost or charged twice, and 2 if the demo could not be run.
+    """
+    # Imported here: these need the demo's extra, and take long to load.
+    try:
+        from fusewire.demo.run import run_demo  # noqa: PLC0415 - see above
+        from fusewire.demo.setting import Plan  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "rich":
+            raise
+        _fail("the demo needs rich, which is not installed: pip install 'fusewire[demo]'")
+    try:
+        plan = Plan(broker=broker, rate=rate, healthy=healthy, outage=outage, keep=keep)
+        status = run_demo(plan, as_json=as_json)
+    except FusewireError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        typer.echo("fusewire demo: interrupted", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    raise typer.Exit(status)
+
+
+def _fail(why: str) -> NoReturn:
+    sys.stdout.flush()
+    typer.echo(f"fusewire demo: {why}", err=True)
+    raise typer.Exit(_COULD_NOT_RUN)

@@ -1,0 +1,107 @@
+"""The client process of the demo: it charges at a steady rate, and calls park while they must.
+
+``python -m fusewire.demo.client TARGET QUEUE RATE``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+
+import grpc
+import grpc.aio
+
+from fusewire.breaker import BreakerRegistry
+from fusewire.demo.payments.v1.payments_pb2 import STATUS_PENDING, ChargeReply, ChargeRequest
+from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
+from fusewire.demo.queues import delete_queues
+from fusewire.demo.setting import (
+    ACCOUNTS,
+    CALL_TIMEOUT,
+    CHANNEL_OPTIONS,
+    CHARGE,
+    LANE,
+    PAYMENT,
+    SETTINGS,
+)
+from fusewire.demo.worker import ADDRESS_VARIABLE, Worker
+from fusewire.forwarding import ParkedCalls, Receipt
+from fusewire.interceptors import aio_interceptors
+
+
+def pending(request: ChargeRequest, receipt: Receipt) -> ChargeReply:
+    """Answer for the server: the charge is stored, and will be made."""
+    del request
+    return ChargeReply(status=STATUS_PENDING, operation_id=receipt.operation_id)
+
+
+async def work(target: str, address: str, queue: str, rate: float) -> None:
+    """Charge until the parent says quiet, and forward until it says stop, or is gone."""
+    worker = Worker()
+    registry = BreakerRegistry()
+    registry.get(CHARGE, SETTINGS).add_listener(worker.tell_of_circuit)
+    async with ParkedCalls(
+        address,
+        queue=queue,
+        registry=registry,
+        lanes={LANE: [CHARGE]},
+        shutdown_timeout=2 * CALL_TIMEOUT,
+    ) as calls:
+        calls.add_listener(worker.tell_of_message)
+        interceptors = aio_interceptors(
+            SETTINGS,
+            registry=registry,
+            fallbacks={CHARGE: calls.park(reply=pending, idempotent=True)},
+        )
+        async with grpc.aio.insecure_channel(
+            target, interceptors=interceptors, options=CHANNEL_OPTIONS
+        ) as channel:
+            calls.forward_to(channel)
+            payments = PaymentsStub(channel)
+
+            async def charge(number: int) -> None:
+                reference = f"{PAYMENT}{number}"
+                request = ChargeRequest(
+                    account=ACCOUNTS[number % len(ACCOUNTS)],
+                    amount_cents=100 + number % 900,
+                    currency="EUR",
+                    reference=reference,
+                )
+                worker.tell("asked", reference=reference)
+                begin = time.monotonic()
+                operation, code = "", ""
+                try:
+                    reply = await payments.Charge(request, timeout=CALL_TIMEOUT)
+                except grpc.aio.AioRpcError as error:
+                    result, code = "error", f"{error.code().name}: {error.details()}"
+                else:
+                    result = "pending" if reply.status == STATUS_PENDING else "ok"
+                    operation = reply.operation_id
+                worker.tell(
+                    "answered",
+                    reference=reference,
+                    begin=begin,
+                    took=time.monotonic() - begin,
+                    result=result,
+                    operation=operation,
+                    code=code,
+                )
+
+            worker.tell("ready")
+            await worker.steadily(rate, charge)
+            worker.tell("quiet")
+            await worker.stop.wait()
+    if worker.orphaned:
+        await delete_queues(address, queue)
+
+
+def main() -> None:
+    """Work as the command line says."""
+    target, queue, rate = sys.argv[1:]
+    asyncio.run(work(target, os.environ[ADDRESS_VARIABLE], queue, float(rate)))
+
+
+if __name__ == "__main__":
+    main()

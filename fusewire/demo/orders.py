@@ -1,0 +1,109 @@
+"""The orders process of the demo: orders come in on a queue, and each is charged for.
+
+``python -m fusewire.demo.orders TARGET QUEUE RATE``. Publisher and consumer share a process
+to save one; they share nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+from fusewire.breaker import BreakerRegistry
+from fusewire.brokers import Message, open_broker
+from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
+from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
+from fusewire.demo.queues import delete_queues
+from fusewire.demo.setting import (
+    ACCOUNTS,
+    CALL_TIMEOUT,
+    CHANNEL_OPTIONS,
+    CHARGE,
+    LANE,
+    ORDER,
+    SETTINGS,
+)
+from fusewire.demo.worker import ADDRESS_VARIABLE, Worker
+from fusewire.errors import BrokerError
+from fusewire.interceptors import aio_interceptors
+from fusewire.parking import ParkingConsumer
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractIncomingMessage
+
+_PRICE = 1999  # cents
+_RETRY = 0.2  # seconds between tries to publish an order
+
+
+async def work(target: str, address: str, queue: str, rate: float) -> None:
+    """Publish and consume orders until the parent says stop, or is gone."""
+    worker = Worker()
+    registry = BreakerRegistry()
+    registry.get(CHARGE, SETTINGS).add_listener(worker.tell_of_circuit)
+    # Declared idempotent: the call carries a key derived from the order's id, on every attempt.
+    interceptors = aio_interceptors(SETTINGS, registry=registry, idempotent=[CHARGE])
+    async with (
+        grpc.aio.insecure_channel(
+            target, interceptors=interceptors, options=CHANNEL_OPTIONS
+        ) as channel,
+        open_broker(address) as broker,
+    ):
+        payments = PaymentsStub(channel)
+
+        async def on_order(message: AbstractIncomingMessage) -> None:
+            order = message.body.decode()
+            number = int(order.removeprefix(ORDER))
+            request = ChargeRequest(
+                account=ACCOUNTS[number % len(ACCOUNTS)],
+                amount_cents=_PRICE,
+                currency="EUR",
+                reference=order,
+            )
+            await payments.Charge(request, timeout=CALL_TIMEOUT)
+
+        async def publish(number: int) -> None:
+            order = f"{ORDER}{number}"
+            while not worker.orphaned:
+                try:
+                    message = Message(body=order.encode(), message_id=order, routing_key=queue)
+                    await broker.publish(queue, message)
+                except BrokerError:  # published again under the same id
+                    await asyncio.sleep(_RETRY)
+                else:
+                    worker.tell("published", operation=order)
+                    return
+
+        consumer = ParkingConsumer(
+            address,
+            queue=queue,
+            handler=on_order,
+            depends_on=CHARGE,
+            lanes={LANE: [CHARGE]},
+            registry=registry,
+            shutdown_timeout=2 * CALL_TIMEOUT,
+        )
+        consumer.add_listener(worker.tell_of_message)
+        async with consumer:
+            consuming = asyncio.create_task(consumer.run())
+            worker.tell("ready")
+            await worker.steadily(rate, publish)
+            worker.tell("quiet")
+            await worker.stop.wait()
+            consumer.stop()
+            await consuming
+        if worker.orphaned:
+            await delete_queues(address, queue)
+
+
+def main() -> None:
+    """Work as the command line says."""
+    target, queue, rate = sys.argv[1:]
+    asyncio.run(work(target, os.environ[ADDRESS_VARIABLE], queue, float(rate)))
+
+
+if __name__ == "__main__":
+    main()

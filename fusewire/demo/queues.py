@@ -1,0 +1,71 @@
+"""The demo's queues: made under names that no other demo has, and deleted after it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fusewire.brokers import Topology, open_broker
+from fusewire.demo.setting import LANE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_log = logging.getLogger(__name__)
+
+_DELETE_LIMIT = 10.0  # seconds
+
+
+def is_rabbitmq(address: str) -> bool:
+    """Tell whether an address means a RabbitMQ; the embedded broker's files are just files."""
+    return address.lower().startswith(("amqp://", "amqps://"))
+
+
+class Queues:
+    """The names of one run's source queues."""
+
+    def __init__(self) -> None:
+        run = secrets.token_hex(4)
+        self.orders = f"fusewire-demo-{run}-orders"
+        self.charges = f"fusewire-demo-{run}-charges"
+
+
+@asynccontextmanager
+async def demo_queues(address: str) -> AsyncIterator[Queues]:
+    """Make the queue of the orders, and delete all queues of this run after the block.
+
+    Raises:
+        BrokerUnavailableError: the broker cannot be reached.
+    """
+    queues = Queues()
+    async with open_broker(address) as broker:
+        await broker.create_queue(queues.orders)
+    try:
+        yield queues
+    finally:
+        await delete_queues(address, queues.orders, queues.charges)
+
+
+async def delete_queues(address: str, *sources: str) -> None:
+    """Delete source queues of the demo, and those derived from them; within a limited time.
+
+    Only from a RabbitMQ: an embedded broker is a file, which goes with its folder.
+    """
+    if not is_rabbitmq(address):
+        return
+    # Imported here: the embedded broker does without it.
+    import aio_pika  # noqa: PLC0415 - see above
+    from aio_pika.exceptions import AMQPError  # noqa: PLC0415 - see above
+
+    names = [name for source in sources for name in (source, *Topology(source, (LANE,)).derived)]
+    try:
+        async with asyncio.timeout(_DELETE_LIMIT):
+            connection = await aio_pika.connect(address)
+            async with connection, connection.channel() as channel:
+                for name in names:
+                    await channel.queue_delete(name)
+    except (OSError, AMQPError) as error:  # a TimeoutError is an OSError
+        _log.warning("the demo's queues could not be deleted (%r): %s", error, ", ".join(names))

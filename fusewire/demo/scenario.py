@@ -1,0 +1,231 @@
+"""The demo's course: a healthy time, an outage in mid-load, the recovery, a healthy time."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fusewire.demo.children import Child, DemoError, ended_after, free_port
+from fusewire.demo.queues import Queues, demo_queues, is_rabbitmq
+from fusewire.demo.reckoning import Reckoning, read_records, reckon
+from fusewire.demo.setting import THINK_TIME, Plan
+from fusewire.demo.tally import Tally
+from fusewire.demo.timeline import moments_in_words
+from fusewire.demo.worker import ADDRESS_VARIABLE
+from fusewire.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_LOOK = 0.05  # seconds between looks at what is waited for
+_START_LIMIT = 30.0  # seconds for a process to be ready
+_PORTS = 3  # another process may take a port between our look and the server's start
+
+
+class Display(Protocol):
+    """Whoever shows the demo while it runs."""
+
+    def say(self, at: float, what: str) -> None:
+        """Show a step; `at` is in seconds since the load began."""
+
+    def show(self, at: float, tally: Tally, *, server_up: bool) -> None:
+        """Show how things stand; called many times a second."""
+
+
+class Demo:
+    """One run of the demo.
+
+    Args:
+        plan: how to run it.
+        display: told of each step, and often of how things stand.
+
+    Attributes:
+        tally: what the processes told.
+    """
+
+    def __init__(self, plan: Plan, display: Display) -> None:
+        self._plan = plan
+        self._display = display
+        self.tally = Tally()
+        self._steps: list[tuple[float, str]] = []
+        self._begin = 0.0
+        self._children: list[Child] = []
+        self._server_ready = False
+
+    async def run(self) -> Reckoning:
+        """Run it and return the final ledger. Every process that it started has then ended.
+
+        Raises:
+            DemoError: it could not be run to its end.
+            BrokerUnavailableError: the broker cannot be reached.
+        """
+        limit = asyncio.timeout(self._plan.limit)
+        try:
+            async with limit:
+                with _workplace(self._plan.keep) as directory:
+                    address = self._plan.broker or f"sqlite:///{directory}/broker.db"
+                    async with demo_queues(address) as queues:
+                        return await self._run(directory, address, queues)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise DemoError(f"the demo did not end within {self._plan.limit:g} s") from error
+
+    async def _run(self, directory: Path, address: str, queues: Queues) -> Reckoning:
+        ledger = directory / "payments.db"
+        async with AsyncExitStack() as stack:
+            server, port = await self._start_server(stack, directory, ledger)
+            workers = [
+                Child(
+                    name,
+                    [f"fusewire.demo.{name}", f"127.0.0.1:{port}", queue, str(rate)],
+                    directory=directory,
+                    hear=self.tally.hear,
+                    environment={ADDRESS_VARIABLE: address},
+                )
+                for name, queue, rate in (
+                    ("client", queues.charges, self._plan.rate),
+                    ("orders", queues.orders, self._plan.order_rate),
+                )
+            ]
+            await stack.enter_async_context(ended_after(*workers))
+            for worker in workers:
+                await worker.start()
+                self._children.append(worker)
+            await self._until(
+                lambda: len(self.tally.ready) == len(workers), _START_LIMIT, "the load begins"
+            )
+            killed = await self._course(server, workers)
+            await asyncio.gather(*(worker.end() for worker in workers))
+            await server.end()
+        records = await asyncio.to_thread(read_records, ledger)
+        return reckon(
+            self.tally,
+            records,
+            broker="rabbitmq" if is_rabbitmq(address) else "sqlite",
+            killed=killed,
+            recovered=self.tally.moments.get("last client closed"),
+        )
+
+    async def _course(self, server: Child, workers: list[Child]) -> float:
+        """Let it all happen; return when the server was killed, in monotonic seconds."""
+        self._begin = time.monotonic()
+        self._step("the load begins")
+        await self._pass(self._plan.healthy)
+        killed = self._step("the server is killed (SIGKILL)")
+        self._server_ready = False
+        await server.kill()
+        await self._pass(self._plan.outage)
+        await server.start()
+        await self._until(lambda: self._server_ready, _START_LIMIT, "the server is back")
+        self._step("the server is back, on the same port and ledger")
+        await self._drain(lambda: self.tally.nothing_waits, "nothing is parked any more")
+        await self._pass(self._plan.healthy)
+        for worker in workers:
+            worker.tell("quiet")
+        await self._drain(
+            lambda: len(self.tally.quiet) == len(workers) and self.tally.all_done,
+            "the load has ended, and all is done",
+        )
+        return killed
+
+    async def _start_server(
+        self, stack: AsyncExitStack, directory: Path, ledger: Path
+    ) -> tuple[Child, int]:
+        for left in reversed(range(_PORTS)):
+            port = free_port()
+            server = Child(
+                "server",
+                [
+                    "fusewire.demo.server",
+                    *("--port", str(port), "--ledger", str(ledger)),
+                    *("--think-time", str(THINK_TIME), "--kept"),
+                ],
+                directory=directory,
+                hear=self._hear_server,
+            )
+            await stack.enter_async_context(ended_after(server))
+            await server.start()
+            self._children = [server]
+            try:
+                await self._until(lambda: self._server_ready, _START_LIMIT, "the server is up")
+            except DemoError:
+                if not left:
+                    raise
+            else:
+                return server, port
+        raise AssertionError("the loop above returns or raises")
+
+    def _hear_server(self, _name: str, line: dict[str, Any]) -> None:
+        self._server_ready |= line["what"] == "ready"
+
+    @property
+    def _now(self) -> float:
+        """Seconds since the load began."""
+        return time.monotonic() - self._begin if self._begin else 0.0
+
+    def timeline(self) -> list[tuple[float, str]]:
+        """Return what happened, with the seconds since the load began."""
+        happened = sorted([*self._steps, *moments_in_words(self.tally.moments)])
+        return [(at - self._begin, what) for at, what in happened]
+
+    def _step(self, what: str) -> float:
+        at = time.monotonic()
+        self._steps.append((at, what))
+        self._display.say(at - self._begin, what)
+        return at
+
+    async def _pass(self, seconds: float) -> None:
+        """Let time pass."""
+        end = time.monotonic() + seconds
+        await self._until(lambda: time.monotonic() >= end, seconds + _START_LIMIT, "time passes")
+
+    async def _drain(self, done: Callable[[], bool], what: str) -> None:
+        """Wait for a limited time until all is done, and say whether it is."""
+        end = time.monotonic() + self._plan.drain_limit
+        await self._until(
+            lambda: done() or time.monotonic() >= end, self._plan.drain_limit + _START_LIMIT, what
+        )
+        if not done():
+            waiting = len(self.tally.payments.waiting), len(self.tally.orders.waiting)
+            what = (
+                f"NOT within {self._plan.drain_limit:g} s: {what}; still parked are "
+                f"{waiting[0]} payments and {waiting[1]} orders"
+            )
+        self._step(what)
+
+    async def _until(self, condition: Callable[[], bool], limit: float, what: str) -> None:
+        """Wait for a condition, and show how things stand meanwhile.
+
+        Raises:
+            DemoError: a process ended, or it took too long.
+        """
+        end = time.monotonic() + limit
+        while not condition():
+            for child in self._children:
+                child.check()
+            if time.monotonic() >= end:
+                raise DemoError(f"not within {limit:g} s: {what}")
+            self._display.show(self._now, self.tally, server_up=self._server_ready)
+            await asyncio.sleep(_LOOK)
+
+
+@contextmanager
+def _workplace(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="fusewire-demo-") as made:
+            yield Path(made).resolve()
+        return
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        if next(keep.iterdir(), None) is not None:
+            raise SettingsError(f"keep={str(keep)!r} is not empty: name a new folder")
+    except OSError as error:
+        raise SettingsError(
+            f"keep={str(keep)!r} cannot be used ({error}): name a new folder"
+        ) from error
+    yield keep.resolve()

@@ -1,0 +1,153 @@
+"""The payments server of the demo, a process of its own.
+
+``python -m fusewire.demo.server --port 50051 --ledger payments.db``. It listens on the loopback
+interface only, and says ``ready`` on its standard output when it does. It knows nothing of circuits
+and parking: all that it honors is the key in the metadata.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from fusewire.demo.ledger import Ledger, RefusedError, Wrong
+from fusewire.demo.payments.v1.payments_pb2 import (
+    ChargeReply,
+    ChargeRequest,
+    GetBalanceReply,
+    GetBalanceRequest,
+    RefundReply,
+    RefundRequest,
+    StatementEntry,
+    StatementRequest,
+)
+from fusewire.demo.payments.v1.payments_pb2_grpc import (
+    PaymentsServicer,
+    add_PaymentsServicer_to_server,
+)
+from fusewire.operation import IDEMPOTENCY_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_THREADS = 32
+_GRACE = 2.0  # seconds that calls under way get when the server is asked to end
+
+_CODES = {
+    Wrong.ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
+    Wrong.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Wrong.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+
+class PaymentsService(PaymentsServicer):
+    """The service over a ledger.
+
+    Args:
+        ledger: where everything is.
+        think_time: seconds between the commit of a charge and its reply. A server that is killed
+            meanwhile leaves callers who do not know that they were charged.
+    """
+
+    def __init__(self, ledger: Ledger, *, think_time: float = 0.0) -> None:
+        self._ledger = ledger
+        self._think_time = think_time
+
+    def Charge(self, request: ChargeRequest, context: grpc.ServicerContext) -> ChargeReply:  # noqa: N802 - the name in the .proto
+        """Take an amount from an account."""
+        try:
+            reply = self._ledger.charge(request, _operation_id(context))
+        except RefusedError as error:
+            context.abort(_CODES[error.wrong], str(error))
+        if self._think_time:
+            time.sleep(self._think_time)
+        return reply
+
+    def Refund(self, request: RefundRequest, context: grpc.ServicerContext) -> RefundReply:  # noqa: N802 - the name in the .proto
+        """Give back what a charge took."""
+        try:
+            return self._ledger.refund(request, _operation_id(context))
+        except RefusedError as error:
+            context.abort(_CODES[error.wrong], str(error))
+
+    def GetBalance(  # noqa: N802 - the name in the .proto
+        self, request: GetBalanceRequest, context: grpc.ServicerContext
+    ) -> GetBalanceReply:
+        """Tell what an account holds."""
+        del context
+        return GetBalanceReply(balance_cents=self._ledger.balance(request.account))
+
+    def Statement(  # noqa: N802 - the name in the .proto
+        self, request: StatementRequest, context: grpc.ServicerContext
+    ) -> Iterator[StatementEntry]:
+        """List the entries of an account, oldest first."""
+        del context
+        yield from self._ledger.statement(request.account)
+
+
+def serve(port: int, path: Path, *, think_time: float = 0.0) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        port: a port of the loopback interface.
+        path: the ledger's file.
+        think_time: seconds between the commit of a charge and its reply.
+
+    Raises:
+        RuntimeError: the port is taken.
+    """
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    ledger = Ledger(path)
+    # Without SO_REUSEPORT: two servers on one port would each get some of the calls.
+    server = grpc.server(ThreadPoolExecutor(_THREADS), options=[("grpc.so_reuseport", 0)])
+    add_PaymentsServicer_to_server(PaymentsService(ledger, think_time=think_time), server)
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    over.wait()
+    server.stop(_GRACE).wait()
+    ledger.close()
+
+
+def _operation_id(context: grpc.ServicerContext) -> str | None:
+    for key, value in context.invocation_metadata():
+        if key == IDEMPOTENCY_KEY and isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(1)  # what is acknowledged is on the disk
+
+
+def main() -> None:
+    """Serve as the command line says."""
+    parser = argparse.ArgumentParser(prog="fusewire.demo.server", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--ledger", type=Path, required=True)
+    parser.add_argument("--think-time", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument(
+        "--kept", action="store_true", help="end when the standard input does: the parent is gone"
+    )
+    arguments = parser.parse_args()
+    if arguments.kept:
+        threading.Thread(target=_end_with_parent, daemon=True, name="parent").start()
+    serve(arguments.port, arguments.ledger, think_time=arguments.think_time)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The figures of the scene: what every part of the demo must agree on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fusewire.breaker import BreakerSettings
+from fusewire.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHARGE: Final = "/fusewire.demo.payments.v1.Payments/Charge"
+"""The method that everything here needs, which is its breaker's name too."""
+
+LANE: Final = "payments"
+"""The lane in which orders wait for it."""
+
+SETTINGS: Final = BreakerSettings(failure_threshold=5, recovery_timeout=2.0, half_open_max_calls=3)
+"""Quick, for a demo of a minute; a service would wait longer before it tries again."""
+
+CALL_TIMEOUT: Final = 1.0
+"""Seconds that a charge may take."""
+
+THINK_TIME: Final = 0.05
+"""Seconds between a charge's commit and its reply. So calls are under way whenever the server is
+killed, and some of them have been charged and will never hear of it: the worst case."""
+
+CHANNEL_OPTIONS: Final = (
+    # After a failed connect a channel waits before it dials again: 1 s, then 1.6 times as much
+    # each time, up to two minutes, and fails calls meanwhile. That would outlast the outage.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+
+PAYMENT: Final = "payment-"
+"""References of payments begin with it."""
+
+ORDER: Final = "order-"
+"""References of orders begin with it."""
+
+ACCOUNTS: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
+"""Who pays, in turn."""
+
+_ORDERS_PER_PAYMENT = 0.25
+_DRAIN_LIMIT = 60.0  # seconds for what is parked to be made, once the server is back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How the demo is run.
+
+    Attributes:
+        broker: the address of a RabbitMQ or of an embedded broker's file; None for a file of the
+            demo's own.
+        rate: payments asked per second; a quarter as many orders come in.
+        healthy: seconds before the outage, and again after it.
+        outage: seconds that the server is down.
+        drain_limit: seconds that may pass after it until nothing is parked any more.
+        keep: a folder for the ledger and the logs, which then stay; None for a temporary one.
+
+    Raises:
+        SettingsError: a figure cannot be right.
+    """
+
+    broker: str | None = None
+    rate: float = 40.0
+    healthy: float = 8.0
+    outage: float = 12.0
+    drain_limit: float = _DRAIN_LIMIT
+    keep: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("rate", 1, 500),
+            ("healthy", 1, 3600),
+            ("outage", 1, 3600),
+            ("drain_limit", 1, 3600),
+        ):
+            value = getattr(self, name)
+            if not math.isfinite(value) or not least <= value <= most:
+                raise SettingsError(f"{name}={value!r}: give a number from {least} to {most}")
+
+    @property
+    def order_rate(self) -> float:
+        """Orders published per second."""
+        return self.rate * _ORDERS_PER_PAYMENT
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which the whole is given up, whatever it waits for."""
+        return 2 * self.healthy + self.outage + 2 * self.drain_limit + 60

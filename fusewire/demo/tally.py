@@ -1,0 +1,168 @@
+"""What the demo's processes have told so far: pure bookkeeping, no I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fusewire.breaker import CircuitState
+from fusewire.parking import Happening
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_RECENT = 5.0  # seconds of calls that the recent latencies are of
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How one payment was answered.
+
+    Attributes:
+        begin: when it was asked, in monotonic seconds.
+        took: seconds until its answer.
+        result: ``ok``, ``pending`` or ``error``.
+        operation_id: what the reply says; empty for an error.
+        code: the status and its details; empty but for an error.
+    """
+
+    begin: float
+    took: float
+    result: str
+    operation_id: str
+    code: str
+
+
+@dataclass(slots=True)
+class Fates:
+    """What became of units of work, as sets of operation ids; each holds what it was *once*."""
+
+    handled: set[str] = field(default_factory=set)
+    parked: set[str] = field(default_factory=set)
+    replayed: set[str] = field(default_factory=set)
+    delayed: set[str] = field(default_factory=set)
+    dead: dict[str, str] = field(default_factory=dict)
+    """Operation id to the reason."""
+
+    def note(self, happening: str, operation_id: str, reason: str) -> None:
+        """Note one settlement."""
+        match happening:
+            case Happening.PARKED:
+                self.parked.add(operation_id)
+            case Happening.DELAYED:
+                self.delayed.add(operation_id)
+            case Happening.DEAD:
+                self.dead[operation_id] = reason
+            case Happening.HANDLED | Happening.REPLAYED:
+                self.handled.add(operation_id)
+                # One whose replay failed comes back by way of a delay, and is then just handled.
+                if operation_id in self.parked or happening == Happening.REPLAYED:
+                    self.replayed.add(operation_id)
+
+    @property
+    def waiting(self) -> set[str]:
+        """What is parked and was not replayed, nor is dead."""
+        return self.parked - self.replayed - self.dead.keys()
+
+
+class Tally:
+    """All that was told, by what it is about.
+
+    Attributes:
+        asked: references of the payments asked for.
+        answers: reference to answer.
+        payments: what became of calls that were parked.
+        published: operation ids of the orders that the broker has.
+        orders: what became of them.
+        circuits: process to the state of its circuit.
+        ready: processes that are.
+        quiet: processes that make no more load.
+        moments: what happened, in monotonic seconds: the first time, or for ``last …`` the last.
+    """
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+        self.answers: dict[str, Answer] = {}
+        self.payments = Fates()
+        self.published: set[str] = set()
+        self.orders = Fates()
+        self.circuits: dict[str, str] = {}
+        self.ready: set[str] = set()
+        self.quiet: set[str] = set()
+        self.moments: dict[str, float] = {}
+        self._recent: deque[Answer] = deque()
+
+    def hear(self, process: str, line: Mapping[str, Any]) -> None:
+        """Take note of one line that a process told."""
+        at = line["at"]
+        match line["what"]:
+            case "ready":
+                self.ready.add(process)
+                self.circuits.setdefault(process, CircuitState.CLOSED)
+            case "quiet":
+                self.quiet.add(process)
+            case "circuit":
+                self._hear_of_circuit(process, line["state"], at)
+            case "asked":
+                self.asked.add(line["reference"])
+            case "published":
+                self.published.add(line["operation"])
+            case "answered":
+                answer = Answer(
+                    line["begin"], line["took"], line["result"], line["operation"], line["code"]
+                )
+                self.answers[line["reference"]] = answer
+                self._recent.append(answer)
+            case "message":
+                fates = self.payments if process == "client" else self.orders
+                fates.note(line["happening"], line["operation"], line["reason"])
+                if line["happening"] == Happening.PARKED:
+                    self.moments.setdefault(f"{process} parked", at)
+                elif line["operation"] in fates.replayed:
+                    self.moments.setdefault(f"{process} replayed", at)
+                    self.moments[f"last {process} replayed"] = at
+
+    def _hear_of_circuit(self, process: str, state: str, at: float) -> None:
+        self.circuits[process] = state
+        if state == CircuitState.OPEN:
+            self.moments.setdefault(f"{process} opened", at)
+        elif state == CircuitState.CLOSED:
+            self.moments[f"last {process} closed"] = at
+
+    @property
+    def nothing_waits(self) -> bool:
+        """Whether nothing is parked, and every circuit is closed."""
+        return (
+            not self.payments.waiting
+            and not self.orders.waiting
+            and all(state == CircuitState.CLOSED for state in self.circuits.values())
+        )
+
+    @property
+    def all_done(self) -> bool:
+        """Whether every payment is answered, every order handled or dead, and nothing waits."""
+        return (
+            self.nothing_waits
+            and self.asked == self.answers.keys()
+            and self.published <= self.orders.handled | self.orders.dead.keys()
+        )
+
+    def results(self, result: str) -> int:
+        """Count the answers of a kind."""
+        return sum(answer.result == result for answer in self.answers.values())
+
+    def recent(self, now: float) -> list[float]:
+        """Return how long the last seconds' payments took, in seconds."""
+        while self._recent and self._recent[0].begin < now - _RECENT:
+            self._recent.popleft()
+        return [answer.took for answer in self._recent]
+
+
+def percentile(values: Iterable[float], share: float) -> float | None:
+    """Return the nearest-rank percentile, `share` from 0 to 1; None where there are no values."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    rank = max(-(-len(ordered) * share // 1), 1)  # rounded up
+    return ordered[int(rank) - 1]

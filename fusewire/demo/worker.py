@@ -1,0 +1,112 @@
+"""A child process of the demo, seen from within: what it tells its parent, and when it ends.
+
+It tells what happens in lines of JSON on its standard output. On its standard input the parent says
+``quiet`` (make no more load) and ``stop``. When that input ends without ``stop``, the parent is
+gone, and the child ends too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from fusewire.breaker import StateChanged
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fusewire.breaker import Event
+    from fusewire.parking import MessageEvent
+
+ADDRESS_VARIABLE = "FUSEWIRE_DEMO_BROKER"
+"""Environment variable with the broker's address. Command lines are for everybody to read."""
+
+_LAST_WORDS = 15.0
+"""Seconds that a child may take to end once its parent is gone."""
+
+
+class Worker:
+    """This process. Make it on the event loop.
+
+    Attributes:
+        quiet: set when no more load is to be made.
+        stop: set when the process is to end.
+        orphaned: whether the parent is gone.
+    """
+
+    def __init__(self) -> None:
+        self.quiet = asyncio.Event()
+        self.stop = asyncio.Event()
+        self.orphaned = False
+        self._loop = asyncio.get_running_loop()
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s"
+        )
+        threading.Thread(target=self._listen, daemon=True, name="listening to the parent").start()
+
+    def tell(self, what: str, **details: object) -> None:
+        """Tell the parent, with the time on the clock that all processes of the host share."""
+        line = json.dumps({"what": what, "at": time.monotonic(), **details})
+        # One write for each line, so that threads do not mix theirs. A parent that is gone hears
+        # nothing.
+        with suppress(BrokenPipeError):
+            os.write(sys.stdout.fileno(), line.encode() + b"\n")
+
+    def tell_of_circuit(self, event: Event) -> None:
+        """Tell of a change of a circuit's state; a listener of breakers."""
+        if isinstance(event, StateChanged):
+            self.tell("circuit", state=str(event.new), why=str(event.reason))
+
+    def tell_of_message(self, event: MessageEvent) -> None:
+        """Tell of a message that was settled; a listener of parking."""
+        self.tell(
+            "message",
+            happening=str(event.happening),
+            operation=event.operation_id,
+            reason=event.reason,
+        )
+
+    async def steadily(self, rate: float, do: Callable[[int], Awaitable[None]]) -> None:
+        """Begin `do(number)` `rate` times a second until quiet, and see all of them end."""
+        begin = self._loop.time()
+        number = 0
+        async with asyncio.TaskGroup() as group:
+            while not self.quiet.is_set():
+                # At set times, whatever the calls take: slow ones must not lighten the load.
+                group.create_task(_awaited(do(number)))
+                number += 1
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(begin + number / rate):
+                        await self.quiet.wait()
+
+    def _listen(self) -> None:
+        # Not by sys.stdin: a thread that waits in it while Python ends makes it abort.
+        heard = b""
+        while chunk := os.read(0, 4096):
+            *lines, heard = (heard + chunk).split(b"\n")
+            for line in lines:
+                if line == b"quiet":
+                    self._set(self.quiet)
+                elif line == b"stop":
+                    self._set(self.quiet, self.stop)
+                    return
+        self.orphaned = True
+        self._set(self.quiet, self.stop)
+        time.sleep(_LAST_WORDS)
+        os._exit(1)
+
+    def _set(self, *events: asyncio.Event) -> None:
+        for event in events:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(event.set)
+
+
+async def _awaited(what: Awaitable[None]) -> None:
+    await what
