@@ -6,13 +6,11 @@ import asyncio
 import random
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
-from fusewire.brokers import Message
 from fusewire.errors import (
     BrokerUnavailableError,
     DeliveryLostError,
@@ -20,6 +18,7 @@ from fusewire.errors import (
     QueueNotFoundError,
 )
 from tests.support.messages import (
+    FULL,
     LIMIT,
     drain,
     number_of,
@@ -32,48 +31,6 @@ from tests.support.messages import (
 if TYPE_CHECKING:
     from fusewire.brokers import Broker, Delivery, Subscription, Topology
     from tests.brokers.conftest import Place
-
-FULL = Message(
-    body=b"\x00\xff body",
-    headers={
-        "text": "Grüße, 世界",
-        "empty": "",
-        "bytes": b"\x00\x80\xff",
-        "yes": True,
-        "no": False,
-        "zero": 0,
-        "large": 2**62,
-        "negative": -(2**40),
-        "real": 0.1,
-        "whole real": 2.0,
-        "nothing": None,
-        "when": datetime(2024, 2, 29, 12, 30, 45, tzinfo=UTC),
-        "list": [1, "zwei", [3.5, None], {"four": b"4"}],
-        "table": {"a": {"$bytes": "not a tag"}, "ключ": [True]},
-        "none in it": {},
-        "nobody": [],
-    },
-    content_type="application/json; charset=utf-8",
-    content_encoding="identity",
-    message_id="id-1",
-    correlation_id="körrelation",
-    reply_to="answers",
-    type="order.placed",
-    app_id="shop",
-    timestamp=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
-    priority=7,
-    exchange="events",
-    routing_key="orders.placed.eu",
-)
-MESSAGES = {
-    "full": FULL,
-    "empty": Message(body=b""),
-    "empty strings": Message(body=b"", message_id="", correlation_id="", type="", app_id=""),
-    "non-ASCII": Message(body="å".encode(), message_id="№ 1", type="тип", routing_key="ü.*"),
-    "zeros": Message(body=b"0", priority=0, timestamp=datetime(1970, 1, 1, tzinfo=UTC)),
-    "1 MiB": Message(body=random.Random(1).randbytes(2**20)),
-}
-
 
 # -- publishing and receiving ----------------------------------------------------------------------
 
@@ -135,46 +92,6 @@ async def test_queues_are_made_once_and_making_them_again_changes_nothing(
 
     await until_depth(broker, topology.source, 1)
     await until_depth(broker, topology.dead, 1)
-
-
-# -- identity --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES.keys())
-async def test_a_published_message_is_received_as_it_was(
-    broker: Broker, topology: Topology, message: Message
-) -> None:
-    await broker.publish(topology.source, message)
-
-    assert await broker.peek(topology.source, limit=1) == [message]
-    [received] = await drain(broker, topology.source, 1)
-    assert received == message
-    assert kinds(received.headers) == kinds(message.headers)
-
-
-async def test_a_message_keeps_its_identity_through_moves_and_a_delay(
-    broker: Broker, topology: Topology
-) -> None:
-    way = [topology.parked("other"), topology.delay(0.2), topology.dead]
-    await broker.publish(topology.source, FULL)
-    queue = topology.source
-    for target in way:
-        subscription = await broker.subscribe(queue, prefetch=1)
-        [delivery] = await take(subscription, 1)
-        await delivery.move(target, delivery.message)
-        await subscription.release()
-        queue = topology.source if target == topology.delay(0.2) else target
-
-    assert await drain(broker, topology.dead, 1) == [FULL]
-
-
-def kinds(value: object) -> object:
-    """Return the types in a header: equal values may differ in them (True == 1 == 1.0)."""
-    if isinstance(value, dict):
-        return {key: kinds(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [kinds(item) for item in value]
-    return type(value)
 
 
 # -- moving ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The embedded broker in one process: its settings, its file, its errors, cancelled calls."""
+"""The embedded broker in one process: its settings, its life, cancelled calls."""
 
 from __future__ import annotations
 
@@ -14,16 +14,13 @@ import anyio
 import pytest
 
 from fusewire.brokers import Message, SQLiteBroker, Topology
-from fusewire.brokers.sqlite import database
-from fusewire.brokers.sqlite.codec import UNREADABLE
 from fusewire.errors import (
     BrokerError,
-    BrokerUnavailableError,
     DeliveryLostError,
     QueueNotFoundError,
     SettingsError,
 )
-from tests.support.messages import drain, number_of, numbered, publish_numbered, take, until
+from tests.support.messages import drain, number_of, numbered, publish_numbered, take
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -243,191 +240,3 @@ async def test_a_message_that_cannot_be_stored_fails_alone(broker: SQLiteBroker)
     assert isinstance(results[1], TypeError)
     assert "headers.when" in str(results[1])
     assert await drain(broker, "orders", 2) == [numbered(1), numbered(2)]
-
-
-# -- the file --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("attempt", range(20))
-async def test_brokers_that_make_one_file_together_all_open_it(path: Path, attempt: int) -> None:
-    brokers = [SQLiteBroker(path) for _ in range(8)]
-    await asyncio.gather(*(broker.__aenter__() for broker in brokers))
-    try:
-        await asyncio.gather(*(broker.create_queue("orders") for broker in brokers))
-        assert [await broker.depth("orders") for broker in brokers] == [0] * 8
-    finally:
-        for broker in brokers:
-            await broker.__aexit__(None, None, None)
-
-
-async def test_opening_waits_for_another_process_that_is_making_the_file(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as maker:
-        maker.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr(database.time, "sleep", lambda _: maker.execute("ROLLBACK"))
-        async with SQLiteBroker(path) as broker:
-            await broker.create_queue("orders")
-        assert not maker.in_transaction
-
-
-async def test_opening_a_file_that_stays_locked_is_an_error(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "BUSY_TIMEOUT", 0.05)
-    with closing(sqlite3.connect(path, isolation_level=None)) as hog:
-        hog.execute("BEGIN IMMEDIATE")
-        with pytest.raises(BrokerUnavailableError, match="another process"):
-            await SQLiteBroker(path).__aenter__()
-
-
-async def test_a_file_of_a_newer_format_is_refused_with_what_to_do(path: Path) -> None:
-    async with SQLiteBroker(path):
-        pass
-    with closing(sqlite3.connect(path)) as newer:
-        newer.execute(f"PRAGMA user_version = {database.FORMAT + 1}")
-
-    with pytest.raises(BrokerError, match=r"broker\.db.*format 2.*upgrade"):
-        await SQLiteBroker(path).__aenter__()
-
-
-async def test_a_file_of_another_program_is_refused_and_left_alone(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as other, other:
-        other.execute("CREATE TABLE messages (id)")
-
-    with pytest.raises(BrokerError, match=r"broker\.db.*another program"):
-        await SQLiteBroker(path).__aenter__()
-
-    with closing(sqlite3.connect(path)) as other:
-        assert other.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
-        assert other.execute("PRAGMA journal_mode").fetchone() == ("delete",)
-
-
-async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
-    file = anyio.Path(path)
-    await file.write_bytes(b"minutes of the meeting\n" * 100)
-
-    with pytest.raises(BrokerError, match=r"broker\.db.*not a database"):
-        await SQLiteBroker(path).__aenter__()
-
-    assert await file.read_bytes() == b"minutes of the meeting\n" * 100
-
-
-async def test_a_path_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "no folder" / "broker.db"):
-        with pytest.raises(BrokerUnavailableError, match=rf"{path}.*folder"):
-            await SQLiteBroker(path).__aenter__()
-
-
-@pytest.mark.parametrize(
-    ("code", "kind", "advice"),
-    [
-        (sqlite3.SQLITE_READONLY, BrokerUnavailableError, "permissions"),
-        (sqlite3.SQLITE_FULL, BrokerUnavailableError, "free space"),
-        (sqlite3.SQLITE_IOERR, BrokerUnavailableError, "disk"),
-        (sqlite3.SQLITE_CORRUPT, BrokerError, "restore"),
-        (sqlite3.SQLITE_BUSY_SNAPSHOT, BrokerUnavailableError, "another process"),
-        (sqlite3.SQLITE_MISUSE, BrokerError, "went wrong"),
-    ],
-)
-def test_an_error_of_sqlite_says_which_file_and_what_to_do(
-    code: int, kind: type[BrokerError], advice: str
-) -> None:
-    error = sqlite3.OperationalError("went wrong")
-    error.sqlite_errorcode = code
-
-    translated = database.translate(error, "/data/broker.db")
-
-    assert type(translated) is kind
-    assert "/data/broker.db" in str(translated)
-    assert advice in str(translated)
-
-
-async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def open_small(path: str) -> sqlite3.Connection:
-        connection = database.open_database(path)
-        connection.execute("PRAGMA max_page_count = 40")
-        return connection
-
-    monkeypatch.setattr("fusewire.brokers.sqlite.session.open_database", open_small)
-    large = Message(body=bytes(2**20))
-    async with SQLiteBroker(path) as broker:
-        await broker.create_queue("orders")
-        await broker.create_queue("dead")
-        results = await asyncio.gather(
-            broker.publish("orders", numbered(1)),
-            broker.publish("orders", large),
-            broker.publish("orders", numbered(2)),
-            return_exceptions=True,
-        )
-        assert isinstance(results[1], BrokerUnavailableError)
-        assert "broker.db" in str(results[1])
-        assert "free space" in str(results[1])
-
-        [delivery] = await take(await broker.subscribe("orders", prefetch=1), 1)
-        with pytest.raises(BrokerUnavailableError, match="free space"):
-            await delivery.move("dead", large)
-        await delivery.move("dead", delivery.message)
-        assert await drain(broker, "dead", 1) == [numbered(1)]
-        assert await drain(broker, "orders", 1) == [numbered(2)]
-
-
-async def test_a_file_that_another_process_keeps_locked_is_an_error_and_no_wait_for_ever(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def is_reported() -> bool:
-        return "cannot be given back" in caplog.text
-
-    monkeypatch.setattr(database, "BUSY_TIMEOUT", 0.05)
-    async with SQLiteBroker(path) as broker:
-        await broker.create_queue("orders")
-        await publish_numbered(broker, "orders", range(2))
-        subscription = await broker.subscribe("orders", prefetch=2)
-        first, second = await take(subscription, 2)
-        with closing(sqlite3.connect(path, isolation_level=None)) as hog:
-            hog.execute("BEGIN IMMEDIATE")
-            with pytest.raises(BrokerUnavailableError, match="another process"):
-                await broker.publish("orders", numbered(3))
-            with pytest.raises(BrokerUnavailableError, match="another process"):
-                await second.move("orders", second.message)
-            # It cannot be taken off, so it will come again: that is what losing a delivery means.
-            with pytest.raises(DeliveryLostError, match="another process"):
-                await first.done()
-            with pytest.raises(BrokerUnavailableError, match="another process"):
-                await take(subscription, 1)
-            await until(is_reported)
-            hog.execute("ROLLBACK")
-        # The file can be written again, so what was in hand comes back before the lease ends.
-        assert await drain(broker, "orders", 2) == [numbered(0), numbered(1)]
-
-
-async def test_the_log_is_copied_back_when_it_has_grown(path: Path) -> None:
-    log = path.with_name(f"{path.name}-wal")
-    async with SQLiteBroker(path) as broker:
-        await broker.create_queue("orders")
-        for _ in range(12):
-            await broker.publish("orders", Message(body=bytes(2**20)))
-        await broker.depth("orders")  # the last of them is behind us
-        assert log.stat().st_size < 8 * 2**20
-        assert await broker.depth("orders") == 12
-
-
-async def test_a_damaged_row_is_delivered_and_holds_up_nothing(
-    path: Path, broker: SQLiteBroker, caplog: pytest.LogCaptureFixture
-) -> None:
-    await publish_numbered(broker, "orders", range(3))
-    with closing(sqlite3.connect(path)) as other, other:
-        other.execute("""UPDATE messages SET properties = '{"x' WHERE body = '0' OR body = x'30'""")
-        other.execute("""UPDATE messages SET properties = '{"y":1}' WHERE body = x'31'""")
-
-    deliveries = await take(await broker.subscribe("orders", prefetch=3), 3)
-
-    assert [delivery.message.headers for delivery in deliveries] == [
-        {UNREADABLE: '{"x'},
-        {UNREADABLE: '{"y":1}'},
-        {},
-    ]
-    assert [delivery.message.body for delivery in deliveries] == [b"0", b"1", b"2"]
-    assert "cannot be read" in caplog.text

@@ -33,7 +33,7 @@ def test_there_is_always_a_lane_for_what_belongs_to_no_other() -> None:
 def test_a_lane_named_like_a_method_is_one_word_of_the_name() -> None:
     name = Topology("orders").parked("/payments.v1.Payments/Charge *")
 
-    assert name == "orders.parked.%2Fpayments.v1.Payments%2FCharge%20%2A"
+    assert name == "orders.parked./payments.v1.Payments/Charge#20#2A"
 
 
 @given(source=names, lanes=st.lists(names, unique=True, max_size=4))

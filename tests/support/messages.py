@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,6 +15,40 @@ if TYPE_CHECKING:
     from fusewire.brokers import Broker, Delivery, Subscription
 
 LIMIT = 30.0  # seconds; nothing that these tests wait for takes more than one
+
+FULL = Message(
+    body=b"\x00\xff body",
+    headers={
+        "text": "Grüße, 世界",
+        "empty": "",
+        "bytes": b"\x00\x80\xff",
+        "yes": True,
+        "no": False,
+        "zero": 0,
+        "large": 2**62,
+        "negative": -(2**40),
+        "real": 0.1,
+        "whole real": 2.0,
+        "nothing": None,
+        "when": datetime(2024, 2, 29, 12, 30, 45, tzinfo=UTC),
+        "list": [1, "zwei", [3.5, None], {"four": b"4"}],
+        "table": {"a": {"$bytes": "not a tag"}, "ключ": [True]},
+        "none in it": {},
+        "nobody": [],
+    },
+    content_type="application/json; charset=utf-8",
+    content_encoding="identity",
+    message_id="id-1",
+    correlation_id="körrelation",
+    reply_to="answers",
+    type="order.placed",
+    app_id="shop",
+    timestamp=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
+    priority=7,
+    exchange="events",
+    routing_key="orders.placed.eu",
+)
+"""A message with every property, and with every kind of header."""
 
 
 def numbered(number: int) -> Message:
