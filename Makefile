@@ -68,6 +68,8 @@ endef
 
 # Other interpreters and other versions of the dependencies.
 
+# Where pyenv has the interpreters, its python3.x answer only to the versions that are chosen: all.
+test-all-pythons: export PYENV_VERSION = $(shell pyenv versions --bare 2>/dev/null | paste -sd: -)
 test-all-pythons: .venv-protos/.made ## Run the tests on each Python of PYTHONS that is there
 	@set -e; for python in $(PYTHONS); do \
 		"$$python" -c '' 2>/dev/null || { echo "$$python: not there"; continue; }; \

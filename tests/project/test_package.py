@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+_OPTIONS = ["--quiet", "--no-deps", "--no-build-isolation"]  # what is installed is enough
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|farm|root|Users|home/[a-z]\w*)/")
 
 
@@ -19,7 +20,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Build the wheel, and return the names of the files in it."""
     target = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", target, ROOT],
+        [sys.executable, "-m", "pip", "wheel", *_OPTIONS, "--wheel-dir", target, ROOT],
         check=True,
         timeout=110,
     )
