@@ -48,8 +48,9 @@ class Topology:
             raise SettingsError(
                 f"delay_tiers={tiers!r}: give seconds, at least one, each from 0.001 to 2147483"
             )
-        if list(tiers) != sorted(set(tiers)):
-            raise SettingsError(f"delay_tiers={tiers!r}: give growing seconds, none twice")
+        counted = [milliseconds(tier) for tier in tiers]
+        if counted != sorted(set(counted)):
+            raise SettingsError(f"delay_tiers={tiers!r}: give growing seconds, none twice (in ms)")
 
     @property
     def dead(self) -> str:
@@ -74,13 +75,18 @@ class Topology:
         )
 
     def _derive(self, suffix: str) -> str:
-        name = f"{self.source}.{quote(suffix, safe='._-')}"
+        name = f"{self.source}.{_encode(suffix)}"
         if len(name.encode()) <= _MAX_NAME:
             return name
         # Too long for AMQP: keep a readable head, and tell names apart by a digest of the whole.
         digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
         head = name.encode()[: _MAX_NAME - _DIGEST - 1].decode(errors="ignore")
         return f"{head}.{digest}"
+
+
+def _encode(text: str) -> str:
+    """Percent-encode `text`, with ``#`` for ``%``, which pamqp's names of queues may not have."""
+    return quote(text, safe="._-/").replace("%", "#")
 
 
 def milliseconds(tier: float) -> int:

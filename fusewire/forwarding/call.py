@@ -16,7 +16,7 @@ _FORMAT = 1
 _FORMAT_HEADER = f"{_PREFIX}format"
 _METHOD = f"{_PREFIX}method"
 _METADATA = f"{_PREFIX}metadata"
-_TIMEOUT = f"{_PREFIX}timeout"
+_TIMEOUT = f"{_PREFIX}timeout-ms"
 _AT_MOST_ONCE = f"{_PREFIX}at-most-once"
 
 
@@ -54,7 +54,7 @@ class StoredCall:
                 _FORMAT_HEADER: _FORMAT,
                 _METHOD: self.method,
                 _METADATA: [[key, value] for key, value in self.metadata],
-                _TIMEOUT: self.timeout,
+                _TIMEOUT: None if self.timeout is None else round(self.timeout * 1000),
                 _AT_MOST_ONCE: self.at_most_once,
             },
         )
@@ -76,15 +76,13 @@ def read_call(body: bytes, headers: Mapping[str, Any]) -> StoredCall:
     timeout = headers.get(_TIMEOUT)
     if not isinstance(method, str) or not method.startswith("/"):
         raise UnreadableCallError(f"header {_METHOD} is {method!r}, which is no gRPC method")
-    if timeout is not None and not isinstance(timeout, int | float):
-        raise UnreadableCallError(
-            f"header {_TIMEOUT} is {timeout!r}, which is no number of seconds"
-        )
+    if timeout is not None and not isinstance(timeout, int):
+        raise UnreadableCallError(f"header {_TIMEOUT} is {timeout!r}, which is no whole number")
     return StoredCall(
         method=method,
         request=body,
         metadata=_pairs(headers.get(_METADATA)),
-        timeout=timeout,
+        timeout=None if timeout is None else timeout / 1000,
         at_most_once=bool(headers.get(_AT_MOST_ONCE)),
     )
 

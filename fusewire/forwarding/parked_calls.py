@@ -268,9 +268,9 @@ class ParkedCalls:
             dependency=breaker,
             reason="circuit_open",
             times_parked=1,
-            first_parked_at=now,
-            parked_at=now,
-            not_after=None if expires_after is None else now + expires_after,
+            first_parked_at_ms=round(now * 1000),
+            parked_at_ms=round(now * 1000),
+            not_after_ms=None if expires_after is None else round((now + expires_after) * 1000),
             at_most_once=call.at_most_once,
         )
         lane = self._topology.parked(self._dependencies.lane(breaker))

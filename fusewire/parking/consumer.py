@@ -108,7 +108,7 @@ class ParkingConsumer:
         self._address = address
         self._dependencies = Dependencies(depends_on, lanes)
         self._topology = Topology(queue, self._dependencies.lanes, tuple(delay_tiers))
-        self._policy = FailurePolicy(max_attempts, self._topology.delay_tiers, time.time)
+        self._policy = FailurePolicy(max_attempts, self._topology.delay_tiers, _now_ms)
         self._circuits = Circuits(registry)
         self._runner = HandlerRunner(
             handler,
@@ -256,6 +256,10 @@ class ParkingConsumer:
 def _whole(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SettingsError(f"{name}={value!r}: give a whole number, 1 or more")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 @contextmanager

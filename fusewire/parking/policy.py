@@ -52,12 +52,12 @@ class FailurePolicy:
         max_attempts: failed attempts after which a message is dead. Probes, made while the circuit
             is not closed, are not among them, or a long outage would kill what waits for its end.
         tiers: seconds to wait after the first, second, … failed attempt; the last repeats.
-        now: the wall clock, for the times that people read.
+        now: the wall clock in milliseconds since 1970, for the times that people read.
     """
 
     max_attempts: int
     tiers: tuple[float, ...]
-    now: Callable[[], float]
+    now: Callable[[], int]
 
     def park(self, record: Record, dependency: str, reason: str) -> Park:
         """Wait for `dependency`, without an attempt."""
@@ -68,8 +68,8 @@ class FailurePolicy:
                 dependency=dependency,
                 reason=reason,
                 times_parked=record.times_parked + 1,
-                first_parked_at=record.first_parked_at or now,
-                parked_at=now,
+                first_parked_at_ms=record.first_parked_at_ms or now,
+                parked_at_ms=now,
             )
         )
 
@@ -81,7 +81,7 @@ class FailurePolicy:
 
     def expired(self, record: Record) -> bool:
         """Tell whether it is of no use any more."""
-        return record.not_after is not None and self.now() > record.not_after
+        return record.not_after_ms is not None and self.now() > record.not_after_ms
 
     def failed(
         self,
@@ -118,8 +118,8 @@ class FailurePolicy:
         now = self.now()
         return dataclasses.replace(
             record,
-            first_failed_at=record.first_failed_at or now,
-            failed_at=now,
+            first_failed_at_ms=record.first_failed_at_ms or now,
+            failed_at_ms=now,
             exception=f"{type(error).__module__}.{type(error).__qualname__}",
             exception_message=str(error)[:MAX_TEXT],
             # The end of a stack is where it happened.

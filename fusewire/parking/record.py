@@ -22,8 +22,10 @@ FORMAT = 1
 OPERATION_ID = f"{PREFIX}operation-id"
 """Header by which a publisher may give the identity of the unit of work."""
 
-NOT_AFTER = f"{PREFIX}not-after"
-"""Header by which a publisher may give the Unix time, in seconds, after which it is of no use."""
+NOT_AFTER = f"{PREFIX}not-after-ms"
+"""Header by which a publisher may give the time after which the message is of no use.
+
+In whole milliseconds since 1970: the AMQP client writes floats with 32 bits only."""
 
 _FORMAT_HEADER = f"{PREFIX}format"
 MAX_TEXT = 8192
@@ -48,14 +50,14 @@ class Record:
         attempts: calls of the handler that failed, made while the circuit was closed.
         outage_attempts: calls of the handler that failed, made as probes of a circuit that was not.
         times_parked: how often it was parked.
-        first_parked_at: Unix time, in seconds.
-        parked_at: Unix time of the last parking.
-        first_failed_at: Unix time of the first failed attempt.
-        failed_at: Unix time of the last failed attempt.
+        first_parked_at_ms: when it was parked first, in milliseconds since 1970, as all times here.
+        parked_at_ms: when it was parked last.
+        first_failed_at_ms: when its first failed attempt ended.
+        failed_at_ms: when its last failed attempt ended.
         exception: type of the last failure.
         exception_message: its message, capped.
         stack: its stack, capped.
-        not_after: Unix time after which it is not handled but goes to the dead queue.
+        not_after_ms: the time after which it is not handled but goes to the dead queue.
         at_most_once: it must not be tried a second time where a first try cannot be ruled out.
     """
 
@@ -66,14 +68,14 @@ class Record:
     attempts: int = 0
     outage_attempts: int = 0
     times_parked: int = 0
-    first_parked_at: float | None = None
-    parked_at: float | None = None
-    first_failed_at: float | None = None
-    failed_at: float | None = None
+    first_parked_at_ms: int | None = None
+    parked_at_ms: int | None = None
+    first_failed_at_ms: int | None = None
+    failed_at_ms: int | None = None
     exception: str = ""
     exception_message: str = ""
     stack: str = ""
-    not_after: float | None = None
+    not_after_ms: int | None = None
     at_most_once: bool = False
 
     def write(self, message: Message) -> Message:
@@ -113,8 +115,8 @@ def read(message: Message, *, operation_id: str) -> Record:
                 raise MalformedMessageError(f"header {name} is negative: {count}")
         elif item.name == "at_most_once":
             values[item.name] = _get(headers, name, bool, default=False)
-        elif item.name.endswith("_at") or item.name == "not_after":
-            values[item.name] = _get(headers, name, (int, float), None)
+        elif item.name.endswith("_ms"):
+            values[item.name] = _get(headers, name, int, None)
         else:
             values[item.name] = _get(headers, name, str, "")
     return Record(**values)  # type: ignore[arg-type] # each was checked just above

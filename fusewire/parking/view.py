@@ -54,7 +54,7 @@ class MessageView(AbstractIncomingMessage):
         self.content_type = message.content_type
         self.content_encoding = message.content_encoding
         self.delivery_mode = aio_pika.DeliveryMode.PERSISTENT
-        self.priority = message.priority
+        self.priority = message.priority or 0  # as aio-pika shows an absent one
         self.correlation_id = message.correlation_id
         self.reply_to = message.reply_to
         self.expiration = None

@@ -370,7 +370,7 @@ async def test_a_malformed_message_goes_to_the_dead_queue_and_the_rest_go_on(ben
 
 async def test_a_message_past_its_deadline_is_expired_and_seen(bench: Bench) -> None:
     dependency = Dependency(bench.registry)
-    await bench.send("late", headers={"fusewire-not-after": 1.0})
+    await bench.send("late", headers={"fusewire-not-after-ms": 1})
     async with bench.consumer(dependency):
         await until(lambda: bench.happened("dead") == ["late"])
     assert dependency.calls == 0

@@ -11,6 +11,7 @@ from aio_pika.exceptions import (
     DeliveryError,
     PublishError,
 )
+from pamqp.constants import DOMAIN_REGEX
 
 from fusewire.brokers.rabbitmq.codec import from_amqp, to_amqp
 from fusewire.brokers.rabbitmq.link import LOST, Link, close
@@ -24,6 +25,8 @@ from fusewire.errors import (
     SettingsError,
     UnconfirmedError,
 )
+
+_MAX_NAME = 255  # bytes: AMQP's short string
 
 if TYPE_CHECKING:
     import ssl
@@ -108,6 +111,7 @@ class RabbitMQBroker:
 
     async def subscribe(self, queue: str, *, prefetch: int) -> RabbitMQSubscription:
         """Consume `queue` on a channel of its own."""
+        _check(queue)
         channel = await self._consuming.open_channel(confirms=False)
         subscription = RabbitMQSubscription(queue, channel, self.publish, self._timeout)
         try:
@@ -150,6 +154,7 @@ class RabbitMQBroker:
 
     async def depth(self, queue: str) -> int:
         """Count the ready messages of `queue`."""
+        _check(queue)
         async with self._consuming.channel() as channel:
             try:
                 declared = await channel.declare_queue(queue, passive=True, timeout=self._timeout)
@@ -161,6 +166,7 @@ class RabbitMQBroker:
 
     async def peek(self, queue: str, *, limit: int) -> list[Message]:
         """Get messages and close the channel, which puts them back in order."""
+        _check(queue)
         messages: list[Message] = []
         async with self._consuming.channel() as channel:
             try:
@@ -183,6 +189,7 @@ class RabbitMQBroker:
             return self._publisher
 
     async def _exists(self, queue: str) -> bool:
+        _check(queue)
         # A failed passive declare closes its channel, so each has one of its own.
         async with self._consuming.channel() as channel:
             try:
@@ -213,3 +220,12 @@ class RabbitMQBroker:
         raise QueueNotFoundError(
             f"there is no queue {queue!r} on RabbitMQ at {self._consuming.where}: {remedy}"
         ) from None
+
+
+def _check(queue: str) -> None:
+    # pamqp raises ValueError without saying for which name, and in a task of the client's own.
+    if not DOMAIN_REGEX["queue-name"].fullmatch(queue) or len(queue.encode()) > _MAX_NAME:
+        raise SettingsError(
+            f"queue {queue!r}: the AMQP client takes names of at most {_MAX_NAME} letters, digits, "
+            "spaces and - _ . : @ # , / +"
+        )

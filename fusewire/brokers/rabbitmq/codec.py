@@ -7,12 +7,14 @@ is read.
 
 from __future__ import annotations
 
+import json
 import uuid
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import aio_pika
 
 from fusewire.brokers.message import HeaderValue, Message
+from fusewire.brokers.tagged import pack, unpack
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage, HeadersType
@@ -25,7 +27,12 @@ _MESSAGE_ID = "fusewire-message-id"
 _EXCHANGE = "fusewire-exchange"
 _ROUTING_KEY = "fusewire-routing-key"
 _USER_ID = "fusewire-user-id"
-_IDENTITY = frozenset({TRANSFER, _MESSAGE_ID, _EXCHANGE, _ROUTING_KEY, _USER_ID})
+_BLANK = (
+    "fusewire-blank"  # properties that are "" or 0: aio-pika does not tell them from absent ones
+)
+_EXACT = "fusewire-exact"  # headers that hold floats: pamqp writes those with 32 bits
+_IDENTITY = frozenset({TRANSFER, _MESSAGE_ID, _EXCHANGE, _ROUTING_KEY, _USER_ID, _BLANK, _EXACT})
+_TEXTS = ("content_type", "content_encoding", "correlation_id", "reply_to", "type", "app_id")
 
 # Kept on a republish, these make the broker act on the message: with x-death a message that went
 # twice round two TTL queues is dropped as a dead-letter cycle, and CC and BCC route it elsewhere
@@ -40,8 +47,8 @@ def to_amqp(message: Message) -> aio_pika.Message:
     The id is fresh because aio-pika tells a returned message from a confirmed one by it: two
     publishes under one id at the same time, and a returned one was seen reported as confirmed.
     """
-    headers: dict[str, HeaderValue] = {
-        **message.headers,
+    headers: dict[str, object] = {
+        **{key: _to_table(value) for key, value in message.headers.items()},
         TRANSFER: _FORMAT,
         _EXCHANGE: message.exchange,
         _ROUTING_KEY: message.routing_key,
@@ -51,6 +58,14 @@ def to_amqp(message: Message) -> aio_pika.Message:
     if message.user_id is not None:
         # As a property the broker would refuse it: it must name the user of this connection.
         headers[_USER_ID] = message.user_id
+    blank = [name for name in _TEXTS if getattr(message, name) == ""]
+    if message.priority == 0:
+        blank.append("priority")
+    if blank:
+        headers[_BLANK] = ",".join(blank)
+    exact = {key: value for key, value in message.headers.items() if _has_float(value)}
+    if exact:
+        headers[_EXACT] = json.dumps(pack(exact, "headers"), separators=(",", ":"))
     return aio_pika.Message(
         body=message.body,
         headers=cast("HeadersType", headers),
@@ -69,7 +84,7 @@ def to_amqp(message: Message) -> aio_pika.Message:
 
 def from_amqp(incoming: AbstractIncomingMessage) -> Message:
     """Read a delivery, with the identity that it had before any transfer."""
-    headers = cast("dict[str, HeaderValue]", dict(incoming.headers))
+    headers = {key: _from_table(value) for key, value in incoming.headers.items()}
     transferred = TRANSFER in headers
     kept = {
         key: value
@@ -78,6 +93,15 @@ def from_amqp(incoming: AbstractIncomingMessage) -> Message:
         and not key.startswith(_BROKERS_OWN_PREFIXES)
         and not (transferred and key in _IDENTITY)
     }
+
+    blank: list[str] = []
+    if transferred:
+        kept.update(_exact(headers.get(_EXACT)))
+        blank = str(headers.get(_BLANK, "")).split(",")
+
+    def text(name: str) -> str | None:
+        value: str | None = getattr(incoming, name)
+        return "" if name in blank else value
 
     def original(header: str, current: str | None) -> str | None:
         if not transferred:
@@ -88,16 +112,55 @@ def from_amqp(incoming: AbstractIncomingMessage) -> Message:
     return Message(
         body=incoming.body,
         headers=kept,
-        content_type=incoming.content_type,
-        content_encoding=incoming.content_encoding,
+        content_type=text("content_type"),
+        content_encoding=text("content_encoding"),
         message_id=original(_MESSAGE_ID, incoming.message_id),
-        correlation_id=incoming.correlation_id,
-        reply_to=incoming.reply_to,
-        type=incoming.type,
+        correlation_id=text("correlation_id"),
+        reply_to=text("reply_to"),
+        type=text("type"),
         user_id=original(_USER_ID, incoming.user_id),
-        app_id=incoming.app_id,
+        app_id=text("app_id"),
         timestamp=incoming.timestamp,
-        priority=incoming.priority,
+        priority=incoming.priority or (0 if "priority" in blank else None),
         exchange=original(_EXCHANGE, incoming.exchange) or "",
         routing_key=original(_ROUTING_KEY, incoming.routing_key) or "",
     )
+
+
+def _to_table(value: Any) -> Any:
+    """Make of `value` what pamqp can write: it knows byte strings as bytearray only."""
+    if isinstance(value, bytes):
+        return bytearray(value)
+    if isinstance(value, dict):
+        return {key: _to_table(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_to_table(item) for item in value]
+    return value
+
+
+def _from_table(value: Any) -> HeaderValue:
+    if isinstance(value, bytearray):
+        return bytes(value)
+    if isinstance(value, dict):
+        return {key: _from_table(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_from_table(item) for item in value]
+    plain: HeaderValue = value
+    return plain
+
+
+def _has_float(value: HeaderValue) -> bool:
+    if isinstance(value, dict):
+        return any(_has_float(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_has_float(item) for item in value)
+    return isinstance(value, float)
+
+
+def _exact(written: HeaderValue) -> dict[str, HeaderValue]:
+    """Read the exact headers; where somebody has damaged them, the inexact ones have to do."""
+    try:
+        exact = unpack(json.loads(written)) if isinstance(written, str) else {}
+    except ValueError:
+        return {}
+    return exact if isinstance(exact, dict) else {}

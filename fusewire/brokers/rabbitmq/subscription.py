@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from aio_pika.exceptions import ChannelInvalidStateError
+
 from fusewire.brokers.rabbitmq.codec import from_amqp
 from fusewire.brokers.rabbitmq.link import LOST, close
 from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
@@ -53,11 +55,13 @@ class RabbitMQDelivery:
 
     async def move(self, queue: str, message: Message) -> None:
         """Publish, await the confirm, then acknowledge: no other order is safe."""
-        if self._incoming.channel.is_closed:
+        try:
+            _ = self._incoming.channel  # raises when it is closed
+        except ChannelInvalidStateError:
             raise DeliveryLostError(
                 f"message {self.message.message_id!r} was not moved: its channel is gone, and "
                 "RabbitMQ delivers it again"
-            )
+            ) from None
         await self._publish(queue, message)
         await self.done()
 
@@ -78,6 +82,7 @@ class RabbitMQSubscription:
         self._timeout = timeout
         self._arrived: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
         self._lost: BrokerError | None = None
+        self._closing: asyncio.Future[None] | None = None
 
     async def start(self, prefetch: int) -> None:
         """Consume. Raises what aio-pika raises; the caller owns the channel until this returns."""
@@ -105,7 +110,9 @@ class RabbitMQSubscription:
     async def release(self) -> None:
         """Close the channel without cancelling first, which gives everything back in order."""
         self._end(BrokerUnavailableError(f"the subscription to {self._queue!r} was released"))
-        await close(self._channel, self._timeout)
+        # Shielded: whoever is cancelled while giving back must not keep what it has in hand.
+        self._closing = asyncio.ensure_future(close(self._channel, self._timeout))
+        await asyncio.shield(self._closing)
 
     async def _on_message(self, incoming: AbstractIncomingMessage) -> None:
         self._arrived.put_nowait(RabbitMQDelivery(incoming, self._publish, self._timeout))
