@@ -131,7 +131,7 @@ class Machine:
                 return permit
         elif state not in _REJECTING and (self._ramp is None or self._ramp.take(now)):
             permit = Permit(issuer, self._generation, started, False)  # noqa: FBT003 - see Permit
-            if state is CircuitState.CLOSED and self._settings.open_on_hanging:
+            if self._settings.open_on_hanging and started == now:
                 self._running.begin(permit, started)
             return permit
         self._rejected.add()

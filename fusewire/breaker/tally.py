@@ -27,4 +27,5 @@ class Tally:
 
     def set(self, value: int) -> None:
         """Go on from `value`."""
-        self._offset -= value - self.value()
+        current = self.value()
+        self._offset += current - value
