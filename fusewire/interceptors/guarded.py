@@ -42,7 +42,6 @@ class GuardedCall:
 
     __slots__ = (
         "_operation",
-        "_over",
         "_permit",
         "_policy",
         "_timeout",
@@ -60,7 +59,6 @@ class GuardedCall:
         self._policy = policy
         self._timeout = timeout
         self._permit: Permit | None = None
-        self._over = False
         self._operation = current_operation()
         self.fallback: CallFallback | None = None
         self.info: CallInfo | None = None
@@ -95,13 +93,11 @@ class GuardedCall:
 
     def succeed(self) -> None:
         """Settle: the call ended OK."""
-        self._over = True
         if self._permit is not None:
             self._permit.success()
 
     def release(self) -> None:
         """Settle: the call says nothing about the dependency."""
-        self._over = True
         if self._permit is not None:
             self._permit.release()
 
@@ -111,9 +107,6 @@ class GuardedCall:
         Returns:
             whether the fallback is to answer in its place.
         """
-        if self._over:
-            return False
-        self._over = True
         outcome = Outcome.IGNORED
         retry_after = None
         try:

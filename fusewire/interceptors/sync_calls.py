@@ -175,7 +175,6 @@ class FallbackFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not su
         self._context = contextvars.copy_context()
         self._condition = threading.Condition()
         self._final: Any = None  # the call that answers every question, once it is known
-        self._falling_back = False
         self._callbacks: list[Callable[[], None]] = []
         # Weakly, so that grpcio still cancels a call whose user has dropped it.
         ended = functools.partial(_inner_ended, guarded, weakref.ref(self))
@@ -183,21 +182,14 @@ class FallbackFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not su
 
     def inner_ended(self) -> None:
         """Take note of the inner call's end; never raises, never blocks."""
-        if isinstance(self._inner, RejectedCall):
-            fall_back = True
-        else:
-            fall_back = settle(self._guarded, self._inner)
-        if fall_back:
-            with self._condition:
-                self._falling_back = self._final is None
-                fall_back = self._falling_back
-        if fall_back:
-            try:
-                run_in_worker(functools.partial(self._context.run, self._fall_back))
-            except RuntimeError as reason:  # the interpreter is shutting down
-                self._guarded.keep(self._inner, reason)
-                self._end_with(self._inner)
-        else:
+        rejected = isinstance(self._inner, RejectedCall)
+        if not rejected and (not settle(self._guarded, self._inner) or self.cancelled()):
+            self._end_with(self._inner)
+            return
+        try:
+            run_in_worker(functools.partial(self._context.run, self._fall_back))
+        except RuntimeError as reason:  # the interpreter is shutting down
+            self._guarded.keep(self._inner, reason)
             self._end_with(self._inner)
 
     def _fall_back(self) -> None:
@@ -225,9 +217,6 @@ class FallbackFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not su
 
     def cancel(self) -> bool:
         """Cancel the call; a fallback that has begun is not stopped."""
-        with self._condition:
-            if self._final is not None or self._falling_back:
-                return False
         if not self._inner.cancel():
             return False
         with self._condition:
@@ -280,7 +269,7 @@ class FallbackFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not su
         return left
 
     def cancelled(self) -> bool:
-        return self._final is not None and bool(self._final.cancelled())
+        return bool(self._inner.cancelled())
 
     def running(self) -> bool:
         return self._final is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,12 @@ import pytest
 
 from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError
-from fusewire.interceptors import FallbackDeclined, aio_interceptors, without_fallbacks
+from fusewire.interceptors import (
+    Classification,
+    FallbackDeclined,
+    aio_interceptors,
+    without_fallbacks,
+)
 from fusewire.operation import current_operation, operation
 from tests.support.grpc_calls import until
 from tests.support.grpc_server import ECHO, ask
@@ -286,6 +292,44 @@ async def test_cancelling_while_the_fallback_runs_ends_it(
     assert await call.details() == "Locally cancelled by application!"
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+async def test_cancelling_asks_no_fallback_whatever_cancelling_means(
+    method_with: MethodWith, breaker: WatchedBreaker
+) -> None:
+    parking = Parking()
+    classify = Classification({grpc.StatusCode.CANCELLED: Outcome.FAILURE})
+    call = method_with(parking, classify=classify)(ask(delay=20))
+    await until(lambda: breaker.permits, "the call's begin")
+    assert call.cancel()
+    await until(call.done, "the call's end")
+    assert call.cancelled()
+    assert await call.code() is grpc.StatusCode.CANCELLED
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert breaker.outcomes == [Outcome.FAILURE]
+    assert parking.asked == []
+
+
+class _Elsewhere(grpc.aio.UnaryUnaryClientInterceptor):
+    """An inner interceptor that makes the call in another context."""
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        made = continuation(details, request)
+        return await asyncio.create_task(made, context=contextvars.Context())
+
+
+async def test_a_fallback_runs_in_the_callers_context_wherever_the_call_was_made(
+    server: EchoServer, registry: WatchedRegistry
+) -> None:
+    seen: list[Any] = []
+    fallbacks = {"*": lambda *_: seen.append(current_operation()) or b"x"}
+    interceptors = [*aio_interceptors(registry=registry, fallbacks=fallbacks), _Elsewhere()]
+    async with grpc.aio.insecure_channel(server.target, interceptors=interceptors) as channel:
+        with operation("op-1") as work:
+            call = channel.unary_unary(ECHO)(DOWN)
+        await call
+    assert seen == [work]
 
 
 async def test_asking_for_the_code_and_giving_up_does_not_end_the_fallback(

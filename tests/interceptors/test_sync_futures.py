@@ -12,6 +12,7 @@ import pytest
 
 from fusewire.breaker import Outcome
 from fusewire.interceptors import (
+    Classification,
     guard,
 )
 from tests.support.grpc_calls import STYLES, call, seen
@@ -70,6 +71,27 @@ def test_cancelling_a_future_reaches_the_server_and_does_not_count(
             future.result()
         wait_until(lambda: server.seen()["cancelled"] == before["cancelled"] + 1, "the cancel")
         wait_until(lambda: breaker.outcomes == [IGNORED], "the call's outcome")
+
+
+def test_cancelling_a_future_asks_no_fallback_whatever_cancelling_means(
+    server: EchoServer, registry: WatchedRegistry, breaker: WatchedBreaker
+) -> None:
+    asked: list[Any] = []
+    with guard(
+        grpc.insecure_channel(server.target),
+        registry=registry,
+        fallbacks={"*": lambda *args: asked.append(args)},
+        classify=Classification({grpc.StatusCode.CANCELLED: FAILURE}),
+    ) as channel:
+        future = channel.unary_unary(ECHO).future(ask(delay=20))
+        called: list[Any] = []
+        future.add_done_callback(called.append)
+        assert future.cancel()
+        wait_until(lambda: called == [future], "the done callback")
+        with pytest.raises(grpc.FutureCancelledError):
+            future.result()
+    assert breaker.outcomes == [FAILURE]
+    assert asked == []
 
 
 @pytest.mark.parametrize("fallbacks", [None, {"*": b"instead"}])
