@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from fusewire.demo.queues import is_rabbitmq
 from fusewire.demo.scenario import Demo
 from fusewire.demo.view import report, showing
 
@@ -34,6 +35,13 @@ def run_demo(plan: Plan, *, as_json: bool = False) -> int:
         KeyboardInterrupt: it was interrupted; its processes have ended.
     """
     console = Console(stderr=as_json)
+    where = "RabbitMQ" if is_rabbitmq(plan.broker or "") else "the embedded broker"
+    console.print(
+        f"{plan.rate:g} payments and {plan.order_rate:g} orders a second, on {where}. After "
+        f"{plan.healthy:g} s the payments server is killed; {plan.outage:g} s later it is started "
+        "again.",
+        highlight=False,
+    )
     with showing(console) as display:
         demo = Demo(plan, display)
         reckoning = asyncio.run(_interruptible(demo))

@@ -1,0 +1,233 @@
+"""How the final ledger is reckoned, and when the demo has failed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fusewire.demo.ledger import Ledger
+from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest, RefundRequest
+from fusewire.demo.reckoning import Reckoning, Records, read_records, reckon
+from fusewire.demo.run import run_demo
+from fusewire.demo.scenario import Demo
+from fusewire.demo.setting import Plan
+from fusewire.demo.tally import Tally, percentile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KILLED = 10.0
+RECOVERED = 20.0
+
+
+class Story:
+    """What the processes of a demo told, and what the server wrote down."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self.charges: list[tuple[str, str]] = []
+
+    def tell(self, process: str, what: str, at: float = 0.0, **details: Any) -> None:
+        self.tally.hear(process, {"what": what, "at": at, **details})
+
+    def message(self, process: str, happening: str, operation: str, reason: str = "") -> None:
+        self.tell(process, "message", happening=happening, operation=operation, reason=reason)
+
+    def payment(
+        self, number: int, result: str = "ok", *, begin: float = 0.0, took: float = 0.1
+    ) -> None:
+        reference = f"payment-{number}"
+        self.tell("client", "asked", reference=reference)
+        self.tell(
+            "client", "answered", reference=reference, begin=begin, took=took, result=result,
+            operation="" if result == "error" else f"op-{number}",
+            code="UNAVAILABLE: down" if result == "error" else "",
+        )  # fmt: skip
+
+    def charge(self, number: int) -> None:
+        self.charges.append((f"op-{number}", f"payment-{number}"))
+
+    def order(self, number: int) -> None:
+        self.tell("orders", "published", operation=f"order-{number}")
+
+    def charge_order(self, number: int) -> None:
+        self.charges.append((f"order-{number}/Charge/1", f"order-{number}"))
+
+    def end(self) -> Reckoning:
+        return reckon(
+            self.tally,
+            Records(tuple(self.charges), repeated=0),
+            broker="sqlite",
+            killed=KILLED,
+            recovered=RECOVERED,
+        )
+
+
+@pytest.fixture
+def story() -> Story:
+    """Give a day on which all went well: a payment made, one parked and made, and an order."""
+    story = Story()
+    story.payment(1)
+    story.charge(1)
+    story.payment(2, "pending")
+    story.message("client", "parked", "op-2")
+    story.message("client", "replayed", "op-2")
+    story.charge(2)
+    story.order(1)
+    story.message("orders", "parked", "order-1")
+    story.message("orders", "replayed", "order-1")
+    story.charge_order(1)
+    return story
+
+
+def test_a_day_on_which_all_went_well_has_no_fault(story: Story) -> None:
+    end = story.end()
+    assert end.faults == []
+    assert (end.asked, end.charged, end.parked, end.replayed) == (2, 2, 1, 1)
+    assert (end.lost, end.charged_twice, end.failed) == (0, 0, 0)
+    assert (end.orders_asked, end.orders_handled, end.orders_parked) == (1, 1, 1)
+    assert (end.orders_lost, end.orders_charged_twice) == (0, 0)
+
+
+@pytest.mark.parametrize("result", ["ok", "pending"])
+def test_a_payment_that_was_promised_and_is_not_in_the_servers_ledger_is_lost(
+    story: Story, result: str
+) -> None:
+    story.payment(3, result)
+    end = story.end()
+    assert end.lost == 1
+    assert end.faults == ["lost: 1"]
+
+
+def test_a_payment_made_under_another_operation_id_than_promised_is_lost(story: Story) -> None:
+    story.payment(3)
+    story.charges.append(("op-other", "payment-3"))
+    assert story.end().lost == 1
+
+
+def test_a_payment_that_got_an_error_is_failed_and_not_lost(story: Story) -> None:
+    story.payment(3, "error")
+    end = story.end()
+    assert (end.failed, end.lost, end.faults) == (1, 0, [])
+    assert end.remarks == ("payments that failed with UNAVAILABLE: down: 1",)
+
+
+def test_a_payment_that_was_never_answered_is_failed(story: Story) -> None:
+    story.tell("client", "asked", reference="payment-3")
+    end = story.end()
+    assert end.failed == 1
+    assert end.remarks == ("payments without an answer: 1",)
+
+
+def test_one_operation_charged_twice_is_found(story: Story) -> None:
+    story.charge(1)
+    end = story.end()
+    assert (end.charged, end.charged_twice) == (2, 1)
+    assert end.faults == ["charged twice: 1"]
+
+
+def test_one_payment_charged_under_two_operation_ids_is_found(story: Story) -> None:
+    story.charges.append(("op-other", "payment-1"))
+    assert story.end().charged_twice == 1
+
+
+def test_an_order_charged_for_twice_is_found(story: Story) -> None:
+    story.charge_order(1)
+    end = story.end()
+    assert (end.orders_charged_twice, end.charged_twice) == (1, 0)
+    assert end.faults == ["orders charged twice: 1"]
+
+
+def test_an_order_that_the_server_knows_nothing_of_is_lost(story: Story) -> None:
+    story.order(2)
+    story.message("orders", "handled", "order-2")
+    end = story.end()
+    assert (end.orders_asked, end.orders_handled, end.orders_lost) == (2, 2, 1)
+    assert end.faults == ["orders lost: 1"]
+
+
+def test_a_parked_payment_that_was_not_replayed_is_a_fault(story: Story) -> None:
+    story.payment(3, "pending")
+    story.message("client", "parked", "op-3")
+    story.charge(3)
+    end = story.end()
+    assert end.faults == ["parked 2, but replayed 1"]
+    assert end.remarks == ("payments still parked: 1",)
+
+
+def test_a_payment_parked_and_replayed_several_times_counts_once(story: Story) -> None:
+    for happening in ("parked", "parked", "replayed", "replayed"):
+        story.message("client", happening, "op-2")
+    end = story.end()
+    assert (end.parked, end.replayed) == (1, 1)
+
+
+def test_a_parked_payment_that_comes_back_by_way_of_a_delay_counts_as_replayed(
+    story: Story,
+) -> None:
+    story.payment(3, "pending")
+    story.charge(3)
+    for happening in ("parked", "delayed", "handled"):
+        story.message("client", happening, "op-3")
+    assert story.end().faults == []
+
+
+def test_what_is_dead_is_told_with_its_reason(story: Story) -> None:
+    story.message("orders", "dead", "order-9", "exhausted")
+    assert story.end().remarks == ("orders in the dead queue as exhausted: 1",)
+
+
+def test_latencies_are_told_apart_by_when_the_payment_was_asked() -> None:
+    story = Story()
+    for number in range(100):
+        story.payment(number, begin=KILLED - 1, took=(number + 1) / 1000)
+    story.payment(100, begin=KILLED, took=0.5)
+    story.payment(101, begin=RECOVERED - 0.1, took=0.7)
+    story.payment(102, "error", begin=RECOVERED, took=9.0)  # not answered
+    latencies = story.end().as_json()["latency_ms"]
+    assert latencies == {
+        "before": {"p50": 50.0, "p99": 99.0},
+        "during": {"p50": 500.0, "p99": 700.0},
+        "after": {"p50": None, "p99": None},
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "expected"),
+    [([], 0.5, None), ([7.0], 0.99, 7.0), ([3.0, 1.0, 2.0], 0.5, 2.0), ([1.0, 2.0], 0.0, 1.0)],
+)
+def test_a_percentile_is_one_of_the_values(
+    values: list[float], share: float, expected: float | None
+) -> None:
+    assert percentile(values, share) == expected
+
+
+def test_the_servers_records_are_read_from_its_file(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "payments.db")
+    request = ChargeRequest(account="alice", amount_cents=1, currency="EUR", reference="payment-1")
+    charge = ledger.charge(request, "op-1")
+    ledger.charge(request, "op-1")
+    ledger.refund(RefundRequest(charge_id=charge.charge_id), "op-2")
+    # Open still, as after a kill: what the write-ahead log holds counts.
+    records = read_records(tmp_path / "payments.db")
+    ledger.close()
+    assert records == Records((("op-1", "payment-1"),), repeated=1)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_the_exit_status_says_whether_anything_was_lost(
+    story: Story, lost: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if lost:
+        story.payment(3)
+
+    async def run(_: Demo) -> Reckoning:
+        return story.end()
+
+    monkeypatch.setattr(Demo, "run", run)
+    assert run_demo(Plan(), as_json=True) == lost
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1])["lost"] == lost
+    assert ("FAILED: lost: 1" in err) == bool(lost)
