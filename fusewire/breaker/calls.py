@@ -161,9 +161,7 @@ class CircuitBreaker(Circuit):
     def _guard(
         self, func: Callable[..., Any], fallback: Callable[..., Any] | None
     ) -> Callable[..., Any]:
-        # A plain guard finds out by itself what is a coroutine, but only by calling the function;
-        # so where the call may be rejected, the question has to be asked before.
-        if not self._free and _is_coroutine_function(func):
+        if _is_coroutine_function(func):
             return self._guard_coroutine(func, fallback)
         return self._guard_function(func, fallback)
 
@@ -249,7 +247,8 @@ class CircuitBreaker(Circuit):
         with self.acquire() as permit:
             result = func(*args, **kwargs)
             if type(result) is CoroutineType:
-                permit.release()
+                # Guarded while it is awaited, which may be never: then the call was not made.
+                self._withdraw(permit)
                 return self._drive(result)
             permit.settle(self._judge_result(result))
             return result
@@ -276,6 +275,10 @@ class CircuitBreaker(Circuit):
 
 
 def _is_coroutine_function(func: Callable[..., Any]) -> bool:
+    # `inspect` takes its time, and for most functions one flag tells.
+    code = getattr(func, "__code__", None)
+    if code is not None:
+        return bool(code.co_flags & inspect.CO_COROUTINE)
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
         getattr(func, "__call__", None)  # noqa: B004 - asks how an object's call behaves, not whether
     )

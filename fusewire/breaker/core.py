@@ -240,6 +240,13 @@ class Circuit(Machine):
 
         return remove
 
+    def _withdraw(self, permit: Permit) -> None:
+        """Take back a permit with which no call was made."""
+        with self._lock:
+            permit.settled = True
+            self._probes.finish(permit)
+            self._running.finish(permit)
+
     def _by_hand(self, state: CircuitState, only_from: tuple[CircuitState, ...] = _ALL) -> None:
         now = self._clock()
         with self._lock:

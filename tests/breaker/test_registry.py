@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import pytest
+
 from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitState, default_registry
+from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
-    import pytest
-
     from fusewire.testing import FakeClock
 
 
@@ -56,3 +57,118 @@ def test_the_first_settings_win_and_the_log_says_so_once(
 
 def test_the_process_has_one_registry() -> None:
     assert default_registry() is default_registry()
+
+
+SLOW = BreakerSettings(failure_threshold=10)
+STRICT = BreakerSettings(failure_threshold=1)
+COMMON = BreakerSettings(failure_threshold=3)
+
+
+def test_overrides_go_by_name_then_by_the_longest_pattern() -> None:
+    registry = BreakerRegistry(
+        COMMON, overrides={"/pay.*": SLOW, "/pay.v1/*": STRICT, "/pay.v1/List": COMMON}
+    )
+    assert registry.get("/search").settings is COMMON
+    assert registry.get("/pay.v2/Charge").settings is SLOW
+    assert registry.get("/pay.v1/Charge").settings is STRICT
+    assert registry.get("/pay.v1/List").settings is COMMON
+    assert registry.get("/PAY.v1/Charge").settings is COMMON
+    assert registry.get("/pay.v3/Charge", STRICT).settings is STRICT
+
+
+def test_breakers_are_listed_by_name() -> None:
+    registry = BreakerRegistry()
+    for name in ("b", "c", "a"):
+        registry.get(name)
+    assert [breaker.name for breaker in registry] == ["a", "b", "c"]
+
+
+def test_a_removed_breaker_is_made_anew() -> None:
+    registry = BreakerRegistry(COMMON)
+    first = registry.get("a", STRICT)
+    registry.remove("a")
+    registry.remove("a")
+    assert "a" not in registry
+    assert registry.get("a") is not first
+    assert registry.get("a").settings is COMMON
+
+
+def test_settings_are_replaced_in_place_and_state_is_kept() -> None:
+    registry = BreakerRegistry(COMMON, overrides={"b*": SLOW})
+    a, b, told = registry.get("a"), registry.get("b1"), registry.get("told", STRICT)
+    a.force_open()
+    registry.configure(STRICT)
+    assert (a.settings, b.settings, told.settings) == (STRICT, SLOW, STRICT)
+    assert a.state is CircuitState.FORCED_OPEN
+    registry.configure(overrides={"a": SLOW, "told": COMMON})
+    assert (a.settings, b.settings, told.settings) == (SLOW, STRICT, COMMON)
+    assert registry.get("new").settings is STRICT
+    registry.configure(overrides={"t*": SLOW})
+    assert told.settings is STRICT
+    assert registry.get("a") is a
+
+
+def test_breakers_whose_settings_stay_are_left_alone(clock: FakeClock) -> None:
+    registry = BreakerRegistry(COMMON, clock=clock)
+    breaker = registry.get("a")
+    registry.configure(BreakerSettings(failure_threshold=3))
+    assert breaker.settings is COMMON
+
+
+def test_a_bounded_registry_lets_go_what_is_worth_least() -> None:
+    registry = BreakerRegistry(STRICT, limit=4)
+    forced, opened, counting, idle = (registry.get(name) for name in ("f", "o", "c", "i"))
+    forced.force_open()
+    opened.acquire().failure()
+    counting.replace_settings(BreakerSettings(window_calls=10))
+    counting.acquire().failure()
+    counting.acquire().success()
+    assert idle.state is CircuitState.CLOSED
+    for gone, new in (("i", "1"), ("1", "2"), ("2", "3")):
+        registry.get(new)
+        assert gone not in registry
+        assert len(registry) == 4
+    assert all(name in registry for name in "foc")
+    registry.get("3").force_open()
+    registry.get("4").force_open()
+    assert "c" not in registry
+    registry.get("5").force_open()
+    assert "o" not in registry
+    registry.get("6")
+    assert "f" not in registry
+
+
+def test_of_equals_the_one_asked_for_the_longest_time_ago_goes() -> None:
+    registry = BreakerRegistry(limit=3)
+    for name in ("a", "b", "c", "a"):
+        registry.get(name)
+    registry.get("d")
+    assert "b" not in registry
+    assert "a" in registry
+
+
+def test_calls_that_are_slow_or_failed_in_a_row_are_worth_keeping(clock: FakeClock) -> None:
+    settings = BreakerSettings(window_calls=10, slow_call_duration=1)
+    registry = BreakerRegistry(settings, limit=3, clock=clock)
+    slow, failing = registry.get("slow"), registry.get("failing")
+    slow(clock.advance)(2)
+    failing.replace_settings(BreakerSettings())
+    failing.acquire().failure()
+    registry.get("1")
+    registry.get("2")
+    assert "1" not in registry
+    assert "slow" in registry
+    assert "failing" in registry
+
+
+@pytest.mark.parametrize("limit", [0, -1, True])
+def test_a_limit_that_cannot_be_right_is_refused(limit: int) -> None:
+    with pytest.raises(SettingsError, match="limit must be"):
+        BreakerRegistry(limit=limit)
+
+
+def test_a_registry_of_one_works() -> None:
+    registry = BreakerRegistry(limit=1)
+    assert registry.get("a") is registry.get("a")
+    registry.get("b")
+    assert len(registry) == 1

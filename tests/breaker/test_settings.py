@@ -13,6 +13,11 @@ from fusewire.errors import SettingsError
 
 NO_COUNT = [True, False, 0, -1, 1.5, 3.0, "3", math.nan, math.inf, [1], b"1"]
 NO_SECONDS = [True, False, 0, 0.0, -1, -0.5, math.nan, math.inf, -math.inf, "3", None, [1]]
+NO_SHARE = [True, False, 0, -0.1, 1.001, math.nan, math.inf, "0.5", [1]]
+NO_JITTER = [True, False, -0.1, 1, 1.5, math.nan, "0.5", None]
+NO_GROWTH = [True, 0, 0.99, -1, math.nan, math.inf, "2", None]
+NO_SWITCH = [None, 0, 1, "yes"]
+NO_FUNCTION = [1, "f", (print,)]
 NO_EXCEPTIONS = [None, Exception, [Exception], (int,), ("Exception",), (Exception(),), "Exception"]
 
 
@@ -24,6 +29,20 @@ NO_EXCEPTIONS = [None, Exception, [Exception], (int,), ("Exception",), (Exceptio
         *(("recovery_timeout", value) for value in NO_SECONDS),
         *(("probe_lease", value) for value in NO_SECONDS),
         *(("expected_exceptions", value) for value in NO_EXCEPTIONS),
+        *(("ignored_exceptions", value) for value in NO_EXCEPTIONS),
+        *(("classify_exception", value) for value in NO_FUNCTION),
+        *(("classify_result", value) for value in NO_FUNCTION),
+        *(("window_calls", value) for value in NO_COUNT),
+        *(("window_seconds", value) for value in NO_SECONDS if value is not None),
+        *(("minimum_calls", value) for value in [*NO_COUNT, None]),
+        *(("failure_rate_threshold", value) for value in NO_SHARE),
+        *(("slow_call_rate_threshold", value) for value in NO_SHARE),
+        *(("slow_call_duration", value) for value in NO_SECONDS if value is not None),
+        *(("open_on_hanging", value) for value in NO_SWITCH),
+        *(("recovery_timeout_growth", value) for value in NO_GROWTH),
+        *(("recovery_timeout_max", value) for value in NO_SECONDS if value is not None),
+        *(("recovery_timeout_jitter", value) for value in NO_JITTER),
+        *(("ramp_duration", value) for value in NO_SECONDS if value is not None),
     ],
 )
 def test_a_value_that_cannot_be_right_is_refused(setting: str, value: Any) -> None:
@@ -40,6 +59,93 @@ def test_the_defaults_are_those_that_the_documentation_names() -> None:
     assert settings.half_open_max_calls == 3
     assert settings.expected_exceptions == (Exception,)
     assert settings.probe_lease == 60.0
+    assert settings.ignored_exceptions == ()
+    assert settings.classify_exception is None
+    assert settings.classify_result is None
+    assert settings.window_calls is None
+    assert settings.window_seconds is None
+    assert settings.minimum_calls == 10
+    assert settings.failure_rate_threshold is None
+    assert settings.slow_call_rate_threshold is None
+    assert settings.slow_call_duration is None
+    assert settings.open_on_hanging is False
+    assert settings.recovery_timeout_growth == 1.0
+    assert settings.recovery_timeout_max is None
+    assert settings.recovery_timeout_jitter == 0.0
+    assert settings.ramp_duration is None
+
+
+@pytest.mark.parametrize(
+    ("together", "complaint"),
+    [
+        (
+            {"window_calls": 10, "window_seconds": 10},
+            "window_seconds must be None while window_calls is set, got 10",
+        ),
+        (
+            {"window_calls": 5, "minimum_calls": 6},
+            "minimum_calls must be at most window_calls (5), got 6",
+        ),
+        (
+            {"failure_rate_threshold": 0.5},
+            (
+                "failure_rate_threshold must be None, or window_calls or window_seconds be set, "
+                "got 0.5"
+            ),
+        ),
+        (
+            {"slow_call_rate_threshold": 0.5, "slow_call_duration": 1},
+            (
+                "slow_call_rate_threshold must be None, or window_calls or window_seconds be set, "
+                "got 0.5"
+            ),
+        ),
+        (
+            {"slow_call_rate_threshold": 0.5, "window_seconds": 1},
+            "slow_call_duration must be set while slow_call_rate_threshold is, got None",
+        ),
+        (
+            {"recovery_timeout": 10, "recovery_timeout_max": 9},
+            "recovery_timeout_max must be at least recovery_timeout (10), got 9",
+        ),
+        (
+            {"open_on_hanging": True, "slow_call_duration": 1},
+            "open_on_hanging must be False, or slow_call_rate_threshold be set, got True",
+        ),
+        (
+            {
+                "open_on_hanging": True,
+                "slow_call_duration": 60,
+                "slow_call_rate_threshold": 1.0,
+                "window_calls": 10,
+            },
+            (
+                "probe_lease must be above slow_call_duration (60) while open_on_hanging is set, "
+                "got 60.0"
+            ),
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    together: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        BreakerSettings(**together)
+    assert str(caught.value) == complaint
+
+
+def test_settings_that_just_fit_together_are_accepted() -> None:
+    BreakerSettings(window_calls=10, minimum_calls=10, failure_rate_threshold=1)
+    BreakerSettings(window_seconds=0.1, minimum_calls=1000, failure_rate_threshold=0.001)
+    BreakerSettings(recovery_timeout=10, recovery_timeout_max=10)
+    BreakerSettings(recovery_timeout_jitter=0, recovery_timeout_growth=1)
+    BreakerSettings(recovery_timeout_jitter=0.999)
+    BreakerSettings(
+        window_calls=10,
+        slow_call_rate_threshold=1,
+        slow_call_duration=59.9,
+        open_on_hanging=True,
+    )
 
 
 def test_the_smallest_values_are_accepted() -> None:

@@ -1,0 +1,137 @@
+"""What exceptions and results say, by the lists and by classifiers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitState, Outcome
+from fusewire.operation import without_fallbacks
+from tests.support.circuits import half_open_circuit
+
+if TYPE_CHECKING:
+    from fusewire.testing import FakeClock
+
+
+def breaker_with(clock: FakeClock, **settings: Any) -> CircuitBreaker:
+    return CircuitBreaker("payments", settings=BreakerSettings(**settings), clock=clock)
+
+
+def throw(error: BaseException) -> None:
+    raise error
+
+
+def test_ignored_exceptions_are_ignored_though_expected(clock: FakeClock) -> None:
+    breaker = breaker_with(
+        clock, expected_exceptions=(OSError,), ignored_exceptions=(FileNotFoundError,)
+    )
+    assert breaker.judge(OSError()) is Outcome.FAILURE
+    assert breaker.judge(FileNotFoundError()) is Outcome.IGNORED
+    assert breaker.judge(ValueError()) is Outcome.IGNORED
+
+
+def test_a_classifier_of_exceptions_is_asked_first(clock: FakeClock) -> None:
+    def classify(error: BaseException) -> Outcome | None:
+        if isinstance(error, KeyError):
+            return Outcome.SUCCESS
+        return Outcome.FAILURE if isinstance(error, FileNotFoundError) else None
+
+    breaker = breaker_with(
+        clock, ignored_exceptions=(FileNotFoundError,), classify_exception=classify
+    )
+    assert breaker.judge(KeyError()) is Outcome.SUCCESS
+    assert breaker.judge(FileNotFoundError()) is Outcome.FAILURE
+    assert breaker.judge(ValueError()) is Outcome.FAILURE
+    assert breaker.judge(asyncio.CancelledError()) is Outcome.IGNORED
+    with pytest.raises(KeyError):
+        breaker.call(throw, KeyError())
+    assert breaker.snapshot().counters.succeeded == 1
+
+
+def test_an_error_that_counts_as_success_closes_a_half_open_circuit(clock: FakeClock) -> None:
+    breaker = breaker_with(
+        clock,
+        failure_threshold=1,
+        half_open_max_calls=1,
+        classify_exception=lambda error: Outcome.SUCCESS if isinstance(error, KeyError) else None,
+    )
+    half_open_circuit(breaker, clock)
+    with pytest.raises(KeyError):
+        breaker.call(throw, KeyError())
+    assert breaker.state is CircuitState.CLOSED
+
+
+def test_a_fallback_does_not_answer_for_an_error_that_counts_as_success(clock: FakeClock) -> None:
+    breaker = breaker_with(clock, classify_exception=lambda _: Outcome.SUCCESS)
+    with pytest.raises(KeyError):
+        breaker.call_with_fallback(throw, KeyError(), fallback=lambda _: "cached")
+
+
+@pytest.mark.parametrize("answer", ["nonsense", 1, True])
+def test_a_classifier_that_talks_nonsense_is_not_heard(clock: FakeClock, answer: Any) -> None:
+    breaker = breaker_with(
+        clock, classify_exception=lambda _: answer, classify_result=lambda _: answer
+    )
+    assert breaker.judge(ValueError()) is Outcome.FAILURE
+    breaker.call(lambda: None)
+    assert breaker.snapshot().counters.succeeded == 1
+
+
+def test_a_classifier_that_fails_is_logged_and_harms_no_call(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def classify(_: object) -> Outcome:
+        raise RuntimeError("broken classifier")
+
+    breaker = breaker_with(clock, classify_exception=classify, classify_result=classify)
+    with caplog.at_level(logging.ERROR):
+        assert breaker.call(lambda: "answer") == "answer"
+        with pytest.raises(ConnectionError):
+            breaker.call(throw, ConnectionError())
+    counters = breaker.snapshot().counters
+    assert (counters.succeeded, counters.failed) == (1, 1)
+    assert len(caplog.records) == 2
+    assert "broken classifier" in caplog.text
+
+
+def by_status(status: int) -> Outcome:
+    if status == 404:
+        return Outcome.IGNORED
+    return Outcome.FAILURE if status >= 500 else Outcome.SUCCESS
+
+
+async def status_async(status: int) -> int:
+    await asyncio.sleep(0)
+    return status
+
+
+async def test_a_classifier_of_results_decides_on_what_functions_give(clock: FakeClock) -> None:
+    breaker = breaker_with(clock, failure_threshold=None, classify_result=by_status)
+    guarded, guarded_async = breaker(lambda status: status), breaker(status_async)
+    for status in (200, 404, 500):
+        assert guarded(status) == status
+        assert await guarded_async(status) == status
+        assert breaker.call(abs, status) == status
+        assert await breaker.call(status_async, status) == status
+        assert await breaker.call_async(status_async, status) == status
+    counters = breaker.snapshot().counters
+    assert (counters.succeeded, counters.ignored, counters.failed) == (5, 5, 5)
+
+
+async def test_a_fallback_answers_for_results_that_count_as_failures(clock: FakeClock) -> None:
+    breaker = breaker_with(clock, failure_threshold=None, classify_result=by_status)
+
+    async def later(_: int) -> str:
+        return await asyncio.sleep(0, "later")
+
+    assert breaker.call_with_fallback(abs, 500, fallback=lambda _: "cached") == "cached"
+    assert breaker.call_with_fallback(abs, 200, fallback=lambda _: "cached") == 200
+    assert await breaker.call_with_fallback(status_async, 500, fallback=later) == "later"
+    assert await breaker.call_with_fallback(status_async, 404, fallback=later) == 404
+    assert await breaker(status_async, fallback=lambda _: "cached")(500) == "cached"
+    with without_fallbacks():
+        assert breaker.call_with_fallback(abs, 500, fallback=lambda _: "cached") == 500
+    assert breaker.snapshot().counters.failed == 4

@@ -1,0 +1,196 @@
+"""Snapshots: all figures at one moment, through JSON and back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fusewire.breaker import (
+    BreakerSettings,
+    Cause,
+    CircuitBreaker,
+    CircuitState,
+    Counters,
+    Event,
+    Reason,
+    Slice,
+    Snapshot,
+    StateChanged,
+)
+from tests.support.circuits import half_open_circuit, open_circuit
+
+if TYPE_CHECKING:
+    from fusewire.testing import FakeClock
+
+SETTINGS = BreakerSettings(
+    failure_threshold=2,
+    recovery_timeout=10,
+    half_open_max_calls=2,
+    window_calls=10,
+    slow_call_duration=2,
+)
+
+
+@pytest.fixture
+def breaker(clock: FakeClock) -> CircuitBreaker:
+    return CircuitBreaker("payments", settings=SETTINGS, clock=clock)
+
+
+def restarted(breaker: CircuitBreaker, clock: FakeClock) -> CircuitBreaker:
+    """Make another breaker that goes on where `breaker` is."""
+    text = breaker.snapshot().to_json()
+    other = CircuitBreaker("payments", settings=breaker.settings, clock=clock)
+    other.restore(Snapshot.from_json(text))
+    return other
+
+
+def test_a_snapshot_has_all_figures(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    guarded = breaker(clock.advance)
+    guarded(0)
+    guarded(3)
+    late = breaker.acquire()
+    breaker.acquire().release()
+    breaker.acquire().failure()
+    assert breaker.snapshot().consecutive_failures == 1
+    breaker.acquire().failure()
+    late.success()
+    clock.advance(4)
+    assert breaker.snapshot() == Snapshot(
+        name="payments",
+        state=CircuitState.OPEN,
+        retry_after=6,
+        reason=Reason(Cause.CONSECUTIVE_FAILURES, 2, 2),
+        consecutive_failures=0,
+        reopenings=0,
+        calls=4,
+        failed=2,
+        slow=1,
+        probes_running=0,
+        probes_succeeded=0,
+        counters=Counters(succeeded=2, failed=2, ignored=1, slow=1, late=1, opened=1),
+        window=(Slice(1, 0, 0), Slice(1, 0, 1), Slice(2, 2, 0)),
+    )
+    assert breaker.snapshot().failure_rate == 0.5
+    assert breaker.snapshot().slow_call_rate == 0.25
+
+
+def test_a_snapshot_of_a_half_open_circuit_has_its_probes(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    half_open_circuit(breaker, clock)
+    breaker.acquire().success()
+    breaker.acquire()
+    snapshot = breaker.snapshot()
+    assert (snapshot.probes_running, snapshot.probes_succeeded) == (1, 1)
+
+
+def test_it_goes_through_json_unchanged(breaker: CircuitBreaker) -> None:
+    assert Snapshot.from_json(breaker.snapshot().to_json()) == breaker.snapshot()
+    open_circuit(breaker)
+    snapshot = breaker.snapshot()
+    assert Snapshot.from_json(snapshot.to_json()) == snapshot
+    assert "\n" not in snapshot.to_json()
+
+
+def test_an_open_circuit_stays_open_over_a_restart_for_the_rest_of_its_time(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    open_circuit(breaker)
+    clock.advance(4)
+    other = restarted(breaker, clock)
+    assert other.look().retry_after == 6
+    assert other.snapshot() == breaker.snapshot()
+    with pytest.raises(Exception, match="2 failures in a row"):
+        other.acquire()
+    clock.advance(6)
+    assert other.acquire().probe
+
+
+def test_a_half_open_circuit_keeps_its_successes_over_a_restart(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    half_open_circuit(breaker, clock)
+    breaker.acquire().success()
+    breaker.acquire()
+    other = restarted(breaker, clock)
+    assert other.state is CircuitState.HALF_OPEN
+    other.acquire().success()
+    assert other.state is CircuitState.CLOSED
+
+
+def test_a_closed_circuit_keeps_window_and_failures_over_a_restart(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    breaker.acquire().failure()
+    other = restarted(breaker, clock)
+    assert other.snapshot() == breaker.snapshot()
+    other.acquire().failure()
+    assert other.state is CircuitState.OPEN
+
+
+def test_a_state_set_by_hand_lives_on(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    breaker.force_open()
+    assert restarted(breaker, clock).state is CircuitState.FORCED_OPEN
+
+
+def test_restoring_is_told_and_makes_earlier_results_late(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    heard: list[Event] = []
+    other = CircuitBreaker("payments", settings=SETTINGS, clock=clock)
+    other.add_listener(heard.append)
+    permit = other.acquire()
+    open_circuit(breaker)
+    other.restore(breaker.snapshot())
+    permit.success()
+    closed, opened = CircuitState.CLOSED, CircuitState.OPEN
+    assert heard == [StateChanged("payments", closed, opened, Reason(Cause.RESTORED))]
+    assert str(Reason(Cause.RESTORED)) == "restored from a snapshot"
+    assert other.snapshot().counters.late == 1
+
+
+def test_the_totals_go_on_from_the_snapshot(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    open_circuit(breaker)
+    for _ in range(3):
+        with pytest.raises(Exception, match="open"):
+            breaker.acquire()
+    other = restarted(breaker, clock)
+    for _ in range(2):
+        with pytest.raises(Exception, match="open"):
+            other.acquire()
+    assert other.snapshot().counters.rejected == 5
+
+
+def test_a_probe_count_that_is_enough_by_the_new_settings_closes(clock: FakeClock) -> None:
+    strict = CircuitBreaker("payments", 1, 10, 3, clock=clock)
+    half_open_circuit(strict, clock)
+    strict.acquire().success()
+    lax = CircuitBreaker("payments", 1, 10, 1, clock=clock)
+    lax.restore(strict.snapshot())
+    assert lax.state is CircuitState.CLOSED
+
+
+def test_a_snapshot_of_another_breaker_is_refused(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    with pytest.raises(ValueError, match="'search' cannot be restored to 'payments'"):
+        breaker.restore(CircuitBreaker("search", clock=clock).snapshot())
+
+
+def test_what_is_no_snapshot_is_refused(breaker: CircuitBreaker) -> None:
+    good = json.loads(breaker.snapshot().to_json())
+    bad = [
+        "",
+        "[]",
+        "{}",
+        json.dumps({**good, "format": 2}),
+        json.dumps({**good, "state": "ajar"}),
+        json.dumps({**good, "more": 1}),
+        json.dumps({**good, "reason": {"cause": "weather"}}),
+        json.dumps({**good, "window": [1]}),
+    ]
+    for text in bad:
+        with pytest.raises(ValueError, match="no snapshot of a circuit breaker"):
+            Snapshot.from_json(text)
