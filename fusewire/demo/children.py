@@ -103,7 +103,6 @@ class Child:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        self.tell("stop")
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         try:

@@ -88,7 +88,7 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
         )
         consumer.add_listener(worker.tell_of_message)
         async with consumer:
-            consuming = asyncio.create_task(consumer.run())
+            consuming = asyncio.create_task(consumer.run(handle_signals=False))
             worker.tell("ready")
             await worker.steadily(rate, publish)
             worker.tell("quiet")

@@ -1,8 +1,8 @@
 """A child process of the demo, seen from within: what it tells its parent, and when it ends.
 
 It tells what happens in lines of JSON on its standard output. On its standard input the parent says
-``quiet`` (make no more load) and ``stop``. When that input ends without ``stop``, the parent is
-gone, and the child ends too.
+``quiet``: make no more load. When that input ends, the parent is gone, and the child ends too.
+SIGTERM asks it to end in order.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -46,6 +47,7 @@ class Worker:
         self.stop = asyncio.Event()
         self.orphaned = False
         self._loop = asyncio.get_running_loop()
+        self._loop.add_signal_handler(signal.SIGTERM, self._end)
         logging.basicConfig(
             stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s"
         )
@@ -91,21 +93,20 @@ class Worker:
         heard = b""
         while chunk := os.read(0, 4096):
             *lines, heard = (heard + chunk).split(b"\n")
-            for line in lines:
-                if line == b"quiet":
-                    self._set(self.quiet)
-                elif line == b"stop":
-                    self._set(self.quiet, self.stop)
-                    return
+            if b"quiet" in lines:
+                self._call(self.quiet.set)
         self.orphaned = True
-        self._set(self.quiet, self.stop)
+        self._call(self._end)
         time.sleep(_LAST_WORDS)
         os._exit(1)
 
-    def _set(self, *events: asyncio.Event) -> None:
-        for event in events:
-            with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(event.set)
+    def _end(self) -> None:
+        self.quiet.set()
+        self.stop.set()
+
+    def _call(self, what: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(what)
 
 
 async def _awaited(what: Awaitable[None]) -> None:
