@@ -19,7 +19,7 @@ class Happening(StrEnum):
     HANDLED = "handled"
     PARKED = "parked"
     REPLAYED = "replayed"
-    """Handled, on a replay from a parking queue."""
+    """Handled, after it had been parked."""
     DELAYED = "delayed"
     DEAD = "dead"
 

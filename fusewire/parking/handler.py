@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
     from fusewire.breaker import BreakerRegistry
+    from fusewire.parking.record import Record
     from fusewire.parking.view import MessageView
 
     Handler: TypeAlias = Callable[[AbstractIncomingMessage], Awaitable[Any] | Any]
@@ -77,11 +78,15 @@ class HandlerRunner:
         self._threads = threads
         self._limiter: anyio.CapacityLimiter | None = None
 
-    async def run(self, view: MessageView, operation_id: str, *, replay: bool) -> Attempt:
-        """Call the handler once. On a replay fallbacks are suppressed: only real work settles."""
+    async def run(self, view: MessageView, record: Record) -> Attempt:
+        """Call the handler once.
+
+        For what was parked before, fallbacks are suppressed: only real work settles it, also when
+        it comes back by way of a delay.
+        """
         with contextlib.ExitStack() as scope:
-            work = scope.enter_context(operation(operation_id))
-            if replay:
+            work = scope.enter_context(operation(record.operation_id))
+            if record.times_parked:
                 scope.enter_context(without_fallbacks())
             try:
                 await self._guarded(view, work)

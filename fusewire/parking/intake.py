@@ -94,7 +94,7 @@ class Intake:
         if refusing is not None:
             return self._judge.park(work.record, refusing)
         in_outage = self._judge.in_outage(needs)
-        attempt = await self._runner.run(work.view, work.record.operation_id, replay=False)
+        attempt = await self._runner.run(work.view, work.record)
         if attempt.rejection is not None:
             return self._judge.park(work.record, attempt.rejection.name)
         return self._judge.of(work.record, attempt, needs, in_outage=in_outage)

@@ -101,9 +101,7 @@ class LaneReplay:
                 await self._desk.settle(work, verdict)
                 return
             in_outage = self._judge.in_outage(needs)
-            attempt = await self._runner.run(
-                work.fresh_view(), work.record.operation_id, replay=True
-            )
+            attempt = await self._runner.run(work.fresh_view(), work.record)
             if attempt.rejection is None:
                 break
             ramp.failed()
@@ -118,7 +116,7 @@ class LaneReplay:
             ramp.succeeded()
         elif attempt.error is not None:
             ramp.failed()
-        await self._desk.settle(work, verdict, replay=True)
+        await self._desk.settle(work, verdict)
 
     async def _wait(self, work: Work, needs: tuple[str, ...]) -> Verdict | None:
         """Wait until all that `work` needs admits, or return what is to become of it instead.

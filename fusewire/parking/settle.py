@@ -109,7 +109,7 @@ class Desk:
             return None
         return work
 
-    async def settle(self, work: Work, verdict: Verdict, *, replay: bool = False) -> None:
+    async def settle(self, work: Work, verdict: Verdict) -> None:
         """Carry out `verdict`, trying again while the broker cannot.
 
         Raises:
@@ -134,7 +134,7 @@ class Desk:
                 if held > self._hold_limit or await backoff.wait(self._stopping):
                     raise GiveBackError from error
             else:
-                self._tell(work, verdict, replay=replay)
+                self._tell(work, verdict)
                 return
 
     def held_for(self, work: Work) -> float:
@@ -168,11 +168,11 @@ class Desk:
             case Dead(record):
                 await delivery.move(self._topology.dead, record.write(delivery.message))
 
-    def _tell(self, work: Work, verdict: Verdict, *, replay: bool) -> None:
+    def _tell(self, work: Work, verdict: Verdict) -> None:
         record = work.record if isinstance(verdict, Done) else verdict.record
         match verdict:
             case Done():
-                happening = Happening.REPLAYED if replay else Happening.HANDLED
+                happening = Happening.REPLAYED if record.times_parked else Happening.HANDLED
             case Park():
                 happening = Happening.PARKED
             case Delay():

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from fusewire.breaker import BreakerRegistry
+from fusewire.breaker import BreakerRegistry, BreakerSettings
 from fusewire.brokers import Message, open_broker
 from fusewire.errors import BrokerUnavailableError, CircuitOpenError, FusewireError, SettingsError
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls, Receipt
@@ -160,6 +160,21 @@ async def test_a_fallbacks_reply_never_settles_a_parked_call(
         await until(lambda: len(set(shop.happened("replayed"))) == 6)
     assert parked == 6
     assert set(server.effects) == {f"op-{number}" for number in range(6)}
+
+
+async def test_a_delayed_replay_is_not_settled_by_a_fallback_either(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
+        trip(registry)
+        await shop.charge("a", "op-a")
+    server.answer = lambda key: grpc.StatusCode.UNAVAILABLE if len(server.seen) <= 2 else None
+    patient = BreakerRegistry(BreakerSettings(failure_threshold=100))
+    async with aio_shop(address, queue_name, server, patient) as shop:
+        await until(lambda: shop.happened("replayed") == ["op-a"])
+    assert shop.happened("delayed") == ["op-a", "op-a"]
+    assert shop.happened("parked") == []
+    assert server.effects == {"op-a": b"a"}
 
 
 async def test_at_most_once_parks_what_the_circuit_rejected(

@@ -1,0 +1,86 @@
+"""The demo's payments server as a process that tests kill, and its ledger, read from its file."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections import Counter
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import grpc
+
+from fusewire.demo.payments.v1.payments_pb2 import ENTRY_KIND_CHARGE
+from tests.support.processes import KeptProcess, free_port
+from tests.support.waiting import until_sync
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHARGE = "/fusewire.demo.payments.v1.Payments/Charge"
+GET_BALANCE = "/fusewire.demo.payments.v1.Payments/GetBalance"
+
+CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+"""So that a channel notices a server that is back; gRPC's own limit is two minutes."""
+
+
+class PaymentsProcess:
+    """A payments server that keeps its port and its ledger over kills and restarts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.ledger = folder / "ledger.db"
+        self._log = folder / "server.log"
+        self._process: KeptProcess | None = None
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        arguments = ["--port", str(self.port), "--ledger", str(self.ledger)]
+        self._process = KeptProcess(
+            [sys.executable, "-m", "fusewire.demo.server", *arguments], log=self._log
+        )
+        with grpc.insecure_channel(self.target, options=CHANNEL_OPTIONS) as channel:
+            grpc.channel_ready_future(channel).result(30)
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        assert self._process is not None
+        self._process.kill()
+        self._process = None
+
+    def hang(self) -> None:
+        """Stop it with SIGSTOP: connections stay open and nothing answers."""
+        assert self._process is not None
+        self._process.pause()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self.kill()
+
+    def effects(self) -> Counter[str]:
+        """Count the charges of each operation id."""
+        return self._count("SELECT operation_id FROM entries WHERE kind = ?", ENTRY_KIND_CHARGE)
+
+    def references(self) -> Counter[str]:
+        """Count the charges of each reference."""
+        return self._count("SELECT reference FROM entries WHERE kind = ?", ENTRY_KIND_CHARGE)
+
+    def repeated(self) -> Counter[str]:
+        """Count the attempts at each operation that had been made before."""
+        return self._count("SELECT operation_id FROM attempts WHERE came_to = ?", "repeated")
+
+    def _count(self, query: str, argument: object) -> Counter[str]:
+        with closing(sqlite3.connect(f"file:{self.ledger}?mode=ro", uri=True)) as database:
+            return Counter(row[0] for row in database.execute(query, (argument,)))
+
+
+def wait_for_effects(server: PaymentsProcess, count: int, limit: float = 60.0) -> None:
+    """Wait until the ledger has charges of `count` references."""
+    until_sync(lambda: len(server.references()) >= count, f"{count} charges", limit=limit)
