@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.breaker import CircuitBreaker, CircuitOpenError, CircuitState
-from fusewire.errors import FusewireError
+from fusewire.errors import FusewireError, SettingsError
 from fusewire.operation import without_fallbacks
 from tests.support.circuits import half_open_circuit, open_circuit
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from fusewire.testing import FakeClock
 
 
@@ -242,3 +244,64 @@ def test_one_except_clause_catches_all_errors_of_the_package(breaker: CircuitBre
 
 def test_a_breaker_shows_its_name_and_state(breaker: CircuitBreaker) -> None:
     assert repr(breaker) == "<CircuitBreaker 'payments' closed>"
+
+
+async def test_a_decorator_may_have_a_fallback_of_its_own(clock: FakeClock) -> None:
+    breaker = CircuitBreaker("payments", fallback=lambda *_: "breaker's", clock=clock)
+
+    @breaker(fallback=lambda amount: f"own {amount}")
+    def guarded(amount: int) -> str:
+        return fail(amount)
+
+    @breaker(fallback=lambda amount: f"own {amount}")
+    async def guarded_async(amount: int) -> str:
+        return await fail_async(amount)
+
+    assert guarded(3) == "own 3"
+    assert await guarded_async(3) == "own 3"
+    assert guarded.__name__ == "guarded"
+    assert breaker(fail, fallback=lambda *_: "given")(3) == "given"
+    assert breaker()(fail)(3) == "breaker's"
+
+
+def test_an_async_fallback_for_a_plain_function_is_refused(breaker: CircuitBreaker) -> None:
+    with pytest.raises(SettingsError, match="must be a plain function"):
+        breaker(fail, fallback=fail_async)
+
+
+async def test_a_coroutine_of_a_plain_function_has_its_fallback(breaker: CircuitBreaker) -> None:
+    def make(amount: int) -> Awaitable[str]:
+        return fail_async(amount)
+
+    for _ in range(3):
+        assert await breaker.call_with_fallback(make, 3, fallback=charge_async) == "3 EUR"
+    assert breaker.state is CircuitState.OPEN
+
+
+async def test_a_coroutine_of_a_plain_function_is_no_call_until_it_is_awaited(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    half_open_circuit(breaker, clock)
+    pending = [breaker.call(lambda: charge_async(3)) for _ in range(3)]
+    assert breaker.snapshot().probes_running == 0
+    assert [await each for each in pending] == ["3 EUR"] * 3
+    counters = breaker.snapshot().counters
+    assert (counters.succeeded, counters.ignored) == (3, 0)
+
+
+async def test_a_rejected_coroutine_is_closed(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    pending = breaker.call(lambda: charge_async(3))
+    breaker.force_open()
+    with pytest.raises(CircuitOpenError):
+        await pending
+
+
+def test_methods_can_be_decorated(breaker: CircuitBreaker) -> None:
+    class Client:
+        currency = "USD"
+
+        @breaker
+        def charge(self, amount: int) -> str:
+            return charge(amount, currency=self.currency)
+
+    assert Client().charge(3) == "3 USD"

@@ -1,0 +1,27 @@
+"""Fixtures for pytest. Name this module among a project's ``pytest_plugins`` to have them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fusewire.breaker import default_registry
+from fusewire.testing.circuits import Circuits
+from fusewire.testing.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def circuits() -> Iterator[Circuits]:
+    """Circuits of the process's own registry, to force open by name; put back after the test."""
+    with Circuits(default_registry()) as circuits:
+        yield circuits
+
+
+@pytest.fixture
+def fake_clock() -> FakeClock:
+    """A clock that goes on only when the test says so."""
+    return FakeClock()
