@@ -237,90 +237,6 @@ async def test_an_open_circuit_rejects_with_an_error_that_grpc_users_handle(
     assert breaker.outcomes == []
 
 
-async def _by_call(call: Any) -> None:
-    assert call.cancel()
-
-
-async def _by_task(call: Any) -> None:
-    waiting = asyncio.ensure_future(call)
-    await asyncio.sleep(0)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-
-
-async def _by_wait_for(call: Any) -> None:
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(call, 0.05)
-
-
-async def _in_group(call: Any) -> None:
-    async def fail() -> None:
-        raise LookupError
-
-    async def wait() -> None:
-        await call
-
-    async def both() -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(wait())
-            await asyncio.sleep(0)
-            group.create_task(fail())
-
-    with pytest.raises(ExceptionGroup):
-        await both()
-
-
-CANCELS = pytest.mark.parametrize("cancel", [_by_call, _by_task, _by_wait_for, _in_group])
-
-
-@FALLBACKS
-@CANCELS
-async def test_cancelling_reaches_the_server_and_does_not_count(
-    server: EchoServer,
-    registry: WatchedRegistry,
-    breaker: WatchedBreaker,
-    fallbacks: Any,
-    cancel: Any,
-) -> None:
-    async with guarded_channel(server.target, registry, fallbacks=fallbacks) as channel:
-        before = server.seen()
-        call = channel.unary_unary(ECHO)(ask(delay=20))
-        called = []
-        call.add_done_callback(called.append)
-        await until(lambda: server.seen()["begun"] == before["begun"] + 1, "the call's begin")
-        await cancel(call)
-        await until(lambda: server.seen()["cancelled"] == before["cancelled"] + 1, "the cancel")
-        assert call.cancelled()
-        assert call.done()
-        assert called == [call]
-        assert await call.code() is grpc.StatusCode.CANCELLED
-        with pytest.raises(asyncio.CancelledError):
-            await call
-    assert breaker.outcomes == [IGNORED]
-    assert breaker.every_permit_settled_once()
-
-
-@FALLBACKS
-@CANCELS
-async def test_cancelling_at_once_does_not_count(
-    server: EchoServer,
-    registry: WatchedRegistry,
-    breaker: WatchedBreaker,
-    fallbacks: Any,
-    cancel: Any,
-) -> None:
-    async with guarded_channel(server.target, registry, fallbacks=fallbacks) as channel:
-        call = channel.unary_unary(ECHO)(ask(delay=20))
-        await cancel(call)
-        await until(call.done, "the call's end")
-        await until(breaker.every_permit_settled_once, "the permit")
-        assert set(breaker.outcomes) <= {IGNORED}
-        assert call.cancelled()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-
-
 @FALLBACKS
 async def test_a_call_whose_channel_is_closed_is_seen_as_without_a_guard(
     server: EchoServer, registry: WatchedRegistry, breaker: WatchedBreaker, fallbacks: Any
@@ -338,9 +254,22 @@ async def test_a_call_whose_channel_is_closed_is_seen_as_without_a_guard(
         with pytest.raises(asyncio.CancelledError):
             await one
     assert breaker.outcomes == [IGNORED]
+    assert breaker.every_permit_settled_once()
+
+
+# An older grpcio (1.71) raises in __del__ of a call whose interceptors have raised.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@FALLBACKS
+async def test_a_closed_channel_is_seen_as_without_a_guard(
+    server: EchoServer, registry: WatchedRegistry, breaker: WatchedBreaker, fallbacks: Any
+) -> None:
+    channel = guarded_channel(server.target, registry, fallbacks=fallbacks)
+    await channel.close()
     with pytest.raises(grpc.aio.UsageError):
         await channel.unary_unary(ECHO)(ask())
-    assert breaker.every_permit_settled_once()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert breaker.outcomes == [IGNORED]
 
 
 @FALLBACKS

@@ -54,7 +54,7 @@ def test_a_rejections_trailing_metadata_say_when_to_come_back_in_both_vocabulari
     kind: Any,
 ) -> None:
     error = kind(*GIVEN)
-    metadata = dict(error.trailing_metadata())
+    metadata = dict(list(error.trailing_metadata()))
     assert metadata["grpc-retry-pushback-ms"] == "12500"
     status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
     # grpc_status.from_call refuses a status that differs from the call's own.
@@ -98,4 +98,4 @@ def test_a_rejection_behaves_as_a_future_that_is_over() -> None:
 @BOTH
 def test_a_rejection_of_a_circuit_that_stays_open_says_not_to_retry(kind: Any) -> None:
     error = kind("b", "forced_open", float("inf"))
-    assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "-1"
+    assert dict(list(error.trailing_metadata()))["grpc-retry-pushback-ms"] == "-1"

@@ -103,6 +103,9 @@ class EchoServer:
         """Hang it."""
         assert self._process is not None
         self._process.pause()
+        # The signal is sent; its threads stop one by one, and the next call may still be answered.
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        wait_until(lambda: all(map(_stopped, tasks.iterdir())), "every thread's stop")
 
     def resume(self) -> None:
         """Let it go on."""
@@ -129,6 +132,11 @@ class EchoServer:
             self._control.close()
         if self._process is not None:
             self._process.kill()
+
+
+def _stopped(task: Path) -> bool:
+    state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+    return state == "T"
 
 
 class _Handlers(grpc.GenericRpcHandler):
