@@ -61,20 +61,22 @@ class BreakerRegistry:
     def get(self, name: str, settings: BreakerSettings | None = None) -> CircuitBreaker:
         """Return the breaker called `name`, made now if there is none.
 
-        `settings` apply when it is made. If it exists with others, it keeps them, and the log says
-        so once.
+        `settings` apply when it is made, unless an override has exactly this name. If it was made
+        with others, it keeps them, and the log says so once.
         """
         with self._lock:
             breaker = self._breakers.pop(name, None)
             if breaker is None:
-                chosen = settings or self._settings_for(name)
-                breaker = CircuitBreaker(name, settings=chosen, clock=self._clock)
+                self._make_room()
                 if settings is not None:
                     self._told[name] = settings
-                self._make_room()
+                chosen = self._settings_for(name)
+                breaker = CircuitBreaker(name, settings=chosen, clock=self._clock)
             self._breakers[name] = breaker
             differs = (
-                settings is not None and settings != breaker.settings and name not in self._differed
+                settings is not None
+                and settings != self._told.get(name, breaker.settings)
+                and name not in self._differed
             )
             if differs:
                 self._differed.add(name)

@@ -172,3 +172,14 @@ def test_a_registry_of_one_works() -> None:
     assert registry.get("a") is registry.get("a")
     registry.get("b")
     assert len(registry) == 1
+
+
+def test_an_override_by_name_comes_before_what_the_code_asks_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry = BreakerRegistry(COMMON, overrides={"a": STRICT, "b*": STRICT})
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert registry.get("a", SLOW).settings is STRICT
+            assert registry.get("b1", SLOW).settings is SLOW
+    assert caplog.records == []
