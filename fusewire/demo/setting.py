@@ -32,7 +32,6 @@ CHANNEL_OPTIONS: Final = (
     # After a failed connect a channel waits before it dials again: 1 s, then 1.6 times as much
     # each time, up to two minutes, and fails calls meanwhile. That would outlast the outage.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 

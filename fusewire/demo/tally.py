@@ -58,6 +58,7 @@ class Fates:
                 self.handled.add(operation_id)
                 # One whose replay failed comes back by way of a delay, and is then just handled.
                 if operation_id in self.parked or happening == Happening.REPLAYED:
+                    self.parked.add(operation_id)  # its confirmation may have been lost
                     self.replayed.add(operation_id)
 
     @property
