@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from fusewire.brokers.message import Message
@@ -58,6 +59,13 @@ class Subscription(Protocol):
             BrokerUnavailableError: the connection is lost. All deliveries in hand are the
                 broker's again.
             QueueNotFoundError: the queue is gone.
+        """
+
+    async def quiesce(self) -> Sequence[Delivery]:
+        """Take no further message into hand.
+
+        Returns:
+            what is in hand, was not received yet, and would come back as redelivered.
         """
 
     async def release(self) -> None:

@@ -1,59 +1,43 @@
-"""Sends stored calls on a channel, without stubs."""
+"""The handler of stored calls: sends them again, and says what their end means."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+import logging
+from typing import TYPE_CHECKING
 
-import anyio.to_thread
 import grpc
-import grpc.aio
 
-from fusewire.errors import CircuitOpenError, SettingsError
+from fusewire.errors import CircuitOpenError
 from fusewire.forwarding.call import StoredCall, UnreadableCallError, read_call
 from fusewire.forwarding.outcome import ReplayEnd, end_of
+from fusewire.forwarding.sending import ChannelClosedError
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation
 from fusewire.parking import Reject
+from fusewire.parking.errors import HandBack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aio_pika.abc import AbstractIncomingMessage
 
-Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
+    from fusewire.forwarding.sending import Sender
 
-
-class Sender(Protocol):
-    """One unary call over a channel of either kind."""
-
-    async def __call__(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
-        """Send it and wait for its end; raises grpc.RpcError if that is not OK."""
-
-
-def sender(channel: grpc.Channel | grpc.aio.Channel) -> Sender:
-    """Return what sends on `channel`.
-
-    Raises:
-        SettingsError: it is no channel.
-    """
-    if isinstance(channel, grpc.aio.Channel):
-        return _AioSender(channel)
-    if isinstance(channel, grpc.Channel):
-        return _SyncSender(channel)
-    raise SettingsError(
-        f"channel={channel!r} is neither a grpc.Channel nor a grpc.aio.Channel: give a guarded one"
-    )
+_log = logging.getLogger(__name__)
 
 
 class Forwarder:
-    """The handler of stored calls.
+    """Called with each stored call.
 
     Args:
         send: sends on the guarded channel, whose breakers and classification apply.
         timeout: seconds for one attempt of a call that was made without a deadline.
+        stop: called when the channel is found closed, to end the forwarding.
     """
 
-    def __init__(self, send: Sender, timeout: float) -> None:
+    def __init__(self, send: Sender, timeout: float, stop: Callable[[], None]) -> None:
         self._send = send
         self._timeout = timeout
+        self._stop = stop
 
     async def __call__(self, message: AbstractIncomingMessage) -> None:
         """Send one stored call again. Raises as a handler does."""
@@ -68,15 +52,14 @@ class Forwarder:
             await self._send(call, metadata, call.timeout or self._timeout)
         except CircuitOpenError:
             raise  # nothing was sent: it waits
+        except ChannelClosedError as error:
+            _log.warning("%s: forwarding ends, and what is not settled stays parked", error)
+            self._stop()
+            if error.sent and call.at_most_once:
+                raise Reject(str(error), reason=ReplayEnd.AMBIGUOUS.value) from error
+            raise HandBack from error
         except grpc.RpcError as error:
             self._judge(call, error)
-            raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if call.at_most_once and not (task is not None and task.cancelling()):
-                raise Reject(
-                    "the channel was closed during the call", reason="ambiguous"
-                ) from error
             raise
 
     def _judge(self, call: StoredCall, error: grpc.RpcError) -> None:
@@ -84,26 +67,3 @@ class Forwarder:
         end = end_of(code, at_most_once=call.at_most_once)
         if end is not ReplayEnd.RETRY:
             raise Reject(f"{call.method} ended {code.name}", reason=end.value) from error
-
-
-class _AioSender:
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
-
-    async def __call__(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109
-        # Without serializers the stored bytes go out, and the reply's come in, as they are.
-        multicallable: Any = self._channel.unary_unary(call.method)
-        await multicallable(call.request, metadata=metadata, timeout=timeout)
-
-
-class _SyncSender:
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._channel = channel
-
-    async def __call__(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109
-        multicallable: Any = self._channel.unary_unary(call.method)
-
-        def send() -> None:
-            multicallable(call.request, metadata=metadata, timeout=timeout)
-
-        await anyio.to_thread.run_sync(send)

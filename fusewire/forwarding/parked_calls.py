@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import logging
 import math
 import os
 import threading
@@ -17,12 +16,13 @@ import grpc.aio
 from anyio.from_thread import start_blocking_portal
 
 from fusewire.brokers import DELAY_TIERS, Topology, open_broker
-from fusewire.errors import BrokerError, FusewireError, SettingsError, UnconfirmedError
+from fusewire.errors import FusewireError, SettingsError, UnconfirmedError
 from fusewire.forwarding.fallback import ParkFallback
-from fusewire.forwarding.forwarder import Forwarder, sender
+from fusewire.forwarding.forwarder import Forwarder
+from fusewire.forwarding.forwarding import Forwarding
 from fusewire.forwarding.receipt import Receipt
+from fusewire.forwarding.sending import sender
 from fusewire.parking import Happening, MessageEvent, ParkingConsumer
-from fusewire.parking.backoff import Backoff
 from fusewire.parking.events import Listeners
 from fusewire.parking.lanes import Dependencies
 from fusewire.parking.record import Record
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from fusewire.forwarding.call import StoredCall
 
 _T = TypeVar("_T")
-_log = logging.getLogger(__name__)
 
 _MARGIN = 5.0
 """Seconds beyond its own limit that a thread waits for the store before it gives up on it."""
@@ -109,9 +108,7 @@ class ParkedCalls:
         self._pid = os.getpid()
         self._stack = AsyncExitStack()
         self._threads = ExitStack()
-        self._consumer: ParkingConsumer | None = None
-        self._forwarding: asyncio.Task[None] | None = None
-        self._leaving = asyncio.Event()
+        self._forwarding: Forwarding | None = None
 
     @property
     def topology(self) -> Topology:
@@ -165,12 +162,16 @@ class ParkedCalls:
             serializer=serializer,
         )
 
-    def forward_to(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
-        """Begin to replay stored calls on `channel`, until this object is left.
+    def forward_to(self, channel: grpc.Channel | grpc.aio.Channel) -> Forwarding:
+        """Begin to replay stored calls on `channel`.
 
         Give the guarded channel: its breakers say when to replay, and its interceptors add
         credentials. Its fallbacks are suppressed for replays. Several processes may forward from
         the same queues.
+
+        Returns:
+            the forwarding at work. It ends with this object; used as a context manager within the
+            channel's, it ends before the channel is closed, so that no replay is cut off.
 
         Raises:
             SettingsError: it is no channel, or an asyncio channel of another event loop.
@@ -178,21 +179,23 @@ class ParkedCalls:
         """
         if self._broker is None or self._loop is None:
             raise RuntimeError("enter the ParkedCalls first, then forward")
-        if self._consumer is not None:
+        if self._forwarding is not None:
             raise RuntimeError("forward_to() was called before: one channel for one ParkedCalls")
         if isinstance(channel, grpc.aio.Channel) and self._thread != threading.get_ident():
             raise SettingsError(
                 "channel is an asyncio channel, and this ParkedCalls runs on an event loop of its "
                 "own: enter it with `async with` on the channel's loop"
             )
-        handler = Forwarder(sender(channel), self._replay_timeout)
-        self._consumer = ParkingConsumer(self._broker, handler=handler, **self._consumer_options)
-        self._consumer.add_listener(self._listeners.tell)
-        running = self._forward(self._consumer)
-        if self._thread == threading.get_ident():
-            self._forwarding = asyncio.create_task(running, name=f"forward {self._queue}")
-        else:
-            self._start_elsewhere(running)
+        handler = Forwarder(sender(channel), self._replay_timeout, self._end_forwarding)
+        consumer = ParkingConsumer(self._broker, handler=handler, **self._consumer_options)
+        consumer.add_listener(self._listeners.tell)
+        self._forwarding = Forwarding(consumer, self._loop)
+        self._loop.call_soon_threadsafe(self._forwarding.begin)
+        return self._forwarding
+
+    def _end_forwarding(self) -> None:
+        if self._forwarding is not None:
+            self._forwarding.ask_to_end()
 
     async def __aenter__(self) -> Self:
         """Connect, and make the queues that are absent.
@@ -207,7 +210,6 @@ class ParkedCalls:
             await entered.prepare(self._topology)
             self._stack = stack.pop_all()
         self._broker = entered
-        self._leaving.clear()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._pid = os.getpid()
@@ -220,14 +222,11 @@ class ParkedCalls:
         traceback: TracebackType | None,
     ) -> None:
         """End the forwarder, letting replays in hand finish, and disconnect."""
-        self._leaving.set()
-        if self._consumer is not None:
-            self._consumer.stop()
         try:
             if self._forwarding is not None:
-                await self._forwarding
+                await self._forwarding.end()
         finally:
-            self._broker = self._loop = self._consumer = self._forwarding = None
+            self._broker = self._loop = self._forwarding = None
             await self._stack.aclose()
 
     def __enter__(self) -> Self:
@@ -327,23 +326,6 @@ class ParkedCalls:
         except RuntimeError as error:  # the loop was closed in this moment
             coroutine.close()
             raise FusewireError("this ParkedCalls was left: nothing is stored") from error
-
-    def _start_elsewhere(self, running: Coroutine[Any, Any, None]) -> None:
-        async def start() -> None:
-            self._forwarding = asyncio.create_task(running, name=f"forward {self._queue}")
-
-        asyncio.run_coroutine_threadsafe(start(), self._home()).result(self._park_timeout)
-
-    async def _forward(self, consumer: ParkingConsumer) -> None:
-        backoff = Backoff()
-        while not self._leaving.is_set():
-            try:
-                async with consumer:
-                    if not self._leaving.is_set():
-                        await consumer.run(handle_signals=False)
-            except BrokerError as error:
-                _log.warning("%s; the forwarder of %r tries again", error, self._queue)
-                await backoff.wait(self._leaving)
 
 
 def _nothing(_message: object) -> None:

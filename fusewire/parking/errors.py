@@ -16,3 +16,10 @@ class Reject(FusewireError):  # noqa: N818 - an instruction to the consumer, as 
     def __init__(self, why: str, *, reason: str = "rejected") -> None:
         super().__init__(why)
         self.reason = reason
+
+
+class HandBack(FusewireError):  # noqa: N818 - an instruction to the consumer
+    """Raised by a handler that cannot work any more: the message goes back as it came.
+
+    It is no attempt. All that is in hand goes back with it, in order, and is delivered again.
+    """

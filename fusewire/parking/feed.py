@@ -34,6 +34,7 @@ class Feed:
         stopping: set when the consumer ends.
         grace: seconds that work in hand may still take then.
         ready: awaited before each subscription.
+        hand_back: awaited with each delivery in hand that was not worked on, before it goes back.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Feed:
         stopping: asyncio.Event,
         grace: float,
         ready: Callable[[], Awaitable[None]] | None = None,
+        hand_back: Callable[[Delivery], Awaitable[None]] | None = None,
     ) -> None:
         self._broker = broker
         self._queue = queue
@@ -54,6 +56,8 @@ class Feed:
         self._stopping = stopping
         self._grace = grace
         self._ready = ready
+        self._hand_back = hand_back
+        self._unworked: list[Delivery] = []
         self._backoff = Backoff()
         self._tasks: set[asyncio.Task[None]] = set()
         self._recycle = asyncio.Event()
@@ -84,8 +88,17 @@ class Feed:
             if self._stopping.is_set() or self._recycle.is_set():
                 # Handlers in hand finish, and are settled on the channel that is still open.
                 await self._finish(self._grace)
+                await self._return(subscription)
         finally:
             await subscription.release()
+        if self._recycle.is_set():
+            await self._backoff.wait(self._stopping)
+
+    async def _return(self, subscription: Subscription) -> None:
+        unworked, self._unworked = self._unworked, []
+        if self._hand_back is not None:
+            for delivery in (*unworked, *await subscription.quiesce()):
+                await self._hand_back(delivery)
 
     async def _serve(self, subscription: Subscription) -> None:
         receiving = asyncio.create_task(self._receive(subscription), name=f"receive {self._queue}")
@@ -119,6 +132,7 @@ class Feed:
         try:
             await self._work(delivery)
         except GiveBackError:
+            self._unworked.append(delivery)
             self._recycle.set()
         except Exception:  # noqa: BLE001 - logged, and nothing is lost
             # A defect of ours: the delivery stays unsettled and goes back with the subscription.

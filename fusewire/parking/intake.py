@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.parking.errors import Reject
+from fusewire.parking.errors import HandBack, Reject
 from fusewire.parking.handler import Attempt
 from fusewire.parking.policy import Done, FailurePolicy, Verdict
+from fusewire.parking.settle import GiveBackError
 
 if TYPE_CHECKING:
     from fusewire.brokers import Delivery
@@ -95,6 +96,8 @@ class Intake:
             return self._judge.park(work.record, refusing)
         in_outage = self._judge.in_outage(needs)
         attempt = await self._runner.run(work.view, work.record)
+        if isinstance(attempt.error, HandBack):
+            raise GiveBackError
         if attempt.rejection is not None:
             return self._judge.park(work.record, attempt.rejection.name)
         return self._judge.of(work.record, attempt, needs, in_outage=in_outage)

@@ -44,6 +44,11 @@ class Ramp:
         self._window = 1
         self._succeeded = 0
 
+    def open(self) -> None:
+        """Let everybody through: the consumer is stopping, and each of them will see it."""
+        self._most = self._window = self._taken + len(self._waiting)
+        self._wake()
+
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Hold a place for the block."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from fusewire.parking.circuits import pause
+from fusewire.parking.errors import HandBack
 from fusewire.parking.feed import Feed
 from fusewire.parking.handler import Attempt
 from fusewire.parking.policy import Done
@@ -13,8 +15,6 @@ from fusewire.parking.ramp import Ramp
 from fusewire.parking.settle import GiveBackError
 
 if TYPE_CHECKING:
-    import asyncio
-
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Broker, Delivery, Topology
     from fusewire.parking.circuits import Circuits
@@ -70,11 +70,20 @@ class LaneReplay:
             stopping=stopping,
             grace=grace,
             ready=self._admitted_at_all,
+            hand_back=desk.put_back,
         )
 
     async def run(self) -> None:
         """Replay until stopping."""
-        await self._feed.run()
+        async with asyncio.TaskGroup() as group:
+            gates = group.create_task(self._open_gates())
+            await self._feed.run()
+            gates.cancel()
+
+    async def _open_gates(self) -> None:
+        await self._stopping.wait()
+        for ramp in self._ramps.values():
+            ramp.open()
 
     async def take(self, delivery: Delivery) -> None:
         """Work on one parked delivery and settle it.
@@ -102,6 +111,8 @@ class LaneReplay:
                 return
             in_outage = self._judge.in_outage(needs)
             attempt = await self._runner.run(work.fresh_view(), work.record)
+            if isinstance(attempt.error, HandBack):
+                raise GiveBackError
             if attempt.rejection is None:
                 break
             ramp.failed()
@@ -128,7 +139,6 @@ class LaneReplay:
             if self._policy.expired(work.record):
                 return self._policy.dead(work.record, "expired")
             if self._stopping.is_set() or (left := self._desk.held_for(work)) <= 0:
-                await self._desk.put_back(work)
                 raise GiveBackError
             refusing = self._circuits.refusing(needs)
             if refusing is None:

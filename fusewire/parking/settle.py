@@ -13,7 +13,7 @@ from fusewire.errors import BrokerError, DeliveryLostError
 from fusewire.parking.backoff import Backoff
 from fusewire.parking.events import Happening, Listeners, MessageEvent
 from fusewire.parking.policy import Dead, Delay, Done, FailurePolicy, Park, Verdict
-from fusewire.parking.record import OPERATION_ID, Record, read, strip
+from fusewire.parking.record import OPERATION_ID, MalformedMessageError, Record, read, strip
 from fusewire.parking.view import MessageView
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Desk:
         backoff = Backoff()
         while True:
             try:
-                await self._carry_out(work, verdict)
+                await self._carry_out(work.delivery, verdict)
             except DeliveryLostError as error:
                 # The broker has it, or a copy, and gives it to somebody again.
                 _log.warning("operation %s: %s", work.record.operation_id, error)
@@ -141,22 +141,21 @@ class Desk:
         """Return the seconds that are left of the hold limit for `work`."""
         return self._hold_limit - (self._monotonic() - work.since)
 
-    async def put_back(self, work: Work) -> None:
-        """Let a delivery go that was not attempted.
+    async def put_back(self, delivery: Delivery) -> None:
+        """Let a parked delivery go that was not attempted.
 
         Most just go back with their subscription. One that must not be tried twice is stored
         anew: a redelivery could not be told from one whose first try is in doubt.
         """
-        if work.record.at_most_once and not self._policy.expired(work.record):
-            record = work.record
-            lane = self._topology.parked(self._dependencies.lane(record.dependency))
-            try:
-                await work.delivery.move(lane, record.write(work.delivery.message))
-            except BrokerError as error:
-                _log.warning("operation %s goes back in doubt: %s", record.operation_id, error)
+        message = delivery.message
+        try:
+            record = read(message, operation_id=message.message_id or "")
+            if record.at_most_once and not delivery.redelivered:
+                await self._carry_out(delivery, Park(record))
+        except (BrokerError, MalformedMessageError) as error:
+            _log.warning("message %s goes back as it is: %s", message.message_id, error)
 
-    async def _carry_out(self, work: Work, verdict: Verdict) -> None:
-        delivery = work.delivery
+    async def _carry_out(self, delivery: Delivery, verdict: Verdict) -> None:
         match verdict:
             case Done():
                 await delivery.done()

@@ -192,7 +192,7 @@ async def test_payments_are_parked_and_made_once_though_the_server_dies_during_r
         channel = grpc.aio.insecure_channel(
             payments.target, interceptors=interceptors, options=CHANNEL_OPTIONS
         )
-        calls.forward_to(channel)
+        forwarding = calls.forward_to(channel)
         stub: Any = PaymentsStub(channel)  # type: ignore[call-overload] # generated for both kinds
 
         async def pay(reference: str) -> None:
@@ -222,7 +222,7 @@ async def test_payments_are_parked_and_made_once_though_the_server_dies_during_r
                 == {f"op-during-{number}" for number in range(60)}
             )
         )
-        await calls.__aexit__(None, None, None)
+        await forwarding.end()
         await channel.close()
     assert set(payments.effects()) == set(answers)
     assert set(payments.effects().values()) == {1}

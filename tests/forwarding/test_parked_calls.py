@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from fusewire.forwarding.forwarding import Forwarding
     from fusewire.parking import MessageEvent
 
 
@@ -40,6 +42,10 @@ class AioShop:
         self.events: list[MessageEvent] = []
         calls.add_listener(self.events.append)
         self._charge: Any = channel.unary_unary(CHARGE)
+        self.forwarding: Forwarding | None = None
+
+    def forward(self) -> None:
+        self.forwarding = self.calls.forward_to(self.channel)
 
     async def charge(self, what: str, key: str | None = None, **options: Any) -> bytes:
         metadata = (("idempotency-key", key),) if key else ()
@@ -76,11 +82,12 @@ async def aio_shop(
         async with grpc.aio.insecure_channel(
             server.target, interceptors=interceptors, options=CHANNEL_OPTIONS
         ) as channel:
+            shop = AioShop(calls, channel)
             if forward:
-                calls.forward_to(channel)
-            yield AioShop(calls, channel)
-            # The forwarder uses the channel: it ends before the channel is closed.
-            await calls.__aexit__(None, None, None)
+                shop.forward()
+            yield shop
+            if shop.forwarding is not None:
+                await shop.forwarding.end()
 
 
 def trip(registry: BreakerRegistry, name: str = CHARGE) -> None:
@@ -177,6 +184,56 @@ async def test_a_delayed_replay_is_not_settled_by_a_fallback_either(
     assert server.effects == {"op-a": b"a"}
 
 
+async def test_calls_stay_parked_when_their_channel_is_closed_under_the_forwarder(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    answer = threading.Event()
+
+    def wait(key: str) -> None:
+        answer.wait(10)
+
+    server.answer = wait
+    async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
+        trip(registry)
+        for number in range(3):
+            await shop.charge("a", f"op-{number}")
+        shop.calls.forward_to(shop.channel)  # and not ended before the channel is
+        await until(lambda: server.seen)
+    answer.set()
+    server.answer = lambda key: None
+    async with aio_shop(address, queue_name, server, BreakerRegistry()) as shop:
+        await until(lambda: len(shop.happened("replayed")) == 3)
+        assert shop.happened("dead") == []
+    assert set(server.effects) == {f"op-{number}" for number in range(3)}
+
+
+async def test_at_most_once_a_replay_cut_off_by_its_closed_channel_is_ambiguous(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    answer = threading.Event()
+
+    def wait(key: str) -> None:
+        answer.wait(10)
+
+    server.answer = wait
+    async with aio_shop(
+        address, queue_name, server, registry, at_most_once=True, forward=False
+    ) as shop:
+        trip(registry)
+        for number in range(3):
+            await shop.charge("a", f"op-{number}")
+        shop.calls.forward_to(shop.channel)
+        await until(lambda: server.seen)
+    answer.set()
+    async with open_broker(address) as broker:
+        (dead,) = await broker.peek(shop.calls.topology.dead, limit=5)
+    assert dead.headers["fusewire-reason"] == "ambiguous"
+    server.answer = lambda key: None
+    async with aio_shop(address, queue_name, server, BreakerRegistry(), at_most_once=True) as shop:
+        await until(lambda: len(shop.happened("replayed")) == 2)  # unsent, and in no doubt
+        assert shop.happened("dead") == []
+
+
 async def test_at_most_once_parks_what_the_circuit_rejected(
     address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> None:
@@ -246,7 +303,7 @@ async def test_only_allowed_metadata_is_stored_and_replayed(
         async with open_broker(address) as broker:
             (stored,) = await broker.peek(shop.calls.topology.parked("other"), limit=5)
         assert "secret" not in repr(stored)
-        shop.calls.forward_to(shop.channel)
+        shop.forward()
         await until(lambda: shop.happened("replayed") == ["op-a"])
     metadata = server.seen[-1][1]
     assert metadata["x-tenant"] == "blue"
@@ -273,7 +330,7 @@ async def test_an_expired_call_is_dead_and_not_made(
     ) as shop:
         trip(registry)
         await shop.charge("a", "op-a")
-        shop.calls.forward_to(shop.channel)
+        shop.forward()
         await until(lambda: shop.happened("dead") == ["op-a"])
         (dead,) = await shop.dead(address)
     assert dead.headers["fusewire-reason"] == "expired"
@@ -345,10 +402,11 @@ def sync_shop(
         calls.add_listener(events.append)
         fallbacks = {CHARGE: calls.park(reply=pending, idempotent=True)}
         bare = grpc.insecure_channel(server.target, options=CHANNEL_OPTIONS)
-        with guard(bare, registry=registry, fallbacks=fallbacks) as channel:
-            calls.forward_to(channel)
+        with (
+            guard(bare, registry=registry, fallbacks=fallbacks) as channel,
+            calls.forward_to(channel),
+        ):
             yield calls, channel.unary_unary(CHARGE), events
-            calls.__exit__(None, None, None)
 
 
 def replayed(events: list[MessageEvent]) -> list[str]:

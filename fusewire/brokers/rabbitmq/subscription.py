@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aio_pika.exceptions import ChannelInvalidStateError
@@ -13,13 +15,16 @@ from fusewire.brokers.rabbitmq.link import LOST, close
 from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
     from fusewire.brokers.message import Message
 
 _log = logging.getLogger(__name__)
+
+_DISPATCH_STEPS = 10
+"""Steps of the event loop within which aio-pika hands on what arrived before its consumer ended."""
 
 
 class RabbitMQDelivery:
@@ -83,6 +88,7 @@ class RabbitMQSubscription:
         self._arrived: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
         self._lost: BrokerError | None = None
         self._closing: asyncio.Future[None] | None = None
+        self._cancel: Callable[[], Awaitable[object]] | None = None
 
     async def start(self, prefetch: int) -> None:
         """Consume. Raises what aio-pika raises; the caller owns the channel until this returns."""
@@ -94,7 +100,8 @@ class RabbitMQSubscription:
         underlay.on_consumer_cancel_callbacks.add(self._on_cancel)
         await self._channel.set_qos(prefetch_count=prefetch, timeout=self._timeout)
         queue = await self._channel.get_queue(self._queue, ensure=False)
-        await queue.consume(self._on_message, timeout=self._timeout)
+        tag = await queue.consume(self._on_message, timeout=self._timeout)
+        self._cancel = partial(queue.cancel, tag, timeout=self._timeout)
 
     async def receive(self) -> RabbitMQDelivery:
         """Wait for the next delivery."""
@@ -106,6 +113,20 @@ class RabbitMQSubscription:
                 return delivery
         self._arrived.put_nowait(None)  # for whoever else waits
         raise self._lost or BrokerUnavailableError(f"the subscription to {self._queue!r} was ended")
+
+    async def quiesce(self) -> Sequence[RabbitMQDelivery]:
+        """Cancel the consumer, and return what was delivered and not received."""
+        if self._cancel is not None and self._lost is None:
+            with contextlib.suppress(*LOST):  # lost meanwhile: all of it is the broker's again
+                await self._cancel()
+        for _ in range(_DISPATCH_STEPS):
+            await asyncio.sleep(0)
+        left: list[RabbitMQDelivery] = []
+        while self._lost is None and not self._arrived.empty():
+            delivery = self._arrived.get_nowait()
+            if delivery is not None:
+                left.append(delivery)
+        return left
 
     async def release(self) -> None:
         """Close the channel without cancelling first, which gives everything back in order."""

@@ -18,7 +18,7 @@ from fusewire.brokers.sqlite.store import Claimed, Store
 from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fusewire.brokers.message import Message
 
@@ -56,6 +56,7 @@ class SQLiteSubscription:
         self._claimed: deque[Claimed] = deque()  # in hand, and not yet received by anybody
         self._received: set[int] = set()  # in hand, received, and not settled
         self._claiming = False
+        self._quiet = False
         self._look = True  # there may be something to claim
         self._changed = asyncio.Event()
         self._ended: Exception | None = None
@@ -78,6 +79,11 @@ class SQLiteSubscription:
                 return SQLiteDelivery(self, claimed)
             self._claim()
             await self._changed.wait()
+
+    async def quiesce(self) -> Sequence[SQLiteDelivery]:
+        """Claim no more. What nobody received goes back as if it had never been in hand."""
+        self._quiet = True
+        return ()
 
     async def release(self) -> None:
         """Give back all that is in hand, in order, and end. Never raises."""
@@ -117,7 +123,7 @@ class SQLiteSubscription:
 
     def _claim(self) -> None:
         room = self._prefetch - len(self._received)
-        if self._claiming or not self._look or room < 1:
+        if self._claiming or self._quiet or not self._look or room < 1:
             return
         self._claiming = True
         self._look = False

@@ -1,0 +1,82 @@
+"""A forwarder at work: begun by ``forward_to()``, ended before its channel is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Self
+
+from fusewire.errors import BrokerError
+from fusewire.parking.backoff import Backoff
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from fusewire.parking import ParkingConsumer
+
+_log = logging.getLogger(__name__)
+
+
+class Forwarding:
+    """What ``forward_to()`` returns.
+
+    Use it as a context manager within the channel's, and replays in hand end before the channel is
+    closed under them: ``async with channel, calls.forward_to(channel):``; or ``with`` for a sync
+    channel. Left alone, it ends with its :class:`ParkedCalls`.
+    """
+
+    def __init__(self, consumer: ParkingConsumer, loop: asyncio.AbstractEventLoop) -> None:
+        self._consumer = consumer
+        self._loop = loop
+        self._leaving = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Start forwarding; on the event loop's own thread."""
+        self._task = self._loop.create_task(self._forward())
+
+    def ask_to_end(self) -> None:
+        """Take no further call; on the event loop's own thread."""
+        self._leaving.set()
+        self._consumer.stop()
+
+    async def end(self) -> None:
+        """Take no further call, and wait until those in hand have ended."""
+        self.ask_to_end()
+        if self._task is not None:
+            await self._task
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self.end(), self._loop).result()
+
+    async def _forward(self) -> None:
+        backoff = Backoff()
+        while not self._leaving.is_set():
+            try:
+                async with self._consumer as consumer:
+                    if not self._leaving.is_set():
+                        await consumer.run(handle_signals=False)
+            except BrokerError as error:
+                _log.warning("%s; the forwarder tries again", error)
+                await backoff.wait(self._leaving)
+            else:
+                return

@@ -1,0 +1,98 @@
+"""One unary call over a channel of either kind, without stubs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import anyio.to_thread
+import grpc
+import grpc.aio
+
+from fusewire.errors import FusewireError, SettingsError
+
+if TYPE_CHECKING:
+    from fusewire.forwarding.call import StoredCall
+
+Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
+
+_CLOSED_IN_FLIGHT = "Channel closed!"  # grpc/_channel.py: details of calls that close() cancels
+
+
+class ChannelClosedError(FusewireError):
+    """The channel was closed under the forwarder.
+
+    Attributes:
+        sent: whether the call may have reached the server.
+    """
+
+    def __init__(self, *, sent: bool) -> None:
+        super().__init__("the channel was closed while calls were forwarded on it")
+        self.sent = sent
+
+
+class Sender(Protocol):
+    """Sends one call and waits for its end."""
+
+    async def __call__(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
+        """Send `call`.
+
+        Raises:
+            grpc.RpcError: it did not end OK.
+            ChannelClosedError: the channel was closed before it or during it.
+        """
+
+
+def sender(channel: grpc.Channel | grpc.aio.Channel) -> Sender:
+    """Return what sends on `channel`.
+
+    Raises:
+        SettingsError: it is no channel.
+    """
+    if isinstance(channel, grpc.aio.Channel):
+        return _AioSender(channel)
+    if isinstance(channel, grpc.Channel):
+        return _SyncSender(channel)
+    raise SettingsError(
+        f"channel={channel!r} is neither a grpc.Channel nor a grpc.aio.Channel: give a guarded one"
+    )
+
+
+class _AioSender:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    async def __call__(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
+        # Without serializers the stored bytes go out, and the reply's come in, as they are.
+        multicallable: Any = self._channel.unary_unary(call.method)
+        try:
+            await multicallable(call.request, metadata=metadata, timeout=timeout)
+        except grpc.aio.UsageError as error:
+            raise ChannelClosedError(sent=False) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Nobody cancelled us: it was the call, which close() cancels.
+            raise ChannelClosedError(sent=True) from error
+
+
+class _SyncSender:
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    async def __call__(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
+        multicallable: Any = self._channel.unary_unary(call.method)
+
+        def send() -> None:
+            multicallable(call.request, metadata=metadata, timeout=timeout)
+
+        try:
+            await anyio.to_thread.run_sync(send)
+        except ValueError as error:  # what grpcio raises on a closed channel, and only then
+            raise ChannelClosedError(sent=False) from error
+        except grpc.RpcError as error:
+            # What a sync call raises is a call too, and has details.
+            if error.details() == _CLOSED_IN_FLIGHT:
+                raise ChannelClosedError(sent=True) from error
+            raise

@@ -1,0 +1,122 @@
+"""What README shows is run, against a real server and a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+from fusewire import default_registry
+from fusewire.brokers import Message, open_broker
+from fusewire.demo.payments.v1.payments_pb2 import (
+    STATUS_CHARGED,
+    STATUS_PENDING,
+    ChargeRequest,
+)
+from fusewire.errors import QueueNotFoundError
+from tests.support.payments import CHARGE, PaymentsProcess
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+
+
+def run_examples(path: Path, names: dict[str, Any]) -> dict[str, Any]:
+    """Run all Python blocks of a document, in order and in one namespace; return that."""
+    document = Sybil(parsers=[PythonCodeBlockParser()]).parse(path)
+    document.namespace.update(names)
+    for example in document.examples():
+        example.evaluate()
+    return dict(document.namespace)
+
+
+@pytest.fixture
+def payments(tmp_path: Path) -> Iterator[PaymentsProcess]:
+    server = PaymentsProcess(tmp_path)
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/broker.db"
+
+
+@pytest.fixture
+def readme(payments: PaymentsProcess, address: str) -> dict[str, Any]:
+    # The examples use the process's own registry, as users do.
+    default_registry().get(CHARGE).reset()
+    return run_examples(README, {"TARGET": payments.target, "AMQP": address})
+
+
+def test_attach_to_a_channel_charges(readme: dict[str, Any], payments: PaymentsProcess) -> None:
+    assert readme["reply"].status == STATUS_CHARGED
+    assert payments.effects().total() == 1
+
+
+async def test_wrap_a_consumer_parks_an_order_and_makes_it_after_the_outage(
+    readme: dict[str, Any], payments: PaymentsProcess, address: str
+) -> None:
+    order = ChargeRequest(account="bob", amount_cents=1, currency="EUR", reference="order-1")
+    payments.kill()
+    async with open_broker(address) as broker:
+        await broker.create_queue("orders")
+        message = Message(body=order.SerializeToString(), message_id="order-1")
+        breaker = default_registry().get(CHARGE)
+        while breaker.can_execute():
+            breaker.acquire().failure()
+        await broker.publish("orders", message)
+        consuming = asyncio.create_task(readme["consume"]())
+
+        async def parked() -> bool:
+            try:
+                return await broker.depth(f"orders.parked.{CHARGE}") == 1
+            except QueueNotFoundError:  # the consumer has not made it yet
+                return False
+
+        await until(parked)
+        payments.start()
+        breaker.reset()
+        await until(lambda: "order-1" in payments.references())
+        consuming.cancel()
+        await asyncio.gather(consuming, return_exceptions=True)
+
+
+async def test_queue_payments_answers_pending_during_an_outage_and_charges_after_it(
+    readme: dict[str, Any], payments: PaymentsProcess
+) -> None:
+    assert (await readme["pay"]()).status == STATUS_CHARGED
+    payments.kill()
+    reply = await readme["pay"]()
+    assert reply.status == STATUS_PENDING
+    payments.start()
+    default_registry().get(CHARGE).reset()
+    await readme["pay"]()  # its forwarder makes what was left
+
+    async def made() -> bool:
+        if reply.operation_id in payments.effects():
+            return True
+        await readme["pay"]()
+        return False
+
+    await until(made)
+    assert set(payments.effects().values()) == {1}
+
+
+def test_a_rejection_is_caught_as_the_readme_shows(payments: PaymentsProcess) -> None:
+    breaker = default_registry().get(CHARGE)
+    while breaker.can_execute():
+        breaker.acquire().failure()
+    try:
+        with pytest.raises(KeyError):  # no reply is made, and the error is printed
+            run_examples(README, {"TARGET": payments.target, "AMQP": None})["reply"]
+    finally:
+        breaker.reset()
