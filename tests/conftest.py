@@ -18,7 +18,7 @@ from tests.support.rabbitmq import NoRabbitMQError, OwnRabbitMQ, RabbitMQ
 from tests.support.rabbitmq_choice import Broker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 _BROKER = pytest.StashKey[Broker]()
 
@@ -58,6 +58,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def anyio_backend() -> str:
     """Run async tests on asyncio: grpc.aio and aio-pika know no other loop."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def _one_loop() -> AsyncIterator[None]:
+    """Run all async tests on one event loop.
+
+    grpcio has one completion queue for all loops of a process: the last event of a call that a test
+    cancelled may come when that test's loop is closed, and then raises in another test.
+    """
+    yield  # noqa: PT022 - a generator: anyio keeps the loop while there is something to end
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,6 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
         async with grpc.aio.insecure_channel(
             target, interceptors=interceptors, options=CHANNEL_OPTIONS
         ) as channel:
-            calls.forward_to(channel)
             payments = PaymentsStub(channel)
 
             async def charge(number: int) -> None:
@@ -89,10 +88,12 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
                     code=code,
                 )
 
-            worker.tell("ready")
-            await worker.steadily(rate, charge)
-            worker.tell("quiet")
-            await worker.stop.wait()
+            # Within the channel's block, so that no replay is cut off by the channel's end.
+            async with calls.forward_to(channel):
+                worker.tell("ready")
+                await worker.steadily(rate, charge)
+                worker.tell("quiet")
+                await worker.stop.wait()
     if worker.orphaned:
         await delete_queues(address, queue)
 
