@@ -131,7 +131,8 @@ class CircuitBreaker(Circuit):
         Raises:
             CircuitOpenError: the circuit did not admit the call; `func` was not called.
         """
-        return cast("T", self._guard(func, None)(*args, **kwargs))
+        result: T = self._guard(func, None)(*args, **kwargs)
+        return result
 
     async def call_async(
         self, func: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
@@ -141,7 +142,8 @@ class CircuitBreaker(Circuit):
         Raises:
             CircuitOpenError: the circuit did not admit the call; `func` was not called.
         """
-        return cast("T", await self._guard_coroutine(func, None)(*args, **kwargs))
+        result: T = await self._guard_coroutine(func, None)(*args, **kwargs)
+        return result
 
     def call_with_fallback(
         self,
@@ -156,7 +158,8 @@ class CircuitBreaker(Circuit):
         Without `fallback`, the breaker's own is used; without either, the error is raised. If the
         fallback fails too, the first error is the cause of its error.
         """
-        return cast("T", self._guard(func, fallback or self.fallback)(*args, **kwargs))
+        result: T = self._guard(func, fallback or self.fallback)(*args, **kwargs)
+        return result
 
     def _guard(
         self, func: Callable[..., Any], fallback: Callable[..., Any] | None

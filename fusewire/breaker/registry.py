@@ -43,7 +43,7 @@ class BreakerRegistry:
         limit: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if limit is not None and (isinstance(limit, bool) or limit < 1):
+        if limit is not None and not _is_limit(limit):
             raise SettingsError(
                 f"limit must be a whole number of at least 1, or None, got {limit!r}"
             )
@@ -144,6 +144,10 @@ class BreakerRegistry:
         self._breakers.pop(name, None)
         self._told.pop(name, None)
         self._differed.discard(name)
+
+
+def _is_limit(limit: object) -> bool:
+    return isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1
 
 
 def _worth(breaker: CircuitBreaker) -> int:

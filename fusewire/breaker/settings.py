@@ -75,8 +75,11 @@ class BreakerSettings:
         """Refuse what cannot be right, alone or together."""
         for setting, (fits, accepted) in _RULES.items():
             value = getattr(self, setting)
+            if value is None and setting in _OPTIONAL:
+                continue
             if not fits(value):
-                raise SettingsError(f"{setting} must be {accepted}, got {value!r}")
+                also = ", or None" if setting in _OPTIONAL else ""
+                raise SettingsError(f"{setting} must be {accepted}{also}, got {value!r}")
         for broken, setting, accepted in self._conflicts():
             if broken:
                 raise SettingsError(f"{setting} must be {accepted}, got {getattr(self, setting)!r}")
@@ -165,34 +168,44 @@ def _are_exceptions(value: object) -> bool:
     )
 
 
-def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or fits(value)
-
-
 _COUNT = "a whole number of at least 1"
 _SECONDS = "a finite number of seconds above 0"
-_SHARE = "a fraction above 0 and up to 1, or None"
+_SHARE = "a fraction above 0 and up to 1"
 _EXCEPTIONS = "a tuple of exception classes"
-_FUNCTION = "a function, or None"
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "failure_threshold": (_or_none(_is_count), f"{_COUNT}, or None"),
+    "failure_threshold": (_is_count, _COUNT),
     "recovery_timeout": (_is_seconds, _SECONDS),
     "half_open_max_calls": (_is_count, _COUNT),
     "expected_exceptions": (_are_exceptions, _EXCEPTIONS),
     "ignored_exceptions": (_are_exceptions, _EXCEPTIONS),
-    "classify_exception": (_or_none(callable), _FUNCTION),
-    "classify_result": (_or_none(callable), _FUNCTION),
-    "window_calls": (_or_none(_is_count), f"{_COUNT}, or None"),
-    "window_seconds": (_or_none(_is_seconds), f"{_SECONDS}, or None"),
+    "classify_exception": (callable, "a function"),
+    "classify_result": (callable, "a function"),
+    "window_calls": (_is_count, _COUNT),
+    "window_seconds": (_is_seconds, _SECONDS),
     "minimum_calls": (_is_count, _COUNT),
-    "failure_rate_threshold": (_or_none(_is_share), _SHARE),
-    "slow_call_rate_threshold": (_or_none(_is_share), _SHARE),
-    "slow_call_duration": (_or_none(_is_seconds), f"{_SECONDS}, or None"),
+    "failure_rate_threshold": (_is_share, _SHARE),
+    "slow_call_rate_threshold": (_is_share, _SHARE),
+    "slow_call_duration": (_is_seconds, _SECONDS),
     "open_on_hanging": (_is_switch, "True or False"),
     "probe_lease": (_is_seconds, _SECONDS),
     "recovery_timeout_growth": (_is_growth, "a finite number of at least 1"),
-    "recovery_timeout_max": (_or_none(_is_seconds), f"{_SECONDS}, or None"),
+    "recovery_timeout_max": (_is_seconds, _SECONDS),
     "recovery_timeout_jitter": (_is_jitter, "a fraction from 0 and below 1"),
-    "ramp_duration": (_or_none(_is_seconds), f"{_SECONDS}, or None"),
+    "ramp_duration": (_is_seconds, _SECONDS),
 }
+
+_OPTIONAL = frozenset(
+    {
+        "failure_threshold",
+        "classify_exception",
+        "classify_result",
+        "window_calls",
+        "window_seconds",
+        "failure_rate_threshold",
+        "slow_call_rate_threshold",
+        "slow_call_duration",
+        "recovery_timeout_max",
+        "ramp_duration",
+    }
+)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -152,8 +153,15 @@ class CircuitMachine(RuleBasedStateMachine):
         if not keep:
             del self.permits[index]
 
-    @rule(outcome=OUTCOMES, seconds=SHORT, times=st.sampled_from([1, 1, 2, 5, 70]))
-    def make_calls(self, outcome: str, seconds: float, times: int) -> None:
+    @rule(
+        outcome=OUTCOMES,
+        seconds=SHORT,
+        times=st.sampled_from([1, 1, 2, 5, 70]),
+        awaited=st.booleans(),
+    )
+    def make_calls(
+        self, outcome: str, seconds: float, times: int, *, awaited: bool = False
+    ) -> None:
         def work() -> None:
             self.clock.advance(seconds)
             if outcome == "failure":
@@ -161,11 +169,19 @@ class CircuitMachine(RuleBasedStateMachine):
             if outcome == "ignored":
                 raise KeyboardInterrupt
 
-        guarded = self.breaker(work)
+        async def work_async() -> None:
+            work()
+
+        guarded, guarded_async = self.breaker(work), self.breaker(work_async)
         for _ in range(times):
             expected = self.model.acquire()
             try:
-                guarded()
+                if awaited:
+                    # It awaits nothing that waits, so one step takes it to its end.
+                    with contextlib.suppress(StopIteration):
+                        guarded_async().send(None)
+                else:
+                    guarded()
             except CircuitOpenError:
                 assert expected is None, "rejected"
             except (ConnectionError, KeyboardInterrupt):

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.breaker import CircuitBreaker, CircuitOpenError, CircuitState
+from fusewire.breaker import (
+    BreakerSettings,
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitState,
+    Outcome,
+)
 from fusewire.errors import FusewireError, SettingsError
 from fusewire.operation import without_fallbacks
 from tests.support.circuits import half_open_circuit, open_circuit
@@ -305,3 +311,37 @@ def test_methods_can_be_decorated(breaker: CircuitBreaker) -> None:
             return charge(amount, currency=self.currency)
 
     assert Client().charge(3) == "3 USD"
+
+
+async def test_arguments_by_name_reach_function_and_fallback(clock: FakeClock) -> None:
+    breaker = CircuitBreaker("payments", None, clock=clock)
+
+    def make(amount: int, *, currency: str) -> Awaitable[str]:
+        return charge_async(amount, currency=currency)
+
+    def make_failing(amount: int, *, currency: str) -> Awaitable[str]:
+        return fail_async(amount, currency=currency)
+
+    for func in (charge, charge_async, make):
+        reply = breaker.call_with_fallback(func, 3, fallback=fail, currency="USD")
+        assert (await reply if inspect.isawaitable(reply) else reply) == "3 USD"
+    for func in (fail, fail_async, make_failing):
+        reply = breaker.call_with_fallback(func, 3, fallback=charge, currency="USD")
+        assert (await reply if inspect.isawaitable(reply) else reply) == "3 USD"
+    assert await breaker.call_async(charge_async, 3, currency="USD") == "3 USD"
+    for classify in (None, lambda _: Outcome.FAILURE):
+        breaker.replace_settings(BreakerSettings(failure_threshold=None, classify_result=classify))
+        assert breaker(charge)(3, currency="USD") == "3 USD"
+        assert await breaker(charge_async)(3, currency="USD") == "3 USD"
+        breaker.disable()
+        assert breaker(charge)(3, currency="USD") == "3 USD"
+        assert await breaker(charge_async)(3, currency="USD") == "3 USD"
+        breaker.automatic()
+    reply = breaker.call_with_fallback(charge, 3, fallback=charge_named, currency="USD")
+    assert reply == "instead 3 USD"
+    reply = breaker.call_with_fallback(charge_async, 3, fallback=charge_named, currency="USD")
+    assert await reply == "instead 3 USD"
+
+
+def charge_named(amount: int, *, currency: str) -> str:
+    return f"instead {amount} {currency}"

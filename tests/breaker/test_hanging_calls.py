@@ -105,3 +105,15 @@ def test_switching_it_off_forgets_what_hangs(breaker: CircuitBreaker, clock: Fak
     clock.advance(3)
     breaker.replace_settings(SETTINGS)
     assert breaker.look().admitted
+
+
+async def test_a_coroutine_that_is_not_awaited_yet_does_not_hang(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    async def work() -> None: ...
+
+    pending = [breaker.call(lambda: work()) for _ in range(4)]  # noqa: PLW0108 - a plain function that gives a coroutine
+    clock.advance(3)
+    assert breaker.look().admitted
+    for each in pending:
+        await each

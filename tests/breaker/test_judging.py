@@ -95,6 +95,7 @@ def test_a_classifier_that_fails_is_logged_and_harms_no_call(
     assert (counters.succeeded, counters.failed) == (1, 1)
     assert len(caplog.records) == 2
     assert "broken classifier" in caplog.text
+    assert caplog.records[0].getMessage() == f"the classifier {classify!r} failed on 'answer'"
 
 
 def by_status(status: int) -> Outcome:

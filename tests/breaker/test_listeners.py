@@ -73,6 +73,8 @@ def test_what_a_listener_raises_is_logged_and_changes_nothing(
     assert breaker.state is CircuitState.OPEN
     assert len(heard) == 1
     assert "broken listener" in caplog.text
+    message = caplog.records[0].getMessage()
+    assert message.startswith("a listener of circuit 'payments' failed on StateChanged(name=")
 
 
 def test_a_listener_may_use_the_breaker_and_order_is_kept(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitOpenError, CircuitState, Look
+from fusewire.breaker.recovery import Ramp
 
 if TYPE_CHECKING:
     from fusewire.testing import FakeClock
@@ -152,3 +153,19 @@ def test_failures_during_the_ramp_open_the_circuit_again(
     for _ in range(2):
         ramping.acquire().failure()
     assert ramping.state is CircuitState.OPEN
+
+
+def test_the_wait_told_during_the_ramp_is_exact() -> None:
+    ramp = Ramp(100.0, 8.0)
+    assert ramp.take(100.0)
+    assert ramp.wait(100.0) == 8.0
+    assert not ramp.take(104.0)
+    # Half a call is due already, and the other half will be when the share is a half: now.
+    assert ramp.wait(103.5) == 0.5
+    assert ramp.wait(104.0) == 0.0
+    assert ramp.wait(105.0) == 0.0
+    assert ramp.take(104.0)
+    assert not ramp.take(106.0)
+    assert ramp.wait(101.5) == 0.5
+    assert not ramp.is_over(107.9)
+    assert ramp.is_over(108.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -52,7 +52,10 @@ def test_the_first_settings_win_and_the_log_says_so_once(
         for threshold in (2, 3):
             other = BreakerSettings(failure_threshold=threshold)
             assert registry.get("payments", other).settings is first
+    expected = "circuit 'payments' keeps the settings that it was made with: BreakerSettings("
     assert len(caplog.records) == 1
+    assert caplog.records[0].getMessage().startswith(expected)
+    assert "failure_threshold=2," in caplog.text
 
 
 def test_the_process_has_one_registry() -> None:
@@ -66,9 +69,11 @@ COMMON = BreakerSettings(failure_threshold=3)
 
 def test_overrides_go_by_name_then_by_the_longest_pattern() -> None:
     registry = BreakerRegistry(
-        COMMON, overrides={"/pay.*": SLOW, "/pay.v1/*": STRICT, "/pay.v1/List": COMMON}
+        COMMON,
+        overrides={"/pay.*": SLOW, "/pay.v1/*": STRICT, "/pay.v1/List": COMMON, "/s?": STRICT},
     )
     assert registry.get("/search").settings is COMMON
+    assert registry.get("/s1").settings is STRICT
     assert registry.get("/pay.v2/Charge").settings is SLOW
     assert registry.get("/pay.v1/Charge").settings is STRICT
     assert registry.get("/pay.v1/List").settings is COMMON
@@ -161,8 +166,8 @@ def test_calls_that_are_slow_or_failed_in_a_row_are_worth_keeping(clock: FakeClo
     assert "failing" in registry
 
 
-@pytest.mark.parametrize("limit", [0, -1, True])
-def test_a_limit_that_cannot_be_right_is_refused(limit: int) -> None:
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5, "3"])
+def test_a_limit_that_cannot_be_right_is_refused(limit: Any) -> None:
     with pytest.raises(SettingsError, match="limit must be"):
         BreakerRegistry(limit=limit)
 
@@ -183,3 +188,31 @@ def test_an_override_by_name_comes_before_what_the_code_asks_for(
             assert registry.get("a", SLOW).settings is STRICT
             assert registry.get("b1", SLOW).settings is SLOW
     assert caplog.records == []
+
+
+def test_the_longest_pattern_wins_whatever_the_alphabet_says() -> None:
+    registry = BreakerRegistry(COMMON, overrides={"a?c*": STRICT, "a[b]*": SLOW, "ab*": COMMON})
+    assert registry.get("abc").settings is SLOW
+    assert registry.get("axc").settings is STRICT
+
+
+def test_who_asks_for_the_settings_that_a_breaker_has_is_not_warned(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry = BreakerRegistry(COMMON)
+    with caplog.at_level(logging.WARNING):
+        registry.get("a")
+        registry.get("a", BreakerSettings(failure_threshold=3))
+    assert caplog.records == []
+
+
+def test_a_breaker_that_is_made_anew_may_be_warned_of_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry = BreakerRegistry(COMMON)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            registry.get("a")
+            registry.get("a", SLOW)
+            registry.remove("a")
+    assert len(caplog.records) == 2

@@ -161,12 +161,14 @@ async def test_an_async_generator_is_closed_with_its_guard(breaker: CircuitBreak
     assert totals(breaker) == (0, 0, 1)
 
 
-def test_streams_are_never_slow(clock: FakeClock) -> None:
+async def test_streams_are_never_slow(clock: FakeClock) -> None:
     settings = BreakerSettings(
         window_calls=1, minimum_calls=1, slow_call_duration=1, slow_call_rate_threshold=1.0
     )
     breaker = CircuitBreaker("payments", settings=settings, clock=clock)
     for _ in breaker(items)(3):
+        clock.advance(60)
+    async for _ in breaker(items_async)(3):
         clock.advance(60)
     assert breaker.state is CircuitState.CLOSED
     assert breaker.snapshot().counters.slow == 0

@@ -299,3 +299,34 @@ def test_a_note_from_an_earlier_generation_is_late(clock: FakeClock) -> None:
     breaker._healthy.append(breaker._generation - 1)
     counters = breaker.snapshot().counters
     assert (counters.succeeded, counters.late) == (1, 1)
+
+
+def test_a_time_window_keeps_whole_slices_to_their_last_moment() -> None:
+    window = TimeWindow(40.0, 100.5)
+    assert window.until == 102.0
+    for kind in (FAILED, FAILED, SLOW, SLOW | FAILED, 0):
+        window.record(kind, 101.0)
+    assert window.dump(101.0) == (Slice(5, 3, 2, 0.0),)
+    assert window.dump(139.9) == (Slice(5, 3, 2, 38.0),)
+    assert window.until == 140.0
+    window.forget(140.0)
+    assert (window.calls, window.failed, window.slow) == (0, 0, 0)
+
+
+def test_a_time_window_loads_slices_that_fall_together() -> None:
+    content = [Slice(3, 1, 2, 4.0), Slice(2, 2, 1, 3.0), Slice(1, 0, 1, 0.0), Slice(9, 9, 9, 40.0)]
+    window = TimeWindow(40.0, 100.0)
+    window.load(content, 100.0)
+    # Of 4 s and 3 s of age, both are two slices of 2 s; 40 s are too old.
+    assert window.dump(100.0) == (Slice(5, 3, 3, 4.0), Slice(1, 0, 1, 0.0))
+    assert (window.calls, window.failed, window.slow) == (6, 3, 4)
+    window.forget(140.0)
+    assert (window.calls, window.failed, window.slow) == (0, 0, 0)
+
+
+def test_a_time_window_works_before_time_zero() -> None:
+    window = TimeWindow(20.0, -1.5)
+    assert window.until == -1.0
+    window.record(FAILED, -0.5)
+    assert window.until == 0.0
+    assert window.dump(0.5) == (Slice(1, 1, 0, 1.0),)
