@@ -61,7 +61,7 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-async def _one_loop() -> AsyncIterator[None]:
+async def _one_loop(anyio_backend: str) -> AsyncIterator[None]:
     """Run all async tests on one event loop.
 
     grpcio has one completion queue for all loops of a process: the last event of a call that a test

@@ -66,6 +66,7 @@ class RabbitMQBroker:
         self._publishing = Link(url, purpose="publish", timeout=timeout, ssl_context=ssl_context)
         self._publisher: AbstractChannel | None = None
         self._opening_publisher = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         """Connect, so that a wrong address is known at once.
@@ -146,7 +147,9 @@ class RabbitMQBroker:
             # The frames may be with the broker already. The channel is not used again: after a late
             # confirmation on it, publishes have been seen to wait for ever (aio-pika #689).
             self._publisher = None
-            await close(channel, 0)
+            closing = asyncio.create_task(close(channel, self._timeout))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
             raise UnconfirmedError(
                 f"no confirmation for a message to {queue!r} within {self._timeout:g} s "
                 f"({error!r}): it may or may not be stored"

@@ -69,21 +69,7 @@ class Link:
                 if transport is not None and not transport.connection.is_closed:
                     return self._connection
             await self._discard()
-            try:
-                self._connection = await asyncio.wait_for(
-                    aio_pika.connect(
-                        self._url,
-                        ssl_context=self._ssl_context,
-                        client_properties={"connection_name": f"fusewire {self._purpose}"},
-                    ),
-                    self._timeout,
-                )
-            except LOST as error:  # TimeoutError is an OSError
-                why = str(error) or type(error).__name__
-                raise BrokerUnavailableError(
-                    f"RabbitMQ at {self.where} cannot be reached ({why}): check that it runs, the "
-                    "address, the virtual host and the credentials"
-                ) from error
+            self._connection = await self._connect()
             return self._connection
 
     @asynccontextmanager
@@ -133,6 +119,26 @@ class Link:
         """Close the connection. Never raises."""
         async with self._opening:
             await self._discard()
+
+    async def _connect(self) -> AbstractConnection:
+        connection = aio_pika.Connection(
+            self._url,
+            ssl_context=self._ssl_context,
+            client_properties={"connection_name": f"fusewire {self._purpose}"},
+        )
+        try:
+            await asyncio.wait_for(connection.connect(), self._timeout)
+        except BaseException as error:
+            # One that is left open closes itself when it is collected, which may be on no loop.
+            await connection.close()
+            if not isinstance(error, LOST):  # TimeoutError is an OSError
+                raise
+            why = str(error) or type(error).__name__
+            raise BrokerUnavailableError(
+                f"RabbitMQ at {self.where} cannot be reached ({why}): check that it runs, the "
+                "address, the virtual host and the credentials"
+            ) from error
+        return connection
 
     async def _discard(self) -> None:
         connection, self._connection = self._connection, None
