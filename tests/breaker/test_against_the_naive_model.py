@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from fusewire.breaker import (
     BreakerSettings,
@@ -271,13 +278,14 @@ class CircuitMachine(RuleBasedStateMachine):
         assert self.breaker.can_execute()
 
 
-TestCircuit = CircuitMachine.TestCase
-TestCircuit.settings = settings(
-    max_examples=4200 if NIGHTLY else 60,
-    stateful_step_count=60 if NIGHTLY else 40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+def test_the_breaker_does_what_the_model_does() -> None:
+    profile = settings(
+        max_examples=4200 if NIGHTLY else 60,
+        stateful_step_count=60 if NIGHTLY else 40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(CircuitMachine, settings=profile)
 
 
 @pytest.mark.skipif(not NIGHTLY, reason="only the nightly profile takes so many steps")

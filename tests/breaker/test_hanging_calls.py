@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
@@ -117,3 +118,11 @@ async def test_a_coroutine_that_is_not_awaited_yet_does_not_hang(
     assert breaker.look().admitted
     for each in pending:
         await each
+
+
+def test_replacing_settings_keeps_what_hangs(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    for _ in range(4):
+        breaker.acquire()
+    breaker.replace_settings(dataclasses.replace(SETTINGS, recovery_timeout=5))
+    clock.advance(3)
+    assert not breaker.look().admitted

@@ -136,3 +136,13 @@ async def test_a_fallback_answers_for_results_that_count_as_failures(clock: Fake
     with without_fallbacks():
         assert breaker.call_with_fallback(abs, 500, fallback=lambda _: "cached") == 500
     assert breaker.snapshot().counters.failed == 4
+
+
+def test_without_a_classifier_none_is_asked(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    breaker = breaker_with(clock)
+    half_open_circuit(breaker, clock)
+    with caplog.at_level(logging.ERROR):
+        breaker.call(lambda: None)
+    assert caplog.records == []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.breaker import CircuitBreaker, CircuitOpenError, CircuitState, Look
+from fusewire.breaker import CircuitBreaker, CircuitOpenError, CircuitState, Look, Outcome
 from tests.support.circuits import open_circuit
 
 if TYPE_CHECKING:
@@ -66,3 +66,9 @@ def test_a_hint_that_makes_no_sense_is_no_hint(breaker: CircuitBreaker, hint: fl
     breaker.acquire().failure()
     breaker.acquire().failure(retry_after=hint)
     assert breaker.look().retry_after == 10.0
+
+
+def test_settling_with_an_outcome_takes_a_hint_too(breaker: CircuitBreaker) -> None:
+    breaker.acquire().failure()
+    breaker.acquire().settle(Outcome.FAILURE, retry_after=3)
+    assert breaker.look().retry_after == 3.0

@@ -169,3 +169,14 @@ def test_the_wait_told_during_the_ramp_is_exact() -> None:
     assert ramp.wait(101.5) == 0.5
     assert not ramp.is_over(107.9)
     assert ramp.is_over(108.0)
+
+
+def test_a_rejection_during_the_ramp_may_say_that_the_next_call_passes(
+    ramping: CircuitBreaker, clock: FakeClock
+) -> None:
+    ramping.acquire().success()
+    clock.advance(6)
+    with pytest.raises(CircuitOpenError) as caught:
+        ramping.acquire()
+    assert caught.value.retry_after == 0.0
+    assert ramping.acquire()

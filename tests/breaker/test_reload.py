@@ -101,3 +101,17 @@ def test_timing_that_is_switched_off_meanwhile_does_no_harm(clock: FakeClock) ->
     breaker(work)()
     counters = breaker.snapshot().counters
     assert (counters.succeeded, counters.slow) == (1, 0)
+
+
+def test_closing_by_other_settings_begins_their_window_and_ramp(clock: FakeClock) -> None:
+    breaker = breaker_with(clock, BreakerSettings(half_open_max_calls=3))
+    half_open_circuit(breaker, clock)
+    breaker.acquire().success()
+    breaker.replace_settings(
+        BreakerSettings(half_open_max_calls=1, window_seconds=20, ramp_duration=8)
+    )
+    breaker.acquire().success()
+    assert not breaker.can_execute()
+    clock.advance(8)
+    assert breaker.acquire()
+    assert breaker.snapshot().calls == 1

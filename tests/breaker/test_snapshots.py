@@ -194,3 +194,24 @@ def test_what_is_no_snapshot_is_refused(breaker: CircuitBreaker) -> None:
     for text in bad:
         with pytest.raises(ValueError, match="no snapshot of a circuit breaker"):
             Snapshot.from_json(text)
+
+
+def test_restoring_forgets_probes_under_way(clock: FakeClock) -> None:
+    settings = BreakerSettings(
+        failure_threshold=1, half_open_max_calls=1, window_seconds=20, ramp_duration=8
+    )
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
+    half_open_circuit(breaker, clock)
+    probe = breaker.acquire()
+    breaker.restore(breaker.snapshot())
+    probe.success()
+    assert breaker.state is CircuitState.HALF_OPEN
+    assert breaker.snapshot().counters.late == 1
+    breaker.acquire().success()
+    assert breaker.state is CircuitState.CLOSED
+
+
+def test_another_format_is_named(breaker: CircuitBreaker) -> None:
+    fields = {**json.loads(breaker.snapshot().to_json()), "format": 2}
+    with pytest.raises(ValueError, match="its format is 2, and 1 is known"):
+        Snapshot.from_json(json.dumps(fields))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.circuits import half_open_circuit
 
 if TYPE_CHECKING:
@@ -25,3 +27,13 @@ def test_a_permit_given_back_under_the_lock_is_taken_back_by_the_next_who_looks(
     with breaker._lock:
         probe.release()
     assert breaker.can_execute()
+
+
+def test_an_ignored_call_does_not_wait_for_the_lock_either(breaker: CircuitBreaker) -> None:
+    def leave() -> None:
+        raise GeneratorExit
+
+    guarded = breaker(leave)
+    with breaker._lock, pytest.raises(GeneratorExit):
+        guarded()
+    assert breaker.snapshot().counters.ignored == 1
