@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import secrets
 import threading
 from typing import TYPE_CHECKING
@@ -60,7 +61,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session", autouse=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have all async tests use `_one_loop`. Autouse would make anyio take up the others too."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.fixturenames.insert(0, "_one_loop")
+
+
+@pytest.fixture(scope="session")
 async def _one_loop(anyio_backend: str) -> AsyncIterator[None]:
     """Run all async tests on one event loop.
 
