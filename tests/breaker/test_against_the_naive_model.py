@@ -1,7 +1,7 @@
 """Any sequence of what users can do leaves the breaker where the naive model is.
 
-``HYPOTHESIS_PROFILE=nightly`` takes at least 200,000 steps. ``HYPOTHESIS_PROFILE=mutation`` does not
-make a failure shorter once it is found: that it fails is all that mutation testing asks.
+``HYPOTHESIS_PROFILE=nightly`` takes at least 200,000 steps. ``HYPOTHESIS_PROFILE=mutation`` does
+not make a failure shorter once it is found: that it fails is all that mutation testing asks.
 """
 
 from __future__ import annotations
