@@ -1,7 +1,4 @@
-"""gRPC client interceptors: a circuit breaker on every method, on sync and asyncio channels.
-
-Unary-unary methods are guarded; methods of the other shapes pass through untouched.
-"""
+"""gRPC client interceptors: a circuit breaker on every method, on sync and asyncio channels."""
 
 from fusewire.interceptors.aio_channel import aio_interceptors
 from fusewire.interceptors.classification import (
@@ -17,6 +14,7 @@ from fusewire.interceptors.fallback import (
     Fallback,
     FallbackDeclined,
 )
+from fusewire.interceptors.health import HealthProbe
 from fusewire.interceptors.rejection import AioRejectedCall, RejectedCall
 from fusewire.interceptors.sync_channel import guard
 from fusewire.operation import without_fallbacks
@@ -32,6 +30,7 @@ __all__ = [
     "Classify",
     "Fallback",
     "FallbackDeclined",
+    "HealthProbe",
     "RejectedCall",
     "aio_interceptors",
     "guard",

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
 import grpc.aio
+
+from fusewire.errors import CircuitOpenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable
@@ -63,6 +65,14 @@ def settle(guarded: GuardedCall, call: Any) -> bool:
         return False
 
 
+def settle_raised(guarded: GuardedCall, error: BaseException) -> None:
+    """Settle `guarded` by what an inner interceptor raised in place of giving a call."""
+    if isinstance(error, grpc.aio.AioRpcError) and not isinstance(error, CircuitOpenError):
+        guarded.fail(error.code(), error.details(), error.trailing_metadata())
+    else:
+        guarded.release()  # another guard's rejection, a cancellation, an error of this process
+
+
 def watch(guarded: GuardedCall, call: Any) -> None:
     """Settle `guarded` when `call` is over."""
     when_over(call, functools.partial(_settled, guarded))
@@ -91,14 +101,23 @@ def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("the call is not over")
 
 
-class RejectedUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
-    """A call that ended before it began: what there is to fall back from on a rejection."""
+class RejectedInner(grpc.aio.UnaryUnaryCall[Any, Any]):
+    """A call that ended before it began: what there is to fall back from on a rejection.
+
+    It serves all shapes, as far as their fallbacks ask for it.
+    """
 
     def __init__(self, error: AioRejectedCall) -> None:
         self._error = error
 
     def __await__(self) -> Generator[None, None, Any]:
         yield from ()
+        raise self._error
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
         raise self._error
 
     async def code(self) -> grpc.StatusCode:

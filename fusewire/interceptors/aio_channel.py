@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from fusewire.errors import CircuitOpenError
-from fusewire.interceptors.aio_calls import RejectedUnaryUnary, sendable, watch
-from fusewire.interceptors.aio_fallback import FallbackUnaryUnary
+from fusewire.interceptors.aio_calls import RejectedInner, sendable, settle_raised, watch
+from fusewire.interceptors.aio_fallback import FallbackStreamUnary, FallbackUnaryUnary
+from fusewire.interceptors.aio_streams import GuardedStream
 from fusewire.interceptors.guarded import GuardedCall
 from fusewire.interceptors.policy import Policies
 from fusewire.interceptors.rejection import AioRejectedCall
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import BreakerRegistry
     from fusewire.interceptors.fallback import Fallback
-    from fusewire.interceptors.policy import ClassifyBySelector, SettingsBySelector
+    from fusewire.interceptors.health import HealthProbe
+    from fusewire.interceptors.policy import (
+        BreakerPer,
+        ClassifyBySelector,
+        MethodPolicy,
+        SettingsBySelector,
+        StreamsBySelector,
+    )
 
 
 def aio_interceptors(
@@ -34,12 +41,16 @@ def aio_interceptors(
     fallbacks: Mapping[str, Fallback | None] | None = None,
     classify: ClassifyBySelector = None,
     idempotent: Collection[str] = (),
+    streams: StreamsBySelector = "end",
+    breaker_per: BreakerPer = "method",
+    health: HealthProbe | None = None,
 ) -> list[grpc.aio.ClientInterceptor]:
     """Make the interceptors that put a circuit breaker on every method of an asyncio channel.
 
     Give the list to the channel's constructor: ``grpc.aio.insecure_channel(target,
     interceptors=aio_interceptors())``. The arguments are those of
-    :func:`~fusewire.interceptors.guard`; here a fallback may be a coroutine function too.
+    :func:`~fusewire.interceptors.guard`; here a fallback may be a coroutine function too, or, for
+    a stream, an async generator function.
 
     Raises:
         SettingsError: a setting cannot be right; the message names it and what would be accepted.
@@ -51,28 +62,45 @@ def aio_interceptors(
         fallbacks=fallbacks,
         classify=classify,
         idempotent=idempotent,
+        streams=streams,
+        breaker_per=breaker_per,
+        health=health,
         sync=False,
     )
-    return [_UnaryUnaryGuard(policies)]
+    return [
+        _UnaryUnaryGuard(policies),
+        _UnaryStreamGuard(policies),
+        _StreamUnaryGuard(policies),
+        _StreamStreamGuard(policies),
+    ]
 
 
-class _UnaryUnaryGuard(grpc.aio.UnaryUnaryClientInterceptor):
-    """Guards unary-unary calls."""
+class _Guard:
+    """What the guards of the shapes have in common."""
 
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
 
-    async def intercept_unary_unary(
-        self,
-        continuation: Callable[[Any, Any], Awaitable[Any]],
-        client_call_details: Any,
-        request: Any,
-    ) -> Any:
-        details = client_call_details
+    def _policy(self, details: Any) -> MethodPolicy | None:
+        """Tell how a call is guarded; None for one that is not, or that grpcio will not send."""
         method = details.method
         # bytes, whatever the annotation says (https://github.com/grpc/grpc/issues/31092)
         policy = self._policies.of(method.decode() if isinstance(method, bytes) else method)
         if policy is None or not sendable(details.metadata):
+            return None
+        return policy
+
+
+class _UnaryGuard(_Guard):
+    """Guards calls whose response is one message."""
+
+    wrapper: type[FallbackUnaryUnary]
+
+    async def _intercept(
+        self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any
+    ) -> Any:
+        policy = self._policy(details)
+        if policy is None:
             return await continuation(details, request)
         guarded = GuardedCall(policy, details.metadata, details.timeout)
         refused = guarded.admit()
@@ -80,22 +108,73 @@ class _UnaryUnaryGuard(grpc.aio.UnaryUnaryClientInterceptor):
             rejected = AioRejectedCall.of(refused)
             if guarded.fallback is None:
                 raise rejected
-            return FallbackUnaryUnary(RejectedUnaryUnary(rejected), guarded, request)
+            return self.wrapper(RejectedInner(rejected), guarded, request)
         try:
             call = await continuation(_amended(details, guarded), request)
-        except CircuitOpenError:
-            guarded.release()  # the rejection of another guard
-            raise
-        except grpc.aio.AioRpcError as error:  # an inner interceptor's, or a call that it awaited
-            guarded.fail(error.code(), error.details(), error.trailing_metadata())
-            raise
-        except BaseException:
-            guarded.release()
+        except BaseException as error:
+            settle_raised(guarded, error)
             raise
         if guarded.fallback is None:
             watch(guarded, call)
             return call
-        return FallbackUnaryUnary(call, guarded, request)
+        return self.wrapper(call, guarded, request)
+
+
+class _StreamGuard(_Guard):
+    """Guards calls whose response is a stream."""
+
+    async def _intercept(
+        self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any
+    ) -> Any:
+        policy = self._policy(details)
+        if policy is None:
+            return await continuation(details, request)
+        guarded = GuardedCall(policy, details.metadata, details.timeout)
+        refused = guarded.admit(timed=policy.streams != "end")
+        if refused is not None:
+            rejected = AioRejectedCall.of(refused)
+            if guarded.fallback is None:
+                raise rejected
+            return GuardedStream(RejectedInner(rejected), guarded, request)
+        try:
+            call = await continuation(_amended(details, guarded), request)
+        except BaseException as error:
+            settle_raised(guarded, error)
+            raise
+        if guarded.fallback is None and policy.streams != "first_message":
+            watch(guarded, call)
+            return call
+        return GuardedStream(call, guarded, request)
+
+
+class _UnaryUnaryGuard(_UnaryGuard, grpc.aio.UnaryUnaryClientInterceptor):
+    """Guards unary-unary calls."""
+
+    wrapper = FallbackUnaryUnary
+    # Any, because messages are of any type.
+    intercept_unary_unary = _UnaryGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
+
+
+class _StreamUnaryGuard(_UnaryGuard, grpc.aio.StreamUnaryClientInterceptor):
+    """Guards stream-unary calls."""
+
+    wrapper = FallbackStreamUnary
+    # Any, because messages are of any type.
+    intercept_stream_unary = _UnaryGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
+
+
+class _UnaryStreamGuard(_StreamGuard, grpc.aio.UnaryStreamClientInterceptor):
+    """Guards unary-stream calls."""
+
+    # Any, because messages are of any type.
+    intercept_unary_stream = _StreamGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
+
+
+class _StreamStreamGuard(_StreamGuard, grpc.aio.StreamStreamClientInterceptor):
+    """Guards stream-stream calls."""
+
+    # Any, because messages are of any type.
+    intercept_stream_stream = _StreamGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
 
 
 def _amended(details: Any, guarded: GuardedCall) -> Any:

@@ -1,4 +1,4 @@
-"""A unary-unary call of an asyncio channel whose failure a fallback may answer."""
+"""Calls of an asyncio channel with one response, whose failure a fallback may answer."""
 
 # The methods of calls do what grpcio says of them.
 # ruff: noqa: D102
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import grpc.aio
 
-from fusewire.interceptors.aio_calls import RejectedUnaryUnary, settle, when_over
+from fusewire.interceptors.aio_calls import RejectedInner, settle, when_over
 from fusewire.interceptors.fallback import FALLBACK_METADATA
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
 
     def _inner_ended(self, _: Any) -> None:
         """Take note of the inner call's end: a callback, which must not raise."""
-        if isinstance(self._inner, RejectedUnaryUnary) or settle(self._guarded, self._inner):
+        if isinstance(self._inner, RejectedInner) or settle(self._guarded, self._inner):
             self._fallback = self._loop.create_task(self._fall_back(), context=self._context)
             _running.add(self._fallback)
             self._fallback.add_done_callback(_running.discard)
@@ -91,6 +91,7 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
             except Exception as reason:  # noqa: BLE001 - logged and attached by keep()
                 guarded.keep(error, reason)
                 self._error = error
+            self._ended()  # before whoever awaits the task goes on
 
     def _ended(self, _: Any = None) -> None:
         self._over = True
@@ -177,3 +178,18 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
             await self._wait()
             if not self._replied:
                 raise
+
+
+class FallbackStreamUnary(FallbackUnaryUnary, grpc.aio.StreamUnaryCall[Any, Any]):
+    """The same with a stream of requests. What is written after the failure goes nowhere."""
+
+    @property
+    def _done_writing_flag(self) -> bool:
+        # grpcio's own wrapper asks the call that an interceptor returned.
+        return bool(getattr(self._inner, "_done_writing_flag", False))
+
+    async def write(self, request: Any) -> None:
+        await self._inner.write(request)
+
+    async def done_writing(self) -> None:
+        await self._inner.done_writing()

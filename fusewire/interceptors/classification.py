@@ -51,6 +51,9 @@ _LOCAL: Final = frozenset(
         (grpc.StatusCode.INTERNAL, "Exception deserializing response!"),
         (grpc.StatusCode.INTERNAL, "Invalid metadata"),
         (grpc.StatusCode.UNKNOWN, "Exception iterating requests!"),
+        # asyncio's word for a server that ended a call while requests were being written to it: the
+        # server's own status is lost, and it may have been any.
+        (grpc.StatusCode.INTERNAL, "Internal error from Core"),
     }
 )
 _LOCAL_SIZE_LIMITS: Final = (
@@ -73,6 +76,7 @@ class CallEnd:
         timeout: the seconds that the user gave the call, None without a deadline.
         retry_after: the seconds after which the server asked to be called again (pushback or
             RetryInfo), None if it did not.
+        duration: the seconds that it took.
     """
 
     method: str
@@ -81,6 +85,7 @@ class CallEnd:
     trailing_metadata: tuple[tuple[str, str | bytes], ...]
     timeout: float | None
     retry_after: float | None
+    duration: float = 0.0
 
     @property
     def local(self) -> bool:
@@ -98,13 +103,16 @@ Classify = Callable[[CallEnd], Outcome]
 class Classification:
     """The table of statuses, with changes; an instance is a :data:`Classify` function.
 
-    Three rules come before the table: a local cause is IGNORED; a deadline that was not positive or
-    below `min_deadline` is IGNORED, because it was too short to say anything; RESOURCE_EXHAUSTED is
-    a FAILURE when the server also says when to come back, unless `outcomes` has its own entry.
+    Four rules come before the table: a local cause is IGNORED; a deadline that was not positive or
+    below `min_deadline` is IGNORED, because it was too short to say anything; CANCELLED after
+    `max_wait` is a FAILURE; RESOURCE_EXHAUSTED is a FAILURE when the server also says when to come
+    back, unless `outcomes` has its own entry.
 
     Args:
         outcomes: what the named statuses mean instead.
         min_deadline: seconds; a call given less that ended DEADLINE_EXCEEDED is no evidence.
+        max_wait: seconds; a call that its user cancelled after so long is a FAILURE, because
+            ``asyncio.wait_for`` and its like show a hung server as CANCELLED. None: never.
 
     Raises:
         SettingsError: an entry that is no status or no outcome, or a deadline that is no duration.
@@ -112,6 +120,7 @@ class Classification:
 
     outcomes: Mapping[grpc.StatusCode, Outcome] = field(default_factory=dict)
     min_deadline: float = 0.0
+    max_wait: float | None = None
 
     def __post_init__(self) -> None:
         for code, outcome in cast("Mapping[object, object]", self.outcomes).items():
@@ -128,6 +137,11 @@ class Classification:
                 f"min_deadline: {self.min_deadline!r} is not a duration; "
                 "accepted are seconds from 0 up"
             )
+        if self.max_wait is not None and not (_is_duration(self.max_wait) and self.max_wait > 0):
+            raise SettingsError(
+                f"max_wait: {self.max_wait!r} is not a duration; accepted are seconds above 0, "
+                "and None"
+            )
 
     def __call__(self, end: CallEnd) -> Outcome:
         """Decide what `end` says about the dependency."""
@@ -135,11 +149,16 @@ class Classification:
             return Outcome.IGNORED
         if end.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._too_short(end.timeout):
             return Outcome.IGNORED
+        if end.code is grpc.StatusCode.CANCELLED and self._too_long(end.duration):
+            return Outcome.FAILURE
         if end.code in self.outcomes:
             return self.outcomes[end.code]
         if end.code is grpc.StatusCode.RESOURCE_EXHAUSTED and end.retry_after is not None:
             return Outcome.FAILURE
         return DEFAULT_OUTCOMES[end.code]
+
+    def _too_long(self, duration: float) -> bool:
+        return self.max_wait is not None and duration >= self.max_wait
 
     def _too_short(self, timeout: float | None) -> bool:
         return timeout is not None and (timeout <= 0 or timeout < self.min_deadline)

@@ -67,7 +67,9 @@ class CallFallback(Protocol):
 Fallback: TypeAlias = CallFallback | Callable[[Any, "grpc.RpcError"], Any] | object
 """A :class:`CallFallback`, a function of (request, error), or a response message.
 
-A function may be a coroutine function on asyncio channels."""
+Where the response is a stream, an iterable of messages takes the message's place. The request of a
+method whose requests are a stream is the iterator of them, of which some may have been taken. On
+asyncio channels a function may be a coroutine function or an async generator function."""
 
 
 class FallbackDeclined(FusewireError):  # noqa: N818 - a decision, not an error; so named by its users
@@ -132,9 +134,24 @@ def as_call_fallback(selector: str, fallback: Fallback, *, sync: bool) -> CallFa
     if not callable(fallback):
         return _Message(fallback)
     called = type(fallback).__call__
-    if sync and (inspect.iscoroutinefunction(fallback) or inspect.iscoroutinefunction(called)):
+    if sync and (_is_async(fallback) or _is_async(called)):
         raise SettingsError(
             f"fallbacks: {selector!r}: {fallback!r} is a coroutine function, which a sync channel "
             "cannot run; accepted are a message, a plain function and a CallFallback"
         )
     return _Function(fallback)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def as_messages(given: Any) -> Any:
+    """Return what a stream's fallback gave.
+
+    Raises:
+        TypeError: it is one message, and not several.
+    """
+    if isinstance(given, str | bytes):
+        raise TypeError(f"a stream's fallback gave {given!r}; it must give an iterable of messages")
+    return given

@@ -6,6 +6,7 @@ The channels differ in how a call is made and how it tells its end; what is deci
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -41,6 +42,7 @@ class GuardedCall:
     """
 
     __slots__ = (
+        "_began",
         "_operation",
         "_permit",
         "_policy",
@@ -58,6 +60,7 @@ class GuardedCall:
     ) -> None:
         self._policy = policy
         self._timeout = timeout
+        self._began = time.monotonic()
         self._permit: Permit | None = None
         self._operation = current_operation()
         self.fallback: CallFallback | None = None
@@ -73,10 +76,14 @@ class GuardedCall:
         """The name of the breaker."""
         return self._policy.breaker.name
 
-    def admit(self) -> CircuitOpenError | None:
-        """Take the call's permit; returns the refusal if the circuit does not admit it."""
+    def admit(self, *, timed: bool = True) -> CircuitOpenError | None:
+        """Take the call's permit; returns the refusal if the circuit does not admit it.
+
+        Args:
+            timed: whether the time until it is settled counts as the dependency's.
+        """
         try:
-            self._permit = self._policy.breaker.acquire()
+            self._permit = self._policy.breaker.acquire(timed=timed)
         except CircuitOpenError as refused:
             return refused
         return None
@@ -93,13 +100,20 @@ class GuardedCall:
 
     def succeed(self) -> None:
         """Settle: the call ended OK."""
-        if self._permit is not None:
-            self._permit.success()
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            permit.success()
+
+    def first_message(self) -> None:
+        """Take note of the first message of the response stream."""
+        if self._policy.streams == "first_message":
+            self.succeed()
 
     def release(self) -> None:
         """Settle: the call says nothing about the dependency."""
-        if self._permit is not None:
-            self._permit.release()
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            permit.release()
 
     def fail(self, code: grpc.StatusCode, details: str | None, trailing: Any) -> bool:
         """Settle by the status that the call ended with; never raises.
@@ -119,12 +133,14 @@ class GuardedCall:
                 trailing_metadata=pairs,
                 timeout=self._timeout,
                 retry_after=retry_after,
+                duration=time.monotonic() - self._began,
             )
             outcome = Outcome(self._policy.classify(end))
         except Exception:
             logger.exception("the end of a call to %s is not counted", self._policy.method)
-        if self._permit is not None:
-            self._permit.settle(outcome, retry_after=retry_after)
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            permit.settle(outcome, retry_after=retry_after)
         if outcome is not Outcome.FAILURE:
             return False
         if self._operation is not None:

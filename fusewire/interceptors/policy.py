@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from fusewire.breaker import BreakerSettings, CircuitBreaker, default_registry
 from fusewire.errors import SettingsError
@@ -16,11 +16,15 @@ from fusewire.interceptors.selectors import EVERYTHING, Selectors, selected
 
 if TYPE_CHECKING:
     from fusewire.breaker import BreakerRegistry
+    from fusewire.interceptors.health import HealthProbe
 
 logger = logging.getLogger(__name__)
 
 SettingsBySelector: TypeAlias = BreakerSettings | Mapping[str, BreakerSettings | None] | None
 ClassifyBySelector: TypeAlias = Classify | Mapping[str, Classify] | None
+Streams: TypeAlias = Literal["end", "first_message", "total_time"]
+StreamsBySelector: TypeAlias = Streams | Mapping[str, Streams]
+BreakerPer: TypeAlias = Literal["method", "service"]
 
 NEVER_GUARDED = ("/grpc.health.v1.", "/grpc.reflection.")
 """Services that are asked how things stand: a breaker would hide the answer."""
@@ -36,6 +40,7 @@ class MethodPolicy:
         classify: what the end of one of its calls says.
         fallback: what answers in its place, if anything.
         idempotent: whether its server honors an idempotency key.
+        streams: when a call whose response is a stream is settled, and what its time is.
     """
 
     method: str
@@ -43,6 +48,7 @@ class MethodPolicy:
     classify: Classify
     fallback: CallFallback | None
     idempotent: bool
+    streams: Streams
 
 
 class Policies:
@@ -55,6 +61,9 @@ class Policies:
         fallbacks: fallbacks by selector.
         classify: what the ends of calls mean, for all methods or by selector.
         idempotent: selectors of the methods whose server honors an idempotency key.
+        streams: when streams are settled, for all methods or by selector.
+        breaker_per: what has a breaker of its own.
+        health: what is told of the breakers, to ask for the health of their services.
         sync: whether they are for a sync channel.
 
     Raises:
@@ -70,6 +79,9 @@ class Policies:
         fallbacks: Mapping[str, Fallback | None] | None,
         classify: ClassifyBySelector,
         idempotent: Collection[str],
+        streams: StreamsBySelector,
+        breaker_per: BreakerPer,
+        health: HealthProbe | None,
         sync: bool,
     ) -> None:
         self._settings = _settings_by_selector(settings)
@@ -77,6 +89,9 @@ class Policies:
         self._registry = default_registry() if registry is None else registry
         self._classify = _classify_by_selector(classify)
         self._idempotent = selected("idempotent", idempotent)
+        self._streams = _streams_by_selector(streams)
+        self._per_service = _checked_choice("breaker_per", breaker_per, BreakerPer) == "service"
+        self._health = health
         self._fallbacks = Selectors(
             "fallbacks",
             {
@@ -118,14 +133,21 @@ class Policies:
         if not self._guarded(method):
             return None
         settings = self._settings.find(method)
+        service = method.rpartition("/")[0]
+        shared = self._per_service and not self._settings.names(method)
+        breaker = self._registry.get(
+            self._prefix + (service if shared else method),
+            settings if isinstance(settings, BreakerSettings) else None,
+        )
+        if self._health is not None:
+            self._health.watch(breaker, service.lstrip("/"))
         return MethodPolicy(
             method=method,
-            breaker=self._registry.get(
-                self._prefix + method, settings if isinstance(settings, BreakerSettings) else None
-            ),
+            breaker=breaker,
             classify=self._classify.find(method) or self._default_classify,
             fallback=self._fallbacks.find(method),
             idempotent=self._idempotent.find(method) is True,
+            streams=self._streams.find(method) or "end",
         )
 
 
@@ -165,6 +187,27 @@ def _classify_by_selector(classify: ClassifyBySelector) -> Selectors[Classify]:
     return Selectors(
         "classify", {key: value for key, value in by_selector.items() if value is not None}
     )
+
+
+def _streams_by_selector(streams: object) -> Selectors[Streams]:
+    by_selector = streams if isinstance(streams, Mapping) else {EVERYTHING: streams}
+    return Selectors(
+        "streams",
+        {
+            selector: _checked_choice("streams", choice, Streams)
+            for selector, choice in by_selector.items()
+        },
+    )
+
+
+def _checked_choice(setting: str, choice: object, choices: Any) -> Any:
+    accepted = get_args(choices)
+    if choice not in accepted:
+        raise SettingsError(
+            f"{setting}: {choice!r} is none of them; accepted are "
+            + " and ".join(map(repr, accepted))
+        )
+    return choice
 
 
 def _checked_dependency(dependency: object) -> str:

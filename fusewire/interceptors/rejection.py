@@ -117,6 +117,14 @@ class RejectedCall(Rejection, grpc.RpcError, grpc.Call, grpc.Future):  # type: i
         """Call `fn` at once, as a future that is done does."""
         fn(self)
 
+    def __iter__(self) -> Self:
+        """Return itself: as a stream it has no message."""
+        return self
+
+    def __next__(self) -> NoReturn:
+        """Raise itself."""
+        raise self
+
     def result(self, timeout: float | None = None) -> NoReturn:
         """Raise itself."""
         raise self

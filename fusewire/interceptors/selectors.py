@@ -52,6 +52,10 @@ class Selectors(Generic[T]):
     def __init__(self, setting: str, values: Mapping[str, T]) -> None:
         self._values = {check_selector(setting, key): value for key, value in values.items()}
 
+    def names(self, method: str) -> bool:
+        """Tell whether there is a value for this method alone."""
+        return method in self._values
+
     def find(self, method: str) -> T | None:
         """Return the value for a method's path by its most specific selector, None without one."""
         service, _, _ = method.rpartition("/")

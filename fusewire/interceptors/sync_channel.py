@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from fusewire.errors import SettingsError
-from fusewire.interceptors.guarded import GuardedCall
 from fusewire.interceptors.policy import Policies
-from fusewire.interceptors.rejection import RejectedCall
-from fusewire.interceptors.sync_calls import FallbackFuture, FallbackReply, answer, settle, watch
+from fusewire.interceptors.sync_methods import (
+    GuardedStreamStream,
+    GuardedStreamUnary,
+    GuardedUnaryStream,
+    GuardedUnaryUnary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -23,7 +26,13 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import BreakerRegistry
     from fusewire.interceptors.fallback import Fallback
-    from fusewire.interceptors.policy import ClassifyBySelector, SettingsBySelector
+    from fusewire.interceptors.health import HealthProbe
+    from fusewire.interceptors.policy import (
+        BreakerPer,
+        ClassifyBySelector,
+        SettingsBySelector,
+        StreamsBySelector,
+    )
 
 
 def guard(
@@ -35,6 +44,9 @@ def guard(
     fallbacks: Mapping[str, Fallback | None] | None = None,
     classify: ClassifyBySelector = None,
     idempotent: Collection[str] = (),
+    streams: StreamsBySelector = "end",
+    breaker_per: BreakerPer = "method",
+    health: HealthProbe | None = None,
 ) -> grpc.Channel:
     """Put a circuit breaker on every method that is called through `channel`.
 
@@ -48,10 +60,19 @@ def guard(
             breakers' names, as in ``payments-eu/pkg.Service/Method``.
         registry: where the breakers live; the process's own unless given, so that all its channels
             share one breaker per method.
-        fallbacks: by selector, what answers in place of a rejection or a failure.
+        fallbacks: by selector, what answers in place of a rejection or a failure. For a method
+            whose response is a stream it is an iterable of messages, or a function that gives one.
         classify: what the ends of calls say, for all methods or by selector.
         idempotent: selectors of methods whose server honors an ``idempotency-key``: within an
             operation, their calls carry one.
+        streams: when a call whose response is a stream has said what there is to say, for all
+            methods or by selector. ``"end"``: when it is over; it is never slow, because its reader
+            sets the pace. ``"first_message"``: with the first message, and the time to it counts
+            as the call's; how the call ends then changes nothing. ``"total_time"``: when it is
+            over, and all its time counts.
+        breaker_per: ``"method"``, or ``"service"`` for one breaker, ``/pkg.Service``, that all
+            methods of a service share, except those that `settings` name singly.
+        health: what asks the servers how they are while a circuit is open.
 
     Returns:
         a channel to make stubs with.
@@ -71,6 +92,9 @@ def guard(
         fallbacks=fallbacks,
         classify=classify,
         idempotent=idempotent,
+        streams=streams,
+        breaker_per=breaker_per,
+        health=health,
         sync=True,
     )
     return _GuardedChannel(channel, policies)
@@ -87,16 +111,19 @@ class _GuardedChannel(grpc.Channel):
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         inner = self._channel.unary_unary(method, *args, **kwargs)
-        return _GuardedUnaryUnary(inner, method, self._policies)
+        return GuardedUnaryUnary(inner, method, self._policies)
 
-    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.unary_stream(*args, **kwargs)
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        inner = self._channel.unary_stream(method, *args, **kwargs)
+        return GuardedUnaryStream(inner, method, self._policies)
 
-    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.stream_unary(*args, **kwargs)
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        inner = self._channel.stream_unary(method, *args, **kwargs)
+        return GuardedStreamUnary(inner, method, self._policies)
 
-    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.stream_stream(*args, **kwargs)
+    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        inner = self._channel.stream_stream(method, *args, **kwargs)
+        return GuardedStreamStream(inner, method, self._policies)
 
     def subscribe(
         self,
@@ -121,127 +148,3 @@ class _GuardedChannel(grpc.Channel):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class _GuardedUnaryUnary(
-    grpc.UnaryUnaryMultiCallable  # type: ignore[type-arg] # not subscriptable at run time
-):
-    """A unary-unary method, guarded."""
-
-    def __init__(self, inner: Any, method: str, policies: Policies) -> None:
-        self._inner = inner
-        self._method = method
-        self._policies = policies
-
-    def __call__(  # noqa: PLR0917 - grpcio's signature
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,  # noqa: FBT001 - grpcio's signature
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        arguments = {
-            "timeout": timeout,
-            "metadata": metadata,
-            "credentials": credentials,
-            "wait_for_ready": wait_for_ready,
-            "compression": compression,
-        }
-        answered = self._blocking(self._inner, request, arguments)
-        return answered.message if isinstance(answered, FallbackReply) else answered
-
-    def with_call(  # noqa: PLR0917 - grpcio's signature
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,  # noqa: FBT001 - grpcio's signature
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        arguments = {
-            "timeout": timeout,
-            "metadata": metadata,
-            "credentials": credentials,
-            "wait_for_ready": wait_for_ready,
-            "compression": compression,
-        }
-        answered = self._blocking(self._inner.with_call, request, arguments)
-        return (answered.message, answered) if isinstance(answered, FallbackReply) else answered
-
-    def future(  # noqa: PLR0917 - grpcio's signature
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,  # noqa: FBT001 - grpcio's signature
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        arguments = {
-            "timeout": timeout,
-            "metadata": metadata,
-            "credentials": credentials,
-            "wait_for_ready": wait_for_ready,
-            "compression": compression,
-        }
-        policy = self._policies.of(self._method)
-        if policy is None:
-            return self._inner.future(request, **arguments)
-        guarded = GuardedCall(policy, metadata, timeout)
-        refused = guarded.admit()
-        if refused is not None:
-            rejected = RejectedCall.of(refused)
-            if guarded.fallback is None:
-                return rejected
-            return FallbackFuture(rejected, guarded, request)
-        try:
-            inner = self._inner.future(request, **_amended(arguments, guarded))
-        except BaseException:
-            guarded.release()  # nothing was sent
-            raise
-        if guarded.fallback is None:
-            watch(guarded, inner)
-            return inner
-        return FallbackFuture(inner, guarded, request)
-
-    def _blocking(self, call: Any, request: Any, arguments: dict[str, Any]) -> Any:
-        """Make a blocking call; returns what `call` does, or the fallback's reply."""
-        policy = self._policies.of(self._method)
-        if policy is None:
-            return call(request, **arguments)
-        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"])
-        refused = guarded.admit()
-        error: grpc.RpcError
-        if refused is not None:
-            error = RejectedCall.of(refused)
-        else:
-            try:
-                response = call(request, **_amended(arguments, guarded))
-            except grpc.RpcError as failure:
-                if not settle(guarded, failure):
-                    raise
-                error = failure
-            except BaseException:
-                guarded.release()
-                raise
-            else:
-                guarded.succeed()
-                return response
-        try:
-            reply = answer(guarded, request, error)
-            if reply is None:
-                raise error
-            return reply
-        finally:
-            del error  # its traceback holds this frame, which would hold it
-
-
-def _amended(arguments: dict[str, Any], guarded: GuardedCall) -> dict[str, Any]:
-    """Change the arguments of a call as its guard wants them."""
-    if guarded.metadata is not None:
-        arguments["metadata"] = guarded.metadata
-    arguments["wait_for_ready"] = guarded.wait_for_ready(arguments["wait_for_ready"])
-    return arguments

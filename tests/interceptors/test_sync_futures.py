@@ -227,14 +227,6 @@ def test_a_guarded_channel_keeps_subscribe_and_close(
         channel.unary_unary(ECHO)(ask())
 
 
-def test_methods_of_other_shapes_pass_through(
-    guarded: grpc.Channel, registry: WatchedRegistry
-) -> None:
-    stream = guarded.unary_stream("/test.Echo/Stream")
-    assert list(stream(b"x")) == [b"x"] * 3
-    assert list(registry) == []
-
-
 @STYLES
 def test_a_generated_stubs_private_arguments_pass_through(
     guarded: grpc.Channel, style: str

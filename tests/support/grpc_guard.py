@@ -66,8 +66,8 @@ class WatchedBreaker:
     def state(self) -> str:
         return str(self.real.state)
 
-    def acquire(self) -> WatchedPermit:
-        permit = WatchedPermit(self.real.acquire(), self.told)
+    def acquire(self, *, timed: bool = True) -> WatchedPermit:
+        permit = WatchedPermit(self.real.acquire(timed=timed), self.told)
         self.permits.append(permit)
         return permit
 

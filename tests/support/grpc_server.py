@@ -8,6 +8,7 @@ This file is also the server's own program.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -21,9 +22,12 @@ import grpc
 from tests.support.processes import KeptProcess, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-ECHO = "/test.Echo/Do"
+ECHO = "/test.Echo/Do"  # one request, one response
+STREAM = "/test.Echo/Stream"  # one request, many responses
+GATHER = "/test.Echo/Gather"  # many requests, of which the first is the order; one response
+CHAT = "/test.Echo/Chat"  # many requests, of which the first is the order; many responses
 HEALTH = "/grpc.health.v1.Health/Check"
 _SEEN = "/test.Control/Seen"
 _LIMIT = 20.0  # seconds that a test waits for what must come
@@ -38,6 +42,8 @@ def ask(
     status_details: bytes = b"",
     reply: str = "done",
     raises: bool = False,
+    messages: int = 3,
+    patience: bool = True,
 ) -> bytes:
     """Say how the server is to answer.
 
@@ -49,6 +55,9 @@ def ask(
         status_details: a value for ``grpc-status-details-bin``.
         reply: the response.
         raises: whether the handler raises instead.
+        messages: how many responses come before the status, where there may be many; -1 for one
+            after the other until the call is cancelled.
+        patience: whether to read all requests first, where there may be many.
     """
     order = {
         "code": code,
@@ -58,6 +67,8 @@ def ask(
         "status_details": status_details.hex(),
         "reply": reply,
         "raises": raises,
+        "messages": messages,
+        "patience": patience,
     }
     return json.dumps(order).encode()
 
@@ -150,6 +161,10 @@ class _Handlers(grpc.GenericRpcHandler):
                 return grpc.unary_unary_rpc_method_handler(self._tell)
             case "/test.Echo/Stream":
                 return grpc.unary_stream_rpc_method_handler(self._stream)
+            case "/test.Echo/Gather":
+                return grpc.stream_unary_rpc_method_handler(self._gather)
+            case "/test.Echo/Chat":
+                return grpc.stream_stream_rpc_method_handler(self._chat)
             case _:
                 return grpc.unary_unary_rpc_method_handler(self._do)
 
@@ -157,12 +172,44 @@ class _Handlers(grpc.GenericRpcHandler):
         with self._lock:
             return json.dumps(self._seen).encode()
 
-    def _stream(self, request: bytes, _context: grpc.ServicerContext) -> Any:
-        for _ in range(3):
-            yield request
-
     def _do(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        order = json.loads(request)
+        order = _read(request)
+        with self._begun(context) as left:
+            left.wait(order["delay"])
+        _end(order, context)
+        reply: str = order["reply"]
+        return reply.encode()
+
+    def _gather(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        first = next(requests, b"")
+        if _read(first)["patience"]:
+            for _ in requests:
+                pass
+        return self._do(first, context)
+
+    def _stream(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        order = _read(request)
+        reply: str = order["reply"]
+        with self._begun(context) as left:
+            left.wait(order["delay"])
+            given = 0
+            while given != order["messages"] and not left.is_set():
+                yield reply.encode()
+                given += 1
+                if order["messages"] < 0:
+                    left.wait(0.001)
+        _end(order, context)
+
+    def _chat(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        first = next(requests, b"")
+        if _read(first)["patience"]:
+            for _ in requests:
+                pass
+        yield from self._stream(first, context)
+
+    @contextlib.contextmanager
+    def _begun(self, context: grpc.ServicerContext) -> Iterator[threading.Event]:
+        """Count a call that begins, and one that is over before the block is."""
         left = threading.Event()
         finished = False
 
@@ -180,19 +227,25 @@ class _Handlers(grpc.GenericRpcHandler):
                 for key, value in context.invocation_metadata()
                 if isinstance(value, str)
             ]
-        if order["delay"]:
-            left.wait(order["delay"])
-        trailing = [tuple(pair) for pair in order["trailing"]]
-        if order["status_details"]:
-            trailing.append(("grpc-status-details-bin", bytes.fromhex(order["status_details"])))
-        context.set_trailing_metadata(tuple(trailing))
+        yield left
         finished = True
-        if order["raises"]:
-            raise ValueError("asked to raise")
-        if order["code"] != "OK":
-            context.abort(grpc.StatusCode[order["code"]], order["details"])
-        reply: str = order["reply"]
-        return reply.encode()
+
+
+def _read(request: bytes) -> dict[str, Any]:
+    # grpcio sends an empty message in place of one that it could not serialize.
+    order: dict[str, Any] = json.loads(request or ask())
+    return order
+
+
+def _end(order: dict[str, Any], context: grpc.ServicerContext) -> None:
+    trailing = [tuple(pair) for pair in order["trailing"]]
+    if order["status_details"]:
+        trailing.append(("grpc-status-details-bin", bytes.fromhex(order["status_details"])))
+    context.set_trailing_metadata(tuple(trailing))
+    if order["raises"]:
+        raise ValueError("asked to raise")
+    if order["code"] != "OK":
+        context.abort(grpc.StatusCode[order["code"]], order["details"])
 
 
 def _serve(port: int) -> None:

@@ -1,0 +1,196 @@
+"""Response streams of an asyncio channel that are looked into: for a fallback, or a first message.
+
+A stream that needs neither is the inner channel's own call, which only tells its end.
+"""
+
+# The methods of calls do what grpcio says of them.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from fusewire.interceptors.aio_calls import RejectedInner, settle, when_over
+from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from fusewire.interceptors.guarded import GuardedCall
+
+logger = logging.getLogger(__name__)
+
+
+class GuardedStream(
+    grpc.aio.UnaryStreamCall[Any, Any],
+    grpc.aio.StreamStreamCall[Any, Any],
+):
+    """A response stream under guard, of a call with one request or with many.
+
+    If the call fails before its first message, a fallback may give the messages. It is asked in the
+    task that reads.
+
+    Args:
+        inner: the call; one that is rejected has ended already.
+        guarded: what is known of it.
+        request: the request message, or the iterator of them.
+    """
+
+    def __init__(self, inner: Any, guarded: GuardedCall, request: Any) -> None:
+        self._inner = inner
+        self._guarded = guarded
+        self._request = request
+        self._messages: AsyncIterator[Any] | None = None
+        self._begun = False  # a message has been given
+        self._answers: bool | None = None  # whether the fallback does; None while it is not known
+        self._error: grpc.RpcError | None = None  # what is left when the fallback fails, too
+        self._over = False
+        self._callbacks: list[Callable[[Any], None]] = []
+        if isinstance(inner, RejectedInner):
+            self._answers = True
+        else:
+            when_over(inner, self._inner_ended)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        if self._messages is None:
+            self._messages = self._read_all()
+        return self._messages
+
+    async def read(self) -> Any:
+        try:
+            return await anext(self.__aiter__())
+        except StopAsyncIteration:
+            return grpc.aio.EOF
+
+    async def _read_all(self) -> AsyncIterator[Any]:
+        try:
+            async for message in self._inner:
+                if not self._begun:
+                    self._begun = True
+                    self._guarded.first_message()
+                yield message
+        except grpc.aio.AioRpcError as error:
+            if self._begun or not self._conclude():
+                raise
+            failure = error
+        else:
+            return
+        try:
+            async for message in self._ask_fallback(failure):
+                yield message
+        except Exception as reason:
+            self._guarded.keep(failure, reason)
+            self._answers, self._error = False, failure
+            raise failure from reason
+        finally:
+            self._end()
+
+    async def _ask_fallback(self, error: grpc.RpcError) -> AsyncIterator[Any]:
+        fallback, info = self._guarded.fallback, self._guarded.info
+        if fallback is None or info is None:
+            raise error
+        messages = as_messages(await fallback.reply(info, self._request, error))
+        if isinstance(messages, AsyncIterable):
+            async for message in messages:
+                yield message
+        else:
+            for message in messages:
+                yield message
+
+    def _conclude(self) -> bool:
+        """Settle by how the inner stream ended; tell whether the fallback is to answer."""
+        if self._answers is None:
+            self._answers = settle(self._guarded, self._inner) and not self._begun
+        return self._answers
+
+    def _inner_ended(self, _: Any) -> None:
+        """Take note of the inner stream's end: a callback, which must not raise."""
+        if not self._conclude():
+            self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback(self)
+            except Exception:
+                logger.exception("a done callback raised")
+
+    async def _answered(self) -> bool:
+        """Wait for the inner stream's end; tell whether a fallback gives the messages."""
+        await self._inner.code()
+        return self._conclude()
+
+    @property
+    def _done_writing_flag(self) -> bool:
+        # grpcio's own wrapper asks the call that an interceptor returned.
+        return bool(getattr(self._inner, "_done_writing_flag", False))
+
+    async def write(self, request: Any) -> None:
+        await self._inner.write(request)
+
+    async def done_writing(self) -> None:
+        await self._inner.done_writing()
+
+    def cancel(self) -> bool:
+        """Cancel the call; a fallback is cancelled with the task that reads it."""
+        return bool(self._inner.cancel())
+
+    def cancelled(self) -> bool:
+        return bool(self._inner.cancelled())
+
+    def done(self) -> bool:
+        return self._over
+
+    def time_remaining(self) -> float | None:
+        left: float | None = self._inner.time_remaining()
+        return left
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call `callback` with this call when it is over."""
+        if self._over:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    async def code(self) -> grpc.StatusCode:
+        if await self._answered():
+            return grpc.StatusCode.OK
+        code: grpc.StatusCode = await self._inner.code()
+        return code
+
+    async def details(self) -> str:
+        details: str = "" if await self._answered() else await self._inner.details()
+        return details
+
+    async def debug_error_string(self) -> str:
+        text: str = "" if await self._answered() else await self._inner.debug_error_string()
+        return text
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        metadata: grpc.aio.Metadata = await self._inner.initial_metadata()
+        return metadata
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        if await self._answered():
+            return grpc.aio.Metadata((FALLBACK_METADATA, self._guarded.breaker))
+        kept: Any = self._error
+        if kept is not None:
+            metadata: grpc.aio.Metadata = kept.trailing_metadata()
+        else:
+            metadata = await self._inner.trailing_metadata()
+        return metadata
+
+    async def wait_for_connection(self) -> None:
+        """Wait until it is connected, or until a fallback is to answer."""
+        try:
+            await self._inner.wait_for_connection()
+        except grpc.aio.AioRpcError:
+            if not await self._answered():
+                raise

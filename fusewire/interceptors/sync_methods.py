@@ -1,0 +1,286 @@
+"""The methods of a guarded sync channel, of all four shapes."""
+
+# The methods do what grpcio says of them, with arguments of the names that it gives them.
+# ruff: noqa: D102, FBT001, PLR0917
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from fusewire.interceptors.guarded import GuardedCall
+from fusewire.interceptors.rejection import RejectedCall
+from fusewire.interceptors.sync_calls import FallbackFuture, FallbackReply, answer, settle, watch
+from fusewire.interceptors.sync_streams import GuardedStream, is_call
+
+if TYPE_CHECKING:
+    from fusewire.interceptors.policy import Policies
+
+
+class _Guarded:
+    """A method, guarded.
+
+    Args:
+        inner: the inner channel's method.
+        method: its path.
+        policies: those of the channel.
+    """
+
+    def __init__(self, inner: Any, method: str, policies: Policies) -> None:
+        self._inner = inner
+        self._method = method
+        self._policies = policies
+
+
+class _UnaryResponse(_Guarded):
+    """A method whose response is one message."""
+
+    def _call(self, request: Any, arguments: dict[str, Any]) -> Any:
+        answered = self._blocking(self._inner, request, arguments)
+        return answered.message if isinstance(answered, FallbackReply) else answered
+
+    def _with_call(self, request: Any, arguments: dict[str, Any]) -> Any:
+        answered = self._blocking(self._inner.with_call, request, arguments)
+        return (answered.message, answered) if isinstance(answered, FallbackReply) else answered
+
+    def _future(self, request: Any, arguments: dict[str, Any]) -> Any:
+        policy = self._policies.of(self._method)
+        if policy is None:
+            return self._inner.future(request, **arguments)
+        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"])
+        refused = guarded.admit()
+        if refused is not None:
+            rejected = RejectedCall.of(refused)
+            if guarded.fallback is None:
+                return rejected
+            return FallbackFuture(rejected, guarded, request)
+        try:
+            inner = self._inner.future(request, **_amended(arguments, guarded))
+        except BaseException:
+            guarded.release()  # nothing was sent
+            raise
+        if guarded.fallback is None:
+            watch(guarded, inner)
+            return inner
+        return FallbackFuture(inner, guarded, request)
+
+    def _blocking(self, call: Any, request: Any, arguments: dict[str, Any]) -> Any:
+        """Make a blocking call; returns what `call` does, or the fallback's reply."""
+        policy = self._policies.of(self._method)
+        if policy is None:
+            return call(request, **arguments)
+        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"])
+        refused = guarded.admit()
+        error: grpc.RpcError
+        if refused is not None:
+            error = RejectedCall.of(refused)
+        else:
+            try:
+                response = call(request, **_amended(arguments, guarded))
+            except grpc.RpcError as failure:
+                if not settle(guarded, failure):
+                    raise
+                error = failure
+            except BaseException:
+                guarded.release()
+                raise
+            else:
+                guarded.succeed()
+                return response
+        try:
+            reply = answer(guarded, request, error)
+            if reply is None:
+                raise error
+            return reply
+        finally:
+            del error  # its traceback holds this frame, which would hold it
+
+
+class _StreamResponse(_Guarded):
+    """A method whose response is a stream."""
+
+    def _call(self, request: Any, arguments: dict[str, Any]) -> Any:
+        policy = self._policies.of(self._method)
+        if policy is None:
+            return self._inner(request, **arguments)
+        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"])
+        refused = guarded.admit(timed=policy.streams != "end")
+        if refused is not None:
+            rejected = RejectedCall.of(refused)
+            return rejected if guarded.fallback is None else self._wrap(rejected, guarded, request)
+        try:
+            inner = self._inner(request, **_amended(arguments, guarded))
+        except BaseException:
+            guarded.release()  # nothing was sent
+            raise
+        if guarded.fallback is None and policy.streams != "first_message" and is_call(inner):
+            watch(guarded, inner)
+            return inner
+        return self._wrap(inner, guarded, request)
+
+    @staticmethod
+    def _wrap(inner: Any, guarded: GuardedCall, request: Any) -> GuardedStream:
+        stream = GuardedStream(inner, guarded, request)
+        stream.begin()
+        return stream
+
+
+class GuardedUnaryUnary(
+    _UnaryResponse,
+    grpc.UnaryUnaryMultiCallable,  # type: ignore[type-arg] # not subscriptable at run time
+):
+    """A unary-unary method, guarded."""
+
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._call(
+            request, _arguments(timeout, metadata, credentials, wait_for_ready, compression)
+        )
+
+    def with_call(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._with_call(
+            request, _arguments(timeout, metadata, credentials, wait_for_ready, compression)
+        )
+
+    def future(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._future(
+            request, _arguments(timeout, metadata, credentials, wait_for_ready, compression)
+        )
+
+
+class GuardedStreamUnary(
+    _UnaryResponse,
+    grpc.StreamUnaryMultiCallable,  # type: ignore[type-arg] # not subscriptable at run time
+):
+    """A stream-unary method, guarded."""
+
+    def __call__(
+        self,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._call(
+            request_iterator,
+            _arguments(timeout, metadata, credentials, wait_for_ready, compression),
+        )
+
+    def with_call(
+        self,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._with_call(
+            request_iterator,
+            _arguments(timeout, metadata, credentials, wait_for_ready, compression),
+        )
+
+    def future(
+        self,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._future(
+            request_iterator,
+            _arguments(timeout, metadata, credentials, wait_for_ready, compression),
+        )
+
+
+class GuardedUnaryStream(
+    _StreamResponse,
+    grpc.UnaryStreamMultiCallable,  # type: ignore[type-arg] # not subscriptable at run time
+):
+    """A unary-stream method, guarded."""
+
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._call(
+            request, _arguments(timeout, metadata, credentials, wait_for_ready, compression)
+        )
+
+
+class GuardedStreamStream(
+    _StreamResponse,
+    grpc.StreamStreamMultiCallable,  # type: ignore[type-arg] # not subscriptable at run time
+):
+    """A stream-stream method, guarded."""
+
+    def __call__(
+        self,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._call(
+            request_iterator,
+            _arguments(timeout, metadata, credentials, wait_for_ready, compression),
+        )
+
+
+def _arguments(
+    timeout: float | None,
+    metadata: Any,
+    credentials: grpc.CallCredentials | None,
+    wait_for_ready: bool | None,
+    compression: grpc.Compression | None,
+) -> dict[str, Any]:
+    return {
+        "timeout": timeout,
+        "metadata": metadata,
+        "credentials": credentials,
+        "wait_for_ready": wait_for_ready,
+        "compression": compression,
+    }
+
+
+def _amended(arguments: dict[str, Any], guarded: GuardedCall) -> dict[str, Any]:
+    """Change the arguments of a call as its guard wants them."""
+    if guarded.metadata is not None:
+        arguments["metadata"] = guarded.metadata
+    arguments["wait_for_ready"] = guarded.wait_for_ready(arguments["wait_for_ready"])
+    return arguments

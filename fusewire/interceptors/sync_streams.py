@@ -1,0 +1,271 @@
+"""Response streams of a sync channel that are looked into: for a fallback, or a first message.
+
+A stream that needs neither is the inner channel's own object, which only tells its end.
+"""
+
+# The methods of calls and futures do what grpcio says of them.
+# ruff: noqa: D102
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from fusewire.errors import CircuitOpenError
+from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
+from fusewire.interceptors.sync_calls import answer, settle, when_over
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from fusewire.interceptors.guarded import GuardedCall, Pairs
+
+logger = logging.getLogger(__name__)
+
+
+def is_call(stream: Any) -> bool:
+    """Tell whether `stream` says when it is over.
+
+    OpenTelemetry's interceptor, for one, makes a plain generator of it
+    (https://github.com/open-telemetry/opentelemetry-python-contrib/issues/2014).
+    """
+    return hasattr(stream, "add_callback")
+
+
+class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time
+    """A response stream under guard. What it does not know itself, the inner stream does.
+
+    If the call fails before its first message, a fallback may give the messages. It is asked in the
+    thread that reads, which it may block.
+
+    Args:
+        inner: the call, a plain iterator of another interceptor's, or a rejection.
+        guarded: what is known of it.
+        request: the request message, or the iterator of them.
+    """
+
+    def __init__(self, inner: Any, guarded: GuardedCall, request: Any) -> None:
+        self._inner = inner
+        self._guarded = guarded
+        self._request = request
+        self._rejected = isinstance(inner, CircuitOpenError)
+        self._lock = threading.RLock()
+        self._begun = False  # a message has been given
+        self._answers: bool | None = None  # whether the fallback does; None while it is not known
+        self._replies: Iterator[Any] | None = None
+        self._exhausted = False
+        self._cause: grpc.RpcError | None = None  # what the fallback answers
+        self._error: grpc.RpcError | None = None  # what is left when the fallback fails, too
+        self._callbacks: list[Callable[[], None]] = []
+
+    def begin(self) -> None:
+        """Begin to watch the inner stream."""
+        if self._rejected:
+            self._answers = True
+        elif is_call(self._inner):
+            # Weakly, so that grpcio still cancels a call whose user has dropped it.
+            reference = weakref.ref(self)
+            when_over(self._inner, functools.partial(_inner_ended, self._guarded, reference))
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        if self._replies is None:
+            try:
+                return self._next_message()
+            except grpc.RpcError as error:
+                if not self._fall_back(error):
+                    raise
+        return self._next_reply()
+
+    def _next_message(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        try:
+            message = next(self._inner)
+        except grpc.RpcError:
+            raise
+        except StopIteration:
+            if not is_call(self._inner):
+                self._guarded.succeed()
+            raise
+        except Exception:
+            if not is_call(self._inner):
+                self._guarded.release()
+            raise
+        if not self._begun:
+            self._begun = True
+            self._guarded.first_message()
+        return message
+
+    def _next_reply(self) -> Any:
+        try:
+            return next(self._replies or iter(()))
+        except StopIteration:
+            self._end()
+            raise
+        except Exception as reason:
+            error = self._cause
+            if error is None:
+                raise
+            self._guarded.keep(error, reason)
+            self._error, self._replies, self._answers = error, None, False
+            self._end()
+            raise error from reason
+
+    def _conclude(self, ended: Any) -> bool:
+        """Settle by how the inner stream ended; tell whether the fallback is to answer."""
+        with self._lock:
+            if self._answers is None:
+                self._answers = settle(self._guarded, ended) and not self._begun
+            return self._answers
+
+    def _fall_back(self, error: grpc.RpcError) -> bool:
+        with self._lock:
+            if self._error is not None or self._begun or not self._conclude(error):
+                return False
+            if self._replies is None:
+                reply = answer(self._guarded, self._request, error)
+                if reply is not None:
+                    try:
+                        self._replies = iter(as_messages(reply.message))
+                    except TypeError as reason:
+                        self._guarded.keep(error, reason)
+                if self._replies is None:
+                    self._answers, self._error = False, error
+                    self._end()
+                    return False
+                self._cause = error
+            return True
+
+    def inner_ended(self) -> None:
+        """Take note of the inner stream's end; never raises, never blocks."""
+        if not self._conclude(self._inner):
+            self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._exhausted = True
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                logger.exception("a done callback raised")
+
+    def _answered(self) -> bool:
+        """Wait for the inner stream's end; tell whether a fallback gives the messages."""
+        if self._answers is None:
+            self._inner.code()
+            self._conclude(self._inner)
+        return self._answers is True
+
+    def cancel(self) -> bool:
+        """Cancel the call; a fallback that has begun is not stopped."""
+        cancelled: bool = self._inner.cancel()
+        return cancelled
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Call `callback` when it is over; returns False, and does not, if it is already."""
+        with self._lock:
+            if self.done():
+                return False
+            self._callbacks.append(callback)
+            first = len(self._callbacks) == 1
+        if first and not self._rejected:
+            # A stream that nobody holds but that has something to say when it is over lives on.
+            when_over(self._inner, functools.partial(_hold, self))
+        return True
+
+    def add_done_callback(self, fn: Callable[[grpc.Future[Any]], None]) -> None:
+        """Call `fn` with this stream when it is over."""
+        if not self.add_callback(functools.partial(fn, self)):
+            fn(self)
+
+    def code(self) -> grpc.StatusCode:
+        if self._answered():
+            return grpc.StatusCode.OK
+        code: grpc.StatusCode = self._inner.code()
+        return code
+
+    def details(self) -> str:
+        details: str = "" if self._answered() else self._inner.details()
+        return details
+
+    def debug_error_string(self) -> str:
+        text: str = "" if self._answered() else self._inner.debug_error_string()
+        return text
+
+    def initial_metadata(self) -> Pairs:
+        metadata: Pairs = self._inner.initial_metadata()
+        return metadata
+
+    def trailing_metadata(self) -> Pairs:
+        if self._answered():
+            return ((FALLBACK_METADATA, self._guarded.breaker),)
+        metadata: Pairs = self._inner.trailing_metadata()
+        return metadata
+
+    def is_active(self) -> bool:
+        return not self.done()
+
+    def time_remaining(self) -> float:
+        left: float = self._inner.time_remaining()
+        return left
+
+    def cancelled(self) -> bool:
+        return bool(self._inner.cancelled())
+
+    def running(self) -> bool:
+        return not self.done()
+
+    def done(self) -> bool:
+        return bool(self._exhausted or (self._inner.done() and not self._answered()))
+
+    def result(self, timeout: float | None = None) -> Any:
+        if self._answers:
+            return None
+        result = self._inner.exception(timeout)
+        return None if result is None or self._answered() else self._inner.result(timeout)
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        if self._answers:
+            return None
+        error: Exception | None = self._inner.exception(timeout)
+        return None if self._answered() else error
+
+    def traceback(self, timeout: float | None = None) -> TracebackType | None:
+        if self._answers:
+            return None
+        trace: TracebackType | None = self._inner.traceback(timeout)
+        return None if self._answered() else trace
+
+    def __getattr__(self, name: str) -> Any:
+        """Pass on what other interceptors' streams have: a generator's ``close``, say."""
+        if name == "_inner":  # before __init__
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+    def __del__(self) -> None:
+        """Release the permit of a stream that says nothing more; an inner call is cancelled."""
+        if not self._rejected and not is_call(self._inner):
+            self._guarded.release()
+
+
+def _inner_ended(guarded: GuardedCall, reference: weakref.ref[GuardedStream]) -> None:
+    stream = reference()
+    if stream is None:  # dropped by its user, and the call with it
+        guarded.release()
+    else:
+        stream.inner_ended()
+
+
+def _hold(_: GuardedStream) -> None:
+    """Do nothing: the reference is what counts."""
