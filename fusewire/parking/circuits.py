@@ -40,6 +40,11 @@ class Circuits:
         look = self.look(dependency)
         return look is None or look.admitted
 
+    def wait(self, dependency: str) -> float:
+        """Return the seconds until `dependency` may admit a call; 0 if it does now."""
+        look = self.look(dependency)
+        return 0.0 if look is None else look.retry_after
+
     def refusing(self, dependencies: Iterable[str]) -> str | None:
         """Return the first of `dependencies` that would not admit a call now."""
         return next((name for name in dependencies if not self.admits(name)), None)

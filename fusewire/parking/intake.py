@@ -33,7 +33,8 @@ class Judge:
 
     def park(self, record: Record, dependency: str) -> Verdict:
         """Wait for `dependency`; not an attempt."""
-        return self._policy.park(record, dependency, "circuit_open")
+        wait = self._circuits.wait(dependency)
+        return self._policy.park(record, dependency, "circuit_open", wait=wait)
 
     def in_outage(self, needs: tuple[str, ...]) -> bool:
         """Tell, before an attempt, whether it is a probe."""
@@ -50,7 +51,11 @@ class Judge:
             return self._policy.dead(record, error.reason, error.__cause__ or error)
         troubled = self._circuits.troubled((*attempt.blame, *needs))
         return self._policy.failed(
-            record, error, waiting_for=troubled, blame=attempt.blame, in_outage=in_outage
+            record,
+            error,
+            waiting_for=None if troubled is None else (troubled, self._circuits.wait(troubled)),
+            blame=attempt.blame,
+            in_outage=in_outage,
         )
 
 

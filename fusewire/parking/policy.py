@@ -59,8 +59,8 @@ class FailurePolicy:
     tiers: tuple[float, ...]
     now: Callable[[], int]
 
-    def park(self, record: Record, dependency: str, reason: str) -> Park:
-        """Wait for `dependency`, without an attempt."""
+    def park(self, record: Record, dependency: str, reason: str, *, wait: float) -> Park:
+        """Wait for `dependency`, without an attempt; it may admit again in `wait` seconds."""
         now = self.now()
         return Park(
             dataclasses.replace(
@@ -70,6 +70,8 @@ class FailurePolicy:
                 times_parked=record.times_parked + 1,
                 first_parked_at_ms=record.first_parked_at_ms or now,
                 parked_at_ms=now,
+                # The first parking leaves it free to go round once in the same open time.
+                waits_until_ms=now + round(wait * 1000) if record.times_parked else None,
             )
         )
 
@@ -78,6 +80,10 @@ class FailurePolicy:
         if error is not None:
             record = self._failed(record, error)
         return Dead(dataclasses.replace(record, reason=reason))
+
+    def may_go_round(self, record: Record) -> bool:
+        """Tell whether it may go to the tail of its lane: once in each open time, not more."""
+        return record.waits_until_ms is None or self.now() >= record.waits_until_ms
 
     def expired(self, record: Record) -> bool:
         """Tell whether it is of no use any more."""
@@ -88,7 +94,7 @@ class FailurePolicy:
         record: Record,
         error: BaseException,
         *,
-        waiting_for: str | None,
+        waiting_for: tuple[str, float] | None,
         blame: Sequence[str],
         in_outage: bool,
     ) -> Verdict:
@@ -97,7 +103,8 @@ class FailurePolicy:
         Args:
             record: the message's history.
             error: what the handler raised.
-            waiting_for: the first of its dependencies whose circuit is not closed, if any.
+            waiting_for: the first of its dependencies whose circuit is not closed, if any, and the
+                seconds until that may admit again.
             blame: the breakers whose calls failed in this attempt.
             in_outage: whether a circuit was not closed when the attempt began: it was a probe.
         """
@@ -109,7 +116,8 @@ class FailurePolicy:
         if record.attempts >= self.max_attempts:
             return self.dead(record, "exhausted")
         if waiting_for is not None:
-            return self.park(record, waiting_for, "failed")
+            dependency, wait = waiting_for
+            return self.park(record, dependency, "failed", wait=wait)
         dependency = blame[0] if blame else record.dependency
         record = dataclasses.replace(record, reason="failed", dependency=dependency)
         return Delay(record, self.tiers[min(max(record.attempts, 1), len(self.tiers)) - 1])

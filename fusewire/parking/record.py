@@ -52,6 +52,7 @@ class Record:
         times_parked: how often it was parked.
         first_parked_at_ms: when it was parked first, in milliseconds since 1970, as all times here.
         parked_at_ms: when it was parked last.
+        waits_until_ms: when the open time of its circuit was to end, when it was parked again.
         first_failed_at_ms: when its first failed attempt ended.
         failed_at_ms: when its last failed attempt ended.
         exception: type of the last failure.
@@ -70,6 +71,7 @@ class Record:
     times_parked: int = 0
     first_parked_at_ms: int | None = None
     parked_at_ms: int | None = None
+    waits_until_ms: int | None = None
     first_failed_at_ms: int | None = None
     failed_at_ms: int | None = None
     exception: str = ""

@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from fusewire.errors import BrokerError
 from fusewire.parking.circuits import pause
 from fusewire.parking.errors import HandBack
 from fusewire.parking.feed import Feed
@@ -61,12 +62,16 @@ class LaneReplay:
         self._dependencies = dependencies
         self._stopping = stopping
         self._members = dependencies.members(lane)
+        self._broker = broker
+        self._queue = topology.parked(lane)
+        self._concurrency = concurrency
+        self._in_hand = 0
         self._ramps: defaultdict[str, Ramp] = defaultdict(lambda: Ramp(concurrency))
         self._feed = Feed(
             broker,
-            topology.parked(lane),
+            self._queue,
             prefetch=concurrency,
-            work=self.take,
+            work=self._take,
             stopping=stopping,
             grace=grace,
             ready=self._admitted_at_all,
@@ -85,8 +90,15 @@ class LaneReplay:
         for ramp in self._ramps.values():
             ramp.open()
 
-    async def take(self, delivery: Delivery) -> None:
-        """Work on one parked delivery and settle it.
+    async def _take(self, delivery: Delivery) -> None:
+        self._in_hand += 1
+        try:
+            await self._work_on(delivery)
+        finally:
+            self._in_hand -= 1
+
+    async def _work_on(self, delivery: Delivery) -> None:
+        """Settle one parked delivery.
 
         Raises:
             GiveBackError: it was held for as long as it may be, or could not be settled.
@@ -143,9 +155,25 @@ class LaneReplay:
             refusing = self._circuits.refusing(needs)
             if refusing is None:
                 return None
-            if self._dependencies.lane(refusing) != self._lane:
+            elsewhere = self._dependencies.lane(refusing) != self._lane
+            if elsewhere or await self._in_the_way(work):
                 return self._judge.park(work.record, refusing)
             await self._circuits.nap(refusing, self._stopping, left)
+
+    async def _in_the_way(self, work: Work) -> bool:
+        """Tell whether `work` keeps others from their turn, and may go to the tail for them.
+
+        Of a lane for several dependencies, all that is in hand may wait for one that is down, while
+        what is behind it waits for one that has recovered.
+        """
+        if len(self._members) == 1 or self._in_hand < self._concurrency:
+            return False
+        if not self._policy.may_go_round(work.record):
+            return False
+        try:
+            return await self._broker.depth(self._queue) > 0
+        except BrokerError:
+            return False
 
     def _elsewhere(self, work: Work, rejection: CircuitOpenError) -> Verdict | None:
         if self._dependencies.lane(rejection.name) == self._lane:
@@ -160,8 +188,4 @@ class LaneReplay:
             await self._circuits.nap(self._soonest(), self._stopping, float("inf"))
 
     def _soonest(self) -> str:
-        def wait(name: str) -> float:
-            look = self._circuits.look(name)
-            return 0.0 if look is None else look.retry_after
-
-        return min(self._members, key=wait)
+        return min(self._members, key=self._circuits.wait)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -376,6 +377,29 @@ async def test_a_message_past_its_deadline_is_expired_and_seen(bench: Bench) -> 
     assert dependency.calls == 0
     (dead,) = await bench.dead()
     assert dead.headers["fusewire-reason"] == "expired"
+
+
+async def test_a_lane_that_several_share_is_not_held_up_by_the_one_that_is_down(
+    bench: Bench,
+) -> None:
+    down, well = Dependency(bench.registry, "down"), Dependency(bench.registry, "well")
+    well.trip()
+    for _ in range(2):
+        down.breaker.acquire().failure(retry_after=60)
+    who = {"d": down, "w": well}
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        await who[message.body.decode()[0]](message)
+
+    bodies = [*(f"d{number}" for number in range(8)), *(f"w{number}" for number in range(3))]
+    await bench.send(*bodies)
+    async with bench.consumer(handler, concurrency=1, replay_concurrency=2):
+        await until(lambda: len(set(bench.happened("parked"))) == 11)
+        well.down = False
+        await until(lambda: len(well.effects) == 3)
+    assert down.effects == []
+    parked = Counter(bench.happened("parked"))
+    assert all(parked[f"d{number}"] <= 2 for number in range(8))  # once more for the open time
 
 
 async def test_replay_begins_with_one_and_stops_when_the_circuit_reopens(bench: Bench) -> None:
