@@ -135,7 +135,8 @@ class HealthProbe:
         was_ill = False
         try:
             while not self._closed.is_set() and _is_open(breaker):
-                serving = self._ask(service)
+                # The first question finds a server gone; the others wait for its return.
+                serving = self._ask(service, wait=was_ill)
                 if serving is None:
                     logger.warning(
                         "no health check of %r: circuit %r goes by its recovery timeout",
@@ -156,12 +157,12 @@ class HealthProbe:
             with self._lock:
                 self._asking.pop(breaker, None)
 
-    def _ask(self, service: str) -> bool | None:
+    def _ask(self, service: str, *, wait: bool) -> bool | None:
         """Ask once: True for SERVING, False for anything else, None if the server cannot tell."""
         name = service.encode()
         request = b"\x0a" + _varint(len(name)) + name
         try:
-            reply = self._check(request, timeout=self._timeout, wait_for_ready=True)
+            reply = self._check(request, timeout=self._timeout, wait_for_ready=wait)
         except grpc.RpcError as error:
             return None if error.code() in _NO_OPINION else False
         return reply == _SERVING

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from fusewire.breaker import Outcome
-from fusewire.interceptors import aio_interceptors
+from fusewire.interceptors import Classification, aio_interceptors
 from tests.support.grpc_calls import until
 from tests.support.grpc_server import ECHO, ask
 
@@ -110,3 +110,14 @@ async def test_cancelling_at_once_does_not_count(
         assert call.cancelled()
         with pytest.raises(asyncio.CancelledError):
             await call
+
+
+async def test_a_wait_for_that_hides_a_hung_server_can_count_as_its_failure(
+    server: EchoServer, registry: WatchedRegistry, breaker: WatchedBreaker
+) -> None:
+    classify = Classification(max_wait=0.05)
+    async with guarded_channel(server.target, registry, classify=classify) as channel:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(channel.unary_unary(ECHO)(ask(delay=20)), 0.1)
+        await until(breaker.every_permit_settled_once, "the permit")
+    assert breaker.outcomes == [FAILURE]

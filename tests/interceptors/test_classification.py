@@ -163,3 +163,18 @@ def test_without_an_end_in_sight_the_hint_is_not_to_retry() -> None:
     metadata = dict(write_retry_after(float("inf"), "x"))
     assert metadata["grpc-retry-pushback-ms"] == "-1"
     assert read_retry_after(metadata.items()) is None
+
+
+@pytest.mark.parametrize(("duration", "outcome"), [(0.9, Outcome.IGNORED), (1.0, Outcome.FAILURE)])
+def test_a_call_that_its_user_gave_up_after_max_wait_is_a_failure(
+    duration: float, outcome: Outcome
+) -> None:
+    end = CallEnd("/p.S/M", grpc.StatusCode.CANCELLED, "", (), None, None, duration)
+    assert Classification(max_wait=1.0)(end) is outcome
+    assert Classification()(end) is Outcome.IGNORED
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), True, "1"])
+def test_a_max_wait_that_is_no_duration_is_refused(seconds: Any) -> None:
+    with pytest.raises(SettingsError, match="max_wait"):
+        Classification(max_wait=seconds)

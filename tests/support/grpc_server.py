@@ -30,6 +30,8 @@ GATHER = "/test.Echo/Gather"  # many requests, of which the first is the order; 
 CHAT = "/test.Echo/Chat"  # many requests, of which the first is the order; many responses
 HEALTH = "/grpc.health.v1.Health/Check"
 _SEEN = "/test.Control/Seen"
+_HEALTH_CHECK = b"\x0a"  # how a HealthCheckRequest begins that names a service
+_SERVING = b"\x08\x01"  # a HealthCheckResponse
 _LIMIT = 20.0  # seconds that a test waits for what must come
 
 
@@ -173,6 +175,8 @@ class _Handlers(grpc.GenericRpcHandler):
             return json.dumps(self._seen).encode()
 
     def _do(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        if request.startswith(_HEALTH_CHECK):
+            return _SERVING
         order = _read(request)
         with self._begun(context) as left:
             left.wait(order["delay"])

@@ -1,0 +1,232 @@
+"""Health checks while a circuit is open: they keep it open, and end its open time."""
+
+from __future__ import annotations
+
+import threading
+from concurrent import futures
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from fusewire.breaker import BreakerRegistry, BreakerSettings
+from fusewire.errors import SettingsError
+from fusewire.interceptors import HealthProbe, aio_interceptors, guard
+from tests.support.grpc_guard import Clock
+from tests.support.grpc_server import ECHO, EchoServer, ask, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+DOWN = ask(code="UNAVAILABLE")
+
+
+class Health(grpc.GenericRpcHandler):
+    """A health service whose answers a test sets."""
+
+    def __init__(self) -> None:
+        self.answer: bytes | grpc.StatusCode = SERVING
+        self.asked: list[bytes] = []
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        assert handler_call_details.method == "/grpc.health.v1.Health/Check"
+        return grpc.unary_unary_rpc_method_handler(self._check)
+
+    def _check(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        answer = self.answer
+        self.asked.append(request)
+        if isinstance(answer, grpc.StatusCode):
+            context.abort(answer, "")
+        return bytes(answer)
+
+    def wait(self, times: int) -> None:
+        """Wait until it has been asked so many times more."""
+        end = len(self.asked) + times
+        wait_until(lambda: len(self.asked) >= end, "a health check")
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health()
+
+
+@pytest.fixture
+def health_channel(health: Health) -> Iterator[grpc.Channel]:
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((health,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def probe(health_channel: grpc.Channel) -> Iterator[HealthProbe]:
+    with HealthProbe(health_channel, interval=0.01) as probe:
+        yield probe
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breakers(clock: Clock) -> BreakerRegistry:
+    settings = BreakerSettings(failure_threshold=1, recovery_timeout=30.0, half_open_max_calls=1)
+    return BreakerRegistry(settings, clock=clock)
+
+
+@pytest.fixture
+def channel(
+    server: EchoServer, probe: HealthProbe, breakers: BreakerRegistry
+) -> Iterator[grpc.Channel]:
+    with guard(grpc.insecure_channel(server.target), registry=breakers, health=probe) as channel:
+        yield channel
+
+
+def break_down(channel: grpc.Channel) -> None:
+    with pytest.raises(grpc.RpcError):
+        channel.unary_unary(ECHO)(DOWN)
+
+
+def test_a_circuit_is_half_open_as_soon_as_its_service_is_well_again(
+    channel: grpc.Channel, health: Health, breakers: BreakerRegistry
+) -> None:
+    health.answer = NOT_SERVING
+    break_down(channel)
+    health.wait(3)
+    breaker = breakers.get(ECHO)
+    assert breaker.state == "open"
+    health.answer = SERVING
+    wait_until(lambda: breaker.state == "half_open", "the end of the open time")
+    assert channel.unary_unary(ECHO)(ask()) == b"done"
+    assert breaker.state == "closed"
+
+
+def test_the_service_is_asked_for_by_its_name(channel: grpc.Channel, health: Health) -> None:
+    break_down(channel)
+    health.wait(1)
+    assert health.asked[0] == b"\x0a\x09test.Echo"
+
+
+@pytest.mark.parametrize("answer", [NOT_SERVING, b"", grpc.StatusCode.UNAVAILABLE])
+def test_a_circuit_stays_open_past_its_time_while_the_service_is_ill(
+    channel: grpc.Channel, health: Health, breakers: BreakerRegistry, clock: Clock, answer: Any
+) -> None:
+    health.answer = answer
+    break_down(channel)
+    breaker = breakers.get(ECHO)
+    health.wait(2)
+    for _ in range(5):
+        clock.pass_time(29.9)
+        health.wait(3)
+        assert breaker.state == "open"
+
+
+@pytest.mark.parametrize(
+    "answer", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, SERVING]
+)
+def test_without_news_the_recovery_timeout_decides(
+    channel: grpc.Channel, health: Health, breakers: BreakerRegistry, clock: Clock, answer: Any
+) -> None:
+    health.answer = answer
+    break_down(channel)
+    breaker = breakers.get(ECHO)
+    health.wait(1)
+    assert breaker.state == "open"
+    clock.pass_time(30)
+    assert breaker.state == "half_open"
+
+
+def test_a_circuit_is_not_kept_open_for_good_by_a_probe_that_is_closed(
+    channel: grpc.Channel,
+    health: Health,
+    breakers: BreakerRegistry,
+    clock: Clock,
+    probe: HealthProbe,
+) -> None:
+    health.answer = NOT_SERVING
+    break_down(channel)
+    health.wait(2)
+    probe.close()
+    clock.pass_time(30)
+    assert breakers.get(ECHO).state == "half_open"
+    assert not [one for one in threading.enumerate() if one.name.startswith("fusewire-health")]
+
+
+def test_the_figures_of_a_circuit_are_kept(
+    channel: grpc.Channel, health: Health, breakers: BreakerRegistry
+) -> None:
+    health.answer = NOT_SERVING
+    break_down(channel)
+    health.wait(2)
+    health.answer = SERVING
+    breaker = breakers.get(ECHO)
+    wait_until(lambda: breaker.state == "half_open", "the end of the open time")
+    counters = breaker.snapshot().counters
+    assert (counters.failed, counters.opened) == (1, 1)
+
+
+def test_a_circuit_opened_by_hand_is_left_alone(
+    channel: grpc.Channel, health: Health, breakers: BreakerRegistry
+) -> None:
+    channel.unary_unary(ECHO)(ask())
+    breakers.get(ECHO).force_open()
+    assert health.asked == []
+    assert breakers.get(ECHO).state == "forced_open"
+
+
+async def test_it_serves_asyncio_channels_too(
+    server: EchoServer, probe: HealthProbe, health: Health, breakers: BreakerRegistry
+) -> None:
+    health.answer = NOT_SERVING
+    interceptors = aio_interceptors(registry=breakers, health=probe)
+    async with grpc.aio.insecure_channel(server.target, interceptors=interceptors) as channel:
+        with pytest.raises(grpc.RpcError):
+            await channel.unary_unary(ECHO)(DOWN)
+        health.wait(2)
+        health.answer = SERVING
+        wait_until(lambda: breakers.get(ECHO).state == "half_open", "the end of the open time")
+        assert await channel.unary_unary(ECHO)(ask()) == b"done"
+    assert breakers.get(ECHO).state == "closed"
+
+
+def test_a_server_that_is_killed_and_comes_back_is_found_by_its_health(
+    mortal: EchoServer, breakers: BreakerRegistry
+) -> None:
+    options = [("grpc.max_reconnect_backoff_ms", 100)]
+    with (
+        grpc.insecure_channel(mortal.target, options=options) as bare,
+        HealthProbe(bare, interval=0.02) as probe,
+        guard(
+            grpc.insecure_channel(mortal.target, options=options), registry=breakers, health=probe
+        ) as channel,
+    ):
+        channel.unary_unary(ECHO)(ask())
+        mortal.kill()
+        break_down(channel)
+        breaker = breakers.get(ECHO)
+        wait_until(lambda: breaker.snapshot().counters.opened == 1, "the circuit's opening")
+        mortal.start()
+        wait_until(lambda: breaker.state == "half_open", "the end of the open time")
+        assert channel.unary_unary(ECHO)(ask(), timeout=10) == b"done"
+        assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"interval": 0}, {"interval": True}, {"timeout": float("inf")}, {"timeout": "1"}]
+)
+def test_settings_that_cannot_be_right_are_refused(
+    health_channel: grpc.Channel, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(SettingsError, match="seconds above 0"):
+        HealthProbe(health_channel, **wrong)
+
+
+async def test_an_asyncio_channel_is_refused() -> None:
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        with pytest.raises(SettingsError, match="sync channel"):
+            HealthProbe(channel)  # type: ignore[arg-type] # that is the point
