@@ -107,6 +107,11 @@ PUBLIC = {
     "fusewire.testing": [
         "FakeClock",
     ],
+    "fusewire.testing.faults": [
+        "Account",
+        "LossLedger",
+        "Place",
+    ],
 }
 
 

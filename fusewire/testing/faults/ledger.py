@@ -1,0 +1,150 @@
+"""What became of every message of a run: sorted, with nothing left out and nothing counted twice.
+
+Modelled on the queue checker of Jepsen, which sorts what was acknowledged into lost, recovered,
+unexpected and duplicated (https://github.com/jepsen-io/jepsen, ``checker/total-queue``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Place(StrEnum):
+    """Where a message may stand at the end of a run."""
+
+    DEAD = "dead"
+    PARKED = "parked"
+    DELAYED = "delayed"
+    SOURCE = "in source"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What became of the messages of a run, as sorted operation ids.
+
+    Every operation that was published is in exactly one of the first seven. The last three say
+    more of some of them.
+
+    Attributes:
+        handled: it took effect.
+        dead: no effect, and it waits for a person.
+        parked: no effect, and it waits for its dependency.
+        delayed: no effect, and it comes back after a while.
+        in_source: no effect, and it waits in its source queue.
+        lost: its publish was confirmed, and it is nowhere.
+        never_sent: its publish was not confirmed, and it is nowhere: it never came to the broker.
+        unexpected: seen somewhere, and nobody published it.
+        duplicated_explained: seen more than once, and an ambiguous operation says why.
+        duplicated_unexplained: seen more than once, and nothing says why.
+        repeated_effects: took effect more than once.
+    """
+
+    handled: tuple[str, ...] = ()
+    dead: tuple[str, ...] = ()
+    parked: tuple[str, ...] = ()
+    delayed: tuple[str, ...] = ()
+    in_source: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    never_sent: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    duplicated_explained: tuple[str, ...] = ()
+    duplicated_unexplained: tuple[str, ...] = ()
+    repeated_effects: tuple[str, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is lost, unexpected, duplicated without a reason, or done twice."""
+        return not (
+            self.lost or self.unexpected or self.duplicated_unexplained or self.repeated_effects
+        )
+
+    def __str__(self) -> str:
+        """Say how many there are of each, and which where it is bad news."""
+        named = {"lost", "unexpected", "duplicated_unexplained", "repeated_effects"}
+        parts = []
+        for name in self.__slots__:
+            operations: tuple[str, ...] = getattr(self, name)
+            if operations or name in named:
+                which = f" ({', '.join(operations)})" if operations and name in named else ""
+                parts.append(f"{name.replace('_', ' ')} {len(operations)}{which}")
+        return ", ".join(parts)
+
+
+class LossLedger:
+    """Told by a test what was published, what was seen and what is in doubt; sorts it at the end.
+
+    Nothing in it does I/O: a client outside the consumer counts what the queues hold, and the
+    called service says what took effect.
+    """
+
+    def __init__(self) -> None:
+        self._published: set[str] = set()
+        self._perhaps: set[str] = set()
+        self._effects: Counter[str] = Counter()
+        self._repeats: Counter[str] = Counter()
+        self._found: defaultdict[str, Counter[Place]] = defaultdict(Counter)
+        self._doubts: defaultdict[str, list[str]] = defaultdict(list)
+
+    def published(self, operation_id: str, *, confirmed: bool = True) -> None:
+        """Note that an operation was published.
+
+        Args:
+            operation_id: its identity.
+            confirmed: whether the broker confirmed it. One that was not may be nowhere.
+        """
+        (self._published if confirmed else self._perhaps).add(operation_id)
+
+    def effect(self, operation_id: str, count: int = 1) -> None:
+        """Note that an operation took effect at the called service, `count` times."""
+        self._effects[operation_id] += count
+
+    def repeat(self, operation_id: str, count: int = 1) -> None:
+        """Note that the called service was asked again and recognized the operation."""
+        self._repeats[operation_id] += count
+
+    def found(self, place: Place, operation_id: str, count: int = 1) -> None:
+        """Note that at the end `count` copies of an operation stand in a queue."""
+        self._found[operation_id][place] += count
+
+    def ambiguous(self, operation_id: str, why: str) -> None:
+        """Note that an operation may have been carried out twice: a kill, an unconfirmed move.
+
+        Args:
+            operation_id: its identity.
+            why: in a few words, for the reader of :meth:`doubts`.
+        """
+        self._doubts[operation_id].append(why)
+
+    def doubts(self, operation_id: str) -> tuple[str, ...]:
+        """Return what made an operation ambiguous."""
+        return tuple(self._doubts.get(operation_id, ()))
+
+    def sort(self) -> Account:
+        """Sort all that is known."""
+        rest: defaultdict[str, set[str]] = defaultdict(set)
+        known = self._published | self._perhaps
+        found = {operation for operation, places in self._found.items() if places.total() > 0}
+        seen = set(+self._effects) | set(+self._repeats) | found
+        for operation in known | seen:
+            rest[self._kind(operation, known)].add(operation)
+            times = self._effects[operation] + self._repeats[operation]
+            if times + self._found.get(operation, Counter()).total() > 1:
+                explained = "explained" if operation in self._doubts else "unexplained"
+                rest[f"duplicated_{explained}"].add(operation)
+            if self._effects[operation] > 1:
+                rest["repeated_effects"].add(operation)
+        return Account(**{kind: tuple(sorted(operations)) for kind, operations in rest.items()})
+
+    def _kind(self, operation: str, known: set[str]) -> str:
+        if operation not in known:
+            return "unexpected"
+        # A repeat without an effect is one whose effect was before the run.
+        if self._effects[operation] or self._repeats[operation]:
+            return "handled"
+        places = self._found.get(operation, Counter())
+        for place in Place:
+            if places[place]:
+                return place.value.replace(" ", "_")
+        return "lost" if operation in self._published else "never_sent"
