@@ -109,8 +109,16 @@ PUBLIC = {
     ],
     "fusewire.testing.faults": [
         "Account",
+        "Await",
         "LossLedger",
         "Place",
+        "Side",
+        "arm",
+        "awaits_of",
+        "die",
+        "disarm",
+        "find_awaits",
+        "watch",
     ],
 }
 

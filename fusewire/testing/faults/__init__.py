@@ -1,5 +1,27 @@
 """Faults to put a consumer through, and the ledger that tells what they did to its messages."""
 
+from fusewire.testing.faults.kill_points import (
+    Await,
+    Side,
+    arm,
+    awaits_of,
+    die,
+    disarm,
+    find_awaits,
+    watch,
+)
 from fusewire.testing.faults.ledger import Account, LossLedger, Place
 
-__all__ = ["Account", "LossLedger", "Place"]
+__all__ = [
+    "Account",
+    "Await",
+    "LossLedger",
+    "Place",
+    "Side",
+    "arm",
+    "awaits_of",
+    "die",
+    "disarm",
+    "find_awaits",
+    "watch",
+]
