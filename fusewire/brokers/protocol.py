@@ -29,6 +29,10 @@ class Delivery(Protocol):
     def redelivered(self) -> bool:
         """Whether the broker gave it to somebody before; what became of that is not known."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether it is known to be the broker's again, so that work on it is in vain."""
+
     async def done(self) -> None:
         """Take the message off its queue for good.
 

@@ -87,8 +87,10 @@ class ParkFallback:
 
     def prepare(self, call: CallInfo) -> CallInfo:
         """Give the call its operation id, so that the first attempt carries it already."""
-        if any(key == IDEMPOTENCY_KEY for key, _ in call.metadata):
-            return call
+        for key, value in call.metadata:
+            if key == IDEMPOTENCY_KEY:
+                _check_key(value)
+                return call
         operation = current_operation()
         made = uuid.uuid4().hex if operation is None else operation.next_key(call.method)
         return dataclasses.replace(call, metadata=(*call.metadata, (IDEMPOTENCY_KEY, made)))
@@ -177,10 +179,16 @@ _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-a
 def _operation_id(call: CallInfo) -> str:
     for key, value in call.metadata:
         if key == IDEMPOTENCY_KEY:
-            return value if isinstance(value, str) else value.decode("ascii", "replace")
+            return str(value)
     return (
         uuid.uuid4().hex
     )  # prepare() adds one; a fallback within a fallback might have removed it
+
+
+def _check_key(value: str | bytes) -> None:
+    # Parked with it, the call could never be sent: gRPC's metadata is printable ASCII.
+    if not isinstance(value, str) or not value or not (value.isascii() and value.isprintable()):
+        raise SettingsError(f"{IDEMPOTENCY_KEY}={value!r}: give printable ASCII")
 
 
 def _serialize(request: Any) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import TYPE_CHECKING, Self
 
 from fusewire.errors import BrokerError
@@ -21,14 +22,17 @@ class Forwarding:
     """What ``forward_to()`` returns.
 
     Use it as a context manager within the channel's, and replays in hand end before the channel is
-    closed under them: ``async with channel, calls.forward_to(channel):``; or ``with`` for a sync
-    channel. Left alone, it ends with its :class:`ParkedCalls`.
+    closed under them: ``async with channel, calls.forward_to(channel):``; or ``with``, if the
+    ParkedCalls was entered by ``with``. Left alone, it ends with its :class:`ParkedCalls`.
     """
 
-    def __init__(self, consumer: ParkingConsumer, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, consumer: ParkingConsumer, loop: asyncio.AbstractEventLoop, thread: int | None
+    ) -> None:
         self._consumer = consumer
         self._loop = loop
         self._leaving = asyncio.Event()
+        self._thread = thread
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -41,7 +45,11 @@ class Forwarding:
         self._consumer.stop()
 
     async def end(self) -> None:
-        """Take no further call, and wait until those in hand have ended."""
+        """Take no further call, and wait until those in hand have ended. From any event loop."""
+        if asyncio.get_running_loop() is not self._loop:
+            ending = asyncio.run_coroutine_threadsafe(self.end(), self._loop)
+            await asyncio.wrap_future(ending)
+            return
         self.ask_to_end()
         if self._task is not None:
             await self._task
@@ -58,6 +66,11 @@ class Forwarding:
         await self.end()
 
     def __enter__(self) -> Self:
+        if self._thread == threading.get_ident():
+            raise RuntimeError(
+                "the forwarding runs on this thread's event loop: use `async with`, or end it with "
+                "`await forwarding.end()`"
+            )
         return self
 
     def __exit__(

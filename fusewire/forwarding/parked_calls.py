@@ -189,7 +189,7 @@ class ParkedCalls:
         handler = Forwarder(sender(channel), self._replay_timeout, self._end_forwarding)
         consumer = ParkingConsumer(self._broker, handler=handler, **self._consumer_options)
         consumer.add_listener(self._listeners.tell)
-        self._forwarding = Forwarding(consumer, self._loop)
+        self._forwarding = Forwarding(consumer, self._loop, self._thread)
         self._loop.call_soon_threadsafe(self._forwarding.begin)
         return self._forwarding
 
@@ -291,7 +291,11 @@ class ParkedCalls:
         """Run `work` on this object's event loop; used by the fallback."""
         if self._home() is asyncio.get_running_loop():
             return await work()
-        return await asyncio.wrap_future(self._submit(work))
+        try:
+            async with asyncio.timeout(self._park_timeout + _MARGIN):
+                return await asyncio.wrap_future(self._submit(work))
+        except TimeoutError as error:
+            raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
 
     def visit_sync(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Run `work` on this object's event loop and wait for it; used by the fallback."""

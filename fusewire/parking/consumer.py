@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import signal
-import threading
 import time
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Self
 
 from fusewire.breaker import BreakerRegistry, default_registry
@@ -22,10 +20,11 @@ from fusewire.parking.lanes import Dependencies
 from fusewire.parking.policy import FailurePolicy
 from fusewire.parking.replay import LaneReplay
 from fusewire.parking.settle import Desk
+from fusewire.parking.signals import until_signal
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from types import TracebackType
 
     from aio_pika.abc import AbstractIncomingMessage
@@ -41,8 +40,6 @@ _HOLD_LIMIT = 900.0
 After 30 minutes it closes the channel
 (https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout).
 """
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class ParkingConsumer:
@@ -75,7 +72,8 @@ class ParkingConsumer:
         delay_tiers: seconds before the second, third, … attempt; the last repeats.
         operation_id: a function from a message to its operation id. Without it: our header, else
             its ``message_id``, else one that is assigned.
-        shutdown_timeout: seconds that handlers may still take when the consumer is stopped.
+        shutdown_timeout: seconds that handlers may still take when the consumer is stopped. A plain
+            function that does not end keeps the process from ending, as all threads of Python's do.
 
     Raises:
         SettingsError: an argument cannot be right.
@@ -183,7 +181,7 @@ class ParkingConsumer:
             raise RuntimeError(
                 "enter the consumer first: async with ParkingConsumer(…) as consumer"
             )
-        with _until_signal(self.stop) if handle_signals else nullcontext():
+        with until_signal(self.stop) if handle_signals else nullcontext():
             async with asyncio.TaskGroup() as group:
                 for worker in self._workers(self._broker, self._stopping):
                     group.create_task(worker.run())
@@ -260,21 +258,3 @@ def _whole(name: str, value: object) -> None:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-@contextmanager
-def _until_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM and SIGINT within the block, where this thread may set handlers."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)

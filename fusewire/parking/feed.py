@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_RECYCLE_GRACE = 600.0
+"""Seconds that handlers may take when others' messages have to go back: no reason to cut them off.
+
+With the hold limit before it, this stays below RabbitMQ's consumer timeout of 30 minutes.
+"""
+
 
 class Feed:
     """Subscribes to a queue, and again whenever the subscription is lost.
@@ -34,7 +40,7 @@ class Feed:
         stopping: set when the consumer ends.
         grace: seconds that work in hand may still take then.
         ready: awaited before each subscription.
-        hand_back: awaited with each delivery in hand that was not worked on, before it goes back.
+        hand_back: awaited with each delivery in hand that was not tried, before it goes back.
     """
 
     def __init__(
@@ -58,9 +64,15 @@ class Feed:
         self._ready = ready
         self._hand_back = hand_back
         self._unworked: list[Delivery] = []
+        self._room = asyncio.Semaphore(prefetch)
         self._backoff = Backoff()
         self._tasks: set[asyncio.Task[None]] = set()
         self._recycle = asyncio.Event()
+
+    @property
+    def ending(self) -> bool:
+        """Whether what is in hand is to go back: the consumer stops, or subscribes anew."""
+        return self._stopping.is_set() or self._recycle.is_set()
 
     async def run(self) -> None:
         """Serve the queue until stopping."""
@@ -87,7 +99,8 @@ class Feed:
             await self._serve(subscription)
             if self._stopping.is_set() or self._recycle.is_set():
                 # Handlers in hand finish, and are settled on the channel that is still open.
-                await self._finish(self._grace)
+                stopping = self._stopping.is_set()
+                await self._finish(self._grace if stopping else max(self._grace, _RECYCLE_GRACE))
                 await self._return(subscription)
         finally:
             await subscription.release()
@@ -130,11 +143,17 @@ class Feed:
 
     async def _one(self, delivery: Delivery) -> None:
         try:
-            await self._work(delivery)
-        except GiveBackError:
-            self._unworked.append(delivery)
+            # After a loss, what was in hand before still runs: the limit holds over subscriptions.
+            async with self._room:
+                if not delivery.lost:
+                    await self._work(delivery)
+        except GiveBackError as error:
+            if not error.tried:
+                self._unworked.append(delivery)
             self._recycle.set()
-        except Exception:  # noqa: BLE001 - logged, and nothing is lost
+        except asyncio.CancelledError:
+            raise
+        except BaseException:  # noqa: BLE001 - logged, and nothing is lost
             # A defect of ours: the delivery stays unsettled and goes back with the subscription.
             _log.exception("a message of %r could not be worked on and goes back", self._queue)
             self._recycle.set()

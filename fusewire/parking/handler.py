@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,6 +14,7 @@ import anyio.to_thread
 from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError, FusewireError, SettingsError
 from fusewire.operation import Operation, operation, without_fallbacks
+from fusewire.parking.errors import Reject
 from fusewire.parking.policy import rejection_in
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from fusewire.parking.view import MessageView
 
     Handler: TypeAlias = Callable[[AbstractIncomingMessage], Awaitable[Any] | Any]
+
+
+_log = logging.getLogger(__name__)
 
 
 class RedeliveryWantedError(FusewireError):
@@ -97,7 +102,9 @@ class HandlerRunner:
                 if task is not None and task.cancelling():
                     raise
                 view.failure = error
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is judged and recorded
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is judged and recorded
                 view.failure = error
         return _attempt(view, tuple(work.failed))
 
@@ -122,15 +129,24 @@ class HandlerRunner:
             return
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(self._threads)
-        await anyio.to_thread.run_sync(
+        result = await anyio.to_thread.run_sync(
             self._handler, view, abandon_on_cancel=True, limiter=self._limiter
         )
+        if inspect.isawaitable(result):  # a lambda or a wrapper around a coroutine function
+            await result
 
 
 def _attempt(view: MessageView, blame: tuple[str, ...]) -> Attempt:
     error = view.failure
+    if error is not None and view.explicit:
+        # It said what is to become of the message, and failed at something else afterwards.
+        _log.error("a handler raised after it had settled its message", exc_info=error)
+        error = None
     if error is not None:
-        return Attempt(error, rejection_in(error), blame)
+        rejection = rejection_in(error)
+        if isinstance(error, Reject) or (rejection is not None and rejection.name in blame):
+            rejection = None  # an instruction; or a call was made and failed before the refusal
+        return Attempt(error, rejection, blame)
     if view.rejected and view.requeued:
         return Attempt(
             RedeliveryWantedError("the handler asked for the message again"), None, blame

@@ -49,13 +49,14 @@ class Judge:
             return self._policy.dead(record, "rejected") if attempt.unwanted else Done()
         if isinstance(error, Reject):
             return self._policy.dead(record, error.reason, error.__cause__ or error)
-        troubled = self._circuits.troubled((*attempt.blame, *needs))
+        # Not every circuit that is half open: what fails without a call to it is no probe of it.
+        troubled = self._circuits.troubled(attempt.blame) or self._circuits.refusing(needs)
         return self._policy.failed(
             record,
             error,
             waiting_for=None if troubled is None else (troubled, self._circuits.wait(troubled)),
             blame=attempt.blame,
-            in_outage=in_outage,
+            in_outage=in_outage and troubled is not None,
         )
 
 
@@ -88,7 +89,7 @@ class Intake:
             GiveBackError: it could not be settled for too long.
         """
         work = await self._desk.open(delivery)
-        if work is not None:
+        if work is not None and not delivery.lost:
             await self._desk.settle(work, await self._verdict(work))
 
     async def _verdict(self, work: Work) -> Verdict:
@@ -100,9 +101,10 @@ class Intake:
         if refusing is not None:
             return self._judge.park(work.record, refusing)
         in_outage = self._judge.in_outage(needs)
+        work.tried = True
         attempt = await self._runner.run(work.view, work.record)
         if isinstance(attempt.error, HandBack):
-            raise GiveBackError
+            raise GiveBackError(tried=False)
         if attempt.rejection is not None:
             return self._judge.park(work.record, attempt.rejection.name)
         return self._judge.of(work.record, attempt, needs, in_outage=in_outage)

@@ -108,6 +108,9 @@ class FailurePolicy:
             blame: the breakers whose calls failed in this attempt.
             in_outage: whether a circuit was not closed when the attempt began: it was a probe.
         """
+        if record.at_most_once:
+            # Whatever was raised, and by whatever stands around the call: it may have been made.
+            return self.dead(record, "ambiguous", error)
         record = self._failed(record, error)
         if in_outage:
             record = dataclasses.replace(record, outage_attempts=record.outage_attempts + 1)
@@ -129,10 +132,18 @@ class FailurePolicy:
             first_failed_at_ms=record.first_failed_at_ms or now,
             failed_at_ms=now,
             exception=f"{type(error).__module__}.{type(error).__qualname__}",
-            exception_message=str(error)[:MAX_TEXT],
+            exception_message=_storable(lambda: str(error))[:MAX_TEXT],
             # The end of a stack is where it happened.
-            stack="".join(traceback.format_exception(error))[-MAX_TEXT:],
+            stack=_storable(lambda: "".join(traceback.format_exception(error)))[-MAX_TEXT:],
         )
+
+
+def _storable(describe: Callable[[], str]) -> str:
+    """Return a text that every broker can store, whatever the error is made of."""
+    try:
+        return describe().encode("utf-8", "backslashreplace").decode()
+    except Exception as failed:  # noqa: BLE001 - an error whose own text cannot be made
+        return f"(its text cannot be made: {type(failed).__name__})"
 
 
 def rejection_in(error: BaseException) -> CircuitOpenError | None:

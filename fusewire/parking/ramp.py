@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ class Ramp:
 
     def open(self) -> None:
         """Let everybody through: the consumer is stopping, and each of them will see it."""
-        self._most = self._window = self._taken + len(self._waiting)
+        self._most = self._window = sys.maxsize
         self._wake()
 
     @asynccontextmanager

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _AFTER_REJECTION = 0.02
 """Seconds before the next look when a look admitted and the circuit then did not: a race lost."""
 
+_LONGEST_WAIT = 1.0
+"""Seconds between replays of a message whose circuit is not among ours, and cannot be looked at."""
+
 
 class LaneReplay:
     """Replays one lane.
@@ -112,28 +115,38 @@ class LaneReplay:
             await self._desk.settle(work, self._judge.of(work.record, Attempt(error), ()))
             return
         ramp = self._ramps[work.record.dependency]
-        async with ramp.place():
-            await self._in_turn(work, needs, ramp)
+        try:
+            async with ramp.place():
+                await self._in_turn(work, needs, ramp)
+        except asyncio.CancelledError:
+            if work.tried:
+                raise
+            raise GiveBackError(tried=False) from None
 
     async def _in_turn(self, work: Work, needs: tuple[str, ...], ramp: Ramp) -> None:
         while True:
             verdict = await self._wait(work, needs)
+            if work.delivery.lost:
+                return  # it is delivered again, to whoever subscribes next
             if verdict is not None:
                 await self._desk.settle(work, verdict)
                 return
+            work.tried = True
             in_outage = self._judge.in_outage(needs)
             attempt = await self._runner.run(work.fresh_view(), work.record)
             if isinstance(attempt.error, HandBack):
-                raise GiveBackError
+                raise GiveBackError(tried=False)
             if attempt.rejection is None:
                 break
+            work.tried = False
             ramp.failed()
             needs = tuple(dict.fromkeys((attempt.rejection.name, *needs)))
             verdict = self._elsewhere(work, attempt.rejection)
             if verdict is not None:
                 await self._desk.settle(work, verdict)
                 return
-            await pause(_AFTER_REJECTION, self._stopping)
+            wait = min(max(attempt.rejection.retry_after, _AFTER_REJECTION), _LONGEST_WAIT)
+            await pause(wait, self._stopping)
         verdict = self._judge.of(work.record, attempt, needs, in_outage=in_outage)
         if isinstance(verdict, Done):
             ramp.succeeded()
@@ -150,8 +163,8 @@ class LaneReplay:
         while True:
             if self._policy.expired(work.record):
                 return self._policy.dead(work.record, "expired")
-            if self._stopping.is_set() or (left := self._desk.held_for(work)) <= 0:
-                raise GiveBackError
+            if self._feed.ending or (left := self._desk.held_for(work)) <= 0:
+                raise GiveBackError(tried=False)
             refusing = self._circuits.refusing(needs)
             if refusing is None:
                 return None

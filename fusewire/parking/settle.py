@@ -29,10 +29,18 @@ _log = logging.getLogger(__name__)
 
 
 class GiveBackError(Exception):
-    """A delivery cannot be settled and has been held for long enough: it has to go back."""
+    """A delivery cannot be settled, or has been held for long enough: it has to go back.
+
+    Attributes:
+        tried: whether its handler was called, so that it is not stored anew as untried.
+    """
+
+    def __init__(self, *, tried: bool) -> None:
+        super().__init__()
+        self.tried = tried
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """A delivery, as it is worked on."""
 
@@ -41,6 +49,8 @@ class Work:
     view: MessageView
     since: float
     """When it came into hand, in monotonic seconds."""
+    tried: bool = False
+    """Whether its handler was called, and not just refused; it is then not stored anew."""
 
     def fresh_view(self) -> MessageView:
         """Return an unsettled view, for another attempt with the delivery in hand."""
@@ -89,7 +99,8 @@ class Desk:
         message = delivery.message
         view = _view(delivery)
         try:
-            record = read(message, operation_id=self._operation_id(view))
+            record = read(message, operation_id=view.message_id or "")
+            given = self._operation_id(view)
         except Exception as error:  # noqa: BLE001 - ours, or of the user's identity function
             record = Record(
                 operation_id=message.message_id or uuid.uuid4().hex, queue=self._topology.source
@@ -97,8 +108,11 @@ class Desk:
             work = Work(delivery, record, view, since)
             await self.settle(work, self._policy.dead(record, "malformed", error))
             return None
-        if not record.queue:
-            record = dataclasses.replace(record, queue=self._topology.source)
+        record = dataclasses.replace(
+            record,
+            queue=record.queue or self._topology.source,
+            operation_id=given or record.operation_id or self._assigned(),
+        )
         work = Work(delivery, record, view, since)
         if self._policy.expired(record):
             await self.settle(work, self._policy.dead(record, "expired"))
@@ -132,7 +146,7 @@ class Desk:
                     error,
                 )
                 if held > self._hold_limit or await backoff.wait(self._stopping):
-                    raise GiveBackError from error
+                    raise GiveBackError(tried=work.tried) from error
             else:
                 self._tell(work, verdict)
                 return
@@ -192,13 +206,18 @@ class Desk:
             )
         )
 
-    def _operation_id(self, view: MessageView) -> str:
-        if self._identity is not None:
-            given = self._identity(view)
-            if given:
-                return given
-        if view.message_id:
-            return view.message_id
+    def _operation_id(self, view: MessageView) -> str | None:
+        """Ask the user's function for the operation id.
+
+        Raises:
+            TypeError: it gave something else than a text.
+        """
+        given: object = None if self._identity is None else self._identity(view)
+        if given is not None and not isinstance(given, str):
+            raise TypeError(f"operation_id gave {given!r}: give a text, or None")
+        return given or None
+
+    def _assigned(self) -> str:
         if not self._told_of_anonymous:
             self._told_of_anonymous = True
             _log.warning(

@@ -71,6 +71,7 @@ class MessageView(AbstractIncomingMessage):
         self.exchange = message.exchange
         self.routing_key = message.routing_key
         self.settled = False
+        self.explicit = False
         self.rejected = False
         self.requeued = False
         self.failure: BaseException | None = None
@@ -140,7 +141,7 @@ class MessageView(AbstractIncomingMessage):
             raise RuntimeError("multiple=True would settle messages that other handlers hold")
         if self.settled:
             raise aio_pika.exceptions.MessageProcessError("Message already processed", self)
-        self.settled = True
+        self.settled = self.explicit = True
 
 
 class _Process(AbstractProcessContext):

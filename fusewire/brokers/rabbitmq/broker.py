@@ -15,7 +15,7 @@ from pamqp.constants import DOMAIN_REGEX
 
 from fusewire.brokers.rabbitmq.codec import from_amqp, to_amqp
 from fusewire.brokers.rabbitmq.link import LOST, Link, close
-from fusewire.brokers.rabbitmq.queues import queue_arguments, source_arguments
+from fusewire.brokers.rabbitmq.queues import kept_arguments, queue_arguments
 from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
 from fusewire.errors import (
     BrokerError,
@@ -108,7 +108,7 @@ class RabbitMQBroker:
     async def create_queue(self, queue: str) -> None:
         """Make a quorum queue, if there is none of the name."""
         if not await self._exists(queue):
-            await self._declare(queue, source_arguments())
+            await self._declare(queue, kept_arguments(await self._consuming.version()))
 
     async def subscribe(self, queue: str, *, prefetch: int) -> RabbitMQSubscription:
         """Consume `queue` on a channel of its own."""
@@ -143,13 +143,13 @@ class RabbitMQBroker:
             raise MoveRefusedError(
                 f"RabbitMQ refused a message for {queue!r}: the queue is full or has no leader"
             ) from error
-        except LOST as error:
-            # The frames may be with the broker already. The channel is not used again: after a late
-            # confirmation on it, publishes have been seen to wait for ever (aio-pika #689).
-            self._publisher = None
-            closing = asyncio.create_task(close(channel, self._timeout))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+        except asyncio.CancelledError:
+            self._abandon(channel)
+            raise
+        except Exception as error:
+            # Whatever it is (aio-pika raises a bare Exception when we close the connection
+            # ourselves): the frames may be with the broker already.
+            self._abandon(channel)
             raise UnconfirmedError(
                 f"no confirmation for a message to {queue!r} within {self._timeout:g} s "
                 f"({error!r}): it may or may not be stored"
@@ -184,6 +184,17 @@ class RabbitMQBroker:
             except LOST as error:
                 raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
         return messages
+
+    def _abandon(self, channel: AbstractChannel) -> None:
+        """Use `channel` no more.
+
+        After a late confirmation, publishes on it have been seen to wait for ever (aio-pika #689).
+        """
+        if self._publisher is channel:
+            self._publisher = None
+        closing = asyncio.create_task(close(channel, self._timeout))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def _publisher_channel(self) -> AbstractChannel:
         async with self._opening_publisher:

@@ -161,6 +161,6 @@ def _exact(written: HeaderValue) -> dict[str, HeaderValue]:
     """Read the exact headers; where somebody has damaged them, the inexact ones have to do."""
     try:
         exact = unpack(json.loads(written)) if isinstance(written, str) else {}
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         return {}
     return exact if isinstance(exact, dict) else {}

@@ -96,7 +96,11 @@ class Link:
         channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
         try:
             await asyncio.wait_for(channel.initialize(), self._timeout)
-        except LOST as error:
+        except BaseException as error:
+            if channel.is_initialized:
+                await close(channel, self._timeout)
+            if not isinstance(error, LOST):
+                raise
             raise BrokerUnavailableError(
                 f"RabbitMQ at {self.where} gave no channel: {error!r}"
             ) from error

@@ -17,7 +17,7 @@ _DELIVERY_LIMIT_SINCE = (4, 0)
 
 def queue_arguments(topology: Topology, version: tuple[int, ...]) -> dict[str, FieldTable]:
     """Return the declaration arguments of every derived queue, by name."""
-    kept = _kept(version)
+    kept = kept_arguments(version)
     arguments = {topology.dead: kept}
     for lane in topology.lanes:
         arguments[topology.parked(lane)] = {**kept, "x-overflow": "reject-publish"}
@@ -33,12 +33,8 @@ def queue_arguments(topology: Topology, version: tuple[int, ...]) -> dict[str, F
     return arguments
 
 
-def source_arguments() -> FieldTable:
-    """Return the arguments of a queue made for the user: replicated, else the server's defaults."""
-    return {"x-queue-type": "quorum"}
-
-
-def _kept(version: tuple[int, ...]) -> FieldTable:
+def kept_arguments(version: tuple[int, ...]) -> FieldTable:
+    """Return the arguments of a queue whose messages stay until somebody takes them."""
     arguments: FieldTable = {"x-queue-type": "quorum"}
     if version >= _DELIVERY_LIMIT_SINCE:
         arguments["x-delivery-limit"] = -1

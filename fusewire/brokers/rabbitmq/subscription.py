@@ -48,6 +48,15 @@ class RabbitMQDelivery:
         """Whether the broker gave it to somebody before."""
         return bool(self._incoming.redelivered)
 
+    @property
+    def lost(self) -> bool:
+        """Whether its channel is gone."""
+        try:
+            _ = self._incoming.channel  # raises when it is closed
+        except ChannelInvalidStateError:
+            return True
+        return False
+
     async def done(self) -> None:
         """Acknowledge it on the channel that delivered it."""
         try:
@@ -60,13 +69,11 @@ class RabbitMQDelivery:
 
     async def move(self, queue: str, message: Message) -> None:
         """Publish, await the confirm, then acknowledge: no other order is safe."""
-        try:
-            _ = self._incoming.channel  # raises when it is closed
-        except ChannelInvalidStateError:
+        if self.lost:
             raise DeliveryLostError(
                 f"message {self.message.message_id!r} was not moved: its channel is gone, and "
                 "RabbitMQ delivers it again"
-            ) from None
+            )
         await self._publish(queue, message)
         await self.done()
 

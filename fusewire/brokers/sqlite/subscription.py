@@ -107,6 +107,10 @@ class SQLiteSubscription:
         self._forget(self._receiver)
         self._give_back()
 
+    def holds(self, claimed: Claimed) -> bool:
+        """Tell whether a message is in hand and not settled."""
+        return self._ended is None and claimed.id in self._received
+
     def settle(
         self, claimed: Claimed, *, queue: str | None, message: Message | None
     ) -> asyncio.Future[None]:
@@ -191,6 +195,11 @@ class SQLiteDelivery:
         self._claimed = claimed
         self.message = claimed.message
         self.redelivered = claimed.redelivered
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is in nobody's hand, or in another's."""
+        return not self._subscription.holds(self._claimed)
 
     async def done(self) -> None:
         """Take the message off its queue for good.

@@ -1,0 +1,91 @@
+"""How many replays run at a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fusewire.parking.ramp import Ramp
+
+
+async def hold(ramp: Ramp, held: list[int], number: int, leave: asyncio.Event) -> None:
+    async with ramp.place():
+        held.append(number)
+        await leave.wait()
+
+
+async def steps() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_it_begins_with_one_place_and_doubles_after_each_healthy_window() -> None:
+    ramp = Ramp(5)
+    windows = [ramp.window]
+    for _ in range(12):
+        ramp.succeeded()
+        windows.append(ramp.window)
+    assert windows == [1, 2, 2, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5]
+
+
+async def test_a_failure_begins_again_with_one_place() -> None:
+    ramp = Ramp(8)
+    for _ in range(7):
+        ramp.succeeded()
+    assert ramp.window == 8
+    ramp.failed()
+    assert ramp.window == 1
+    ramp.succeeded()
+    assert ramp.window == 2
+
+
+async def test_places_are_given_in_the_order_in_which_they_were_asked_for() -> None:
+    ramp, held, leave = Ramp(4), [], asyncio.Event()
+    tasks = [asyncio.create_task(hold(ramp, held, number, leave)) for number in range(4)]
+    await steps()
+    assert held == [0]
+    ramp.succeeded()
+    await steps()
+    assert held == [0, 1]
+    leave.set()
+    await asyncio.gather(*tasks)
+    assert held == [0, 1, 2, 3]
+
+
+async def test_a_cancelled_wait_leaves_no_place_taken() -> None:
+    ramp, held, leave = Ramp(1), [], asyncio.Event()
+    first, second, third = (
+        asyncio.create_task(hold(ramp, held, number, leave)) for number in range(3)
+    )
+    await steps()
+    second.cancel()
+    leave.set()
+    await asyncio.gather(first, third)
+    assert held == [0, 2]
+
+
+async def test_a_place_given_in_the_moment_of_a_cancellation_goes_to_the_next() -> None:
+    ramp, held, leave = Ramp(1), [], asyncio.Event()
+    first, second, third = (
+        asyncio.create_task(hold(ramp, held, number, leave)) for number in range(3)
+    )
+    await steps()
+    leave.set()
+    await asyncio.sleep(0)  # the first leaves, and gives its place to the second
+    second.cancel()
+    await asyncio.gather(first, third)
+    assert 2 in held
+
+
+@pytest.mark.parametrize("waiting", [0, 3])
+async def test_opened_it_lets_everybody_through_also_who_comes_later(waiting: int) -> None:
+    ramp, held, leave = Ramp(1), [], asyncio.Event()
+    tasks = [asyncio.create_task(hold(ramp, held, number, leave)) for number in range(waiting)]
+    await steps()
+    ramp.open()
+    tasks.append(asyncio.create_task(hold(ramp, held, 99, leave)))
+    await steps()
+    assert held == [*range(waiting), 99]
+    leave.set()
+    await asyncio.gather(*tasks)
