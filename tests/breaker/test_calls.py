@@ -345,3 +345,11 @@ async def test_arguments_by_name_reach_function_and_fallback(clock: FakeClock) -
 
 def charge_named(amount: int, *, currency: str) -> str:
     return f"instead {amount} {currency}"
+
+
+def test_an_async_callable_stays_one(breaker: CircuitBreaker) -> None:
+    class Client:
+        async def __call__(self) -> None: ...
+
+    assert inspect.iscoroutinefunction(breaker(Client()))
+    assert not inspect.iscoroutinefunction(breaker(functools.partial(charge, 3)))

@@ -116,3 +116,12 @@ def test_who_hears_calls_no_more_makes_them_cheap_again(breaker: CircuitBreaker)
     assert len(breaker._healthy) == 1
     breaker.add_listener(heard.append, CallEvent)
     assert breaker.snapshot().counters.succeeded == 2
+
+
+def test_a_late_note_is_told_too(breaker: CircuitBreaker) -> None:
+    heard: list[Event] = []
+    breaker.add_listener(heard.append, CallEvent)
+    # As a thread leaves it that was held up between its last look at the state and its note.
+    breaker._healthy.append(breaker._generation - 1)
+    breaker.look()
+    assert heard == [CallLate("payments", Outcome.SUCCESS)]

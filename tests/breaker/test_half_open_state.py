@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.breaker import CircuitBreaker, CircuitOpenError, CircuitState, Look
+from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitOpenError, CircuitState, Look
 from tests.support.circuits import half_open_circuit
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def test_a_success_takes_a_place_for_good(breaker: CircuitBreaker) -> None:
     breaker.acquire().success()
     breaker.acquire()
     assert not breaker.can_execute()
+    with pytest.raises(CircuitOpenError):
+        breaker.acquire()
 
 
 def test_one_failure_reopens_it_for_the_whole_time(
@@ -116,3 +118,29 @@ def test_results_of_probes_of_an_earlier_round_change_nothing(
     clock.advance(10)
     assert breaker.acquire().probe
     assert breaker.acquire().probe
+
+
+def test_with_a_probe_under_way_all_else_works(breaker: CircuitBreaker) -> None:
+    breaker.acquire()
+    breaker.replace_settings(BreakerSettings(half_open_max_calls=2))
+    breaker.automatic()
+    assert breaker.snapshot().probes_running == 1
+    breaker.reset()
+    assert breaker.state is CircuitState.CLOSED
+
+
+def test_a_decorated_call_from_before_may_end_while_probes_are_under_way(
+    clock: FakeClock,
+) -> None:
+    breaker = CircuitBreaker("payments", 2, 10.0, 2, clock=clock)
+
+    @breaker
+    def work() -> None:
+        half_open_circuit(breaker, clock)
+        breaker.acquire()
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        work()
+    assert breaker.state is CircuitState.HALF_OPEN
+    assert breaker.snapshot().counters.late == 1

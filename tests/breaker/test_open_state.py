@@ -72,3 +72,9 @@ def test_settling_with_an_outcome_takes_a_hint_too(breaker: CircuitBreaker) -> N
     breaker.acquire().failure()
     breaker.acquire().settle(Outcome.FAILURE, retry_after=3)
     assert breaker.look().retry_after == 3.0
+
+
+def test_a_hint_may_be_short(breaker: CircuitBreaker) -> None:
+    breaker.acquire().failure()
+    breaker.acquire().failure(retry_after=0.5)
+    assert breaker.look().retry_after == 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from fusewire.breaker import (
     BreakerSettings,
     Cause,
     CircuitBreaker,
+    CircuitOpenError,
     CircuitState,
     Counters,
     Event,
@@ -215,3 +217,14 @@ def test_another_format_is_named(breaker: CircuitBreaker) -> None:
     fields = {**json.loads(breaker.snapshot().to_json()), "format": 2}
     with pytest.raises(ValueError, match="its format is 2, and 1 is known"):
         Snapshot.from_json(json.dumps(fields))
+
+
+def test_a_snapshot_without_a_reason_gives_rejections_none(breaker: CircuitBreaker) -> None:
+    snapshot = dataclasses.replace(
+        breaker.snapshot(), state=CircuitState.OPEN, retry_after=5.0, reason=None
+    )
+    breaker.restore(snapshot)
+    with pytest.raises(CircuitOpenError) as caught:
+        breaker.acquire()
+    assert caught.value.reason == ""
+    assert str(caught.value) == "circuit 'payments' is open; retry in 5 s"

@@ -1,0 +1,106 @@
+"""Healthy calls take no lock, and are counted all the same."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fusewire.breaker import BreakerSettings, CircuitBreaker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.testing import FakeClock
+
+COUNT = BreakerSettings(window_calls=100, failure_rate_threshold=0.5, slow_call_duration=2.0)
+TIME = BreakerSettings(window_seconds=20, failure_rate_threshold=0.5)
+
+
+def plain(breaker: CircuitBreaker, work: Callable[[], Any]) -> Callable[[], None]:
+    return breaker(work)
+
+
+def awaited(breaker: CircuitBreaker, work: Callable[[], Any]) -> Callable[[], None]:
+    async def work_async() -> None:
+        work()
+
+    guarded = breaker(work_async)
+
+    def call() -> None:
+        # It awaits nothing that waits, so one step takes it to its end.
+        with contextlib.suppress(StopIteration):
+            guarded().send(None)
+
+    return call
+
+
+def by_permit(breaker: CircuitBreaker, work: Callable[[], Any]) -> Callable[[], None]:
+    def call() -> None:
+        with breaker.acquire():
+            work()
+
+    return call
+
+
+WAYS = [plain, awaited, by_permit]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("settings", [BreakerSettings(), COUNT, TIME])
+def test_a_healthy_call_does_not_wait_for_the_lock(
+    clock: FakeClock, way: Callable[..., Callable[[], None]], settings: BreakerSettings
+) -> None:
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
+    call = way(breaker, lambda: clock.advance(settings.slow_call_duration or 0))
+    with breaker._lock:
+        call()
+    snapshot = breaker.snapshot()
+    assert (snapshot.counters.succeeded, snapshot.counters.slow) == (1, 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_slow_call_is_not_healthy(
+    clock: FakeClock, way: Callable[..., Callable[[], None]]
+) -> None:
+    breaker = CircuitBreaker("payments", settings=COUNT, clock=clock)
+    way(breaker, lambda: clock.advance(2.5))()
+    assert breaker.snapshot().counters.slow == 1
+
+
+@pytest.mark.parametrize(("way", "limit"), [(plain, 64), (awaited, 64), (by_permit, 16)])
+def test_few_calls_are_noted_before_they_are_counted(
+    clock: FakeClock, way: Callable[..., Callable[[], None]], limit: int
+) -> None:
+    breaker = CircuitBreaker("payments", settings=COUNT, clock=clock)
+    call = way(breaker, lambda: None)
+    for noted in range(1, limit + 1):
+        call()
+        assert len(breaker._healthy) == noted
+    call()
+    assert len(breaker._healthy) == 0
+    assert breaker.snapshot().counters.succeeded == limit + 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_call_belongs_to_the_slice_in_which_it_ends(
+    clock: FakeClock, way: Callable[..., Callable[[], None]]
+) -> None:
+    breaker = CircuitBreaker("payments", settings=TIME, clock=clock)
+    call = way(breaker, lambda: None)
+    call()
+    clock.advance(1)
+    call()
+    clock.advance(19)
+    assert breaker.snapshot().calls == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_call_that_ends_after_a_change_of_state_is_late(
+    clock: FakeClock, way: Callable[..., Callable[[], None]]
+) -> None:
+    breaker = CircuitBreaker("payments", settings=COUNT, clock=clock)
+    way(breaker, breaker.reset)()
+    counters = breaker.snapshot().counters
+    assert (counters.succeeded, counters.late) == (0, 1)
