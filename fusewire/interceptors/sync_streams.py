@@ -129,7 +129,7 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
 
     def _fall_back(self, error: grpc.RpcError) -> bool:
         with self._lock:
-            if self._error is not None or self._begun or not self._conclude(error):
+            if self._error is not None or not self._conclude(error):
                 return False
             if self._replies is None:
                 reply = answer(self._guarded, self._request, error)

@@ -85,9 +85,15 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 class EchoServer:
-    """The server, seen from the test. Starts when entered."""
+    """The server, seen from the test. Starts when entered.
 
-    def __init__(self) -> None:
+    Args:
+        tls: a directory with ``key.pem``, ``chain.pem`` and ``ca.pem`` for ``localhost``; without,
+            the server is reached in plain text.
+    """
+
+    def __init__(self, tls: Path | None = None) -> None:
+        self._tls = tls
         self.port = free_port()
         self.target = f"127.0.0.1:{self.port}"
         self._process: KeptProcess | None = None
@@ -97,12 +103,26 @@ class EchoServer:
         """Start it, or start it again on the same port, and wait until it answers."""
         root = Path(__file__).parents[2]
         self._process = KeptProcess(
-            [sys.executable, "-m", "tests.support.grpc_server", str(self.port)], cwd=root
+            [sys.executable, "-m", "tests.support.grpc_server", str(self.port), *self._files()],
+            cwd=root,
         )
-        self._control = grpc.insecure_channel(
-            self.target, options=[("grpc.max_reconnect_backoff_ms", 100)]
-        )
+        self._control = self.connect()
         self._ask_control(wait_for_ready=True)
+
+    def connect(self) -> grpc.Channel:
+        """Make a channel to it."""
+        options = [("grpc.max_reconnect_backoff_ms", 100)]
+        if self._tls is None:
+            return grpc.insecure_channel(self.target, options=options)
+        return grpc.secure_channel(f"localhost:{self.port}", self.credentials(), options=options)
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Give what a channel to it needs for TLS."""
+        assert self._tls is not None
+        return grpc.ssl_channel_credentials((self._tls / "ca.pem").read_bytes())
+
+    def _files(self) -> list[str]:
+        return [] if self._tls is None else [str(self._tls)]
 
     def kill(self) -> None:
         """End it at once."""
@@ -252,13 +272,18 @@ def _end(order: dict[str, Any], context: grpc.ServicerContext) -> None:
         context.abort(grpc.StatusCode[order["code"]], order["details"])
 
 
-def _serve(port: int) -> None:
+def _serve(port: int, tls: Path | None) -> None:
     server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((_Handlers(),))
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    address = f"127.0.0.1:{port}"
+    if tls is None:
+        server.add_insecure_port(address)
+    else:
+        pair = ((tls / "key.pem").read_bytes(), (tls / "chain.pem").read_bytes())
+        server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
     server.start()
     server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -127,7 +127,10 @@ def finish(way: Way, channel: Any, request: bytes, **options: Any) -> tuple[Any,
 
 def _state(call: Any) -> tuple[Any, ...]:
     """Tell what a call that is over says of itself."""
-    seen = (call.code(), call.details(), tuple(call.trailing_metadata() or ()))
+    try:
+        seen = (call.code(), call.details(), tuple(call.trailing_metadata() or ()))
+    except AttributeError:  # OpenTelemetry makes a plain generator of a stream
+        return ("no call",)
     flags = (call.cancelled(), call.done(), call.running(), call.is_active())
     return seen + flags
 

@@ -1,0 +1,342 @@
+"""Other people's interceptors and wrappers, over and under ours: nothing changes for the user."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.api_core import exceptions, grpc_helpers, grpc_helpers_async, retry
+from grpc_interceptor import ClientInterceptor
+from opentelemetry.instrumentation.grpc import aio_client_interceptors, client_interceptor
+from opentelemetry.instrumentation.grpc.grpcext import intercept_channel
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from fusewire.breaker import Outcome
+from fusewire.errors import CircuitOpenError
+from fusewire.interceptors import aio_interceptors, guard
+from tests.support.grpc_calls import until
+from tests.support.grpc_server import ECHO, STREAM, ask, wait_until
+from tests.support.grpc_users import SyncUser
+from tests.support.grpc_ways import AIO_WAYS, SYNC_WAYS, aio_finish, finish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.grpc_guard import WatchedBreaker, WatchedRegistry
+    from tests.support.grpc_server import EchoServer
+    from tests.support.grpc_ways import Way
+
+OK, FAILURE, IGNORED = [Outcome.SUCCESS], [Outcome.FAILURE], [Outcome.IGNORED]
+
+ENDS = {
+    "ok": (ask(), OK),
+    "error": (ask(code="UNAVAILABLE", details="no", messages=0), FAILURE),
+    "answered": (ask(code="NOT_FOUND", messages=0), OK),
+    "broken off": (ask(code="INTERNAL", messages=2), FAILURE),
+}
+END = pytest.mark.parametrize(("order", "outcomes"), ENDS.values(), ids=list(ENDS))
+ORDER = pytest.mark.parametrize("ours", ["outside", "inside"])
+
+# With OpenTelemetry's interceptors, who writes waits for ever: they await the call's end first
+# (https://github.com/grpc/grpc/issues/34530).
+AIO_OTHERS = [way for way in AIO_WAYS if way.style != "write"]
+
+
+@pytest.fixture
+def spans() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def provider(spans: InMemorySpanExporter) -> TracerProvider:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    return provider
+
+
+class Passing(ClientInterceptor):
+    """grpc-interceptor's own way to pass a call on."""
+
+    def intercept(
+        self, method: Callable[..., Any], request_or_iterator: Any, call_details: Any
+    ) -> Any:
+        return method(request_or_iterator, call_details)
+
+
+def intercept(channel: grpc.Channel, other: Any) -> grpc.Channel:
+    """Put an interceptor on a channel; OpenTelemetry's needs its own function for that."""
+    theirs = not isinstance(other, grpc.UnaryUnaryClientInterceptor)
+    return intercept_channel(channel, other) if theirs else grpc.intercept_channel(channel, other)
+
+
+def composed(server: EchoServer, other: Any, ours: str, **options: Any) -> grpc.Channel:
+    channel = grpc.insecure_channel(server.target)
+    if ours == "outside":
+        return guard(intercept(channel, other), **options)
+    return intercept(guard(channel, **options), other)
+
+
+def aio_composed(server: EchoServer, other: Any, ours: str, **options: Any) -> grpc.aio.Channel:
+    guards = aio_interceptors(**options)
+    interceptors = [*guards, *other] if ours == "outside" else [*other, *guards]
+    return grpc.aio.insecure_channel(server.target, interceptors=interceptors)
+
+
+def sync_others() -> list[Any]:
+    return [
+        pytest.param(client_interceptor, id="opentelemetry"),
+        pytest.param(lambda _provider: Passing(), id="grpc-interceptor"),
+    ]
+
+
+@END
+@ORDER
+@pytest.mark.parametrize("make", sync_others())
+@pytest.mark.parametrize("way", SYNC_WAYS, ids=str)
+def test_a_sync_user_sees_the_same_with_our_guard_around_or_within(  # noqa: PLR0917 - fixtures
+    way: Way,
+    make: Any,
+    ours: str,
+    order: bytes,
+    outcomes: list[Outcome],
+    server: EchoServer,
+    provider: TracerProvider,
+    registry: WatchedRegistry,
+) -> None:
+    with intercept(grpc.insecure_channel(server.target), make(provider)) as channel:
+        without = finish(way, channel, order)
+    with composed(server, make(provider), ours, registry=registry) as channel:
+        assert finish(way, channel, order) == without
+    breaker = registry.get(way.path)
+    wait_until(breaker.every_permit_settled_once, "the permit")
+    assert breaker.outcomes == outcomes
+
+
+@END
+@ORDER
+@pytest.mark.parametrize("way", AIO_OTHERS, ids=str)
+async def test_an_asyncio_user_sees_the_same_with_our_guards_around_or_within(  # noqa: PLR0917 - fixtures
+    way: Way,
+    ours: str,
+    order: bytes,
+    outcomes: list[Outcome],
+    server: EchoServer,
+    provider: TracerProvider,
+    registry: WatchedRegistry,
+) -> None:
+    theirs = aio_client_interceptors(provider)
+    async with grpc.aio.insecure_channel(server.target, interceptors=theirs) as channel:
+        without = await aio_finish(way, channel, order)
+    async with aio_composed(server, theirs, ours, registry=registry) as channel:
+        assert await aio_finish(way, channel, order) == without
+    breaker = registry.get(way.path)
+    await until(breaker.every_permit_settled_once, "the permit")
+    assert breaker.outcomes == outcomes
+
+
+@ORDER
+@pytest.mark.parametrize(
+    "way", [way for way in SYNC_WAYS if not way.blocks and not way.streams], ids=str
+)
+def test_a_cancel_reaches_the_server_through_opentelemetrys_and_our_interceptors(
+    way: Way,
+    ours: str,
+    server: EchoServer,
+    provider: TracerProvider,
+    registry: WatchedRegistry,
+) -> None:
+    with composed(server, client_interceptor(provider), ours, registry=registry) as channel:
+        user = SyncUser(way, channel, server)
+        finish(way, channel, ask(delay=20), act=user.cancel_in_flight)
+        assert user.answers == [True]
+    breaker = registry.get(way.path)
+    wait_until(breaker.every_permit_settled_once, "the permit")
+    assert breaker.outcomes == IGNORED
+
+
+async def stops_on_the_server(way: Way, channel: Any, server: EchoServer) -> bool:
+    """Cancel a call in flight, and tell whether the server hears of it."""
+    before = server.seen()
+    call = way.make(channel, ask(delay=1.0))
+    await until(lambda: server.seen()["begun"] > before["begun"], "the call's begin")
+    call.cancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.3):
+            # The condition is another process's.
+            while server.seen()["cancelled"] == before["cancelled"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    return bool(server.seen()["cancelled"] > before["cancelled"])
+
+
+@ORDER
+@pytest.mark.parametrize("way", AIO_OTHERS, ids=str)
+async def test_a_cancel_reaches_the_server_where_opentelemetrys_asyncio_interceptor_lets_it(
+    way: Way,
+    ours: str,
+    server: EchoServer,
+    provider: TracerProvider,
+    registry: WatchedRegistry,
+) -> None:
+    # https://github.com/open-telemetry/opentelemetry-python-contrib/issues/3271
+    theirs = aio_client_interceptors(provider)
+    async with grpc.aio.insecure_channel(server.target, interceptors=theirs) as channel:
+        without = await stops_on_the_server(way, channel, server)
+    async with aio_composed(server, theirs, ours, registry=registry) as channel:
+        assert await stops_on_the_server(way, channel, server) == without
+    assert without is way.streams  # of a call with one response it awaits the end first
+    breaker = registry.get(way.path)
+    await until(breaker.every_permit_settled_once, "the permit")
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_opentelemetrys_own_interceptor_takes_a_sync_streams_cancel_away(
+    server: EchoServer, provider: TracerProvider, registry: WatchedRegistry, *, guarded: bool
+) -> None:
+    channel = intercept(grpc.insecure_channel(server.target), client_interceptor(provider))
+    with guard(channel, registry=registry) if guarded else channel as used:
+        stream = used.unary_stream(STREAM)(ask(messages=-1))
+        next(stream)
+        with pytest.raises(AttributeError):
+            stream.cancel()
+        before = server.seen()
+        stream.close()
+        del stream
+        wait_until(lambda: server.seen()["cancelled"] > before["cancelled"], "the stream's end")
+    assert registry.get(STREAM).outcomes == (IGNORED if guarded else [])
+
+
+# What each order makes of a rejection.
+
+
+@pytest.mark.parametrize(("ours", "traced"), [("outside", 0), ("inside", 1)])
+def test_a_rejection_is_traced_by_what_is_outside(  # noqa: PLR0917 - fixtures
+    server: EchoServer,
+    provider: TracerProvider,
+    spans: InMemorySpanExporter,
+    registry: WatchedRegistry,
+    ours: str,
+    traced: int,
+) -> None:
+    registry.get(ECHO).open()
+    with (
+        composed(server, client_interceptor(provider), ours, registry=registry) as channel,
+        pytest.raises(grpc.RpcError) as raised,
+    ):
+        channel.unary_unary(ECHO)(ask())
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert ECHO in raised.value.details()
+    assert len(spans.get_finished_spans()) == traced
+
+
+# OpenTelemetry's asyncio interceptors leave the span open if what they call raises; so does a
+# rejection's stay, and nothing is exported.
+@pytest.mark.parametrize(("ours", "traced"), [("outside", 0), ("inside", 0)])
+async def test_a_rejection_is_traced_by_what_is_outside_on_asyncio(  # noqa: PLR0917 - fixtures
+    server: EchoServer,
+    provider: TracerProvider,
+    spans: InMemorySpanExporter,
+    registry: WatchedRegistry,
+    ours: str,
+    traced: int,
+) -> None:
+    registry.get(ECHO).open()
+    theirs = aio_client_interceptors(provider)
+    async with aio_composed(server, theirs, ours, registry=registry) as channel:
+        with pytest.raises(CircuitOpenError, match=ECHO):
+            await channel.unary_unary(ECHO)(ask())
+    assert len(spans.get_finished_spans()) == traced
+
+
+# google-api-core.
+
+
+def test_google_api_cores_errors_have_our_rejection_as_their_cause(
+    guarded: grpc.Channel, breaker: WatchedBreaker
+) -> None:
+    method = grpc_helpers.wrap_errors(guarded.unary_unary(ECHO))
+    assert method(ask()) == b"done"
+    breaker.open()
+    with pytest.raises(exceptions.ServiceUnavailable) as raised:
+        method(ask())
+    assert isinstance(raised.value.__cause__, CircuitOpenError)
+    stream = grpc_helpers.wrap_errors(guarded.unary_stream(STREAM))
+    assert list(stream(ask())) == [b"done"] * 3
+
+
+async def test_google_api_cores_asyncio_errors_have_our_rejection_as_their_cause(
+    server: EchoServer, registry: WatchedRegistry, breaker: WatchedBreaker
+) -> None:
+    interceptors = aio_interceptors(registry=registry)
+    async with grpc.aio.insecure_channel(server.target, interceptors=interceptors) as channel:
+        method = grpc_helpers_async.wrap_errors(channel.unary_unary(ECHO))
+        assert await method(ask()) == b"done"
+        breaker.open()
+        with pytest.raises(exceptions.ServiceUnavailable) as raised:
+            await method(ask())
+        assert isinstance(raised.value.__cause__, CircuitOpenError)
+        stream: Any = grpc_helpers_async.wrap_errors(channel.unary_stream(STREAM))(ask())
+        assert [message async for message in await stream] == [b"done"] * 3
+
+
+def test_google_api_cores_retries_around_ours_end_with_the_recovery(
+    guarded: grpc.Channel, registry: WatchedRegistry, breaker: WatchedBreaker
+) -> None:
+    breaker.open()
+    tries = retry.Retry(
+        initial=0.001,
+        maximum=0.001,
+        predicate=retry.if_exception_type(exceptions.ServiceUnavailable),
+        on_error=lambda _error: registry.clock.pass_time(16),
+    )
+    assert tries(grpc_helpers.wrap_errors(guarded.unary_unary(ECHO)))(ask()) == b"done"
+
+
+# What gRPC itself offers.
+
+_RETRIES = """{"methodConfig": [{"name": [{}], "retryPolicy": {
+    "maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.01s",
+    "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}"""
+
+
+@pytest.mark.parametrize("way", SYNC_WAYS, ids=str)
+def test_grpcs_own_retries_are_one_call(
+    way: Way, server: EchoServer, registry: WatchedRegistry
+) -> None:
+    before = server.seen()["begun"]
+    options = [("grpc.service_config", _RETRIES)]
+    channel = grpc.insecure_channel(server.target, options=options)
+    with guard(channel, registry=registry) as guarded:
+        finish(way, guarded, ask(code="UNAVAILABLE", messages=0))
+    breaker = registry.get(way.path)
+    wait_until(breaker.every_permit_settled_once, "the permit")
+    assert breaker.outcomes == FAILURE
+    assert server.seen()["begun"] == before + 3
+
+
+@pytest.mark.parametrize("way", SYNC_WAYS, ids=str)
+def test_a_call_that_waits_for_a_dead_server_counts_at_its_deadline(
+    way: Way, registry: WatchedRegistry
+) -> None:
+    with guard(grpc.insecure_channel("127.0.0.1:1"), registry=registry) as guarded:
+        seen = finish(way, guarded, ask(), wait_for_ready=True, timeout=0.1)
+    assert grpc.StatusCode.DEADLINE_EXCEEDED in {*seen, *(seen[0] if seen else ())}
+    breaker = registry.get(way.path)
+    wait_until(breaker.every_permit_settled_once, "the permit")
+    assert breaker.outcomes == FAILURE
+
+
+@pytest.mark.parametrize("way", SYNC_WAYS, ids=str)
+def test_compression_passes_through(
+    way: Way, server: EchoServer, registry: WatchedRegistry
+) -> None:
+    order = ask(reply="x" * 4096)
+    with grpc.insecure_channel(server.target) as bare:
+        without = finish(way, bare, order, compression=grpc.Compression.Gzip)
+    channel = grpc.insecure_channel(server.target, compression=grpc.Compression.Deflate)
+    with guard(channel, registry=registry) as guarded:
+        assert finish(way, guarded, order, compression=grpc.Compression.Gzip) == without
