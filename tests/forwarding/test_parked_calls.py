@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import aio_pika
 import grpc
 import grpc.aio
 import pytest
@@ -18,6 +19,7 @@ from fusewire.brokers import Message, open_broker
 from fusewire.errors import BrokerUnavailableError, CircuitOpenError, FusewireError, SettingsError
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls, Receipt
 from fusewire.interceptors import aio_interceptors, guard
+from fusewire.parking import consumer as parking_consumer
 from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
 from tests.support.waiting import until, until_sync
 
@@ -444,6 +446,121 @@ def test_a_sync_future_is_parked_without_blocking_grpcs_threads(
         server.start()
         until_sync(lambda: len(replayed(events)) == 5)
     assert len(server.effects) == 5
+
+
+async def test_at_most_once_is_sent_once_though_its_dead_queue_refuses(
+    amqp_url: str,
+    queue_name: str,
+    server: PaymentsServer,
+    registry: BreakerRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parking_consumer, "_HOLD_LIMIT", 0.3)
+    connection = await aio_pika.connect(amqp_url)
+    async with (
+        connection,
+        aio_shop(amqp_url, queue_name, server, registry, at_most_once=True) as shop,
+    ):
+        trip(registry)
+        await shop.charge("a", "op-0")
+        await until(lambda: shop.happened("replayed") == ["op-0"])  # the forwarder is at work
+        channel = await connection.channel()
+        await channel.queue_delete(shop.calls.topology.dead)
+        server.answer = lambda key: grpc.StatusCode.UNAVAILABLE
+        trip(registry)
+        await shop.charge("a", "op-a")
+        await until(lambda: len(server.seen) == 2)
+        async with open_broker(amqp_url) as broker:
+            lane = shop.calls.topology.parked("other")
+
+            async def back() -> bool:
+                return await broker.depth(lane) == 1
+
+            await until(back)  # held for as long as it may be, then given back
+            await broker.create_queue(shop.calls.topology.dead)
+        await until(lambda: shop.happened("dead") == ["op-a"])
+    assert [key for key, _ in server.seen] == ["op-0", "op-a"]
+
+
+class _Broken(grpc.aio.UnaryUnaryClientInterceptor):
+    """An interceptor of the user's that fails after the reply."""
+
+    async def intercept_unary_unary(
+        self, continuation: Any, client_call_details: Any, request: Any
+    ) -> Any:
+        call = await continuation(client_call_details, request)
+        await call
+        raise KeyError("a bug of the user's")
+
+
+async def test_at_most_once_is_sent_once_whatever_is_raised_after_it(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(
+        address, queue_name, server, registry, at_most_once=True, forward=False
+    ) as shop:
+        trip(registry)
+        await shop.charge("a", "op-a")
+        async with (
+            grpc.aio.insecure_channel(server.target, interceptors=[_Broken()]) as channel,
+            shop.calls.forward_to(channel),
+        ):
+            await until(lambda: shop.happened("dead") == ["op-a"])
+    assert len(server.seen) == 1
+
+
+async def test_a_redelivered_at_most_once_call_stays_in_doubt_when_it_is_handed_back(
+    amqp_url: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(
+        amqp_url, queue_name, server, registry, at_most_once=True, forward=False
+    ) as shop:
+        trip(registry)
+        await shop.charge("a", "op-a")
+        async with open_broker(amqp_url) as broker:
+            subscription = await broker.subscribe(shop.calls.topology.parked("other"), prefetch=1)
+            await subscription.receive()
+            await subscription.release()  # somebody held it, and did not say what became of it
+        shop.forward()
+        await until(lambda: shop.happened("dead") == ["op-a"])
+    assert server.seen == []
+
+
+async def test_a_store_that_does_not_confirm_in_time_is_told_as_unknown(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
+        trip(registry)
+        broker = shop.calls._broker
+        assert broker is not None
+
+        async def never(*_: Any) -> None:
+            await asyncio.Event().wait()
+
+        shop.calls._park_timeout = 0.1
+        broker.publish = never  # type: ignore[method-assign]
+        with pytest.raises(CircuitOpenError) as caught:
+            await shop.charge("a", "op-a")
+    assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "unknown"  # type: ignore[attr-defined]
+
+
+async def test_a_key_that_grpc_cannot_send_is_not_parked_with_it(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
+        trip(registry)
+        with pytest.raises(Exception, match="execute_batch"):  # grpcio's own way to say so
+            await shop.charge("a", "schlüssel")
+    assert shop.happened("parked") == []
+
+
+async def test_a_forwarding_on_the_running_loop_says_how_to_end_it(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(address, queue_name, server, registry) as shop:
+        assert shop.forwarding is not None
+        with pytest.raises(RuntimeError, match="async with"), shop.forwarding:
+            pass
 
 
 async def test_after_a_fork_the_error_says_what_to_do(
