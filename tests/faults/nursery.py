@@ -1,0 +1,79 @@
+"""Workers that start quickly and die at a named await: ``nursery.py SOCKET``.
+
+A program that has imported all that a worker needs, with the awaits of Fusewire's source watched,
+and forks a worker at each request. It is spoken to in lines of JSON over a Unix socket; the workers
+end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+from fusewire.testing.faults import watch
+
+WATCHED = (
+    "fusewire.parking.settle",
+    "fusewire.parking.replay",
+    "fusewire.parking.intake",
+    "fusewire.parking.feed",
+    "fusewire.brokers.rabbitmq.subscription",
+    "fusewire.brokers.rabbitmq.broker",
+)
+"""Where a message is taken, moved, replayed, settled and given back."""
+
+_FAILED = 70  # EX_SOFTWARE of sysexits.h
+
+
+def fork(order: dict[str, Any]) -> int:
+    """Start a worker and return its process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = _FAILED
+    try:
+        worker = import_module("tests.faults.armed_worker")
+        asyncio.run(worker.work(order))
+        status = 0
+    except BaseException:  # noqa: BLE001 - whatever it is, the child must not run the parent's code
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def serve(path: str) -> None:
+    """Answer requests until the socket is closed: an order to fork, or null to ask who ended."""
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(path)
+        with line.makefile("rw", encoding="utf-8") as talk:
+            for request in talk:
+                order = json.loads(request)
+                answer: object = fork(order) if order else ended()
+                talk.write(f"{json.dumps(answer)}\n")
+                talk.flush()
+
+
+def ended() -> dict[int, int]:
+    """Return the exit statuses of the workers that have ended since the last time."""
+    gone = {}
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            gone[pid] = os.waitstatus_to_exitcode(status)
+    return gone
+
+
+if __name__ == "__main__":
+    watch(WATCHED)
+    import_module("tests.faults.armed_worker")  # before the forks, and after watch()
+    serve(sys.argv[1])

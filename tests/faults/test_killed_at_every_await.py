@@ -1,0 +1,272 @@
+"""A worker is killed with SIGKILL at every await of the source of move, replay and delay.
+
+The awaits are found in the source. For each, a worker on a queue of its own goes through an outage
+of the payments server, on a real RabbitMQ: it parks, delays what fails once, replays, and stops. It
+dies at its await; then a worker that is left alone finishes.
+
+``FUSEWIRE_TEST_FAULTS=long`` has every await tried on both sides, in every part of the outage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import aio_pika
+import pytest
+
+from fusewire.brokers import Topology
+from fusewire.testing.faults import Account, LossLedger, Place, Side, awaits_of
+from tests.faults.armed_worker import DELAY_TIERS, LANE
+from tests.faults.nursery import WATCHED
+from tests.faults.nursing import Field, Nursery, Trial
+from tests.faults.table import note, tell
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from aio_pika.abc import HeadersType
+
+    from fusewire.testing.faults import Await
+    from tests.support.payments import PaymentsProcess
+
+LONG = os.environ.get("FUSEWIRE_TEST_FAULTS") == "long"
+AT_A_TIME = 18
+ORDERS: dict[str, HeadersType] = {
+    "0-not-twice": {"fusewire-at-most-once": True},
+    "1-once": {},
+    "2": {},
+    "3": {},
+    "4": {},
+    "5": {},
+    "6-expired": {"fusewire-not-after-ms": 1},
+    "7-malformed": {"fusewire-format": 99},
+}
+"""What each worker gets, and with which headers."""
+CERTAIN = 5
+"""How many of them take effect whatever is killed."""
+WHENS = ("parking", "replaying", "stopping")
+"""The parts of the outage."""
+STOPPING = {
+    "_open_gates",
+    "_finish",
+    "_return",
+    "quiesce",
+    "release",
+    "put_back",
+    "__aexit__",
+}
+"""Functions that run when a consumer is stopped."""
+NOT_ON_THE_WAY = {"depth", "peek", "create_queue", "_declare"}
+"""Functions of the broker that no move, replay or delay comes through."""
+
+
+SETTLING = {
+    "Desk._carry_out",
+    "Intake.take",
+    "RabbitMQBroker.publish",
+    "RabbitMQDelivery.done",
+    "RabbitMQDelivery.move",
+}
+"""Functions of which no await may be missed: here a message changes queue."""
+
+
+def trials() -> list[Trial]:
+    points = [
+        point
+        for point in awaits_of(WATCHED)
+        if point.function.rpartition(".")[2] not in NOT_ON_THE_WAY
+    ]
+    if LONG:
+        every = itertools.product(points, Side, WHENS, (1, 3))
+        return [Trial(point=p, side=s, when=w, hit=h) for p, s, w, h in every]
+    sides = itertools.product(points, Side)
+    return [Trial(point=p, side=s, when=usual(p), hit=1) for p, s in sides]
+
+
+def usual(point: Await) -> str:
+    """Tell in which part of the outage an await is likely to be met."""
+    if point.function.rpartition(".")[2] in STOPPING:
+        return "stopping"
+    return "replaying" if point.module.endswith(".replay") else "parking"
+
+
+def missed(tried: list[Trial]) -> list[Await]:
+    return sorted({trial.point for trial in tried} - {t.point for t in tried if t.struck})
+
+
+class Run:
+    """The trials of one batch, side by side, through one outage."""
+
+    def __init__(
+        self,
+        batch: list[Trial],
+        *,
+        url: str,
+        payments: PaymentsProcess,
+        nursery: Nursery,
+        field: Field,
+    ) -> None:
+        self._batch = batch
+        self._url = url
+        self._payments = payments
+        self._nursery = nursery
+        self._field = field
+
+    async def whole(self) -> dict[str, Account]:
+        """Go through the outage; return the account of each trial."""
+        self._payments.kill()
+        for trial in self._batch:
+            for reference, headers in zip(trial.references, ORDERS.values(), strict=True):
+                await self._field.order(trial.queue, reference, headers)
+        for trial in self._batch:
+            trial.pid = self._start(trial, armed=True)
+        await self._each(self._settled, "parked or dead")
+        self._signal(signal.SIGUSR1, "replaying")
+        self._signal(signal.SIGUSR1, "stopping")
+        self._signal(signal.SIGTERM, "stopping")
+        self._payments.start()
+        await self._each(self._all_made, "made, or ended")
+        self._signal(signal.SIGTERM)
+        await self._each(self._ended, "ended")
+        clean = [self._start(trial, armed=False) for trial in self._batch]
+        # Where this does not come about, the accounts say what is missing.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                for trial in self._batch:
+                    await until(lambda trial=trial: self._finished(trial), limit=math.inf)
+        for pid in clean:
+            self._nursery.send(pid, signal.SIGTERM)
+        for pid in clean:
+            await until(lambda pid=pid: self._nursery.status(pid) is not None)
+            assert self._nursery.status(pid) == 0
+        return {str(trial): await self._account(trial) for trial in self._batch}
+
+    def _start(self, trial: Trial, *, armed: bool) -> int:
+        return self._nursery.start(trial, url=self._url, target=self._payments.target, armed=armed)
+
+    def _signal(self, signum: int, when: str = "") -> None:
+        for trial in self._batch:
+            if when in {"", trial.when}:
+                self._nursery.send(trial.pid, signum)
+
+    async def _each(self, come: Callable[[Trial], Awaitable[bool]], what: str) -> None:
+        async def now(trial: Trial) -> bool:
+            return await self._ended(trial) or await come(trial)
+
+        for trial in self._batch:
+            await until(lambda trial=trial: now(trial), f"{what}: {trial}", limit=60)
+
+    async def _ended(self, trial: Trial) -> bool:
+        trial.status = self._nursery.status(trial.pid)
+        return trial.status is not None
+
+    async def _settled(self, trial: Trial) -> bool:
+        return trial.happened("parked") | trial.happened("dead") >= set(trial.references)
+
+    async def _all_made(self, trial: Trial) -> bool:
+        dead = await self._field.ready(Topology(trial.queue).dead)
+        return {*self._payments.references(), *dead} >= set(trial.references)
+
+    async def _finished(self, trial: Trial) -> bool:
+        return trial.running and await self._all_made(trial) and await self._drained(trial)
+
+    async def _drained(self, trial: Trial) -> bool:
+        passing = [queue for queue, place in queues(trial.queue).items() if place is not Place.DEAD]
+        return not any([await self._field.count(queue) for queue in passing])
+
+    async def _account(self, trial: Trial) -> Account:
+        ledger = LossLedger()
+        for reference in trial.references:
+            ledger.published(reference)
+            ledger.effect(reference, self._payments.references()[reference])
+        for key, times in self._payments.repeated().items():
+            if (reference := key.split("/")[0]) in trial.references:
+                ledger.repeat(reference, times)
+        trial.explain(ledger)
+        for queue, place in queues(trial.queue).items():
+            for reference in await self._field.ready(queue):
+                ledger.found(place, reference)
+        await self._field.purge(Topology(trial.queue).dead)
+        assert trial.status in {0, -signal.SIGKILL}, f"{trial}: ended with {trial.status}"
+        again = {key.split("/")[0] for key in self._payments.repeated()} - trial.doubted
+        assert not [once for once in trial.references if once.endswith("twice") and once in again]
+        return ledger.sort()
+
+
+def queues(source: str) -> dict[str, Place]:
+    topology = Topology(source, (LANE,), DELAY_TIERS)
+    return {
+        source: Place.SOURCE,
+        **{topology.parked(lane): Place.PARKED for lane in topology.lanes},
+        **{topology.delay(tier): Place.DELAYED for tier in DELAY_TIERS},
+        topology.dead: Place.DEAD,
+    }
+
+
+@pytest.fixture
+def nursery(tmp_path: Path) -> Iterator[Nursery]:
+    nursery = Nursery(tmp_path, tmp_path / "nursery.log")
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture
+def names(queue_name: str, forget_queue: Callable[[str], None]) -> list[str]:
+    names = [f"{queue_name}.{slot}" for slot in range(AT_A_TIME)]
+    for name in names:
+        for queue in queues(name):
+            forget_queue(queue)
+    return names
+
+
+@pytest.mark.timeout(3600 if LONG else 240)
+async def test_a_worker_killed_at_any_await_loses_nothing_and_repeats_nothing_unexplained(
+    amqp_url: str,
+    names: list[str],
+    payments: PaymentsProcess,
+    nursery: Nursery,
+    pytestconfig: pytest.Config,
+) -> None:
+    accounts: dict[str, Account] = {}
+    tried: list[Trial] = []
+    connection = await aio_pika.connect(amqp_url)
+
+    async def go(every: list[Trial]) -> None:
+        for first in range(0, len(every), AT_A_TIME):
+            batch = every[first : first + AT_A_TIME]
+            for trial, name in zip(batch, names, strict=False):
+                trial.queue = name
+                trial.references = [f"{len(tried)}-{order}" for order in ORDERS]
+                tried.append(trial)
+            run = Run(batch, url=amqp_url, payments=payments, nursery=nursery, field=field)
+            accounts.update(await run.whole())
+
+    async with connection, connection.channel() as channel:
+        field = Field(connection, channel)
+        for name in names:
+            await field.declare(name)
+        await go(trials())
+        if not LONG:  # what was not met where it was looked for may be met elsewhere
+            whens = {point: WHENS[usual(point) == WHENS[0]] for point in missed(tried)}
+            await go([Trial(point=p, side=Side.AFTER, when=w, hit=1) for p, w in whens.items()])
+
+    struck = [trial for trial in tried if trial.struck]
+    awaits = len({trial.point for trial in struck})
+    fault = f"{len(struck)} workers killed at {awaits} awaits"
+    tell(pytestconfig, fault, list(accounts.values()))
+    if LONG:
+        for point in missed(tried):
+            note(pytestconfig, f"not met: {point.place} {point.function}")
+    assert [f"{what}: {account}" for what, account in accounts.items() if not account.sound] == []
+    ended = [len(account.handled) + len(account.dead) for account in accounts.values()]
+    assert ended == [len(ORDERS)] * len(tried)
+    assert min(len(account.handled) for account in accounts.values()) >= CERTAIN
+    assert [point for point in missed(tried) if point.function in SETTLING] == []
