@@ -86,8 +86,8 @@ CASES = {
         ask(code="UNAVAILABLE", messages=0, patience=False), FAILURE, sync_only=True
     ),
     "dead server": Case(ask(), FAILURE, server="dead"),
-    "hung server": Case(ask(), FAILURE, {"timeout": 0.2}, server="hung"),
-    "deadline": Case(ask(delay=20), FAILURE, {"timeout": 0.2}),
+    "hung server": Case(ask(), FAILURE, {"timeout": 0.1}, server="hung"),
+    "deadline": Case(ask(delay=20), FAILURE, {"timeout": 0.1}),
     "deadline in the past": Case(ask(), IGNORED, {"timeout": -1.0}),
     "cancelled at once": Case(ask(delay=20), IGNORED, act="cancel_at_once", may_never_begin=True),
     "cancelled in flight": Case(ask(delay=20), IGNORED, act="cancel_in_flight"),
@@ -108,7 +108,7 @@ CASES = {
         aio_expected=[],
     ),
     "channel closed in flight": Case(ask(delay=20), IGNORED, act="close_in_flight"),
-    "callback raises": Case(ask(delay=0.1), OK, act="call_back"),
+    "callback raises": Case(ask(delay=0.05), OK, act="call_back"),
 }
 
 
