@@ -110,6 +110,8 @@ PUBLIC = {
     "fusewire.testing.faults": [
         "Account",
         "Await",
+        "Drop",
+        "FaultProxy",
         "LossLedger",
         "Place",
         "Side",

@@ -11,10 +11,13 @@ from fusewire.testing.faults.kill_points import (
     watch,
 )
 from fusewire.testing.faults.ledger import Account, LossLedger, Place
+from fusewire.testing.faults.proxy import Drop, FaultProxy
 
 __all__ = [
     "Account",
     "Await",
+    "Drop",
+    "FaultProxy",
     "LossLedger",
     "Place",
     "Side",
