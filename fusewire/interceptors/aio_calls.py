@@ -75,14 +75,10 @@ def settle_raised(guarded: GuardedCall, error: BaseException) -> None:
 
 def watch(guarded: GuardedCall, call: Any) -> None:
     """Settle `guarded` when `call` is over."""
-    when_over(call, functools.partial(_settled, guarded))
+    when_over(call, functools.partial(settle, guarded))
 
 
-def _settled(guarded: GuardedCall, call: Any) -> None:
-    settle(guarded, call)
-
-
-def when_over(call: Any, callback: Callable[[Any], None]) -> None:
+def when_over(call: Any, callback: Callable[[Any], object]) -> None:
     """Call `callback` with `call` when it is over, now if it is."""
     if call.done():
         callback(call)

@@ -80,15 +80,19 @@ class _Guard:
 
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
+        self._known: dict[Any, MethodPolicy] = {}
 
     def _policy(self, details: Any) -> MethodPolicy | None:
         """Tell how a call is guarded; None for one that is not, or that grpcio will not send."""
         method = details.method
-        # bytes, whatever the annotation says (https://github.com/grpc/grpc/issues/31092)
-        policy = self._policies.of(method.decode() if isinstance(method, bytes) else method)
-        if policy is None or not sendable(details.metadata):
-            return None
-        return policy
+        policy = self._known.get(method)
+        if policy is None:
+            # bytes, whatever the annotation says (https://github.com/grpc/grpc/issues/31092)
+            policy = self._policies.of(method.decode() if isinstance(method, bytes) else method)
+            if policy is None:
+                return None
+            self._known[method] = policy
+        return policy if not details.metadata or sendable(details.metadata) else None
 
 
 class _UnaryGuard(_Guard):
@@ -179,9 +183,9 @@ class _StreamStreamGuard(_StreamGuard, grpc.aio.StreamStreamClientInterceptor):
 
 def _amended(details: Any, guarded: GuardedCall) -> Any:
     """Make the details of a call as its guard wants them."""
-    wait_for_ready = guarded.wait_for_ready(details.wait_for_ready)
-    if guarded.metadata is None and wait_for_ready is details.wait_for_ready:
+    if guarded.as_it_is:
         return details
+    wait_for_ready = guarded.wait_for_ready(details.wait_for_ready)
     metadata = (
         details.metadata if guarded.metadata is None else grpc.aio.Metadata(*guarded.metadata)
     )

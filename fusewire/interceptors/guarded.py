@@ -88,6 +88,11 @@ class GuardedCall:
             return refused
         return None
 
+    @property
+    def as_it_is(self) -> bool:
+        """Whether the call goes as the user made it."""
+        return self.metadata is None and not (self._permit and self._permit.probe)
+
     def wait_for_ready(self, given: bool | None) -> bool | None:  # noqa: FBT001 - grpcio's own flag, passed on
         """Say whether the call is to wait for a connection.
 
