@@ -1,0 +1,64 @@
+"""What docs/interceptors.md shows is run, against a real server, and its table is counted."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+from fusewire.breaker import default_registry
+from tests.interceptors.test_matrix import CASES, GUARDS, cells
+from tests.support.grpc_server import EchoServer
+from tests.support.grpc_ways import AIO_WAYS, SYNC_WAYS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = Path(__file__).parents[2] / "docs" / "interceptors.md"
+METHODS = ("/demo.Greeter/Greet", "/demo.Greeter/Watch")
+
+
+@pytest.fixture(scope="module")
+def greeter() -> Iterator[EchoServer]:
+    with EchoServer() as server:
+        yield server
+
+
+@pytest.fixture
+def page(greeter: EchoServer, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    document = Sybil(parsers=[PythonCodeBlockParser()]).parse(PAGE)
+    document.namespace["TARGET"] = greeter.target
+    for example in document.examples():
+        example.evaluate()
+    return {**document.namespace, "printed": capsys.readouterr().out.splitlines()}
+
+
+async def test_every_example_runs(page: dict[str, Any]) -> None:
+    assert page["printed"] == [
+        "b'done'",
+        "['greeter-eu/demo.Greeter/Greet']",
+        "b'done'",
+        "StatusCode.UNAVAILABLE 30000",
+        "b'hello from the fallback'",
+        "circuit '/demo.Greeter/Greet' is forced_open (by hand); retry in 30 s",
+    ]
+    assert await page["greet_later"]() == b"done"
+    assert {default_registry().get(method).state for method in METHODS} == {"closed"}
+
+
+def test_the_matrix_in_the_page_is_the_one_that_is_tested() -> None:
+    text = PAGE.read_text()
+    rows = re.findall(r"^\| ([^|]+) \|.* (\d+) \|$", text, re.MULTILINE)
+    counted = {name: int(number) for name, number in rows if name in CASES}
+    tested = {
+        name: sum(f"-{name}-" in str(cell.id) for cell in [*cells(SYNC_WAYS), *cells(AIO_WAYS)])
+        for name in CASES
+    }
+    assert counted == tested, json.dumps(tested)
+    assert f"{sum(tested.values())} cells" in text
+    assert len(GUARDS) == 3
