@@ -239,7 +239,7 @@ class Machine:
                     self._listeners.put(events.CallIgnored(self._name))
             else:
                 failed = outcome is Outcome.FAILURE
-                self._record(now - started, now, retry_after, failed=failed)
+                self._record(now - started, now, retry_after if failed else None, failed=failed)
 
     def _note_late(self, outcome: Outcome) -> None:
         self._late += 1

@@ -155,7 +155,7 @@ class CircuitMachine(RuleBasedStateMachine):
             with self.breaker._lock:
                 permit.release()
             self.breaker.look()
-        elif outcome == "success":
+        elif outcome == "success" and not keep:
             permit.success()
         else:
             permit.settle(Outcome(outcome), retry_after=hint)
@@ -271,8 +271,9 @@ class CircuitMachine(RuleBasedStateMachine):
         """With a dependency that answers, a few steps and calls close the circuit."""
         self.go_automatic()
         rules = self.breaker.settings
-        # Once for an open time or the leases, once more for calls that hang.
-        for _ in range(2):
+        # Once for an open time or for the leases; once more if calls that hang open the circuit, or
+        # if a window with bad calls is brought to its minimum; and once because both may be.
+        for _ in range(4):
             self.time_passes(max(rules.max_open_time, 32.0, rules.probe_lease) + 1)
             self.make_calls("success", 0.0, rules.half_open_max_calls)
         assert self.breaker.state is CircuitState.CLOSED

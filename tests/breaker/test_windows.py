@@ -16,6 +16,7 @@ from fusewire.breaker import (
     CircuitBreaker,
     CircuitState,
     Event,
+    Outcome,
     Reason,
     Slice,
     StateChanged,
@@ -330,3 +331,10 @@ def test_a_time_window_works_before_time_zero() -> None:
     window.record(FAILED, -0.5)
     assert window.until == 0.0
     assert window.dump(0.5) == (Slice(1, 1, 0, 1.0),)
+
+
+def test_a_hint_that_comes_with_a_success_is_no_hint(clock: FakeClock) -> None:
+    breaker = breaker_with(clock, window_calls=4, minimum_calls=2, failure_rate_threshold=0.5)
+    breaker.acquire().failure()
+    breaker.acquire().settle(Outcome.SUCCESS, retry_after=3.0)
+    assert breaker.look().retry_after == 30.0

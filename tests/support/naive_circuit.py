@@ -237,7 +237,7 @@ class NaiveCircuit:
             return False, OPEN, self.open_time()
         return True, self.state, 0.0
 
-    def settle(  # noqa: C901 - one branch for each rule
+    def settle(  # noqa: C901, PLR0912 - one branch for each rule
         self, permit: NaivePermit, outcome: str, hint: float | None = None
     ) -> None:
         self.notice_leases()
@@ -258,6 +258,8 @@ class NaiveCircuit:
             self.counters["ignored"] += 1
             return
         failed = outcome == "failure"
+        if not failed:
+            hint = None
         slow_after = self.settings.slow_call_duration
         slow = permit.timed and slow_after is not None and self.now - permit.started > slow_after
         self.counters["failed" if failed else "succeeded"] += 1
