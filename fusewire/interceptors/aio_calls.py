@@ -55,7 +55,12 @@ def settle(guarded: GuardedCall, call: Any) -> bool:
         whether the fallback is to answer in its place.
     """
     try:
-        code = _at_once(call.code())
+        try:
+            call.code().send(None)  # as _at_once does, in fewer steps: every call comes here
+        except StopIteration as over:
+            code = over.value
+        else:
+            raise RuntimeError("the call is not over")
         if code is grpc.StatusCode.OK:
             guarded.succeed()
             return False
@@ -75,7 +80,11 @@ def settle_raised(guarded: GuardedCall, error: BaseException) -> None:
 
 def watch(guarded: GuardedCall, call: Any) -> None:
     """Settle `guarded` when `call` is over."""
-    when_over(call, functools.partial(settle, guarded))
+    callback = functools.partial(settle, guarded)
+    if call.done():
+        callback(call)
+    else:
+        call.add_done_callback(callback)
 
 
 def when_over(call: Any, callback: Callable[[Any], object]) -> None:

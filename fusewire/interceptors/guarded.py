@@ -38,6 +38,7 @@ class GuardedCall:
     Attributes:
         info: the call as its fallback knows it; None without a fallback.
         fallback: what may answer in its place; None if nothing may.
+        as_it_is: whether the call, once admitted, goes as the user made it.
         metadata: what to send instead of the user's metadata; None for the user's own, untouched.
     """
 
@@ -47,6 +48,7 @@ class GuardedCall:
         "_permit",
         "_policy",
         "_timeout",
+        "as_it_is",
         "fallback",
         "info",
         "metadata",
@@ -65,11 +67,14 @@ class GuardedCall:
         self._operation = current_operation()
         self.fallback: CallFallback | None = None
         self.info: CallInfo | None = None
+        self.as_it_is = False
         self.metadata: Pairs | None = None
-        keyed = policy.idempotent and self._operation is not None
-        falls_back = policy.fallback is not None and fallbacks_allowed()
-        if keyed or falls_back:
-            self._prepare(metadata, keyed=keyed, falls_back=falls_back)
+        if policy.prepares:
+            self._prepare(
+                metadata,
+                keyed=policy.idempotent and self._operation is not None,
+                falls_back=policy.fallback is not None and fallbacks_allowed(),
+            )
 
     @property
     def breaker(self) -> str:
@@ -83,15 +88,11 @@ class GuardedCall:
             timed: whether the time until it is settled counts as the dependency's.
         """
         try:
-            self._permit = self._policy.breaker.acquire(timed=timed)
+            self._permit = permit = self._policy.breaker.acquire(timed=timed)
         except CircuitOpenError as refused:
             return refused
+        self.as_it_is = self.metadata is None and not permit.probe
         return None
-
-    @property
-    def as_it_is(self) -> bool:
-        """Whether the call goes as the user made it."""
-        return self.metadata is None and not (self._permit and self._permit.probe)
 
     def wait_for_ready(self, given: bool | None) -> bool | None:  # noqa: FBT001 - grpcio's own flag, passed on
         """Say whether the call is to wait for a connection.
@@ -165,6 +166,8 @@ class GuardedCall:
     def _prepare(
         self, metadata: Iterable[tuple[str, str | bytes]] | None, *, keyed: bool, falls_back: bool
     ) -> None:
+        if not (keyed or falls_back):
+            return
         try:
             pairs: Pairs = tuple((key, value) for key, value in metadata or ())
         except (TypeError, ValueError):

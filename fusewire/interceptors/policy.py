@@ -41,6 +41,7 @@ class MethodPolicy:
         fallback: what answers in its place, if anything.
         idempotent: whether its server honors an idempotency key.
         streams: when a call whose response is a stream is settled, and what its time is.
+        prepares: whether its calls may have to be changed before they are sent.
     """
 
     method: str
@@ -49,6 +50,7 @@ class MethodPolicy:
     fallback: CallFallback | None
     idempotent: bool
     streams: Streams
+    prepares: bool
 
 
 class Policies:
@@ -139,15 +141,17 @@ class Policies:
             self._prefix + (service if shared else method),
             settings if isinstance(settings, BreakerSettings) else None,
         )
+        fallback, idempotent = self._fallbacks.find(method), self._idempotent.find(method) is True
         if self._health is not None:
             self._health.watch(breaker, service.lstrip("/"))
         return MethodPolicy(
             method=method,
             breaker=breaker,
             classify=self._classify.find(method) or self._default_classify,
-            fallback=self._fallbacks.find(method),
-            idempotent=self._idempotent.find(method) is True,
+            fallback=fallback,
+            idempotent=idempotent,
             streams=self._streams.find(method) or "end",
+            prepares=idempotent or fallback is not None,
         )
 
 
