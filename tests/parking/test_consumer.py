@@ -352,6 +352,7 @@ async def test_a_message_that_needs_two_waits_for_each_that_is_open(bench: Bench
     async with bench.consumer(handler, depends_on=["payments", "stock"]):
         await until(lambda: bench.happened("parked") == ["a"])
         payments.down = False
+
         async def in_the_other_lane() -> bool:
             return await bench.depth("parked.stock") == 1
 
