@@ -180,7 +180,9 @@ class Circuit(Machine):
             self._window = window
             if settings.ramp_duration is None:
                 self._ramp = None
-            if not settings.open_on_hanging:
+            if settings.open_on_hanging:
+                self._running.reconsider(now, old.probe_lease)
+            else:
                 self._running.clear()
             if settings != old:
                 self._listeners.put(SettingsChanged(self._name, old, settings))

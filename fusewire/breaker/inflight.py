@@ -79,6 +79,15 @@ class Running:
             del self._hanging[permit]
         return len(self._hanging)
 
+    def reconsider(self, now: float, lease: float) -> None:
+        """Look at the calls anew, because other rules say when one hangs.
+
+        What has run for longer than the `lease` it began with is forgotten.
+        """
+        calls = (*self._hanging.items(), *self._running.items())
+        self._running = {permit: started for permit, started in calls if started >= now - lease}
+        self._hanging.clear()
+
     def clear(self) -> None:
         """Forget everything."""
         self._running.clear()

@@ -126,3 +126,38 @@ def test_replacing_settings_keeps_what_hangs(breaker: CircuitBreaker, clock: Fak
     breaker.replace_settings(dataclasses.replace(SETTINGS, recovery_timeout=5))
     clock.advance(3)
     assert not breaker.look().admitted
+
+
+def test_other_settings_decide_anew_which_calls_hang(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    for _ in range(4):
+        breaker.acquire()
+    clock.advance(1.5)
+    assert breaker.look().admitted
+    breaker.replace_settings(dataclasses.replace(SETTINGS, slow_call_duration=1.0))
+    assert not breaker.look().admitted
+
+
+def test_calls_hang_no_more_by_more_patient_settings(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    permits = [breaker.acquire() for _ in range(4)]
+    permits.pop().release()
+    clock.advance(3)
+    assert breaker.look().admitted  # three hang, and four are the minimum
+    breaker.replace_settings(dataclasses.replace(SETTINGS, slow_call_duration=5.0))
+    breaker.acquire().success()
+    assert breaker.look().admitted
+    clock.advance(2.5)
+    assert not breaker.look().admitted
+
+
+def test_what_was_forgotten_is_not_remembered_by_a_longer_lease(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    for _ in range(4):
+        breaker.acquire()
+    clock.advance(60.5)
+    breaker.replace_settings(dataclasses.replace(SETTINGS, probe_lease=1000))
+    assert breaker.look().admitted

@@ -308,8 +308,12 @@ class NaiveCircuit:
         self.settings = settings
         if settings.ramp_duration is None:
             self.ramp = None
-        if not settings.open_on_hanging:
-            self.watched = []
+        lease = old_settings.probe_lease
+        self.watched = [
+            permit
+            for permit in self.watched
+            if settings.open_on_hanging and self.now - permit.started <= lease
+        ]
         self.apply_rules()
 
     def apply_rules(self) -> None:
