@@ -106,11 +106,25 @@ def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("the call is not over")
 
 
+def channel_of(call: Any) -> Any:
+    """Find the channel of `call`, None for one without.
+
+    Older grpcio (1.71, say) looks at what each task runs when a channel is closed, and raises if it
+    is a method of a call that has no ``_channel`` (``grpc/aio/_channel.py``, ``_close``).
+    """
+    channel = getattr(call, "_channel", None)
+    if channel is not None:
+        return channel
+    return getattr(getattr(call, "_cython_call", None), "_channel", None)
+
+
 class RejectedInner(grpc.aio.UnaryUnaryCall[Any, Any]):
     """A call that ended before it began: what there is to fall back from on a rejection.
 
     It serves all shapes, as far as their fallbacks ask for it.
     """
+
+    _channel = None  # see channel_of
 
     def __init__(self, error: AioRejectedCall) -> None:
         self._error = error

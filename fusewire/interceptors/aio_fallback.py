@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import grpc.aio
 
-from fusewire.interceptors.aio_calls import RejectedInner, settle, when_over
+from fusewire.interceptors.aio_calls import RejectedInner, channel_of, settle, when_over
 from fusewire.interceptors.fallback import FALLBACK_METADATA
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
         self._over = False
         self._callbacks: list[Callable[[Any], None]] = []
         when_over(inner, self._inner_ended)
+
+    @property
+    def _channel(self) -> Any:
+        return channel_of(self._inner)
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._response().__await__()

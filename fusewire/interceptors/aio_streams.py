@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from fusewire.interceptors.aio_calls import RejectedInner, settle, when_over
+from fusewire.interceptors.aio_calls import RejectedInner, channel_of, settle, when_over
 from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class GuardedStream(
             self._answers = True
         else:
             when_over(inner, self._inner_ended)
+
+    @property
+    def _channel(self) -> Any:
+        return channel_of(self._inner)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         if self._messages is None:

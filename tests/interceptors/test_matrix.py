@@ -126,6 +126,9 @@ def cells(ways: list[Way]) -> Iterator[Any]:
         for way in ways:
             if case.sync_only and way.asynchronous:
                 continue
+            # With older grpcio, who writes to a call that never begins waits for ever.
+            if case.act == "cancel_what_never_begins" and way.style == "write":
+                continue
             # A call that blocks is over before its user can do anything to it.
             if not (case.act and case.act != "cancel_what_never_begins" and way.blocks):
                 for kind in GUARDS:
