@@ -271,11 +271,12 @@ class CircuitMachine(RuleBasedStateMachine):
         """With a dependency that answers, a few steps and calls close the circuit."""
         self.go_automatic()
         rules = self.breaker.settings
-        # Once for an open time or for the leases; once more if calls that hang open the circuit, or
-        # if a window with bad calls is brought to its minimum; and once because both may be.
+        # Enough to close a circuit and to fill its window to the minimum: a closed circuit that has
+        # seen failures may open by a rate when it gets there, and closes with an empty window.
+        calls = rules.half_open_max_calls + rules.minimum_calls
         for _ in range(4):
             self.time_passes(max(rules.max_open_time, 32.0, rules.probe_lease) + 1)
-            self.make_calls("success", 0.0, rules.half_open_max_calls)
+            self.make_calls("success", 0.0, calls)
         assert self.breaker.state is CircuitState.CLOSED
         self.time_passes(16.0)
         assert self.breaker.can_execute()
