@@ -91,6 +91,7 @@ PUBLIC = {
         "FALLBACK_METADATA",
         "Fallback",
         "FallbackDeclined",
+        "HealthProbe",
         "RejectedCall",
         "aio_interceptors",
         "guard",

@@ -14,7 +14,7 @@ from aio_pika.exceptions import (
 from pamqp.constants import DOMAIN_REGEX
 
 from fusewire.brokers.rabbitmq.codec import from_amqp, to_amqp
-from fusewire.brokers.rabbitmq.link import LOST, Link, close
+from fusewire.brokers.rabbitmq.link import Link, close, is_lost
 from fusewire.brokers.rabbitmq.queues import kept_arguments, queue_arguments
 from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
 from fusewire.errors import (
@@ -119,12 +119,11 @@ class RabbitMQBroker:
             await subscription.start(prefetch)
         except ChannelNotFoundEntity:
             self._no_queue(queue, "it was deleted, or never made")
-        except LOST as error:
+        except BaseException as error:
             await close(channel, self._timeout)
+            if not is_lost(error):
+                raise
             raise BrokerUnavailableError(f"cannot consume {queue!r}: {error!r}") from error
-        except BaseException:
-            await close(channel, self._timeout)
-            raise
         return subscription
 
     async def publish(self, queue: str, message: Message) -> None:
@@ -163,7 +162,9 @@ class RabbitMQBroker:
                 declared = await channel.declare_queue(queue, passive=True, timeout=self._timeout)
             except ChannelNotFoundEntity:
                 self._no_queue(queue, "it was deleted, or never made")
-            except LOST as error:
+            except Exception as error:
+                if not is_lost(error):
+                    raise
                 raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
         return declared.declaration_result.message_count or 0
 
@@ -181,7 +182,9 @@ class RabbitMQBroker:
                     messages.append(from_amqp(incoming))
             except ChannelNotFoundEntity:
                 self._no_queue(queue, "it was deleted, or never made")
-            except LOST as error:
+            except Exception as error:
+                if not is_lost(error):
+                    raise
                 raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
         return messages
 
@@ -212,7 +215,9 @@ class RabbitMQBroker:
                 return False
             except AMQPChannelError as error:
                 raise BrokerError(f"RabbitMQ does not let us look at {queue!r}: {error}") from error
-            except LOST as error:
+            except Exception as error:
+                if not is_lost(error):
+                    raise
                 raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
         return True
 
@@ -227,7 +232,9 @@ class RabbitMQBroker:
                     f"RabbitMQ does not let us make the queue {queue!r} ({error}): grant the "
                     f"configure permission, or make it with the arguments {arguments!r}"
                 ) from error
-            except LOST as error:
+            except Exception as error:
+                if not is_lost(error):
+                    raise
                 raise BrokerUnavailableError(f"cannot make {queue!r}: {error!r}") from error
 
     def _no_queue(self, queue: str, remedy: str) -> NoReturn:

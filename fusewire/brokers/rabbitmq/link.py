@@ -26,8 +26,16 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection
 
 _HEARTBEAT = 15  # seconds; a dead peer is noticed after about two of them
-LOST = (AMQPError, OSError, RuntimeError)
+_LOST = (AMQPError, OSError, RuntimeError)
 """What aio-pika raises when a connection or channel is gone (RuntimeError: a closed transport)."""
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell whether `error` says that a connection or channel is gone.
+
+    Of calls that wait when we close the connection ourselves, aiormq makes a bare Exception.
+    """
+    return isinstance(error, _LOST) or type(error) is Exception
 
 
 class Link:
@@ -99,7 +107,7 @@ class Link:
         except BaseException as error:
             if channel.is_initialized:
                 await close(channel, self._timeout)
-            if not isinstance(error, LOST):
+            if not is_lost(error):
                 raise
             raise BrokerUnavailableError(
                 f"RabbitMQ at {self.where} gave no channel: {error!r}"
@@ -135,7 +143,7 @@ class Link:
         except BaseException as error:
             # One that is left open closes itself when it is collected, which may be on no loop.
             await connection.close()
-            if not isinstance(error, LOST):  # TimeoutError is an OSError
+            if not is_lost(error):  # TimeoutError is an OSError
                 raise
             why = str(error) or type(error).__name__
             raise BrokerUnavailableError(
@@ -147,11 +155,11 @@ class Link:
     async def _discard(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(*LOST):
+            with contextlib.suppress(Exception):  # whatever it says, it is of no use any more
                 await asyncio.wait_for(connection.close(), self._timeout)
 
 
 async def close(channel: AbstractChannel, timeout: float) -> None:  # noqa: ASYNC109 - a limit, not a scope
     """Close a channel within `timeout` seconds. Never raises: a lost one is closed already."""
-    with contextlib.suppress(*LOST):
+    with contextlib.suppress(Exception):  # whatever it says, it is of no use any more
         await asyncio.wait_for(channel.close(), timeout)

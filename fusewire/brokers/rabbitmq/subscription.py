@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from aio_pika.exceptions import ChannelInvalidStateError
 
 from fusewire.brokers.rabbitmq.codec import from_amqp
-from fusewire.brokers.rabbitmq.link import LOST, close
+from fusewire.brokers.rabbitmq.link import close, is_lost
 from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class RabbitMQDelivery:
         """Acknowledge it on the channel that delivered it."""
         try:
             await asyncio.wait_for(self._incoming.ack(), self._timeout)
-        except LOST as error:
+        except Exception as error:
+            if not is_lost(error):
+                raise
             raise DeliveryLostError(
                 f"message {self.message.message_id!r} could not be acknowledged: its channel is "
                 "gone, and RabbitMQ delivers it again"
@@ -124,7 +126,7 @@ class RabbitMQSubscription:
     async def quiesce(self) -> Sequence[RabbitMQDelivery]:
         """Cancel the consumer, and return what was delivered and not received."""
         if self._cancel is not None and self._lost is None:
-            with contextlib.suppress(*LOST):  # lost meanwhile: all of it is the broker's again
+            with contextlib.suppress(Exception):  # lost: all of it is the broker's again
                 await self._cancel()
         for _ in range(_DISPATCH_STEPS):
             await asyncio.sleep(0)
