@@ -119,3 +119,12 @@ def test_a_change_that_changes_nothing_is_not_told(breaker: CircuitBreaker) -> N
     breaker.force_open()
     breaker.force_open()
     assert len(heard) == 1
+
+
+def test_healthy_calls_are_counted_in_metrics_only(breaker: CircuitBreaker) -> None:
+    breaker.metrics_only()
+    guarded = breaker(lambda: None)
+    for _ in range(3):
+        guarded()
+    assert breaker.snapshot().counters.succeeded == 3
+    assert breaker.state is CircuitState.METRICS_ONLY
