@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
+from fusewire.brokers import RabbitMQBroker
 from fusewire.brokers.rabbitmq.subscription import RabbitMQDelivery
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
 from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
@@ -101,17 +102,21 @@ async def work(order: dict[str, Any]) -> None:
                     journal.note("doubt", message.message_id)
                 raise
 
-        async with ParkingConsumer(
-            order["url"],
-            queue=order["queue"],
-            handler=on_order,
-            registry=registry,
-            depends_on=CHARGE,
-            lanes={LANE: [CHARGE]},
-            delay_tiers=DELAY_TIERS,
-            concurrency=4,
-            replay_concurrency=4,
-        ) as consumer:
+        broker = RabbitMQBroker(order["url"], timeout=order["timeout"])
+        async with (
+            broker,
+            ParkingConsumer(
+                broker,
+                queue=order["queue"],
+                handler=on_order,
+                registry=registry,
+                depends_on=CHARGE,
+                lanes={LANE: [CHARGE]},
+                delay_tiers=DELAY_TIERS,
+                concurrency=4,
+                replay_concurrency=4,
+            ) as consumer,
+        ):
             consumer.add_listener(
                 lambda event: journal.note(f"event-{event.happening}", event.operation_id)
             )

@@ -8,6 +8,7 @@ import aio_pika
 import pytest
 
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
+from tests.faults.nursing import Nursery
 from tests.support.payments import PaymentsProcess
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ def payments(tmp_path: Path) -> Iterator[PaymentsProcess]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture
+def nursery(tmp_path: Path) -> Iterator[Nursery]:
+    nursery = Nursery(tmp_path, tmp_path / "nursery.log")
+    yield nursery
+    nursery.close()
 
 
 class Outsider:

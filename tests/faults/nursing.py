@@ -14,7 +14,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import aio_pika
 
+from fusewire.brokers import Topology
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
+from fusewire.testing.faults import LossLedger, Place, Side
+from tests.faults.armed_worker import DELAY_TIERS, LANE
 from tests.support.processes import KeptProcess
 
 if TYPE_CHECKING:
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractChannel, AbstractConnection, HeadersType
 
-    from fusewire.testing.faults import Await, LossLedger, Side
+    from fusewire.testing.faults import Account, Await
+    from tests.support.payments import PaymentsProcess
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,17 +38,19 @@ class Trial:
     Attributes:
         point: the await; None for a worker that is not to die.
         side: before or after it.
-        when: armed while ``parking``, ``replaying`` or ``stopping``.
+        when: armed while ``parking``, ``replaying`` or ``stopping``; or another fault's name.
         hit: at the how-manieth hit.
+        unacknowledged: operations whose acknowledgement the test itself may have spoiled.
     """
 
-    point: Await
-    side: Side
-    when: str
-    hit: int
+    point: Await | None = None
+    side: Side = Side.BEFORE
+    when: str = ""
+    hit: int = 1
     queue: str = ""
     references: list[str] = field(default_factory=list)
     journals: list[Path] = field(default_factory=list)
+    unacknowledged: set[str] = field(default_factory=set)
     pid: int = 0
     status: int | None = None
 
@@ -54,6 +60,8 @@ class Trial:
         return self.status == -signal.SIGKILL
 
     def __str__(self) -> str:
+        if self.point is None:
+            return self.when
         place = f"{self.point.place} ({self.point.function}), {self.side}, hit {self.hit}"
         return f"{place}, while {self.when}: {'killed' if self.struck else 'not reached'}"
 
@@ -79,8 +87,27 @@ class Trial:
         """The operations of which a call, a move or an acknowledgement ended in doubt."""
         return {operation for what, operation in self.noted() if what == "doubt"}
 
-    def explain(self, ledger: LossLedger) -> None:
-        """Tell the ledger which operations were in hand at the kill, or were moved unconfirmed."""
+    async def account(self, field: Field, payments: PaymentsProcess) -> Account:
+        """Sort what became of its messages, as the server and a client outside see it."""
+        ledger = LossLedger()
+        effects = payments.references()
+        for reference in self.references:
+            ledger.published(reference)
+            ledger.effect(reference, effects[reference])
+        own = set(self.references)
+        for key, times in payments.repeated().items():
+            if (reference := key.split("/")[0]) in own:
+                ledger.repeat(reference, times)
+        self._explain(ledger)
+        for queue, place in queues(self.queue).items():
+            for reference in await field.ready(queue):
+                ledger.found(place, reference)
+        return ledger.sort()
+
+    def _explain(self, ledger: LossLedger) -> None:
+        """Tell the ledger which operations were in hand at the kill, or ended in doubt."""
+        for operation_id in self.unacknowledged:
+            ledger.ambiguous(operation_id, "its acknowledgement may not have come to the broker")
         for journal in self.journals:
             in_hand: set[str] = set()
             for line in journal.read_text().splitlines() if journal.exists() else ():
@@ -93,6 +120,16 @@ class Trial:
                     ledger.ambiguous(operation_id, "a call, a move or an acknowledgement failed")
             for operation_id in in_hand:
                 ledger.ambiguous(operation_id, "the worker was killed with it in hand")
+
+
+def queues(source: str) -> dict[str, Place]:
+    topology = Topology(source, (LANE,), DELAY_TIERS)
+    return {
+        source: Place.SOURCE,
+        **{topology.parked(lane): Place.PARKED for lane in topology.lanes},
+        **{topology.delay(tier): Place.DELAYED for tier in DELAY_TIERS},
+        topology.dead: Place.DEAD,
+    }
 
 
 class Field:
@@ -132,6 +169,11 @@ class Field:
         declared = await self._channel.declare_queue(queue, passive=True)
         return int(declared.declaration_result.message_count or 0)
 
+    async def empty(self, source: str) -> bool:
+        """Tell whether nothing is ready in a source queue and those of it, but for the dead."""
+        passing = [queue for queue, place in queues(source).items() if place is not Place.DEAD]
+        return not any([await self.count(queue) for queue in passing])
+
     async def purge(self, queue: str) -> None:
         """Delete the messages that are ready."""
         declared = await self._channel.declare_queue(queue, passive=True)
@@ -156,8 +198,18 @@ class Nursery:
             self._talk: IO[str] = connection.makefile("rw", encoding="utf-8")
         self._ended: dict[int, int] = {}
 
-    def start(self, trial: Trial, *, url: str, target: str, armed: bool) -> int:
-        """Start a worker for a trial; return its process id."""
+    def start(
+        self, trial: Trial, *, url: str, target: str, armed: bool = False, timeout: float = 10.0
+    ) -> int:
+        """Start a worker for a trial; return its process id.
+
+        Args:
+            trial: its queue and its kill point.
+            url: where RabbitMQ is.
+            target: where the payments server is.
+            armed: whether it dies at the kill point.
+            timeout: seconds that it gives RabbitMQ for one operation.
+        """
         journal = self._folder / f"{trial.queue}-{len(trial.journals)}-{trial.references[0]}"
         trial.journals.append(journal)
         order = {
@@ -166,7 +218,8 @@ class Nursery:
             "target": target,
             "folder": str(self._folder),
             "journal": str(journal),
-            "await": trial.point.place if armed else "",
+            "timeout": timeout,
+            "await": trial.point.place if armed and trial.point else "",
             "side": trial.side,
             "when": trial.when,
             "hit": trial.hit,

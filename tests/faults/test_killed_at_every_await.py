@@ -21,20 +21,18 @@ import aio_pika
 import pytest
 
 from fusewire.brokers import Topology
-from fusewire.testing.faults import Account, LossLedger, Place, Side, awaits_of
-from tests.faults.armed_worker import DELAY_TIERS, LANE
+from fusewire.testing.faults import Side, awaits_of
 from tests.faults.nursery import WATCHED
-from tests.faults.nursing import Field, Nursery, Trial
+from tests.faults.nursing import Field, Nursery, Trial, queues
 from tests.faults.table import note, tell
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable
 
     from aio_pika.abc import HeadersType
 
-    from fusewire.testing.faults import Await
+    from fusewire.testing.faults import Account, Await
     from tests.support.payments import PaymentsProcess
 
 LONG = os.environ.get("FUSEWIRE_TEST_FAULTS") == "long"
@@ -147,7 +145,10 @@ class Run:
         for pid in clean:
             await until(lambda pid=pid: self._nursery.status(pid) is not None)
             assert self._nursery.status(pid) == 0
-        return {str(trial): await self._account(trial) for trial in self._batch}
+        accounts = {str(trial): await self._account(trial) for trial in self._batch}
+        for trial in self._batch:
+            await self._field.purge(Topology(trial.queue).dead)
+        return accounts
 
     def _start(self, trial: Trial, *, armed: bool) -> int:
         return self._nursery.start(trial, url=self._url, target=self._payments.target, armed=armed)
@@ -176,46 +177,15 @@ class Run:
         return {*self._payments.references(), *dead} >= set(trial.references)
 
     async def _finished(self, trial: Trial) -> bool:
-        return trial.running and await self._all_made(trial) and await self._drained(trial)
-
-    async def _drained(self, trial: Trial) -> bool:
-        passing = [queue for queue, place in queues(trial.queue).items() if place is not Place.DEAD]
-        return not any([await self._field.count(queue) for queue in passing])
+        if not trial.running or not await self._all_made(trial):
+            return False
+        return await self._field.empty(trial.queue)
 
     async def _account(self, trial: Trial) -> Account:
-        ledger = LossLedger()
-        for reference in trial.references:
-            ledger.published(reference)
-            ledger.effect(reference, self._payments.references()[reference])
-        for key, times in self._payments.repeated().items():
-            if (reference := key.split("/")[0]) in trial.references:
-                ledger.repeat(reference, times)
-        trial.explain(ledger)
-        for queue, place in queues(trial.queue).items():
-            for reference in await self._field.ready(queue):
-                ledger.found(place, reference)
-        await self._field.purge(Topology(trial.queue).dead)
         assert trial.status in {0, -signal.SIGKILL}, f"{trial}: ended with {trial.status}"
         again = {key.split("/")[0] for key in self._payments.repeated()} - trial.doubted
         assert not [once for once in trial.references if once.endswith("twice") and once in again]
-        return ledger.sort()
-
-
-def queues(source: str) -> dict[str, Place]:
-    topology = Topology(source, (LANE,), DELAY_TIERS)
-    return {
-        source: Place.SOURCE,
-        **{topology.parked(lane): Place.PARKED for lane in topology.lanes},
-        **{topology.delay(tier): Place.DELAYED for tier in DELAY_TIERS},
-        topology.dead: Place.DEAD,
-    }
-
-
-@pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    nursery = Nursery(tmp_path, tmp_path / "nursery.log")
-    yield nursery
-    nursery.close()
+        return await trial.account(self._field, self._payments)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ async def test_what_goes_in_comes_out_in_both_directions() -> None:
         assert await asyncio.wait_for(there.readexactly(len(stream)), 10) == stream
         back.write(ACK + DELIVER)
         assert await asyncio.wait_for(reader.readexactly(len(ACK + DELIVER)), 10) == ACK + DELIVER
-        assert both.proxy.connections == 1
+        assert both.proxy.connections == both.proxy.accepted == 1
         assert both.proxy.dropped == 0
         writer.close()
         assert await asyncio.wait_for(there.read(), 10) == b""

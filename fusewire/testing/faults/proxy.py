@@ -54,6 +54,8 @@ class FaultProxy:
         self._dropping: set[Drop] = set()
         self.dropped = 0
         """Frames dropped so far."""
+        self.accepted = 0
+        """Connections accepted so far."""
 
     @property
     def port(self) -> int:
@@ -111,10 +113,11 @@ class FaultProxy:
         """Cut all connections and listen no more."""
         if self._server is not None:
             self._server.close()
+            self.heal()
             self.refuse()
-            for task in tuple(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            # Not cancelled: asyncio's streams report a cancelled one of these as an error.
+            if self._tasks:
+                await asyncio.wait(self._tasks)
             await self._server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -122,6 +125,7 @@ class FaultProxy:
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        self.accepted += 1
         if self._refusing:
             _reset(writer)
             return
