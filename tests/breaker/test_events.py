@@ -125,3 +125,17 @@ def test_a_late_note_is_told_too(breaker: CircuitBreaker) -> None:
     breaker._healthy.append(breaker._generation - 1)
     breaker.look()
     assert heard == [CallLate("payments", Outcome.SUCCESS)]
+
+
+def test_each_expired_lease_is_counted_and_its_late_result_told(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    half_open_circuit(breaker, clock)
+    probes = [breaker.acquire(), breaker.acquire()]
+    heard: list[Event] = []
+    breaker.add_listener(heard.append, CallEvent)
+    clock.advance(60)
+    for probe in probes:
+        probe.success()
+    assert heard == [CallLate("payments", Outcome.SUCCESS)] * 2
+    assert breaker.snapshot().counters.expired == 2

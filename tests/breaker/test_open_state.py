@@ -78,3 +78,10 @@ def test_a_hint_may_be_short(breaker: CircuitBreaker) -> None:
     breaker.acquire().failure()
     breaker.acquire().failure(retry_after=0.5)
     assert breaker.look().retry_after == 0.5
+
+
+def test_a_rejection_does_not_wait_for_the_lock(breaker: CircuitBreaker) -> None:
+    open_circuit(breaker)
+    with breaker._lock, pytest.raises(CircuitOpenError):
+        breaker.acquire()
+    assert breaker.snapshot().counters.rejected == 1
