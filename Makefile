@@ -15,7 +15,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all-pythons test-lowest check format protos constraints clean
+.PHONY: help demo test test-all-pythons test-lowest test-long check format nightly mutation protos constraints clean
 
 help: ## Tell of the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -35,6 +35,16 @@ check: .venv/.dev ## Check lint, format, types and import layers
 format: .venv/.dev ## Format the code and mend what lint can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+test-long: .venv/.dev .venv-protos/.made ## Run the tests that take minutes: kills, broken networks, leaks, outages
+	$(BIN)/python -m pytest -m long $(ARGS)
+
+nightly: .venv/.dev ## Walk the breaker's states at length: 200,000 steps
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -s tests/breaker/test_against_the_naive_model.py
+
+mutation: .venv-mutation/.made ## Break the breaker in every way and see that its tests notice
+	HYPOTHESIS_PROFILE=mutation .venv-mutation/bin/mutmut run --max-children 2
+	.venv-mutation/bin/mutmut results
 
 protos: .venv-protos/.made ## Generate the code of protos/ again
 	.venv-protos/bin/python protos/generate.py
@@ -56,6 +66,11 @@ protos: .venv-protos/.made ## Generate the code of protos/ again
 .venv-protos/.made: constraints-protos.txt
 	$(call make_venv,.venv-protos,$(PYTHON))
 	.venv-protos/bin/python $(PIP_INSTALL) grpcio-tools mypy-protobuf -c constraints-protos.txt
+	@touch $@
+
+.venv-mutation/.made: pyproject.toml constraints.txt
+	$(call make_venv,.venv-mutation,$(PYTHON))
+	.venv-mutation/bin/python $(PIP_INSTALL) -e '.[demo]' --group dev 'mutmut==3.8.1' -c constraints.txt
 	@touch $@
 
 # --group needs pip 25.1.

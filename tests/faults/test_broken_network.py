@@ -195,6 +195,7 @@ def outage(trials: list[Trial], nursery: Nursery, payments: PaymentsProcess) -> 
     return Outage(trials, nursery, payments)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("during", ["parking", "replaying"])
 async def test_a_network_that_breaks_loses_nothing_and_the_worker_goes_on_by_itself(

@@ -197,6 +197,7 @@ def names(queue_name: str, forget_queue: Callable[[str], None]) -> list[str]:
     return names
 
 
+@pytest.mark.long
 @pytest.mark.timeout(3600 if LONG else 240)
 async def test_a_worker_killed_at_any_await_loses_nothing_and_repeats_nothing_unexplained(
     amqp_url: str,
