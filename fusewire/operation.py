@@ -29,7 +29,8 @@ class Operation:
 
     Attributes:
         id: the operation id, the same on every attempt.
-        failed: names of the breakers whose calls were made in this attempt and failed, in order.
+        failed: names of the breakers whose calls were made in this attempt and failed, in order,
+            each once.
     """
 
     __slots__ = ("_lock", "_ordinals", "failed", "id")
@@ -51,9 +52,10 @@ class Operation:
         return f"{self.id}/{method.lstrip('/')}/{ordinal}"
 
     def note_failure(self, breaker: str) -> None:
-        """Record that a call guarded by `breaker` was made and failed."""
+        """Record that a call guarded by `breaker` was made and failed. It may be said twice."""
         with self._lock:
-            self.failed.append(breaker)
+            if breaker not in self.failed:
+                self.failed.append(breaker)
 
 
 _current: ContextVar[Operation | None] = ContextVar("fusewire_operation", default=None)

@@ -241,6 +241,8 @@ class CircuitBreaker(Circuit):
         with self._lock:
             self._tidy(now)
             self._settle_call(generation, started, outcome, now, None)
+        if outcome is Outcome.FAILURE:
+            self._tell_operation()
         if self._listeners.queue:
             self._listeners.deliver()
 

@@ -20,6 +20,7 @@ from fusewire.breaker.snapshot import Counters, Snapshot
 from fusewire.breaker.states import CircuitState, Look, Outcome
 from fusewire.breaker.windows import make_window
 from fusewire.errors import CircuitOpenError
+from fusewire.operation import current_operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,7 +136,10 @@ class Circuit(Machine):
         else:
             with self._lock:
                 self._tidy(now)
+                failed = outcome is Outcome.FAILURE and not permit.settled
                 self._settle(permit, outcome, now, retry_after)
+            if failed:
+                self._tell_operation()
         if self._listeners.queue:
             self._listeners.deliver()
 
@@ -241,6 +245,12 @@ class Circuit(Machine):
                 self._refresh()
 
         return remove
+
+    def _tell_operation(self) -> None:
+        """Let the unit of work that this context is doing know that a call was made and failed."""
+        operation = current_operation()
+        if operation is not None:
+            operation.note_failure(self._name)
 
     def _withdraw(self, permit: Permit) -> None:
         """Take back a permit with which no call was made."""

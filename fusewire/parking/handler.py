@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio.to_thread
 
-from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError, FusewireError, SettingsError
-from fusewire.operation import Operation, operation, without_fallbacks
+from fusewire.operation import operation, without_fallbacks
 from fusewire.parking.errors import Reject
 from fusewire.parking.policy import rejection_in
 
@@ -94,7 +93,7 @@ class HandlerRunner:
             if record.times_parked:
                 scope.enter_context(without_fallbacks())
             try:
-                await self._guarded(view, work)
+                await self._guarded(view)
             except asyncio.CancelledError as error:
                 # grpc.aio raises it from a call that was cancelled or whose channel was closed,
                 # too.
@@ -108,20 +107,14 @@ class HandlerRunner:
                 view.failure = error
         return _attempt(view, tuple(work.failed))
 
-    async def _guarded(self, view: MessageView, work: Operation) -> None:
+    async def _guarded(self, view: MessageView) -> None:
         if self._guard is None:
             await self._call(view)
             return
-        breaker = self._registry.get(self._guard)
-        with breaker.acquire():
-            try:
-                await self._call(view)
-                if view.failure is not None:  # raised within process(), and swallowed further out
-                    raise view.failure  # noqa: TRY301 - judged like any other, just below
-            except Exception as error:
-                if breaker.judge(error) is Outcome.FAILURE:
-                    work.note_failure(breaker.name)
-                raise
+        with self._registry.get(self._guard).acquire():
+            await self._call(view)
+            if view.failure is not None:  # raised within process(), and swallowed further out
+                raise view.failure
 
     async def _call(self, view: MessageView) -> None:
         if self._is_async:

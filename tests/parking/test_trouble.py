@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ import pytest
 from fusewire.breaker import BreakerRegistry, CircuitBreaker
 from fusewire.brokers import Message, RabbitMQBroker
 from fusewire.errors import CircuitOpenError
-from fusewire.operation import current_operation
 from fusewire.parking import Reject
 from fusewire.parking import consumer as consumer_module
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aio_pika.abc import AbstractIncomingMessage
 
     from tests.parking.conftest import Bench
@@ -111,9 +113,6 @@ async def test_a_call_that_failed_before_its_retry_was_rejected_is_an_attempt(
 
     async def work(body: str) -> None:
         if body == "poison":
-            operation = current_operation()
-            assert operation is not None
-            operation.note_failure("payments")
             raise ConnectionError("it makes the server fail")
         good.append(body)
 
@@ -131,6 +130,48 @@ async def test_a_call_that_failed_before_its_retry_was_rejected_is_an_attempt(
     await bench.send("poison", "a", "b")
     async with bench.consumer(handler, depends_on="payments", concurrency=1, max_attempts=2):
         await until(lambda: sorted(good) == ["a", "b"])
+
+
+def by_call(breaker: CircuitBreaker, work: Callable[[], None]) -> None:
+    breaker.call(work)
+
+
+def by_decorator(breaker: CircuitBreaker, work: Callable[[], None]) -> None:
+    breaker(work)()
+
+
+def by_block(breaker: CircuitBreaker, work: Callable[[], None]) -> None:
+    with breaker.acquire():
+        work()
+
+
+def by_permit(breaker: CircuitBreaker, work: Callable[[], None]) -> None:
+    permit = breaker.acquire()
+    try:
+        work()
+    finally:
+        permit.failure()
+
+
+@pytest.mark.parametrize("through", [by_call, by_decorator, by_block, by_permit])
+async def test_a_rejection_after_a_call_of_its_own_failed_is_an_attempt(
+    bench: Bench, through: Callable[[CircuitBreaker, Callable[[], None]], None]
+) -> None:
+    def fail() -> None:
+        raise ConnectionError("it makes the server fail")
+
+    def handler(message: AbstractIncomingMessage) -> None:
+        for _ in range(2):  # the second failure opens the circuit
+            with contextlib.suppress(ConnectionError):
+                through(bench.registry.get("payments"), fail)
+        through(bench.registry.get("payments"), fail)
+
+    await bench.send("a")
+    async with bench.consumer(handler, max_attempts=1):
+        await until(lambda: bench.happened("dead") == ["a"])
+    [event] = [event for event in bench.events if event.happening == "dead"]
+    assert event.reason == "exhausted"
+    assert bench.happened("parked") == []
 
 
 @pytest.mark.parametrize(
