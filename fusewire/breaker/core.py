@@ -167,6 +167,29 @@ class Circuit(Machine):
         """Begin anew, closed, with an empty window, whatever the state. Totals are kept."""
         self._by_hand(CircuitState.CLOSED)
 
+    def hold_open(self, seconds: float) -> None:
+        """Keep an open circuit open for `seconds` from now at least. Otherwise do nothing.
+
+        For who knows from elsewhere that the dependency is down, such as from a health check. It
+        ends of itself, so who holds a circuit open says so again and again. No maximum applies.
+
+        Raises:
+            ValueError: `seconds` is no finite number above 0.
+        """
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"seconds must be a finite number above 0, got {seconds!r}")
+        now = self._clock()
+        with self._lock:
+            self._tidy(now)
+            if self._state is CircuitState.OPEN:
+                self._open_until = max(self._open_until, now + seconds)
+                self._refresh()
+        self._listeners.deliver()
+
+    def half_open(self) -> None:
+        """End the open time of an open circuit: the next calls are probes. Otherwise do nothing."""
+        self._by_hand(CircuitState.HALF_OPEN, only_from=(CircuitState.OPEN,))
+
     def replace_settings(self, settings: BreakerSettings) -> None:
         """Go on with other settings. State, totals and failures in a row are kept.
 

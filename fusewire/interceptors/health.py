@@ -6,7 +6,6 @@ with a deadline, and not by ``Watch``: a server that hangs would leave the last 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import threading
@@ -146,9 +145,9 @@ class HealthProbe:
                     return
                 if not serving:
                     was_ill = True
-                    keep_open(breaker, self._hold)
+                    breaker.hold_open(self._hold)
                 elif was_ill:
-                    half_open(breaker)
+                    breaker.half_open()
                     return
                 self._closed.wait(self._interval)
         except Exception:
@@ -166,27 +165,6 @@ class HealthProbe:
         except grpc.RpcError as error:
             return None if error.code() in _NO_OPINION else False
         return reply == _SERVING
-
-
-def keep_open(breaker: CircuitBreaker, seconds: float) -> None:
-    """Keep an open circuit open for `seconds` from now at least."""
-    snapshot = breaker.snapshot()
-    idle = not snapshot.probes_running and not snapshot.probes_succeeded
-    # A circuit whose open time is over says that it is half open before its first probe.
-    waits = snapshot.state is CircuitState.OPEN or (
-        snapshot.state is CircuitState.HALF_OPEN and idle
-    )
-    if waits and snapshot.retry_after < seconds:
-        breaker.restore(dataclasses.replace(snapshot, state=CircuitState.OPEN, retry_after=seconds))
-
-
-def half_open(breaker: CircuitBreaker) -> None:
-    """Let an open circuit be half open now."""
-    snapshot = breaker.snapshot()
-    if snapshot.state is CircuitState.OPEN:
-        breaker.restore(
-            dataclasses.replace(snapshot, state=CircuitState.HALF_OPEN, retry_after=0.0)
-        )
 
 
 def _is_open(breaker: CircuitBreaker) -> bool:

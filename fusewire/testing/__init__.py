@@ -1,5 +1,6 @@
 """What users need to test their own code that goes through circuits."""
 
+from fusewire.testing.circuits import Circuits
 from fusewire.testing.clock import FakeClock
 
-__all__ = ["FakeClock"]
+__all__ = ["Circuits", "FakeClock"]

@@ -219,6 +219,16 @@ class CircuitMachine(RuleBasedStateMachine):
         self.model.by_hand("closed")
         self.breaker.reset()
 
+    @rule(seconds=st.sampled_from([0.5, 4.0, 1024.0]))
+    def hold_open(self, seconds: float) -> None:
+        self.model.hold_open(seconds)
+        self.breaker.hold_open(seconds)
+
+    @rule()
+    def half_open(self) -> None:
+        self.model.half_open()
+        self.breaker.half_open()
+
     @rule(rules=all_settings())
     def replace_settings(self, rules: BreakerSettings) -> None:
         self.model.reload(rules)
@@ -274,6 +284,8 @@ class CircuitMachine(RuleBasedStateMachine):
         # Enough to close a circuit and to fill its window to the minimum: a closed circuit that has
         # seen failures may open by a rate when it gets there, and closes with an empty window.
         calls = rules.half_open_max_calls + rules.minimum_calls
+        # A circuit that was held open comes first, at the end of that time.
+        self.time_passes(1024.0)
         for _ in range(4):
             self.time_passes(max(rules.max_open_time, 32.0, rules.probe_lease) + 1)
             self.make_calls("success", 0.0, calls)

@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.breaker import CircuitBreaker, CircuitOpenError, CircuitState, Look, Outcome
-from tests.support.circuits import open_circuit
+from fusewire.breaker import (
+    Cause,
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitState,
+    Event,
+    Look,
+    Outcome,
+    Reason,
+    StateChanged,
+)
+from tests.support.circuits import half_open_circuit, open_circuit
 
 if TYPE_CHECKING:
     from fusewire.testing import FakeClock
@@ -85,3 +95,94 @@ def test_a_rejection_does_not_wait_for_the_lock(breaker: CircuitBreaker) -> None
     with breaker._lock, pytest.raises(CircuitOpenError):
         breaker.acquire()
     assert breaker.snapshot().counters.rejected == 1
+
+
+def test_it_can_be_held_open_past_its_time(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    open_circuit(breaker)
+    for _ in range(5):
+        clock.advance(8)
+        breaker.hold_open(9)
+        assert breaker.look() == Look(admitted=False, state=CircuitState.OPEN, retry_after=9.0)
+        with pytest.raises(CircuitOpenError):
+            breaker.acquire()
+    clock.advance(9)
+    assert breaker.acquire().probe
+
+
+def test_holding_it_open_makes_no_open_time_shorter(breaker: CircuitBreaker) -> None:
+    open_circuit(breaker)
+    breaker.hold_open(9)
+    assert breaker.look().retry_after == 10.0
+
+
+def test_it_is_held_open_also_when_its_time_was_over_and_no_call_had_come(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    open_circuit(breaker)
+    clock.advance(10)
+    breaker.hold_open(1)
+    assert breaker.look() == Look(admitted=False, state=CircuitState.OPEN, retry_after=1.0)
+
+
+def test_no_maximum_keeps_it_from_being_held_open(breaker: CircuitBreaker) -> None:
+    open_circuit(breaker)
+    breaker.hold_open(5000)
+    assert breaker.look().retry_after == 5000.0
+
+
+def test_its_open_time_can_be_ended(breaker: CircuitBreaker) -> None:
+    open_circuit(breaker)
+    heard: list[Event] = []
+    breaker.add_listener(heard.append)
+    breaker.half_open()
+    assert heard == [
+        StateChanged("payments", CircuitState.OPEN, CircuitState.HALF_OPEN, Reason(Cause.BY_HAND))
+    ]
+    for _ in range(2):
+        permit = breaker.acquire()
+        assert permit.probe
+        permit.success()
+    assert breaker.state is CircuitState.CLOSED
+
+
+def test_holding_and_ending_keep_the_figures(breaker: CircuitBreaker) -> None:
+    open_circuit(breaker)
+    for _ in range(3):
+        with pytest.raises(CircuitOpenError):
+            breaker.acquire()
+        breaker.hold_open(60)
+    breaker.half_open()
+    breaker.acquire().failure()
+    snapshot = breaker.snapshot()
+    counters = snapshot.counters
+    assert (counters.failed, counters.rejected, counters.opened) == (3, 3, 2)
+    assert snapshot.reopenings == 1
+    assert snapshot.retry_after == 10.0
+
+
+@pytest.mark.parametrize("how", ["reset", "force_open", "disable", "metrics_only"])
+def test_only_an_open_circuit_is_held_open_or_half_opened(
+    breaker: CircuitBreaker, how: str
+) -> None:
+    open_circuit(breaker)
+    getattr(breaker, how)()
+    before = breaker.snapshot()
+    breaker.hold_open(60)
+    breaker.half_open()
+    assert breaker.snapshot() == before
+
+
+def test_probes_decide_about_a_half_open_circuit(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    half_open_circuit(breaker, clock)
+    probe = breaker.acquire()
+    breaker.hold_open(60)
+    breaker.half_open()
+    probe.success()
+    breaker.acquire().success()
+    assert breaker.state is CircuitState.CLOSED
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan])
+def test_a_hold_that_makes_no_sense_is_refused(breaker: CircuitBreaker, seconds: float) -> None:
+    with pytest.raises(ValueError, match=r"seconds must be a finite number above 0, got "):
+        breaker.hold_open(seconds)

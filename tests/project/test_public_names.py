@@ -106,6 +106,7 @@ PUBLIC = {
         "Reject",
     ],
     "fusewire.testing": [
+        "Circuits",
         "FakeClock",
     ],
     "fusewire.testing.faults": [

@@ -284,6 +284,16 @@ class NaiveCircuit:
         self.notice_leases()
         self.enter(state, "by_hand")
 
+    def hold_open(self, seconds: float) -> None:
+        self.notice_leases()
+        if self.state == OPEN:
+            self.open_until = max(self.open_until, self.now + seconds)
+
+    def half_open(self) -> None:
+        self.notice_leases()
+        if self.state == OPEN:
+            self.enter(HALF_OPEN, "by_hand")
+
     def automatic(self) -> None:
         self.notice_leases()
         if self.state in (FORCED_OPEN, DISABLED, METRICS_ONLY):

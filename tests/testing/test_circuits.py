@@ -13,7 +13,7 @@ from fusewire.breaker import (
     CircuitState,
     default_registry,
 )
-from fusewire.testing.circuits import Circuits
+from fusewire.testing import Circuits
 
 if TYPE_CHECKING:
     from fusewire.testing import FakeClock
