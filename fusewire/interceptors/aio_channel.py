@@ -114,7 +114,9 @@ class _UnaryGuard(_Guard):
                 raise rejected
             return self.wrapper(RejectedInner(rejected), guarded, request)
         try:
-            call = await continuation(_amended(details, guarded), request)
+            call = await continuation(
+                details if guarded.as_it_is else _amended(details, guarded), request
+            )
         except BaseException as error:
             settle_raised(guarded, error)
             raise
@@ -141,7 +143,9 @@ class _StreamGuard(_Guard):
                 raise rejected
             return GuardedStream(RejectedInner(rejected), guarded, request)
         try:
-            call = await continuation(_amended(details, guarded), request)
+            call = await continuation(
+                details if guarded.as_it_is else _amended(details, guarded), request
+            )
         except BaseException as error:
             settle_raised(guarded, error)
             raise
@@ -183,8 +187,6 @@ class _StreamStreamGuard(_StreamGuard, grpc.aio.StreamStreamClientInterceptor):
 
 def _amended(details: Any, guarded: GuardedCall) -> Any:
     """Make the details of a call as its guard wants them."""
-    if guarded.as_it_is:
-        return details
     wait_for_ready = guarded.wait_for_ready(details.wait_for_ready)
     metadata = (
         details.metadata if guarded.metadata is None else grpc.aio.Metadata(*guarded.metadata)

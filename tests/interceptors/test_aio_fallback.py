@@ -257,8 +257,14 @@ async def _by_call(call: Any) -> None:
 
 
 async def _by_task(call: Any) -> None:
-    waiting = asyncio.ensure_future(call)
-    await asyncio.sleep(0.01)
+    begun = asyncio.Event()
+
+    async def wait() -> None:
+        begun.set()
+        await call
+
+    waiting = asyncio.create_task(wait())
+    await begun.wait()  # it goes on until the call makes it wait
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -294,6 +294,87 @@ async def test_a_done_callback_that_raises_does_not_harm_the_count(
     assert breaker.every_permit_settled_once()
 
 
+class Wrapped(grpc.aio.UnaryUnaryCall):
+    """Another interceptor's own call: what grpc.aio promises of calls, and no more."""
+
+    _channel = None  # grpcio 1.71 asks for it when a channel is closed
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    def __await__(self) -> Any:
+        return self.call.__await__()
+
+    def cancel(self) -> bool:
+        return self.call.cancel()
+
+    def cancelled(self) -> bool:
+        return self.call.cancelled()
+
+    def done(self) -> bool:
+        return self.call.done()
+
+    def time_remaining(self) -> float | None:
+        return self.call.time_remaining()
+
+    def add_done_callback(self, callback: Any) -> None:
+        self.call.add_done_callback(lambda _: callback(self))
+
+    async def code(self) -> grpc.StatusCode:
+        return await self.call.code()
+
+    async def details(self) -> str:
+        return await self.call.details()
+
+    async def debug_error_string(self) -> str:
+        return await self.call.debug_error_string()
+
+    async def initial_metadata(self) -> Any:
+        return await self.call.initial_metadata()
+
+    async def trailing_metadata(self) -> Any:
+        return await self.call.trailing_metadata()
+
+    async def wait_for_connection(self) -> None:
+        await self.call.wait_for_connection()
+
+
+class Wrapping(grpc.aio.UnaryUnaryClientInterceptor):
+    """Gives calls of its own, at once or when they are over."""
+
+    def __init__(self, *, waits: bool) -> None:
+        self.waits = waits
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        call = await continuation(details, request)
+        if self.waits:
+            await call.code()
+        return Wrapped(call)
+
+
+@FALLBACKS
+@pytest.mark.parametrize("waits", [False, True])
+async def test_calls_of_another_interceptors_own_are_settled_as_grpcios_are(
+    server: EchoServer,
+    registry: WatchedRegistry,
+    breaker: WatchedBreaker,
+    fallbacks: Any,
+    waits: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    guards = aio_interceptors(registry=registry, fallbacks=fallbacks)
+    interceptors: list[Any] = [*guards, Wrapping(waits=waits)]
+    async with grpc.aio.insecure_channel(server.target, interceptors=interceptors) as channel:
+        method = channel.unary_unary(ECHO)
+        assert await method(ask()) == b"done"
+        await aio_seen(method(ask(code="INTERNAL")))
+        await aio_seen(method(ask(code="NOT_FOUND")))
+        cancelled = method(ask(delay=20))
+        await until(lambda: len(breaker.permits) == 4, "the call's begin")
+        cancelled.cancel()
+        await until(breaker.every_permit_settled_once, "the permits")
+    assert breaker.outcomes == [OK, FAILURE, OK, IGNORED]
+
+
 @FALLBACKS
 async def test_a_call_that_its_user_drops_leaves_no_permit_behind(
     server: EchoServer, registry: WatchedRegistry, breaker: WatchedBreaker, fallbacks: Any
