@@ -17,6 +17,7 @@ from fusewire.brokers.topology import Topology
 from tests.support.processes import close_reaper
 from tests.support.rabbitmq import NoRabbitMQError, OwnRabbitMQ, RabbitMQ
 from tests.support.rabbitmq_choice import Broker
+from tests.support.rabbitmq_managed import Managed, VirtualHost, managed_rabbitmq
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -105,6 +106,23 @@ def private_rabbitmq(_module_rabbitmq: OwnRabbitMQ) -> OwnRabbitMQ:
     """Give a RabbitMQ that a test may kill, stop, pause and start; its module's own, running."""
     _module_rabbitmq.start()
     return _module_rabbitmq
+
+
+@pytest.fixture(scope="session")
+def managed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managed]:
+    """Give a RabbitMQ with its management API. Tests keep to virtual hosts of their own."""
+    try:
+        with managed_rabbitmq(tmp_path_factory.mktemp("managed")) as found:
+            yield found
+    except NoRabbitMQError as error:
+        pytest.skip(f"needs a RabbitMQ with its management API: {error}")
+
+
+@pytest.fixture
+def virtual_host(managed: Managed) -> Iterator[VirtualHost]:
+    """Give a virtual host of the test's own, with a space in its name."""
+    with managed.virtual_host() as host:
+        yield host
 
 
 @pytest.fixture

@@ -27,14 +27,21 @@ class Topology:
         source: the queue that is consumed, ``q``. It is the user's: never declared or changed.
         lanes: names of the parking lanes; ``other`` is always one of them.
         delay_tiers: seconds of each delay queue, growing.
+        exchange: the direct exchange that messages reach these queues through, each bound to it by
+            its own name; empty for RabbitMQ's default exchange, whose write permission is one on
+            every queue. Brokers that have no exchanges ignore it.
+        single: whether each lane has one active consumer at a time, however many replicas there
+            are; brokers that cannot tell consumers apart ignore it.
 
     Raises:
-        SettingsError: a name is empty or the tiers are not positive and growing.
+        SettingsError: a name is empty or too long, or the tiers are not positive and growing.
     """
 
     source: str
     lanes: tuple[str, ...] = (OTHER_LANE,)
     delay_tiers: tuple[float, ...] = DELAY_TIERS
+    exchange: str = ""
+    single: bool = False
 
     def __post_init__(self) -> None:
         if not self.source:
@@ -43,6 +50,8 @@ class Topology:
             raise SettingsError(f"lanes={self.lanes!r}: a lane's name is empty")
         if OTHER_LANE not in self.lanes:
             object.__setattr__(self, "lanes", (*self.lanes, OTHER_LANE))
+        if len(self.exchange.encode()) > _MAX_NAME:
+            raise SettingsError(f"exchange={self.exchange!r}: give at most {_MAX_NAME} bytes")
         tiers = self.delay_tiers
         if not tiers or any(not _SHORTEST <= tier <= _LONGEST for tier in tiers):
             raise SettingsError(

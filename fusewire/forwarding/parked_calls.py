@@ -61,6 +61,9 @@ class ParkedCalls:
         replay_concurrency: replays at a time, in each lane, at most.
         max_attempts: failed attempts after which a call is dead; probes do not count.
         delay_tiers: seconds before the second, third, … attempt; the last repeats.
+        exchange: name of the direct exchange of RabbitMQ's that calls are stored and moved through,
+            made if absent; by default the default exchange, whose write permission is one on every
+            queue. SQLite has none, and ignores it.
         shutdown_timeout: seconds that replays may still take on leaving.
 
     Raises:
@@ -79,6 +82,7 @@ class ParkedCalls:
         replay_concurrency: int = 10,
         max_attempts: int = 5,
         delay_tiers: Sequence[float] = DELAY_TIERS,
+        exchange: str = "",
         shutdown_timeout: float = 30.0,
     ) -> None:
         for name, value in (("park_timeout", park_timeout), ("replay_timeout", replay_timeout)):
@@ -87,7 +91,7 @@ class ParkedCalls:
         self._address = address
         self._queue = queue
         self._dependencies = Dependencies(None, lanes)
-        self._topology = Topology(queue, self._dependencies.lanes, tuple(delay_tiers))
+        self._topology = Topology(queue, self._dependencies.lanes, tuple(delay_tiers), exchange)
         self._park_timeout = park_timeout
         self._replay_timeout = replay_timeout
         self._consumer_options: dict[str, Any] = {
@@ -97,6 +101,7 @@ class ParkedCalls:
             "replay_concurrency": replay_concurrency,
             "max_attempts": max_attempts,
             "delay_tiers": delay_tiers,
+            "exchange": exchange,
             "shutdown_timeout": shutdown_timeout,
         }
         # Made once now, with a handler that is never called, so that wrong options are told here.

@@ -70,6 +70,9 @@ class ParkingConsumer:
         max_attempts: failed attempts after which a message is dead; those that fail while the
             circuit is not closed do not count.
         delay_tiers: seconds before the second, third, … attempt; the last repeats.
+        exchange: name of the direct exchange of RabbitMQ's that messages are moved through, made if
+            absent; by default the default exchange, whose write permission is one on every queue.
+            SQLite has none, and ignores it.
         operation_id: a function from a message to its operation id. Without it: our header, else
             its ``message_id``, else one that is assigned.
         shutdown_timeout: seconds that handlers may still take when the consumer is stopped. A plain
@@ -93,6 +96,7 @@ class ParkingConsumer:
         replay_concurrency: int = 10,
         max_attempts: int = 5,
         delay_tiers: Sequence[float] = DELAY_TIERS,
+        exchange: str = "",
         operation_id: Callable[[AbstractIncomingMessage], str | None] | None = None,
         shutdown_timeout: float = 30.0,
     ) -> None:
@@ -105,7 +109,7 @@ class ParkingConsumer:
             registry = default_registry()
         self._address = address
         self._dependencies = Dependencies(depends_on, lanes)
-        self._topology = Topology(queue, self._dependencies.lanes, tuple(delay_tiers))
+        self._topology = Topology(queue, self._dependencies.lanes, tuple(delay_tiers), exchange)
         self._policy = FailurePolicy(max_attempts, self._topology.delay_tiers, _now_ms)
         self._circuits = Circuits(registry)
         self._runner = HandlerRunner(

@@ -62,7 +62,7 @@ def test_delayed_messages_are_dead_lettered_at_least_once_and_parked_ones_never(
     assert delay["x-dead-letter-routing-key"] == "q"
     for queue in ("q.parked.payments", "q.parked.other"):
         assert arguments[queue] == {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
-    assert arguments["q.dead"] == {"x-queue-type": "quorum"}
+    assert arguments["q.dead"] == {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
 
 
 def test_from_version_4_on_what_is_kept_has_no_delivery_limit() -> None:
@@ -80,8 +80,9 @@ async def test_queues_are_made_as_they_should_be(
     await broker.prepare(topology)  # passive where they exist
     async with outsider(amqp_url) as channel:
         await channel.declare_queue(topology.dead, passive=True)
+        classic = {"x-overflow": "reject-publish"}
         with pytest.raises(ChannelPreconditionFailed, match="quorum"):
-            await channel.declare_queue(topology.dead, durable=True)  # a classic one
+            await channel.declare_queue(topology.dead, durable=True, arguments=classic)
 
 
 async def test_a_queue_made_otherwise_by_its_owner_is_left_as_it_is(

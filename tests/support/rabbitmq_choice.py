@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tests.support.rabbitmq import (
     IMAGE_VARIABLE,
     INSTALL_VARIABLE,
@@ -19,6 +21,9 @@ from tests.support.rabbitmq_container import (
     image,
 )
 from tests.support.rabbitmq_node import PrivateNode, can_install, find_server, install
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 THREE_WAYS = f"""\
 These tests need a RabbitMQ (3.10 or later). Any of these three gives them one:
@@ -103,8 +108,12 @@ _FROM = {
 }
 
 
-def start_private_node() -> PrivateNode:
+def start_private_node(*, plugins: Sequence[str] = (), settings: Sequence[str] = ()) -> PrivateNode:
     """Start a private node, installing RabbitMQ first where it is missing and that is allowed.
+
+    Args:
+        plugins: plugins to enable.
+        settings: further lines of its configuration file.
 
     Raises:
         NoRabbitMQError: it is missing, and may not be installed.
@@ -113,4 +122,4 @@ def start_private_node() -> PrivateNode:
         if not can_install():
             raise NoRabbitMQError(THREE_WAYS)
         install()
-    return PrivateNode()
+    return PrivateNode(plugins=plugins, settings=settings)

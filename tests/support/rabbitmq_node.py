@@ -17,7 +17,7 @@ from tests.support.processes import KeptProcess, free_port, reaper
 from tests.support.rabbitmq import INSTALL_VARIABLE, NoRabbitMQError, wait_for_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _START_LIMIT = 60.0  # seconds
 _STOP_LIMIT = 30.0  # seconds
@@ -100,15 +100,21 @@ class PrivateNode:
 
     All that two nodes could share is its own: AMQP port, Erlang distribution port, port mapper
     (epmd), cookie, node name, data, logs. Its sockets are bound to the loopback interface.
+
+    Args:
+        plugins: plugins to enable.
+        settings: further lines of its configuration file.
     """
 
     how = "private node"
 
-    def __init__(self) -> None:
+    def __init__(self, *, plugins: Sequence[str] = (), settings: Sequence[str] = ()) -> None:
         found = find_server()
         if found is None:
             raise NoRabbitMQError("rabbitmq-server is not installed")
         self._server = found
+        self._plugins = plugins
+        self._settings = settings
         self.directory = Path(tempfile.mkdtemp(prefix="fusewire-rabbitmq-"))
         reaper().tell("path", str(self.directory))
         self._node: KeptProcess | None = None
@@ -143,10 +149,11 @@ class PrivateNode:
         cookie.unlink(missing_ok=True)
         cookie.write_text(secrets.token_hex(20))
         cookie.chmod(0o400)  # Erlang refuses one that others can read
-        (home / "enabled_plugins").write_text("[].\n")
+        (home / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
         (home / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self._port}\n"
             "raft.wal_max_size_bytes = 67108864\n"  # instead of 512 MiB
+            + "".join(f"{line}\n" for line in self._settings)
         )
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("RABBITMQ_")},

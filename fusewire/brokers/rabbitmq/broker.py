@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NoReturn, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
-from aio_pika.exceptions import (
-    AMQPChannelError,
-    ChannelNotFoundEntity,
-    DeliveryError,
-    PublishError,
-)
-from pamqp.constants import DOMAIN_REGEX
+from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
+from aiormq.exceptions import ChannelAccessRefused
 
 from fusewire.brokers.rabbitmq.codec import from_amqp, to_amqp
+from fusewire.brokers.rabbitmq.declaring import Declarer, check_name
 from fusewire.brokers.rabbitmq.link import Link, close, is_lost
-from fusewire.brokers.rabbitmq.queues import kept_arguments, queue_arguments
 from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
     MoveRefusedError,
-    QueueNotFoundError,
     SettingsError,
     UnconfirmedError,
 )
-
-_MAX_NAME = 255  # bytes: AMQP's short string
 
 if TYPE_CHECKING:
     import ssl
     from types import TracebackType
 
-    from aio_pika.abc import AbstractChannel
-    from pamqp.common import FieldTable
+    from aio_pika.abc import AbstractChannel, AbstractExchange
 
     from fusewire.brokers.message import Message
     from fusewire.brokers.topology import Topology
+
+
+@dataclass(slots=True)
+class _Publisher:
+    """A channel to publish on, and what is known of its permissions."""
+
+    channel: AbstractChannel
+    permitted: set[str] = field(default_factory=set)
+    """Exchanges through which it has stored a message."""
+
+    async def exchange(self, name: str) -> AbstractExchange:
+        if not name:
+            return self.channel.default_exchange
+        return await self.channel.get_exchange(name, ensure=False)
 
 
 class RabbitMQBroker:
@@ -64,7 +70,10 @@ class RabbitMQBroker:
         self._timeout = timeout
         self._consuming = Link(url, purpose="consume", timeout=timeout, ssl_context=ssl_context)
         self._publishing = Link(url, purpose="publish", timeout=timeout, ssl_context=ssl_context)
-        self._publisher: AbstractChannel | None = None
+        self._declarer = Declarer(self._consuming, timeout)
+        self._exchanges: dict[str, str] = {}
+        """The exchange that a prepared queue is bound to; others are reached by the default one."""
+        self._publisher: _Publisher | None = None
         self._opening_publisher = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -88,37 +97,26 @@ class RabbitMQBroker:
         await self._publishing.close()
 
     async def prepare(self, topology: Topology) -> None:
-        """Check the source queue and make what is absent of the derived ones.
-
-        Each is looked for passively first: declared anew with other arguments than it was made
-        with (by a policy's author, by an older version), a queue would refuse and close the
-        channel.
-        """
-        if not await self._exists(topology.source):
-            self._no_queue(
-                topology.source,
-                "a consumer never makes the queue that it consumes: declare it, or check the name "
-                "and the virtual host",
-            )
-        arguments = queue_arguments(topology, await self._consuming.version())
-        for queue, its_arguments in arguments.items():
-            if not await self._exists(queue):
-                await self._declare(queue, its_arguments)
+        """Check the source queue and make what is absent of the exchange and the derived queues."""
+        await self._declarer.prepare(topology)
+        for queue in (topology.source, *topology.derived):
+            self._exchanges[queue] = topology.exchange
 
     async def create_queue(self, queue: str) -> None:
         """Make a quorum queue, if there is none of the name."""
-        if not await self._exists(queue):
-            await self._declare(queue, kept_arguments(await self._consuming.version()))
+        await self._declarer.create_queue(queue)
 
     async def subscribe(self, queue: str, *, prefetch: int) -> RabbitMQSubscription:
         """Consume `queue` on a channel of its own."""
-        _check(queue)
+        check_name(queue)
         channel = await self._consuming.open_channel(confirms=False)
         subscription = RabbitMQSubscription(queue, channel, self.publish, self._timeout)
         try:
             await subscription.start(prefetch)
         except ChannelNotFoundEntity:
-            self._no_queue(queue, "it was deleted, or never made")
+            self._declarer.no_queue(queue, "it was deleted, or never made")
+        except ChannelAccessRefused as error:
+            raise _unreadable(queue, error) from error
         except BaseException as error:
             await close(channel, self._timeout)
             if not is_lost(error):
@@ -128,40 +126,49 @@ class RabbitMQBroker:
 
     async def publish(self, queue: str, message: Message) -> None:
         """Publish persistently and mandatorily, and await the confirm."""
-        channel = await self._publisher_channel()
+        name = self._exchanges.get(queue, "")
+        publisher = await self._open_publisher()
         try:
+            exchange = await publisher.exchange(name)
             await asyncio.wait_for(
-                channel.default_exchange.publish(to_amqp(message), queue, mandatory=True),
-                self._timeout,
+                exchange.publish(to_amqp(message), queue, mandatory=True), self._timeout
             )
         except PublishError as error:
+            bound = f" that is bound to exchange {name!r} by its name" if name else ""
             raise MoveRefusedError(
-                f"RabbitMQ returned a message for {queue!r}: there is no such queue"
+                f"RabbitMQ returned a message for {queue!r}: there is no such queue{bound}"
             ) from error
         except DeliveryError as error:
             raise MoveRefusedError(
                 f"RabbitMQ refused a message for {queue!r}: the queue is full or has no leader"
             ) from error
         except asyncio.CancelledError:
-            self._abandon(channel)
+            self._abandon(publisher)
             raise
         except Exception as error:
             # Whatever it is (aio-pika raises a bare Exception when we close the connection
             # ourselves): the frames may be with the broker already.
-            self._abandon(channel)
+            self._abandon(publisher)
+            if isinstance(error, ChannelAccessRefused) and name not in publisher.permitted:
+                # The broker asks for each exchange of a channel once, before it stores anything.
+                raise MoveRefusedError(
+                    f"RabbitMQ refused a message for {queue!r} ({error}): not stored; grant the "
+                    f"write permission on exchange {name or 'amq.default'!r}"
+                ) from error
             raise UnconfirmedError(
                 f"no confirmation for a message to {queue!r} within {self._timeout:g} s "
                 f"({error!r}): it may or may not be stored"
             ) from error
+        publisher.permitted.add(name)
 
     async def depth(self, queue: str) -> int:
         """Count the ready messages of `queue`."""
-        _check(queue)
+        check_name(queue)
         async with self._consuming.channel() as channel:
             try:
                 declared = await channel.declare_queue(queue, passive=True, timeout=self._timeout)
             except ChannelNotFoundEntity:
-                self._no_queue(queue, "it was deleted, or never made")
+                self._declarer.no_queue(queue, "it was deleted, or never made")
             except Exception as error:
                 if not is_lost(error):
                     raise
@@ -170,7 +177,7 @@ class RabbitMQBroker:
 
     async def peek(self, queue: str, *, limit: int) -> list[Message]:
         """Get messages and close the channel, which puts them back in order."""
-        _check(queue)
+        check_name(queue)
         messages: list[Message] = []
         async with self._consuming.channel() as channel:
             try:
@@ -181,72 +188,34 @@ class RabbitMQBroker:
                         break
                     messages.append(from_amqp(incoming))
             except ChannelNotFoundEntity:
-                self._no_queue(queue, "it was deleted, or never made")
+                self._declarer.no_queue(queue, "it was deleted, or never made")
+            except ChannelAccessRefused as error:
+                raise _unreadable(queue, error) from error
             except Exception as error:
                 if not is_lost(error):
                     raise
                 raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
         return messages
 
-    def _abandon(self, channel: AbstractChannel) -> None:
-        """Use `channel` no more.
+    def _abandon(self, publisher: _Publisher) -> None:
+        """Use its channel no more.
 
         After a late confirmation, publishes on it have been seen to wait for ever (aio-pika #689).
         """
-        if self._publisher is channel:
+        if self._publisher is publisher:
             self._publisher = None
-        closing = asyncio.create_task(close(channel, self._timeout))
+        closing = asyncio.create_task(close(publisher.channel, self._timeout))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
-    async def _publisher_channel(self) -> AbstractChannel:
+    async def _open_publisher(self) -> _Publisher:
         async with self._opening_publisher:
-            if self._publisher is None or self._publisher.is_closed:
-                self._publisher = await self._publishing.open_channel(confirms=True)
+            if self._publisher is None or self._publisher.channel.is_closed:
+                self._publisher = _Publisher(await self._publishing.open_channel(confirms=True))
             return self._publisher
 
-    async def _exists(self, queue: str) -> bool:
-        _check(queue)
-        # A failed passive declare closes its channel, so each has one of its own.
-        async with self._consuming.channel() as channel:
-            try:
-                await channel.declare_queue(queue, passive=True, timeout=self._timeout)
-            except ChannelNotFoundEntity:
-                return False
-            except AMQPChannelError as error:
-                raise BrokerError(f"RabbitMQ does not let us look at {queue!r}: {error}") from error
-            except Exception as error:
-                if not is_lost(error):
-                    raise
-                raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
-        return True
 
-    async def _declare(self, queue: str, arguments: FieldTable) -> None:
-        async with self._consuming.channel() as channel:
-            try:
-                await channel.declare_queue(
-                    queue, durable=True, arguments=arguments, timeout=self._timeout
-                )
-            except AMQPChannelError as error:
-                raise BrokerError(
-                    f"RabbitMQ does not let us make the queue {queue!r} ({error}): grant the "
-                    f"configure permission, or make it with the arguments {arguments!r}"
-                ) from error
-            except Exception as error:
-                if not is_lost(error):
-                    raise
-                raise BrokerUnavailableError(f"cannot make {queue!r}: {error!r}") from error
-
-    def _no_queue(self, queue: str, remedy: str) -> NoReturn:
-        raise QueueNotFoundError(
-            f"there is no queue {queue!r} on RabbitMQ at {self._consuming.where}: {remedy}"
-        ) from None
-
-
-def _check(queue: str) -> None:
-    # pamqp raises ValueError without saying for which name, and in a task of the client's own.
-    if not DOMAIN_REGEX["queue-name"].fullmatch(queue) or len(queue.encode()) > _MAX_NAME:
-        raise SettingsError(
-            f"queue {queue!r}: the AMQP client takes names of at most {_MAX_NAME} letters, digits, "
-            "spaces and - _ . : @ # , / +"
-        )
+def _unreadable(queue: str, error: ChannelAccessRefused) -> BrokerError:
+    return BrokerError(
+        f"RabbitMQ does not let us read {queue!r} ({error}): grant the read permission on it"
+    )

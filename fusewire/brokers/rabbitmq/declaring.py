@@ -1,0 +1,181 @@
+"""Looking for queues and exchanges, and making those that are ours and absent.
+
+Each is looked for passively first: declared anew with other arguments than it was made with (by a
+policy's author, by an older version), it would refuse and close the channel. And where everything
+was made beforehand, an application needs no permission to configure anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NoReturn
+
+from aio_pika.exceptions import AMQPChannelError, ChannelNotFoundEntity
+from aiormq.exceptions import ChannelAccessRefused
+from pamqp.constants import DOMAIN_REGEX
+
+from fusewire.brokers.rabbitmq.link import is_lost
+from fusewire.brokers.rabbitmq.queues import kept_arguments, queue_arguments
+from fusewire.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    QueueNotFoundError,
+    SettingsError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aio_pika.abc import AbstractChannel
+    from pamqp.common import FieldTable
+
+    from fusewire.brokers.rabbitmq.link import Link
+    from fusewire.brokers.topology import Topology
+
+_log = logging.getLogger(__name__)
+
+_MAX_NAME = 255  # bytes: AMQP's short string
+
+
+class Declarer:
+    """Looks for queues, exchanges and bindings over `link`, and makes ours.
+
+    Args:
+        link: the connection; every step has a channel of its own, which a refusal closes.
+        timeout: seconds that one step may take.
+    """
+
+    def __init__(self, link: Link, timeout: float) -> None:
+        self._link = link
+        self._timeout = timeout
+
+    async def prepare(self, topology: Topology) -> None:
+        """Check the source queue, and make what is absent of the exchange and the derived queues.
+
+        Raises:
+            QueueNotFoundError: the source queue does not exist.
+            BrokerError: something of ours is absent and may not be made.
+        """
+        if topology.exchange:
+            check_name(topology.exchange, "exchange")
+        if not await self.exists(topology.source):
+            self.no_queue(
+                topology.source,
+                "a consumer never makes the queue that it consumes: declare it, or check the name "
+                "and the virtual host",
+            )
+        if topology.exchange and not await self._exchange_exists(topology.exchange):
+            await self._make_exchange(topology.exchange)
+        arguments = queue_arguments(topology, await self._link.version())
+        for queue, its_arguments in arguments.items():
+            if not await self.exists(queue):
+                await self._make(queue, its_arguments)
+        if topology.exchange:
+            for queue in (topology.source, *topology.derived):
+                await self._bind(queue, topology.exchange)
+
+    async def create_queue(self, queue: str) -> None:
+        """Make a quorum queue, if there is none of the name."""
+        if not await self.exists(queue):
+            await self._make(queue, kept_arguments(await self._link.version()))
+
+    async def exists(self, queue: str) -> bool:
+        """Tell whether there is a queue of the name."""
+        check_name(queue)
+        return await self._found(
+            queue, lambda channel: channel.declare_queue(queue, passive=True, timeout=self._timeout)
+        )
+
+    def no_queue(self, queue: str, remedy: str) -> NoReturn:
+        """Say that there is no such queue, and what to do."""
+        raise QueueNotFoundError(
+            f"there is no queue {queue!r} on RabbitMQ at {self._link.where}: {remedy}"
+        ) from None
+
+    async def _exchange_exists(self, exchange: str) -> bool:
+        return await self._found(
+            exchange,
+            lambda channel: channel.declare_exchange(exchange, passive=True, timeout=self._timeout),
+        )
+
+    async def _found(self, name: str, look: Callable[[AbstractChannel], Awaitable[object]]) -> bool:
+        async with self._link.channel() as channel:
+            try:
+                await look(channel)
+            except ChannelNotFoundEntity:
+                return False
+            except AMQPChannelError as error:
+                raise BrokerError(f"RabbitMQ does not let us look at {name!r}: {error}") from error
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                raise BrokerUnavailableError(f"cannot look at {name!r}: {error!r}") from error
+        return True
+
+    async def _make(self, queue: str, arguments: FieldTable) -> None:
+        async with self._link.channel() as channel:
+            try:
+                await channel.declare_queue(
+                    queue, durable=True, arguments=arguments, timeout=self._timeout
+                )
+            except AMQPChannelError as error:
+                raise BrokerError(
+                    f"RabbitMQ does not let us make the queue {queue!r} ({error}): grant the "
+                    f"permissions that `fusewire topology` prints, or make it with the arguments "
+                    f"{arguments!r}"
+                ) from error
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                raise BrokerUnavailableError(f"cannot make {queue!r}: {error!r}") from error
+
+    async def _make_exchange(self, exchange: str) -> None:
+        async with self._link.channel() as channel:
+            try:
+                await channel.declare_exchange(
+                    exchange, "direct", durable=True, timeout=self._timeout
+                )
+            except AMQPChannelError as error:
+                raise BrokerError(
+                    f"RabbitMQ does not let us make the exchange {exchange!r} ({error}): grant the "
+                    "permissions that `fusewire topology` prints, or make it, direct and durable"
+                ) from error
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                raise BrokerUnavailableError(f"cannot make {exchange!r}: {error!r}") from error
+
+    async def _bind(self, queue: str, exchange: str) -> None:
+        """Bind `queue` by its name. AMQP cannot look for a binding; binding twice is once."""
+        async with self._link.channel() as channel:
+            try:
+                bound = await channel.get_queue(queue, ensure=False)
+                await bound.bind(exchange, queue, timeout=self._timeout)
+            except ChannelAccessRefused:
+                # Where applications may not declare, it was bound beforehand. Where it was not, the
+                # first move is returned, and says so.
+                _log.info(
+                    "RabbitMQ does not let us bind %r to %r: taken for bound already",
+                    queue,
+                    exchange,
+                )
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                raise BrokerUnavailableError(
+                    f"cannot bind {queue!r} to {exchange!r}: {error!r}"
+                ) from error
+
+
+def check_name(name: str, kind: str = "queue") -> None:
+    """Check a name of a queue or an exchange.
+
+    Raises:
+        SettingsError: the AMQP client does not take it.
+    """
+    # pamqp raises ValueError without saying for which name, and in a task of the client's own.
+    if not DOMAIN_REGEX[f"{kind}-name"].fullmatch(name) or len(name.encode()) > _MAX_NAME:
+        raise SettingsError(
+            f"{kind} {name!r}: the AMQP client takes names of at most {_MAX_NAME} letters, digits, "
+            "spaces and - _ . : @ # , / +"
+        )

@@ -1,0 +1,180 @@
+"""What has to be on a RabbitMQ for one source queue, for places where applications declare nothing.
+
+It is worked out from the names alone and asks no broker.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fusewire.brokers.rabbitmq.queues import (
+    DELIVERY_LIMIT_SINCE,
+    kept_arguments,
+    queue_arguments,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fusewire.brokers.topology import Topology
+
+DEFAULT_EXCHANGE = "amq.default"
+"""What permissions call the exchange whose name is empty."""
+
+_EXAMPLE_LIMIT = 1_000_000  # messages
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What a user may do in the virtual host, as regular expressions over names."""
+
+    configure: str
+    write: str
+    read: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy that people may want.
+
+    Attributes:
+        name: its name.
+        pattern: a regular expression of the queues that it is for.
+        definition: what it sets.
+        why: what it is good for.
+    """
+
+    name: str
+    pattern: str
+    definition: dict[str, int | str]
+    why: str
+
+
+def permissions(
+    topology: Topology, *, declares: bool = False, makes_source: bool = False
+) -> Permissions:
+    """Return the permissions that a consumer needs, and no others.
+
+    Args:
+        topology: the queues.
+        declares: whether it makes what is absent; otherwise everything was made beforehand.
+        makes_source: whether that includes the source queue, as `ParkedCalls` does.
+    """
+    exchange = topology.exchange or DEFAULT_EXCHANGE
+    lanes = [topology.parked(lane) for lane in topology.lanes]
+    read = [topology.source, *lanes]
+    write = [exchange]
+    if not declares:
+        return Permissions(_any_of(()), _any_of(write), _any_of(read))
+    configure = [*topology.derived]
+    if makes_source:
+        configure = [topology.source, *configure]
+    # To declare a queue that dead-letters takes the read permission on it.
+    read += [topology.delay(tier) for tier in topology.delay_tiers]
+    if topology.exchange:
+        # To bind takes the write permission on the queue and the read permission on the exchange.
+        configure = [exchange, *configure]
+        write += [topology.source, *topology.derived]
+        read += [exchange]
+    return Permissions(_any_of(configure), _any_of(write), _any_of(read))
+
+
+def definitions(
+    topology: Topology,
+    version: tuple[int, ...],
+    *,
+    virtual_host: str = "/",
+    with_source: bool = False,
+    user: str | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """Return definitions as ``rabbitmqctl import_definitions`` takes them.
+
+    Args:
+        topology: the queues.
+        version: RabbitMQ's, for the arguments that depend on it.
+        virtual_host: where they are to be.
+        with_source: whether the source queue is among them; otherwise it has to exist.
+        user: an existing user, who gets the permissions to work with them and to declare nothing.
+    """
+    arguments = dict(queue_arguments(topology, version))
+    if with_source:
+        arguments = {topology.source: kept_arguments(version), **arguments}
+    found: dict[str, list[dict[str, Any]]] = {
+        "queues": [
+            {
+                "name": queue,
+                "vhost": virtual_host,
+                "durable": True,
+                "auto_delete": False,
+                "arguments": its_arguments,
+            }
+            for queue, its_arguments in arguments.items()
+        ],
+    }
+    if topology.exchange:
+        found["exchanges"] = [
+            {
+                "name": topology.exchange,
+                "vhost": virtual_host,
+                "type": "direct",
+                "durable": True,
+                "auto_delete": False,
+                "internal": False,
+                "arguments": {},
+            }
+        ]
+        found["bindings"] = [
+            {
+                "source": topology.exchange,
+                "vhost": virtual_host,
+                "destination": queue,
+                "destination_type": "queue",
+                "routing_key": queue,
+                "arguments": {},
+            }
+            for queue in (topology.source, *topology.derived)
+        ]
+    if user is not None:
+        needed = permissions(topology)
+        found["permissions"] = [
+            {
+                "user": user,
+                "vhost": virtual_host,
+                "configure": needed.configure,
+                "write": needed.write,
+                "read": needed.read,
+            }
+        ]
+    return found
+
+
+def policies(topology: Topology, version: tuple[int, ...]) -> list[Policy]:
+    """Return the policies that are worth considering; none of them is needed for queues made new.
+
+    RabbitMQ applies one policy to a queue: what another already sets belongs into this one too.
+    """
+    limited = version >= DELIVERY_LIMIT_SINCE
+    unlimited: dict[str, int | str] = {"delivery-limit": -1} if limited else {}
+    kept = Policy(
+        f"fusewire {topology.source} derived",
+        _any_of(topology.derived),
+        {"max-length": _EXAMPLE_LIMIT, "overflow": "reject-publish", **unlimited},
+        "a limit, the figure being yours: a full parking queue refuses, and its consumer pauses"
+        + ("; the delivery limit for queues that were made before RabbitMQ 4" if limited else ""),
+    )
+    if not limited:
+        return [kept]
+    source = Policy(
+        f"fusewire {topology.source}",
+        _any_of((topology.source,)),
+        unlimited,
+        "RabbitMQ 4 drops a message after 20 returns, and a lost connection is one",
+    )
+    return [kept, source]
+
+
+def _any_of(names: Iterable[str]) -> str:
+    escaped = [re.escape(name) for name in dict.fromkeys(names)]
+    return f"^({'|'.join(escaped)})$" if escaped else "^$"
