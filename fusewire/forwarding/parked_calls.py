@@ -59,6 +59,7 @@ class ParkedCalls:
         replay_timeout: seconds for one attempt of a replay, for calls that were made without a
             deadline.
         replay_concurrency: replays at a time, in each lane, at most.
+        replay_rate: replays begun in a second, in each lane, at most; None for as many as come.
         max_attempts: failed attempts after which a call is dead; probes do not count.
         delay_tiers: seconds before the second, third, … attempt; the last repeats.
         exchange: name of the direct exchange of RabbitMQ's that calls are stored and moved through,
@@ -80,6 +81,7 @@ class ParkedCalls:
         park_timeout: float = 5.0,
         replay_timeout: float = 30.0,
         replay_concurrency: int = 10,
+        replay_rate: float | None = None,
         max_attempts: int = 5,
         delay_tiers: Sequence[float] = DELAY_TIERS,
         exchange: str = "",
@@ -99,6 +101,7 @@ class ParkedCalls:
             "registry": registry,
             "lanes": lanes,
             "replay_concurrency": replay_concurrency,
+            "replay_rate": replay_rate,
             "max_attempts": max_attempts,
             "delay_tiers": delay_tiers,
             "exchange": exchange,

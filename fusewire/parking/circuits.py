@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from typing import TYPE_CHECKING
 
-from fusewire.breaker import CircuitState
+from fusewire.breaker import CircuitState, StateChanged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from fusewire.breaker import BreakerRegistry, Look
+    from fusewire.breaker import BreakerRegistry, Event, Look
 
 _LONGEST_NAP = 1.0
-"""Seconds between looks at an open circuit: it may be closed by hand before its time."""
+"""Seconds between looks at an open circuit, which tells by itself when it is closed by hand; but a
+registry with a limit may put another in its place."""
 
 _PROBE_NAP = 0.05
-"""Seconds between looks at a half-open circuit whose places are taken: a probe may end any time."""
+"""Seconds between looks at a half-open circuit whose places are taken: one may be given back, and
+of that there is no event."""
 
 _SHORTEST_NAP = 0.005
+
+_SPREAD = 0.05
+"""Seconds over which those spread who wait for the end of an open time.
+
+Replicas whose circuits were opened by one outage would all probe in the same moment. It is little
+beside an open time, and much beside a probe.
+"""
 
 
 class Circuits:
@@ -26,10 +37,17 @@ class Circuits:
 
     One that does not exist yet counts as closed: it is made, with its own settings, by the call
     that it guards, and a look must not make it with others first.
+
+    Args:
+        registry: where they are.
+        chance: numbers from 0 and below 1, for the spread.
     """
 
-    def __init__(self, registry: BreakerRegistry) -> None:
+    def __init__(
+        self, registry: BreakerRegistry, chance: Callable[[], float] = random.random
+    ) -> None:
         self._registry = registry
+        self._chance = chance
 
     def look(self, dependency: str) -> Look | None:
         """Look at a breaker; None where there is none yet."""
@@ -61,12 +79,34 @@ class Circuits:
         return None
 
     async def nap(self, dependency: str, stopping: asyncio.Event, limit: float) -> None:
-        """Wait until it is worth looking at `dependency` again, or stopping, at most `limit` s."""
-        look = self.look(dependency)
-        if look is None or look.admitted:
+        """Wait until it is worth looking at `dependency` again, or stopping, at most `limit` s.
+
+        A change of its state ends the wait at once, whichever thread it happens on.
+        """
+        if dependency not in self._registry:
             return
-        most = _PROBE_NAP if look.state is CircuitState.HALF_OPEN else _LONGEST_NAP
-        await pause(min(max(look.retry_after, _SHORTEST_NAP), most, max(limit, 0.0)), stopping)
+        breaker = self._registry.get(dependency)
+        changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def wake(_: Event) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits
+                loop.call_soon_threadsafe(changed.set)
+
+        forget = breaker.add_listener(wake, StateChanged)
+        try:
+            look = breaker.look()  # only now: what happened before, nobody was told of
+            if not look.admitted:
+                await _first(changed, stopping, min(self._worth(look), max(limit, 0.0)))
+        finally:
+            forget()
+
+    def _worth(self, look: Look) -> float:
+        """Return the seconds after which to look again when nothing was heard until then."""
+        left = max(look.retry_after, _SHORTEST_NAP)
+        if look.state is CircuitState.HALF_OPEN:
+            return min(left, _PROBE_NAP)
+        return min(left, _LONGEST_NAP) + self._chance() * _SPREAD
 
 
 _OUTAGE = frozenset({CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.FORCED_OPEN})
@@ -79,3 +119,12 @@ async def pause(seconds: float, stopping: asyncio.Event) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+async def _first(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -67,6 +67,9 @@ class ParkingConsumer:
         registry: where breakers are; the process's own by default.
         concurrency: handlers of new messages at a time, and the prefetch.
         replay_concurrency: handlers of parked messages at a time, in each lane, at most.
+        replay_rate: handlers of parked messages begun in a second, in each lane, at most; as many
+            as `replay_concurrency` allows by default. One at a time is begun, so that any time of w
+            seconds sees ``replay_rate * w + 1`` at most.
         max_attempts: failed attempts after which a message is dead; those that fail while the
             circuit is not closed do not count.
         delay_tiers: seconds before the second, third, … attempt; the last repeats.
@@ -94,6 +97,7 @@ class ParkingConsumer:
         registry: BreakerRegistry | None = None,
         concurrency: int = 10,
         replay_concurrency: int = 10,
+        replay_rate: float | None = None,
         max_attempts: int = 5,
         delay_tiers: Sequence[float] = DELAY_TIERS,
         exchange: str = "",
@@ -103,6 +107,10 @@ class ParkingConsumer:
         _whole("concurrency", concurrency)
         _whole("replay_concurrency", replay_concurrency)
         _whole("max_attempts", max_attempts)
+        if replay_rate is not None and not 0 < replay_rate < math.inf:
+            raise SettingsError(
+                f"replay_rate={replay_rate!r}: give messages a second, more than 0, or None"
+            )
         if not 0 <= shutdown_timeout < math.inf:
             raise SettingsError(f"shutdown_timeout={shutdown_timeout!r}: give seconds, 0 or more")
         if registry is None:  # an empty one is false
@@ -120,6 +128,7 @@ class ParkingConsumer:
         )
         self._concurrency = concurrency
         self._replay_concurrency = replay_concurrency
+        self._replay_rate = replay_rate
         self._identity = operation_id
         self._grace = shutdown_timeout
         self._listeners = Listeners()
@@ -247,6 +256,7 @@ class ParkingConsumer:
                 circuits=self._circuits,
                 dependencies=self._dependencies,
                 concurrency=self._replay_concurrency,
+                rate=self._replay_rate,
                 stopping=stopping,
                 grace=self._grace,
             )

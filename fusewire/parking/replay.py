@@ -11,6 +11,7 @@ from fusewire.parking.circuits import pause
 from fusewire.parking.errors import HandBack
 from fusewire.parking.feed import Feed
 from fusewire.parking.handler import Attempt
+from fusewire.parking.pace import Pace
 from fusewire.parking.policy import Done
 from fusewire.parking.ramp import Ramp
 from fusewire.parking.settle import GiveBackError
@@ -53,6 +54,7 @@ class LaneReplay:
         circuits: Circuits,
         dependencies: Dependencies,
         concurrency: int,
+        rate: float | None,
         stopping: asyncio.Event,
         grace: float,
     ) -> None:
@@ -70,6 +72,7 @@ class LaneReplay:
         self._concurrency = concurrency
         self._in_hand = 0
         self._ramps: defaultdict[str, Ramp] = defaultdict(lambda: Ramp(concurrency))
+        self._pace = Pace(rate)
         self._feed = Feed(
             broker,
             self._queue,
@@ -155,7 +158,7 @@ class LaneReplay:
         await self._desk.settle(work, verdict)
 
     async def _wait(self, work: Work, needs: tuple[str, ...]) -> Verdict | None:
-        """Wait until all that `work` needs admits, or return what is to become of it instead.
+        """Wait for its turn and until all that `work` needs admits; or return its end instead.
 
         Raises:
             GiveBackError: it was held for as long as it may be, or the consumer is stopping.
@@ -167,7 +170,11 @@ class LaneReplay:
                 raise GiveBackError(tried=False)
             refusing = self._circuits.refusing(needs)
             if refusing is None:
-                return None
+                wait = self._pace.start()
+                if not wait:
+                    return None
+                await pause(min(wait, left), self._stopping)
+                continue
             elsewhere = self._dependencies.lane(refusing) != self._lane
             if elsewhere or await self._in_the_way(work):
                 return self._judge.park(work.record, refusing)

@@ -479,6 +479,8 @@ async def test_a_missing_source_queue_is_told_before_anything_runs(bench: Bench)
         ({"concurrency": 0}, "concurrency=0"),
         ({"concurrency": True}, "concurrency=True"),
         ({"replay_concurrency": -1}, "replay_concurrency=-1"),
+        ({"replay_rate": 0}, "replay_rate=0"),
+        ({"replay_rate": float("inf")}, "replay_rate=inf"),
         ({"max_attempts": 0}, "max_attempts=0"),
         ({"shutdown_timeout": float("nan")}, "shutdown_timeout=nan"),
         ({"delay_tiers": ()}, "delay_tiers"),

@@ -1,0 +1,33 @@
+"""How often replays may start: at most so many a second, never two at once to catch up."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Pace:
+    """Spaces starts, so that any time of w seconds sees at most ``rate * w + 1`` of them.
+
+    Args:
+        rate: starts a second, at most; None for as many as come.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, rate: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._gap = None if rate is None else 1 / rate
+        self._clock = clock
+        self._last: float | None = None
+
+    def start(self) -> float:
+        """Take the next start if it is due; return 0 then, else the seconds until it is."""
+        if self._gap is None:
+            return 0.0
+        now = self._clock()
+        if self._last is not None and (left := self._gap - (now - self._last)) > 0:
+            return left
+        self._last = now
+        return 0.0

@@ -1,0 +1,77 @@
+"""How long replays wait for a circuit, and what wakes them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from fusewire.breaker import BreakerRegistry, BreakerSettings
+from fusewire.parking.circuits import Circuits
+
+
+@pytest.fixture
+def registry() -> BreakerRegistry:
+    return BreakerRegistry(
+        BreakerSettings(failure_threshold=1, recovery_timeout=60, half_open_max_calls=1)
+    )
+
+
+async def napping(circuits: Circuits, limit: float = 60) -> asyncio.Task[None]:
+    nap = asyncio.create_task(circuits.nap("payments", asyncio.Event(), limit))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not nap.done()
+    return nap
+
+
+async def test_a_circuit_closed_by_another_thread_wakes_who_waits_for_it(
+    registry: BreakerRegistry,
+) -> None:
+    registry.get("payments").force_open()
+    naps = [await napping(Circuits(registry)) for _ in range(3)]
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    thread = threading.Thread(target=registry.get("payments").reset)
+    thread.start()
+    await asyncio.wait_for(asyncio.gather(*naps), 10)
+    thread.join()
+    assert loop.time() - begin < 0.9  # woken, and not by the next look
+
+
+async def test_stopping_ends_the_wait(registry: BreakerRegistry) -> None:
+    registry.get("payments").force_open()
+    stopping = asyncio.Event()
+    nap = asyncio.create_task(Circuits(registry).nap("payments", stopping, 60))
+    stopping.set()
+    await asyncio.wait_for(nap, 10)
+
+
+async def test_who_has_waited_hears_no_more_of_the_circuit(registry: BreakerRegistry) -> None:
+    breaker = registry.get("payments")
+    breaker.force_open()
+    await Circuits(registry).nap("payments", asyncio.Event(), 0)
+    assert not breaker._listeners._listeners
+
+
+async def test_one_that_admits_or_is_not_there_is_not_waited_for(
+    registry: BreakerRegistry,
+) -> None:
+    circuits = Circuits(registry)
+    await circuits.nap("payments", asyncio.Event(), 60)
+    registry.get("payments")
+    await circuits.nap("payments", asyncio.Event(), 60)
+
+
+def test_replicas_wait_differently_long_for_the_end_of_the_same_open_time(
+    registry: BreakerRegistry,
+) -> None:
+    breaker = registry.get("payments")
+    breaker.acquire().failure(retry_after=0.5)
+    look = breaker.look()
+    chances = iter((0.0, 0.5, 0.99))
+    waits = [Circuits(registry, lambda: next(chances))._worth(look) for _ in range(3)]
+    assert waits[0] == look.retry_after
+    assert waits == sorted(set(waits))
+    assert waits[-1] - waits[0] < 0.1  # within what a first replay may be late
