@@ -9,11 +9,20 @@ import pytest
 
 from fusewire.breaker import BreakerSettings
 from fusewire.interceptors import guard
+from tests.support.grpc_etcd import have_etcd
 from tests.support.grpc_guard import WatchedRegistry
 from tests.support.grpc_server import ECHO, EchoServer, ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have etcd installed now if a test needs it: that may take longer than a test may."""
+    needed = any("etcd" in getattr(item, "fixturenames", ()) for item in session.items)
+    if needed and not session.config.option.collectonly:
+        have_etcd()
 
 
 @pytest.fixture(scope="session")

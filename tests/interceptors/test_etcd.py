@@ -30,16 +30,14 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import CircuitBreaker
 
-pytestmark = pytest.mark.skipif(
-    find_etcd() is None, reason="needs etcd (Debian: etcd-server), or FUSEWIRE_TEST_ETCD"
-)
-
 OPTIONS = [("grpc.max_reconnect_backoff_ms", 100)]
 SETTINGS = BreakerSettings(failure_threshold=2, recovery_timeout=0.2, half_open_max_calls=1)
 
 
 @pytest.fixture
 def etcd(tmp_path: Path) -> Iterator[Etcd]:
+    if find_etcd() is None:
+        pytest.skip("needs etcd (Debian: etcd-server), or FUSEWIRE_TEST_ETCD")
     server = Etcd(tmp_path)
     server.start()
     yield server

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -222,22 +221,3 @@ def test_an_image_that_cannot_be_had_leads_to_a_private_node(
 def test_an_address_where_nothing_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoRabbitMQError, match=rf"{URL_VARIABLE}.*127\.0\.0\.1:1"):
         GivenRabbitMQ("amqp://127.0.0.1:1/")
-
-
-def test_a_missing_rabbitmq_is_installed_without_starting_its_service(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    policy = tmp_path / "policy-rc.d"
-    asked: list[str] = []
-
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        assert subprocess.call([policy]) == 101  # what Debian takes for: do not start it
-        asked.append(" ".join(command[:2]))
-        return subprocess.CompletedProcess(command, 0, "")
-
-    monkeypatch.setattr(rabbitmq_node, "_POLICY", policy)
-    monkeypatch.setattr(rabbitmq_node, "find_server", lambda: None)
-    monkeypatch.setattr("tests.support.rabbitmq_node.subprocess.run", run)
-    rabbitmq_node.install()
-    assert asked == ["apt-get update", "apt-get install"]
-    assert not policy.exists()

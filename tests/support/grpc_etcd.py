@@ -1,6 +1,7 @@
 """etcd for tests: a gRPC server that is not ours and not in Python, spoken to in bytes.
 
-Found by the environment variable ``FUSEWIRE_TEST_ETCD`` or on the PATH (Debian: etcd-server).
+Found by the environment variable ``FUSEWIRE_TEST_ETCD`` or on the PATH; as root on Debian it is
+installed from the package etcd-server where it is missing, unless ``FUSEWIRE_TEST_INSTALL=0``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from tests.support.debian import can_install, install
 from tests.support.processes import KeptProcess, free_port
 
 if TYPE_CHECKING:
@@ -25,6 +27,12 @@ WATCH = "/etcdserverpb.Watch/Watch"
 def find_etcd() -> str | None:
     """Return the path of an etcd server; None if there is none."""
     return os.environ.get("FUSEWIRE_TEST_ETCD") or shutil.which("etcd")
+
+
+def have_etcd() -> None:
+    """Install etcd where it is missing and that is allowed."""
+    if find_etcd() is None and can_install():
+        install("etcd-server", find_etcd)
 
 
 def _field(number: int, value: bytes) -> bytes:

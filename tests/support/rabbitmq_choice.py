@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.support.debian import INSTALL_VARIABLE, NotInstalledError, can_install, install
 from tests.support.rabbitmq import (
     IMAGE_VARIABLE,
-    INSTALL_VARIABLE,
     URL_VARIABLE,
     GivenRabbitMQ,
     NoRabbitMQError,
@@ -20,7 +20,7 @@ from tests.support.rabbitmq_container import (
     have_image,
     image,
 )
-from tests.support.rabbitmq_node import PrivateNode, can_install, find_server, install
+from tests.support.rabbitmq_node import PrivateNode, find_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,5 +121,8 @@ def start_private_node(*, plugins: Sequence[str] = (), settings: Sequence[str] =
     if find_server() is None:
         if not can_install():
             raise NoRabbitMQError(THREE_WAYS)
-        install()
+        try:
+            install("rabbitmq-server", find_server)
+        except NotInstalledError as error:
+            raise NoRabbitMQError(str(error)) from error
     return PrivateNode(plugins=plugins, settings=settings)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -14,19 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.processes import KeptProcess, free_port, reaper
-from tests.support.rabbitmq import INSTALL_VARIABLE, NoRabbitMQError, wait_for_version
+from tests.support.rabbitmq import NoRabbitMQError, wait_for_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 _START_LIMIT = 60.0  # seconds
 _STOP_LIMIT = 30.0  # seconds
-_INSTALL_LIMIT = 600.0  # seconds, for each apt-get command
 _TRIES = 3  # another process may take a port between our look and the node's start
 
 # Debian's /usr/sbin/rabbitmq-server insists on the user rabbitmq; the one behind it does not.
 _DEBIAN = Path("/usr/lib/rabbitmq/bin")
-_POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def find_server() -> Path | None:
@@ -35,64 +31,6 @@ def find_server() -> Path | None:
         "rabbitmq-server", path=f"{_DEBIAN}{os.pathsep}{os.environ.get('PATH', '')}"
     )
     return Path(found) if found else None
-
-
-def can_install() -> bool:
-    """Tell whether the tests may and can install RabbitMQ from the distribution's packages."""
-    return (
-        os.geteuid() == 0
-        and shutil.which("apt-get") is not None
-        and os.environ.get(INSTALL_VARIABLE) != "0"
-    )
-
-
-def install() -> None:
-    """Install RabbitMQ from Debian's packages, without starting its service.
-
-    Raises:
-        NoRabbitMQError: that failed.
-    """
-    with _alone(), _services_stay_down():
-        if find_server() is not None:  # another test run was faster
-            return
-        for command in (
-            ["apt-get", "update", "-q"],
-            ["apt-get", "install", "-qy", "--no-install-recommends", "rabbitmq-server"],
-        ):
-            done = subprocess.run(
-                command,
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=_INSTALL_LIMIT,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise NoRabbitMQError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}")
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Let one test run at a time install: apt-get refuses to run beside another."""
-    with (Path(tempfile.gettempdir()) / "fusewire-tests-install.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _services_stay_down() -> Iterator[None]:
-    """Keep Debian's packages from starting services, unless the machine has a policy already."""
-    if _POLICY.exists():
-        yield
-        return
-    _POLICY.write_text("#!/bin/sh\nexit 101\n")
-    _POLICY.chmod(0o755)
-    try:
-        yield
-    finally:
-        _POLICY.unlink()
 
 
 class PrivateNode:
