@@ -15,7 +15,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all-pythons test-lowest test-long check format nightly mutation protos constraints clean
+.PHONY: help demo test test-all-pythons test-lowest test-long check coverage format nightly mutation protos constraints clean
 
 help: ## Tell of the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -38,6 +38,10 @@ format: .venv/.dev ## Format the code and mend what lint can mend
 
 test-long: .venv/.dev .venv-protos/.made ## Run the tests that take minutes: kills, broken networks, leaks, outages
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+coverage: .venv/.dev ## See that the breaker's tests take every branch of it
+	$(BIN)/python -m coverage run -m pytest --quiet tests/breaker
+	$(BIN)/python -m coverage report
 
 nightly: .venv/.dev ## Walk the breaker's states at length: 200,000 steps
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -s tests/breaker/test_against_the_naive_model.py
