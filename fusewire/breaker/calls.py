@@ -6,6 +6,7 @@ import functools
 import inspect
 import random
 import time
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
@@ -79,6 +80,8 @@ class CircuitBreaker(Circuit):
             raise SettingsError(
                 f"settings must come alone: circuit {name!r} got single settings beside them"
             )
+        if fallback is not None and not callable(fallback):
+            raise SettingsError(f"fallback must be a function, got {fallback!r}")
         super().__init__(name, settings, clock, chance)
         self.fallback = fallback
 
@@ -110,23 +113,19 @@ class CircuitBreaker(Circuit):
         if func is None:
             return functools.partial(self.__call__, fallback=fallback)
         chosen = fallback or self.fallback
-        guarded: Callable[..., Any]
-        if inspect.isgeneratorfunction(func):
-            guarded = guard_generator(self, func, chosen)
-        elif inspect.isasyncgenfunction(func):
-            guarded = guard_async_generator(self, func, chosen)
-        elif _is_coroutine_function(func):
-            guarded = self._guard_coroutine(func, chosen)
-        elif chosen is not None and _is_coroutine_function(chosen):
+        for role, given in (("what a breaker guards", func), ("fallback", chosen)):
+            if given is not None and not callable(given):
+                raise SettingsError(f"{role} must be a function, got {given!r}")
+        if chosen is not None and not _kind(func) and _kind(chosen) == CO_COROUTINE:
             raise SettingsError(
                 f"fallback of the plain function {func!r} must be a plain function, got {chosen!r}"
             )
-        else:
-            guarded = self._guard_function(func, chosen)
-        return functools.wraps(func)(guarded)
+        return functools.wraps(func)(self._guard(func, chosen))
 
     def call(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `func` through the circuit. A coroutine is guarded while it is awaited.
+        """Call `func` through the circuit.
+
+        A coroutine is guarded while it is awaited, and a generator while its items are asked for.
 
         Raises:
             CircuitOpenError: the circuit did not admit the call; `func` was not called.
@@ -164,9 +163,13 @@ class CircuitBreaker(Circuit):
     def _guard(
         self, func: Callable[..., Any], fallback: Callable[..., Any] | None
     ) -> Callable[..., Any]:
-        if _is_coroutine_function(func):
+        kind = _kind(func)
+        if not kind:
+            return self._guard_function(func, fallback)
+        if kind == CO_COROUTINE:
             return self._guard_coroutine(func, fallback)
-        return self._guard_function(func, fallback)
+        guard = guard_generator if kind == CO_GENERATOR else guard_async_generator
+        return guard(self, func, fallback)
 
     def _guard_function(
         self, func: Callable[..., Any], fallback: Callable[..., Any] | None
@@ -279,11 +282,20 @@ class CircuitBreaker(Circuit):
         return Outcome.SUCCESS if classify is None else judge_result(classify, result)
 
 
-def _is_coroutine_function(func: Callable[..., Any]) -> bool:
-    # `inspect` takes its time, and for most functions one flag tells.
+_KINDS = {
+    CO_COROUTINE: inspect.iscoroutinefunction,
+    CO_GENERATOR: inspect.isgeneratorfunction,
+    CO_ASYNC_GENERATOR: inspect.isasyncgenfunction,
+}
+_ANY_KIND = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
+
+
+def _kind(func: Callable[..., Any]) -> int:
+    """Tell whether `func` makes a coroutine or a generator of a kind; 0 for what does neither."""
+    # `inspect` takes its time, and for most functions their flags tell.
     code = getattr(func, "__code__", None)
     if code is not None:
-        return bool(code.co_flags & inspect.CO_COROUTINE)
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
-        getattr(func, "__call__", None)  # noqa: B004 - asks how an object's call behaves, not whether
-    )
+        flags: int = code.co_flags
+        return flags & _ANY_KIND
+    call: Any = getattr(func, "__call__", func)  # noqa: B004 - asks how an object's call behaves, not whether
+    return next((kind for kind, fits in _KINDS.items() if fits(func) or fits(call)), 0)

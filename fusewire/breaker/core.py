@@ -16,6 +16,7 @@ from fusewire.breaker.events import CHANGES, Cause, Event, Reason, SettingsChang
 from fusewire.breaker.judging import judge_error
 from fusewire.breaker.machine import Machine
 from fusewire.breaker.permit import Permit
+from fusewire.breaker.settings import BreakerSettings, check_settings
 from fusewire.breaker.snapshot import Counters, Snapshot
 from fusewire.breaker.states import CircuitState, Look, Outcome
 from fusewire.breaker.windows import make_window
@@ -24,8 +25,6 @@ from fusewire.operation import current_operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from fusewire.breaker.settings import BreakerSettings
 
 UNTIMED = math.inf
 """The start of a call whose duration nobody wants: it is never slow, whenever it ends."""
@@ -46,7 +45,7 @@ class Circuit(Machine):
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        super().__init__(name, settings, clock(), chance)
+        super().__init__(name, check_settings(settings), clock(), chance)
         self._clock = clock
         self._lock = threading.Lock()
 
@@ -196,7 +195,11 @@ class Circuit(Machine):
         The window is kept as far as the new one holds it; one of the other kind begins empty. The
         end of an open time that runs already does not move. A circuit that is closed opens at once
         if what it has seen is too much by the new settings.
+
+        Raises:
+            SettingsError: `settings` are no :class:`BreakerSettings`.
         """
+        check_settings(settings)
         now = self._clock()
         with self._lock:
             self._tidy(now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 import time
@@ -10,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from fusewire.breaker.calls import CircuitBreaker
-from fusewire.breaker.settings import BreakerSettings
+from fusewire.breaker.settings import BreakerSettings, check_settings
 from fusewire.breaker.states import CircuitState
 from fusewire.errors import SettingsError
 
@@ -32,7 +31,7 @@ class BreakerRegistry:
         clock: monotonic seconds, for all of them.
 
     Raises:
-        SettingsError: `limit` is no whole number of at least 1.
+        SettingsError: `limit` is no whole number of at least 1, or what should be settings is not.
     """
 
     def __init__(
@@ -47,8 +46,9 @@ class BreakerRegistry:
             raise SettingsError(
                 f"limit must be a whole number of at least 1, or None, got {limit!r}"
             )
-        self._settings = settings or BreakerSettings()
-        self._overrides = dict(overrides or {})
+        self._settings = BreakerSettings()
+        self._overrides: dict[str, BreakerSettings] = {}
+        self._take(settings, overrides)
         self._limit = limit
         self._clock = clock
         self._lock = threading.Lock()
@@ -64,22 +64,18 @@ class BreakerRegistry:
         `settings` apply when it is made, unless an override has exactly this name. If it was made
         with others, it keeps them, and the log says so once.
         """
-        with self._lock:
-            breaker = self._breakers.pop(name, None)
-            if breaker is None:
-                self._make_room()
-                if settings is not None:
-                    self._told[name] = settings
-                chosen = self._settings_for(name)
-                breaker = CircuitBreaker(name, settings=chosen, clock=self._clock)
-            self._breakers[name] = breaker
-            differs = (
-                settings is not None
-                and settings != self._told.get(name, breaker.settings)
-                and name not in self._differed
-            )
-            if differs:
-                self._differed.add(name)
+        if settings is not None:
+            check_settings(settings, f"settings of circuit {name!r}")
+        while True:
+            with self._lock:
+                if self._has_room_for(name):
+                    breaker = self._get_or_make(name, settings)
+                    differs = self._differs(breaker, settings)
+                    break
+                crowd = tuple(self._breakers.values())
+            # Not under the lock: a look may tell listeners, and they may ask the registry.
+            # `min` takes the first of equals, and that was asked for the longest time ago.
+            self.remove(min(crowd, key=_worth).name)
         if differs:
             logger.warning(
                 "circuit %r keeps the settings that it was made with: %r differ", name, settings
@@ -95,11 +91,12 @@ class BreakerRegistry:
 
         Breakers that :meth:`get` was given settings for keep those, unless `overrides` name them
         exactly. ``None`` leaves the registry's settings, or its overrides, as they are.
+
+        Raises:
+            SettingsError: what should be settings is not; nothing is replaced then.
         """
         with self._lock:
-            self._settings = settings or self._settings
-            if overrides is not None:
-                self._overrides = dict(overrides)
+            self._take(settings, overrides)
             changes = [
                 (breaker, self._settings_for(name)) for name, breaker in self._breakers.items()
             ]
@@ -135,10 +132,42 @@ class BreakerRegistry:
         fitting = [pattern for pattern in self._overrides if fnmatchcase(name, pattern)]
         return self._overrides[max(fitting, key=len)] if fitting else self._settings
 
-    def _make_room(self) -> None:
-        while self._limit is not None and len(self._breakers) >= self._limit:
-            # `min` takes the first of equals, and that was asked for the longest time ago.
-            self._forget(min(self._breakers, key=lambda name: _worth(self._breakers[name])))
+    def _take(
+        self, settings: BreakerSettings | None, overrides: Mapping[str, BreakerSettings] | None
+    ) -> None:
+        """Take over what is given, if all of it can be right."""
+        if settings is not None:
+            check_settings(settings)
+        for name, override in (overrides or {}).items():
+            check_settings(override, f"overrides[{name!r}]")
+        if settings is not None:
+            self._settings = settings
+        if overrides is not None:
+            self._overrides = dict(overrides)
+
+    def _has_room_for(self, name: str) -> bool:
+        return self._limit is None or name in self._breakers or len(self._breakers) < self._limit
+
+    def _get_or_make(self, name: str, settings: BreakerSettings | None) -> CircuitBreaker:
+        breaker = self._breakers.pop(name, None)
+        if breaker is None:
+            if settings is not None:
+                self._told[name] = settings
+            breaker = CircuitBreaker(name, settings=self._settings_for(name), clock=self._clock)
+        self._breakers[name] = breaker
+        return breaker
+
+    def _differs(self, breaker: CircuitBreaker, settings: BreakerSettings | None) -> bool:
+        """Tell whether other settings are asked for than the breaker has, for the first time."""
+        name = breaker.name
+        if (
+            settings is None
+            or settings == self._told.get(name, breaker.settings)
+            or name in self._differed
+        ):
+            return False
+        self._differed.add(name)
+        return True
 
     def _forget(self, name: str) -> None:
         self._breakers.pop(name, None)
@@ -159,7 +188,10 @@ def _worth(breaker: CircuitBreaker) -> int:
     return 1 if snapshot.consecutive_failures or snapshot.failed or snapshot.slow else 0
 
 
-@functools.cache
+# Made when it is imported: of two threads that came first, each might make one of its own.
+_DEFAULT = BreakerRegistry()
+
+
 def default_registry() -> BreakerRegistry:
     """Return the registry that the process shares."""
-    return BreakerRegistry()
+    return _DEFAULT

@@ -133,6 +133,17 @@ class BreakerSettings:
         return max(self.recovery_timeout, DEFAULT_MAX_OPEN_TIME)
 
 
+def check_settings(value: object, where: str = "settings") -> BreakerSettings:
+    """Return `value` if it is settings; `where` says where it was given.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if not isinstance(value, BreakerSettings):
+        raise SettingsError(f"{where} must be BreakerSettings, got {value!r}")
+    return value
+
+
 def _is_number(value: object) -> bool:
     # bool is an int, and True as a figure is a slip of the pen.
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.breaker import (
+    BreakerRegistry,
     BreakerSettings,
     CircuitBreaker,
     CircuitOpenError,
@@ -221,6 +222,19 @@ def test_probes_and_successes_of_a_round_never_exceed_the_permitted_number() -> 
     run_threads(work)
     assert admitted
     assert max(admitted.values()) <= limit
+
+
+def test_a_bounded_registry_holds_no_more_than_its_limit_whoever_asks() -> None:
+    registry = BreakerRegistry(limit=5)
+
+    def work(chance: random.Random) -> None:
+        for _ in range(200):
+            name = str(chance.randrange(20))
+            assert registry.get(name).name == name
+            assert len(registry) <= 5
+
+    run_threads(work)
+    assert len(registry) == 5
 
 
 async def test_threads_and_tasks_together_add_up_exactly() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fusewire.breaker import BreakerSettings, CircuitBreaker
+from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitBreaker
 from fusewire.errors import SettingsError
 
 COUNT = "a whole number of at least 1"
@@ -213,3 +213,45 @@ def test_a_breaker_refuses_what_its_settings_refuse() -> None:
 def test_a_breaker_needs_a_name(name: Any) -> None:
     with pytest.raises(SettingsError, match="name must be"):
         CircuitBreaker(name)
+
+
+@pytest.mark.parametrize("wrong", ["critical", {"failure_threshold": 3}, BreakerSettings])
+def test_what_is_no_settings_is_refused_where_it_is_given(wrong: Any) -> None:
+    for refuse in (
+        lambda: CircuitBreaker("search", settings=wrong),
+        lambda: BreakerRegistry(wrong),
+        lambda: BreakerRegistry().configure(wrong),
+    ):
+        with pytest.raises(SettingsError, match=r"^settings must be BreakerSettings, got "):
+            refuse()
+    for refuse in (
+        lambda: BreakerRegistry(overrides={"a": BreakerSettings(), "b": wrong}),
+        lambda: BreakerRegistry().configure(overrides={"b": wrong}),
+    ):
+        with pytest.raises(SettingsError, match=r"^overrides\['b'\] must be BreakerSettings"):
+            refuse()
+    with pytest.raises(SettingsError, match=r"^settings of circuit 'search' must be"):
+        BreakerRegistry().get("search", wrong)
+
+
+def test_settings_that_are_refused_replace_nothing(breaker: CircuitBreaker) -> None:
+    wrong: Any = "critical"
+    before = breaker.settings
+    with pytest.raises(SettingsError):
+        breaker.replace_settings(wrong)
+    assert breaker.settings is before
+    registry = BreakerRegistry(overrides={"a": before})
+    with pytest.raises(SettingsError):
+        registry.configure(BreakerSettings(failure_threshold=9), {"a": wrong})
+    assert registry.get("a").settings is before
+    assert registry.get("b").settings == BreakerSettings()
+
+
+def test_what_is_no_function_is_refused(breaker: CircuitBreaker) -> None:
+    wrong: Any = "answer"
+    with pytest.raises(SettingsError, match=r"^fallback must be a function, got 'answer'$"):
+        CircuitBreaker("search", fallback=wrong)
+    with pytest.raises(SettingsError, match=r"^fallback must be a function, got 'answer'$"):
+        breaker(len, fallback=wrong)
+    with pytest.raises(SettingsError, match=r"^what a breaker guards must be a function, got 'ans"):
+        breaker(wrong)

@@ -9,54 +9,13 @@ import pytest
 from fusewire.breaker import (
     BreakerSettings,
     CircuitBreaker,
-    CircuitOpenError,
     CircuitState,
     Event,
-    Look,
 )
 from tests.support.circuits import half_open_circuit, open_circuit
 
 if TYPE_CHECKING:
     from fusewire.testing import FakeClock
-
-
-def test_forced_open_rejects_whatever_time_passes(
-    breaker: CircuitBreaker, clock: FakeClock
-) -> None:
-    breaker.force_open()
-    clock.advance(1e6)
-    assert breaker.look() == Look(admitted=False, state=CircuitState.FORCED_OPEN, retry_after=10.0)
-    with pytest.raises(CircuitOpenError) as caught:
-        breaker.acquire()
-    assert (caught.value.state, caught.value.reason) == ("forced_open", "by hand")
-    assert breaker.snapshot().counters.rejected == 1
-
-
-def test_disabled_admits_and_counts_nothing(breaker: CircuitBreaker) -> None:
-    breaker.disable()
-    guarded = breaker(lambda: None)
-    for _ in range(10):
-        breaker.acquire().failure()
-        breaker.acquire().success()
-        breaker.acquire().release()
-        guarded()
-    assert breaker.state is CircuitState.DISABLED
-    counters = breaker.snapshot().counters
-    assert (counters.succeeded, counters.failed, counters.ignored) == (0, 0, 0)
-
-
-def test_metrics_only_admits_and_counts_and_never_opens(clock: FakeClock) -> None:
-    settings = BreakerSettings(window_calls=10, failure_rate_threshold=0.1, failure_threshold=1)
-    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
-    breaker.metrics_only()
-    guarded = breaker(lambda: None)
-    for _ in range(10):
-        breaker.acquire().failure()
-    guarded()
-    assert breaker.state is CircuitState.METRICS_ONLY
-    snapshot = breaker.snapshot()
-    assert (snapshot.counters.failed, snapshot.counters.succeeded) == (10, 1)
-    assert (snapshot.calls, snapshot.failed) == (10, 9)
 
 
 @pytest.mark.parametrize("how", ["force_open", "disable", "metrics_only"])
@@ -119,12 +78,3 @@ def test_a_change_that_changes_nothing_is_not_told(breaker: CircuitBreaker) -> N
     breaker.force_open()
     breaker.force_open()
     assert len(heard) == 1
-
-
-def test_healthy_calls_are_counted_in_metrics_only(breaker: CircuitBreaker) -> None:
-    breaker.metrics_only()
-    guarded = breaker(lambda: None)
-    for _ in range(3):
-        guarded()
-    assert breaker.snapshot().counters.succeeded == 3
-    assert breaker.state is CircuitState.METRICS_ONLY

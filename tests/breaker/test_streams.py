@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 from contextlib import aclosing
@@ -247,3 +248,43 @@ def test_a_collected_generator_gives_its_place_back(
     gc.collect()
     assert breaker.snapshot().probes_running == 0
     assert breaker.state is CircuitState.HALF_OPEN
+
+
+async def test_a_stream_through_a_call_is_guarded_while_it_is_read(breaker: CircuitBreaker) -> None:
+    assert list(breaker.call(items, 2)) == [0, 1]
+    assert await gather(breaker.call(items_async, 2)) == [0, 1]
+    assert totals(breaker) == (2, 0, 0)
+    with pytest.raises(ConnectionError):
+        list(breaker.call(items, 2, fail_at=1))
+    with pytest.raises(ConnectionError):
+        await gather(breaker.call(items_async, 2, fail_at=1))
+    assert totals(breaker) == (2, 2, 0)
+
+
+async def test_a_stream_through_a_call_may_have_a_fallback(breaker: CircuitBreaker) -> None:
+    given = breaker.call_with_fallback(items, 1, fail_at=0, fallback=lambda *_, **__: [7, 8])
+    assert list(given) == [7, 8]
+    given_async = breaker.call_with_fallback(
+        items_async, 1, fail_at=0, fallback=lambda *_, **__: [7, 8]
+    )
+    assert await gather(given_async) == [7, 8]
+
+
+async def test_partials_and_objects_that_make_streams_are_recognized(
+    breaker: CircuitBreaker,
+) -> None:
+    class Pages:
+        def __call__(self) -> Iterator[int]:
+            yield from items(2)
+
+    class AsyncPages:
+        async def __call__(self) -> AsyncIterator[int]:
+            async for item in items_async(2):
+                yield item
+
+    for stream in (functools.partial(items, 2), Pages()):
+        assert inspect.isgeneratorfunction(breaker(stream))
+        assert list(breaker.call(stream)) == [0, 1]
+    for async_stream in (functools.partial(items_async, 2), AsyncPages()):
+        assert inspect.isasyncgenfunction(breaker(async_stream))
+        assert await gather(breaker.call(async_stream)) == [0, 1]

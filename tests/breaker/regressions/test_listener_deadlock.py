@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from fusewire.breaker import BreakerRegistry, BreakerSettings, LeaseExpired
+from fusewire.testing import FakeClock
 from tests.support.circuits import open_circuit
 
 if TYPE_CHECKING:
@@ -24,3 +26,25 @@ def test_a_listener_that_looks_from_another_thread_gets_its_answer(
     breaker.add_listener(look_elsewhere)
     open_circuit(breaker)
     assert seen == ["open"]
+
+
+def test_a_listener_that_hears_of_what_a_full_registry_finds_may_use_the_registry() -> None:
+    clock = FakeClock()
+    settings = BreakerSettings(failure_threshold=1, recovery_timeout=1, probe_lease=1)
+    registry = BreakerRegistry(settings, limit=1, clock=clock)
+    breaker = registry.get("payments")
+    breaker.acquire().failure()
+    clock.advance(1)
+    breaker.acquire()
+    known: list[bool] = []
+    breaker.add_listener(lambda _: known.append("payments" in registry), LeaseExpired)
+    clock.advance(1)
+
+    def ask_for_another() -> None:
+        registry.get("search")
+
+    thread = threading.Thread(target=ask_for_another, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert known == [True]
+    assert "search" in registry
