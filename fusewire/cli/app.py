@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003 - typer reads the annotations when it runs
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from fusewire.cli.ending import fail
+from fusewire.cli.topology import topology
 from fusewire.errors import FusewireError
 
-_COULD_NOT_RUN = 2
 _INTERRUPTED = 130
 
 app = typer.Typer(
@@ -81,19 +81,16 @@ def demo(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise
-        _fail("the demo needs rich, which is not installed: pip install 'fusewire[demo]'")
+        fail("demo", "the demo needs rich, which is not installed: pip install 'fusewire[demo]'")
     try:
         plan = Plan(broker=broker, rate=rate, healthy=healthy, outage=outage, keep=keep)
         status = run_demo(plan, as_json=as_json)
     except FusewireError as error:
-        _fail(str(error))
+        fail("demo", str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):
         typer.echo("fusewire demo: interrupted", err=True)
         raise typer.Exit(_INTERRUPTED) from None
     raise typer.Exit(status)
 
 
-def _fail(why: str) -> NoReturn:
-    sys.stdout.flush()
-    typer.echo(f"fusewire demo: {why}", err=True)
-    raise typer.Exit(_COULD_NOT_RUN)
+app.command()(topology)
