@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fusewire.forwarding import ParkedCalls, Receipt
     from fusewire.interceptors import aio_interceptors, guard
     from fusewire.operation import without_fallbacks
-    from fusewire.parking import ParkingConsumer, Reject
+    from fusewire.parking import ParkingConsumer, Reject, Retry
 
 __all__ = [
     "BreakerRegistry",
@@ -35,6 +35,7 @@ __all__ = [
     "ParkingConsumer",
     "Receipt",
     "Reject",
+    "Retry",
     "SettingsError",
     "aio_interceptors",
     "default_registry",
@@ -54,6 +55,7 @@ _HOMES = {
     "ParkingConsumer": "parking",
     "Receipt": "forwarding",
     "Reject": "parking",
+    "Retry": "parking",
     "SettingsError": "errors",
     "aio_interceptors": "interceptors",
     "default_registry": "breaker",

@@ -61,7 +61,11 @@ class ParkedCalls:
         replay_concurrency: replays at a time, in each lane, at most.
         replay_rate: replays begun in a second, in each lane, at most; None for as many as come.
         max_attempts: failed attempts after which a call is dead; probes do not count.
-        delay_tiers: seconds before the second, third, … attempt; the last repeats.
+        max_age: seconds after its parking after which a call is dead as ``expired``; never by
+            default. Unlike `expires_after` of :meth:`park` it is the forwarder's, and holds for
+            all that it finds.
+        delay_tiers: seconds before the second, third, … attempt; the last repeats. From the third
+            attempt on, chance takes that tier or the one below it.
         exchange: name of the direct exchange of RabbitMQ's that calls are stored and moved through,
             made if absent; by default the default exchange, whose write permission is one on every
             queue. SQLite has none, and ignores it.
@@ -83,6 +87,7 @@ class ParkedCalls:
         replay_concurrency: int = 10,
         replay_rate: float | None = None,
         max_attempts: int = 5,
+        max_age: float | None = None,
         delay_tiers: Sequence[float] = DELAY_TIERS,
         exchange: str = "",
         shutdown_timeout: float = 30.0,
@@ -103,6 +108,7 @@ class ParkedCalls:
             "replay_concurrency": replay_concurrency,
             "replay_rate": replay_rate,
             "max_attempts": max_attempts,
+            "max_age": max_age,
             "delay_tiers": delay_tiers,
             "exchange": exchange,
             "shutdown_timeout": shutdown_timeout,

@@ -1,7 +1,7 @@
 """Consumers that park, delay, dead-letter and replay messages."""
 
 from fusewire.parking.consumer import ParkingConsumer
-from fusewire.parking.errors import Reject
+from fusewire.parking.errors import Reject, Retry
 from fusewire.parking.events import Happening, MessageEvent
 from fusewire.parking.record import MalformedMessageError
 from fusewire.parking.view import MessageView
@@ -13,4 +13,5 @@ __all__ = [
     "MessageView",
     "ParkingConsumer",
     "Reject",
+    "Retry",
 ]

@@ -21,6 +21,7 @@ from fusewire.parking.policy import FailurePolicy
 from fusewire.parking.replay import LaneReplay
 from fusewire.parking.settle import Desk
 from fusewire.parking.signals import until_signal
+from fusewire.parking.unrecoverable import unrecoverable
 
 if TYPE_CHECKING:
     import os
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from fusewire.parking.events import MessageEvent
     from fusewire.parking.handler import Handler
     from fusewire.parking.lanes import DependsOn
+    from fusewire.parking.unrecoverable import DeadOn
 
 _HOLD_LIMIT = 900.0
 """Seconds that a delivery is held at most: half of RabbitMQ's default consumer timeout.
@@ -56,7 +58,8 @@ class ParkingConsumer:
         handler: called with each message, an :class:`aio_pika.abc.AbstractIncomingMessage`; a
             coroutine function, or a plain one, which runs in a worker thread. Returning means
             done. Raising means a failed attempt, unless what was raised comes from a
-            :class:`~fusewire.errors.CircuitOpenError`; :class:`Reject` puts it aside at once.
+            :class:`~fusewire.errors.CircuitOpenError`; :class:`Reject` puts it aside at once, and
+            :class:`Retry` has it tried again at a time that the handler names.
         depends_on: names of the breakers that messages need, or a function of the message. A
             message whose breaker does not admit is parked without calling the handler. What is
             not declared is learnt from the handler's CircuitOpenError.
@@ -72,7 +75,13 @@ class ParkingConsumer:
             seconds sees ``replay_rate * w + 1`` at most.
         max_attempts: failed attempts after which a message is dead; those that fail while the
             circuit is not closed do not count.
-        delay_tiers: seconds before the second, third, … attempt; the last repeats.
+        max_age: seconds after which a message is dead as ``expired``, counted from when it was
+            first parked, had failed or was postponed; never by default.
+        dead_on: exception types, or a function of the exception, that put the message aside at
+            once, as :class:`Reject` does, because it will never be handled. What comes from a
+            CircuitOpenError parks all the same.
+        delay_tiers: seconds before the second, third, … attempt; the last repeats. From the third
+            attempt on, chance takes that tier or the one below it.
         exchange: name of the direct exchange of RabbitMQ's that messages are moved through, made if
             absent; by default the default exchange, whose write permission is one on every queue.
             SQLite has none, and ignores it.
@@ -99,6 +108,8 @@ class ParkingConsumer:
         replay_concurrency: int = 10,
         replay_rate: float | None = None,
         max_attempts: int = 5,
+        max_age: float | None = None,
+        dead_on: DeadOn = (),
         delay_tiers: Sequence[float] = DELAY_TIERS,
         exchange: str = "",
         operation_id: Callable[[AbstractIncomingMessage], str | None] | None = None,
@@ -111,6 +122,8 @@ class ParkingConsumer:
             raise SettingsError(
                 f"replay_rate={replay_rate!r}: give messages a second, more than 0, or None"
             )
+        if max_age is not None and not 0 < max_age < math.inf:
+            raise SettingsError(f"max_age={max_age!r}: give seconds, more than 0, or None")
         if not 0 <= shutdown_timeout < math.inf:
             raise SettingsError(f"shutdown_timeout={shutdown_timeout!r}: give seconds, 0 or more")
         if registry is None:  # an empty one is false
@@ -118,12 +131,19 @@ class ParkingConsumer:
         self._address = address
         self._dependencies = Dependencies(depends_on, lanes)
         self._topology = Topology(queue, self._dependencies.lanes, tuple(delay_tiers), exchange)
-        self._policy = FailurePolicy(max_attempts, self._topology.delay_tiers, _now_ms)
+        self._policy = FailurePolicy(
+            max_attempts,
+            self._topology.delay_tiers,
+            _now_ms,
+            max_age=max_age,
+            unrecoverable=unrecoverable(dead_on),
+        )
         self._circuits = Circuits(registry)
         self._runner = HandlerRunner(
             handler,
             guard_with=guard_with,
             registry=registry,
+            unrecoverable=self._policy.unrecoverable,
             threads=concurrency + replay_concurrency * len(self._topology.lanes),
         )
         self._concurrency = concurrency

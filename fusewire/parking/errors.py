@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from fusewire.errors import FusewireError
+from typing import TYPE_CHECKING
+
+from fusewire.errors import FusewireError, SettingsError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+_LONGEST = 1e9
+"""Seconds that :class:`Retry` may ask for: 31 years, ample, and no header overflows at it."""
 
 
 class Reject(FusewireError):  # noqa: N818 - an instruction to the consumer, as in other consumers
@@ -18,8 +26,52 @@ class Reject(FusewireError):  # noqa: N818 - an instruction to the consumer, as 
         self.reason = reason
 
 
+class Retry(FusewireError):  # noqa: N818 - an instruction to the consumer
+    """Raised by a handler: the message is to be tried again at a time that the handler names.
+
+    It is not a failed attempt: it counts towards no limit of attempts and says nothing about any
+    dependency. What is asked for again and again ends by `max_age` or its own ``not_after`` only.
+    The message waits in the delay queues, in several hops if need be, and is handled at the time
+    named or later, by at most the shortest of the delay tiers and what the queue itself holds up.
+
+    Args:
+        why: what a person should know, in words.
+        after: seconds from now.
+        at: the time, with its time zone; one that is past means as soon as possible.
+
+    Raises:
+        SettingsError: neither or both of `after` and `at` are given, or it is no such time.
+    """
+
+    def __init__(
+        self, why: str = "", *, after: float | None = None, at: datetime | None = None
+    ) -> None:
+        if (after is None) == (at is None):
+            raise SettingsError(
+                "Retry: give after=, in seconds, or at=, a datetime; one of the two"
+            )
+        if after is not None and not 0 <= after <= _LONGEST:
+            raise SettingsError(f"Retry(after={after!r}): give seconds, from 0 to {_LONGEST:g}")
+        if at is not None and at.utcoffset() is None:
+            raise SettingsError(f"Retry(at={at!r}): give a datetime with a time zone")
+        when = f"in {after:g} s" if after is not None else f"at {at}"
+        super().__init__(f"{why} (to be tried again {when})".lstrip())
+        self.after = after
+        self.at = at
+
+    def due_ms(self, now_ms: int) -> int:
+        """Return the time named, in milliseconds since 1970, if it is `now_ms` now."""
+        if self.at is not None:
+            return round(self.at.timestamp() * 1000)
+        return now_ms + round((self.after or 0.0) * 1000)
+
+
 class HandBack(FusewireError):  # noqa: N818 - an instruction to the consumer
     """Raised by a handler that cannot work any more: the message goes back as it came.
 
     It is no attempt. All that is in hand goes back with it, in order, and is delivered again.
     """
+
+
+INSTRUCTIONS = (Reject, Retry, HandBack)
+"""They decide, whatever else is known of an attempt, and tell nothing of a dependency."""

@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from fusewire.errors import CircuitOpenError, FusewireError, SettingsError
 from fusewire.operation import operation, without_fallbacks
-from fusewire.parking.errors import Reject
+from fusewire.parking.errors import INSTRUCTIONS
 from fusewire.parking.policy import rejection_in
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class HandlerRunner:
         guard_with: name of the breaker whose permit is taken around the handler, for handlers whose
             calls are not guarded themselves.
         registry: where that breaker is.
+        unrecoverable: tells of an error whether it is the message's own fault.
         threads: plain handlers that may run at a time.
     """
 
@@ -69,6 +70,7 @@ class HandlerRunner:
         *,
         guard_with: str | None,
         registry: BreakerRegistry,
+        unrecoverable: Callable[[BaseException], bool],
         threads: int,
     ) -> None:
         if not callable(handler):
@@ -79,6 +81,7 @@ class HandlerRunner:
         )
         self._guard = guard_with
         self._registry = registry
+        self._unrecoverable = unrecoverable
         self._threads = threads
         self._limiter: anyio.CapacityLimiter | None = None
 
@@ -111,10 +114,19 @@ class HandlerRunner:
         if self._guard is None:
             await self._call(view)
             return
-        with self._registry.get(self._guard).acquire():
+        breaker = self._registry.get(self._guard)
+        permit = breaker.acquire()
+        try:
             await self._call(view)
             if view.failure is not None:  # raised within process(), and swallowed further out
-                raise view.failure
+                raise view.failure  # noqa: TRY301 - judged like any other, just below
+        except BaseException as error:
+            if isinstance(error, INSTRUCTIONS) or self._unrecoverable(error):
+                permit.release()  # it is about the message, and no sign of trouble
+            else:
+                permit.settle(breaker.judge(error))
+            raise
+        permit.success()
 
     async def _call(self, view: MessageView) -> None:
         if self._is_async:
@@ -137,7 +149,7 @@ def _attempt(view: MessageView, blame: tuple[str, ...]) -> Attempt:
         error = None
     if error is not None:
         rejection = rejection_in(error)
-        if isinstance(error, Reject) or (rejection is not None and rejection.name in blame):
+        if isinstance(error, INSTRUCTIONS) or (rejection is not None and rejection.name in blame):
             rejection = None  # an instruction; or a call was made and failed before the refusal
         return Attempt(error, rejection, blame)
     if view.rejected and view.requeued:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.parking.errors import HandBack, Reject
+from fusewire.parking.errors import HandBack, Reject, Retry
 from fusewire.parking.handler import Attempt
-from fusewire.parking.policy import Done, FailurePolicy, Verdict
+from fusewire.parking.policy import Done, FailurePolicy, Verdict, rejection_in
 from fusewire.parking.settle import GiveBackError
 
 if TYPE_CHECKING:
@@ -44,18 +44,24 @@ class Judge:
         self, record: Record, attempt: Attempt, needs: tuple[str, ...], *, in_outage: bool = False
     ) -> Verdict:
         """Judge an attempt that was made."""
-        error = attempt.error
+        error, blame = attempt.error, attempt.blame
         if error is None:
-            return self._policy.dead(record, "rejected") if attempt.unwanted else Done()
+            refused = self._policy.refused(record, "rejected", blame=blame)
+            return refused if attempt.unwanted else Done()
+        if isinstance(error, Retry):
+            return self._policy.postpone(record, error)
         if isinstance(error, Reject):
-            return self._policy.dead(record, error.reason, error.__cause__ or error)
+            cause = error.__cause__ or error
+            return self._policy.refused(record, error.reason, cause, blame=blame)
+        if rejection_in(error) is None and self._policy.unrecoverable(error):
+            return self._policy.refused(record, "rejected", error, blame=blame)
         # Not every circuit that is half open: what fails without a call to it is no probe of it.
-        troubled = self._circuits.troubled(attempt.blame) or self._circuits.refusing(needs)
+        troubled = self._circuits.troubled(blame) or self._circuits.refusing(needs)
         return self._policy.failed(
             record,
             error,
             waiting_for=None if troubled is None else (troubled, self._circuits.wait(troubled)),
-            blame=attempt.blame,
+            blame=blame,
             in_outage=in_outage and troubled is not None,
         )
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import traceback
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fusewire.errors import CircuitOpenError
-from fusewire.parking.record import MAX_TEXT, Record
+from fusewire.parking.story import story_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from fusewire.parking.errors import Retry
+    from fusewire.parking.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +49,27 @@ Verdict = Done | Park | Delay | Dead
 
 @dataclass(frozen=True, slots=True)
 class FailurePolicy:
-    """How failed attempts are retried.
+    """What becomes of failed attempts.
 
     Attributes:
         max_attempts: failed attempts after which a message is dead. Probes, made while the circuit
             is not closed, are not among them, or a long outage would kill what waits for its end.
-        tiers: seconds to wait after the first, second, … failed attempt; the last repeats.
+        tiers: seconds to wait after the first, second, … failed attempt; the last repeats. Chance
+            takes a tier or the one below it, so that what failed together does not come back
+            together.
         now: the wall clock in milliseconds since 1970, for the times that people read.
+        max_age: seconds from its first parking, failure or postponement after which a message is
+            not tried any more.
+        unrecoverable: tells of an error whether its message is dead at once.
+        chance: numbers from 0 and below 1.
     """
 
     max_attempts: int
     tiers: tuple[float, ...]
     now: Callable[[], int]
+    max_age: float | None = None
+    unrecoverable: Callable[[BaseException], bool] = lambda _error: False
+    chance: Callable[[], float] = random.random
 
     def park(self, record: Record, dependency: str, reason: str, *, wait: float) -> Park:
         """Wait for `dependency`, without an attempt; it may admit again in `wait` seconds."""
@@ -77,9 +89,18 @@ class FailurePolicy:
 
     def dead(self, record: Record, reason: str, error: BaseException | None = None) -> Dead:
         """Put it aside for a person."""
-        if error is not None:
-            record = self._failed(record, error)
-        return Dead(dataclasses.replace(record, reason=reason))
+        return Dead(dataclasses.replace(_told(record, error), reason=reason))
+
+    def refused(
+        self,
+        record: Record,
+        reason: str,
+        error: BaseException | None = None,
+        *,
+        blame: Sequence[str] = (),
+    ) -> Dead:
+        """Put it aside after an attempt that said it is not to be tried again."""
+        return self.dead(self._attempted(record, error, blame=blame), reason)
 
     def may_go_round(self, record: Record) -> bool:
         """Tell whether it may go to the tail of its lane: once in each open time, not more."""
@@ -87,7 +108,30 @@ class FailurePolicy:
 
     def expired(self, record: Record) -> bool:
         """Tell whether it is of no use any more."""
-        return record.not_after_ms is not None and self.now() > record.not_after_ms
+        return self._too_late(record, self.now())
+
+    def postpone(self, record: Record, asked: Retry) -> Verdict:
+        """Try it again at the time that the handler asked for; not an attempt."""
+        now = self.now()
+        due = asked.due_ms(now)
+        record = dataclasses.replace(
+            _told(record, asked.__cause__ or asked),
+            reason="postponed",
+            times_postponed=record.times_postponed + 1,
+            first_postponed_at_ms=record.first_postponed_at_ms or now,
+            postponed_until_ms=due,
+        )
+        if record.at_most_once:
+            # A delay queue gives back at least once.
+            return self.dead(record, "ambiguous")
+        if self._too_late(record, due):
+            return self.dead(record, "expired")
+        return self._hop(record, due, now)
+
+    def not_due(self, record: Record) -> Delay | None:
+        """Return the next hop of a message that was postponed, or None if it is due."""
+        due, now = record.postponed_until_ms, self.now()
+        return None if due is None or due <= now else self._hop(record, due, now)
 
     def failed(
         self,
@@ -108,42 +152,63 @@ class FailurePolicy:
             blame: the breakers whose calls failed in this attempt.
             in_outage: whether a circuit was not closed when the attempt began: it was a probe.
         """
+        record = self._attempted(record, error, blame=blame, in_outage=in_outage)
         if record.at_most_once:
             # Whatever was raised, and by whatever stands around the call: it may have been made.
-            return self.dead(record, "ambiguous", error)
-        record = self._failed(record, error)
-        if in_outage:
-            record = dataclasses.replace(record, outage_attempts=record.outage_attempts + 1)
-        else:
-            record = dataclasses.replace(record, attempts=record.attempts + 1)
+            return self.dead(record, "ambiguous")
         if record.attempts >= self.max_attempts:
             return self.dead(record, "exhausted")
+        if self.expired(record):
+            return self.dead(record, "expired")
         if waiting_for is not None:
             dependency, wait = waiting_for
             return self.park(record, dependency, "failed", wait=wait)
-        dependency = blame[0] if blame else record.dependency
-        record = dataclasses.replace(record, reason="failed", dependency=dependency)
-        return Delay(record, self.tiers[min(max(record.attempts, 1), len(self.tiers)) - 1])
+        return Delay(dataclasses.replace(record, reason="failed"), self._tier(record.attempts))
 
-    def _failed(self, record: Record, error: BaseException) -> Record:
+    def _attempted(
+        self,
+        record: Record,
+        error: BaseException | None,
+        *,
+        blame: Sequence[str],
+        in_outage: bool = False,
+    ) -> Record:
         now = self.now()
         return dataclasses.replace(
-            record,
+            _told(record, error),
+            dependency=blame[0] if blame else record.dependency,
+            attempts=record.attempts + (not in_outage),
+            outage_attempts=record.outage_attempts + in_outage,
             first_failed_at_ms=record.first_failed_at_ms or now,
             failed_at_ms=now,
-            exception=f"{type(error).__module__}.{type(error).__qualname__}",
-            exception_message=_storable(lambda: str(error))[:MAX_TEXT],
-            # The end of a stack is where it happened.
-            stack=_storable(lambda: "".join(traceback.format_exception(error)))[-MAX_TEXT:],
         )
 
+    def _tier(self, attempts: int) -> float:
+        step = min(max(attempts, 1), len(self.tiers)) - 1
+        # A delay queue has one time to live, so the jitter is in the choice of the queue.
+        return self.tiers[max(step - (self.chance() < 0.5), 0)]  # noqa: PLR2004 - even odds
 
-def _storable(describe: Callable[[], str]) -> str:
-    """Return a text that every broker can store, whatever the error is made of."""
-    try:
-        return describe().encode("utf-8", "backslashreplace").decode()
-    except Exception as failed:  # noqa: BLE001 - an error whose own text cannot be made
-        return f"(its text cannot be made: {type(failed).__name__})"
+    def _hop(self, record: Record, due: int, now: int) -> Delay:
+        # Never too early; too late by the shortest tier at most, which saves the many short hops.
+        shortest = self.tiers[0]
+        most = (due - now) / 1000 + shortest
+        return Delay(record, max((tier for tier in self.tiers if tier <= most), default=shortest))
+
+    def _too_late(self, record: Record, when: int) -> bool:
+        if record.not_after_ms is not None and when > record.not_after_ms:
+            return True
+        times = (record.first_parked_at_ms, record.first_failed_at_ms, record.first_postponed_at_ms)
+        known = [time for time in times if time is not None]
+        return self.max_age is not None and bool(known) and when > min(known) + self.max_age * 1000
+
+
+def _told(record: Record, error: BaseException | None) -> Record:
+    if error is None:
+        return record
+    story = story_of(error)
+    return dataclasses.replace(
+        record, exception=story.exception, exception_message=story.message, stack=story.stack
+    )
 
 
 def rejection_in(error: BaseException) -> CircuitOpenError | None:

@@ -28,8 +28,7 @@ NOT_AFTER = f"{PREFIX}not-after-ms"
 In whole milliseconds since 1970: the AMQP client writes floats with 32 bits only."""
 
 _FORMAT_HEADER = f"{PREFIX}format"
-MAX_TEXT = 8192
-"""Characters kept of an exception's message and of its stack."""
+_COUNTS = frozenset({"attempts", "outage_attempts", "times_parked", "times_postponed"})
 
 _T = TypeVar("_T")
 
@@ -50,11 +49,14 @@ class Record:
         attempts: calls of the handler that failed, made while the circuit was closed.
         outage_attempts: calls of the handler that failed, made as probes of a circuit that was not.
         times_parked: how often it was parked.
+        times_postponed: how often its handler asked for another time.
         first_parked_at_ms: when it was parked first, in milliseconds since 1970, as all times here.
         parked_at_ms: when it was parked last.
         waits_until_ms: when the open time of its circuit was to end, when it was parked again.
         first_failed_at_ms: when its first failed attempt ended.
         failed_at_ms: when its last failed attempt ended.
+        first_postponed_at_ms: when its handler first asked for another time.
+        postponed_until_ms: the time that it asked for last.
         exception: type of the last failure.
         exception_message: its message, capped.
         stack: its stack, capped.
@@ -69,11 +71,14 @@ class Record:
     attempts: int = 0
     outage_attempts: int = 0
     times_parked: int = 0
+    times_postponed: int = 0
     first_parked_at_ms: int | None = None
     parked_at_ms: int | None = None
     waits_until_ms: int | None = None
     first_failed_at_ms: int | None = None
     failed_at_ms: int | None = None
+    first_postponed_at_ms: int | None = None
+    postponed_until_ms: int | None = None
     exception: str = ""
     exception_message: str = ""
     stack: str = ""
@@ -111,7 +116,7 @@ def read(message: Message, *, operation_id: str) -> Record:
         name = _header(item.name)
         if item.name == "operation_id":
             values[item.name] = _get(headers, name, str, operation_id) or operation_id
-        elif item.name in {"attempts", "outage_attempts", "times_parked"}:
+        elif item.name in _COUNTS:
             values[item.name] = count = _get(headers, name, int, 0)
             if count < 0:
                 raise MalformedMessageError(f"header {name} is negative: {count}")

@@ -121,6 +121,9 @@ class Desk:
             # Somebody held it before and did not say what became of it.
             await self.settle(work, self._policy.dead(record, "ambiguous"))
             return None
+        if (hop := self._policy.not_due(record)) is not None:
+            await self.settle(work, hop)
+            return None
         return work
 
     async def settle(self, work: Work, verdict: Verdict) -> None:

@@ -87,7 +87,7 @@ async def bench(
         address = request.getfixturevalue("amqp_url")
     else:
         address = f"sqlite:///{tmp_path}/broker.db"
-    for suffix in ("parked.payments", "parked.stock", "delay.50", "delay.200"):
+    for suffix in ("parked.payments", "parked.stock", "delay.50", "delay.200", "delay.600000"):
         forget_queue(f"{queue_name}.{suffix}")
     async with open_broker(address) as broker:
         await broker.create_queue(queue_name)

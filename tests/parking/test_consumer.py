@@ -9,42 +9,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.breaker import BreakerRegistry, CircuitState
+from fusewire.breaker import CircuitState
 from fusewire.brokers import Message
 from fusewire.errors import CircuitOpenError, QueueNotFoundError, SettingsError
 from fusewire.operation import current_operation, fallbacks_allowed
-from fusewire.parking import ParkingConsumer, Reject
+from fusewire.parking import ParkingConsumer
+from tests.support.dependency import Dependency
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    import aio_pika
     from aio_pika.abc import AbstractIncomingMessage
 
     from tests.parking.conftest import Bench
-
-
-class Dependency:
-    """Something that handlers call through a breaker, and that can be down."""
-
-    def __init__(self, registry: BreakerRegistry, name: str = "payments") -> None:
-        self.breaker = registry.get(name)
-        self.down = False
-        self.calls = 0
-        self.effects: list[str] = []
-
-    async def __call__(self, message: AbstractIncomingMessage) -> None:
-        await self.breaker.call_async(self._work, message.body.decode())
-
-    async def _work(self, what: str) -> None:
-        self.calls += 1
-        if self.down:
-            raise ConnectionError("payments is down")
-        self.effects.append(what)
-
-    def trip(self) -> None:
-        self.down = True
-        while self.breaker.can_execute():
-            self.breaker.acquire().failure()
 
 
 async def test_a_message_that_is_handled_is_gone(bench: Bench) -> None:
@@ -115,125 +91,6 @@ async def test_an_outage_in_mid_load_loses_nothing_and_makes_everything_once(ben
         await until(lambda: dependency.breaker.state is CircuitState.CLOSED)
     assert sorted(dependency.effects) == sorted(bodies)
     assert bench.happened("dead") == []
-
-
-async def test_a_failed_attempt_is_delayed_and_made_again_while_the_circuit_is_closed(
-    bench: Bench,
-) -> None:
-    attempts: list[str] = []
-
-    async def handler(message: AbstractIncomingMessage) -> None:
-        attempts.append(message.body.decode())
-        if len(attempts) < 3:
-            raise ValueError("not yet")
-
-    await bench.send("a")
-    async with bench.consumer(handler):
-        await until(lambda: bench.happened("handled") == ["a"])
-    assert bench.happened("delayed") == ["a", "a"]
-
-
-async def test_a_message_that_always_fails_is_dead_with_its_story(bench: Bench) -> None:
-    async def handler(message: AbstractIncomingMessage) -> None:
-        raise ValueError("no such account: 17")
-
-    await bench.send("a", headers={"tenant": "blue"}, correlation_id="c-1")
-    async with bench.consumer(handler, max_attempts=2):
-        await until(lambda: bench.happened("dead") == ["a"])
-    (dead,) = await bench.dead()
-    assert dead.body == b"a"
-    assert dead.correlation_id == "c-1"
-    assert dead.headers["tenant"] == "blue"
-    assert dead.headers["fusewire-reason"] == "exhausted"
-    assert dead.headers["fusewire-attempts"] == 2
-    assert dead.headers["fusewire-exception"] == "builtins.ValueError"
-    assert dead.headers["fusewire-exception-message"] == "no such account: 17"
-    assert "in handler" in str(dead.headers["fusewire-stack"])
-    assert dead.headers["fusewire-queue"] == bench.queue
-
-
-async def test_reject_puts_a_message_aside_at_once(bench: Bench) -> None:
-    async def handler(message: AbstractIncomingMessage) -> None:
-        raise Reject("the account is closed")
-
-    await bench.send("a")
-    async with bench.consumer(handler):
-        await until(lambda: bench.happened("dead") == ["a"])
-    (dead,) = await bench.dead()
-    assert dead.headers["fusewire-reason"] == "rejected"
-    assert bench.happened("delayed") == []
-
-
-async def test_a_poison_message_does_not_hold_the_circuit_open(bench: Bench) -> None:
-    effects: list[str] = []
-    breaker = bench.registry.get("payments")
-
-    async def work(body: str) -> None:
-        if body == "poison":
-            raise ConnectionError("it makes the server fail")
-        effects.append(body)
-
-    async def handler(message: AbstractIncomingMessage) -> None:
-        await breaker.call_async(work, message.body.decode())
-
-    for _ in range(2):
-        breaker.acquire().failure()
-    await bench.send("poison", "a", "b", "c")
-    async with bench.consumer(handler, depends_on="payments", concurrency=1, max_attempts=2):
-        await until(lambda: len(effects) == 3)
-        await until(lambda: bench.happened("dead") == ["poison"])
-    assert sorted(effects) == ["a", "b", "c"]
-
-
-async def test_a_handler_full_of_process_blocks_runs_unchanged(bench: Bench) -> None:
-    dependency = Dependency(bench.registry)
-    dependency.trip()
-
-    async def handler(message: aio_pika.abc.AbstractIncomingMessage) -> None:
-        async with message.process():
-            await dependency(message)
-
-    await bench.send("a", "b")
-    async with bench.consumer(handler):
-        await until(lambda: len(bench.happened("parked")) == 2)
-        dependency.down = False
-        await until(lambda: len(bench.happened("replayed")) == 2)
-    assert sorted(dependency.effects) == ["a", "b"]
-
-
-async def test_an_error_swallowed_outside_of_process_still_counts(bench: Bench) -> None:
-    async def handler(message: AbstractIncomingMessage) -> None:
-        try:
-            async with message.process():
-                raise ValueError("broken")  # noqa: TRY301 - the case in question
-        except ValueError:
-            pass
-
-    await bench.send("a")
-    async with bench.consumer(handler, max_attempts=1):
-        await until(lambda: bench.happened("dead") == ["a"])
-
-
-@pytest.mark.parametrize(
-    ("settle", "becomes"),
-    [
-        (lambda message: message.ack(), "handled"),
-        (lambda message: message.reject(), "dead"),
-        (lambda message: message.nack(requeue=False), "dead"),
-        (lambda message: message.reject(requeue=True), "delayed"),
-        (lambda message: message.nack(), "delayed"),
-    ],
-    ids=["ack", "reject", "nack without requeue", "reject with requeue", "nack"],
-)
-async def test_what_a_handler_does_to_its_message_means_what_it_meant(
-    bench: Bench, settle: object, becomes: str
-) -> None:
-    async def handler(message: AbstractIncomingMessage) -> None:
-        await settle(message)  # type: ignore[operator]
-
-    await bench.send("a")
-    async with bench.consumer(handler):
-        await until(lambda: "a" in bench.happened(becomes))
 
 
 async def test_a_replayed_message_looks_like_the_original(bench: Bench) -> None:
@@ -321,23 +178,6 @@ async def test_a_plain_function_runs_in_a_thread_and_parks_too(bench: Bench) -> 
     assert threading.main_thread().name not in threads
 
 
-async def test_guard_with_takes_the_permit_around_an_unguarded_handler(bench: Bench) -> None:
-    calls = 0
-
-    async def handler(message: AbstractIncomingMessage) -> None:
-        nonlocal calls
-        calls += 1
-        if calls <= 2:
-            raise ConnectionError("down")
-
-    await bench.send("a", "b", "c")
-    async with bench.consumer(handler, guard_with="payments", concurrency=1):
-        await until(lambda: "payments" in bench.registry)
-        done = ("handled", "replayed")
-        await until(lambda: sum(len(bench.happened(what)) for what in done) == 3)
-    assert bench.happened("parked")
-
-
 async def test_a_message_that_needs_two_waits_for_each_that_is_open(bench: Bench) -> None:
     payments = Dependency(bench.registry, "payments")
     stock = Dependency(bench.registry, "stock")
@@ -360,27 +200,6 @@ async def test_a_message_that_needs_two_waits_for_each_that_is_open(bench: Bench
         stock.breaker.reset()
         await until(lambda: bench.happened("replayed") == ["a"])
     assert stock.effects == ["a"]
-
-
-async def test_a_malformed_message_goes_to_the_dead_queue_and_the_rest_go_on(bench: Bench) -> None:
-    dependency = Dependency(bench.registry)
-    await bench.send("bad", headers={"fusewire-format": 99})
-    await bench.send("worse", headers={"fusewire-attempts": "many"})
-    await bench.send("good")
-    async with bench.consumer(dependency):
-        await until(lambda: bench.happened("handled") == ["good"])
-        await until(lambda: len(bench.happened("dead")) == 2)
-    assert {message.headers["fusewire-reason"] for message in await bench.dead()} == {"malformed"}
-
-
-async def test_a_message_past_its_deadline_is_expired_and_seen(bench: Bench) -> None:
-    dependency = Dependency(bench.registry)
-    await bench.send("late", headers={"fusewire-not-after-ms": 1})
-    async with bench.consumer(dependency):
-        await until(lambda: bench.happened("dead") == ["late"])
-    assert dependency.calls == 0
-    (dead,) = await bench.dead()
-    assert dead.headers["fusewire-reason"] == "expired"
 
 
 async def test_a_lane_that_several_share_is_not_held_up_by_the_one_that_is_down(
@@ -482,6 +301,11 @@ async def test_a_missing_source_queue_is_told_before_anything_runs(bench: Bench)
         ({"replay_rate": 0}, "replay_rate=0"),
         ({"replay_rate": float("inf")}, "replay_rate=inf"),
         ({"max_attempts": 0}, "max_attempts=0"),
+        ({"max_age": 0}, "max_age=0"),
+        ({"max_age": float("nan")}, "max_age=nan"),
+        ({"dead_on": "ValueError"}, "dead_on='ValueError'"),
+        ({"dead_on": (ValueError, "x")}, "dead_on"),
+        ({"dead_on": int}, "dead_on"),
         ({"shutdown_timeout": float("nan")}, "shutdown_timeout=nan"),
         ({"delay_tiers": ()}, "delay_tiers"),
         ({"delay_tiers": (5, 1)}, "growing"),

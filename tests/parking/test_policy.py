@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
 import pytest
 
-from fusewire.errors import CircuitOpenError
-from fusewire.parking.policy import Dead, Delay, FailurePolicy, Park, rejection_in
-from fusewire.parking.record import MAX_TEXT, Record
+from fusewire.errors import CircuitOpenError, SettingsError
+from fusewire.parking import Retry
+from fusewire.parking.policy import Dead, Delay, FailurePolicy, Park, Verdict, rejection_in
+from fusewire.parking.record import Record
+from fusewire.parking.story import MAX_TEXT
 
 NOW = 1_000_000
 
 
+class Clock:
+    """Milliseconds since 1970, moved by hand."""
+
+    def __init__(self) -> None:
+        self.ms = NOW
+
+    def __call__(self) -> int:
+        return self.ms
+
+
 @pytest.fixture
-def policy() -> FailurePolicy:
-    return FailurePolicy(max_attempts=3, tiers=(1.0, 5.0), now=lambda: NOW)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def policy(clock: Clock) -> FailurePolicy:
+    return FailurePolicy(max_attempts=3, tiers=(1.0, 5.0), now=clock, chance=lambda: 0.9)
 
 
 def fail(policy: FailurePolicy, record: Record, **given: object) -> Dead | Delay | Park:
@@ -33,6 +55,21 @@ def test_failed_attempts_wait_longer_each_time_and_end_dead(policy: FailurePolic
     assert (first.tier, second.tier) == (1.0, 5.0)
     assert isinstance(third, Dead)
     assert (third.record.reason, third.record.attempts) == ("exhausted", 3)
+
+
+def test_what_failed_together_does_not_come_back_together() -> None:
+    chance = random.Random(7).random
+    policy = FailurePolicy(100, (1.0, 5.0, 30.0), now=lambda: NOW, chance=chance)
+    waits = {attempts: Counter[float]() for attempts in (0, 1, 2, 50)}
+    for attempts, seen in waits.items():
+        for _ in range(400):
+            verdict = fail(policy, Record(operation_id="a", attempts=attempts))
+            assert isinstance(verdict, Delay)
+            seen[verdict.tier] += 1
+    assert waits[0].keys() == {1.0}  # there is none below
+    for attempts, tiers in ((1, {1.0, 5.0}), (2, {5.0, 30.0}), (50, {5.0, 30.0})):
+        assert waits[attempts].keys() == tiers
+        assert min(waits[attempts].values()) > 100
 
 
 def test_probes_of_an_outage_do_not_count_however_many(policy: FailurePolicy) -> None:
@@ -75,14 +112,20 @@ class UntellableError(Exception):
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("bad \udcff"), UntellableError(), ValueError("x" * 100_000)],
-    ids=["surrogate", "no text", "long"],
+    [
+        ValueError("bad \udcff"),
+        UntellableError(),
+        ValueError("x" * 100_000),
+        ValueError("世" * 100_000),
+        type("世" * 1000, (Exception,), {})(),
+    ],
+    ids=["surrogate", "no text", "long", "long in bytes", "long name"],
 )
 def test_the_story_of_any_error_can_be_stored(policy: FailurePolicy, error: Exception) -> None:
     record = fail(policy, Record(operation_id="a"), error=error).record
+    assert len(record.exception.encode()) <= 255
     for text in (record.exception_message, record.stack):
-        text.encode()
-        assert len(text) <= MAX_TEXT
+        assert len(text.encode()) <= MAX_TEXT
 
 
 def test_a_rejection_is_found_in_causes_contexts_and_groups() -> None:
@@ -96,3 +139,127 @@ def test_a_rejection_is_found_in_causes_contexts_and_groups() -> None:
     assert rejection_in(caused) is rejection
     assert rejection_in(group) is rejection
     assert rejection_in(circular) is None
+
+
+# -- age -------------------------------------------------------------------------------------------
+
+
+def test_a_message_past_its_age_is_not_tried_again(clock: Clock) -> None:
+    policy = FailurePolicy(100, (1.0,), now=clock, max_age=60)
+    record = fail(policy, Record(operation_id="a")).record
+    clock.ms += 60_000
+    assert not policy.expired(record)
+    assert isinstance(fail(policy, record), Delay)
+    clock.ms += 1
+    assert policy.expired(record)
+    verdict = fail(policy, record)
+    assert isinstance(verdict, Dead)
+    assert (verdict.record.reason, verdict.record.attempts) == ("expired", 2)
+
+
+def test_age_counts_from_the_first_of_parking_failure_and_postponement(clock: Clock) -> None:
+    policy = FailurePolicy(100, (1.0,), now=clock, max_age=60)
+    parked = policy.park(Record(operation_id="a"), "payments", "circuit_open", wait=1).record
+    postponed = _postponed(policy, Record(operation_id="b"), Retry(after=1))
+    clock.ms += 59_000
+    records = [
+        fail(policy, parked).record,
+        fail(policy, postponed.record).record,
+        policy.park(parked, "payments", "circuit_open", wait=1).record,
+    ]
+    clock.ms += 1001
+    assert all(policy.expired(record) for record in records)
+
+
+def test_a_message_that_was_never_moved_has_no_age_and_none_is_old_without_a_limit(
+    policy: FailurePolicy, clock: Clock
+) -> None:
+    record = Record(operation_id="a", first_failed_at_ms=1)
+    assert not policy.expired(record)
+    limited = FailurePolicy(3, (1.0,), now=clock, max_age=0.001)
+    assert not limited.expired(Record(operation_id="a"))
+
+
+# -- a time that the handler names -----------------------------------------------------------------
+
+
+def _postponed(policy: FailurePolicy, record: Record, asked: Retry) -> Delay:
+    verdict: Verdict = policy.postpone(record, asked)
+    assert isinstance(verdict, Delay)
+    return verdict
+
+
+@pytest.mark.parametrize("seconds", [0, 0.4, 1, 3.5, 7, 28.2, 59.9, 420, 3601.5, 86_400])
+def test_a_named_time_is_reached_by_few_hops_never_early_and_at_most_one_tier_late(
+    clock: Clock, seconds: float
+) -> None:
+    policy = FailurePolicy(3, (1.0, 5.0, 30.0, 120.0, 600.0), now=clock)
+    hop: Delay | None = _postponed(policy, Record(operation_id="a"), Retry(after=seconds))
+    hops = 0
+    while hop is not None:
+        hops += 1
+        clock.ms += round(hop.tier * 1000) + 20  # and what the broker takes
+        record = hop.record
+        hop = policy.not_due(record)
+    assert 0 <= clock.ms - NOW - seconds * 1000 <= 1000 + 20
+    assert hops <= seconds // 600 + 15
+    assert (record.attempts, record.times_postponed) == (0, 1)
+    assert record.reason == "postponed"
+
+
+def test_a_named_time_may_be_a_datetime_in_any_zone(policy: FailurePolicy) -> None:
+    for hours in (-8, 0, 13):
+        at = datetime.fromtimestamp(NOW / 1000 + 3, timezone(timedelta(hours=hours)))
+        record = _postponed(policy, Record(operation_id="a"), Retry(at=at)).record
+        assert record.postponed_until_ms == NOW + 3000
+
+
+def test_asking_for_another_time_is_no_attempt_however_often(policy: FailurePolicy) -> None:
+    record = Record(operation_id="a", attempts=2)
+    for _ in range(50):
+        record = _postponed(policy, record, Retry("rate limited", after=5)).record
+    assert (record.attempts, record.times_postponed) == (2, 50)
+    assert record.first_failed_at_ms is None
+    assert "rate limited" in record.exception_message
+
+
+def test_what_would_be_too_late_at_the_named_time_is_expired_at_once(clock: Clock) -> None:
+    policy = FailurePolicy(3, (1.0,), now=clock, max_age=60)
+    deadline = Record(operation_id="a", not_after_ms=NOW + 10_000)
+    for record, seconds in ((deadline, 11), (Record(operation_id="b"), 61)):
+        verdict = policy.postpone(record, Retry(after=seconds))
+        assert isinstance(verdict, Dead)
+        assert verdict.record.reason == "expired"
+    _postponed(policy, deadline, Retry(after=10))
+
+
+def test_asking_for_ever_ends_by_age(clock: Clock) -> None:
+    policy = FailurePolicy(3, (1.0,), now=clock, max_age=60)
+    verdict: Verdict = policy.postpone(Record(operation_id="a"), Retry(after=7))
+    while isinstance(verdict, Delay):
+        clock.ms += 7000
+        verdict = policy.postpone(verdict.record, Retry(after=7))
+    assert isinstance(verdict, Dead)
+    assert (verdict.record.reason, verdict.record.times_postponed) == ("expired", 9)
+
+
+def test_at_most_once_is_not_postponed(policy: FailurePolicy) -> None:
+    verdict = policy.postpone(Record(operation_id="a", at_most_once=True), Retry(after=1))
+    assert isinstance(verdict, Dead)
+    assert verdict.record.reason == "ambiguous"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "one of"),
+        ({"after": 1, "at": datetime(2030, 1, 1, tzinfo=UTC)}, "one of"),
+        ({"after": -1}, "after=-1"),
+        ({"after": float("nan")}, "after=nan"),
+        ({"after": float("inf")}, "after=inf"),
+        ({"at": datetime(2030, 1, 1)}, "time zone"),  # noqa: DTZ001 - the case in question
+    ],
+)
+def test_a_time_that_cannot_be_is_told(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        Retry(**given)

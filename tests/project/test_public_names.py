@@ -22,6 +22,7 @@ PUBLIC = {
         "ParkingConsumer",
         "Receipt",
         "Reject",
+        "Retry",
         "SettingsError",
         "aio_interceptors",
         "default_registry",
@@ -104,6 +105,7 @@ PUBLIC = {
         "MessageView",
         "ParkingConsumer",
         "Reject",
+        "Retry",
     ],
     "fusewire.testing": [
         "Circuits",

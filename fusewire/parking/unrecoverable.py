@@ -1,0 +1,46 @@
+"""Which errors say that a message will never be handled: the user's own rule."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeAlias
+
+from fusewire.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+DeadOn: TypeAlias = (
+    "type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]"
+)
+"""Exception types, or a function that tells of an exception whether it is one of them."""
+
+
+def unrecoverable(dead_on: DeadOn) -> Callable[[BaseException], bool]:
+    """Return what tells of an error whether its message is dead at once.
+
+    A function of the user's that raises is logged, and the error taken for one to try again.
+
+    Raises:
+        SettingsError: it is none of the kinds that :data:`DeadOn` names.
+    """
+    types = dead_on if isinstance(dead_on, tuple) else (dead_on,)
+    if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in types):
+        return lambda error: isinstance(error, types)  # type: ignore[arg-type] # seen just above
+    if isinstance(dead_on, (tuple, type)) or not callable(dead_on):
+        raise SettingsError(
+            f"dead_on={dead_on!r}: give an exception type, a tuple of them, or a function of an "
+            "exception"
+        )
+    asked: Callable[[BaseException], bool] = dead_on
+
+    def ask(error: BaseException) -> bool:
+        try:
+            return bool(asked(error))
+        except Exception:  # noqa: BLE001 - whatever it is, it is logged
+            _log.exception("dead_on failed on %r, which is taken for one to try again", error)
+            return False
+
+    return ask

@@ -1,0 +1,24 @@
+"""The page on headers names all that there are."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from fusewire.brokers.rabbitmq import codec
+from fusewire.parking.record import PREFIX, Record
+
+PAGE = Path(__file__).parents[2] / "docs" / "message-headers.md"
+
+
+def test_the_tables_have_every_header_with_its_type() -> None:
+    told = dict(
+        re.findall(r"^\| `(fusewire-[\w-]+)` \| (\w+) \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    )
+    expected = {"fusewire-format": "int", "fusewire-transfer": "int"}
+    for field in dataclasses.fields(Record):
+        kind = str(field.type).removesuffix(" | None").replace("str", "text")
+        expected[PREFIX + field.name.replace("_", "-")] = kind
+    expected |= dict.fromkeys(codec._IDENTITY - {codec.TRANSFER}, "text")
+    assert told == expected

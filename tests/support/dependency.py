@@ -1,0 +1,34 @@
+"""Something that handlers call through a breaker, and that can be down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractIncomingMessage
+
+    from fusewire.breaker import BreakerRegistry
+
+
+class Dependency:
+    """Notes its calls and their effects."""
+
+    def __init__(self, registry: BreakerRegistry, name: str = "payments") -> None:
+        self.breaker = registry.get(name)
+        self.down = False
+        self.calls = 0
+        self.effects: list[str] = []
+
+    async def __call__(self, message: AbstractIncomingMessage) -> None:
+        await self.breaker.call_async(self._work, message.body.decode())
+
+    async def _work(self, what: str) -> None:
+        self.calls += 1
+        if self.down:
+            raise ConnectionError("payments is down")
+        self.effects.append(what)
+
+    def trip(self) -> None:
+        self.down = True
+        while self.breaker.can_execute():
+            self.breaker.acquire().failure()
