@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fusewire.breaker.events import CHANGES, Cause, Event, Reason, SettingsChanged
 from fusewire.breaker.judging import judge_error
+from fusewire.breaker.listeners import Hearing
 from fusewire.breaker.machine import Machine
 from fusewire.breaker.permit import Permit
 from fusewire.breaker.settings import BreakerSettings, check_settings
@@ -259,15 +260,16 @@ class Circuit(Machine):
         nothing. Single calls (:class:`CallEvent`) are told only to who names them: they make each
         call dearer.
         """
+        hearing = Hearing(listener, kinds if isinstance(kinds, tuple) else (kinds,))
         now = self._clock()
         with self._lock:
             self._tidy(now)
-            self._listeners.add(listener, kinds if isinstance(kinds, tuple) else (kinds,))
+            self._listeners.add(hearing)
             self._refresh()
 
         def remove() -> None:
             with self._lock:
-                self._listeners.remove(listener)
+                self._listeners.remove(hearing)
                 self._refresh()
 
         return remove

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CANCELLATIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+CANCELLATIONS = (
+    asyncio.CancelledError,
+    concurrent.futures.CancelledError,
+    GeneratorExit,
+    KeyboardInterrupt,
+    SystemExit,
+)
 """Ways in which a caller leaves a call: they never count, whatever is expected."""
+
+_GRAVEST_FIRST = (Outcome.FAILURE, Outcome.SUCCESS, Outcome.IGNORED)
 
 
 def judge_error(settings: BreakerSettings, error: BaseException) -> Outcome:
     """Say what a call that ended with `error` says.
 
     A rejection by another circuit says nothing about this one's dependency: nothing was sent to it.
+    A group says what the errors in it say: one failure among them is enough.
     """
     if isinstance(error, CANCELLATIONS):
         return Outcome.IGNORED
@@ -33,6 +43,9 @@ def judge_error(settings: BreakerSettings, error: BaseException) -> Outcome:
             return said
     if isinstance(error, (CircuitOpenError, *settings.ignored_exceptions)):
         return Outcome.IGNORED
+    if isinstance(error, BaseExceptionGroup):
+        said_of_each = {judge_error(settings, each) for each in error.exceptions}
+        return next(each for each in _GRAVEST_FIRST if each in said_of_each)
     if isinstance(error, settings.expected_exceptions):
         return Outcome.FAILURE
     return Outcome.IGNORED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fusewire.breaker.events import CallEvent, Event
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hearing:
+    """A listener, and what it wants to hear. The same one may come twice, for other events."""
+
+    listener: Callable[[Event], None]
+    kinds: tuple[type[Event], ...]
 
 
 class Listeners:
@@ -29,18 +38,18 @@ class Listeners:
     __slots__ = ("_delivering", "_listeners", "hear_calls", "queue")
 
     def __init__(self) -> None:
-        self._listeners: tuple[tuple[Callable[[Event], None], tuple[type[Event], ...]], ...] = ()
+        self._listeners: tuple[Hearing, ...] = ()
         self._delivering = threading.Lock()
         self.hear_calls = False
         self.queue: list[Event] = []
 
-    def add(self, listener: Callable[[Event], None], kinds: tuple[type[Event], ...]) -> None:
-        """Tell `listener` of events of `kinds` from now on."""
-        self._replace((*self._listeners, (listener, kinds)))
+    def add(self, hearing: Hearing) -> None:
+        """Tell a listener of the events that it wants, from now on."""
+        self._replace((*self._listeners, hearing))
 
-    def remove(self, listener: Callable[[Event], None]) -> None:
-        """Tell `listener` no more; one that is not there is no error."""
-        self._replace(tuple(each for each in self._listeners if each[0] is not listener))
+    def remove(self, hearing: Hearing) -> None:
+        """End what :meth:`add` began; to end it twice is no error."""
+        self._replace(tuple(each for each in self._listeners if each is not hearing))
 
     def put(self, event: Event) -> None:
         """Queue `event` for delivery."""
@@ -57,20 +66,18 @@ class Listeners:
             finally:
                 self._delivering.release()
 
-    def _replace(
-        self, listeners: tuple[tuple[Callable[[Event], None], tuple[type[Event], ...]], ...]
-    ) -> None:
+    def _replace(self, listeners: tuple[Hearing, ...]) -> None:
         self._listeners = listeners
         self.hear_calls = any(
             issubclass(kind, CallEvent) or issubclass(CallEvent, kind)
-            for _, kinds in listeners
-            for kind in kinds
+            for hearing in listeners
+            for kind in hearing.kinds
         )
 
     def _tell(self, event: Event) -> None:
-        for listener, kinds in self._listeners:
-            if isinstance(event, kinds):
+        for hearing in self._listeners:
+            if isinstance(event, hearing.kinds):
                 try:
-                    listener(event)
+                    hearing.listener(event)
                 except Exception:
                     logger.exception("a listener of circuit %r failed on %r", event.name, event)

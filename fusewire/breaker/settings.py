@@ -26,7 +26,8 @@ class BreakerSettings:
         recovery_timeout: seconds that the circuit stays open before it lets probes through.
         half_open_max_calls: probes in flight at most, and successful ones needed to close it.
         expected_exceptions: exceptions that count as failures. Others say nothing about the
-            dependency. Cancellation never counts, whatever is named here.
+            dependency. Cancellation never counts, whatever is named here. An exception group is
+            judged by what is in it.
         ignored_exceptions: exceptions that say nothing about the dependency, though expected.
         classify_exception: asked first about an exception; ``None`` leaves it to the two before.
         classify_result: asked about a result, which is a success otherwise.

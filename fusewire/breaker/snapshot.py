@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,17 +102,35 @@ class Snapshot:
             reason = fields.pop("reason")
             if reason is not None:
                 reason = Reason(**{**reason, "cause": Cause(reason["cause"])})
-            return cls(
+            snapshot = cls(
                 state=CircuitState(fields.pop("state")),
                 reason=reason,
                 counters=Counters(**fields.pop("counters")),
                 window=tuple(Slice(**each) for each in fields.pop("window")),
                 **fields,
             )
+            _check_figures(snapshot)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"this is no snapshot of a circuit breaker: {error}") from error
+        return snapshot
 
 
 def _check_format(version: object) -> None:
     if version != FORMAT:
         raise ValueError(f"its format is {version!r}, and {FORMAT} is known")
+
+
+def _check_figures(snapshot: Snapshot) -> None:
+    # A figure that cannot be right would fail later, in the midst of somebody's call.
+    parts: list[Any] = [snapshot, snapshot.counters, *snapshot.window]
+    if snapshot.reason is not None:
+        parts.append(snapshot.reason)
+    for part in parts:
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            kinds = _FIGURES.get(str(field.type))
+            if kinds and (type(value) not in kinds or not 0 <= value < math.inf):
+                raise ValueError(f"its {field.name} is {value!r}")
+
+
+_FIGURES = {"int": (int,), "float": (int, float)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 import inspect
 from typing import TYPE_CHECKING
@@ -109,7 +110,14 @@ def test_exceptions_that_are_not_expected_do_not_count(clock: FakeClock) -> None
 
 
 @pytest.mark.parametrize(
-    "error", [asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit]
+    "error",
+    [
+        asyncio.CancelledError,
+        concurrent.futures.CancelledError,
+        GeneratorExit,
+        KeyboardInterrupt,
+        SystemExit,
+    ],
 )
 def test_leaving_never_counts_whatever_is_expected(
     clock: FakeClock, error: type[BaseException]

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitState, Outcome
+from fusewire.breaker import (
+    BreakerSettings,
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitState,
+    Outcome,
+)
 from fusewire.operation import without_fallbacks
 from tests.support.circuits import half_open_circuit
 
@@ -146,3 +152,44 @@ def test_without_a_classifier_none_is_asked(
     with caplog.at_level(logging.ERROR):
         breaker.call(lambda: None)
     assert caplog.records == []
+
+
+def test_a_group_says_what_the_errors_in_it_say(clock: FakeClock) -> None:
+    def classify(error: BaseException) -> Outcome | None:
+        return Outcome.SUCCESS if isinstance(error, KeyError) else None
+
+    breaker = breaker_with(clock, expected_exceptions=(OSError,), classify_exception=classify)
+    rejection = CircuitOpenError("search", "open", 1.0)
+    for errors, outcome in (
+        ([OSError()], Outcome.FAILURE),
+        ([ValueError(), KeyError(), OSError()], Outcome.FAILURE),
+        ([ValueError(), KeyError()], Outcome.SUCCESS),
+        ([ValueError(), rejection], Outcome.IGNORED),
+        ([ExceptionGroup("inner", [ValueError(), OSError()])], Outcome.FAILURE),
+        ([asyncio.CancelledError()], Outcome.IGNORED),
+    ):
+        assert breaker.judge(BaseExceptionGroup("outer", errors)) is outcome
+
+
+def test_what_is_ignored_is_ignored_in_a_group_too(clock: FakeClock) -> None:
+    breaker = breaker_with(clock, ignored_exceptions=(ValueError,))
+    assert breaker.judge(ExceptionGroup("all", [ValueError()])) is Outcome.IGNORED
+    assert breaker.judge(ExceptionGroup("one", [ValueError(), KeyError()])) is Outcome.FAILURE
+    of_groups = breaker_with(clock, ignored_exceptions=(ExceptionGroup,))
+    assert of_groups.judge(ExceptionGroup("all", [KeyError()])) is Outcome.IGNORED
+
+
+async def test_calls_in_a_task_group_count(clock: FakeClock) -> None:
+    breaker = breaker_with(clock, failure_threshold=1, expected_exceptions=(ConnectionError,))
+
+    async def fail() -> None:
+        raise ConnectionError
+
+    async def both() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fail())
+            tasks.create_task(asyncio.Event().wait())
+
+    with pytest.raises(ExceptionGroup):
+        await breaker.call_async(both)
+    assert breaker.state is CircuitState.OPEN

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from fusewire.breaker import (
+    CallFailed,
     Cause,
     CircuitBreaker,
     CircuitState,
@@ -102,3 +103,13 @@ def test_a_listener_may_use_the_breaker_and_order_is_kept(
         (CircuitState.OPEN, CircuitState.HALF_OPEN),
         (CircuitState.HALF_OPEN, CircuitState.CLOSED),
     ]
+
+
+def test_a_listener_that_comes_twice_is_removed_once_at_a_time(breaker: CircuitBreaker) -> None:
+    heard: list[Event] = []
+    of_calls = breaker.add_listener(heard.append, CallFailed)
+    breaker.add_listener(heard.append, StateChanged)
+    breaker.acquire().failure()
+    of_calls()
+    breaker.acquire().failure()
+    assert [type(event) for event in heard] == [CallFailed, StateChanged]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -228,3 +229,33 @@ def test_a_snapshot_without_a_reason_gives_rejections_none(breaker: CircuitBreak
         breaker.acquire()
     assert caught.value.reason == ""
     assert str(caught.value) == "circuit 'payments' is open; retry in 5 s"
+
+
+@pytest.mark.parametrize("wrong", ["3", None, -1, True, math.nan, math.inf, [1]])
+def test_figures_that_cannot_be_right_are_refused(breaker: CircuitBreaker, wrong: Any) -> None:
+    open_circuit(breaker)
+    good = json.loads(breaker.snapshot().to_json())
+    for part, name in (
+        (good, "retry_after"),
+        (good, "consecutive_failures"),
+        (good["counters"], "late"),
+        (good["window"][0], "calls"),
+        (good["window"][0], "age"),
+        (good["reason"], "value"),
+    ):
+        right, part[name] = part[name], wrong
+        with pytest.raises(ValueError, match=f"its {name} is "):
+            Snapshot.from_json(json.dumps(good))
+        part[name] = right
+    assert Snapshot.from_json(json.dumps(good)).name == "payments"
+
+
+def test_numbers_of_calls_are_whole(breaker: CircuitBreaker) -> None:
+    fields = {**json.loads(breaker.snapshot().to_json()), "calls": 1.5}
+    with pytest.raises(ValueError, match=r"its calls is 1\.5"):
+        Snapshot.from_json(json.dumps(fields))
+
+
+def test_seconds_may_be_whole(breaker: CircuitBreaker) -> None:
+    fields = {**json.loads(breaker.snapshot().to_json()), "retry_after": 0}
+    assert Snapshot.from_json(json.dumps(fields)).retry_after == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,4 +35,13 @@ async def test_a_callers_timeout_around_the_guarded_call_is_a_cancellation(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.001):
                 await breaker.call_async(asyncio.Event().wait)
+    assert breaker.state is CircuitState.CLOSED
+
+
+def test_a_future_that_was_cancelled_has_not_failed(breaker: CircuitBreaker) -> None:
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+    future.cancel()
+    for _ in range(5):
+        with pytest.raises(concurrent.futures.CancelledError):
+            breaker.call(future.result)
     assert breaker.state is CircuitState.CLOSED
