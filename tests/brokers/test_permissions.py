@@ -124,7 +124,7 @@ async def test_a_refusal_after_a_message_was_stored_leaves_those_in_flight_in_do
     # The broker asks once for a channel, unless its permissions expire, as those of tokens do.
     await make_source(virtual_host, Topology("orders"))
     async with RabbitMQBroker(virtual_host.user("^$", "^$", ".*")) as broker:
-        publisher = await broker._open_publisher()
+        publisher = await broker._publisher.open()
         publisher.permitted.add("")
         with pytest.raises(UnconfirmedError, match="may or may not be stored"):
             await broker.publish("orders", Message(body=b"x"))

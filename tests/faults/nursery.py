@@ -25,6 +25,8 @@ WATCHED = (
     "fusewire.parking.intake",
     "fusewire.parking.feed",
     "fusewire.brokers.rabbitmq.subscription",
+    "fusewire.brokers.rabbitmq.publisher",
+    "fusewire.brokers.rabbitmq.acknowledging",
     "fusewire.brokers.rabbitmq.broker",
 )
 """Where a message is taken, moved, replayed, settled and given back."""

@@ -67,9 +67,10 @@ NOT_ON_THE_WAY = {"depth", "peek", "create_queue", "_declare"}
 
 
 SETTLING = {
+    "Acknowledger.acknowledge",
     "Desk._carry_out",
     "Intake.take",
-    "RabbitMQBroker.publish",
+    "Publisher.publish",
     "RabbitMQDelivery.done",
     "RabbitMQDelivery.move",
 }

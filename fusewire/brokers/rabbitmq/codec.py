@@ -11,13 +11,14 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any, cast
 
-import aio_pika
+from pamqp.commands import Basic
 
 from fusewire.brokers.message import HeaderValue, Message
 from fusewire.brokers.tagged import pack, unpack
 
 if TYPE_CHECKING:
-    from aio_pika.abc import AbstractIncomingMessage, HeadersType
+    from aiormq.abc import DeliveredMessage
+    from pamqp.common import FieldTable
 
 TRANSFER = "fusewire-transfer"
 """Header of a republished message: the format version of the headers that keep its identity."""
@@ -40,19 +41,26 @@ _TEXTS = ("content_type", "content_encoding", "correlation_id", "reply_to", "typ
 _BROKERS_OWN = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"})
 _BROKERS_OWN_PREFIXES = ("x-first-death-", "x-last-death-")
 
+_PERSISTENT = 2  # AMQP's delivery mode
+_COMPOUND = (bytes, bytearray, dict, list)  # what a table holds otherwise than we do
+_MAY_HOLD_FLOATS = (float, dict, list)
 
-def to_amqp(message: Message) -> aio_pika.Message:
-    """Make the AMQP message that stores `message`: persistent, never expiring, with a fresh id.
 
-    The id is fresh because aio-pika tells a returned message from a confirmed one by it: two
+def to_properties(message: Message) -> Basic.Properties:
+    """Make the AMQP properties that store `message`: persistent, never expiring, with a fresh id.
+
+    The id is fresh because aiormq tells a returned message from a confirmed one by it: two
     publishes under one id at the same time, and a returned one was seen reported as confirmed.
     """
-    headers: dict[str, object] = {
-        **{key: _to_table(value) for key, value in message.headers.items()},
-        TRANSFER: _FORMAT,
-        _EXCHANGE: message.exchange,
-        _ROUTING_KEY: message.routing_key,
-    }
+    headers: dict[str, object] = {}
+    exact = {}
+    for key, value in message.headers.items():
+        headers[key] = _to_table(value) if isinstance(value, _COMPOUND) else value
+        if isinstance(value, _MAY_HOLD_FLOATS) and _has_float(value):
+            exact[key] = value
+    headers[TRANSFER] = _FORMAT
+    headers[_EXCHANGE] = message.exchange
+    headers[_ROUTING_KEY] = message.routing_key
     if message.message_id is not None:
         headers[_MESSAGE_ID] = message.message_id
     if message.user_id is not None:
@@ -63,67 +71,66 @@ def to_amqp(message: Message) -> aio_pika.Message:
         blank.append("priority")
     if blank:
         headers[_BLANK] = ",".join(blank)
-    exact = {key: value for key, value in message.headers.items() if _has_float(value)}
     if exact:
         headers[_EXACT] = json.dumps(pack(exact, "headers"), separators=(",", ":"))
-    return aio_pika.Message(
-        body=message.body,
-        headers=cast("HeadersType", headers),
+    return Basic.Properties(
+        headers=cast("FieldTable", headers),
         content_type=message.content_type,
         content_encoding=message.content_encoding,
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        delivery_mode=_PERSISTENT,
         priority=message.priority,
         correlation_id=message.correlation_id,
         reply_to=message.reply_to,
         message_id=uuid.uuid4().hex,
         timestamp=message.timestamp,
-        type=message.type,
+        message_type=message.type,
         app_id=message.app_id,
     )
 
 
-def from_amqp(incoming: AbstractIncomingMessage) -> Message:
+def from_amqp(delivered: DeliveredMessage) -> Message:
     """Read a delivery, with the identity that it had before any transfer."""
-    headers = {key: _from_table(value) for key, value in incoming.headers.items()}
+    properties = delivered.header.properties
+    headers: dict[str, Any] = properties.headers or {}
     transferred = TRANSFER in headers
     kept = {
-        key: value
+        key: _from_table(value) if isinstance(value, _COMPOUND) else value
         for key, value in headers.items()
         if key not in _BROKERS_OWN
         and not key.startswith(_BROKERS_OWN_PREFIXES)
         and not (transferred and key in _IDENTITY)
     }
-
+    message_id, user_id = properties.message_id, properties.user_id
+    exchange, routing_key = delivered.exchange, delivered.routing_key
     blank: list[str] = []
     if transferred:
-        kept.update(_exact(headers.get(_EXACT)))
-        blank = str(headers.get(_BLANK, "")).split(",")
+        message_id, user_id, exchange, routing_key = (
+            None if (value := headers.get(header)) is None else str(value)
+            for header in (_MESSAGE_ID, _USER_ID, _EXCHANGE, _ROUTING_KEY)
+        )
+        if _EXACT in headers:
+            kept.update(_exact(_from_table(headers[_EXACT])))
+        if _BLANK in headers:
+            blank = str(headers[_BLANK]).split(",")
 
-    def text(name: str) -> str | None:
-        value: str | None = getattr(incoming, name)
+    def text(name: str, value: str | None) -> str | None:
         return "" if name in blank else value
 
-    def original(header: str, current: str | None) -> str | None:
-        if not transferred:
-            return current
-        value = headers.get(header)
-        return None if value is None else str(value)
-
     return Message(
-        body=incoming.body,
+        body=delivered.body,
         headers=kept,
-        content_type=text("content_type"),
-        content_encoding=text("content_encoding"),
-        message_id=original(_MESSAGE_ID, incoming.message_id),
-        correlation_id=text("correlation_id"),
-        reply_to=text("reply_to"),
-        type=text("type"),
-        user_id=original(_USER_ID, incoming.user_id),
-        app_id=text("app_id"),
-        timestamp=incoming.timestamp,
-        priority=incoming.priority or (0 if "priority" in blank else None),
-        exchange=original(_EXCHANGE, incoming.exchange) or "",
-        routing_key=original(_ROUTING_KEY, incoming.routing_key) or "",
+        content_type=text("content_type", properties.content_type),
+        content_encoding=text("content_encoding", properties.content_encoding),
+        message_id=message_id,
+        correlation_id=text("correlation_id", properties.correlation_id),
+        reply_to=text("reply_to", properties.reply_to),
+        type=text("type", properties.message_type),
+        user_id=user_id,
+        app_id=text("app_id", properties.app_id),
+        timestamp=properties.timestamp,
+        priority=properties.priority or (0 if "priority" in blank else None),
+        exchange=exchange or "",
+        routing_key=routing_key or "",
     )
 
 

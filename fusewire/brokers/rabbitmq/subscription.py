@@ -8,8 +8,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aio_pika.exceptions import ChannelInvalidStateError
-
+from fusewire.brokers.rabbitmq.acknowledging import Acknowledger
 from fusewire.brokers.rabbitmq.codec import from_amqp
 from fusewire.brokers.rabbitmq.link import close, is_lost
 from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
@@ -17,9 +16,11 @@ from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostErr
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+    import aiormq.abc
+    from aio_pika.abc import AbstractChannel
 
     from fusewire.brokers.message import Message
+    from fusewire.brokers.rabbitmq.publisher import Publisher
 
 _log = logging.getLogger(__name__)
 
@@ -30,37 +31,30 @@ _DISPATCH_STEPS = 10
 class RabbitMQDelivery:
     """One AMQP delivery in hand."""
 
-    __slots__ = ("_incoming", "_publish", "_timeout", "message")
+    __slots__ = ("_acknowledger", "_channel", "_publisher", "_tag", "message", "redelivered")
 
     def __init__(
         self,
-        incoming: AbstractIncomingMessage,
-        publish: Callable[[str, Message], Awaitable[None]],
-        timeout: float,
+        delivered: aiormq.abc.DeliveredMessage,
+        publisher: Publisher,
+        acknowledger: Acknowledger,
     ) -> None:
-        self.message = from_amqp(incoming)
-        self._incoming = incoming
-        self._publish = publish
-        self._timeout = timeout
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether the broker gave it to somebody before."""
-        return bool(self._incoming.redelivered)
+        self.message = from_amqp(delivered)
+        self.redelivered = bool(delivered.redelivered)
+        self._channel = delivered.channel
+        self._tag = delivered.delivery_tag or 0
+        self._publisher = publisher
+        self._acknowledger = acknowledger
 
     @property
     def lost(self) -> bool:
         """Whether its channel is gone."""
-        try:
-            _ = self._incoming.channel  # raises when it is closed
-        except ChannelInvalidStateError:
-            return True
-        return False
+        return self._channel.is_closed
 
     async def done(self) -> None:
         """Acknowledge it on the channel that delivered it."""
         try:
-            await asyncio.wait_for(self._incoming.ack(), self._timeout)
+            await self._acknowledger.acknowledge(self._tag)
         except Exception as error:
             if not is_lost(error):
                 raise
@@ -76,7 +70,7 @@ class RabbitMQDelivery:
                 f"message {self.message.message_id!r} was not moved: its channel is gone, and "
                 "RabbitMQ delivers it again"
             )
-        await self._publish(queue, message)
+        await self._publisher.publish(queue, message)
         await self.done()
 
 
@@ -87,12 +81,12 @@ class RabbitMQSubscription:
         self,
         queue: str,
         channel: AbstractChannel,
-        publish: Callable[[str, Message], Awaitable[None]],
+        publisher: Publisher,
         timeout: float,
     ) -> None:
         self._queue = queue
         self._channel = channel
-        self._publish = publish
+        self._publisher = publisher
         self._timeout = timeout
         self._arrived: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
         self._lost: BrokerError | None = None
@@ -107,10 +101,17 @@ class RabbitMQSubscription:
         self._channel.close_callbacks.add(self._on_close)
         underlay = await self._channel.get_underlay_channel()
         underlay.on_consumer_cancel_callbacks.add(self._on_cancel)
-        await self._channel.set_qos(prefetch_count=prefetch, timeout=self._timeout)
-        queue = await self._channel.get_queue(self._queue, ensure=False)
-        tag = await queue.consume(self._on_message, timeout=self._timeout)
-        self._cancel = partial(queue.cancel, tag, timeout=self._timeout)
+        acknowledger = Acknowledger(underlay, self._timeout)
+
+        async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
+            delivery = RabbitMQDelivery(delivered, self._publisher, acknowledger)
+            self._arrived.put_nowait(delivery)
+
+        await underlay.basic_qos(prefetch_count=prefetch, timeout=self._timeout)
+        consuming = await underlay.basic_consume(self._queue, on_message, timeout=self._timeout)
+        self._cancel = partial(
+            underlay.basic_cancel, consuming.consumer_tag or "", timeout=self._timeout
+        )
 
     async def receive(self) -> RabbitMQDelivery:
         """Wait for the next delivery."""
@@ -143,9 +144,6 @@ class RabbitMQSubscription:
         # Shielded: whoever is cancelled while giving back must not keep what it has in hand.
         self._closing = asyncio.ensure_future(close(self._channel, self._timeout))
         await asyncio.shield(self._closing)
-
-    async def _on_message(self, incoming: AbstractIncomingMessage) -> None:
-        self._arrived.put_nowait(RabbitMQDelivery(incoming, self._publish, self._timeout))
 
     def _on_close(self, _channel: object, error: BaseException | None) -> None:
         self._end(

@@ -1,0 +1,325 @@
+"""How fast messages are consumed, parked and replayed, next to plain aio-pika code.
+
+On a real RabbitMQ: a private node of the benchmark's own, or the one at ``--address``. The plain
+code (``plain_parking.py``) and ours take turns on the same node, in an order that changes from
+round to round: in each, both consume their share with the circuit closed, then both park as many,
+then both replay what they parked. The ratio of a round is taken first, and then the median of the
+ratios, with the middle half of them as the spread. Both have the same handler, body, prefetch and
+kind of queue (quorum). A lap's clock runs from the first settlement to the last, so that it leaves
+out connecting. CPU is this process's, of which Python uses one core at most; the node has the rest.
+
+    python -m benchmarks.parking --rounds 15 --json parking.json
+
+It exits with 1 if a target is missed. ``benchmarks/parking_outage.py`` measures memory and how soon
+replay begins.
+"""
+
+# ruff: noqa: D102 - a lap is a lap
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import time
+import uuid
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aio_pika
+
+from benchmarks import plain_parking
+from benchmarks.rabbitmq import node
+from fusewire.breaker import BreakerRegistry
+from fusewire.parking import Happening, MessageEvent, ParkingConsumer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+    Handler = Callable[[AbstractIncomingMessage], Awaitable[None]]
+
+DEPENDENCY = "payments"
+BODY = b"x" * 1024
+LIMIT = 120.0  # seconds for one lap
+TARGETS = {"closed": 0.95, "parking": 1.0, "replaying": 0.9}
+QUORUM = {"x-queue-type": "quorum"}
+
+
+@dataclass(frozen=True)
+class Lap:
+    """Some messages, settled: wall clock and this process's CPU, in seconds per message."""
+
+    wall: float
+    cpu: float
+
+
+class Stopwatch:
+    """Runs from the first of `messages` settlements to the last."""
+
+    def __init__(self, messages: int) -> None:
+        self._messages = messages
+        self._count = 0
+        self._begin = (0.0, 0.0)
+        self._end = (0.0, 0.0)
+        self._done = asyncio.Event()
+
+    def note(self) -> None:
+        self._count += 1
+        if self._count == 1:
+            self._begin = (time.perf_counter(), time.process_time())
+        if self._count == self._messages:
+            self._end = (time.perf_counter(), time.process_time())
+            self._done.set()
+
+    async def lap(self) -> Lap:
+        await asyncio.wait_for(self._done.wait(), LIMIT)
+        wall, cpu = (
+            (end - begin) / (self._messages - 1)
+            for begin, end in zip(self._begin, self._end, strict=True)
+        )
+        return Lap(wall, cpu)
+
+
+class Plain:
+    """The plain code's queues, and its laps."""
+
+    def __init__(self, url: str, queue: str, prefetch: int) -> None:
+        self.source, self.parked = f"{queue}.plain", f"{queue}.plain.parked"
+        self._url = url
+        self._prefetch = prefetch
+
+    async def closed(self, handler: Handler, messages: int) -> Lap:
+        return await self._handled(self.source, handler, messages)
+
+    async def parking(self, _handler: Handler, messages: int) -> Lap:
+        watch = Stopwatch(messages)
+        running = await plain_parking.park(
+            self._url, self.source, self.parked, prefetch=self._prefetch, note=watch.note
+        )
+        async with running:
+            return await watch.lap()
+
+    async def replaying(self, handler: Handler, messages: int) -> Lap:
+        return await self._handled(self.parked, handler, messages)
+
+    async def _handled(self, queue: str, handler: Handler, messages: int) -> Lap:
+        watch = Stopwatch(messages)
+        running = await plain_parking.handle(
+            self._url, queue, handler, prefetch=self._prefetch, note=watch.note
+        )
+        async with running:
+            return await watch.lap()
+
+
+class Ours:
+    """Our queues, and our laps."""
+
+    def __init__(self, url: str, queue: str, prefetch: int) -> None:
+        self.source, self.parked = f"{queue}.ours", f"{queue}.ours.parked.{DEPENDENCY}"
+        self._url = url
+        self._prefetch = prefetch
+
+    async def closed(self, handler: Handler, messages: int) -> Lap:
+        return await self._lap(handler, messages, Happening.HANDLED)
+
+    async def parking(self, _handler: Handler, messages: int) -> Lap:
+        return await self._lap(_nothing, messages, Happening.PARKED)
+
+    async def replaying(self, handler: Handler, messages: int) -> Lap:
+        return await self._lap(handler, messages, Happening.REPLAYED)
+
+    async def _lap(self, handler: Handler, messages: int, happening: Happening) -> Lap:
+        registry = BreakerRegistry()
+        if happening is Happening.PARKED:
+            registry.get(DEPENDENCY).force_open()
+        watch = Stopwatch(messages)
+
+        def hear(event: MessageEvent) -> None:
+            if event.happening is happening:
+                watch.note()
+
+        consumer = ParkingConsumer(
+            self._url,
+            queue=self.source,
+            handler=handler,
+            depends_on=DEPENDENCY,
+            registry=registry,
+            concurrency=self._prefetch,
+            replay_concurrency=self._prefetch,
+        )
+        consumer.add_listener(hear)
+        async with consumer:
+            running = asyncio.create_task(consumer.run(handle_signals=False))
+            try:
+                return await watch.lap()
+            finally:
+                consumer.stop()
+                await running
+
+
+async def _nothing(_message: AbstractIncomingMessage) -> None:
+    """Do nothing: what is measured is what stands around a handler."""
+
+
+async def _a_millisecond(_message: AbstractIncomingMessage) -> None:
+    await asyncio.sleep(0.001)
+
+
+class Field:
+    """Fills queues, and looks whether a lap has left them as it should."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+
+    async def fill(self, queue: str, messages: int) -> None:
+        await asyncio.gather(
+            *(
+                self._channel.default_exchange.publish(
+                    aio_pika.Message(
+                        BODY,
+                        headers={"tenant": "blue", "trace": "00-4bf92f3577b34da6a3ce929d0e0e4736"},
+                        content_type="application/octet-stream",
+                        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                        message_id=uuid.uuid4().hex,
+                    ),
+                    queue,
+                )
+                for _ in range(messages)
+            )
+        )
+
+    async def expect(self, depths: dict[str, int]) -> None:
+        """Wait until the queues hold as many.
+
+        Raises:
+            RuntimeError: they do not, ten seconds later.
+        """
+        deadline = time.monotonic() + 10
+        while True:
+            found = {queue: await self._depth(queue) for queue in depths}
+            if found == depths:
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"expected {depths}, found {found}")
+            await asyncio.sleep(0.05)
+
+    async def _depth(self, queue: str) -> int:
+        declared = await self._channel.declare_queue(queue, passive=True)
+        return declared.declaration_result.message_count or 0
+
+
+@asynccontextmanager
+async def field(url: str, sides: tuple[Plain, Ours]) -> AsyncIterator[Field]:
+    """Make the queues, and remove them after."""
+    connection = await aio_pika.connect(url)
+    async with connection, connection.channel(on_return_raises=True) as channel:
+        for side in sides:
+            await channel.declare_queue(side.source, durable=True, arguments=QUORUM)
+            await channel.declare_queue(
+                side.parked, durable=True, arguments={**QUORUM, "x-overflow": "reject-publish"}
+            )
+        yield Field(channel)
+        for side in sides:
+            await channel.queue_delete(side.source)
+            await channel.queue_delete(side.parked)
+
+
+Laps = dict[str, dict[str, Lap]]  # by kind, by side
+
+
+async def one_round(
+    sides: dict[str, Plain | Ours], ground: Field, handler: Handler, messages: int
+) -> Laps:
+    laps: Laps = {}
+    for kind in TARGETS:
+        laps[kind] = {}
+        for name in random.sample(list(sides), len(sides)):
+            side = sides[name]
+            if kind != "replaying":
+                await ground.fill(side.source, messages)
+            laps[kind][name] = await getattr(side, kind)(handler, messages)
+            left = messages if kind == "parking" else 0
+            await ground.expect({side.source: 0, side.parked: left})
+    return laps
+
+
+async def run(
+    url: str, handler: Handler, *, rounds: int, messages: int, prefetch: int, queue: str
+) -> list[Laps]:
+    plain, ours = Plain(url, queue, prefetch), Ours(url, queue, prefetch)
+    sides: dict[str, Plain | Ours] = {"plain": plain, "ours": ours}
+    async with field(url, (plain, ours)) as ground:
+        await one_round(sides, ground, handler, messages)  # not counted: it warms up
+        return [await one_round(sides, ground, handler, messages) for _ in range(rounds)]
+
+
+def show(found: list[Laps], variant: str) -> tuple[dict[str, dict[str, float]], bool]:
+    """Print the figures; return them, and whether every target is met."""
+    table: dict[str, dict[str, float]] = {}
+    met = True
+    for kind, target in TARGETS.items():
+        row: dict[str, float] = {}
+        for what in ("wall", "cpu"):
+            plain = [getattr(laps[kind]["plain"], what) for laps in found]
+            ours = [getattr(laps[kind]["ours"], what) for laps in found]
+            ratios = [one / other for one, other in zip(plain, ours, strict=True)]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            row |= {
+                f"{what}_ratio": middle,
+                f"{what}_low": low,
+                f"{what}_high": high,
+                f"{what}_plain": 1 / statistics.median(plain),
+                f"{what}_ours": 1 / statistics.median(ours),
+            }
+        table[kind] = row
+        met &= row["wall_ratio"] >= target
+        print(
+            "{kind}, {variant}: {wall_ratio:.2f} x ({wall_low:.2f} to {wall_high:.2f}), "
+            "{wall_ours:.0f} against {wall_plain:.0f} messages/s; per second of CPU "
+            "{cpu_ratio:.2f} x ({cpu_low:.2f} to {cpu_high:.2f}), {cpu_ours:.0f} against "
+            "{cpu_plain:.0f}; target {target} x".format(
+                kind=kind, variant=variant, target=target, **row
+            )
+        )
+    return table, met
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--address", help="an amqp:// URL; by default a private node is started")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--messages", type=int, default=3000, help="in each lap")
+    parser.add_argument("--prefetch", type=int, default=50, help="and concurrency")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    handlers = {"an empty handler": _nothing, "a handler of 1 ms": _a_millisecond}
+    tables = {}
+    met = True
+    with node(arguments.address) as url:
+        for variant, handler in handlers.items():
+            found = asyncio.run(
+                run(
+                    url,
+                    handler,
+                    rounds=arguments.rounds,
+                    messages=arguments.messages,
+                    prefetch=arguments.prefetch,
+                    queue=f"benchmark.{uuid.uuid4().hex[:8]}",
+                )
+            )
+            tables[variant], reached = show(found, variant)
+            met &= reached
+    if arguments.json:
+        arguments.json.write_text(json.dumps(tables, indent=1))
+    print("every target is met" if met else "a target is missed")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

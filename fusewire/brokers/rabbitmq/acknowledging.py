@@ -1,0 +1,100 @@
+"""Acknowledgements of one channel: what is settled at the same time is acknowledged together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import aiormq.abc
+
+
+class Acknowledger:
+    """Writes the acknowledgements of one channel, a batch at a time.
+
+    A batch is what has been settled while the one before was being written, or in the same step of
+    the event loop. Nobody's acknowledgement is held back for company.
+
+    Args:
+        channel: the channel that the deliveries came on.
+        timeout: seconds that it may take to write a batch.
+    """
+
+    def __init__(self, channel: aiormq.abc.AbstractChannel, timeout: float) -> None:
+        self._channel = channel
+        self._timeout = timeout
+        self._tags = Tags()
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    async def acknowledge(self, tag: int) -> None:
+        """Acknowledge the delivery `tag`; returns when that is written to the socket.
+
+        Raises what aiormq raises when the channel is gone, or TimeoutError.
+        """
+        written = asyncio.get_running_loop().create_future()
+        self._waiting[tag] = written
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+        await written
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, {}
+                await self._write(batch)
+        finally:
+            self._writing = None
+
+    async def _write(self, batch: dict[int, asyncio.Future[None]]) -> None:
+        error: Exception | None = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                # Of several frames the last is waited for: they are written in order.
+                *frames, last = self._tags.settle(batch)
+                for tag, multiple in frames:
+                    await self._channel.basic_ack(tag, multiple, wait=False)
+                await self._channel.basic_ack(*last)
+        except Exception as failed:  # noqa: BLE001 - told to each of those who wait
+            error = failed
+        for written in batch.values():
+            if written.done():  # its waiter was cancelled
+                continue
+            if error is None:
+                written.set_result(None)
+            else:
+                written.set_exception(error)
+
+
+class Tags:
+    """Which delivery tags of a channel are settled; AMQP counts them from 1.
+
+    A frame with `multiple` acknowledges everything up to its tag, so it is used only where
+    everything up to there is settled, and only for a tag that is not acknowledged yet: the broker
+    answers an unknown one by closing the channel.
+    """
+
+    def __init__(self) -> None:
+        self._up_to = 0
+        self._beyond: set[int] = set()
+
+    def settle(self, tags: Iterable[int]) -> list[tuple[int, bool]]:
+        """Return the frames that acknowledge `tags`, each a tag and whether it is `multiple`."""
+        first, run, single = 0, 0, []
+        for tag in sorted(tags):
+            self._skip_beyond()
+            if tag == self._up_to + 1:
+                self._up_to = tag
+                first, run = first or tag, tag
+            else:
+                single.append((tag, False))
+        self._beyond.update(tag for tag, _ in single)
+        self._skip_beyond()
+        return [(run, run > first), *single] if run else single
+
+    def _skip_beyond(self) -> None:
+        while self._up_to + 1 in self._beyond:
+            self._up_to += 1
+            self._beyond.remove(self._up_to)

@@ -1,0 +1,115 @@
+"""Acknowledgements that go together: what is written, and who is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusewire.brokers.rabbitmq.acknowledging import Acknowledger, Tags
+
+
+class Broker:
+    """A channel's unacknowledged deliveries, as RabbitMQ keeps them, and the frames it was sent."""
+
+    is_closed = False
+
+    def __init__(self, deliveries: int) -> None:
+        self.left = list(range(1, deliveries + 1))
+        self.frames: list[tuple[int, bool]] = []
+
+    async def basic_ack(self, tag: int, multiple: bool = False, wait: bool = True) -> None:  # noqa: FBT001, FBT002 - aiormq's
+        await asyncio.sleep(0)
+        self.frames.append((tag, multiple))
+        assert tag in self.left  # it closes the channel for an unknown one
+        self.left = [other for other in self.left if (other > tag if multiple else other != tag)]
+
+
+def acknowledger(channel: object, timeout: float = 5) -> Acknowledger:
+    return Acknowledger(cast("Any", channel), timeout)
+
+
+@given(st.permutations(range(1, 21)), st.lists(st.integers(1, 5)))
+def test_nothing_is_acknowledged_before_it_is_settled_in_whatever_order_that_comes(
+    order: list[int], sizes: list[int]
+) -> None:
+    tags, left, settled = Tags(), set(order), set[int]()
+    waiting = list(order)
+    while waiting:
+        size = sizes.pop() if sizes else 1
+        batch, waiting = waiting[:size], waiting[size:]
+        settled.update(batch)
+        for tag, multiple in tags.settle(batch):
+            assert tag in left
+            taken = {other for other in left if other < tag and multiple} | {tag}
+            assert taken <= settled
+            left -= taken
+        assert left == set(order) - settled
+
+
+def test_what_is_settled_in_order_goes_as_one() -> None:
+    tags = Tags()
+    assert tags.settle([2, 1, 3]) == [(3, True)]
+    assert tags.settle([4]) == [(4, False)]
+
+
+def test_what_waits_for_a_slow_one_goes_by_itself() -> None:
+    tags = Tags()
+    assert tags.settle([2, 3]) == [(2, False), (3, False)]
+    assert tags.settle([1, 4]) == [(4, True)]
+
+
+async def test_what_is_settled_in_one_step_is_written_once() -> None:
+    broker = Broker(50)
+    together = acknowledger(broker)
+    await asyncio.gather(*(together.acknowledge(tag) for tag in range(1, 51)))
+    assert broker.frames == [(50, True)]
+
+
+async def test_what_comes_while_others_are_written_goes_with_the_next() -> None:
+    broker = Broker(3)
+    together = acknowledger(broker)
+    first = asyncio.create_task(together.acknowledge(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.gather(together.acknowledge(2), together.acknowledge(3))
+    assert first.done()
+    assert broker.frames == [(1, False), (3, True)]
+
+
+async def test_one_that_is_cancelled_takes_nobody_with_it() -> None:
+    broker = Broker(2)
+    together = acknowledger(broker)
+    cancelled = asyncio.create_task(together.acknowledge(1))
+    other = asyncio.create_task(together.acknowledge(2))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await other
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert broker.left == []
+
+
+async def test_a_write_that_fails_is_told_to_everybody_and_the_next_goes_on() -> None:
+    class Gone(Broker):
+        async def basic_ack(self, *_: Any, **__: Any) -> None:
+            raise ConnectionResetError
+
+    together = acknowledger(Gone(2))
+    for _ in range(2):
+        told = await asyncio.gather(
+            together.acknowledge(1), together.acknowledge(2), return_exceptions=True
+        )
+        assert [type(error) for error in told] == [ConnectionResetError, ConnectionResetError]
+
+
+async def test_a_write_that_hangs_is_given_up() -> None:
+    class Hanging(Broker):
+        async def basic_ack(self, *_: Any, **__: Any) -> None:
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await acknowledger(Hanging(1), timeout=0.05).acknowledge(1)
