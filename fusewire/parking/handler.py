@@ -44,12 +44,14 @@ class Attempt:
         rejection: the circuit's refusal that the error comes from; then it was not an attempt.
         blame: breakers whose calls were made and failed, in order.
         unwanted: the handler rejected the message itself, without asking for it again.
+        because: what it had caught when it did, or None.
     """
 
     error: BaseException | None = None
     rejection: CircuitOpenError | None = None
     blame: tuple[str, ...] = ()
     unwanted: bool = False
+    because: BaseException | None = None
 
 
 class HandlerRunner:
@@ -108,6 +110,8 @@ class HandlerRunner:
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is judged and recorded
                 view.failure = error
+            finally:
+                view.over = True
         return _attempt(view, tuple(work.failed))
 
     async def _guarded(self, view: MessageView) -> None:
@@ -126,7 +130,12 @@ class HandlerRunner:
             else:
                 permit.settle(breaker.judge(error))
             raise
-        permit.success()
+        if not view.rejected:
+            permit.success()
+        elif view.requeued and view.because is not None:
+            permit.settle(breaker.judge(view.because))
+        else:
+            permit.release()
 
     async def _call(self, view: MessageView) -> None:
         if self._is_async:
@@ -147,13 +156,12 @@ def _attempt(view: MessageView, blame: tuple[str, ...]) -> Attempt:
         # It said what is to become of the message, and failed at something else afterwards.
         _log.error("a handler raised after it had settled its message", exc_info=error)
         error = None
-    if error is not None:
-        rejection = rejection_in(error)
-        if isinstance(error, INSTRUCTIONS) or (rejection is not None and rejection.name in blame):
-            rejection = None  # an instruction; or a call was made and failed before the refusal
-        return Attempt(error, rejection, blame)
     if view.rejected and view.requeued:
-        return Attempt(
-            RedeliveryWantedError("the handler asked for the message again"), None, blame
-        )
-    return Attempt(blame=blame, unwanted=view.rejected)
+        error = RedeliveryWantedError("the handler asked for the message again")
+        error.__cause__ = view.because
+    if error is None:
+        return Attempt(blame=blame, unwanted=view.rejected, because=view.because)
+    rejection = rejection_in(error)
+    if isinstance(error, INSTRUCTIONS) or (rejection is not None and rejection.name in blame):
+        rejection = None  # an instruction; or a call was made and failed before the refusal
+    return Attempt(error, rejection, blame)

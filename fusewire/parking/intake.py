@@ -46,8 +46,9 @@ class Judge:
         """Judge an attempt that was made."""
         error, blame = attempt.error, attempt.blame
         if error is None:
-            refused = self._policy.refused(record, "rejected", blame=blame)
-            return refused if attempt.unwanted else Done()
+            if not attempt.unwanted:
+                return Done()
+            return self._policy.refused(record, "rejected", attempt.because, blame=blame)
         if isinstance(error, Retry):
             return self._policy.postpone(record, error)
         if isinstance(error, Reject):

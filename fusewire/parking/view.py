@@ -7,6 +7,7 @@ recorded, and the consumer settles once, after the handler has returned. With ai
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import aio_pika
@@ -75,9 +76,11 @@ class MessageView(AbstractIncomingMessage):
         self.rejected = False
         self.requeued = False
         self.failure: BaseException | None = None
+        self.because: BaseException | None = None
+        self.over = False
 
-    # `settled`, `rejected`, `requeued` and `failure` are what the handler meant; the consumer
-    # reads them.
+    # `settled` to `because` are what the handler meant; the consumer reads them, and says by
+    # `over` that it has.
 
     @property
     def channel(self) -> NoReturn:
@@ -108,13 +111,11 @@ class MessageView(AbstractIncomingMessage):
 
     async def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - aio-pika's
         """Record that the handler does not want it: dead, or with `requeue` tried again later."""
-        self._settle(multiple=False)
-        self.rejected, self.requeued = True, requeue
+        self._unwanted(multiple=False, requeue=requeue)
 
     async def nack(self, multiple: bool = False, requeue: bool = True) -> None:  # noqa: FBT001, FBT002
         """Record the same as :meth:`reject`."""
-        self._settle(multiple=multiple)
-        self.rejected, self.requeued = True, requeue
+        self._unwanted(multiple=multiple, requeue=requeue)
 
     def info(self) -> MessageInfo:
         """Return the message's properties."""
@@ -137,11 +138,22 @@ class MessageView(AbstractIncomingMessage):
         """Do nothing: it is locked."""
 
     def _settle(self, *, multiple: bool) -> None:
+        if self.over:
+            raise RuntimeError(
+                "the handler of this message has returned, and it was settled then: await all work "
+                "on a message within its handler"
+            )
         if multiple:
             raise RuntimeError("multiple=True would settle messages that other handlers hold")
         if self.settled:
             raise aio_pika.exceptions.MessageProcessError("Message already processed", self)
         self.settled = self.explicit = True
+
+    def _unwanted(self, *, multiple: bool, requeue: bool) -> None:
+        self._settle(multiple=multiple)
+        self.rejected, self.requeued = True, requeue
+        # Most who reject a message do so in an `except` block: what it caught is why.
+        self.because = sys.exception()
 
 
 class _Process(AbstractProcessContext):

@@ -283,7 +283,11 @@ async def test_a_handler_that_does_not_end_is_cancelled_and_its_message_goes_bac
     await bench.send("a")
     async with bench.consumer(handler, shutdown_timeout=0.05):
         await asyncio.wait_for(started.wait(), 10)
-    assert await bench.broker.depth(bench.queue) == 1
+
+    async def back() -> bool:
+        return await bench.broker.depth(bench.queue) == 1
+
+    await until(back)
 
 
 async def test_a_missing_source_queue_is_told_before_anything_runs(bench: Bench) -> None:
