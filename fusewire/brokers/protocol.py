@@ -30,6 +30,13 @@ class Delivery(Protocol):
         """Whether the broker gave it to somebody before; what became of that is not known."""
 
     @property
+    def returned(self) -> int:
+        """How often it has gone back to its queue, where the broker counts that; else 0.
+
+        A broker may have a limit to it, after which it drops the message.
+        """
+
+    @property
     def lost(self) -> bool:
         """Whether it is known to be the broker's again, so that work on it is in vain."""
 

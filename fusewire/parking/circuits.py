@@ -53,6 +53,15 @@ class Circuits:
         """Look at a breaker; None where there is none yet."""
         return self._registry.get(dependency).look() if dependency in self._registry else None
 
+    def knows(self, dependency: str) -> bool:
+        """Tell whether there is a breaker for `dependency`, which can be looked at."""
+        return dependency in self._registry
+
+    def is_open(self, dependency: str) -> bool:
+        """Tell whether `dependency` is open: not only short of a place for one more call."""
+        look = self.look(dependency)
+        return look is not None and look.state in _OPEN
+
     def admits(self, dependency: str) -> bool:
         """Tell whether a call to `dependency` would be admitted now."""
         look = self.look(dependency)
@@ -97,7 +106,7 @@ class Circuits:
         try:
             look = breaker.look()  # only now: what happened before, nobody was told of
             if not look.admitted:
-                await _first(changed, stopping, min(self._worth(look), max(limit, 0.0)))
+                await either(changed, stopping, min(self._worth(look), max(limit, 0.0)))
         finally:
             forget()
 
@@ -109,7 +118,8 @@ class Circuits:
         return min(left, _LONGEST_NAP) + self._chance() * _SPREAD
 
 
-_OUTAGE = frozenset({CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.FORCED_OPEN})
+_OPEN = frozenset({CircuitState.OPEN, CircuitState.FORCED_OPEN})
+_OUTAGE = _OPEN | {CircuitState.HALF_OPEN}
 
 
 async def pause(seconds: float, stopping: asyncio.Event) -> bool:
@@ -121,7 +131,8 @@ async def pause(seconds: float, stopping: asyncio.Event) -> bool:
     return True
 
 
-async def _first(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
+async def either(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
+    """Wait for `seconds` or until one of the two is set."""
     waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
     try:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from contextlib import AsyncExitStack, nullcontext
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from fusewire.breaker import BreakerRegistry, default_registry
 from fusewire.brokers import DELAY_TIERS, Topology, open_broker
@@ -17,6 +17,7 @@ from fusewire.parking.feed import Feed
 from fusewire.parking.handler import HandlerRunner
 from fusewire.parking.intake import Intake, Judge
 from fusewire.parking.lanes import Dependencies
+from fusewire.parking.ordered import OrderedSource
 from fusewire.parking.policy import FailurePolicy
 from fusewire.parking.replay import LaneReplay
 from fusewire.parking.settle import Desk
@@ -68,7 +69,12 @@ class ParkingConsumer:
         guard_with: breaker whose permit is taken around the handler, for handlers whose calls are
             not guarded themselves.
         registry: where breakers are; the process's own by default.
-        concurrency: handlers of new messages at a time, and the prefetch.
+        on_open: what becomes of messages while the circuit that they need is open. ``"park"``
+            moves them to their lane, and whatever needs no open circuit goes on; order is not
+            kept. ``"pause"`` keeps the queue's order: nothing is consumed until the open time is
+            over, failed attempts are made again in place, and all behind them waits.
+        concurrency: handlers of new messages at a time, and the prefetch. With ``"pause"`` they
+            begin in the queue's order; only with 1 does each end before the next begins.
         replay_concurrency: handlers of parked messages at a time, in each lane, at most.
         replay_rate: handlers of parked messages begun in a second, in each lane, at most; as many
             as `replay_concurrency` allows by default. One at a time is begun, so that any time of w
@@ -104,6 +110,7 @@ class ParkingConsumer:
         lanes: Mapping[str, Collection[str]] | None = None,
         guard_with: str | None = None,
         registry: BreakerRegistry | None = None,
+        on_open: Literal["park", "pause"] = "park",
         concurrency: int = 10,
         replay_concurrency: int = 10,
         replay_rate: float | None = None,
@@ -115,6 +122,8 @@ class ParkingConsumer:
         operation_id: Callable[[AbstractIncomingMessage], str | None] | None = None,
         shutdown_timeout: float = 30.0,
     ) -> None:
+        if on_open not in ("park", "pause"):
+            raise SettingsError(f"on_open={on_open!r}: give 'park' or 'pause'")
         _whole("concurrency", concurrency)
         _whole("replay_concurrency", replay_concurrency)
         _whole("max_attempts", max_attempts)
@@ -146,6 +155,7 @@ class ParkingConsumer:
             unrecoverable=self._policy.unrecoverable,
             threads=concurrency + replay_concurrency * len(self._topology.lanes),
         )
+        self._on_open = on_open
         self._concurrency = concurrency
         self._replay_concurrency = replay_concurrency
         self._replay_rate = replay_rate
@@ -238,7 +248,9 @@ class ParkingConsumer:
         if self._loop is not None and self._stopping is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
 
-    def _workers(self, broker: Broker, stopping: asyncio.Event) -> list[Feed | LaneReplay]:
+    def _workers(
+        self, broker: Broker, stopping: asyncio.Event
+    ) -> list[Feed | OrderedSource | LaneReplay]:
         desk = Desk(
             topology=self._topology,
             dependencies=self._dependencies,
@@ -249,21 +261,6 @@ class ParkingConsumer:
             listeners=self._listeners,
         )
         judge = Judge(self._policy, self._circuits)
-        intake = Intake(
-            desk=desk,
-            judge=judge,
-            runner=self._runner,
-            circuits=self._circuits,
-            dependencies=self._dependencies,
-        )
-        source = Feed(
-            broker,
-            self._topology.source,
-            prefetch=self._concurrency,
-            work=intake.take,
-            stopping=stopping,
-            grace=self._grace,
-        )
         replays = [
             LaneReplay(
                 lane,
@@ -282,7 +279,40 @@ class ParkingConsumer:
             )
             for lane in self._topology.lanes
         ]
-        return [source, *replays]
+        return [self._source(broker, stopping, desk, judge), *replays]
+
+    def _source(
+        self, broker: Broker, stopping: asyncio.Event, desk: Desk, judge: Judge
+    ) -> Feed | OrderedSource:
+        if self._on_open == "pause":
+            return OrderedSource(
+                self._topology.source,
+                broker=broker,
+                desk=desk,
+                judge=judge,
+                policy=self._policy,
+                runner=self._runner,
+                circuits=self._circuits,
+                dependencies=self._dependencies,
+                concurrency=self._concurrency,
+                stopping=stopping,
+                grace=self._grace,
+            )
+        intake = Intake(
+            desk=desk,
+            judge=judge,
+            runner=self._runner,
+            circuits=self._circuits,
+            dependencies=self._dependencies,
+        )
+        return Feed(
+            broker,
+            self._topology.source,
+            prefetch=self._concurrency,
+            work=intake.take,
+            stopping=stopping,
+            grace=self._grace,
+        )
 
 
 def _whole(name: str, value: object) -> None:

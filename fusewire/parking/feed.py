@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fusewire.errors import BrokerError
 from fusewire.parking.backoff import Backoff
+from fusewire.parking.circuits import either
 from fusewire.parking.settle import GiveBackError
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ class Feed:
     def ending(self) -> bool:
         """Whether what is in hand is to go back: the consumer stops, or subscribes anew."""
         return self._stopping.is_set() or self._recycle.is_set()
+
+    async def linger(self, seconds: float) -> None:
+        """Wait for `seconds`, or until what is in hand is to go back."""
+        await either(self._stopping, self._recycle, seconds)
 
     async def run(self) -> None:
         """Serve the queue until stopping."""

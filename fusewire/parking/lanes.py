@@ -60,6 +60,11 @@ class Dependencies:
         declared.pop(OTHER_LANE, None)
         return (*declared, OTHER_LANE)
 
+    @property
+    def always(self) -> tuple[str, ...]:
+        """Return what every message needs; nothing where that is a function of the message."""
+        return self._always
+
     def lane(self, dependency: str) -> str:
         """Return the lane in which messages wait for `dependency`."""
         return self._lane_of.get(dependency, OTHER_LANE)

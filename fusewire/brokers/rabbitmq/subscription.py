@@ -31,7 +31,15 @@ _DISPATCH_STEPS = 10
 class RabbitMQDelivery:
     """One AMQP delivery in hand."""
 
-    __slots__ = ("_acknowledger", "_channel", "_publisher", "_tag", "message", "redelivered")
+    __slots__ = (
+        "_acknowledger",
+        "_channel",
+        "_publisher",
+        "_returned",
+        "_tag",
+        "message",
+        "redelivered",
+    )
 
     def __init__(
         self,
@@ -43,8 +51,14 @@ class RabbitMQDelivery:
         self.redelivered = bool(delivered.redelivered)
         self._channel = delivered.channel
         self._tag = delivered.delivery_tag or 0
+        self._returned = (delivered.header.properties.headers or {}).get("x-delivery-count")
         self._publisher = publisher
         self._acknowledger = acknowledger
+
+    @property
+    def returned(self) -> int:
+        """How often it has gone back, which a delivery limit of the queue's may end."""
+        return self._returned if isinstance(self._returned, int) else 0
 
     @property
     def lost(self) -> bool:

@@ -186,15 +186,17 @@ class SQLiteDelivery:
     Attributes:
         message: the message as it was stored.
         redelivered: whether somebody received it before and did not settle it.
+        returned: 0: there is no limit to how often it may go back.
     """
 
-    __slots__ = ("_claimed", "_subscription", "message", "redelivered")
+    __slots__ = ("_claimed", "_subscription", "message", "redelivered", "returned")
 
     def __init__(self, subscription: SQLiteSubscription, claimed: Claimed) -> None:
         self._subscription = subscription
         self._claimed = claimed
         self.message = claimed.message
         self.redelivered = claimed.redelivered
+        self.returned = 0
 
     @property
     def lost(self) -> bool:

@@ -1,0 +1,306 @@
+"""The source queue in its order: while a circuit is open it pauses, and parks nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+from fusewire.parking.circuits import pause
+from fusewire.parking.errors import HandBack
+from fusewire.parking.feed import Feed
+from fusewire.parking.handler import Attempt
+from fusewire.parking.policy import Dead, Delay, Done, Park
+from fusewire.parking.probing import Probing, Unsettled
+from fusewire.parking.settle import GiveBackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.breaker import CircuitOpenError
+    from fusewire.brokers import Broker, Delivery
+    from fusewire.parking.circuits import Circuits
+    from fusewire.parking.handler import HandlerRunner
+    from fusewire.parking.intake import Judge
+    from fusewire.parking.lanes import Dependencies
+    from fusewire.parking.policy import FailurePolicy, Verdict
+    from fusewire.parking.record import Record
+    from fusewire.parking.settle import Desk, Work
+
+_log = logging.getLogger(__name__)
+
+_RETURNS_BEFORE_HOLDING = 8
+"""Returns after which a message stays in hand while its circuit is open.
+
+RabbitMQ 4 drops a message of a quorum queue after twenty returns, unless the queue says otherwise,
+which AMQP does not show (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling).
+"""
+
+_RETURNS_BEFORE_PARKING = 15
+"""Returns after which a message is parked: it loses its place, and is not lost itself.
+
+What is left of the twenty is for connections that drop.
+"""
+
+_GLANCE = 1.0
+"""Seconds between looks at whether a delivery in hand was lost, and at whether others pass it."""
+
+_AFTER_REJECTION = 0.02
+"""Seconds before the next look when a look admitted and the circuit then did not: a race lost."""
+
+
+class OrderedSource:
+    """Works on the source queue in its order.
+
+    Handlers begin in the order of the queue. When the circuit of a message is open, it goes back
+    with all that is behind it, in order, and nothing is consumed until the open time is over.
+    Failures in a closed circuit are tried again in place, and what is behind them waits: all of it,
+    if `concurrency` is 1.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        *,
+        broker: Broker,
+        desk: Desk,
+        judge: Judge,
+        policy: FailurePolicy,
+        runner: HandlerRunner,
+        circuits: Circuits,
+        dependencies: Dependencies,
+        concurrency: int,
+        stopping: asyncio.Event,
+        grace: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue = queue
+        self._desk = desk
+        self._judge = judge
+        self._policy = policy
+        self._runner = runner
+        self._circuits = circuits
+        self._dependencies = dependencies
+        self._stopping = stopping
+        self._monotonic = monotonic
+        self._probing = Probing(policy.max_attempts)
+        self._unsettled = Unsettled()
+        self._unseen_until = 0.0  # when a circuit that is not among ours may admit again
+        self._somebody_aside = False
+        self._door = asyncio.Lock()  # it is fair: who waits first begins first
+        self._room = asyncio.Semaphore(concurrency)
+        self._begun = 0
+        self._at_work = 0
+        self._feed = Feed(
+            broker,
+            queue,
+            # One more than at work, to stand aside. And never fewer: what a quorum queue gets back
+            # goes behind what it has got back before and not handed out since.
+            prefetch=concurrency + 1,
+            work=self._take,
+            stopping=stopping,
+            grace=grace,
+            ready=self._admitted_at_all,
+        )
+
+    async def run(self) -> None:
+        """Consume until stopping."""
+        await self._feed.run()
+
+    async def _admitted_at_all(self) -> None:
+        told = False
+        while not self._stopping.is_set():
+            outage = self._probing.outage
+            refusing = self._circuits.refusing(
+                (*(() if outage is None else (outage,)), *self._dependencies.always)
+            )
+            unseen = self._unseen_until - self._monotonic()
+            if refusing is None and unseen <= 0:
+                break
+            if refusing is not None:
+                self._probing.outage = refusing
+            if not told:
+                told = True
+                name = self._probing.outage
+                _log.warning("%r is not consumed while circuit %r is open", self._queue, name)
+            if refusing is None:
+                await pause(unseen, self._stopping)
+            else:
+                await self._circuits.nap(refusing, self._stopping, float("inf"))
+        self._probing.begin()
+        self._somebody_aside = False
+
+    async def _take(self, delivery: Delivery) -> None:
+        if self._probing.standing_aside and not self._somebody_aside:
+            self._somebody_aside = True
+            await self._stand_aside(delivery)
+        async with self._door:
+            if self._feed.ending:
+                raise GiveBackError(tried=False)
+            work = None if delivery.lost else await self._open(delivery)
+            if work is None or not await self._admitted(work):
+                return
+            await self._room.acquire()
+            if self._probing.outage is not None:
+                await self._begin(work)
+                return
+        await self._begin(work)
+
+    async def _begin(self, work: Work) -> None:
+        self._begun += 1
+        self._at_work += 1
+        try:
+            await self._work_on(work)
+        finally:
+            self._at_work -= 1
+            self._room.release()
+
+    async def _stand_aside(self, delivery: Delivery) -> None:
+        """Let others go first, as long as there are any."""
+        while self._probing.standing_aside and not delivery.lost:
+            begun = self._begun
+            await self._feed.linger(_GLANCE)
+            if self._feed.ending:
+                raise GiveBackError(tried=False)
+            if begun == self._begun and not self._at_work:
+                return
+
+    async def _open(self, delivery: Delivery) -> Work | None:
+        work = await self._desk.open(delivery)
+        if work is not None and delivery.redelivered:
+            work.record = self._unsettled.recall(delivery.message) or work.record
+        return work
+
+    async def _admitted(self, work: Work) -> bool:
+        """Wait until `work` may begin; False if there is nothing left to do about it.
+
+        Raises:
+            GiveBackError: it has to go back.
+        """
+        while not work.delivery.lost:
+            if self._feed.ending:
+                await self._give_back(work)
+            if self._policy.expired(work.record):
+                await self._desk.settle(work, self._policy.dead(work.record, "expired"))
+                return False
+            refusing = self._circuits.refusing(self._needs(work))
+            if refusing is None:
+                return True
+            left = self._desk.held_for(work)
+            if self._circuits.is_open(refusing):
+                self._probing.outage = refusing
+                if work.delivery.returned < _RETURNS_BEFORE_HOLDING:
+                    await self._give_back(work)
+            if left <= 0:
+                await self._give_back(work)
+            await self._circuits.nap(refusing, self._stopping, left)
+        return False
+
+    def _needs(self, work: Work) -> tuple[str, ...]:
+        try:
+            return self._judge.needs(work, self._dependencies)
+        except Exception:  # noqa: BLE001 - the user's depends_on; the attempt tells of it
+            return ()
+
+    async def _give_back(self, work: Work) -> NoReturn:
+        """Let `work` go back to its place, with all that is in hand.
+
+        Raises:
+            GiveBackError: always.
+        """
+        waits_for = self._probing.outage
+        if waits_for is not None and work.delivery.returned >= _RETURNS_BEFORE_PARKING:
+            _log.warning(
+                "operation %s was returned to %r %d times and is parked, lest the broker drops it: "
+                "it loses its place; give the queue x-delivery-limit=-1",
+                work.record.operation_id,
+                self._queue,
+                work.delivery.returned,
+            )
+            await self._desk.settle(work, self._judge.park(work.record, waits_for))
+        elif work.tried:
+            self._unsettled.keep(work.delivery.message, work.record)
+        raise GiveBackError(tried=work.tried)
+
+    async def _work_on(self, work: Work) -> None:
+        """Try `work` until it can be settled.
+
+        Raises:
+            GiveBackError: it has to go back, or what is in hand besides.
+        """
+        while True:
+            verdict = await self._try(work)
+            match verdict:
+                case Done() | Dead():
+                    await self._desk.settle(work, verdict)
+                    if isinstance(verdict, Done):
+                        self._succeeded()
+                    return
+                case Park(record):
+                    work.record = _unparked(record, work.record)
+                case Delay(record) if record.reason == "postponed":
+                    # The handler has asked for another time, and gives up its place.
+                    await self._desk.settle(work, verdict)
+                    return
+                case Delay(record, tier):
+                    work.record = _unparked(record, work.record)
+                    await self._back_off(work, tier)
+            if not await self._admitted(work):
+                return
+
+    async def _try(self, work: Work) -> Verdict | None:
+        """Call the handler once; None if that was not an attempt."""
+        try:
+            needs = self._judge.needs(work, self._dependencies)
+        except Exception as error:  # noqa: BLE001 - the user's depends_on
+            return self._judge.of(work.record, Attempt(error), ())
+        in_outage = self._judge.in_outage(needs)
+        work.tried = True
+        attempt = await self._runner.run(work.fresh_view(), work.record)
+        if isinstance(attempt.error, HandBack):
+            raise GiveBackError(tried=False)
+        if attempt.rejection is not None:
+            await self._rejected(work, attempt.rejection)
+            return None
+        verdict = self._judge.of(work.record, attempt, needs, in_outage=in_outage)
+        if in_outage and isinstance(verdict, Park):
+            self._probing.failed()
+        return verdict
+
+    async def _rejected(self, work: Work, rejection: CircuitOpenError) -> None:
+        work.record = dataclasses.replace(work.record, dependency=rejection.name)
+        if not self._circuits.knows(rejection.name):
+            self._probing.outage = rejection.name
+            self._unseen_until = self._monotonic() + rejection.retry_after
+            await self._give_back(work)
+        await pause(_AFTER_REJECTION, self._stopping)
+
+    async def _back_off(self, work: Work, seconds: float) -> None:
+        # However long the delays: all attempts have to be made within the time it may be held.
+        attempts_left = max(self._policy.max_attempts - work.record.attempts, 1)
+        most = max(self._desk.held_for(work), 0.0) / attempts_left
+        until = self._monotonic() + min(seconds, most)
+        while (left := until - self._monotonic()) > 0:
+            if self._feed.ending or work.delivery.lost:
+                return
+            await self._feed.linger(min(left, _GLANCE))
+
+    def _succeeded(self) -> None:
+        outage = self._probing.outage
+        closed = outage is None or self._circuits.troubled((outage,)) is None
+        self._probing.succeeded(closed=closed)
+        if closed and self._probing.standing_aside:
+            raise GiveBackError(tried=True)  # the one aside is to come before what is behind it
+
+
+def _unparked(record: Record, before: Record) -> Record:
+    """Return `record` with its failures, but not parked more often than it was."""
+    return dataclasses.replace(
+        record,
+        times_parked=before.times_parked,
+        first_parked_at_ms=before.first_parked_at_ms,
+        parked_at_ms=before.parked_at_ms,
+        waits_until_ms=before.waits_until_ms,
+    )
