@@ -67,15 +67,23 @@ def current_operation() -> Operation | None:
     return _current.get()
 
 
-@contextlib.contextmanager
-def operation(operation_id: str) -> Iterator[Operation]:
-    """Work on `operation_id` within the block: guarded calls carry its identity."""
-    entered = Operation(operation_id)
-    token = _current.set(entered)
-    try:
-        yield entered
-    finally:
-        _current.reset(token)
+class operation:  # noqa: N801 - used as a function is
+    """Work on an operation id within the block: guarded calls carry its identity.
+
+    A consumer enters one for each message, which would cost a generator several times as much.
+    """
+
+    __slots__ = ("_entered", "_token")
+
+    def __init__(self, operation_id: str) -> None:
+        self._entered = Operation(operation_id)
+
+    def __enter__(self) -> Operation:
+        self._token = _current.set(self._entered)
+        return self._entered
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 @contextlib.contextmanager

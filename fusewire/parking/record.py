@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from fusewire.errors import FusewireError
 
@@ -28,9 +28,6 @@ NOT_AFTER = f"{PREFIX}not-after-ms"
 In whole milliseconds since 1970: the AMQP client writes floats with 32 bits only."""
 
 _FORMAT_HEADER = f"{PREFIX}format"
-_COUNTS = frozenset({"attempts", "outage_attempts", "times_parked", "times_postponed"})
-
-_T = TypeVar("_T")
 
 
 class MalformedMessageError(FusewireError):
@@ -88,45 +85,38 @@ class Record:
     def write(self, message: Message) -> Message:
         """Return `message` with this record in its headers."""
         headers: dict[str, HeaderValue] = {**strip(message.headers), _FORMAT_HEADER: FORMAT}
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if value not in ("", None, 0):  # False is 0: an absent header reads as all of them
-                headers[_header(item.name)] = value
+        for header, field in _FIELDS.items():
+            value = getattr(self, field)
+            if value not in _UNWRITTEN:
+                headers[header] = value
         return dataclasses.replace(message, headers=headers)
 
 
-def read(message: Message, *, operation_id: str) -> Record:
+def read(message: Message, *, operation_id: str, queue: str = "") -> Record:
     """Read a message's record; one that was never moved has a fresh one.
 
     Args:
         message: the message as it was stored.
         operation_id: the identity to use where the headers give none.
+        queue: the source queue to use where the headers give none.
 
     Raises:
         MalformedMessageError: a header of ours has the wrong type, or the format is not known.
     """
     headers = message.headers
-    version = _get(headers, _FORMAT_HEADER, int, FORMAT)
-    if version != FORMAT:
+    if (version := headers.get(_FORMAT_HEADER, FORMAT)) != FORMAT:
         raise MalformedMessageError(
-            f"header {_FORMAT_HEADER} is {version}, and this version of Fusewire reads {FORMAT}"
+            f"header {_FORMAT_HEADER} is {version!r:.200}, and this version of Fusewire reads "
+            f"{FORMAT}"
         )
-    values: dict[str, object] = {}
-    for item in dataclasses.fields(Record):
-        name = _header(item.name)
-        if item.name == "operation_id":
-            values[item.name] = _get(headers, name, str, operation_id) or operation_id
-        elif item.name in _COUNTS:
-            values[item.name] = count = _get(headers, name, int, 0)
-            if count < 0:
-                raise MalformedMessageError(f"header {name} is negative: {count}")
-        elif item.name == "at_most_once":
-            values[item.name] = _get(headers, name, bool, default=False)
-        elif item.name.endswith("_ms"):
-            values[item.name] = _get(headers, name, int, None)
-        else:
-            values[item.name] = _get(headers, name, str, "")
-    return Record(**values)  # type: ignore[arg-type] # each was checked just above
+    values: dict[str, Any] = {
+        _FIELDS[header]: _checked(header, value)
+        for header, value in headers.items()
+        if header in _FIELDS
+    }
+    values["operation_id"] = values.get("operation_id") or operation_id
+    values["queue"] = values.get("queue") or queue
+    return Record(**values)
 
 
 def strip(headers: Mapping[str, HeaderValue]) -> dict[str, HeaderValue]:
@@ -134,23 +124,28 @@ def strip(headers: Mapping[str, HeaderValue]) -> dict[str, HeaderValue]:
     return {key: value for key, value in headers.items() if key not in _OURS}
 
 
-def _header(field: str) -> str:
-    return PREFIX + field.replace("_", "-")
+def _checked(header: str, value: HeaderValue) -> HeaderValue:
+    if type(value) is not _TYPES[header]:  # True is an int to Python, and would pass for a count
+        raise MalformedMessageError(
+            f"header {header} is {value!r:.200}, which is not of the right type"
+        )
+    if header in _COUNTS and isinstance(value, int) and value < 0:
+        raise MalformedMessageError(f"header {header} is negative: {value}")
+    return value
 
 
-def _get(
-    headers: Mapping[str, HeaderValue],
-    name: str,
-    wanted: type[_T] | tuple[type[_T], ...],
-    default: _T,
-) -> _T:
-    if name not in headers:
-        return default
-    value = headers[name]
-    # True is an int to Python, and would pass for a count.
-    if isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool)):
-        return value
-    raise MalformedMessageError(f"header {name} is {value!r:.200}, which is not of the right type")
+def _type_of(field: dataclasses.Field[Any]) -> type:
+    if field.name.endswith("_ms"):
+        return int
+    return str if field.default is dataclasses.MISSING else type(field.default)
 
 
-_OURS = frozenset({_FORMAT_HEADER, *(_header(item.name) for item in dataclasses.fields(Record))})
+_FIELDS = {
+    PREFIX + field.name.replace("_", "-"): field.name for field in dataclasses.fields(Record)
+}
+_TYPES = dict(zip(_FIELDS, map(_type_of, dataclasses.fields(Record)), strict=True))
+_COUNTS = frozenset(
+    header for header, wanted in _TYPES.items() if wanted is int and not header.endswith("-ms")
+)
+_OURS = frozenset({_FORMAT_HEADER, *_FIELDS})
+_UNWRITTEN = ("", None, 0)  # False is 0: an absent header reads as all of them

@@ -99,7 +99,9 @@ class Desk:
         message = delivery.message
         view = _view(delivery)
         try:
-            record = read(message, operation_id=view.message_id or "")
+            record = read(
+                message, operation_id=message.message_id or "", queue=self._topology.source
+            )
             given = self._operation_id(view)
         except Exception as error:  # noqa: BLE001 - ours, or of the user's identity function
             record = Record(
@@ -108,11 +110,8 @@ class Desk:
             work = Work(delivery, record, view, since)
             await self.settle(work, self._policy.dead(record, "malformed", error))
             return None
-        record = dataclasses.replace(
-            record,
-            queue=record.queue or self._topology.source,
-            operation_id=given or record.operation_id or self._assigned(),
-        )
+        if given or not record.operation_id:
+            record = dataclasses.replace(record, operation_id=given or self._assigned())
         work = Work(delivery, record, view, since)
         if self._policy.expired(record):
             await self.settle(work, self._policy.dead(record, "expired"))

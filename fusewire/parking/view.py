@@ -34,24 +34,9 @@ class MessageView(AbstractIncomingMessage):
 
     def __init__(self, message: Message, *, redelivered: bool, headers: HeadersType) -> None:
         self._message = message
-        self._original = aio_pika.Message(
-            body=message.body,
-            headers=headers,
-            content_type=message.content_type,
-            content_encoding=message.content_encoding,
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            priority=message.priority,
-            correlation_id=message.correlation_id,
-            reply_to=message.reply_to,
-            message_id=message.message_id,
-            timestamp=message.timestamp,
-            type=message.type,
-            user_id=message.user_id,
-            app_id=message.app_id,
-        )
         self.body = message.body
         self.body_size = len(message.body)
-        self.headers = self._original.headers
+        self.headers = headers
         self.content_type = message.content_type
         self.content_encoding = message.content_encoding
         self.delivery_mode = aio_pika.DeliveryMode.PERSISTENT
@@ -119,7 +104,7 @@ class MessageView(AbstractIncomingMessage):
 
     def info(self) -> MessageInfo:
         """Return the message's properties."""
-        return self._original.info()
+        return self._original().info()
 
     @property
     def locked(self) -> bool:
@@ -129,13 +114,31 @@ class MessageView(AbstractIncomingMessage):
     @property
     def properties(self) -> aiormq.spec.Basic.Properties:
         """The AMQP properties of the original."""
-        return self._original.properties
+        return self._original().properties
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.body)
 
     def lock(self) -> None:
         """Do nothing: it is locked."""
+
+    def _original(self) -> aio_pika.Message:
+        message = self._message
+        return aio_pika.Message(
+            body=message.body,
+            headers=self.headers,
+            content_type=message.content_type,
+            content_encoding=message.content_encoding,
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            priority=message.priority,
+            correlation_id=message.correlation_id,
+            reply_to=message.reply_to,
+            message_id=message.message_id,
+            timestamp=message.timestamp,
+            type=message.type,
+            user_id=message.user_id,
+            app_id=message.app_id,
+        )
 
     def _settle(self, *, multiple: bool) -> None:
         if self.over:
