@@ -1,6 +1,7 @@
 """Durable queues for parking: one protocol, RabbitMQ for production, SQLite embedded."""
 
 from fusewire.brokers.address import open_broker
+from fusewire.brokers.findings import Finding, Severity
 from fusewire.brokers.message import HeaderValue, Message
 from fusewire.brokers.protocol import Broker, Delivery, Subscription
 from fusewire.brokers.rabbitmq import RabbitMQBroker
@@ -12,10 +13,12 @@ __all__ = [
     "OTHER_LANE",
     "Broker",
     "Delivery",
+    "Finding",
     "HeaderValue",
     "Message",
     "RabbitMQBroker",
     "SQLiteBroker",
+    "Severity",
     "Subscription",
     "Topology",
     "open_broker",

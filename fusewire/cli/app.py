@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from fusewire.cli.audit import audit
 from fusewire.cli.ending import fail
 from fusewire.cli.topology import topology
 from fusewire.errors import FusewireError
@@ -94,3 +95,4 @@ def demo(
 
 
 app.command()(topology)
+app.command()(audit)

@@ -13,16 +13,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fusewire.brokers import DELAY_TIERS, Topology
 from fusewire.brokers.rabbitmq.definitions import definitions, permissions, policies
 from fusewire.cli.ending import fail
+from fusewire.cli.printing import say
+from fusewire.cli.queues import (
+    ExchangeOption,
+    LaneOption,
+    QueueOption,
+    SingleOption,
+    TierOption,
+    asked,
+)
 from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
+    from fusewire.brokers import Topology
     from fusewire.brokers.rabbitmq.definitions import Permissions
 
 _OLDEST = (3, 10)
-_DEFAULT_TIERS = ", ".join(f"{tier:g}" for tier in DELAY_TIERS)
 
 
 class Format(StrEnum):
@@ -30,38 +38,6 @@ class Format(StrEnum):
 
     TEXT = "text"
     JSON = "json"
-
-
-QueueOption = Annotated[
-    str, typer.Option("--queue", metavar="NAME", help="The queue that is consumed.")
-]
-LaneOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--lane",
-        metavar="NAME",
-        help="A lane, as `lanes` or `depends_on` name it; may be repeated. `other` is always one.",
-        show_default=False,
-    ),
-]
-TierOption = Annotated[
-    list[float] | None,
-    typer.Option(
-        "--delay-tier",
-        metavar="SECONDS",
-        help=f"A delay tier; may be repeated. By default {_DEFAULT_TIERS}.",
-        show_default=False,
-    ),
-]
-ExchangeOption = Annotated[
-    str,
-    typer.Option(
-        "--exchange", metavar="NAME", help="As `exchange`; by default the default exchange."
-    ),
-]
-SingleOption = Annotated[
-    bool, typer.Option("--single", help="Lanes have one active consumer at a time.")
-]
 
 
 def topology(
@@ -105,22 +81,6 @@ def topology(
         _print(queues, version, vhost, user or "USER", makes_source=calls)
 
 
-def asked(
-    queue: str,
-    lanes: list[str] | None,
-    tiers: list[float] | None,
-    exchange: str,
-    *,
-    single: bool,
-) -> Topology:
-    """Return the topology that the options name.
-
-    Raises:
-        SettingsError: they cannot be right.
-    """
-    return Topology(queue, tuple(lanes or ()), tuple(tiers or DELAY_TIERS), exchange, single)
-
-
 def _version(written: str) -> tuple[int, ...]:
     matched = re.fullmatch(r"(\d+)(?:\.(\d+|x))?(?:\.[\dx]+)?", written)
     version = (0, 0)
@@ -148,18 +108,16 @@ def _print(
         table.add_row(Text(made["name"]), Text("\n".join(arguments)))
     console.print(table)
     if queues.exchange:
-        _say(console, f"\nExchange {queues.exchange}: direct, durable. Bound to it by their names:")
+        say(console, f"\nExchange {queues.exchange}: direct, durable. Bound to it by their names:")
         for binding in given["bindings"]:
-            _say(console, f"  {binding['routing_key']}")
-    _say(console, "\nPermissions, where everything was made beforehand (--format json makes it):")
+            say(console, f"  {binding['routing_key']}")
+    say(console, "\nPermissions, where everything was made beforehand (--format json makes it):")
     _grant(console, vhost, user, permissions(queues))
-    _say(console, "\nPermissions, where the application makes what is absent:")
+    say(console, "\nPermissions, where the application makes what is absent:")
     _grant(console, vhost, user, permissions(queues, declares=True, makes_source=makes_source))
-    _say(
-        console, "\nPolicies to consider; a queue has one, so merge them with those that you have:"
-    )
+    say(console, "\nPolicies to consider; a queue has one, so merge them with those that you have:")
     for policy in policies(queues, version):
-        _say(console, f"  # {policy.why}")
+        say(console, f"  # {policy.why}")
         _command(
             console,
             ["set_policy", "-p", vhost, policy.name, policy.pattern, json.dumps(policy.definition)],
@@ -175,9 +133,4 @@ def _grant(console: Console, vhost: str, user: str, allowed: Permissions) -> Non
 
 
 def _command(console: Console, arguments: list[str], options: list[str] | None = None) -> None:
-    _say(console, f"  rabbitmqctl {shlex.join([*arguments, *(options or [])])}")
-
-
-def _say(console: Console, line: str) -> None:
-    """Print a line as it is: one that is to be copied is not broken."""
-    console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    say(console, f"  rabbitmqctl {shlex.join([*arguments, *(options or [])])}")

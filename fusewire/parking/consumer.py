@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from fusewire.breaker import BreakerRegistry, default_registry
 from fusewire.brokers import DELAY_TIERS, Topology, open_broker
 from fusewire.errors import SettingsError
+from fusewire.parking.audit import auditing
 from fusewire.parking.circuits import Circuits
 from fusewire.parking.events import Listeners
 from fusewire.parking.feed import Feed
@@ -182,6 +183,8 @@ class ParkingConsumer:
     async def __aenter__(self) -> Self:
         """Connect, check the source queue, and make the derived queues that are absent.
 
+        What an audit finds unsafe about them is logged as warnings, a moment later.
+
         Raises:
             BrokerUnavailableError: the broker cannot be reached.
             QueueNotFoundError: the source queue does not exist.
@@ -195,6 +198,7 @@ class ParkingConsumer:
             else:
                 self._broker = await stack.enter_async_context(broker)
             await self._broker.prepare(self._topology)
+            await stack.enter_async_context(auditing(self._broker, self._topology))
             self._stack = stack.pop_all()
         return self
 

@@ -132,21 +132,19 @@ class VirtualHost:
             {"configure": configure, "write": write, "read": read},
         )
 
-    def policy(self, pattern: str, **definition: Any) -> None:
-        """Set a policy for the queues whose names match."""
+    def policy(
+        self, pattern: str, *, operator: bool = False, apply_to: str = "queues", **definition: Any
+    ) -> None:
+        """Set a policy for what has a name that matches."""
         self.managed.api(
             "PUT",
-            f"policies/{self.path}/{secrets.token_hex(4)}",
+            f"{'operator-policies' if operator else 'policies'}/{self.path}/{secrets.token_hex(4)}",
             {
                 "pattern": pattern,
                 "definition": {key.replace("_", "-"): value for key, value in definition.items()},
-                "apply-to": "queues",
+                "apply-to": apply_to,
             },
         )
-
-    def queue(self, name: str) -> Any:
-        """Return what the management API says of a queue; None where there is none."""
-        return self.managed.api("GET", f"queues/{self.path}/{quote(name, safe='')}")
 
     def definitions(self, given: dict[str, Any]) -> None:
         """Import definitions, as ``rabbitmqctl import_definitions`` does."""

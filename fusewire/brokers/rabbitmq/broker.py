@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Self
 
 from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.exceptions import ChannelAccessRefused
+from yarl import URL
 
+from fusewire.brokers.rabbitmq.audit import audit, audit_unseen
 from fusewire.brokers.rabbitmq.codec import from_amqp
 from fusewire.brokers.rabbitmq.declaring import Declarer, check_name
 from fusewire.brokers.rabbitmq.link import Link, close, is_lost
+from fusewire.brokers.rabbitmq.management import Management
 from fusewire.brokers.rabbitmq.publisher import Publisher
 from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
 from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     import ssl
     from types import TracebackType
 
+    from fusewire.brokers.findings import Finding
     from fusewire.brokers.message import Message
     from fusewire.brokers.topology import Topology
 
@@ -29,13 +33,22 @@ class RabbitMQBroker:
         url: ``amqp://`` or ``amqps://`` with virtual host; its credentials are never logged.
         timeout: seconds that one operation may take: connect, declare, publish and its confirm.
         ssl_context: TLS settings for ``amqps://``; the system's certificates by default.
+        management: URL of the management API, for :meth:`audit`; by default what
+            ``FUSEWIRE_MANAGEMENT_URL`` says in the environment. Its user is the AMQP URL's, unless
+            it names one. For ``https://`` the `ssl_context` holds too; without, the system's
+            certificates, or those of the file that ``?cafile=`` names.
 
     Raises:
-        SettingsError: the URL's scheme or the timeout cannot be right.
+        SettingsError: a URL or the timeout cannot be right.
     """
 
     def __init__(
-        self, url: str, *, timeout: float = 10.0, ssl_context: ssl.SSLContext | None = None
+        self,
+        url: str,
+        *,
+        timeout: float = 10.0,
+        ssl_context: ssl.SSLContext | None = None,
+        management: str | None = None,
     ) -> None:
         if not url.startswith(("amqp://", "amqps://")):
             scheme = url.split(":", maxsplit=1)[0]
@@ -47,6 +60,9 @@ class RabbitMQBroker:
         self._timeout = timeout
         self._consuming = Link(url, purpose="consume", timeout=timeout, ssl_context=ssl_context)
         self._publishing = Link(url, purpose="publish", timeout=timeout, ssl_context=ssl_context)
+        self._management = Management.configured(
+            management, amqp=URL(url), ssl_context=ssl_context, timeout=timeout
+        )
         self._declarer = Declarer(self._consuming, timeout)
         self._publisher = Publisher(self._publishing, timeout)
 
@@ -78,6 +94,18 @@ class RabbitMQBroker:
     async def create_queue(self, queue: str) -> None:
         """Make a quorum queue, if there is none of the name."""
         await self._declarer.create_queue(queue)
+
+    async def audit(self, topology: Topology) -> list[Finding]:
+        """Look for what is unsafe about the queues; as far as AMQP shows it without management."""
+        version = await self._consuming.version()
+        if self._management is None:
+            queues = (topology.source, *topology.derived)
+            absent = [queue for queue in queues if not await self._declarer.exists(queue)]
+            return audit_unseen(topology, absent, version)
+        facts = await self._management.facts(
+            topology, virtual_host=self._consuming.virtual_host, version=version
+        )
+        return audit(topology, facts)
 
     async def subscribe(self, queue: str, *, prefetch: int) -> RabbitMQSubscription:
         """Consume `queue` on a channel of its own."""

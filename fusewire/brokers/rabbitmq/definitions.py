@@ -67,7 +67,7 @@ def permissions(
     read = [topology.source, *lanes]
     write = [exchange]
     if not declares:
-        return Permissions(_any_of(()), _any_of(write), _any_of(read))
+        return Permissions(matching(()), matching(write), matching(read))
     configure = [*topology.derived]
     if makes_source:
         configure = [topology.source, *configure]
@@ -78,7 +78,7 @@ def permissions(
         configure = [exchange, *configure]
         write += [topology.source, *topology.derived]
         read += [exchange]
-    return Permissions(_any_of(configure), _any_of(write), _any_of(read))
+    return Permissions(matching(configure), matching(write), matching(read))
 
 
 def definitions(
@@ -159,7 +159,7 @@ def policies(topology: Topology, version: tuple[int, ...]) -> list[Policy]:
     unlimited: dict[str, int | str] = {"delivery-limit": -1} if limited else {}
     kept = Policy(
         f"fusewire {topology.source} derived",
-        _any_of(topology.derived),
+        matching(topology.derived),
         {"max-length": _EXAMPLE_LIMIT, "overflow": "reject-publish", **unlimited},
         "a limit, the figure being yours: a full parking queue refuses, and its consumer pauses"
         + ("; the delivery limit for queues that were made before RabbitMQ 4" if limited else ""),
@@ -168,13 +168,14 @@ def policies(topology: Topology, version: tuple[int, ...]) -> list[Policy]:
         return [kept]
     source = Policy(
         f"fusewire {topology.source}",
-        _any_of((topology.source,)),
+        matching((topology.source,)),
         unlimited,
         "RabbitMQ 4 drops a message after 20 returns, and a lost connection is one",
     )
     return [kept, source]
 
 
-def _any_of(names: Iterable[str]) -> str:
+def matching(names: Iterable[str]) -> str:
+    """Return a regular expression, Erlang's and Python's, of exactly these names."""
     escaped = [re.escape(name) for name in dict.fromkeys(names)]
     return f"^({'|'.join(escaped)})$" if escaped else "^$"

@@ -65,6 +65,11 @@ class Link:
         """The address without credentials, for messages."""
         return str(self._url.with_user(None).with_query(None))
 
+    @property
+    def virtual_host(self) -> str:
+        """The virtual host's name, as aiormq reads it of the address."""
+        return self._url.path[1:].replace("%2F", "/") or "/"
+
     async def connection(self) -> AbstractConnection:
         """Return the open connection, made now if there is none.
 

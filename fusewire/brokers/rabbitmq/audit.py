@@ -1,0 +1,391 @@
+"""Is what waits in these queues safe? Rules from facts to findings; nothing here asks a broker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fusewire.brokers.findings import Finding, Severity
+from fusewire.brokers.rabbitmq.queues import DELIVERY_LIMIT_SINCE
+from fusewire.brokers.rabbitmq.remedies import Remedies
+from fusewire.brokers.topology import milliseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fusewire.brokers.rabbitmq.facts import ExchangeFacts, Facts, QueueFacts
+    from fusewire.brokers.topology import Topology
+
+_CONSUMER_TIMEOUT = 1_800_000  # ms: RabbitMQ's default, of which up to half is used to wait
+_REFUSING = frozenset({"reject-publish", "reject-publish-dlx"})
+_AT_LEAST_ONCE_FEATURE = "stream_queue"  # what the coordination of dead-lettering came with
+_FEATURE_REQUIRED_SINCE = (3, 12)
+
+_GOES = "what waits in it would be gone without having been handled"
+_KEPT = "nothing may take messages out of it but their replay or a person"
+
+
+def audit(topology: Topology, facts: Facts) -> list[Finding]:
+    """Return what is unsafe about the queues of `topology`, the worst first."""
+    rules = _Rules(topology, facts)
+    order = list(Severity)
+    return sorted(rules.findings(), key=lambda finding: order.index(finding.severity))
+
+
+def audit_unseen(topology: Topology, absent: list[str], version: tuple[int, ...]) -> list[Finding]:
+    """Return the findings where there is no management API: mostly that it was not checked.
+
+    Args:
+        topology: the queues.
+        absent: those that do not exist: AMQP shows that, and nothing else.
+        version: RabbitMQ's.
+    """
+    limits = "TTL, expiry, length limits and what happens at them, by argument or policy"
+    unchecked = {
+        "queue types": "whether all queues are quorum queues",
+        "limits": limits,
+        "dead-lettering": "whether delayed messages are dead-lettered at least once",
+        "single active consumer": "whether lanes have it, or have it not, as the settings say",
+    }
+    if version >= DELIVERY_LIMIT_SINCE:
+        numbers = ".".join(map(str, version))
+        unchecked["delivery limits"] = (
+            f"whether RabbitMQ {numbers}, which has a default of 20, drops messages that come back"
+        )
+    else:
+        unchecked["delivery limits"] = "whether one is set, which drops messages that come back"
+    if topology.exchange:
+        unchecked["exchange"] = f"type and bindings of {topology.exchange}"
+    return [
+        *(_absent(topology, queue) for queue in absent),
+        *(
+            Finding(
+                Severity.UNCHECKED,
+                subject,
+                what,
+                "AMQP does not show it; the management API does",
+                "give the URL of the management API (management=, --management or "
+                "FUSEWIRE_MANAGEMENT_URL)",
+            )
+            for subject, what in unchecked.items()
+        ),
+    ]
+
+
+class _Rules:
+    def __init__(self, topology: Topology, facts: Facts) -> None:
+        self._topology = topology
+        self._facts = facts
+        self._remedy = Remedies(facts.virtual_host)
+
+    def findings(self) -> Iterator[Finding]:
+        topology, queues = self._topology, self._facts.queues
+        for name in (topology.source, *topology.derived):
+            if queues.get(name) is None:
+                yield _absent(topology, name)
+        if (source := queues.get(topology.source)) is not None:
+            yield from self._any(topology.source, source)
+            yield from self._source(topology.source, source)
+            yield from self._consumed(topology.source, source)
+        for lane in topology.lanes:
+            name = topology.parked(lane)
+            if (parked := queues.get(name)) is not None:
+                yield from self._any(name, parked)
+                yield from self._keeping(name, parked)
+                yield from self._consumed(name, parked)
+                yield from self._lane(name, parked)
+        for tier in topology.delay_tiers:
+            name = topology.delay(tier)
+            if (delay := queues.get(name)) is not None:
+                yield from self._any(name, delay)
+                yield from self._delay(name, delay, tier)
+        if (dead := queues.get(topology.dead)) is not None:
+            yield from self._any(topology.dead, dead)
+            yield from self._keeping(topology.dead, dead)
+        if topology.exchange:
+            yield from self._exchange(topology.exchange, self._facts.exchange)
+        yield from self._unseen()
+
+    def _any(self, name: str, queue: QueueFacts) -> Iterator[Finding]:
+        if queue.type == "classic":
+            yield Finding(
+                Severity.LOSS,
+                name,
+                "is a classic queue",
+                "it is on one node only and goes with its disk, and after a crash most of what was "
+                "acknowledged comes again",
+                self._remedy.again(name, "make it with x-queue-type=quorum"),
+            )
+        elif queue.type != "quorum":
+            yield Finding(
+                Severity.WARNING,
+                name,
+                f"is a {queue.type}, not a queue",
+                "acknowledged messages stay in it",
+                self._remedy.again(name, "make it with x-queue-type=quorum"),
+            )
+        if not queue.durable or queue.auto_delete or queue.exclusive:
+            yield Finding(
+                Severity.LOSS,
+                name,
+                "does not last: it is not durable, or is auto-delete or exclusive",
+                f"it goes with a restart, or with its last consumer, and {_GOES}",
+                self._remedy.again(name, "make it durable, neither auto-delete nor exclusive"),
+            )
+        if queue.limit("expires") is not None:
+            yield Finding(
+                Severity.LOSS,
+                name,
+                f"is deleted after {queue.limit('expires')} ms without a consumer",
+                f"a consumer that is stopped or paused has none, and {_GOES}",
+                self._remedy.unset(name, queue, "expires"),
+            )
+        overflow = queue.setting("overflow") or "drop-head"
+        for key in ("max-length", "max-length-bytes"):
+            if (limit := queue.limit(key)) is not None and overflow not in _REFUSING:
+                yield Finding(
+                    Severity.LOSS,
+                    name,
+                    f"has {key} {limit} and overflow {overflow}",
+                    "at the limit the oldest message is dropped for the newest",
+                    self._remedy.policy(name, {key: limit, "overflow": "reject-publish"}),
+                )
+
+    def _source(self, name: str, queue: QueueFacts) -> Iterator[Finding]:
+        caught = queue.setting("dead-letter-exchange") is not None
+        severity = Severity.WARNING if caught else Severity.LOSS
+        where = "is dead-lettered, out of Fusewire's sight," if caught else "is deleted"
+        if (ttl := queue.limit("message-ttl")) is not None:
+            yield Finding(
+                severity,
+                name,
+                f"has a message TTL of {ttl} ms",
+                f"what waits longer, while the consumer is stopped, paused or slow, {where} "
+                "without having been handled",
+                self._remedy.unset(name, queue, "message-ttl"),
+            )
+        yield from self._delivery_limit(name, queue, severity, where)
+
+    def _keeping(self, name: str, queue: QueueFacts) -> Iterator[Finding]:
+        if (ttl := queue.limit("message-ttl")) is not None:
+            yield Finding(
+                Severity.LOSS,
+                name,
+                f"has a message TTL of {ttl} ms",
+                _KEPT,
+                self._remedy.unset(name, queue, "message-ttl"),
+            )
+        if queue.setting("dead-letter-exchange") is not None:
+            yield Finding(
+                Severity.WARNING,
+                name,
+                f"dead-letters to exchange {queue.setting('dead-letter-exchange')!r}",
+                _KEPT,
+                self._remedy.unset(name, queue, "dead-letter-exchange"),
+            )
+        yield from self._delivery_limit(name, queue, Severity.LOSS, "is dropped")
+
+    def _delivery_limit(
+        self, name: str, queue: QueueFacts, severity: Severity, fate: str
+    ) -> Iterator[Finding]:
+        limit = queue.delivery_limit(self._facts.version)
+        if limit is None:
+            return
+        own = queue.arguments.get("x-delivery-limit")
+        by_argument = isinstance(own, int) and own >= 0
+        by_policy = "delivery-limit" in queue.policy
+        set_by = "its argument" if by_argument else "a policy" if by_policy else "default"
+        if by_argument:
+            remedy = self._remedy.again(
+                name, "make it without, on RabbitMQ 4 with x-delivery-limit=-1"
+            )
+        elif self._facts.version >= DELIVERY_LIMIT_SINCE:
+            remedy = self._remedy.policy(name, {"delivery-limit": -1})
+        else:
+            remedy = self._remedy.unset(name, queue, "delivery-limit")
+        yield Finding(
+            severity,
+            name,
+            f"has a delivery limit of {limit}, by {set_by}",
+            "a message counts a return whenever a connection is lost, a circuit opens again, or "
+            f"it was held for too long; after {limit} it {fate}",
+            remedy,
+        )
+
+    def _consumed(self, name: str, queue: QueueFacts) -> Iterator[Finding]:
+        timeout = queue.limit("consumer-timeout")
+        if timeout is not None and timeout < _CONSUMER_TIMEOUT:
+            yield Finding(
+                Severity.WARNING,
+                name,
+                f"has a consumer timeout of {timeout} ms",
+                "a message that cannot be moved is held for up to 15 minutes, and a handler takes "
+                "its time: RabbitMQ then closes the channel, and all in hand is handled again",
+                self._remedy.unset(name, queue, "consumer-timeout"),
+            )
+
+    def _lane(self, name: str, queue: QueueFacts) -> Iterator[Finding]:
+        single = queue.arguments.get("x-single-active-consumer") is True
+        if self._topology.single and not single:
+            yield Finding(
+                Severity.WARNING,
+                name,
+                "has no single active consumer, and replays are to be single",
+                "every replica replays from it, so that limits hold for each and not for all",
+                self._remedy.again(name),
+            )
+        elif single and not self._topology.single:
+            yield Finding(
+                Severity.WARNING,
+                name,
+                "has a single active consumer, and replays are not to be single",
+                "one replica at a time replays from it",
+                self._remedy.again(name),
+            )
+
+    def _delay(self, name: str, queue: QueueFacts, tier: float) -> Iterator[Finding]:
+        anew = self._remedy.again(name)
+        target, key = (
+            queue.setting("dead-letter-exchange"),
+            queue.setting("dead-letter-routing-key"),
+        )
+        if target is None or key != self._topology.source:
+            yield Finding(
+                Severity.LOSS,
+                name,
+                "dead-letters to nowhere" if target is None else f"dead-letters to {key!r}",
+                f"a delayed message does not come back to {self._topology.source}",
+                anew,
+            )
+        elif target not in ("", self._topology.exchange):
+            yield Finding(
+                Severity.WARNING,
+                name,
+                f"dead-letters through exchange {target!r}, not {self._topology.exchange!r}",
+                "delayed messages come back only if that exchange routes them",
+                anew,
+            )
+        strategy = queue.setting("dead-letter-strategy") or "at-most-once"
+        if strategy != "at-least-once" or queue.setting("overflow") != "reject-publish":
+            yield Finding(
+                Severity.LOSS,
+                name,
+                f"dead-letters {strategy}, with overflow {queue.setting('overflow')}",
+                "a delayed message is lost if it cannot be routed back in that moment; at least "
+                "once takes x-dead-letter-strategy=at-least-once and x-overflow=reject-publish",
+                anew,
+            )
+        elif self._facts.features.get(_AT_LEAST_ONCE_FEATURE) is False:
+            yield Finding(
+                Severity.LOSS,
+                name,
+                f"dead-letters at most once, for want of the feature flag {_AT_LEAST_ONCE_FEATURE}",
+                "a delayed message is lost if it cannot be routed back in that moment",
+                f"rabbitmqctl enable_feature_flag {_AT_LEAST_ONCE_FEATURE}",
+            )
+        ttl = queue.limit("message-ttl")
+        if ttl != milliseconds(tier):
+            yield Finding(
+                Severity.WARNING,
+                name,
+                "has no message TTL" if ttl is None else f"has a message TTL of {ttl} ms",
+                f"messages are to come back after {milliseconds(tier)} ms",
+                anew,
+            )
+
+    def _exchange(self, name: str, exchange: ExchangeFacts | None) -> Iterator[Finding]:
+        if exchange is None:
+            yield Finding(
+                Severity.WARNING,
+                name,
+                "is absent",
+                "moves through it are refused, and what was to move stays where it is",
+                "a consumer makes it at its start where it may; `fusewire topology` prints it",
+            )
+            return
+        made_anew = (
+            "delete it while no consumer runs; it is made, and the queues are bound, at the next "
+            "start"
+        )
+        if exchange.type != "direct":
+            yield Finding(
+                Severity.LOSS,
+                name,
+                f"is a {exchange.type} exchange, not a direct one",
+                "a message may go to several queues, or to none",
+                made_anew,
+            )
+        if exchange.alternate is not None:
+            yield Finding(
+                Severity.LOSS,
+                name,
+                f"has an alternate exchange, {exchange.alternate!r}",
+                "where a queue is missing its message goes there, and is confirmed as if stored",
+                "use an exchange without one",
+            )
+        if not exchange.durable:
+            yield Finding(
+                Severity.WARNING,
+                name,
+                "is not durable",
+                "after a restart moves through it are refused",
+                made_anew,
+            )
+        topology = self._topology
+        for queue in (topology.source, *topology.derived):
+            if self._facts.queues.get(queue) is not None and queue not in exchange.bound:
+                yield Finding(
+                    Severity.WARNING,
+                    queue,
+                    f"is not bound to exchange {name!r} by its name",
+                    "delayed messages do not come back while it is not"
+                    if queue == topology.source
+                    else "moves to it are refused, and what was to move stays where it is",
+                    "a consumer binds it at its start where it may; `fusewire topology` prints it",
+                )
+
+    def _unseen(self) -> Iterator[Finding]:
+        if not self._facts.policies_seen:
+            yield Finding(
+                Severity.UNCHECKED,
+                "policies",
+                "whether a policy sets what it should not, of at least one queue or exchange",
+                "RabbitMQ lets this user list no policies, and shows with a queue which is in "
+                "effect only where it has statistics of it",
+                "ask as a user who has the tag `policymaker`, or `administrator`",
+            )
+        facts = self._facts
+        if facts.version < _FEATURE_REQUIRED_SINCE and _AT_LEAST_ONCE_FEATURE not in facts.features:
+            yield Finding(
+                Severity.UNCHECKED,
+                "feature flags",
+                f"whether {_AT_LEAST_ONCE_FEATURE} is enabled",
+                "delayed messages are dead-lettered at most once without it; RabbitMQ lets this "
+                "user list no feature flags",
+                "on a node: rabbitmqctl list_feature_flags; or ask as an administrator",
+            )
+        yield Finding(
+            Severity.UNCHECKED,
+            "consumer_timeout",
+            "whether the nodes' own is 30 minutes or longer",
+            "a message that cannot be moved is held for up to 15 minutes; RabbitMQ shows this "
+            "setting to nobody over the network",
+            "on each node: rabbitmqctl environment | grep consumer_timeout",
+        )
+
+
+def _absent(topology: Topology, queue: str) -> Finding:
+    if queue == topology.source:
+        return Finding(
+            Severity.WARNING,
+            queue,
+            "is absent",
+            "a consumer does not start without the queue that it consumes",
+            "declare it, as a quorum queue, or check the name and the virtual host",
+        )
+    return Finding(
+        Severity.WARNING,
+        queue,
+        "is absent",
+        "moves to it are refused, and what was to move stays where it is",
+        "a consumer makes it at its start where it may; `fusewire topology` prints it",
+    )

@@ -1,0 +1,261 @@
+"""Asking RabbitMQ's management API, for the audit only: a few GETs.
+
+http.client in a thread: the audit is made once and needs no speed, and an HTTP library would be a
+dependency of everybody's for it. Redirects are not followed and proxies not used, so that the
+credentials go where the address says and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import http.client
+import json
+import os
+import re
+import ssl
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from urllib.parse import quote
+
+from yarl import URL
+
+from fusewire.brokers.rabbitmq.facts import (
+    ExchangeFacts,
+    Facts,
+    PolicyFacts,
+    QueueFacts,
+    effective_policy,
+)
+from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
+
+if TYPE_CHECKING:
+    from fusewire.brokers.topology import Topology
+
+_Policies: TypeAlias = "tuple[list[PolicyFacts], list[PolicyFacts]]"
+"""Those of users, and those of operators."""
+
+VARIABLE = "FUSEWIRE_MANAGEMENT_URL"
+"""The environment variable that gives the URL where no argument does."""
+
+_MAX_ANSWER = 8 * 2**20  # bytes; a virtual host with thousands of policies has less
+_EFFECTIVE = "effective_policy_definition"
+_PORTS = {"http": 15672, "https": 15671}
+
+
+class _RefusedError(BrokerError):
+    """The user may not ask this."""
+
+
+class Management:
+    """The management API at one URL.
+
+    Args:
+        url: ``http://`` or ``https://``; ``cafile`` in its query names the certificate of the
+            authority to trust. Without credentials in it, those of `amqp` are used.
+        amqp: the AMQP URL.
+        ssl_context: TLS settings for ``https://``; goes before what the query says.
+        timeout: seconds that one question may take.
+
+    Raises:
+        SettingsError: it is no such URL, or its certificate file cannot be read.
+    """
+
+    def __init__(
+        self, url: str, *, amqp: URL, ssl_context: ssl.SSLContext | None, timeout: float
+    ) -> None:
+        parsed = _parse(url)
+        user, password = parsed.user, parsed.password
+        if user is None:
+            user, password = amqp.user or "guest", amqp.password or "guest"
+        self.where = str(parsed.with_user(None).with_query(None))
+        """The address without credentials, for messages."""
+        self._authorization = base64.b64encode(f"{user}:{password or ''}".encode()).decode()
+        self._host = parsed.host or ""
+        self._port = parsed.explicit_port or _PORTS[parsed.scheme]
+        self._path = parsed.raw_path.rstrip("/")
+        self._timeout = timeout
+        self._ssl_context: ssl.SSLContext | None = None
+        if parsed.scheme == "https":
+            self._ssl_context = ssl_context or _trusting(parsed.query.get("cafile"))
+
+    @classmethod
+    def configured(
+        cls, url: str | None, *, amqp: URL, ssl_context: ssl.SSLContext | None, timeout: float
+    ) -> Self | None:
+        """Return the one at `url`, else the one that the environment names, else None."""
+        url = url or os.environ.get(VARIABLE)
+        if not url:
+            return None
+        return cls(url, amqp=amqp, ssl_context=ssl_context, timeout=timeout)
+
+    async def facts(
+        self, topology: Topology, *, virtual_host: str, version: tuple[int, ...]
+    ) -> Facts:
+        """Learn what the audit asks about `topology`.
+
+        Raises:
+            BrokerUnavailableError: nobody answers.
+            BrokerError: what is answered is of no use; the message says why.
+        """
+        host = quote(virtual_host, safe="")
+        listed = await self._policies(host)
+        told: dict[str, dict[str, Any] | None] = {
+            name: await self._get(f"queues/{host}/{quote(name, safe='')}")
+            for name in (topology.source, *topology.derived)
+        }
+        try:
+            queues = {
+                name: None if its is None else _queue(name, its, listed)
+                for name, its in told.items()
+            }
+            exchange = None
+            if topology.exchange:
+                exchange = await self._exchange(host, topology.exchange, listed)
+        except re.error as error:
+            raise BrokerError(
+                f"the pattern of a policy in virtual host {virtual_host!r} cannot be read: {error}"
+            ) from error
+        try:
+            features = await self._list("feature-flags")
+        except _RefusedError:
+            features = []
+        return Facts(
+            version=version,
+            virtual_host=virtual_host,
+            queues=queues,
+            exchange=exchange,
+            features={str(flag.get("name")): flag.get("state") == "enabled" for flag in features},
+            policies_seen=listed is not None
+            or (not topology.exchange and all(_EFFECTIVE in its for its in told.values() if its)),
+        )
+
+    async def _policies(self, host: str) -> _Policies | None:
+        """List the policies, and those of operators; None where the user may not."""
+        try:
+            return (
+                _policies(await self._list(f"policies/{host}")),
+                _policies(await self._list(f"operator-policies/{host}")),
+            )
+        except _RefusedError:
+            return None
+
+    async def _exchange(
+        self, host: str, name: str, listed: _Policies | None
+    ) -> ExchangeFacts | None:
+        path = f"exchanges/{host}/{quote(name, safe='')}"
+        told = await self._get(path)
+        if told is None:
+            return None
+        policy = effective_policy(name, *(listed or ([], [])), kind="exchange")
+        arguments = told.get("arguments") or {}
+        alternate = arguments.get("alternate-exchange", policy.get("alternate-exchange"))
+        return ExchangeFacts(
+            type=str(told.get("type")),
+            durable=told.get("durable") is True,
+            alternate=None if alternate is None else str(alternate),
+            bound=frozenset(
+                str(binding.get("destination"))
+                for binding in await self._list(f"{path}/bindings/source")
+                if binding.get("destination_type") == "queue"
+                and binding.get("routing_key") == binding.get("destination")
+            ),
+        )
+
+    async def _list(self, path: str) -> list[dict[str, Any]]:
+        told = await self._get(path)
+        return [item for item in told if isinstance(item, dict)] if isinstance(told, list) else []
+
+    async def _get(self, path: str) -> Any:
+        return await asyncio.to_thread(self._ask, f"{self._path}/api/{path}")
+
+    def _ask(self, path: str) -> Any:
+        """Ask; None where there is nothing of the name."""
+        connection = self._connection()
+        try:
+            connection.request(
+                "GET", path, headers={"Authorization": f"Basic {self._authorization}"}
+            )
+            with connection.getresponse() as answer:
+                body = answer.read(_MAX_ANSWER + 1)
+        except (OSError, http.client.HTTPException) as error:
+            raise BrokerUnavailableError(
+                f"the management API at {self.where} cannot be asked ({error!r}): check the "
+                "address, that the plugin rabbitmq_management is enabled, and TLS"
+            ) from error
+        finally:
+            connection.close()
+        if answer.status == http.client.NOT_FOUND:
+            return None
+        if answer.status in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
+            raise _RefusedError(
+                f"the management API at {self.where} refuses its user ({answer.status}): give it "
+                "the tag `management` and permissions in the virtual host, or another user's "
+                "credentials in the URL"
+            )
+        if answer.status != http.client.OK or len(body) > _MAX_ANSWER:
+            raise BrokerError(
+                f"the management API at {self.where} answers {answer.status} with "
+                f"{min(len(body), _MAX_ANSWER)} bytes or more: is it the right address?"
+            )
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise BrokerError(
+                f"what answers at {self.where} is no management API: it gives no JSON"
+            ) from error
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._ssl_context is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        return http.client.HTTPSConnection(
+            self._host, self._port, timeout=self._timeout, context=self._ssl_context
+        )
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = URL(url)
+    except ValueError as error:
+        raise SettingsError("the address of the management API is not a URL") from error
+    if parsed.scheme not in _PORTS or not parsed.host:
+        raise SettingsError(
+            "the address of the management API begins with http:// or https:// and a host, "
+            f"not {parsed.scheme!r}"
+        )
+    return parsed
+
+
+def _trusting(cafile: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=cafile)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"cafile={cafile!r} of the management API: {error}") from error
+
+
+def _policies(told: list[dict[str, Any]]) -> list[PolicyFacts]:
+    return [
+        PolicyFacts(
+            name=str(policy.get("name")),
+            pattern=str(policy.get("pattern")),
+            apply_to=str(policy.get("apply-to")),
+            priority=int(policy.get("priority") or 0),
+            definition=dict(policy.get("definition") or {}),
+        )
+        for policy in told
+    ]
+
+
+def _queue(name: str, told: dict[str, Any], listed: _Policies | None) -> QueueFacts:
+    kind = str(told.get("type"))
+    if listed is None:
+        policy = told.get(_EFFECTIVE) or {}
+    else:
+        policy = effective_policy(name, *listed, queue_type=kind)
+    return QueueFacts(
+        type=kind,
+        durable=told.get("durable") is True,
+        auto_delete=told.get("auto_delete") is True,
+        exclusive=told.get("exclusive") is True,
+        arguments=dict(told.get("arguments") or {}),
+        policy=dict(policy),
+    )

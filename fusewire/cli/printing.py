@@ -1,0 +1,13 @@
+"""Printing lines that are to be copied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def say(console: Console, line: str, *, style: str | None = None) -> None:
+    """Print a line as it is: one that is to be copied is not broken."""
+    console.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)

@@ -1,0 +1,63 @@
+"""The audit that a consumer makes of its queues when it starts, beside its work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fusewire.brokers import Severity
+from fusewire.errors import FusewireError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fusewire.brokers import Broker, Topology
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def auditing(broker: Broker, topology: Topology) -> AsyncIterator[None]:
+    """Audit the queues while the block begins its work, and log what is found.
+
+    Nobody waits for it, and it stops nobody: what is unsafe now was so before the start, and a
+    consumer that does not start handles nothing at all.
+    """
+    task = asyncio.create_task(_audit(broker, topology), name=f"audit {topology.source}")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _audit(broker: Broker, topology: Topology) -> None:
+    try:
+        findings = await broker.audit(topology)
+    except FusewireError as error:
+        _log.warning("the queues of %r were not audited: %s", topology.source, error)
+        return
+    except Exception:  # noqa: BLE001 - a defect of ours must not stop the consumer
+        _log.exception("the queues of %r were not audited", topology.source)
+        return
+    unchecked = [found for found in findings if found.severity is Severity.UNCHECKED]
+    for found in findings:
+        if found.severity is not Severity.UNCHECKED:
+            _log.warning(
+                "%s (%s): %s; %s. %s",
+                found.subject,
+                found.severity,
+                found.what,
+                found.why,
+                found.remedy,
+            )
+    if unchecked:
+        subjects = ", ".join(found.subject for found in unchecked)
+        _log.info(
+            "of the queues of %r not checked: %s. %s",
+            topology.source,
+            subjects,
+            unchecked[0].remedy,
+        )

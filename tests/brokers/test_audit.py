@@ -1,0 +1,311 @@
+"""The audit's rules: which facts are unsafe, and which are not."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+
+from fusewire.brokers import Severity, Topology
+from fusewire.brokers.rabbitmq.audit import audit, audit_unseen
+from fusewire.brokers.rabbitmq.facts import (
+    ExchangeFacts,
+    Facts,
+    PolicyFacts,
+    QueueFacts,
+    effective_policy,
+)
+from fusewire.brokers.rabbitmq.queues import kept_arguments, queue_arguments
+
+PLAIN = Topology("q", delay_tiers=(1.0,))
+ROUTED = Topology("q", delay_tiers=(1.0,), exchange="x")
+NAMES = ("q", "q.parked.other", "q.delay.1000", "q.dead")
+LOSS, WARNING, UNCHECKED = Severity.LOSS, Severity.WARNING, Severity.UNCHECKED
+
+
+def made(topology: Topology = PLAIN, version: tuple[int, ...] = (3, 13, 7)) -> Facts:
+    """Return the facts of queues made as Fusewire makes them."""
+    arguments = {**queue_arguments(topology, version), "q": kept_arguments(version)}
+    return Facts(
+        version=version,
+        queues={name: QueueFacts(arguments=its) for name, its in arguments.items()},
+        exchange=ExchangeFacts(bound=frozenset(NAMES)) if topology.exchange else None,
+        features={"stream_queue": True},
+    )
+
+
+def changed(name: str, facts: Facts | None = None, **changes: Any) -> Facts:
+    """Return facts in which one queue is otherwise; arguments are added to those that it has."""
+    facts = facts or made()
+    queue = facts.queues[name]
+    assert queue is not None
+    arguments = {**queue.arguments, **changes.pop("arguments", {})}
+    arguments = {key: value for key, value in arguments.items() if value is not None}
+    other = dataclasses.replace(queue, arguments=arguments, **changes)
+    return dataclasses.replace(facts, queues={**facts.queues, name: other})
+
+
+def found(facts: Facts, topology: Topology = PLAIN) -> list[tuple[Severity, str, str]]:
+    """Return severity, subject and first words of what was found, without what none can check."""
+    return [
+        (finding.severity, finding.subject, finding.what)
+        for finding in audit(topology, facts)
+        if finding.subject != "consumer_timeout"
+    ]
+
+
+@pytest.mark.parametrize("topology", [PLAIN, ROUTED, Topology("q", (), (1.0,), "", single=True)])
+@pytest.mark.parametrize("version", [(3, 10, 8), (3, 13, 7), (4, 0, 5), (4, 3, 0)])
+def test_queues_made_by_fusewire_are_found_safe(
+    topology: Topology, version: tuple[int, ...]
+) -> None:
+    assert found(made(topology, version), topology) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"type": "classic"}, "is a classic queue"),
+        ({"durable": False}, "does not last"),
+        ({"auto_delete": True}, "does not last"),
+        ({"exclusive": True}, "does not last"),
+        ({"arguments": {"x-expires": 5000}}, "deleted after 5000 ms"),
+        ({"policy": {"expires": 5000}}, "deleted after 5000 ms"),
+        (
+            {"arguments": {"x-overflow": None}, "policy": {"max-length": 9}},
+            "max-length 9 and overflow drop-head",
+        ),
+        (
+            {"arguments": {"x-overflow": "drop-head", "x-max-length-bytes": 9}},
+            "max-length-bytes 9 and overflow drop-head",
+        ),
+    ],
+)
+def test_what_loses_messages_in_any_queue(name: str, changes: dict[str, Any], what: str) -> None:
+    assert any(
+        (severity, subject) == (LOSS, name) and what in said
+        for severity, subject, said in found(changed(name, **changes))
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_length_limit_that_refuses_loses_nothing(name: str) -> None:
+    assert found(changed(name, policy={"max-length": 9})) == []
+
+
+@pytest.mark.parametrize("name", ["q", "q.parked.other", "q.dead"])
+@pytest.mark.parametrize(
+    "changes", [{"arguments": {"x-message-ttl": 1}}, {"policy": {"message-ttl": 1}}]
+)
+def test_a_ttl_loses_what_waits(name: str, changes: dict[str, Any]) -> None:
+    assert found(changed(name, **changes)) == [(LOSS, name, "has a message TTL of 1 ms")]
+
+
+def test_what_a_source_queue_dead_letters_is_not_lost() -> None:
+    policy = {"message-ttl": 1, "dead-letter-exchange": "dlx", "delivery-limit": 5}
+
+    assert {severity for severity, *_ in found(changed("q", policy=policy))} == {WARNING}
+
+
+@pytest.mark.parametrize("name", ["q.parked.other", "q.dead"])
+def test_kept_messages_are_not_dead_lettered(name: str) -> None:
+    facts = changed(name, policy={"dead-letter-exchange": "dlx"})
+
+    assert found(facts) == [(WARNING, name, "dead-letters to exchange 'dlx'")]
+
+
+@pytest.mark.parametrize(
+    ("version", "argument", "policy", "limit"),
+    [
+        ((3, 13), None, None, None),
+        ((3, 13), 5, None, 5),
+        ((3, 13), None, 7, 7),
+        ((3, 13), 5, 7, 5),
+        ((4, 0), None, None, 20),
+        ((4, 0), -1, None, None),
+        ((4, 0), None, -1, None),
+        ((4, 0), -1, 7, 7),
+        ((4, 0), 7, -1, 7),
+    ],
+)
+def test_the_delivery_limit_in_effect_is_rabbitmqs(
+    version: tuple[int, ...], argument: int | None, policy: int | None, limit: int | None
+) -> None:
+    queue = QueueFacts(
+        arguments={} if argument is None else {"x-delivery-limit": argument},
+        policy={} if policy is None else {"delivery-limit": policy},
+    )
+
+    assert queue.delivery_limit(version) == limit
+    assert QueueFacts(type="classic").delivery_limit(version) is None
+
+
+@pytest.mark.parametrize("name", ["q", "q.parked.other", "q.dead"])
+@pytest.mark.parametrize(
+    ("version", "changes", "what", "remedy"),
+    [
+        ((4, 0), {"arguments": {"x-delivery-limit": None}}, "20, by default", "set_policy"),
+        ((4, 0), {"policy": {"delivery-limit": 3}}, "3, by a policy", '"delivery-limit": -1'),
+        ((4, 0), {"arguments": {"x-delivery-limit": 3}}, "3, by its argument", "delete_queue"),
+        ((3, 12), {"policy": {"delivery-limit": 3}}, "3, by a policy", "list_policies"),
+        ((3, 12), {"arguments": {"x-delivery-limit": 3}}, "3, by its argument", "delete_queue"),
+    ],
+)
+def test_a_delivery_limit_that_returns_reach_is_told_with_the_way_to_lift_it(
+    name: str, version: tuple[int, ...], changes: dict[str, Any], what: str, remedy: str
+) -> None:
+    facts = changed(name, made(version=version), **changes)
+
+    [finding, _] = audit(PLAIN, facts)
+
+    assert (finding.severity, finding.subject) == (LOSS, name)
+    assert what in finding.what
+    assert remedy in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity", "what"),
+    [
+        ({"arguments": {"x-dead-letter-strategy": None}}, LOSS, "dead-letters at-most-once"),
+        ({"arguments": {"x-overflow": None}}, LOSS, "with overflow None"),
+        ({"arguments": {"x-dead-letter-exchange": None}}, LOSS, "to nowhere"),
+        ({"arguments": {"x-dead-letter-routing-key": "p"}}, LOSS, "dead-letters to 'p'"),
+        ({"arguments": {"x-dead-letter-exchange": "y"}}, WARNING, "through exchange 'y'"),
+        ({"policy": {"message-ttl": 10}}, WARNING, "a message TTL of 10 ms"),
+        ({"arguments": {"x-message-ttl": None}}, WARNING, "has no message TTL"),
+    ],
+)
+def test_a_delay_queue_gives_back_what_it_gets(
+    changes: dict[str, Any], severity: Severity, what: str
+) -> None:
+    [(its_severity, subject, said)] = found(changed("q.delay.1000", **changes))
+
+    assert (its_severity, subject) == (severity, "q.delay.1000")
+    assert what in said
+
+
+def test_delayed_messages_may_come_back_by_the_default_exchange() -> None:
+    facts = changed("q.delay.1000", made(ROUTED), arguments={"x-dead-letter-exchange": ""})
+
+    assert found(facts, ROUTED) == []
+
+
+def test_at_least_once_takes_a_feature_flag() -> None:
+    facts = dataclasses.replace(made(), features={"stream_queue": False})
+
+    [(severity, subject, what)] = found(facts)
+
+    assert (severity, subject) == (LOSS, "q.delay.1000")
+    assert "stream_queue" in what
+
+
+def test_what_could_not_be_seen_is_told() -> None:
+    facts = dataclasses.replace(made(version=(3, 10, 8)), features={}, policies_seen=False)
+
+    assert [finding.subject for finding in audit(PLAIN, facts)] == [
+        "policies",
+        "feature flags",
+        "consumer_timeout",
+    ]
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_lanes_have_a_single_active_consumer_if_and_only_if_replays_are_single(
+    single: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    as_made, asked = (dataclasses.replace(PLAIN, single=value) for value in (single, not single))
+
+    [(severity, subject, what)] = found(made(as_made), asked)
+
+    assert (severity, subject) == (WARNING, "q.parked.other")
+    assert "single active consumer" in what
+
+
+@pytest.mark.parametrize("name", ["q", "q.parked.other"])
+def test_a_short_consumer_timeout_is_told(name: str) -> None:
+    facts = changed(name, policy={"consumer-timeout": 60_000})
+
+    assert found(facts) == [(WARNING, name, "has a consumer timeout of 60000 ms")]
+    assert found(changed(name, policy={"consumer-timeout": 3_600_000})) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_absent_queue_is_told_and_loses_nothing(name: str) -> None:
+    facts = made()
+    facts = dataclasses.replace(facts, queues={**facts.queues, name: None})
+
+    assert found(facts) == [(WARNING, name, "is absent")]
+
+
+@pytest.mark.parametrize(
+    ("exchange", "expected"),
+    [
+        (None, (WARNING, "x", "is absent")),
+        ({"type": "topic"}, (LOSS, "x", "is a topic exchange, not a direct one")),
+        ({"alternate": "ae"}, (LOSS, "x", "has an alternate exchange, 'ae'")),
+        ({"durable": False}, (WARNING, "x", "is not durable")),
+        (
+            {"bound": frozenset(NAMES[1:])},
+            (WARNING, "q", "is not bound to exchange 'x' by its name"),
+        ),
+    ],
+)
+def test_an_exchange_that_does_not_route_as_it_should_is_told(
+    exchange: dict[str, Any] | None, expected: tuple[Severity, str, str]
+) -> None:
+    facts = made(ROUTED)
+    assert facts.exchange is not None
+    other = None if exchange is None else dataclasses.replace(facts.exchange, **exchange)
+
+    assert found(dataclasses.replace(facts, exchange=other), ROUTED) == [expected]
+
+
+def test_the_worst_comes_first() -> None:
+    facts = changed("q", policy={"consumer-timeout": 1})
+    facts = changed("q.dead", facts, policy={"message-ttl": 1})
+
+    assert [finding.severity for finding in audit(PLAIN, facts)] == [LOSS, WARNING, UNCHECKED]
+
+
+@pytest.mark.parametrize("topology", [PLAIN, ROUTED])
+def test_without_management_everything_that_is_not_shown_is_not_checked(
+    topology: Topology,
+) -> None:
+    findings = audit_unseen(topology, ["q.dead"], (4, 0, 5))
+
+    assert [f.subject for f in findings if f.severity is WARNING] == ["q.dead"]
+    assert {f.severity for f in findings} == {WARNING, UNCHECKED}
+    assert "default of 20" in " ".join(f.what for f in findings)
+    assert ("exchange" in {f.subject for f in findings}) == bool(topology.exchange)
+
+
+def policy(pattern: str, *, priority: int = 0, apply_to: str = "queues", **definition: Any) -> Any:
+    return PolicyFacts("p", pattern, apply_to, priority, definition)
+
+
+@pytest.mark.parametrize(
+    ("policies", "operators", "effective"),
+    [
+        ([policy("^q", a=1)], [], {"a": 1}),
+        ([policy("^p", a=1)], [], {}),
+        ([policy("q", a=1), policy("q", a=2, priority=1)], [], {"a": 2}),
+        ([policy("q", a=1, apply_to="exchanges")], [], {}),
+        ([policy("q", a=1, apply_to="all")], [], {"a": 1}),
+        ([policy("q", a=1, apply_to="quorum_queues")], [], {"a": 1}),
+        ([policy("q", a=1, apply_to="classic_queues")], [], {}),
+        ([policy("q", a=3, b="x")], [policy("q", a=2, b="y")], {"a": 2, "b": "y"}),
+        ([policy("q", a=1)], [policy("q", a=2)], {"a": 1}),
+    ],
+)
+def test_the_policy_in_effect_is_rabbitmqs(
+    policies: list[PolicyFacts], operators: list[PolicyFacts], effective: dict[str, Any]
+) -> None:
+    assert effective_policy("q", policies, operators, queue_type="quorum") == effective
+
+
+def test_a_pattern_that_cannot_be_read_is_no_match_of_nothing() -> None:
+    with pytest.raises(re.error):
+        effective_policy("q", [policy("(?<")], [])
