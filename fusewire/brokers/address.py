@@ -29,9 +29,10 @@ def open_broker(address: BrokerAddress = None) -> Broker:
     """Return the broker that `address` means, not yet entered.
 
     Args:
-        address: ``amqp://`` or ``amqps://`` and what AMQP addresses have; ``sqlite:///`` and a
-            path, with a fourth slash if it is absolute; a path object; None for ``fusewire.db`` in
-            the current directory. A broker is returned as it is.
+        address: ``amqp://`` or ``amqps://`` and what AMQP addresses have, several nodes of one
+            cluster with commas between them; ``sqlite:///`` and a path, with a fourth slash if it
+            is absolute; a path object; None for ``fusewire.db`` in the current directory. A broker
+            is returned as it is.
 
     Raises:
         SettingsError: it means none.

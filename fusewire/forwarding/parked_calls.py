@@ -49,8 +49,9 @@ class ParkedCalls:
     interceptors, and the guarded channel to :meth:`forward_to`, here or in another process.
 
     Args:
-        address: ``amqp://`` or ``amqps://`` for RabbitMQ; ``sqlite:///`` or a path for a file;
-            None for ``fusewire.db`` in the current folder; or a broker.
+        address: ``amqp://`` or ``amqps://`` for RabbitMQ, several nodes of a cluster with commas
+            between them; ``sqlite:///`` or a path for a file; None for ``fusewire.db`` in the
+            current folder; or a broker.
         queue: names the queues: calls wait in ``<queue>.parked.<lane>``. They are made if absent.
         registry: where the channel's breakers are; the process's own by default.
         lanes: lane name to the breakers whose calls share it; by default all wait in ``other``.

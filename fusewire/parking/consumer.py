@@ -54,8 +54,9 @@ class ParkingConsumer:
     made if absent.
 
     Args:
-        address: ``amqp://`` or ``amqps://`` for RabbitMQ; ``sqlite:///`` or a path for a file;
-            None for ``fusewire.db`` in the current folder; or a broker.
+        address: ``amqp://`` or ``amqps://`` for RabbitMQ, several nodes of a cluster with commas
+            between them; ``sqlite:///`` or a path for a file; None for ``fusewire.db`` in the
+            current folder; or a broker.
         queue: the queue to consume.
         handler: called with each message, an :class:`aio_pika.abc.AbstractIncomingMessage`; a
             coroutine function, or a plain one, which runs in a worker thread. Returning means

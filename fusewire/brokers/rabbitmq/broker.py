@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Self
 
 from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.exceptions import ChannelAccessRefused
-from yarl import URL
 
 from fusewire.brokers.rabbitmq.audit import audit, audit_unseen
 from fusewire.brokers.rabbitmq.codec import from_amqp
 from fusewire.brokers.rabbitmq.declaring import Declarer, check_name
 from fusewire.brokers.rabbitmq.link import Link, close, is_lost
 from fusewire.brokers.rabbitmq.management import Management
+from fusewire.brokers.rabbitmq.nodes import nodes
 from fusewire.brokers.rabbitmq.publisher import Publisher
 from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
 from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
@@ -31,8 +31,13 @@ class RabbitMQBroker:
 
     Args:
         url: ``amqp://`` or ``amqps://`` with virtual host; its credentials are never logged.
-        timeout: seconds that one operation may take: connect, declare, publish and its confirm.
-        ssl_context: TLS settings for ``amqps://``; the system's certificates by default.
+            Several nodes of one cluster with commas between them, ``amqp://a/shop,amqp://b/shop``,
+            are tried in turn. For ``amqps://`` the query may name files: ``cafile`` (or
+            ``capath``) of the authority to trust, ``certfile`` and ``keyfile`` of a client.
+        timeout: seconds that one operation may take: connect to a node, declare, publish and its
+            confirm.
+        ssl_context: TLS settings for ``amqps://``, in place of the query's; without either the
+            system's certificates are trusted.
         management: URL of the management API, for :meth:`audit`; by default what
             ``FUSEWIRE_MANAGEMENT_URL`` says in the environment. Its user is the AMQP URL's, unless
             it names one. For ``https://`` the `ssl_context` holds too; without, the system's
@@ -50,18 +55,14 @@ class RabbitMQBroker:
         ssl_context: ssl.SSLContext | None = None,
         management: str | None = None,
     ) -> None:
-        if not url.startswith(("amqp://", "amqps://")):
-            scheme = url.split(":", maxsplit=1)[0]
-            raise SettingsError(
-                f"a RabbitMQ address begins with amqp:// or amqps://, not {scheme!r}"
-            )
         if not 0 < timeout < float("inf"):
             raise SettingsError(f"timeout={timeout!r}: give a positive number of seconds")
         self._timeout = timeout
-        self._consuming = Link(url, purpose="consume", timeout=timeout, ssl_context=ssl_context)
-        self._publishing = Link(url, purpose="publish", timeout=timeout, ssl_context=ssl_context)
+        found = nodes(url)
+        self._consuming = Link(found, purpose="consume", timeout=timeout, ssl_context=ssl_context)
+        self._publishing = Link(found, purpose="publish", timeout=timeout, ssl_context=ssl_context)
         self._management = Management.configured(
-            management, amqp=URL(url), ssl_context=ssl_context, timeout=timeout
+            management, amqp=found[0], ssl_context=ssl_context, timeout=timeout
         )
         self._declarer = Declarer(self._consuming, timeout)
         self._publisher = Publisher(self._publishing, timeout)

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 import aio_pika
 from aio_pika.exceptions import AMQPError
-from yarl import URL
 
-from fusewire.errors import BrokerUnavailableError, SettingsError
+from fusewire.brokers.rabbitmq.nodes import shown, virtual_host
+from fusewire.errors import BrokerUnavailableError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from aio_pika.abc import AbstractChannel, AbstractConnection
+    from yarl import URL
 
-_HEARTBEAT = 15  # seconds; a dead peer is noticed after about two of them
 _LOST = (AMQPError, OSError, RuntimeError)
 """What aio-pika raises when a connection or channel is gone (RuntimeError: a closed transport)."""
 
@@ -42,18 +42,24 @@ class Link:
     """A connection for one purpose: publishing and consuming each have their own.
 
     A memory alarm blocks a connection that publishes; acknowledgements on it would wait too.
+
+    Args:
+        nodes: the addresses of one cluster's nodes, tried in turn from the one that was last good.
+        purpose: what the connection is for, as RabbitMQ shows it.
+        timeout: seconds to connect to one node, and for each step after.
+        ssl_context: TLS settings for ``amqps://``.
     """
 
     def __init__(
-        self, url: str, *, purpose: str, timeout: float, ssl_context: ssl.SSLContext | None
+        self,
+        nodes: Sequence[URL],
+        *,
+        purpose: str,
+        timeout: float,
+        ssl_context: ssl.SSLContext | None,
     ) -> None:
-        try:
-            parsed = URL(url)
-        except ValueError as error:
-            raise SettingsError("the address of RabbitMQ is not a URL") from error
-        if "heartbeat" not in parsed.query:
-            parsed = parsed.update_query(heartbeat=_HEARTBEAT)
-        self._url = parsed
+        self._nodes = nodes
+        self._good = 0
         self._purpose = purpose
         self._timeout = timeout
         self._ssl_context = ssl_context
@@ -62,13 +68,13 @@ class Link:
 
     @property
     def where(self) -> str:
-        """The address without credentials, for messages."""
-        return str(self._url.with_user(None).with_query(None))
+        """The addresses without credentials, for messages."""
+        return ",".join(shown(node) for node in self._nodes)
 
     @property
     def virtual_host(self) -> str:
-        """The virtual host's name, as aiormq reads it of the address."""
-        return self._url.path[1:].replace("%2F", "/") or "/"
+        """The virtual host's name."""
+        return virtual_host(self._nodes[0])
 
     async def connection(self) -> AbstractConnection:
         """Return the open connection, made now if there is none.
@@ -138,23 +144,38 @@ class Link:
             await self._discard()
 
     async def _connect(self) -> AbstractConnection:
+        failed: list[BaseException] = []
+        why: list[str] = []
+        for step in range(len(self._nodes)):
+            number = (self._good + step) % len(self._nodes)
+            node = self._nodes[number]
+            try:
+                connection = await self._connect_to(node)
+            except BaseException as error:
+                if not is_lost(error):  # TimeoutError is an OSError
+                    raise
+                failed.append(error)
+                why.append(f"{shown(node)}: {str(error) or type(error).__name__}")
+            else:
+                self._good = number
+                return connection
+        raise BrokerUnavailableError(
+            f"RabbitMQ cannot be reached ({'; '.join(why)}): check that it runs, the address, the "
+            "virtual host and the credentials"
+        ) from failed[0]
+
+    async def _connect_to(self, node: URL) -> AbstractConnection:
         connection = aio_pika.Connection(
-            self._url,
+            node,
             ssl_context=self._ssl_context,
             client_properties={"connection_name": f"fusewire {self._purpose}"},
         )
         try:
             await asyncio.wait_for(connection.connect(), self._timeout)
-        except BaseException as error:
+        except BaseException:
             # One that is left open closes itself when it is collected, which may be on no loop.
             await connection.close()
-            if not is_lost(error):  # TimeoutError is an OSError
-                raise
-            why = str(error) or type(error).__name__
-            raise BrokerUnavailableError(
-                f"RabbitMQ at {self.where} cannot be reached ({why}): check that it runs, the "
-                "address, the virtual host and the credentials"
-            ) from error
+            raise
         return connection
 
     async def _discard(self) -> None:
