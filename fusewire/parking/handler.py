@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -93,10 +93,8 @@ class HandlerRunner:
         For what was parked before, fallbacks are suppressed: only real work settles it, also when
         it comes back by way of a delay.
         """
-        with contextlib.ExitStack() as scope:
-            work = scope.enter_context(operation(record.operation_id))
-            if record.times_parked:
-                scope.enter_context(without_fallbacks())
+        fallbacks = without_fallbacks() if record.times_parked else nullcontext()
+        with operation(record.operation_id) as work, fallbacks:
             try:
                 await self._guarded(view)
             except asyncio.CancelledError as error:

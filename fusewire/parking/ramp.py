@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from types import TracebackType
 
 
 class Ramp:
-    """Places for replays, given in the order in which they were asked for.
+    """Places for replays, given in the order in which they were asked for: ``async with ramp``.
 
     A recovered dependency is not to be met by all that has piled up: the window begins with one
     place, doubles when as many replays as it has places have succeeded, and falls back to one on
@@ -50,26 +49,30 @@ class Ramp:
         self._most = self._window = sys.maxsize
         self._wake()
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Hold a place for the block."""
+    async def __aenter__(self) -> None:
+        """Take a place, when it is there."""
         if self._taken < self._window and not self._waiting:
             self._taken += 1
-        else:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._give_back()  # the place was given in the moment of the cancellation
-                else:
-                    self._waiting.remove(turn)
-                raise
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         try:
-            yield
-        finally:
-            self._give_back()
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give_back()  # the place was given in the moment of the cancellation
+            else:
+                self._waiting.remove(turn)
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the place back."""
+        self._give_back()
 
     def _give_back(self) -> None:
         self._taken -= 1

@@ -119,7 +119,7 @@ class LaneReplay:
             return
         ramp = self._ramps[work.record.dependency]
         try:
-            async with ramp.place():
+            async with ramp:
                 await self._in_turn(work, needs, ramp)
         except asyncio.CancelledError:
             if work.tried:

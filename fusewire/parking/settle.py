@@ -53,8 +53,10 @@ class Work:
     """Whether its handler was called, and not just refused; it is then not stored anew."""
 
     def fresh_view(self) -> MessageView:
-        """Return an unsettled view, for another attempt with the delivery in hand."""
-        return _view(self.delivery)
+        """Return a view that no handler has had, for an attempt with the delivery in hand."""
+        if self.view.over:
+            self.view = _view(self.delivery)
+        return self.view
 
 
 class Desk:

@@ -10,7 +10,7 @@ from fusewire.parking.ramp import Ramp
 
 
 async def hold(ramp: Ramp, held: list[int], number: int, leave: asyncio.Event) -> None:
-    async with ramp.place():
+    async with ramp:
         held.append(number)
         await leave.wait()
 

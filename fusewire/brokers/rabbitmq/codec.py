@@ -39,6 +39,7 @@ _TEXTS = ("content_type", "content_encoding", "correlation_id", "reply_to", "typ
 # twice round two TTL queues is dropped as a dead-letter cycle, and CC and BCC route it elsewhere
 # too.
 _BROKERS_OWN = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"})
+_NOT_THE_USERS = _IDENTITY | _BROKERS_OWN
 _BROKERS_OWN_PREFIXES = ("x-first-death-", "x-last-death-")
 
 _PERSISTENT = 2  # AMQP's delivery mode
@@ -93,12 +94,11 @@ def from_amqp(delivered: DeliveredMessage) -> Message:
     properties = delivered.header.properties
     headers: dict[str, Any] = properties.headers or {}
     transferred = TRANSFER in headers
+    left_out = _NOT_THE_USERS if transferred else _BROKERS_OWN
     kept = {
         key: _from_table(value) if isinstance(value, _COMPOUND) else value
         for key, value in headers.items()
-        if key not in _BROKERS_OWN
-        and not key.startswith(_BROKERS_OWN_PREFIXES)
-        and not (transferred and key in _IDENTITY)
+        if key not in left_out and not key.startswith(_BROKERS_OWN_PREFIXES)
     }
     message_id, user_id = properties.message_id, properties.user_id
     exchange, routing_key = delivered.exchange, delivered.routing_key
