@@ -3,6 +3,10 @@
 A transfer republishes: the exchange, the routing key, the user id and the message id that AMQP
 shows are then the transfer's. The original's travel in headers and are put back when the message
 is read.
+
+A message's headers have to fit into one frame, which is 128 KiB by default, and RabbitMQ closes the
+connection of whoever sends more. Those of a message that came in may nearly fill it: where ours
+have no room beside them, all go before the body, and come back from there when it is read.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any, cast
 
+from pamqp import decode, encode
 from pamqp.commands import Basic
 
 from fusewire.brokers.message import HeaderValue, Message
@@ -33,6 +38,14 @@ _BLANK = (
 )
 _EXACT = "fusewire-exact"  # headers that hold floats: pamqp writes those with 32 bits
 _IDENTITY = frozenset({TRANSFER, _MESSAGE_ID, _EXCHANGE, _ROUTING_KEY, _USER_ID, _BLANK, _EXACT})
+_IN_BODY = "fusewire-headers-in-body"  # the bytes of the body that are the table of headers
+_BESIDE = 6144
+"""Bytes of a frame that are not for our headers.
+
+They are for the properties, of which each is 255 bytes at most, and for what the broker adds to a
+message that comes back from a delay queue.
+"""
+_CHARACTER, _OTHER = 4, 265  # bytes at most: of one in UTF-8; of a header's name and of a number
 _TEXTS = ("content_type", "content_encoding", "correlation_id", "reply_to", "type", "app_id")
 
 # Kept on a republish, these make the broker act on the message: with x-death a message that went
@@ -47,8 +60,23 @@ _COMPOUND = (bytes, bytearray, dict, list)  # what a table holds otherwise than 
 _MAY_HOLD_FLOATS = (float, dict, list)
 
 
-def to_properties(message: Message) -> Basic.Properties:
-    """Make the AMQP properties that store `message`: persistent, never expiring, with a fresh id.
+def to_amqp(message: Message, frame: int) -> tuple[bytes, Basic.Properties]:
+    """Make the AMQP body and properties that store `message`.
+
+    Args:
+        message: what to store.
+        frame: bytes that a frame can carry.
+    """
+    properties = _to_properties(message)
+    headers, room = cast("FieldTable", properties.headers), frame - _BESIDE
+    if _may_be_longer(headers, room) and len(table := encode.field_table(headers)) > room:
+        properties.headers = {TRANSFER: _FORMAT, _IN_BODY: len(table)}
+        return table + message.body, properties
+    return message.body, properties
+
+
+def _to_properties(message: Message) -> Basic.Properties:
+    """Make properties of `message`: persistent, never expiring, with a fresh id.
 
     The id is fresh because aiormq tells a returned message from a confirmed one by it: two
     publishes under one id at the same time, and a returned one was seen reported as confirmed.
@@ -93,6 +121,9 @@ def from_amqp(delivered: DeliveredMessage) -> Message:
     """Read a delivery, with the identity that it had before any transfer."""
     properties = delivered.header.properties
     headers: dict[str, Any] = properties.headers or {}
+    body = delivered.body
+    if _IN_BODY in headers:
+        headers, body = _from_body(headers, body)
     transferred = TRANSFER in headers
     left_out = _NOT_THE_USERS if transferred else _BROKERS_OWN
     kept = {
@@ -117,7 +148,7 @@ def from_amqp(delivered: DeliveredMessage) -> Message:
         return "" if name in blank else value
 
     return Message(
-        body=delivered.body,
+        body=body,
         headers=kept,
         content_type=text("content_type", properties.content_type),
         content_encoding=text("content_encoding", properties.content_encoding),
@@ -132,6 +163,27 @@ def from_amqp(delivered: DeliveredMessage) -> Message:
         exchange=exchange or "",
         routing_key=routing_key or "",
     )
+
+
+def _may_be_longer(headers: FieldTable, room: int) -> bool:
+    """Tell by a quick look whether a table may need more bytes than `room`."""
+    most = _OTHER * len(headers)
+    for value in headers.values():
+        if isinstance(value, (str, bytearray)):
+            most += _CHARACTER * len(value)
+        elif isinstance(value, (dict, list)):
+            return True
+    return most > room
+
+
+def _from_body(headers: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Take the headers off the body; where somebody has damaged them, all stays as it is."""
+    size = headers[_IN_BODY]
+    try:
+        read, table = decode.field_table(body[:size])
+    except Exception:  # noqa: BLE001 - whatever pamqp makes of somebody's bytes
+        return headers, body
+    return (table, body[size:]) if read == size else (headers, body)
 
 
 def _to_table(value: Any) -> Any:

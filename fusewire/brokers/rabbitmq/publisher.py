@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from aio_pika.exceptions import DeliveryError, PublishError
 from aiormq.exceptions import ChannelAccessRefused
 
-from fusewire.brokers.rabbitmq.codec import to_properties
+from fusewire.brokers.rabbitmq.codec import to_amqp
 from fusewire.brokers.rabbitmq.link import Link, close
 from fusewire.errors import MoveRefusedError, UnconfirmedError
 
@@ -60,11 +60,12 @@ class Publisher:
                 # Not waiting for the socket lets publishes follow each other on the wire. What may
                 # pile up before it is what waits for a confirm: when none comes, the channel is
                 # thrown away, and the next is opened only by a broker that reads again.
+                body, properties = to_amqp(message, way.underlay.max_content_size)
                 await way.underlay.basic_publish(
-                    message.body,
+                    body,
                     exchange=exchange,
                     routing_key=queue,
-                    properties=to_properties(message),
+                    properties=properties,
                     mandatory=True,
                     wait=False,
                 )
