@@ -31,7 +31,7 @@ class Topology:
             its own name; empty for RabbitMQ's default exchange, whose write permission is one on
             every queue. Brokers that have no exchanges ignore it.
         single: whether each lane has one active consumer at a time, however many replicas there
-            are; brokers that cannot tell consumers apart ignore it.
+            are. A queue that was made with it keeps it.
 
     Raises:
         SettingsError: a name is empty or too long, or the tiers are not positive and growing.

@@ -9,13 +9,13 @@ import os
 import threading
 import time
 from contextlib import AsyncExitStack, ExitStack
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import grpc
 import grpc.aio
 from anyio.from_thread import start_blocking_portal
 
-from fusewire.brokers import DELAY_TIERS, Topology, open_broker
+from fusewire.brokers import DELAY_TIERS, open_broker
 from fusewire.errors import FusewireError, SettingsError, UnconfirmedError
 from fusewire.forwarding.fallback import ParkFallback
 from fusewire.forwarding.forwarder import Forwarder
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.brokers import Broker
+    from fusewire.brokers import Broker, Topology
     from fusewire.forwarding.call import StoredCall
 
 _T = TypeVar("_T")
@@ -61,6 +61,8 @@ class ParkedCalls:
             deadline.
         replay_concurrency: replays at a time, in each lane, at most.
         replay_rate: replays begun in a second, in each lane, at most; None for as many as come.
+        replay: ``"single"`` has one process replay each lane at a time, and the others wait to take
+            over. All that use the queue give the same, those too that only park.
         max_attempts: failed attempts after which a call is dead; probes do not count.
         max_age: seconds after its parking after which a call is dead as ``expired``; never by
             default. Unlike `expires_after` of :meth:`park` it is the forwarder's, and holds for
@@ -87,6 +89,7 @@ class ParkedCalls:
         replay_timeout: float = 30.0,
         replay_concurrency: int = 10,
         replay_rate: float | None = None,
+        replay: Literal["shared", "single"] = "shared",
         max_attempts: int = 5,
         max_age: float | None = None,
         delay_tiers: Sequence[float] = DELAY_TIERS,
@@ -99,7 +102,6 @@ class ParkedCalls:
         self._address = address
         self._queue = queue
         self._dependencies = Dependencies(None, lanes)
-        self._topology = Topology(queue, self._dependencies.lanes, tuple(delay_tiers), exchange)
         self._park_timeout = park_timeout
         self._replay_timeout = replay_timeout
         self._consumer_options: dict[str, Any] = {
@@ -108,6 +110,7 @@ class ParkedCalls:
             "lanes": lanes,
             "replay_concurrency": replay_concurrency,
             "replay_rate": replay_rate,
+            "replay": replay,
             "max_attempts": max_attempts,
             "max_age": max_age,
             "delay_tiers": delay_tiers,
@@ -115,7 +118,7 @@ class ParkedCalls:
             "shutdown_timeout": shutdown_timeout,
         }
         # Made once now, with a handler that is never called, so that wrong options are told here.
-        ParkingConsumer(None, handler=_nothing, **self._consumer_options)
+        self._topology = ParkingConsumer(None, handler=_nothing, **self._consumer_options).topology
         self._listeners = Listeners()
         self._broker: Broker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -81,6 +81,9 @@ class ParkingConsumer:
         replay_rate: handlers of parked messages begun in a second, in each lane, at most; as many
             as `replay_concurrency` allows by default. One at a time is begun, so that any time of w
             seconds sees ``replay_rate * w + 1`` at most.
+        replay: ``"shared"`` has every replica replay, each within its own limits. ``"single"`` has
+            one replay each lane at a time, so that the limits hold of all replicas together; the
+            others wait to take over. Lanes are made for it: one made without is refused.
         max_attempts: failed attempts after which a message is dead; those that fail while the
             circuit is not closed do not count.
         max_age: seconds after which a message is dead as ``expired``, counted from when it was
@@ -116,6 +119,7 @@ class ParkingConsumer:
         concurrency: int = 10,
         replay_concurrency: int = 10,
         replay_rate: float | None = None,
+        replay: Literal["shared", "single"] = "shared",
         max_attempts: int = 5,
         max_age: float | None = None,
         dead_on: DeadOn = (),
@@ -126,6 +130,8 @@ class ParkingConsumer:
     ) -> None:
         if on_open not in ("park", "pause"):
             raise SettingsError(f"on_open={on_open!r}: give 'park' or 'pause'")
+        if replay not in ("shared", "single"):
+            raise SettingsError(f"replay={replay!r}: give 'shared' or 'single'")
         _whole("concurrency", concurrency)
         _whole("replay_concurrency", replay_concurrency)
         _whole("max_attempts", max_attempts)
@@ -141,7 +147,9 @@ class ParkingConsumer:
             registry = default_registry()
         self._address = address
         self._dependencies = Dependencies(depends_on, lanes)
-        self._topology = Topology(queue, self._dependencies.lanes, tuple(delay_tiers), exchange)
+        self._topology = Topology(
+            queue, self._dependencies.lanes, tuple(delay_tiers), exchange, single=replay == "single"
+        )
         self._policy = FailurePolicy(
             max_attempts,
             self._topology.delay_tiers,

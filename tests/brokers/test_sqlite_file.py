@@ -18,7 +18,7 @@ from fusewire.errors import (
     BrokerUnavailableError,
     DeliveryLostError,
 )
-from tests.support.messages import drain, numbered, publish_numbered, take, until
+from tests.support.messages import FULL, drain, numbered, publish_numbered, take, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,8 +77,24 @@ async def test_a_file_of_a_newer_format_is_refused_with_what_to_do(path: Path) -
     with closing(sqlite3.connect(path)) as newer:
         newer.execute(f"PRAGMA user_version = {database.FORMAT + 1}")
 
-    with pytest.raises(BrokerError, match=r"broker\.db.*format 2.*upgrade"):
+    with pytest.raises(BrokerError, match=r"broker\.db.*format 3.*upgrade"):
         await SQLiteBroker(path).__aenter__()
+
+
+async def test_a_file_of_the_previous_format_is_read_and_brought_up_to_date(path: Path) -> None:
+    async with SQLiteBroker(path) as broker:
+        await broker.create_queue("orders")
+        await broker.publish("orders", FULL)
+    with closing(sqlite3.connect(path, isolation_level=None)) as older:
+        older.execute("ALTER TABLE queues DROP COLUMN single")
+        older.execute("ALTER TABLE queues DROP COLUMN active")
+        older.execute("PRAGMA user_version = 1")
+
+    async with SQLiteBroker(path) as broker:
+        assert await drain(broker, "orders", 1) == [FULL]
+
+    with closing(sqlite3.connect(path)) as now:
+        assert now.execute("PRAGMA user_version").fetchone() == (database.FORMAT,)
 
 
 async def test_a_file_of_another_program_is_refused_and_left_alone(path: Path) -> None:

@@ -345,3 +345,20 @@ def start_and_end() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait(LIMIT)
     return process.pid
+
+
+async def test_what_comes_back_while_a_job_runs_is_heard_of_at_the_next_look(path: Path) -> None:
+    clock = Clock()
+    async with SQLiteBroker(path, lease=5000, clock=clock) as broker:
+        await broker.create_queue("orders")
+        await broker.publish("orders", numbered(1))
+        silent = Silent(path, clock, lease=50)
+        with closing(silent.session):
+            silent.claim()
+        session = Session(str(path), 5000, clock)
+        with closing(session):
+            clock.now += 51
+            session.run([Job(lambda store: store.depth("orders"))])  # takes it back on the way
+
+            assert session.look().changed
+            assert not session.look().changed

@@ -23,7 +23,8 @@ RECOVERY = 0.3
 class Bench:
     """One source queue on one broker, and what consumers of it did."""
 
-    def __init__(self, broker: Broker, queue: str, registry: BreakerRegistry) -> None:
+    def __init__(self, address: str, broker: Broker, queue: str, registry: BreakerRegistry) -> None:
+        self.address = address
         self.broker = broker
         self.queue = queue
         self.registry = registry
@@ -42,10 +43,8 @@ class Bench:
     @asynccontextmanager
     async def consumer(self, handler: Any, **options: Any) -> AsyncIterator[ParkingConsumer]:
         """Run a consumer of the queue for the block, and see it end in order."""
-        options = {"delay_tiers": (0.05, 0.2), **options}
-        consumer = ParkingConsumer(
-            self.broker, queue=self.queue, handler=handler, registry=self.registry, **options
-        )
+        options = {"registry": self.registry, "delay_tiers": (0.05, 0.2), **options}
+        consumer = ParkingConsumer(self.broker, queue=self.queue, handler=handler, **options)
         consumer.add_listener(self.events.append)
         async with consumer:
             running = asyncio.create_task(consumer.run())
@@ -91,4 +90,4 @@ async def bench(
         forget_queue(f"{queue_name}.{suffix}")
     async with open_broker(address) as broker:
         await broker.create_queue(queue_name)
-        yield Bench(broker, queue_name, registry)
+        yield Bench(address, broker, queue_name, registry)

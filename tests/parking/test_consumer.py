@@ -304,6 +304,7 @@ async def test_a_missing_source_queue_is_told_before_anything_runs(bench: Bench)
         ({"replay_concurrency": -1}, "replay_concurrency=-1"),
         ({"replay_rate": 0}, "replay_rate=0"),
         ({"on_open": "stop"}, "on_open='stop'"),
+        ({"replay": "one"}, "replay='one'"),
         ({"replay_rate": float("inf")}, "replay_rate=inf"),
         ({"max_attempts": 0}, "max_attempts=0"),
         ({"max_age": 0}, "max_age=0"),

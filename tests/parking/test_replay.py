@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from fusewire.breaker import BreakerRegistry, BreakerSettings
+from fusewire.brokers import Message
+from tests.support.replica import start as start_replica
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aio_pika.abc import AbstractIncomingMessage
 
     from tests.parking.conftest import Bench
@@ -35,3 +41,120 @@ async def test_replays_keep_to_the_rate_and_new_messages_do_not_wait_for_it(benc
         await until(lambda: len(bench.happened("replayed")) == 8)
         assert len(new) == 3
     assert begun[-1] - begun[0] > 0.25  # seven times 50 ms, less what the first was noted late
+
+
+async def park(bench: Bench, *bodies: str) -> None:
+    """Have messages wait in the lane `other`, as if they had been parked."""
+    for body in bodies:
+        message = Message(body=body.encode(), message_id=body, headers={"fusewire-times-parked": 1})
+        await bench.broker.publish(f"{bench.queue}.parked.other", message)
+
+
+async def test_one_replica_replays_at_a_time_and_another_goes_on_when_it_is_killed(
+    bench: Bench, tmp_path: Path
+) -> None:
+    log = tmp_path / "replica.log"
+    bodies = [f"m{number}" for number in range(5)]
+    with start_replica(bench.address, bench.queue, log) as replica:
+        await until(lambda: log.exists() and log.read_text() == "running\n")
+        await park(bench, *bodies)
+        await until(lambda: log.read_text() == "running\nm0\n")
+        async with bench.consumer(lambda message: None, replay="single"):
+
+            async def new_ones_are_handled() -> bool:
+                await bench.send("new")  # the replica takes some of them, and never ends
+                return bool(bench.happened("handled"))
+
+            await until(new_ones_are_handled)
+            assert bench.happened("replayed") == []
+            replica.kill()
+            await until(lambda: sorted(bench.happened("replayed")) == bodies)
+    assert [line for line in log.read_text().split() if line in bodies] == ["m0"]
+
+
+async def test_a_replica_that_stops_lets_another_replay_at_once(bench: Bench) -> None:
+    first: list[str] = []
+    second: list[str] = []
+    finish = asyncio.Event()
+
+    async def slow(message: AbstractIncomingMessage) -> None:
+        first.append(message.body.decode())
+        await finish.wait()
+
+    async def quick(message: AbstractIncomingMessage) -> None:
+        second.append(message.body.decode())
+
+    async with bench.consumer(slow, replay="single") as stopping:
+        await park(bench, "a", "b", "c")
+        await until(lambda: first == ["a"])
+        async with bench.consumer(quick, replay="single"):
+            await bench.send("new")
+            await until(lambda: "new" in [*first, *second])
+            stopping.stop()
+            finish.set()
+            await until(lambda: {"b", "c"} <= set(second))
+    assert "a" not in second
+
+
+async def test_a_message_is_parked_once_while_one_replica_takes_its_circuit_for_open(
+    bench: Bench,
+) -> None:
+    believes_open = BreakerRegistry()
+    believes_open.get("payments").force_open()
+    effects: list[str] = []
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        await asyncio.sleep(0.001)  # so that both replicas get some
+        effects.append(message.body.decode())
+
+    options = {"depends_on": "payments", "concurrency": 2}
+    bodies = [f"m{number}" for number in range(200)]
+    async with (
+        bench.consumer(handler, **options),
+        bench.consumer(handler, **options, registry=believes_open),
+    ):
+        await bench.send(*bodies)
+        await until(lambda: len(effects) == 200)
+        await until(lambda: len(bench.happened("handled")) + len(bench.happened("replayed")) == 200)
+    parked = Counter(bench.happened("parked"))
+    assert sorted(effects) == sorted(bodies)
+    assert parked  # the one has parked, and the other replayed what it had
+    assert set(parked.values()) == {1}
+    assert set(bench.happened("replayed")) == set(parked)
+
+
+async def test_what_one_replica_learns_to_be_open_does_not_go_round_and_round(
+    bench: Bench,
+) -> None:
+    """The same in the lane that both serve, since neither knows of the dependency beforehand."""
+    believes_open = BreakerRegistry(BreakerSettings(failure_threshold=1, recovery_timeout=0.2))
+    mistaken = believes_open.get("payments")
+    mistaken.acquire().failure()
+    openings = 1
+    effects: list[str] = []
+
+    async def sound(message: AbstractIncomingMessage) -> None:
+        effects.append(message.body.decode())
+
+    async def cut_off() -> None:
+        nonlocal openings
+        openings += 1
+        raise ConnectionError("this replica alone cannot reach it")
+
+    async def unsound(message: AbstractIncomingMessage) -> None:
+        await mistaken.call_async(cut_off)
+
+    bodies = [f"m{number}" for number in range(30)]
+    async with bench.consumer(unsound, registry=believes_open, concurrency=4) as unsound_replica:
+        await bench.send(*bodies)
+        await until(lambda: len(set(bench.happened("parked"))) == 30)
+        await until(lambda: openings >= 4)
+        async with bench.consumer(sound):
+            await until(lambda: len(bench.happened("replayed")) >= 15)
+            unsound_replica.stop()
+            await until(lambda: len(effects) == 30)
+    parked = Counter(bench.happened("parked"))
+    assert sorted(effects) == sorted(bodies)
+    assert max(parked.values()) <= openings
+    # Once each at first, and then one more in each open time: the probe that failed.
+    assert parked.total() <= 30 + openings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from aio_pika.exceptions import ChannelNotFoundEntity
-from aiormq.exceptions import ChannelAccessRefused
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
 from fusewire.brokers.rabbitmq.audit import audit, audit_unseen
 from fusewire.brokers.rabbitmq.codec import from_amqp
@@ -14,6 +14,7 @@ from fusewire.brokers.rabbitmq.link import Link, close, is_lost
 from fusewire.brokers.rabbitmq.management import Management
 from fusewire.brokers.rabbitmq.nodes import nodes
 from fusewire.brokers.rabbitmq.publisher import Publisher
+from fusewire.brokers.rabbitmq.single import peek_as_consumer
 from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
 from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
 
@@ -145,7 +146,12 @@ class RabbitMQBroker:
         return declared.declaration_result.message_count or 0
 
     async def peek(self, queue: str, *, limit: int) -> list[Message]:
-        """Get messages and close the channel, which puts them back in order."""
+        """Get messages and close the channel, which puts them back in order.
+
+        Raises:
+            QueueNotFoundError: there is no such queue.
+            BrokerError: the queue has one active consumer, and another is it.
+        """
         check_name(queue)
         messages: list[Message] = []
         async with self._consuming.channel() as channel:
@@ -160,11 +166,30 @@ class RabbitMQBroker:
                 self._declarer.no_queue(queue, "it was deleted, or never made")
             except ChannelAccessRefused as error:
                 raise _unreadable(queue, error) from error
+            except ChannelLockedResource:
+                return await self._peek_single(queue, limit)
             except Exception as error:
                 if not is_lost(error):
                     raise
                 raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
         return messages
+
+    async def _peek_single(self, queue: str, limit: int) -> list[Message]:
+        async with self._consuming.channel() as channel:
+            try:
+                return await peek_as_consumer(
+                    queue,
+                    channel,
+                    lambda prefetch: self.subscribe(queue, prefetch=prefetch),
+                    limit=limit,
+                    seconds=self._timeout,
+                )
+            except BrokerError:
+                raise
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
 
 
 def _unreadable(queue: str, error: ChannelAccessRefused) -> BrokerError:

@@ -16,6 +16,7 @@ from pamqp.constants import DOMAIN_REGEX
 
 from fusewire.brokers.rabbitmq.link import is_lost
 from fusewire.brokers.rabbitmq.queues import kept_arguments, queue_arguments
+from fusewire.brokers.rabbitmq.single import is_single
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -54,7 +55,8 @@ class Declarer:
 
         Raises:
             QueueNotFoundError: the source queue does not exist.
-            BrokerError: something of ours is absent and may not be made.
+            BrokerError: something of ours is absent and may not be made; or a lane that is to have
+                one active consumer was made without.
         """
         if topology.exchange:
             check_name(topology.exchange, "exchange")
@@ -70,6 +72,8 @@ class Declarer:
         for queue, its_arguments in arguments.items():
             if not await self.exists(queue):
                 await self._make(queue, its_arguments)
+            elif its_arguments.get("x-single-active-consumer"):
+                await self._check_single(queue)
         if topology.exchange:
             for queue in (topology.source, *topology.derived):
                 await self._bind(queue, topology.exchange)
@@ -128,6 +132,21 @@ class Declarer:
                 if not is_lost(error):
                     raise
                 raise BrokerUnavailableError(f"cannot make {queue!r}: {error!r}") from error
+
+    async def _check_single(self, queue: str) -> None:
+        async with self._link.channel() as channel:
+            try:
+                single = await is_single(channel, queue, self._timeout)
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
+        if not single:
+            raise BrokerError(
+                f"the queue {queue!r} was made without x-single-active-consumer, so several "
+                "replicas would replay it together: let replay='shared' empty it, delete it, and "
+                "it is made anew"
+            )
 
     async def _make_exchange(self, exchange: str) -> None:
         async with self._link.channel() as channel:

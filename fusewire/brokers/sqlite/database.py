@@ -9,7 +9,7 @@ from contextlib import closing
 
 from fusewire.errors import BrokerError, BrokerUnavailableError
 
-FORMAT = 1
+FORMAT = 2
 """The version of the tables, kept in the file as ``user_version``."""
 
 BUSY_TIMEOUT = 5.0
@@ -18,7 +18,8 @@ BUSY_TIMEOUT = 5.0
 _APPLICATION_ID = 0x46757365  # "Fuse", at the place where file(1) looks for it
 _CHECKPOINT_BYTES = 4 * 2**20  # a log of SQLite's own default: 1000 pages of 4 KiB
 
-_TABLES = """
+_STEPS = (
+    """
 CREATE TABLE queues (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -43,7 +44,14 @@ CREATE TABLE messages (
 CREATE INDEX messages_waiting ON messages (queue, id) WHERE receiver IS NULL;
 CREATE INDEX messages_in_hand ON messages (receiver) WHERE receiver IS NOT NULL;
 CREATE INDEX messages_due ON messages (due) WHERE due IS NOT NULL;
-"""
+""",
+    """
+-- Whether it has one receiver at a time, and which that is.
+ALTER TABLE queues ADD COLUMN single INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE queues ADD COLUMN active INTEGER;
+""",
+)
+"""What makes each format of the one before it; the first, of an empty file."""
 
 
 def open_database(path: str) -> sqlite3.Connection:
@@ -93,8 +101,9 @@ def _use_wal(connection: sqlite3.Connection, path: str) -> None:
 def _make_tables(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _format(connection, path) != FORMAT:  # another process may have been faster
-            for statement in _TABLES.split(";\n"):
+        # Asked again: another process may have been faster.
+        for step in _STEPS[_format(connection, path) :]:
+            for statement in step.split(";\n"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")

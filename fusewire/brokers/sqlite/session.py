@@ -75,6 +75,7 @@ class Session:
         self._renewal_interval = lease / 4
         self._next_renewal = time.monotonic() + self._renewal_interval
         self._seen = commits_of_others(self._connection)
+        self._untold = False  # something has come back in a transaction of ours
 
     @property
     def has_receivers(self) -> bool:
@@ -89,12 +90,13 @@ class Session:
         """Renew the leases when it is time, and look for what happened meanwhile."""
         try:
             lost = self._renew()
-            changed = self._keep_time()
+            self._keep_time()
             seen = commits_of_others(self._connection)
         except sqlite3.Error as error:
             _logger.warning("%s; trying again", translate(error, self._path))
             return News(changed=False)
-        changed = changed or seen != self._seen
+        changed = self._untold or seen != self._seen
+        self._untold = False
         self._seen = seen
         return News(changed, lost)
 
@@ -126,11 +128,10 @@ class Session:
         self._next_renewal = time.monotonic() + self._renewal_interval
         return tuple(lost)
 
-    def _keep_time(self) -> bool:
-        if not self._store.is_time():
-            return False
-        self._transact(Store.on_time)
-        return True
+    def _keep_time(self) -> None:
+        if self._store.is_time():
+            self._transact(Store.on_time)
+            self._untold = True
 
     def _transact(self, run: Callable[[Store], T]) -> T:
         # IMMEDIATE: a transaction that begins by reading cannot wait for another that writes.

@@ -72,6 +72,9 @@ class Store:
         source = self._queue(topology.source)
         for name in topology.derived:
             self.create_queue(name)
+        if topology.single:
+            lanes = [(topology.parked(lane),) for lane in topology.lanes]
+            self._db.executemany("UPDATE queues SET single = 1 WHERE name = ?", lanes)
         for tier in topology.delay_tiers:
             queue = self._queue(topology.delay(tier))
             changed = self._db.execute(
@@ -129,9 +132,14 @@ class Store:
         return receiver
 
     def claim(self, queue: str, receiver: int, limit: int) -> list[Claimed]:
-        """Put up to `limit` messages, oldest first, into the hand of `receiver`."""
+        """Put up to `limit` messages, oldest first, into the hand of `receiver`.
+
+        None, where the queue has one receiver at a time and that is another.
+        """
         queue_id = self._queue(queue)
         self._check_receiver(receiver)
+        if not self._may_claim(queue_id, receiver):
+            return []
         rows = self._db.execute(
             "SELECT id, properties, body, handed_before FROM messages"
             " WHERE queue = ? AND receiver IS NULL ORDER BY id LIMIT ?",
@@ -168,8 +176,23 @@ class Store:
             [(id_, receiver) for id_ in handed],
         )
         self._db.execute("UPDATE messages SET receiver = NULL WHERE receiver = ?", (receiver,))
-        self._db.execute("DELETE FROM receivers WHERE id = ?", (receiver,))
+        self._forget(receiver)
         self._mine.discard(receiver)
+
+    def _may_claim(self, queue_id: int, receiver: int) -> bool:
+        (single, active) = self._db.execute(
+            "SELECT single, active FROM queues WHERE id = ?", (queue_id,)
+        ).fetchone()
+        if not single or active == receiver:
+            return True
+        if active is not None:
+            return False
+        self._db.execute("UPDATE queues SET active = ? WHERE id = ?", (receiver, queue_id))
+        return True
+
+    def _forget(self, receiver: int) -> None:
+        self._db.execute("UPDATE queues SET active = NULL WHERE active = ?", (receiver,))
+        self._db.execute("DELETE FROM receivers WHERE id = ?", (receiver,))
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -197,7 +220,7 @@ class Store:
                 "UPDATE messages SET receiver = NULL, handed_before = 1 WHERE receiver = ?",
                 (receiver,),
             )
-            self._db.execute("DELETE FROM receivers WHERE id = ?", (receiver,))
+            self._forget(receiver)
         if self._is_due():
             now = self._clock()
             # New rows, because a message that returns goes to the tail of its queue.
