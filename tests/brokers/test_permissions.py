@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,34 @@ async def test_without_the_permission_what_is_absent_is_told_with_what_to_do(
     async with RabbitMQBroker(user(virtual_host, permissions(topology))) as broker:
         with pytest.raises(BrokerError, match=r"ACCESS_REFUSED.*fusewire topology"):
             await broker.prepare(topology)
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["configure", "write", "read"])
+async def test_no_permission_is_printed_that_is_not_needed(
+    virtual_host: VirtualHost, topology: Topology, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await make_source(virtual_host, topology)
+    allowed = permissions(topology, declares=True)
+    names = getattr(allowed, kind)[2:-2].split("|")
+    for left_out in names:
+        others = [name for name in names if name != left_out]
+        lacking = dataclasses.replace(allowed, **{kind: f"^({'|'.join(others)})$"})
+        with virtual_host.managed.virtual_host() as another:
+            await make_source(another, topology)
+            caplog.clear()
+            missed = False
+            async with RabbitMQBroker(user(another, lacking)) as broker:
+                try:
+                    await broker.prepare(topology)
+                    lanes = [topology.parked(lane) for lane in topology.lanes]
+                    for queue in (topology.source, *lanes):
+                        await (await broker.subscribe(queue, prefetch=1)).release()
+                    await broker.publish(topology.dead, Message(body=b"x"))
+                except BrokerError:
+                    missed = True
+            assert missed or "does not let us bind" in caplog.text, left_out
 
 
 async def test_an_exchange_spares_the_permission_to_write_to_every_queue(

@@ -40,6 +40,15 @@ async def broker(path: Path) -> AsyncIterator[SQLiteBroker]:
         yield opened
 
 
+async def test_an_exchange_that_only_rabbitmq_has_is_ignored(broker: SQLiteBroker) -> None:
+    topology = Topology("orders", exchange="parking")
+    await broker.prepare(topology)
+
+    await broker.publish(topology.dead, numbered(1))
+
+    assert [number_of(message) for message in await drain(broker, topology.dead, 1)] == [1]
+
+
 # -- settings and life -----------------------------------------------------------------------------
 
 

@@ -103,35 +103,28 @@ class Declarer:
         )
 
     async def _found(self, name: str, look: Callable[[AbstractChannel], Awaitable[object]]) -> bool:
-        async with self._link.channel() as channel:
-            try:
-                await look(channel)
-            except ChannelNotFoundEntity:
-                return False
-            except AMQPChannelError as error:
-                raise BrokerError(f"RabbitMQ does not let us look at {name!r}: {error}") from error
-            except Exception as error:
-                if not is_lost(error):
-                    raise
-                raise BrokerUnavailableError(f"cannot look at {name!r}: {error!r}") from error
+        try:
+            await self._step(f"look at {name!r}", look)
+        except ChannelNotFoundEntity:
+            return False
+        except AMQPChannelError as error:
+            raise BrokerError(f"RabbitMQ does not let us look at {name!r}: {error}") from error
         return True
 
     async def _make(self, queue: str, arguments: FieldTable) -> None:
-        async with self._link.channel() as channel:
-            try:
-                await channel.declare_queue(
+        try:
+            await self._step(
+                f"make {queue!r}",
+                lambda channel: channel.declare_queue(
                     queue, durable=True, arguments=arguments, timeout=self._timeout
-                )
-            except AMQPChannelError as error:
-                raise BrokerError(
-                    f"RabbitMQ does not let us make the queue {queue!r} ({error}): grant the "
-                    f"permissions that `fusewire topology` prints, or make it with the arguments "
-                    f"{arguments!r}"
-                ) from error
-            except Exception as error:
-                if not is_lost(error):
-                    raise
-                raise BrokerUnavailableError(f"cannot make {queue!r}: {error!r}") from error
+                ),
+            )
+        except AMQPChannelError as error:
+            raise BrokerError(
+                f"RabbitMQ does not let us make the queue {queue!r} ({error}): grant the "
+                "permissions that `fusewire topology` prints, or make it with the arguments "
+                f"{arguments!r}"
+            ) from error
 
     async def _check_single(self, queue: str) -> None:
         async with self._link.channel() as channel:
@@ -149,41 +142,53 @@ class Declarer:
             )
 
     async def _make_exchange(self, exchange: str) -> None:
-        async with self._link.channel() as channel:
-            try:
-                await channel.declare_exchange(
+        try:
+            await self._step(
+                f"make {exchange!r}",
+                lambda channel: channel.declare_exchange(
                     exchange, "direct", durable=True, timeout=self._timeout
-                )
-            except AMQPChannelError as error:
-                raise BrokerError(
-                    f"RabbitMQ does not let us make the exchange {exchange!r} ({error}): grant the "
-                    "permissions that `fusewire topology` prints, or make it, direct and durable"
-                ) from error
-            except Exception as error:
-                if not is_lost(error):
-                    raise
-                raise BrokerUnavailableError(f"cannot make {exchange!r}: {error!r}") from error
+                ),
+            )
+        except AMQPChannelError as error:
+            raise BrokerError(
+                f"RabbitMQ does not let us make the exchange {exchange!r} ({error}): grant the "
+                "permissions that `fusewire topology` prints, or make it, direct and durable"
+            ) from error
 
     async def _bind(self, queue: str, exchange: str) -> None:
         """Bind `queue` by its name. AMQP cannot look for a binding; binding twice is once."""
+
+        async def bind(channel: AbstractChannel) -> None:
+            bound = await channel.get_queue(queue, ensure=False)
+            await bound.bind(exchange, queue, timeout=self._timeout)
+
+        try:
+            await self._step(f"bind {queue!r} to {exchange!r}", bind)
+        except ChannelAccessRefused:
+            # Where applications may not declare, it was bound beforehand. Where it was not, the
+            # first move is returned, and says so.
+            _log.info(
+                "RabbitMQ does not let us bind %r to %r: taken for bound already", queue, exchange
+            )
+        except AMQPChannelError as error:
+            raise BrokerError(f"cannot bind {queue!r} to {exchange!r}: {error}") from error
+
+    async def _step(self, what: str, step: Callable[[AbstractChannel], Awaitable[object]]) -> None:
+        """Take a step on a channel of its own.
+
+        Raises:
+            AMQPChannelError: RabbitMQ refuses it.
+            BrokerUnavailableError: the connection was lost.
+        """
         async with self._link.channel() as channel:
             try:
-                bound = await channel.get_queue(queue, ensure=False)
-                await bound.bind(exchange, queue, timeout=self._timeout)
-            except ChannelAccessRefused:
-                # Where applications may not declare, it was bound beforehand. Where it was not, the
-                # first move is returned, and says so.
-                _log.info(
-                    "RabbitMQ does not let us bind %r to %r: taken for bound already",
-                    queue,
-                    exchange,
-                )
+                await step(channel)
+            except AMQPChannelError:
+                raise
             except Exception as error:
                 if not is_lost(error):
                     raise
-                raise BrokerUnavailableError(
-                    f"cannot bind {queue!r} to {exchange!r}: {error!r}"
-                ) from error
+                raise BrokerUnavailableError(f"cannot {what}: {error!r}") from error
 
 
 def check_name(name: str, kind: str = "queue") -> None:
