@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fusewire.brokers import RabbitMQBroker, Severity
 from fusewire.cli.ending import fail
-from fusewire.cli.printing import say
+from fusewire.cli.printing import Format, say
 from fusewire.cli.queues import (
     ExchangeOption,
     LaneOption,
@@ -58,9 +58,9 @@ def audit(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the findings as one JSON array.")
-    ] = False,
+    output: Annotated[
+        Format, typer.Option("--format", help="json prints the findings as one array.")
+    ] = Format.TEXT,
 ) -> None:
     """Look for what could lose messages in the queues of a consumer on RabbitMQ.
 
@@ -75,7 +75,7 @@ def audit(
         findings = asyncio.run(_findings(broker, queues))
     except FusewireError as error:
         fail("audit", str(error))
-    if as_json:
+    if output is Format.JSON:
         typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
         _print(queues, findings)

@@ -1,11 +1,19 @@
-"""Printing lines that are to be copied."""
+"""Printing for people, who copy lines, and for programs."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+class Format(StrEnum):
+    """How to print."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def say(console: Console, line: str, *, style: str | None = None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +14,7 @@ from rich.text import Text
 
 from fusewire.brokers.rabbitmq.definitions import definitions, permissions, policies
 from fusewire.cli.ending import fail
-from fusewire.cli.printing import say
+from fusewire.cli.printing import Format, say
 from fusewire.cli.queues import (
     ExchangeOption,
     LaneOption,
@@ -31,13 +30,6 @@ if TYPE_CHECKING:
     from fusewire.brokers.rabbitmq.definitions import Permissions
 
 _OLDEST = (3, 10)
-
-
-class Format(StrEnum):
-    """How to print."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def topology(

@@ -77,7 +77,7 @@ def test_warnings_alone_end_it_with_0(prepared: VirtualHost) -> None:
 def test_json_has_the_whole_of_each_finding(prepared: VirtualHost) -> None:
     prepared.policy(r"dead", message_ttl=5000)
 
-    done = run(*options(prepared), "--json")
+    done = run(*options(prepared), "--format", "json")
 
     worst = json.loads(done.stdout)[0]
     assert worst.pop("why")

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+LARGEST = 2**20
+"""Bytes of the longest message that the private node takes; others take more."""
+
 MANAGEMENT_VARIABLE = "FUSEWIRE_TEST_MANAGEMENT_URL"
 
 
@@ -177,6 +180,7 @@ def managed_rabbitmq(directory: Path) -> Iterator[Managed]:
     node = start_private_node(
         plugins=["rabbitmq_management"],
         settings=[
+            f"max_message_size = {LARGEST}",
             f"listeners.ssl.1 = 127.0.0.1:{amqps}",
             *(f"ssl_options.{key} = {path}" for key, path in files.items()),
             "management.tcp.ip = 127.0.0.1",

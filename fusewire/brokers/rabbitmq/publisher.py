@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -11,13 +13,15 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from fusewire.brokers.rabbitmq.codec import to_amqp
 from fusewire.brokers.rabbitmq.link import Link, close
-from fusewire.errors import MoveRefusedError, UnconfirmedError
+from fusewire.errors import BrokerError, MoveRefusedError, UnconfirmedError
 
 if TYPE_CHECKING:
-    from aio_pika.abc import AbstractChannel
+    from aio_pika.abc import AbstractChannel, AbstractConnection
     from aiormq.channel import Channel
 
     from fusewire.brokers.message import Message
+
+_TOO_LARGE = re.compile(r"message size (\d+) is larger than (?:configured )?max size (\d+)")
 
 
 @dataclass(slots=True)
@@ -46,6 +50,9 @@ class Publisher:
         self._link = link
         self._timeout = timeout
         self._way: Way | None = None
+        self._connection: AbstractConnection | None = None
+        self._largest = math.inf
+        """Bytes of a body that RabbitMQ takes, as far as it has said so on this connection."""
         self._opening = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -55,12 +62,15 @@ class Publisher:
         way = self._way
         if way is None or way.channel.is_closed:
             way = await self.open()
+        body = message.body
         try:
             async with asyncio.timeout(self._timeout):
                 # Not waiting for the socket lets publishes follow each other on the wire. What may
                 # pile up before it is what waits for a confirm: when none comes, the channel is
                 # thrown away, and the next is opened only by a broker that reads again.
                 body, properties = to_amqp(message, way.underlay.max_content_size)
+                if len(body) > self._largest:
+                    raise _too_large(queue, len(body), self._largest)  # noqa: TRY301 - sent, it would close the channel
                 await way.underlay.basic_publish(
                     body,
                     exchange=exchange,
@@ -69,6 +79,8 @@ class Publisher:
                     mandatory=True,
                     wait=False,
                 )
+        except MoveRefusedError:
+            raise
         except PublishError as error:
             bound = f" that is bound to exchange {exchange!r} by its name" if exchange else ""
             raise MoveRefusedError(
@@ -85,16 +97,7 @@ class Publisher:
             # Whatever it is (aio-pika raises a bare Exception when we close the connection
             # ourselves): the frames may be with the broker already.
             self._abandon(way)
-            if isinstance(error, ChannelAccessRefused) and exchange not in way.permitted:
-                # The broker asks for each exchange of a channel once, before it stores anything.
-                raise MoveRefusedError(
-                    f"RabbitMQ refused a message for {queue!r} ({error}): not stored; grant the "
-                    f"write permission on exchange {exchange or 'amq.default'!r}"
-                ) from error
-            raise UnconfirmedError(
-                f"no confirmation for a message to {queue!r} within {self._timeout:g} s "
-                f"({error!r}): it may or may not be stored"
-            ) from error
+            raise self._judge(error, queue, exchange, way, len(body)) from error
         way.permitted.add(exchange)
 
     async def open(self) -> Way:
@@ -105,9 +108,33 @@ class Publisher:
         """
         async with self._opening:
             if self._way is None or self._way.channel.is_closed:
+                connection = await self._link.connection()
+                if connection is not self._connection:  # perhaps to a broker with other settings
+                    self._connection, self._largest = connection, math.inf
                 channel = await self._link.open_channel(confirms=True)
                 self._way = Way(channel, cast("Channel", await channel.get_underlay_channel()))
             return self._way
+
+    def _judge(
+        self, error: Exception, queue: str, exchange: str, way: Way, size: int
+    ) -> BrokerError:
+        """Tell a message that is not stored from one that may be, now that the channel is gone."""
+        if isinstance(error, ChannelAccessRefused) and exchange not in way.permitted:
+            # The broker asks for each exchange of a channel once, before it stores anything.
+            return MoveRefusedError(
+                f"RabbitMQ refused a message for {queue!r} ({error}): not stored; grant the "
+                f"write permission on exchange {exchange or 'amq.default'!r}"
+            )
+        if (said := _TOO_LARGE.search(str(error))) is not None:
+            # Known from now on: sent again and again, it would each time put in doubt what others
+            # have in flight on the channel.
+            self._largest = int(said[2])
+            if int(said[1]) == size:
+                return _too_large(queue, size, self._largest)
+        return UnconfirmedError(
+            f"no confirmation for a message to {queue!r} within {self._timeout:g} s ({error!r}): "
+            "it may or may not be stored"
+        )
 
     def _abandon(self, way: Way) -> None:
         """Use its channel no more.
@@ -119,3 +146,10 @@ class Publisher:
         closing = asyncio.create_task(close(way.channel, self._timeout))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+
+def _too_large(queue: str, size: int, largest: float) -> MoveRefusedError:
+    return MoveRefusedError(
+        f"RabbitMQ refuses a message for {queue!r}: not stored; its body has {size} bytes, and "
+        f"max_message_size is {largest:.0f}"
+    )
