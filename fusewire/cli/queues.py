@@ -38,7 +38,7 @@ ExchangeOption = Annotated[
     ),
 ]
 SingleOption = Annotated[
-    bool, typer.Option("--single", help="Lanes have one active consumer at a time.")
+    bool, typer.Option("--single", help='As `replay="single"`: one replica replays at a time.')
 ]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fusewire import ParkedCalls
 from fusewire.brokers import Message, RabbitMQBroker, Topology
 from fusewire.brokers.rabbitmq.definitions import Permissions, definitions, permissions
 from fusewire.errors import BrokerError, MoveRefusedError, SettingsError, UnconfirmedError
@@ -59,6 +60,20 @@ async def test_the_printed_permissions_are_enough_to_declare_and_move(
     async with RabbitMQBroker(url) as broker:
         await broker.prepare(topology)
         await park_delay_and_put_aside(broker, topology)
+
+
+@BOTH
+async def test_they_are_enough_to_make_the_source_queue_too(
+    virtual_host: VirtualHost, topology: Topology
+) -> None:
+    url = user(virtual_host, permissions(topology, declares=True, makes_source=True))
+    async with ParkedCalls(
+        url,
+        queue=topology.source,
+        delay_tiers=topology.delay_tiers,
+        exchange=topology.exchange,
+    ) as calls:
+        assert calls.topology.source == topology.source
 
 
 @BOTH

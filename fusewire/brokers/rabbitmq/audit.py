@@ -206,8 +206,8 @@ class _Rules:
             severity,
             name,
             f"has a delivery limit of {limit}, by {set_by}",
-            "a message counts a return whenever a connection is lost, a circuit opens again, or "
-            f"it was held for too long; after {limit} it {fate}",
+            f"each return of a message counts: when a connection is lost, when it was held for too "
+            f"long, in a parking queue when its circuit opens again; after {limit} it {fate}",
             remedy,
         )
 

@@ -37,6 +37,7 @@ _Policies: TypeAlias = "tuple[list[PolicyFacts], list[PolicyFacts]]"
 VARIABLE = "FUSEWIRE_MANAGEMENT_URL"
 """The environment variable that gives the URL where no argument does."""
 
+_NAMED = f"the address of the management API (management=, or {VARIABLE})"
 _MAX_ANSWER = 8 * 2**20  # bytes; a virtual host with thousands of policies has less
 _EFFECTIVE = "effective_policy_definition"
 _PORTS = {"http": 15672, "https": 15671}
@@ -216,11 +217,10 @@ def _parse(url: str) -> URL:
     try:
         parsed = URL(url)
     except ValueError as error:
-        raise SettingsError("the address of the management API is not a URL") from error
+        raise SettingsError(f"{_NAMED} is not a URL") from error
     if parsed.scheme not in _PORTS or not parsed.host:
         raise SettingsError(
-            "the address of the management API begins with http:// or https:// and a host, "
-            f"not {parsed.scheme!r}"
+            f"{_NAMED} begins with http:// or https:// and a host, not {parsed.scheme!r}"
         )
     return parsed
 
@@ -229,7 +229,7 @@ def _trusting(cafile: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=cafile)
     except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(f"cafile={cafile!r} of the management API: {error}") from error
+        raise SettingsError(f"cafile={cafile!r} of {_NAMED}: {error}") from error
 
 
 def _policies(told: list[dict[str, Any]]) -> list[PolicyFacts]:
