@@ -13,6 +13,7 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from fusewire.brokers.rabbitmq.codec import to_amqp
 from fusewire.brokers.rabbitmq.link import Link, close
+from fusewire.brokers.rabbitmq.uncut import begin
 from fusewire.errors import BrokerError, MoveRefusedError, UnconfirmedError
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ class Publisher:
         self._largest = math.inf
         """Bytes of a body that RabbitMQ takes, as far as it has said so on this connection."""
         self._opening = asyncio.Lock()
-        self._closing: set[asyncio.Task[None]] = set()
 
     async def publish(self, queue: str, message: Message) -> None:
         """Store `message` in `queue`; see :meth:`fusewire.brokers.Broker.publish`."""
@@ -143,9 +143,7 @@ class Publisher:
         """
         if self._way is way:
             self._way = None
-        closing = asyncio.create_task(close(way.channel, self._timeout))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        begin(close(way.channel, self._timeout))
 
 
 def _too_large(queue: str, size: int, largest: float) -> MoveRefusedError:
