@@ -20,6 +20,7 @@ from fusewire.errors import (
     SettingsError,
     UnconfirmedError,
 )
+from tests.support.messages import drain, publish_numbered
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -119,6 +120,23 @@ async def test_a_deleted_queue_ends_its_subscription(
         await asyncio.wait_for(waiting, 10)
     with pytest.raises(QueueNotFoundError, match="deleted"):
         await broker.subscribe(queue_name, prefetch=1)
+
+
+async def test_a_queue_deleted_and_made_again_at_once_ends_its_subscription(
+    broker: RabbitMQBroker, amqp_url: str, queue_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # RabbitMQ 3.10 says nothing of it: the consumer's channel stays open and gets nothing.
+    monkeypatch.setattr("fusewire.brokers.rabbitmq.subscription._LOOK", 0.1)
+    await broker.create_queue(queue_name)
+    subscription = await broker.subscribe(queue_name, prefetch=1)
+    async with outsider(amqp_url) as channel:
+        await channel.queue_delete(queue_name)
+        await channel.declare_queue(queue_name, durable=True, arguments={"x-queue-type": "quorum"})
+    await publish_numbered(broker, queue_name, range(3))
+    with pytest.raises(BrokerUnavailableError):
+        await asyncio.wait_for(subscription.receive(), 20)
+    await subscription.release()
+    assert len(await drain(broker, queue_name, 3)) == 3
 
 
 async def test_a_confirm_that_does_not_come_is_told_and_the_next_publish_works(

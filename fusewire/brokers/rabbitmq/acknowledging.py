@@ -28,6 +28,8 @@ class Acknowledger:
         self._tags = Tags()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._writing: asyncio.Task[None] | None = None
+        self.settled = 0
+        """Deliveries that it was asked to acknowledge so far."""
 
     async def acknowledge(self, tag: int) -> None:
         """Acknowledge the delivery `tag`; returns when that is written to the socket.
@@ -36,6 +38,7 @@ class Acknowledger:
         """
         written = asyncio.get_running_loop().create_future()
         self._waiting[tag] = written
+        self.settled += 1
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all())
         await written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from aio_pika.exceptions import ChannelNotFoundEntity
@@ -16,7 +17,6 @@ from fusewire.brokers.rabbitmq.nodes import nodes
 from fusewire.brokers.rabbitmq.publisher import Publisher
 from fusewire.brokers.rabbitmq.single import peek_as_consumer
 from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
-from fusewire.brokers.rabbitmq.uncut import uncut
 from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ class RabbitMQBroker:
         """Consume `queue` on a channel of its own."""
         check_name(queue)
         channel = await self._consuming.open_channel(confirms=False)
-        subscription = RabbitMQSubscription(queue, channel, self._publisher, self._timeout)
+        subscription = RabbitMQSubscription(
+            queue, channel, self._publisher, self._timeout, partial(self.depth, queue)
+        )
         try:
             await subscription.start(prefetch)
         except ChannelNotFoundEntity:
@@ -137,8 +139,7 @@ class RabbitMQBroker:
         check_name(queue)
         async with self._consuming.channel() as channel:
             try:
-                look = channel.declare_queue(queue, passive=True, timeout=self._timeout)
-                declared = await uncut(look)
+                declared = await channel.declare_queue(queue, passive=True, timeout=self._timeout)
             except ChannelNotFoundEntity:
                 self._declarer.no_queue(queue, "it was deleted, or never made")
             except Exception as error:
@@ -160,7 +161,7 @@ class RabbitMQBroker:
             try:
                 underlay = await channel.get_underlay_channel()
                 while len(messages) < limit:
-                    got = await uncut(underlay.basic_get(queue, timeout=self._timeout))
+                    got = await underlay.basic_get(queue, timeout=self._timeout)
                     if got.delivery_tag is None:
                         break
                     messages.append(from_amqp(got))

@@ -13,7 +13,6 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from fusewire.brokers.rabbitmq.codec import to_amqp
 from fusewire.brokers.rabbitmq.link import Link, close
-from fusewire.brokers.rabbitmq.uncut import begin
 from fusewire.errors import BrokerError, MoveRefusedError, UnconfirmedError
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 _TOO_LARGE = re.compile(r"message size (\d+) is larger than (?:configured )?max size (\d+)")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Way:
     """A channel to publish on, and what is known of its permissions."""
 
@@ -33,6 +32,9 @@ class Way:
     underlay: Channel
     permitted: set[str] = field(default_factory=set)
     """Exchanges through which it has stored a message."""
+    under_way: int = 0
+    """Publishes that wait for their confirm."""
+    closing: asyncio.Task[None] | None = None
 
 
 class Publisher:
@@ -55,6 +57,7 @@ class Publisher:
         self._largest = math.inf
         """Bytes of a body that RabbitMQ takes, as far as it has said so on this connection."""
         self._opening = asyncio.Lock()
+        self._left: set[Way] = set()
 
     async def publish(self, queue: str, message: Message) -> None:
         """Store `message` in `queue`; see :meth:`fusewire.brokers.Broker.publish`."""
@@ -63,6 +66,7 @@ class Publisher:
         if way is None or way.channel.is_closed:
             way = await self.open()
         body = message.body
+        way.under_way += 1
         try:
             async with asyncio.timeout(self._timeout):
                 # Not waiting for the socket lets publishes follow each other on the wire. What may
@@ -87,6 +91,7 @@ class Publisher:
                 f"RabbitMQ returned a message for {queue!r}: there is no such queue{bound}"
             ) from error
         except DeliveryError as error:
+            self._leave(way)
             raise MoveRefusedError(
                 f"RabbitMQ refused a message for {queue!r}: the queue is full or has no leader"
             ) from error
@@ -98,6 +103,10 @@ class Publisher:
             # ourselves): the frames may be with the broker already.
             self._abandon(way)
             raise self._judge(error, queue, exchange, way, len(body)) from error
+        finally:
+            way.under_way -= 1
+            if way is not self._way and not way.under_way:
+                self._close(way)
         way.permitted.add(exchange)
 
     async def open(self) -> Way:
@@ -141,9 +150,23 @@ class Publisher:
 
         After a late confirmation, publishes on it have been seen to wait for ever (aio-pika #689).
         """
+        self._leave(way)
+        self._close(way)
+
+    def _leave(self, way: Way) -> None:
+        """Use its channel for what is under way, and then no more.
+
+        A quorum queue that was full when a length limit was taken away goes on to refuse what comes
+        over the channels that it has refused before; seen on RabbitMQ 3.10.8.
+        """
         if self._way is way:
             self._way = None
-        begin(close(way.channel, self._timeout))
+
+    def _close(self, way: Way) -> None:
+        if way.closing is None:
+            way.closing = asyncio.create_task(close(way.channel, self._timeout))
+            self._left.add(way)
+            way.closing.add_done_callback(lambda _: self._left.discard(way))
 
 
 def _too_large(queue: str, size: int, largest: float) -> MoveRefusedError:

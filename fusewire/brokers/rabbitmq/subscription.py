@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from fusewire.brokers.rabbitmq.acknowledging import Acknowledger
 from fusewire.brokers.rabbitmq.codec import from_amqp
 from fusewire.brokers.rabbitmq.link import close, is_lost
-from fusewire.brokers.rabbitmq.uncut import uncut
 from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
 
 if TYPE_CHECKING:
@@ -24,6 +23,12 @@ if TYPE_CHECKING:
     from fusewire.brokers.rabbitmq.publisher import Publisher
 
 _log = logging.getLogger(__name__)
+
+_LOOK = 10.0
+"""Seconds between looks whether what waits in the queue still comes."""
+
+_LOOKS = 3
+"""Looks in a row that see messages wait and none come, before the subscription is given up."""
 
 _DISPATCH_STEPS = 10
 """Steps of the event loop within which aio-pika hands on what arrived before its consumer ended."""
@@ -98,13 +103,18 @@ class RabbitMQSubscription:
         channel: AbstractChannel,
         publisher: Publisher,
         timeout: float,
+        depth: Callable[[], Awaitable[int]],
     ) -> None:
         self._queue = queue
         self._channel = channel
         self._publisher = publisher
         self._timeout = timeout
+        self._depth = depth
+        self._delivered = 0
+        self._watching: asyncio.Task[None] | None = None
         self._arrived: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
         self._lost: BrokerError | None = None
+        self._closing: asyncio.Future[None] | None = None
         self._cancel: Callable[[], Awaitable[object]] | None = None
 
     async def start(self, prefetch: int) -> None:
@@ -119,15 +129,15 @@ class RabbitMQSubscription:
 
         async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
             delivery = RabbitMQDelivery(delivered, self._publisher, acknowledger)
+            self._delivered += 1
             self._arrived.put_nowait(delivery)
 
-        await uncut(underlay.basic_qos(prefetch_count=prefetch, timeout=self._timeout))
-        consuming = await uncut(
-            underlay.basic_consume(self._queue, on_message, timeout=self._timeout)
-        )
+        await underlay.basic_qos(prefetch_count=prefetch, timeout=self._timeout)
+        consuming = await underlay.basic_consume(self._queue, on_message, timeout=self._timeout)
         self._cancel = partial(
             underlay.basic_cancel, consuming.consumer_tag or "", timeout=self._timeout
         )
+        self._watching = asyncio.create_task(self._watch(acknowledger), name=f"watch {self._queue}")
 
     async def receive(self) -> RabbitMQDelivery:
         """Wait for the next delivery."""
@@ -144,7 +154,7 @@ class RabbitMQSubscription:
         """Cancel the consumer, and return what was delivered and not received."""
         if self._cancel is not None and self._lost is None:
             with contextlib.suppress(Exception):  # lost: all of it is the broker's again
-                await uncut(self._cancel())
+                await self._cancel()
         for _ in range(_DISPATCH_STEPS):
             await asyncio.sleep(0)
         left: list[RabbitMQDelivery] = []
@@ -157,7 +167,31 @@ class RabbitMQSubscription:
     async def release(self) -> None:
         """Close the channel without cancelling first, which gives everything back in order."""
         self._end(BrokerUnavailableError(f"the subscription to {self._queue!r} was released"))
-        await close(self._channel, self._timeout)
+        if self._watching is not None:
+            self._watching.cancel()
+        # Shielded: whoever is cancelled while giving back must not keep what it has in hand.
+        self._closing = asyncio.ensure_future(close(self._channel, self._timeout))
+        await asyncio.shield(self._closing)
+
+    async def _watch(self, acknowledger: Acknowledger) -> None:
+        """End the subscription when messages wait, nothing is in hand, and none comes.
+
+        A quorum queue that was deleted and made again within some milliseconds keeps the consumer,
+        tells it nothing, and sends it nothing: seen on RabbitMQ 3.10.8. So does one whose only
+        consumer is another; then fewer and fewer wait, or to subscribe again does no harm.
+        """
+        stalled = waiting = delivered = 0
+        while self._lost is None:
+            await asyncio.sleep(_LOOK)
+            before, waiting = waiting, 0
+            if self._delivered == delivered == acknowledger.settled:
+                with contextlib.suppress(BrokerError):  # the next look, or the loss, tells more
+                    waiting = await self._depth()
+            delivered = self._delivered
+            stalled = stalled + 1 if waiting >= max(before, 1) else 0
+            if stalled == _LOOKS:
+                _log.info("nothing comes from %r, where messages wait", self._queue)
+                self._end(BrokerUnavailableError(f"nothing comes from {self._queue!r} any more"))
 
     def _on_close(self, _channel: object, error: BaseException | None) -> None:
         self._end(
