@@ -16,17 +16,15 @@ from aio_pika.exceptions import AMQPError
 from fusewire.brokers.topology import Topology
 from tests.support.processes import close_reaper
 from tests.support.rabbitmq import NoRabbitMQError, OwnRabbitMQ, RabbitMQ
-from tests.support.rabbitmq_choice import Broker
+from tests.support.rabbitmq_choice import BROKER, Broker
 from tests.support.rabbitmq_managed import Managed, VirtualHost, managed_rabbitmq
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-_BROKER = pytest.StashKey[Broker]()
-
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_BROKER] = Broker()
+    config.stash[BROKER] = Broker()
 
 
 @pytest.hookimpl(trylast=True)
@@ -35,7 +33,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     needed = any("rabbitmq" in getattr(item, "fixturenames", ()) for item in session.items)
     if not needed or session.config.option.collectonly:
         return
-    broker = session.config.stash[_BROKER]
+    broker = session.config.stash[BROKER]
     with contextlib.suppress(NoRabbitMQError):  # each test that needs it says so itself
         broker.get()
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -47,12 +45,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    if line := config.stash[_BROKER].describe():
+    if line := config.stash[BROKER].describe():
         terminalreporter.write_line(line)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    config.stash[_BROKER].close()
+    config.stash[BROKER].close()
     close_reaper()
 
 
@@ -82,7 +80,7 @@ async def _one_loop(anyio_backend: str) -> AsyncIterator[None]:
 @pytest.fixture(scope="session")
 def rabbitmq(pytestconfig: pytest.Config) -> RabbitMQ:
     """Give the RabbitMQ that all tests share. None may kill it or change its settings."""
-    return pytestconfig.stash[_BROKER].get()
+    return pytestconfig.stash[BROKER].get()
 
 
 @pytest.fixture
@@ -94,7 +92,7 @@ def amqp_url(rabbitmq: RabbitMQ) -> str:
 @pytest.fixture(scope="module")
 def _module_rabbitmq(pytestconfig: pytest.Config) -> Iterator[OwnRabbitMQ]:
     try:
-        another = pytestconfig.stash[_BROKER].start_another()
+        another = pytestconfig.stash[BROKER].start_another()
     except NoRabbitMQError as error:
         pytest.skip(f"needs a RabbitMQ that a test may kill: {error}")
     with contextlib.closing(another):

@@ -11,64 +11,32 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from fusewire.breaker import BreakerRegistry, BreakerSettings
+from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitState, StateChanged
 from fusewire.brokers import RabbitMQBroker
-from fusewire.brokers.rabbitmq.subscription import RabbitMQDelivery
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
 from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
-from fusewire.errors import BrokerError
 from fusewire.interceptors import aio_interceptors
 from fusewire.parking import ParkingConsumer
-from fusewire.testing.faults import Side, arm
+from fusewire.testing.faults import Journal, Side, arm
+from fusewire.testing.faults.journal import Entry
 from tests.support.payments import CHANNEL_OPTIONS, CHARGE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from aio_pika.abc import AbstractIncomingMessage
+
+    from fusewire.breaker import Event
 
 DELAY_TIERS = (0.1, 0.5)
 LANE = "payments"
 FAILS_ONCE = "-once"
 """End of the references whose handler fails the first time."""
-
-
-class Journal:
-    """A file that says what is in hand; each line stands there before the next step is taken."""
-
-    def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-
-    def note(self, what: str, operation_id: str | None) -> None:
-        os.write(self._file, f"{what} {operation_id}\n".encode())
-
-    def watch_deliveries(self) -> None:
-        """Note every settlement before it begins and after it ended."""
-
-        def noted(name: str) -> None:
-            settle: Callable[..., Awaitable[None]] = getattr(RabbitMQDelivery, name)
-
-            async def settle_noted(delivery: RabbitMQDelivery, *args: Any) -> None:
-                operation_id = delivery.message.message_id
-                self.note("take", operation_id)
-                try:
-                    await settle(delivery, *args)
-                except BrokerError:
-                    self.note("doubt", operation_id)
-                    raise
-                # A move settles by done(), which has noted that it is settled.
-                self.note("settled", operation_id)
-
-            setattr(RabbitMQDelivery, name, settle_noted)
-
-        noted("move")
-        noted("done")
+RUNNING, OPENED = "running", "opened"
+"""Noted when signals are taken, and when the circuit opens."""
 
 
 async def work(order: dict[str, Any]) -> None:
     """Consume until SIGTERM; from the signal SIGUSR1 on, or from the start, be armed."""
     journal = Journal(order["journal"])
-    journal.watch_deliveries()
     if order["await"]:
 
         def be_armed() -> None:
@@ -81,6 +49,12 @@ async def work(order: dict[str, Any]) -> None:
     registry = BreakerRegistry(
         BreakerSettings(failure_threshold=3, recovery_timeout=0.3, half_open_max_calls=2)
     )
+
+    def on_change(event: Event) -> None:
+        if isinstance(event, StateChanged) and event.new is CircuitState.OPEN:
+            journal.note(Entry(OPENED))
+
+    registry.get(CHARGE).add_listener(on_change)
     interceptors = aio_interceptors(registry=registry, idempotent=[CHARGE])
     async with grpc.aio.insecure_channel(
         order["target"], interceptors=interceptors, options=CHANNEL_OPTIONS
@@ -89,7 +63,7 @@ async def work(order: dict[str, Any]) -> None:
 
         async def on_order(message: AbstractIncomingMessage) -> None:
             request = ChargeRequest.FromString(message.body)
-            journal.note("take", message.message_id)
+            journal.began(message.message_id or "")
             if request.reference.endswith(FAILS_ONCE):
                 marker = f"{order['folder']}/{request.reference}"
                 with contextlib.suppress(FileExistsError):
@@ -99,27 +73,27 @@ async def work(order: dict[str, Any]) -> None:
                 await stub.Charge(request, timeout=1)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    journal.note("doubt", message.message_id)
+                    journal.doubt(message.message_id or "", "the server did not answer in time")
                 raise
 
         broker = RabbitMQBroker(order["url"], timeout=order["timeout"])
         async with (
             broker,
             ParkingConsumer(
-                broker,
+                journal.watch(broker),
                 queue=order["queue"],
                 handler=on_order,
                 registry=registry,
                 depends_on=CHARGE,
                 lanes={LANE: [CHARGE]},
                 delay_tiers=DELAY_TIERS,
-                concurrency=4,
-                replay_concurrency=4,
+                concurrency=order["concurrency"],
+                replay_concurrency=order["concurrency"],
             ) as consumer,
         ):
             consumer.add_listener(
-                lambda event: journal.note(f"event-{event.happening}", event.operation_id)
+                lambda event: journal.note(Entry(event.happening, event.operation_id))
             )
             # run() takes signals when its first await hands over to the loop.
-            asyncio.get_running_loop().call_soon(journal.note, "running", None)
+            asyncio.get_running_loop().call_soon(journal.note, Entry(RUNNING))
             await consumer.run()

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+import secrets
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aio_pika
 import pytest
 
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
+from tests.faults import table
+from tests.faults.field import Field, queues
 from tests.faults.nursing import Nursery
+from tests.faults.outage import LONG, Fault, Outage, go_through
+from tests.faults.table import tell
+from tests.faults.trial import Trial
 from tests.support.payments import PaymentsProcess
+from tests.support.rabbitmq import NoRabbitMQError, OwnRabbitMQ
+from tests.support.rabbitmq_choice import BROKER
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _table(pytestconfig: pytest.Config) -> Iterator[None]:
+    table.begin(pytestconfig)
+    yield
+    table.write(pytestconfig)
 
 
 @pytest.fixture
@@ -26,9 +42,75 @@ def payments(tmp_path: Path) -> Iterator[PaymentsProcess]:
 
 @pytest.fixture
 def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    nursery = Nursery(tmp_path, tmp_path / "nursery.log")
+    log = tmp_path / "nursery.log"
+    nursery = Nursery(tmp_path, log)
     yield nursery
     nursery.close()
+    print(log.read_text()[-8000:])  # noqa: T201 - pytest shows it where the test failed
+
+
+@pytest.fixture(scope="session")
+def broken_rabbitmq(pytestconfig: pytest.Config) -> Iterator[OwnRabbitMQ]:
+    """Give a RabbitMQ that all tests of this folder do harm to, one after the other."""
+    try:
+        another = pytestconfig.stash[BROKER].start_another()
+    except NoRabbitMQError as error:
+        pytest.skip(f"needs a RabbitMQ that a test may kill: {error}")
+    with contextlib.closing(another):
+        yield another
+
+
+class Survive(Protocol):
+    """Has a worker go through a fault, and checks what came of it."""
+
+    async def __call__(
+        self, fault: Fault, during: str, *, rabbitmq: OwnRabbitMQ, field_url: str = ""
+    ) -> None: ...
+
+
+@pytest.fixture
+async def survive_on(
+    payments: PaymentsProcess, nursery: Nursery, pytestconfig: pytest.Config
+) -> Survive:
+    """Give a function that has a worker go through a fault on some RabbitMQ."""
+
+    async def go(fault: Fault, during: str, *, rabbitmq: OwnRabbitMQ, field_url: str = "") -> None:
+        rabbitmq.start()
+        trial = Trial(
+            when=f"{fault} while {during}",
+            queue=f"test-{secrets.token_hex(5)}",
+            concurrency=20 if LONG else 4,
+        )
+        async with contextlib.aclosing(Field(field_url or rabbitmq.url)) as field:
+            outage = Outage(
+                trial,
+                during,
+                rabbitmq=rabbitmq,
+                field=field,
+                payments=payments,
+                nursery=nursery,
+            )
+            account = await go_through(outage, fault)
+            for queue in queues(trial.queue):
+                await field.delete(queue)
+        tell(pytestconfig, str(trial), [account], version=rabbitmq.version)
+        assert account.sound, account
+        assert {*account.handled, *account.removed} == set(trial.references)
+        assert set(payments.effects().values()) == {1}
+
+    return go
+
+
+@pytest.fixture
+def survive(
+    survive_on: Survive, broken_rabbitmq: OwnRabbitMQ
+) -> Callable[[Fault, str], Awaitable[None]]:
+    """Give a function that has a worker go through a fault, and checks what came of it."""
+
+    async def go(fault: Fault, during: str) -> None:
+        await survive_on(fault, during, rabbitmq=broken_rabbitmq)
+
+    return go
 
 
 class Outsider:

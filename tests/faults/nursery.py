@@ -15,21 +15,27 @@ import socket
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from fusewire.testing.faults import watch
 
-WATCHED = (
-    "fusewire.parking.settle",
-    "fusewire.parking.replay",
-    "fusewire.parking.intake",
-    "fusewire.parking.feed",
-    "fusewire.brokers.rabbitmq.subscription",
-    "fusewire.brokers.rabbitmq.publisher",
-    "fusewire.brokers.rabbitmq.acknowledging",
-    "fusewire.brokers.rabbitmq.broker",
-)
+ROOMS = ("fusewire.parking", "fusewire.brokers.rabbitmq")
 """Where a message is taken, moved, replayed, settled and given back."""
+PAUSE_MODE = "ordered"
+"""The module of ROOMS that parks nothing, and that these workers do not use."""
+
+
+def watched() -> list[str]:
+    """Find the modules of these rooms, without importing them."""
+    root = Path(__file__).parents[2]
+    return [
+        ".".join(path.relative_to(root).with_suffix("").parts)
+        for room in ROOMS
+        for path in sorted(root.joinpath(*room.split(".")).glob("[!_]*.py"))
+        if path.stem != PAUSE_MODE
+    ]
+
 
 _FAILED = 70  # EX_SOFTWARE of sysexits.h
 
@@ -76,6 +82,6 @@ def ended() -> dict[int, int]:
 
 
 if __name__ == "__main__":
-    watch(WATCHED)
+    watch(watched())
     import_module("tests.faults.armed_worker")  # before the forks, and after watch()
     serve(sys.argv[1])

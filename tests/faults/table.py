@@ -1,36 +1,84 @@
-"""The table of faults: a row for each, told as the tests run, in Markdown."""
+"""The table of faults, in Markdown: a row for each, told as the tests run; and a file of them."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pytest
-
     from fusewire.testing.faults import Account
 
+FILE_VARIABLE = "FUSEWIRE_TEST_FAULTS_TABLE"
+"""Names the file that the table is written to, if one is wanted."""
 
-def tell(config: pytest.Config, fault: str, accounts: Sequence[Account]) -> None:
-    """Write a row: the fault, messages, handled, explained duplicates, and all that must be 0."""
+COLUMNS = {
+    "messages": (),
+    "handled": ("handled",),
+    "elsewhere": ("parked", "delayed", "dead", "in_source"),
+    "deleted by hand": ("removed",),
+    "explained duplicates": ("duplicated_explained",),
+    "lost": ("lost",),
+    "unexpected": ("unexpected",),
+    "unexplained duplicates": ("duplicated_unexplained",),
+    "repeated effects": ("repeated_effects",),
+}
+"""What is counted under each heading; messages are all that were published."""
+_MESSAGES = ("handled", "elsewhere", "deleted by hand", "lost")
 
-    def count(name: str) -> int:
-        return sum(len(getattr(account, name)) for account in accounts)
 
-    elsewhere = sum(count(name) for name in ("parked", "delayed", "dead", "in_source"))
-    messages = count("handled") + elsewhere + count("lost")
-    figures = (
-        messages,
-        count("handled"),
-        elsewhere,
-        count("duplicated_explained"),
-        count("lost"),
-        count("unexpected"),
-        count("duplicated_unexplained"),
-        count("repeated_effects"),
-    )
-    note(config, f"| {fault} | {' | '.join(map(str, figures))} |")
+@dataclass
+class Table:
+    """What a run has found out so far."""
+
+    begin: float
+    versions: set[str] = field(default_factory=set)
+    rows: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def add(self, fault: str, accounts: Sequence[Account]) -> None:
+        """Add a row."""
+        row = self.rows[fault] = Counter()
+        for heading, kinds in COLUMNS.items():
+            row[heading] = sum(len(getattr(one, kind)) for one in accounts for kind in kinds)
+        row["messages"] = sum(row[heading] for heading in _MESSAGES)
+
+    def __str__(self) -> str:
+        total: Counter[str] = Counter()
+        for row in self.rows.values():
+            total.update(row)
+        versions = " and ".join(sorted(self.versions))
+        minutes = (time.monotonic() - self.begin) / 60
+        lines = [
+            f"RabbitMQ {versions}: {total['messages']:,} messages in {minutes:.0f} minutes.",
+            "",
+            f"| fault | {' | '.join(COLUMNS)} |",
+            f"|---|{'---:|' * len(COLUMNS)}",
+            *(_line(fault, row) for fault, row in self.rows.items()),
+            _line("**all**", total),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _line(fault: str, row: Counter[str]) -> str:
+    return f"| {fault} | {' | '.join(f'{row[heading]:,}' for heading in COLUMNS)} |"
+
+
+TABLE = pytest.StashKey[Table]()
+
+
+def tell(config: pytest.Config, fault: str, accounts: Sequence[Account], *, version: str) -> None:
+    """Add a row to the table of this run, and show it."""
+    table = config.stash[TABLE]
+    table.versions.add(version)
+    table.add(fault, accounts)
+    note(config, _line(fault, table.rows[fault]))
 
 
 def note(config: pytest.Config, line: str) -> None:
@@ -39,3 +87,18 @@ def note(config: pytest.Config, line: str) -> None:
     if terminal is not None:
         terminal.ensure_newline()
         terminal.write_line(line)
+
+
+def begin(config: pytest.Config) -> None:
+    """Begin the table of this run."""
+    config.stash[TABLE] = Table(time.monotonic())
+
+
+def write(config: pytest.Config) -> None:
+    """Write the table to its file, if one is wanted."""
+    wanted = os.environ.get(FILE_VARIABLE)
+    if wanted and config.stash[TABLE].rows:
+        path = Path(wanted)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(config.stash[TABLE]))
+        note(config, f"the table of faults is in {path}")

@@ -13,18 +13,19 @@ import asyncio
 import contextlib
 import itertools
 import math
-import os
+import secrets
 import signal
 from typing import TYPE_CHECKING
 
-import aio_pika
 import pytest
 
 from fusewire.brokers import Topology
 from fusewire.testing.faults import Side, awaits_of
-from tests.faults.nursery import WATCHED
-from tests.faults.nursing import Field, Nursery, Trial, queues
+from tests.faults.field import Field
+from tests.faults.nursery import watched
+from tests.faults.outage import LONG
 from tests.faults.table import note, tell
+from tests.faults.trial import Trial
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     from aio_pika.abc import HeadersType
 
     from fusewire.testing.faults import Account, Await
+    from tests.faults.nursing import Nursery
     from tests.support.payments import PaymentsProcess
+    from tests.support.rabbitmq import OwnRabbitMQ
 
-LONG = os.environ.get("FUSEWIRE_TEST_FAULTS") == "long"
 AT_A_TIME = 18
 ORDERS: dict[str, HeadersType] = {
     "0-not-twice": {"fusewire-at-most-once": True},
@@ -80,7 +82,7 @@ SETTLING = {
 def trials() -> list[Trial]:
     points = [
         point
-        for point in awaits_of(WATCHED)
+        for point in awaits_of(watched())
         if point.function.rpartition(".")[2] not in NOT_ON_THE_WAY
     ]
     if LONG:
@@ -124,7 +126,7 @@ class Run:
         self._payments.kill()
         for trial in self._batch:
             for reference, headers in zip(trial.references, ORDERS.values(), strict=True):
-                await self._field.order(trial.queue, reference, headers)
+                await self._field.order(trial.queue, [reference], headers)
         for trial in self._batch:
             trial.pid = self._start(trial, armed=True)
         await self._each(self._settled, "parked or dead")
@@ -171,7 +173,7 @@ class Run:
         return trial.status is not None
 
     async def _settled(self, trial: Trial) -> bool:
-        return trial.happened("parked") | trial.happened("dead") >= set(trial.references)
+        return trial.noted("parked", "dead") >= set(trial.references)
 
     async def _all_made(self, trial: Trial) -> bool:
         dead = await self._field.ready(Topology(trial.queue).dead)
@@ -184,32 +186,25 @@ class Run:
 
     async def _account(self, trial: Trial) -> Account:
         assert trial.status in {0, -signal.SIGKILL}, f"{trial}: ended with {trial.status}"
-        again = {key.split("/")[0] for key in self._payments.repeated()} - trial.doubted
+        again = {key.split("/")[0] for key in self._payments.repeated()} - trial.noted("doubt")
         assert not [once for once in trial.references if once.endswith("twice") and once in again]
         return await trial.account(self._field, self._payments)
-
-
-@pytest.fixture
-def names(queue_name: str, forget_queue: Callable[[str], None]) -> list[str]:
-    names = [f"{queue_name}.{slot}" for slot in range(AT_A_TIME)]
-    for name in names:
-        for queue in queues(name):
-            forget_queue(queue)
-    return names
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600 if LONG else 240)
 async def test_a_worker_killed_at_any_await_loses_nothing_and_repeats_nothing_unexplained(
-    amqp_url: str,
-    names: list[str],
+    broken_rabbitmq: OwnRabbitMQ,
     payments: PaymentsProcess,
     nursery: Nursery,
     pytestconfig: pytest.Config,
 ) -> None:
     accounts: dict[str, Account] = {}
     tried: list[Trial] = []
-    connection = await aio_pika.connect(amqp_url)
+    broken_rabbitmq.start()
+    url = broken_rabbitmq.url
+    field = Field(url)
+    names = [f"test-{secrets.token_hex(5)}" for _ in range(AT_A_TIME)]
 
     async def go(every: list[Trial]) -> None:
         for first in range(0, len(every), AT_A_TIME):
@@ -218,11 +213,10 @@ async def test_a_worker_killed_at_any_await_loses_nothing_and_repeats_nothing_un
                 trial.queue = name
                 trial.references = [f"{len(tried)}-{order}" for order in ORDERS]
                 tried.append(trial)
-            run = Run(batch, url=amqp_url, payments=payments, nursery=nursery, field=field)
+            run = Run(batch, url=url, payments=payments, nursery=nursery, field=field)
             accounts.update(await run.whole())
 
-    async with connection, connection.channel() as channel:
-        field = Field(connection, channel)
+    async with contextlib.aclosing(field):
         for name in names:
             await field.declare(name)
         await go(trials())
@@ -233,7 +227,7 @@ async def test_a_worker_killed_at_any_await_loses_nothing_and_repeats_nothing_un
     struck = [trial for trial in tried if trial.struck]
     awaits = len({trial.point for trial in struck})
     fault = f"{len(struck)} workers killed at {awaits} awaits"
-    tell(pytestconfig, fault, list(accounts.values()))
+    tell(pytestconfig, fault, list(accounts.values()), version=broken_rabbitmq.version)
     if LONG:
         for point in missed(tried):
             note(pytestconfig, f"not met: {point.place} {point.function}")

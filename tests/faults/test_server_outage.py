@@ -6,7 +6,6 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import aio_pika
 import grpc.aio
 import pytest
 
@@ -22,7 +21,6 @@ from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from fusewire.forwarding import ParkedCalls, Receipt
 from fusewire.interceptors import aio_interceptors
 from fusewire.parking import MessageEvent, ParkingConsumer
-from tests.faults.conftest import Outsider
 from tests.support.payments import CHANNEL_OPTIONS, CHARGE, GET_BALANCE, PaymentsProcess
 from tests.support.waiting import until
 
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from aio_pika.abc import AbstractIncomingMessage
+
+    from tests.faults.conftest import Outsider
 
 
 def registry_of(half_open_max_calls: int) -> BreakerRegistry:
@@ -225,33 +225,4 @@ async def test_payments_are_parked_and_made_once_though_the_server_dies_during_r
         await forwarding.end()
         await channel.close()
     assert set(payments.effects()) == set(answers)
-    assert set(payments.effects().values()) == {1}
-
-
-@pytest.mark.usefixtures("forget")
-async def test_a_killed_broker_loses_nothing_and_consuming_resumes_by_itself(
-    private_rabbitmq: Any, queue_name: str, payments: PaymentsProcess
-) -> None:
-    async def publish(numbers: range) -> None:
-        connection = await aio_pika.connect(private_rabbitmq.url)
-        async with connection, connection.channel() as channel:
-            outsider = Outsider(channel)
-            await outsider.declare(queue_name)
-            for number in numbers:
-                await outsider.order(queue_name, f"order-{number}")
-
-    await publish(range(30))
-    async with orders(private_rabbitmq.url, queue_name, payments, half_open_max_calls=1) as running:
-        await until(lambda: len(payments.references()) >= 10)
-        await asyncio.to_thread(private_rabbitmq.kill)
-        await asyncio.to_thread(private_rabbitmq.start)
-        await until(lambda: len(payments.references()) == 30, limit=60)
-        # Again while orders are parked and probes go on.
-        payments.kill()
-        await publish(range(30, 60))
-        await until(lambda: len(set(running.happened("parked"))) >= 25, limit=60)
-        await asyncio.to_thread(private_rabbitmq.kill)
-        await asyncio.to_thread(private_rabbitmq.start)
-        payments.start()
-        await until(lambda: len(payments.references()) == 60, limit=60)
     assert set(payments.effects().values()) == {1}

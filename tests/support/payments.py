@@ -72,6 +72,10 @@ class PaymentsProcess:
         """Count the charges of each reference."""
         return self._count("SELECT reference FROM entries WHERE kind = ?", ENTRY_KIND_CHARGE)
 
+    def charges(self) -> int:
+        """Count the references that were charged."""
+        return len(self.references())
+
     def repeated(self) -> Counter[str]:
         """Count the attempts at each operation that had been made before."""
         return self._count("SELECT operation_id FROM attempts WHERE came_to = ?", "repeated")

@@ -42,17 +42,26 @@ class PrivateNode:
     Args:
         plugins: plugins to enable.
         settings: further lines of its configuration file.
+        beside: a running node to make a cluster with, whose cookie and port mapper it then shares;
+            close this one first.
     """
 
     how = "private node"
 
-    def __init__(self, *, plugins: Sequence[str] = (), settings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        plugins: Sequence[str] = (),
+        settings: Sequence[str] = (),
+        beside: PrivateNode | None = None,
+    ) -> None:
         found = find_server()
         if found is None:
             raise NoRabbitMQError("rabbitmq-server is not installed")
         self._server = found
         self._plugins = plugins
         self._settings = settings
+        self._beside = beside
         self.directory = Path(tempfile.mkdtemp(prefix="fusewire-rabbitmq-"))
         reaper().tell("path", str(self.directory))
         self._node: KeptProcess | None = None
@@ -60,6 +69,8 @@ class PrivateNode:
         begin = time.monotonic()
         try:
             self._first_start()
+            if beside is not None:
+                self._join(beside)
         except BaseException:
             self.close()
             raise
@@ -77,15 +88,26 @@ class PrivateNode:
             else:
                 return
 
+    def _join(self, other: PrivateNode) -> None:
+        self.ctl("stop_app")
+        self.ctl("join_cluster", other.name)
+        self.ctl("start_app")
+
     def _configure(self) -> None:
         """Choose ports and write the node's files."""
         home = self.directory
-        self._port, distribution, mapper = free_port(), free_port(), free_port()
+        beside = self._beside
+        self._port, distribution = free_port(), free_port()
+        self._mapper_port = free_port() if beside is None else beside._mapper_port
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}/"
-        self._name = f"fusewire-{self._port}@localhost"
+        self.name = f"fusewire-{self._port}@localhost"
         cookie = home / ".erlang.cookie"
         cookie.unlink(missing_ok=True)
-        cookie.write_text(secrets.token_hex(20))
+        cookie.write_text(
+            secrets.token_hex(20)
+            if beside is None
+            else (beside.directory / ".erlang.cookie").read_text()
+        )
         cookie.chmod(0o400)  # Erlang refuses one that others can read
         (home / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
         (home / "rabbitmq.conf").write_text(
@@ -97,14 +119,14 @@ class PrivateNode:
             **{key: value for key, value in os.environ.items() if not key.startswith("RABBITMQ_")},
             "HOME": str(home),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(mapper),
+            "ERL_EPMD_PORT": str(self._mapper_port),
             "RABBITMQ_CONF_ENV_FILE": str(home / "no-rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
             "RABBITMQ_DIST_PORT": str(distribution),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
             "RABBITMQ_LOG_BASE": str(home / "log"),
             "RABBITMQ_MNESIA_BASE": str(home / "data"),
-            "RABBITMQ_NODENAME": self._name,
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_PORT": str(self._port),
             # The start script then becomes the node, instead of waiting for it as a second process.
             "RUNNING_UNDER_SYSTEMD": "true",
@@ -126,7 +148,7 @@ class PrivateNode:
         if self.running:
             return
         log = self.directory / "output.log"
-        if self._mapper is None or not self._mapper.running:
+        if self._beside is None and (self._mapper is None or not self._mapper.running):
             # Started here, it is ended here: one that a node starts by itself outlives the node.
             self._mapper = KeptProcess(["epmd"], env=self._environment, log=log)
         self._node = node = KeptProcess([self._server], env=self._environment, log=log)
@@ -161,7 +183,7 @@ class PrivateNode:
     def ctl(self, *arguments: str) -> str:
         """Run ``rabbitmqctl`` on it and return what that prints. Takes about a second."""
         done = subprocess.run(
-            [self._server.with_name("rabbitmqctl"), "--node", self._name, "--quiet", *arguments],
+            [self._server.with_name("rabbitmqctl"), "--node", self.name, "--quiet", *arguments],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

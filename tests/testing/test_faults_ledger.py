@@ -45,6 +45,16 @@ def test_a_confirmed_operation_that_is_nowhere_is_lost() -> None:
     assert not ledger.sort().sound
 
 
+def test_what_somebody_deleted_is_not_lost_and_what_came_back_is_not_removed() -> None:
+    ledger = LossLedger()
+    for operation in "ab":
+        ledger.published(operation)
+        ledger.removed(operation)
+    ledger.effect("b")
+    assert ledger.sort() == Account(handled=("b",), removed=("a",))
+    assert ledger.sort().sound
+
+
 def test_an_unconfirmed_operation_that_is_nowhere_was_never_sent() -> None:
     ledger = LossLedger()
     ledger.published("a", confirmed=False)

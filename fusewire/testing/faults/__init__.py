@@ -1,5 +1,7 @@
 """Faults to put a consumer through, and the ledger that tells what they did to its messages."""
 
+from fusewire.testing.faults.counting import count_queues
+from fusewire.testing.faults.journal import Journal
 from fusewire.testing.faults.kill_points import (
     Await,
     Side,
@@ -18,11 +20,13 @@ __all__ = [
     "Await",
     "Drop",
     "FaultProxy",
+    "Journal",
     "LossLedger",
     "Place",
     "Side",
     "arm",
     "awaits_of",
+    "count_queues",
     "die",
     "disarm",
     "find_awaits",

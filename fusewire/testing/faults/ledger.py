@@ -9,6 +9,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from fusewire.testing.faults.journal import doubts, read_journal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Place(StrEnum):
@@ -24,7 +30,7 @@ class Place(StrEnum):
 class Account:
     """What became of the messages of a run, as sorted operation ids.
 
-    Every operation that was published is in exactly one of the first seven. The last three say
+    Every operation that was published is in exactly one of the first eight. The last three say
     more of some of them.
 
     Attributes:
@@ -33,6 +39,7 @@ class Account:
         parked: no effect, and it waits for its dependency.
         delayed: no effect, and it comes back after a while.
         in_source: no effect, and it waits in its source queue.
+        removed: somebody deleted it, with its queue, and it is nowhere.
         lost: its publish was confirmed, and it is nowhere.
         never_sent: its publish was not confirmed, and it is nowhere: it never came to the broker.
         unexpected: seen somewhere, and nobody published it.
@@ -46,6 +53,7 @@ class Account:
     parked: tuple[str, ...] = ()
     delayed: tuple[str, ...] = ()
     in_source: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     never_sent: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
@@ -75,8 +83,8 @@ class Account:
 class LossLedger:
     """Told by a test what was published, what was seen and what is in doubt; sorts it at the end.
 
-    Nothing in it does I/O: a client outside the consumer counts what the queues hold, and the
-    called service says what took effect.
+    The called service says what took effect, and a client outside the consumer what the queues
+    hold: see :func:`count_queues`.
     """
 
     def __init__(self) -> None:
@@ -86,6 +94,7 @@ class LossLedger:
         self._repeats: Counter[str] = Counter()
         self._found: defaultdict[str, Counter[Place]] = defaultdict(Counter)
         self._doubts: defaultdict[str, list[str]] = defaultdict(list)
+        self._removed: set[str] = set()
 
     def published(self, operation_id: str, *, confirmed: bool = True) -> None:
         """Note that an operation was published.
@@ -107,6 +116,15 @@ class LossLedger:
     def found(self, place: Place, operation_id: str, count: int = 1) -> None:
         """Note that at the end `count` copies of an operation stand in a queue."""
         self._found[operation_id][place] += count
+
+    def removed(self, operation_id: str) -> None:
+        """Note that somebody deleted the queue that an operation stood in, not the consumer."""
+        self._removed.add(operation_id)
+
+    def read(self, journal: Path) -> None:
+        """Note all that a worker's journal leaves in doubt; see :class:`Journal`."""
+        for operation_id, why in doubts(entry for entry, _ in read_journal(journal)).items():
+            self.ambiguous(operation_id, why)
 
     def ambiguous(self, operation_id: str, why: str) -> None:
         """Note that an operation may have been carried out twice: a kill, an unconfirmed move.
@@ -147,4 +165,6 @@ class LossLedger:
         for place in Place:
             if places[place]:
                 return place.value.replace(" ", "_")
+        if operation in self._removed:
+            return "removed"
         return "lost" if operation in self._published else "never_sent"

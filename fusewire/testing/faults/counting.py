@@ -1,0 +1,43 @@
+"""Counting what the queues of a consumer hold, when a run is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fusewire.testing.faults.journal import identity
+from fusewire.testing.faults.ledger import LossLedger, Place
+
+if TYPE_CHECKING:
+    from fusewire.brokers import Broker, Topology
+
+_ALL = 2**31
+
+
+async def count_queues(ledger: LossLedger, broker: Broker, topology: Topology) -> None:
+    """Tell `ledger` of every message that waits in the queues of `topology`.
+
+    Stop the consumers first: what is in somebody's hand is not seen. On RabbitMQ, messages are
+    got and put back, which counts towards a delivery limit of the source queue.
+
+    Args:
+        ledger: who is told.
+        broker: where the queues are; entered.
+        topology: the queues, as :attr:`ParkingConsumer.topology` gives them.
+
+    Raises:
+        QueueNotFoundError: a queue of `topology` does not exist.
+        BrokerUnavailableError: the broker cannot be reached.
+    """
+    for queue, place in places(topology).items():
+        for message in await broker.peek(queue, limit=_ALL):
+            ledger.found(place, identity(message))
+
+
+def places(topology: Topology) -> dict[str, Place]:
+    """Return what it means to stand in each of the queues."""
+    return {
+        topology.source: Place.SOURCE,
+        **{topology.parked(lane): Place.PARKED for lane in topology.lanes},
+        **{topology.delay(tier): Place.DELAYED for tier in topology.delay_tiers},
+        topology.dead: Place.DEAD,
+    }

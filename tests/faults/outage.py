@@ -1,0 +1,249 @@
+"""An outage of the payments server that a worker goes through, with one more fault in the middle.
+
+The worker parks what comes in, and replays it when the server is back. The fault strikes while it
+parks, or while it replays. It must go on by itself, and every message must be accounted for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from fusewire.brokers import Topology
+from fusewire.parking import Happening
+from fusewire.testing.faults import FaultProxy
+from fusewire.testing.faults.journal import DOUBT, ENDED, REFUSED, SETTLED
+from tests.faults.armed_worker import DELAY_TIERS, FAILS_ONCE, LANE
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fusewire.testing.faults import Account
+    from tests.faults.field import Field
+    from tests.faults.nursing import Nursery
+    from tests.faults.trial import Trial
+    from tests.support.payments import PaymentsProcess
+    from tests.support.rabbitmq import OwnRabbitMQ
+
+LONG = os.environ.get("FUSEWIRE_TEST_FAULTS") == "long"
+PARKING, REPLAYING = "parking", "replaying"
+LIMIT = 400.0 if LONG else 60.0  # seconds that one step may take
+TIME_LIMIT = 3 * LIMIT
+FEW = 200 if LONG else 10
+"""Messages that go through before the fault comes, and after a step of it."""
+TIMEOUT = 2.0  # seconds that a worker gives RabbitMQ for one operation
+
+
+class Outage:
+    """A worker, what it stands between, and how far it has come.
+
+    Attributes:
+        trial: the worker's queue, messages and journals.
+        during: when the fault strikes.
+        topology: the worker's queues.
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        during: str,
+        *,
+        rabbitmq: OwnRabbitMQ,
+        field: Field,
+        payments: PaymentsProcess,
+        nursery: Nursery,
+    ) -> None:
+        self.trial = trial
+        self.during = during
+        self.rabbitmq = rabbitmq
+        self.field = field
+        self.payments = payments
+        self._nursery = nursery
+        self.topology = Topology(trial.queue, (LANE,), DELAY_TIERS)
+
+    @property
+    def lane(self) -> str:
+        """The queue where its messages are parked."""
+        return self.topology.parked(LANE)
+
+    def start_worker(self, url: str) -> None:
+        """Start a worker."""
+        self.trial.pid = self._nursery.start(
+            self.trial, url=url, target=self.payments.target, timeout=TIMEOUT
+        )
+
+    async def stop_worker(self) -> None:
+        """Ask the worker to end, and see that it has ended as it should."""
+        pid = self.trial.pid
+        await self.come(lambda: self.trial.running, "running")
+        self._nursery.send(pid, signal.SIGTERM)
+        await until(lambda: self._nursery.status(pid) is not None, f"end: {self.trial}", limit=60)
+        self.trial.status = self._nursery.status(pid)
+        assert self.trial.status == 0, f"{self.trial}: ended with {self.trial.status}"
+
+    async def order(self, references: list[str]) -> None:
+        """Publish more."""
+        self.trial.references += references
+        await self.field.order(self.trial.queue, references, {})
+
+    def more(self, count: int, *, failing: bool = True) -> list[str]:
+        """Name further orders; every fourth fails once, where `failing`."""
+        begin = len(self.trial.references)
+        endings = [FAILS_ONCE if failing else "", "", "", ""]
+        return [f"{one}{endings[one % len(endings)]}" for one in range(begin, begin + count)]
+
+    async def come(self, condition: Callable[[], Awaitable[bool] | bool], what: str) -> None:
+        """Wait for `condition`, for as long as the worker lives."""
+
+        async def now() -> bool:
+            status = self._nursery.status(self.trial.pid)
+            assert status is None, f"{self.trial}: ended with {status}, not {what}"
+            came = condition()
+            return came if isinstance(came, bool) else await came
+
+        await until(now, f"{what}: {self.trial}", limit=LIMIT)
+
+    def far(self) -> int:
+        """Count what is through, of what goes on when the fault strikes."""
+        return len(self.trial.parked) if self.during == PARKING else self.payments.charges()
+
+    async def further(self, by: int = FEW) -> None:
+        """Wait until so many more messages are through, or all."""
+        goal = min(self.far() + by, len(self.trial.references) - len(self.trial.removed))
+        await self.come(lambda: self.far() >= goal, f"{goal} through")
+
+    async def all_parked(self) -> None:
+        every = set(self.trial.references)
+
+        async def there() -> bool:
+            # Of what is in doubt, one copy is parked already, and perhaps one comes again.
+            known = self.trial.noted(Happening.PARKED, DOUBT) | self.trial.removed
+            return known >= every and not await self.field.count(self.trial.queue)
+
+        await self.come(there, "parked")
+
+    async def all_made(self) -> None:
+        every = set(self.trial.references)
+
+        def there(removed: int) -> bool:
+            return self.payments.charges() >= len(every) - removed
+
+        await self.come(lambda: there(len(self.trial.removed)), "made")
+        await self.come(lambda: self.field.empty(self.trial.queue), "all queues empty")
+
+    async def refused(self, times: int = 3) -> None:
+        """Wait until some more moves were refused."""
+        goal = self.trial.times(REFUSED) + times
+        await self.come(lambda: self.trial.times(REFUSED) >= goal, "refused")
+
+    async def ended(self, times: int = 1) -> None:
+        """Wait until some more subscriptions have ended."""
+        goal = self.trial.times(ENDED) + times
+        await self.come(lambda: self.trial.times(ENDED) >= goal, "subscription ended")
+
+    async def delete_lane(self) -> None:
+        """Delete the parking queue with all that is in it, and account for what that was.
+
+        What the worker has in hand of it is gone with it, too, as far as it is not handled. Returns
+        when the worker has noticed.
+        """
+
+        def there() -> set[str]:
+            last = {entry.operation_id: entry.detail for entry in self.trial.entries(SETTLED)}
+            return {operation for operation, queue in last.items() if queue == self.lane}
+
+        await self._delete(self.lane, lambda: there() | self.trial.in_hand)
+
+    async def delete_source(self) -> None:
+        """Delete the source queue with all that is in it, and account for what that was."""
+        ordered = set(self.trial.references)
+        await self._delete(self.trial.queue, lambda: ordered - self.trial.noted(SETTLED))
+
+    async def _delete(self, queue: str, gone: Callable[[], set[str]]) -> None:
+        self._nursery.send(self.trial.pid, signal.SIGSTOP)
+        try:
+            ended = self.trial.times(ENDED)
+            self.trial.removed |= gone()
+            await self.field.delete(queue)
+        finally:
+            self._nursery.send(self.trial.pid, signal.SIGCONT)
+        await self.come(lambda: self.trial.times(ENDED) > ended, "deletion noticed")
+
+    async def takes_only(self, messages: int) -> None:
+        """Let the parking queue refuse what comes while it holds so many messages."""
+        limit = f'{{"max-length":{messages}}}'
+        await self.ctl("set_policy", "full", f"^{self.lane}$", limit, "--apply-to", "queues")
+
+    async def takes_all(self) -> None:
+        """Let the parking queue take whatever comes."""
+        await self.ctl("clear_policy", "full")
+
+    async def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl."""
+        return await asyncio.to_thread(self.rabbitmq.ctl, *arguments)
+
+
+async def nothing(_: Outage) -> None:
+    """Do nothing before the worker is started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong.
+
+    Attributes:
+        name: as it stands in the table.
+        strike: has it happen, and ends it.
+        before: comes before the worker is started.
+        proxied: whether the worker goes through a proxy, which `strike` gets.
+        messages: how many there are in the long version.
+        failing: whether some of them fail once, and are delayed.
+    """
+
+    name: str
+    strike: Callable[[Outage], Awaitable[None]] | None = None
+    before: Callable[[Outage], Awaitable[None]] = nothing
+    through_proxy: Callable[[Outage, FaultProxy], Awaitable[None]] | None = None
+    messages: int = 2000
+    failing: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+async def go_through(outage: Outage, fault: Fault) -> Account:
+    """Go through an outage in which a fault strikes; return what became of the messages."""
+    field, trial, payments = outage.field, outage.trial, outage.payments
+    payments.kill()
+    await field.declare(trial.queue)
+    await outage.order(outage.more(fault.messages if LONG else 40, failing=fault.failing))
+    await fault.before(outage)
+    where = urlsplit(outage.rabbitmq.url)
+    async with FaultProxy(where.hostname or "", where.port or 5672) as proxy:
+        url = outage.rabbitmq.url
+        if fault.through_proxy is not None:
+            user = f"{where.username}:{where.password}"
+            url = f"amqp://{user}@127.0.0.1:{proxy.port}{where.path}?heartbeat=4"
+
+        async def strike() -> None:
+            await outage.further()
+            if fault.strike is not None:
+                await fault.strike(outage)
+            if fault.through_proxy is not None:
+                await fault.through_proxy(outage, proxy)
+
+        outage.start_worker(url)
+        if outage.during == PARKING:
+            await strike()
+        await outage.all_parked()
+        payments.start()
+        if outage.during == REPLAYING:
+            await strike()
+        await outage.all_made()
+        await outage.stop_worker()
+    return await trial.account(field, payments)

@@ -1,0 +1,133 @@
+"""Queues are deleted, full, or made otherwise, while a worker parks and replays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.faults.field import QUORUM, queues
+from tests.faults.outage import FEW, LONG, PARKING, REPLAYING, TIME_LIMIT, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.faults.outage import Outage
+
+MANY = 1000 if LONG else 20
+"""Messages that are published after a queue was deleted."""
+CLASSIC: dict[str, Any] = {"x-max-length": 10**6, "x-overflow": "reject-publish"}
+"""A queue that stands where ours should, and that somebody made with other arguments."""
+LANE: dict[str, Any] = {**QUORUM, "x-overflow": "reject-publish"}
+
+
+async def has_little_room(outage: Outage) -> None:
+    if outage.during == PARKING:
+        await outage.takes_only(FEW)
+
+
+async def parking_queue_is_full(outage: Outage) -> None:
+    """Let the lane take no more until the worker has been refused some times."""
+    if outage.during == REPLAYING:
+        outage.payments.kill()  # what is replayed now has to be parked again
+        await outage.takes_only(1)
+    await outage.refused()
+    await outage.takes_all()
+    if outage.during == REPLAYING:
+        outage.payments.start()
+
+
+def parking_queue_is_deleted(
+    made_again: dict[str, Any],
+) -> Callable[[Outage], Awaitable[None]]:
+    async def strike(outage: Outage) -> None:
+        await outage.delete_lane()
+        if outage.during == PARKING:
+            await outage.refused()  # nothing is consumed that cannot be parked
+            await outage.field.declare(outage.lane, made_again)
+            return
+        outage.payments.kill()
+        await outage.order(outage.more(MANY))
+        await outage.refused()
+        await outage.field.declare(outage.lane, made_again)
+        await outage.all_parked()
+        outage.payments.start()
+
+    return strike
+
+
+async def source_queue_is_deleted(outage: Outage) -> None:
+    await outage.delete_source()
+    await outage.field.declare(outage.trial.queue)
+    await outage.order(outage.more(MANY, failing=False))
+
+
+async def source_queue_is_deleted_under_delayed_messages(outage: Outage) -> None:
+    """Delete it while messages stand in the queues that lead back to it."""
+    tiers = [queue for queue in queues(outage.trial.queue) if ".delay." in queue]
+
+    async def delayed() -> bool:
+        return any([await outage.field.count(tier) for tier in tiers])
+
+    await outage.come(delayed, "delayed")
+    await source_queue_is_deleted(outage)
+
+
+async def are_made_by_somebody_else(outage: Outage) -> None:
+    for queue in queues(outage.trial.queue):
+        if queue == outage.lane or queue.endswith(".dead"):
+            await outage.field.declare(queue, CLASSIC)
+
+
+async def worker_starts_anew(outage: Outage) -> None:
+    await outage.stop_worker()
+    outage.start_worker(outage.rabbitmq.url)
+    await outage.further(FEW)
+
+
+FULL = Fault("parking queue full", parking_queue_is_full, has_little_room)
+DELETED = Fault("parking queue deleted", parking_queue_is_deleted(LANE))
+FAULTS = [
+    FULL,
+    DELETED,
+    Fault("parking queue deleted, made otherwise", parking_queue_is_deleted(CLASSIC)),
+    Fault("queues made otherwise", worker_starts_anew, are_made_by_somebody_else),
+    Fault("source queue deleted", source_queue_is_deleted, failing=False),
+]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(TIME_LIMIT)
+@pytest.mark.parametrize("during", [PARKING, REPLAYING])
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+async def test_queues_that_fail_lose_nothing_and_the_worker_goes_on_by_itself(
+    survive: Callable[[Fault, str], Awaitable[None]], fault: Fault, during: str
+) -> None:
+    await survive(fault, during)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(TIME_LIMIT)
+async def test_delayed_messages_come_back_to_a_source_queue_that_was_made_again(
+    survive: Callable[[Fault, str], Awaitable[None]],
+) -> None:
+    strike = source_queue_is_deleted_under_delayed_messages
+    await survive(Fault("source queue deleted while messages are delayed", strike), REPLAYING)
+
+
+async def test_a_full_parking_queue_loses_nothing(
+    survive: Callable[[Fault, str], Awaitable[None]],
+) -> None:
+    await survive(FULL, PARKING)
+
+
+async def test_a_deleted_parking_queue_loses_nothing_but_what_was_in_it(
+    survive: Callable[[Fault, str], Awaitable[None]],
+) -> None:
+    await survive(DELETED, PARKING)
+
+
+async def test_a_deleted_source_queue_is_consumed_again_when_it_is_made_again(
+    survive: Callable[[Fault, str], Awaitable[None]],
+) -> None:
+    await survive(Fault("source queue deleted", source_queue_is_deleted, failing=False), PARKING)

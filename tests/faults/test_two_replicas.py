@@ -1,0 +1,80 @@
+"""Two replicas consume one queue; one cannot reach the payments server, and believes it down."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fusewire.brokers import Topology
+from fusewire.testing.faults.journal import SETTLED, SUBSCRIBED
+from tests.faults.armed_worker import LANE, OPENED
+from tests.faults.field import Field, queues
+from tests.faults.outage import LIMIT, LONG, TIME_LIMIT
+from tests.faults.table import tell
+from tests.faults.trial import Notes, Trial
+from tests.support.processes import free_port
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from tests.faults.nursing import Nursery
+    from tests.support.payments import PaymentsProcess
+    from tests.support.rabbitmq import OwnRabbitMQ
+
+MESSAGES = 5000 if LONG else 200
+
+
+def parked_again(notes: Notes, lane: str) -> Counter[tuple[int, str]]:
+    """Count how often what came from a lane went back to it: by open period and operation."""
+    period = 0
+    from_lane: set[int] = set()
+    times: Counter[tuple[int, str]] = Counter()
+    for entry in notes.read():
+        period += entry.what == OPENED
+        if entry.what == SUBSCRIBED and entry.detail.endswith(f" {lane}"):
+            from_lane.add(entry.subscription)
+        if entry.what == SETTLED and entry.detail == lane and entry.subscription in from_lane:
+            times[period, entry.operation_id] += 1
+    return times
+
+
+@pytest.mark.long
+@pytest.mark.timeout(TIME_LIMIT)
+async def test_a_replica_that_believes_the_circuit_open_bounces_no_message_and_all_are_handled(
+    broken_rabbitmq: OwnRabbitMQ,
+    payments: PaymentsProcess,
+    nursery: Nursery,
+    pytestconfig: pytest.Config,
+) -> None:
+    broken_rabbitmq.start()
+    trial = Trial(
+        when="two replicas, one of which believes the circuit open",
+        queue=f"test-{secrets.token_hex(5)}",
+        references=[str(number) for number in range(MESSAGES)],
+    )
+    lane = Topology(trial.queue, (LANE,)).parked(LANE)
+    async with contextlib.aclosing(Field(broken_rabbitmq.url)) as field:
+        await field.declare(trial.queue)
+        url = broken_rabbitmq.url
+        cut_off = nursery.start(trial, url=url, target=f"127.0.0.1:{free_port()}")
+        whole = nursery.start(trial, url=url, target=payments.target)
+        await field.order(trial.queue, trial.references, {})
+        await until(lambda: payments.charges() == MESSAGES, str(trial), limit=LIMIT)
+        await until(lambda: field.empty(trial.queue), str(trial), limit=LIMIT)
+        for pid in (cut_off, whole):
+            nursery.send(pid, signal.SIGTERM)
+            await until(lambda pid=pid: nursery.status(pid) is not None)
+        account = await trial.account(field, payments)
+        for queue in queues(trial.queue):
+            await field.delete(queue)
+    tell(pytestconfig, trial.when, [account], version=broken_rabbitmq.version)
+    assert account.sound, account
+    assert set(account.handled) == set(trial.references)
+    assert set(payments.effects().values()) == {1}
+    bounced = parked_again(trial.journals[0], lane)
+    assert bounced, "the replica that was cut off has probed"
+    assert set(bounced.values()) == {1}

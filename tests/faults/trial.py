@@ -1,0 +1,128 @@
+"""One worker on one queue: what it was to do, what it noted, and what became of its messages."""
+
+from __future__ import annotations
+
+import signal
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fusewire.parking import Happening
+from fusewire.testing.faults import LossLedger, Side
+from fusewire.testing.faults.journal import Entry, in_hand, read_journal
+from tests.faults.armed_worker import RUNNING
+from tests.faults.field import queues
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fusewire.testing.faults import Account, Await
+    from tests.faults.field import Field
+    from tests.support.payments import PaymentsProcess
+
+
+class Notes:
+    """What stands in a journal, read on as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries: list[Entry] = []
+        self._operations: defaultdict[str, set[str]] = defaultdict(set)
+        self._place = 0
+
+    def read(self) -> list[Entry]:
+        """Return all entries so far."""
+        for entry, place in read_journal(self.path, self._place):
+            self._place = place
+            self._entries.append(entry)
+            self._operations[entry.what].add(entry.operation_id)
+        return self._entries
+
+    def operations(self, what: str) -> set[str]:
+        """Return the operations of which something is noted."""
+        self.read()
+        return self._operations[what]
+
+
+@dataclass(slots=True, kw_only=True)
+class Trial:
+    """One kill point, tried on one queue; or another fault.
+
+    Attributes:
+        point: the await; None for a worker that is not to die.
+        side: before or after it.
+        when: armed while ``parking``, ``replaying`` or ``stopping``; or another fault's name.
+        hit: at the how-manieth hit.
+        removed: operations that stood in a queue that the test deleted.
+        concurrency: messages in hand of each of its worker's queues.
+    """
+
+    point: Await | None = None
+    side: Side = Side.BEFORE
+    when: str = ""
+    hit: int = 1
+    queue: str = ""
+    references: list[str] = field(default_factory=list)
+    journals: list[Notes] = field(default_factory=list)
+    removed: set[str] = field(default_factory=set)
+    concurrency: int = 4
+    pid: int = 0
+    status: int | None = None
+
+    @property
+    def struck(self) -> bool:
+        """Whether the worker met its await, and died of it."""
+        return self.status == -signal.SIGKILL
+
+    def __str__(self) -> str:
+        if self.point is None:
+            return self.when
+        place = f"{self.point.place} ({self.point.function}), {self.side}, hit {self.hit}"
+        return f"{place}, while {self.when}: {'killed' if self.struck else 'not reached'}"
+
+    @property
+    def running(self) -> bool:
+        """Whether its latest worker has come so far that it ends by itself on SIGTERM."""
+        return bool(self.journals[-1].operations(RUNNING))
+
+    def noted(self, *whats: str) -> set[str]:
+        """Return the operations of which its workers have noted one of these."""
+        return {o for notes in self.journals for what in whats for o in notes.operations(what)}
+
+    def entries(self, what: str) -> list[Entry]:
+        """Return all that its workers have noted of a kind."""
+        return [entry for notes in self.journals for entry in notes.read() if entry.what == what]
+
+    def times(self, what: str) -> int:
+        """Count how often its workers have noted something."""
+        return len(self.entries(what))
+
+    @property
+    def parked(self) -> set[str]:
+        """The operations that were parked."""
+        return self.noted(Happening.PARKED)
+
+    @property
+    def in_hand(self) -> set[str]:
+        """The operations that its workers have in hand."""
+        return {o for notes in self.journals for o in in_hand(notes.read())}
+
+    async def account(self, field: Field, payments: PaymentsProcess) -> Account:
+        """Sort what became of its messages, as the server and a client outside see it."""
+        ledger = LossLedger()
+        effects = payments.references()
+        for reference in self.references:
+            ledger.published(reference)
+            ledger.effect(reference, effects[reference])
+        own = set(self.references)
+        for key, times in payments.repeated().items():
+            if (reference := key.split("/")[0]) in own:
+                ledger.repeat(reference, times)
+        for reference in self.removed:
+            ledger.removed(reference)
+        for notes in self.journals:
+            ledger.read(notes.path)
+        for queue, place in queues(self.queue).items():
+            for reference in await field.ready(queue):
+                ledger.found(place, reference)
+        return ledger.sort()
