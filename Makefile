@@ -15,7 +15,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all-pythons test-lowest test-long faults check coverage format nightly mutation protos constraints clean
+.PHONY: help demo test test-all-pythons test-lowest test-long faults check coverage bench format nightly mutation protos constraints clean
 
 help: ## Tell of the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "make %-18s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ faults: export FUSEWIRE_TEST_FAULTS = long
 faults: export FUSEWIRE_TEST_FAULTS_TABLE = build/faults.md
 faults: .venv/.dev .venv-protos/.made ## Break what can break under 100,000 messages and more; the table goes to build/faults.md
 	$(BIN)/python -m pytest -m long tests/faults $(ARGS)
+
+bench: .venv/.dev ## Measure parking against plain aio-pika code, on a RabbitMQ; some fifteen minutes
+	$(BIN)/python -m benchmarks.parking
+	$(BIN)/python -m benchmarks.parking_outage
 
 nightly: .venv/.dev ## Walk the breaker's states at length: 200,000 steps
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -s tests/breaker/test_against_the_naive_model.py
