@@ -16,7 +16,7 @@ from tests.support.messages import drain, take, until_depth
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from tests.support.rabbitmq_managed import VirtualHost
+    from tests.support.rabbitmq_managed import Managed, VirtualHost
 
 BOTH = pytest.mark.parametrize(
     "topology",
@@ -105,16 +105,16 @@ async def test_without_the_permission_what_is_absent_is_told_with_what_to_do(
 @BOTH
 @pytest.mark.parametrize("kind", ["configure", "write", "read"])
 async def test_no_permission_is_printed_that_is_not_needed(
-    virtual_host: VirtualHost, topology: Topology, kind: str, caplog: pytest.LogCaptureFixture
+    managed: Managed, topology: Topology, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    await make_source(virtual_host, topology)
+    topology = dataclasses.replace(topology, delay_tiers=(0.1,))
     allowed = permissions(topology, declares=True)
     names = getattr(allowed, kind)[2:-2].split("|")
     for left_out in names:
         others = [name for name in names if name != left_out]
         lacking = dataclasses.replace(allowed, **{kind: f"^({'|'.join(others)})$"})
-        with virtual_host.managed.virtual_host() as another:
+        with managed.virtual_host() as another:
             await make_source(another, topology)
             caplog.clear()
             missed = False
