@@ -297,5 +297,5 @@ def _kind(func: Callable[..., Any]) -> int:
     if code is not None:
         flags: int = code.co_flags
         return flags & _ANY_KIND
-    call: Any = getattr(func, "__call__", func)  # noqa: B004 - asks how an object's call behaves, not whether
+    call: Any = getattr(func, "__call__", None)  # noqa: B004 - asks how an object's call behaves, not whether
     return next((kind for kind, fits in _KINDS.items() if fits(func) or fits(call)), 0)

@@ -35,10 +35,12 @@ from fusewire.breaker import (
     StateChanged,
 )
 from fusewire.testing import FakeClock
+from tests.support.circuits import locked
 from tests.support.naive_circuit import (
     CHANCE,
     DISABLED,
     FORCED_OPEN,
+    HALF_OPEN,
     METRICS_ONLY,
     NaiveCircuit,
     NaivePermit,
@@ -142,17 +144,23 @@ class CircuitMachine(RuleBasedStateMachine):
         outcome=OUTCOMES,
         hint=st.sampled_from([None, None, 0.5, 12.0, 1000.0]),
         keep=st.booleans(),
-        locked=st.booleans(),
+        in_collection=st.booleans(),
     )
     def settle_a_permit(
-        self, *, data: st.DataObject, outcome: str, hint: float | None, keep: bool, locked: bool
+        self,
+        *,
+        data: st.DataObject,
+        outcome: str,
+        hint: float | None,
+        keep: bool,
+        in_collection: bool,
     ) -> None:
         index = data.draw(st.integers(0, len(self.permits) - 1))
         permit, expected = self.permits[index]
         self.model.settle(expected, outcome, hint)
-        if outcome == "ignored" and locked:
+        if outcome == "ignored" and in_collection:
             # As a generator that is collected while its thread holds the lock.
-            with self.breaker._lock:
+            with locked(self.breaker):
                 permit.release()
             self.breaker.look()
         elif outcome == "success" and not keep:
@@ -200,34 +208,32 @@ class CircuitMachine(RuleBasedStateMachine):
                 self.model.settle(expected, outcome)
             assert self.clock.now == self.model.now, "admitted"
 
-    @rule(state=st.sampled_from([FORCED_OPEN, DISABLED, METRICS_ONLY]))
-    def set_a_state_by_hand(self, state: str) -> None:
-        self.model.by_hand(state)
-        {
-            FORCED_OPEN: self.breaker.force_open,
-            DISABLED: self.breaker.disable,
-            METRICS_ONLY: self.breaker.metrics_only,
-        }[state]()
+    # One rule for all of them, so that calls and their settlements make up most of the steps.
+    @rule(
+        how=st.sampled_from([FORCED_OPEN, DISABLED, METRICS_ONLY, "reset", HALF_OPEN, "hold open"]),
+        seconds=st.sampled_from([0.5, 4.0, 1024.0]),
+    )
+    def act_by_hand(self, how: str, seconds: float) -> None:
+        model, breaker = self.model, self.breaker
+        if how == "hold open":
+            model.hold_open(seconds)
+            breaker.hold_open(seconds)
+        elif how == HALF_OPEN:
+            model.half_open()
+            breaker.half_open()
+        else:
+            model.by_hand("closed" if how == "reset" else how)
+            {
+                FORCED_OPEN: breaker.force_open,
+                DISABLED: breaker.disable,
+                METRICS_ONLY: breaker.metrics_only,
+                "reset": breaker.reset,
+            }[how]()
 
     @rule()
     def go_automatic(self) -> None:
         self.model.automatic()
         self.breaker.automatic()
-
-    @rule()
-    def reset(self) -> None:
-        self.model.by_hand("closed")
-        self.breaker.reset()
-
-    @rule(seconds=st.sampled_from([0.5, 4.0, 1024.0]))
-    def hold_open(self, seconds: float) -> None:
-        self.model.hold_open(seconds)
-        self.breaker.hold_open(seconds)
-
-    @rule()
-    def half_open(self) -> None:
-        self.model.half_open()
-        self.breaker.half_open()
 
     @rule(rules=all_settings())
     def replace_settings(self, rules: BreakerSettings) -> None:
@@ -296,7 +302,7 @@ class CircuitMachine(RuleBasedStateMachine):
 
 def test_the_breaker_does_what_the_model_does() -> None:
     profile = settings(
-        max_examples=4200 if NIGHTLY else 60,
+        max_examples=4200 if NIGHTLY else 150,
         stateful_step_count=60 if NIGHTLY else 40,
         deadline=None,
         phases=[Phase.generate] if PROFILE == "mutation" else list(Phase),

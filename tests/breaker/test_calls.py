@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import functools
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -271,8 +271,12 @@ async def test_a_decorator_may_have_a_fallback_of_its_own(clock: FakeClock) -> N
     async def guarded_async(amount: int) -> str:
         return await fail_async(amount)
 
+    async def own_async(amount: int) -> str:
+        return f"own {amount}"
+
     assert guarded(3) == "own 3"
     assert await guarded_async(3) == "own 3"
+    assert await breaker(fail_async, fallback=own_async)(3) == "own 3"
     assert guarded.__name__ == "guarded"
     assert breaker(fail, fallback=lambda *_: "given")(3) == "given"
     assert breaker()(fail)(3) == "breaker's"
@@ -361,3 +365,9 @@ def test_an_async_callable_stays_one(breaker: CircuitBreaker) -> None:
 
     assert inspect.iscoroutinefunction(breaker(Client()))
     assert not inspect.iscoroutinefunction(breaker(functools.partial(charge, 3)))
+
+
+def test_what_cannot_be_called_fails_as_python_says(breaker: CircuitBreaker) -> None:
+    wrong: Any = 5
+    with pytest.raises(TypeError, match="not callable"):
+        breaker.call(wrong)

@@ -139,3 +139,14 @@ def test_each_expired_lease_is_counted_and_its_late_result_told(
         probe.success()
     assert heard == [CallLate("payments", Outcome.SUCCESS)] * 2
     assert breaker.snapshot().counters.expired == 2
+
+
+async def test_a_late_call_is_told_with_what_it_came_to(breaker: CircuitBreaker) -> None:
+    async def reset() -> None:
+        breaker.reset()
+
+    heard: list[Event] = []
+    breaker.add_listener(heard.append, CallLate)
+    breaker(breaker.reset)()
+    await breaker(reset)()
+    assert heard == [CallLate("payments", Outcome.SUCCESS)] * 2

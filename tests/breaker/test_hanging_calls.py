@@ -161,3 +161,25 @@ def test_what_was_forgotten_is_not_remembered_by_a_longer_lease(
     clock.advance(60.5)
     breaker.replace_settings(dataclasses.replace(SETTINGS, probe_lease=1000))
     assert breaker.look().admitted
+
+
+def test_a_look_tells_the_first_open_time_whatever_it_may_grow_to(clock: FakeClock) -> None:
+    settings = dataclasses.replace(SETTINGS, recovery_timeout_growth=2.0)
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
+    for _ in range(4):
+        breaker.acquire()
+    clock.advance(3)
+    assert breaker.look().retry_after == 30.0
+    with pytest.raises(CircuitOpenError) as caught:
+        breaker.acquire()
+    assert caught.value.retry_after == 30.0
+
+
+def test_a_call_whose_lease_just_lasts_is_kept_by_other_settings(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    for _ in range(4):
+        breaker.acquire()
+    clock.advance(60)
+    breaker.replace_settings(dataclasses.replace(SETTINGS, probe_lease=1000))
+    assert not breaker.look().admitted

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire.breaker import BreakerSettings, CircuitBreaker
+from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitOpenError
+from tests.support.circuits import locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ def test_a_healthy_call_does_not_wait_for_the_lock(
 ) -> None:
     breaker = CircuitBreaker("payments", settings=settings, clock=clock)
     call = way(breaker, lambda: clock.advance(settings.slow_call_duration or 0))
-    with breaker._lock:
+    with locked(breaker):
         call()
     snapshot = breaker.snapshot()
     assert (snapshot.counters.succeeded, snapshot.counters.slow) == (1, 0)
@@ -104,3 +105,37 @@ def test_a_call_that_ends_after_a_change_of_state_is_late(
     way(breaker, breaker.reset)()
     counters = breaker.snapshot().counters
     assert (counters.succeeded, counters.late) == (0, 1)
+
+
+@pytest.mark.parametrize("way", [plain, awaited])
+def test_the_clock_is_not_read_for_a_call_whose_duration_nobody_wants(
+    clock: FakeClock, way: Callable[..., Callable[[], None]]
+) -> None:
+    reads = 0
+
+    def counted() -> float:
+        nonlocal reads
+        reads += 1
+        return clock()
+
+    breaker = CircuitBreaker("payments", clock=counted)
+    call = way(breaker, lambda: None)
+    before = reads
+    call()
+    assert reads == before
+    assert breaker.snapshot().counters.succeeded == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("window", [{"window_calls": 10}, {"window_seconds": 10}])
+def test_the_success_that_brings_the_calls_to_their_minimum_opens_at_once(
+    clock: FakeClock, way: Callable[..., Callable[[], None]], window: dict[str, Any]
+) -> None:
+    settings = BreakerSettings(**window, minimum_calls=4, failure_rate_threshold=0.25)
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
+    call = way(breaker, lambda: None)
+    breaker.acquire().failure()
+    for _ in range(3):
+        call()
+    with pytest.raises(CircuitOpenError):
+        call()

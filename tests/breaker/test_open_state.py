@@ -18,7 +18,7 @@ from fusewire.breaker import (
     Reason,
     StateChanged,
 )
-from tests.support.circuits import half_open_circuit, open_circuit
+from tests.support.circuits import half_open_circuit, locked, open_circuit
 
 if TYPE_CHECKING:
     from fusewire.testing import FakeClock
@@ -92,7 +92,7 @@ def test_a_hint_may_be_short(breaker: CircuitBreaker) -> None:
 
 def test_a_rejection_does_not_wait_for_the_lock(breaker: CircuitBreaker) -> None:
     open_circuit(breaker)
-    with breaker._lock, pytest.raises(CircuitOpenError):
+    with locked(breaker), pytest.raises(CircuitOpenError):
         breaker.acquire()
     assert breaker.snapshot().counters.rejected == 1
 

@@ -216,3 +216,10 @@ def test_a_breaker_that_is_made_anew_may_be_warned_of_anew(
             registry.get("a", SLOW)
             registry.remove("a")
     assert len(caplog.records) == 2
+
+
+def test_a_registry_without_settings_has_the_defaults() -> None:
+    registry = BreakerRegistry()
+    breaker = registry.get("a")
+    registry.configure(overrides={"b": STRICT})
+    assert breaker.settings == BreakerSettings()

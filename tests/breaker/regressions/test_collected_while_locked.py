@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.circuits import half_open_circuit
+from tests.support.circuits import half_open_circuit, locked
 
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitBreaker
@@ -24,7 +24,7 @@ def test_a_permit_given_back_under_the_lock_is_taken_back_by_the_next_who_looks(
     breaker.acquire()
     probe = breaker.acquire()
     assert not breaker.can_execute()
-    with breaker._lock:
+    with locked(breaker):
         probe.release()
     assert breaker.can_execute()
 
@@ -34,6 +34,6 @@ def test_an_ignored_call_does_not_wait_for_the_lock_either(breaker: CircuitBreak
         raise GeneratorExit
 
     guarded = breaker(leave)
-    with breaker._lock, pytest.raises(GeneratorExit):
+    with locked(breaker), pytest.raises(GeneratorExit):
         guarded()
     assert breaker.snapshot().counters.ignored == 1
