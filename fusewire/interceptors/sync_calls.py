@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 # grpcio's status of a call whose interceptor raised, whatever the cause (grpc/_interceptor.py).
 _INTERCEPTOR_RAISED = (grpc.StatusCode.INTERNAL, "Exception raised while intercepting the RPC")
 
+_NO_END = (None, grpc.StatusCode.CANCELLED)
+
 
 def settle(guarded: GuardedCall, call: Any) -> bool:
     """Settle `guarded` by an error or a call that is over; never raises, never blocks.
@@ -70,25 +72,79 @@ def when_over(call: Any, callback: functools.partial[None]) -> None:
             callback()
 
 
-def watch(guarded: GuardedCall, call: Any) -> None:
-    """Settle `guarded` when the future `call` is over, and let it be collected as if unwatched."""
-    try:
-        reference: Callable[[], Any] = weakref.ref(call)
-    except TypeError:  # a future of another interceptor's, whose class has no place for references
-        reference = functools.partial(_same, call)
-    when_over(call, functools.partial(_settle_weakly, guarded, reference))
+class Remains:
+    """What a guard keeps of a call: enough to tell its end, too little to keep it from collection.
+
+    A reader takes the last message and drops the call before the channel's thread has told the
+    end. So how it ended is read from what the call stood on.
+
+    Args:
+        guarded: released if the call is dropped before its end.
+        call: the call.
+    """
+
+    __slots__ = ("_call", "_guarded", "_state")
+
+    def __init__(self, guarded: GuardedCall, call: Any) -> None:
+        self._guarded = guarded
+        self._state = getattr(call, "_state", None)  # grpcio's own calls have it
+        self._call: Callable[[], Any]
+        try:
+            # Calls of a SingleThreadedUnaryStream tell no end when they are dropped.
+            self._call = weakref.ref(call, functools.partial(_dropped, guarded, self._state))
+        except TypeError:  # another interceptor's, whose class has no place for references
+            self._call = functools.partial(_same, call)
+
+    def settle(self) -> bool:
+        """Settle by the call, which is over.
+
+        Returns:
+            whether the fallback is to answer in its place.
+        """
+        call = self._call()
+        if call is not None:
+            return settle(self._guarded, call)
+        if self._state is not None and self._state.code not in _NO_END:
+            return settle(self._guarded, _Ended(self._state))
+        self._guarded.release()
+        return False
+
+
+class _Ended:
+    """What a call that is over, and gone, would say."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+
+    def code(self) -> grpc.StatusCode:
+        code: grpc.StatusCode = self._state.code
+        return code
+
+    def details(self) -> str:
+        details: str | bytes = self._state.details
+        return details.decode(errors="replace") if isinstance(details, bytes) else details
+
+    def trailing_metadata(self) -> Any:
+        return self._state.trailing_metadata
 
 
 def _same(call: Any) -> Any:
     return call
 
 
-def _settle_weakly(guarded: GuardedCall, reference: Callable[[], Any]) -> None:
-    call = reference()
-    if call is None:  # dropped by its user, which cancelled it
+def _dropped(guarded: GuardedCall, state: Any, _: object) -> None:
+    """Release a call that its user has dropped, and cancelled by that."""
+    if state is not None and state.code is grpc.StatusCode.CANCELLED:
         guarded.release()
-    else:
-        settle(guarded, call)
+
+
+def watch(guarded: GuardedCall, call: Any) -> None:
+    """Settle `guarded` when the future `call` is over, and let it be collected as if unwatched."""
+    when_over(call, functools.partial(_settle_remains, Remains(guarded, call)))
+
+
+def _settle_remains(remains: Remains) -> None:
+    remains.settle()
 
 
 class FallbackReply(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time
@@ -177,7 +233,7 @@ class FallbackFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not su
         self._final: Any = None  # the call that answers every question, once it is known
         self._callbacks: list[Callable[[], None]] = []
         # Weakly, so that grpcio still cancels a call whose user has dropped it.
-        ended = functools.partial(_inner_ended, guarded, weakref.ref(self))
+        ended = functools.partial(_inner_ended, Remains(guarded, inner), weakref.ref(self))
         when_over(inner, ended)
 
     def inner_ended(self) -> None:
@@ -289,10 +345,10 @@ class FallbackFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not su
         return trace
 
 
-def _inner_ended(guarded: GuardedCall, reference: weakref.ref[FallbackFuture]) -> None:
+def _inner_ended(remains: Remains, reference: weakref.ref[FallbackFuture]) -> None:
     future = reference()
     if future is None:  # dropped by its user, and the call with it
-        guarded.release()
+        remains.settle()
     else:
         future.inner_ended()
 

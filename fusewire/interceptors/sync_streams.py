@@ -18,7 +18,7 @@ import grpc
 
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
-from fusewire.interceptors.sync_calls import answer, settle, when_over
+from fusewire.interceptors.sync_calls import Remains, answer, settle, when_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,8 +70,9 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
             self._answers = True
         elif is_call(self._inner):
             # Weakly, so that grpcio still cancels a call whose user has dropped it.
-            reference = weakref.ref(self)
-            when_over(self._inner, functools.partial(_inner_ended, self._guarded, reference))
+            remains = Remains(self._guarded, self._inner)
+            ended = functools.partial(_inner_ended, remains, weakref.ref(self))
+            when_over(self._inner, ended)
 
     def __iter__(self) -> Self:
         return self
@@ -259,10 +260,10 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
             self._guarded.release()
 
 
-def _inner_ended(guarded: GuardedCall, reference: weakref.ref[GuardedStream]) -> None:
+def _inner_ended(remains: Remains, reference: weakref.ref[GuardedStream]) -> None:
     stream = reference()
     if stream is None:  # dropped by its user, and the call with it
-        guarded.release()
+        remains.settle()
     else:
         stream.inner_ended()
 
