@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusewire.brokers.rabbitmq.acknowledging import Acknowledger, Tags
+from tests.support.waiting import until
 
 
 class Broker:
@@ -20,9 +21,11 @@ class Broker:
     def __init__(self, deliveries: int) -> None:
         self.left = list(range(1, deliveries + 1))
         self.frames: list[tuple[int, bool]] = []
+        self.begun = 0
 
     async def basic_ack(self, tag: int, multiple: bool = False, wait: bool = True) -> None:  # noqa: FBT001, FBT002 - aiormq's
-        await asyncio.sleep(0)
+        self.begun += 1
+        await asyncio.sleep(0.05)
         self.frames.append((tag, multiple))
         assert tag in self.left  # it closes the channel for an unknown one
         self.left = [other for other in self.left if (other > tag if multiple else other != tag)]
@@ -73,8 +76,7 @@ async def test_what_comes_while_others_are_written_goes_with_the_next() -> None:
     broker = Broker(3)
     together = acknowledger(broker)
     first = asyncio.create_task(together.acknowledge(1))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await until(lambda: broker.begun)
     await asyncio.gather(together.acknowledge(2), together.acknowledge(3))
     assert first.done()
     assert broker.frames == [(1, False), (3, True)]
