@@ -14,10 +14,10 @@ from fusewire.errors import SettingsError
 from fusewire.parking.audit import auditing
 from fusewire.parking.circuits import Circuits
 from fusewire.parking.events import Listeners
-from fusewire.parking.feed import Feed
 from fusewire.parking.handler import HandlerRunner
 from fusewire.parking.intake import Intake, Judge
 from fusewire.parking.lanes import Dependencies
+from fusewire.parking.means import Means
 from fusewire.parking.ordered import OrderedSource
 from fusewire.parking.policy import FailurePolicy
 from fusewire.parking.replay import LaneReplay
@@ -263,7 +263,7 @@ class ParkingConsumer:
 
     def _workers(
         self, broker: Broker, stopping: asyncio.Event
-    ) -> list[Feed | OrderedSource | LaneReplay]:
+    ) -> list[Intake | OrderedSource | LaneReplay]:
         desk = Desk(
             topology=self._topology,
             dependencies=self._dependencies,
@@ -273,59 +273,24 @@ class ParkingConsumer:
             stopping=stopping,
             listeners=self._listeners,
         )
-        judge = Judge(self._policy, self._circuits)
-        replays = [
-            LaneReplay(
-                lane,
-                broker=broker,
-                topology=self._topology,
-                desk=desk,
-                judge=judge,
-                policy=self._policy,
-                runner=self._runner,
-                circuits=self._circuits,
-                dependencies=self._dependencies,
-                concurrency=self._replay_concurrency,
-                rate=self._replay_rate,
-                stopping=stopping,
-                grace=self._grace,
-            )
-            for lane in self._topology.lanes
-        ]
-        return [self._source(broker, stopping, desk, judge), *replays]
-
-    def _source(
-        self, broker: Broker, stopping: asyncio.Event, desk: Desk, judge: Judge
-    ) -> Feed | OrderedSource:
-        if self._on_open == "pause":
-            return OrderedSource(
-                self._topology.source,
-                broker=broker,
-                desk=desk,
-                judge=judge,
-                policy=self._policy,
-                runner=self._runner,
-                circuits=self._circuits,
-                dependencies=self._dependencies,
-                concurrency=self._concurrency,
-                stopping=stopping,
-                grace=self._grace,
-            )
-        intake = Intake(
+        means = Means(
+            broker=broker,
+            topology=self._topology,
             desk=desk,
-            judge=judge,
+            judge=Judge(self._policy, self._circuits),
+            policy=self._policy,
             runner=self._runner,
             circuits=self._circuits,
             dependencies=self._dependencies,
-        )
-        return Feed(
-            broker,
-            self._topology.source,
-            prefetch=self._concurrency,
-            work=intake.take,
             stopping=stopping,
             grace=self._grace,
         )
+        source = OrderedSource if self._on_open == "pause" else Intake
+        replays = [
+            LaneReplay(lane, means, concurrency=self._replay_concurrency, rate=self._replay_rate)
+            for lane in self._topology.lanes
+        ]
+        return [source(means, concurrency=self._concurrency), *replays]
 
 
 def _whole(name: str, value: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fusewire.parking.errors import HandBack, Reject, Retry
+from fusewire.parking.feed import Feed
 from fusewire.parking.handler import Attempt
 from fusewire.parking.policy import Done, FailurePolicy, Verdict, rejection_in
 from fusewire.parking.settle import GiveBackError
@@ -12,10 +13,10 @@ from fusewire.parking.settle import GiveBackError
 if TYPE_CHECKING:
     from fusewire.brokers import Delivery
     from fusewire.parking.circuits import Circuits
-    from fusewire.parking.handler import HandlerRunner
     from fusewire.parking.lanes import Dependencies
+    from fusewire.parking.means import Means
     from fusewire.parking.record import Record
-    from fusewire.parking.settle import Desk, Work
+    from fusewire.parking.settle import Work
 
 
 class Judge:
@@ -74,22 +75,26 @@ class Intake:
     records the one outcome.
     """
 
-    def __init__(
-        self,
-        *,
-        desk: Desk,
-        judge: Judge,
-        runner: HandlerRunner,
-        circuits: Circuits,
-        dependencies: Dependencies,
-    ) -> None:
-        self._desk = desk
-        self._judge = judge
-        self._runner = runner
-        self._circuits = circuits
-        self._dependencies = dependencies
+    def __init__(self, means: Means, *, concurrency: int) -> None:
+        self._desk = means.desk
+        self._judge = means.judge
+        self._runner = means.runner
+        self._circuits = means.circuits
+        self._dependencies = means.dependencies
+        self._feed = Feed(
+            means.broker,
+            means.topology.source,
+            prefetch=concurrency,
+            work=self._take,
+            stopping=means.stopping,
+            grace=means.grace,
+        )
 
-    async def take(self, delivery: Delivery) -> None:
+    async def run(self) -> None:
+        """Consume until stopping."""
+        await self._feed.run()
+
+    async def _take(self, delivery: Delivery) -> None:
         """Work on one delivery and settle it.
 
         Raises:

@@ -20,14 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fusewire.breaker import CircuitOpenError
-    from fusewire.brokers import Broker, Delivery
-    from fusewire.parking.circuits import Circuits
-    from fusewire.parking.handler import HandlerRunner
-    from fusewire.parking.intake import Judge
-    from fusewire.parking.lanes import Dependencies
-    from fusewire.parking.policy import FailurePolicy, Verdict
+    from fusewire.brokers import Delivery
+    from fusewire.parking.means import Means
+    from fusewire.parking.policy import Verdict
     from fusewire.parking.record import Record
-    from fusewire.parking.settle import Desk, Work
+    from fusewire.parking.settle import Work
 
 _log = logging.getLogger(__name__)
 
@@ -62,30 +59,21 @@ class OrderedSource:
 
     def __init__(
         self,
-        queue: str,
+        means: Means,
         *,
-        broker: Broker,
-        desk: Desk,
-        judge: Judge,
-        policy: FailurePolicy,
-        runner: HandlerRunner,
-        circuits: Circuits,
-        dependencies: Dependencies,
         concurrency: int,
-        stopping: asyncio.Event,
-        grace: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._queue = queue
-        self._desk = desk
-        self._judge = judge
-        self._policy = policy
-        self._runner = runner
-        self._circuits = circuits
-        self._dependencies = dependencies
-        self._stopping = stopping
+        self._queue = means.topology.source
+        self._desk = means.desk
+        self._judge = means.judge
+        self._policy = means.policy
+        self._runner = means.runner
+        self._circuits = means.circuits
+        self._dependencies = means.dependencies
+        self._stopping = means.stopping
         self._monotonic = monotonic
-        self._probing = Probing(policy.max_attempts)
+        self._probing = Probing(means.policy.max_attempts)
         self._unsettled = Unsettled()
         self._unseen_until = 0.0  # when a circuit that is not among ours may admit again
         self._somebody_aside = False
@@ -94,14 +82,14 @@ class OrderedSource:
         self._begun = 0
         self._at_work = 0
         self._feed = Feed(
-            broker,
-            queue,
+            means.broker,
+            self._queue,
             # One more than at work, to stand aside. And never fewer: what a quorum queue gets back
             # goes behind what it has got back before and not handed out since.
             prefetch=concurrency + 1,
             work=self._take,
-            stopping=stopping,
-            grace=grace,
+            stopping=means.stopping,
+            grace=means.grace,
             ready=self._admitted_at_all,
         )
 

@@ -18,13 +18,10 @@ from fusewire.parking.settle import GiveBackError
 
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
-    from fusewire.brokers import Broker, Delivery, Topology
-    from fusewire.parking.circuits import Circuits
-    from fusewire.parking.handler import HandlerRunner
-    from fusewire.parking.intake import Judge
-    from fusewire.parking.lanes import Dependencies
-    from fusewire.parking.policy import FailurePolicy, Verdict
-    from fusewire.parking.settle import Desk, Work
+    from fusewire.brokers import Delivery
+    from fusewire.parking.means import Means
+    from fusewire.parking.policy import Verdict
+    from fusewire.parking.settle import Work
 
 _AFTER_REJECTION = 0.02
 """Seconds before the next look when a look admitted and the circuit then did not: a race lost."""
@@ -41,47 +38,31 @@ class LaneReplay:
     hold limit.
     """
 
-    def __init__(
-        self,
-        lane: str,
-        *,
-        broker: Broker,
-        topology: Topology,
-        desk: Desk,
-        judge: Judge,
-        policy: FailurePolicy,
-        runner: HandlerRunner,
-        circuits: Circuits,
-        dependencies: Dependencies,
-        concurrency: int,
-        rate: float | None,
-        stopping: asyncio.Event,
-        grace: float,
-    ) -> None:
+    def __init__(self, lane: str, means: Means, *, concurrency: int, rate: float | None) -> None:
         self._lane = lane
-        self._desk = desk
-        self._judge = judge
-        self._policy = policy
-        self._runner = runner
-        self._circuits = circuits
-        self._dependencies = dependencies
-        self._stopping = stopping
-        self._members = dependencies.members(lane)
-        self._broker = broker
-        self._queue = topology.parked(lane)
+        self._desk = means.desk
+        self._judge = means.judge
+        self._policy = means.policy
+        self._runner = means.runner
+        self._circuits = means.circuits
+        self._dependencies = means.dependencies
+        self._stopping = means.stopping
+        self._members = means.dependencies.members(lane)
+        self._broker = means.broker
+        self._queue = means.topology.parked(lane)
         self._concurrency = concurrency
         self._in_hand = 0
         self._ramps: defaultdict[str, Ramp] = defaultdict(lambda: Ramp(concurrency))
         self._pace = Pace(rate)
         self._feed = Feed(
-            broker,
+            means.broker,
             self._queue,
             prefetch=concurrency,
             work=self._take,
-            stopping=stopping,
-            grace=grace,
+            stopping=means.stopping,
+            grace=means.grace,
             ready=self._admitted_at_all,
-            hand_back=desk.put_back,
+            hand_back=means.desk.put_back,
         )
 
     async def run(self) -> None:

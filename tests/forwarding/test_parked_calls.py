@@ -159,7 +159,7 @@ async def test_a_fallbacks_reply_never_settles_a_parked_call(
         server.stop()
         for number in range(6):
             await shop.charge("a", f"op-{number}")
-        parked = len(shop.happened("parked"))
+        parked = set(shop.happened("parked"))  # of some a probe has failed already
         server.start()
         await until(lambda: shop.happened("replayed"))
         server.stop()  # it dies again during the replay
@@ -167,7 +167,7 @@ async def test_a_fallbacks_reply_never_settles_a_parked_call(
         server.start()
         await until(lambda: len(server.effects) == 6)
         await until(lambda: len(set(shop.happened("replayed"))) == 6)
-    assert parked == 6
+    assert len(parked) == 6
     assert set(server.effects) == {f"op-{number}" for number in range(6)}
 
 

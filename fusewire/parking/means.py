@@ -1,0 +1,46 @@
+"""What the source and the lanes of one consumer work with together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from fusewire.brokers import Broker, Topology
+    from fusewire.parking.circuits import Circuits
+    from fusewire.parking.handler import HandlerRunner
+    from fusewire.parking.intake import Judge
+    from fusewire.parking.lanes import Dependencies
+    from fusewire.parking.policy import FailurePolicy
+    from fusewire.parking.settle import Desk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """Made once for a run of a consumer.
+
+    Attributes:
+        broker: where the queues are.
+        topology: their names.
+        desk: reads and settles deliveries.
+        judge: says what becomes of an attempt.
+        policy: how failures are retried.
+        runner: calls the handler.
+        circuits: the breakers that messages wait for.
+        dependencies: what is declared of them.
+        stopping: set when the consumer ends.
+        grace: seconds that work in hand may still take then.
+    """
+
+    broker: Broker
+    topology: Topology
+    desk: Desk
+    judge: Judge
+    policy: FailurePolicy
+    runner: HandlerRunner
+    circuits: Circuits
+    dependencies: Dependencies
+    stopping: asyncio.Event
+    grace: float
