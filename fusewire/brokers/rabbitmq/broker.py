@@ -17,6 +17,7 @@ from fusewire.brokers.rabbitmq.nodes import nodes
 from fusewire.brokers.rabbitmq.publisher import Publisher
 from fusewire.brokers.rabbitmq.single import peek_as_consumer
 from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
+from fusewire.brokers.rabbitmq.uncut import uncut
 from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ class RabbitMQBroker:
         check_name(queue)
         async with self._consuming.channel() as channel:
             try:
-                declared = await channel.declare_queue(queue, passive=True, timeout=self._timeout)
+                look = channel.declare_queue(queue, passive=True, timeout=self._timeout)
+                declared = await uncut(look)
             except ChannelNotFoundEntity:
                 self._declarer.no_queue(queue, "it was deleted, or never made")
             except Exception as error:
@@ -161,7 +163,7 @@ class RabbitMQBroker:
             try:
                 underlay = await channel.get_underlay_channel()
                 while len(messages) < limit:
-                    got = await underlay.basic_get(queue, timeout=self._timeout)
+                    got = await uncut(underlay.basic_get(queue, timeout=self._timeout))
                     if got.delivery_tag is None:
                         break
                     messages.append(from_amqp(got))

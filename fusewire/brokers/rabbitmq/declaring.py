@@ -17,6 +17,7 @@ from pamqp.constants import DOMAIN_REGEX
 from fusewire.brokers.rabbitmq.link import is_lost
 from fusewire.brokers.rabbitmq.queues import kept_arguments, queue_arguments
 from fusewire.brokers.rabbitmq.single import is_single
+from fusewire.brokers.rabbitmq.uncut import uncut
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -182,7 +183,7 @@ class Declarer:
         """
         async with self._link.channel() as channel:
             try:
-                await step(channel)
+                await uncut(step(channel))
             except AMQPChannelError:
                 raise
             except Exception as error:

@@ -17,6 +17,7 @@ import aio_pika
 from aio_pika.exceptions import AMQPError
 
 from fusewire.brokers.rabbitmq.nodes import shown, virtual_host
+from fusewire.brokers.rabbitmq.uncut import begin, uncut
 from fusewire.errors import BrokerUnavailableError
 
 if TYPE_CHECKING:
@@ -113,6 +114,15 @@ class Link:
         connection = await self.connection()
         # Without on_return_raises an unroutable mandatory publish returns as if it were stored.
         channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        opening = begin(self._open(channel))
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            begin(self._close_opened(channel, opening))
+            raise
+        return channel
+
+    async def _open(self, channel: AbstractChannel) -> None:
         try:
             await asyncio.wait_for(channel.initialize(), self._timeout)
         except BaseException as error:
@@ -123,7 +133,11 @@ class Link:
             raise BrokerUnavailableError(
                 f"RabbitMQ at {self.where} gave no channel: {error!r}"
             ) from error
-        return channel
+
+    async def _close_opened(self, channel: AbstractChannel, opening: asyncio.Future[None]) -> None:
+        with contextlib.suppress(BrokerUnavailableError):
+            await opening
+            await close(channel, self._timeout)
 
     async def version(self) -> tuple[int, ...]:
         """Return the server's version, for example ``(3, 10, 8)``.
@@ -188,4 +202,4 @@ class Link:
 async def close(channel: AbstractChannel, timeout: float) -> None:  # noqa: ASYNC109 - a limit, not a scope
     """Close a channel within `timeout` seconds. Never raises: a lost one is closed already."""
     with contextlib.suppress(Exception):  # whatever it says, it is of no use any more
-        await asyncio.wait_for(channel.close(), timeout)
+        await uncut(asyncio.wait_for(channel.close(), timeout))

@@ -13,6 +13,7 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from fusewire.brokers.rabbitmq.codec import to_amqp
 from fusewire.brokers.rabbitmq.link import Link, close
+from fusewire.brokers.rabbitmq.uncut import begin
 from fusewire.errors import BrokerError, MoveRefusedError, UnconfirmedError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Way:
     """Exchanges through which it has stored a message."""
     under_way: int = 0
     """Publishes that wait for their confirm."""
-    closing: asyncio.Task[None] | None = None
+    closing: bool = False
 
 
 class Publisher:
@@ -57,7 +58,6 @@ class Publisher:
         self._largest = math.inf
         """Bytes of a body that RabbitMQ takes, as far as it has said so on this connection."""
         self._opening = asyncio.Lock()
-        self._left: set[Way] = set()
 
     async def publish(self, queue: str, message: Message) -> None:
         """Store `message` in `queue`; see :meth:`fusewire.brokers.Broker.publish`."""
@@ -163,10 +163,9 @@ class Publisher:
             self._way = None
 
     def _close(self, way: Way) -> None:
-        if way.closing is None:
-            way.closing = asyncio.create_task(close(way.channel, self._timeout))
-            self._left.add(way)
-            way.closing.add_done_callback(lambda _: self._left.discard(way))
+        if not way.closing:
+            way.closing = True
+            begin(close(way.channel, self._timeout))
 
 
 def _too_large(queue: str, size: int, largest: float) -> MoveRefusedError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from aiormq.exceptions import ChannelLockedResource
 
+from fusewire.brokers.rabbitmq.uncut import uncut
 from fusewire.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ async def is_single(channel: AbstractChannel, queue: str, limit: float) -> bool:
     """
     underlay = await channel.get_underlay_channel()
     try:
-        await underlay.basic_get(queue, timeout=limit)
+        await uncut(underlay.basic_get(queue, timeout=limit))
     except ChannelLockedResource:
         return True
     return False
@@ -51,7 +52,7 @@ async def peek_as_consumer(
     Raises:
         BrokerError: another consumer is the active one, and only that one can see them.
     """
-    declared = await channel.declare_queue(queue, passive=True, timeout=seconds)
+    declared = await uncut(channel.declare_queue(queue, passive=True, timeout=seconds))
     wanted = min(limit, declared.declaration_result.message_count or 0)
     if wanted < 1:
         return []

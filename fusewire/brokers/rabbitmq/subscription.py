@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fusewire.brokers.rabbitmq.acknowledging import Acknowledger
 from fusewire.brokers.rabbitmq.codec import from_amqp
 from fusewire.brokers.rabbitmq.link import close, is_lost
+from fusewire.brokers.rabbitmq.uncut import uncut
 from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
 
 if TYPE_CHECKING:
@@ -114,7 +115,6 @@ class RabbitMQSubscription:
         self._watching: asyncio.Task[None] | None = None
         self._arrived: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
         self._lost: BrokerError | None = None
-        self._closing: asyncio.Future[None] | None = None
         self._cancel: Callable[[], Awaitable[object]] | None = None
 
     async def start(self, prefetch: int) -> None:
@@ -132,8 +132,10 @@ class RabbitMQSubscription:
             self._delivered += 1
             self._arrived.put_nowait(delivery)
 
-        await underlay.basic_qos(prefetch_count=prefetch, timeout=self._timeout)
-        consuming = await underlay.basic_consume(self._queue, on_message, timeout=self._timeout)
+        await uncut(underlay.basic_qos(prefetch_count=prefetch, timeout=self._timeout))
+        consuming = await uncut(
+            underlay.basic_consume(self._queue, on_message, timeout=self._timeout)
+        )
         self._cancel = partial(
             underlay.basic_cancel, consuming.consumer_tag or "", timeout=self._timeout
         )
@@ -154,7 +156,7 @@ class RabbitMQSubscription:
         """Cancel the consumer, and return what was delivered and not received."""
         if self._cancel is not None and self._lost is None:
             with contextlib.suppress(Exception):  # lost: all of it is the broker's again
-                await self._cancel()
+                await uncut(self._cancel())
         for _ in range(_DISPATCH_STEPS):
             await asyncio.sleep(0)
         left: list[RabbitMQDelivery] = []
@@ -169,9 +171,7 @@ class RabbitMQSubscription:
         self._end(BrokerUnavailableError(f"the subscription to {self._queue!r} was released"))
         if self._watching is not None:
             self._watching.cancel()
-        # Shielded: whoever is cancelled while giving back must not keep what it has in hand.
-        self._closing = asyncio.ensure_future(close(self._channel, self._timeout))
-        await asyncio.shield(self._closing)
+        await close(self._channel, self._timeout)
 
     async def _watch(self, acknowledger: Acknowledger) -> None:
         """End the subscription when messages wait, nothing is in hand, and none comes.
