@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _TOO_LARGE = re.compile(r"message size (\d+) is larger than (?:configured )?max size (\d+)")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Way:
     """A channel to publish on, and what is known of its permissions."""
 

@@ -44,6 +44,6 @@ async def far_broker(amqp_url: str, proxy: FaultProxy) -> AsyncIterator[RabbitMQ
     parts = urlsplit(amqp_url)
     credentials, at, _ = parts.netloc.rpartition("@")
     url = parts._replace(netloc=f"{credentials}{at}127.0.0.1:{proxy.port}").geturl()
-    async with RabbitMQBroker(url, timeout=0.5) as broker:
+    async with RabbitMQBroker(url, timeout=0.3) as broker:
         yield broker
         proxy.heal()
