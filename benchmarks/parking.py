@@ -35,6 +35,7 @@ import aio_pika
 from benchmarks import plain_parking
 from benchmarks.rabbitmq import node
 from fusewire.breaker import BreakerRegistry
+from fusewire.brokers import Topology
 from fusewire.parking import Happening, MessageEvent, ParkingConsumer
 
 if TYPE_CHECKING:
@@ -232,9 +233,10 @@ async def field(url: str, sides: tuple[Plain, Ours]) -> AsyncIterator[Field]:
                 side.parked, durable=True, arguments={**QUORUM, "x-overflow": "reject-publish"}
             )
         yield Field(channel)
-        for side in sides:
-            await channel.queue_delete(side.source)
-            await channel.queue_delete(side.parked)
+        plain, ours = sides
+        derived = Topology(ours.source, (DEPENDENCY,)).derived
+        for queue in (plain.source, plain.parked, ours.source, *derived):
+            await channel.queue_delete(queue)
 
 
 Laps = dict[str, dict[str, Lap]]  # by kind, by side
