@@ -77,8 +77,9 @@ class OrderedSource:
         self._unsettled = Unsettled()
         self._unseen_until = 0.0  # when a circuit that is not among ours may admit again
         self._somebody_aside = False
-        self._door = asyncio.Lock()  # it is fair: who waits first begins first
+        # Both are fair: who waits first begins first.
         self._room = asyncio.Semaphore(concurrency)
+        self._door = asyncio.Lock()
         self._begun = 0
         self._at_work = 0
         self._feed = Feed(
@@ -124,17 +125,26 @@ class OrderedSource:
         if self._probing.standing_aside and not self._somebody_aside:
             self._somebody_aside = True
             await self._stand_aside(delivery)
-        async with self._door:
-            if self._feed.ending:
-                raise GiveBackError(tried=False)
-            work = None if delivery.lost else await self._open(delivery)
-            if work is None or not await self._admitted(work):
-                return
-            await self._room.acquire()
-            if self._probing.outage is not None:
-                await self._begin(work)
-                return
-        await self._begin(work)
+        async with self._room:
+            async with self._door:
+                work = await self._next(delivery)
+                if work is None:
+                    return
+                if self._probing.outage is not None:
+                    await self._begin(work)  # with the door closed: one at a time
+                    return
+            await self._begin(work)
+
+    async def _next(self, delivery: Delivery) -> Work | None:
+        """Wait until `delivery` may begin; None if there is nothing left to do about it."""
+        if self._feed.ending:
+            raise GiveBackError(tried=False)
+        work = None if delivery.lost else await self._desk.open(delivery)
+        if work is None:
+            return None
+        if delivery.redelivered:
+            work.record = self._unsettled.recall(delivery.message) or work.record
+        return work if await self._admitted(work) else None
 
     async def _begin(self, work: Work) -> None:
         self._begun += 1
@@ -143,7 +153,6 @@ class OrderedSource:
             await self._work_on(work)
         finally:
             self._at_work -= 1
-            self._room.release()
 
     async def _stand_aside(self, delivery: Delivery) -> None:
         """Let others go first, as long as there are any."""
@@ -154,12 +163,6 @@ class OrderedSource:
                 raise GiveBackError(tried=False)
             if begun == self._begun and not self._at_work:
                 return
-
-    async def _open(self, delivery: Delivery) -> Work | None:
-        work = await self._desk.open(delivery)
-        if work is not None and delivery.redelivered:
-            work.record = self._unsettled.recall(delivery.message) or work.record
-        return work
 
     async def _admitted(self, work: Work) -> bool:
         """Wait until `work` may begin; False if there is nothing left to do about it.

@@ -613,12 +613,19 @@ def test_a_wrong_park_is_told_when_it_is_made(arguments: dict[str, Any], named: 
         ({"replay_timeout": float("inf")}, "replay_timeout=inf"),
         ({"queue": ""}, "queue is empty"),
         ({"replay_concurrency": 0}, "replay_concurrency=0"),
+        ({"replay_rate": -1}, "replay_rate=-1"),
+        ({"replay": "alone"}, "replay='alone'"),
         ({"max_attempts": -2}, "max_attempts=-2"),
     ],
 )
 def test_a_wrong_setting_is_told_when_it_is_made(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         ParkedCalls(None, **{"queue": "charges", **arguments})
+
+
+def test_lanes_are_made_for_one_replay_at_a_time_where_that_is_asked_for() -> None:
+    assert ParkedCalls(queue="charges", replay="single").topology.single
+    assert not ParkedCalls(queue="charges").topology.single
 
 
 async def test_forwarding_needs_a_channel_and_an_entered_store(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
-from fusewire.brokers import Broker, Message, open_broker
+from fusewire.brokers import Broker, Message, RabbitMQBroker, open_broker
 from fusewire.parking import MessageEvent, ParkingConsumer
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ class Bench:
             finally:
                 consumer.stop()
                 await asyncio.wait_for(running, 40)
+
+    async def drop_connection(self) -> None:
+        """Cut what consumers consume on, as a network would."""
+        assert isinstance(self.broker, RabbitMQBroker)
+        await self.broker._consuming.close()
 
     def happened(self, happening: str) -> list[str]:
         """Return the operation ids to which it happened, in order."""

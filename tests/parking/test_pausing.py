@@ -288,3 +288,53 @@ async def test_a_queue_with_a_delivery_limit_loses_nothing_however_long_the_outa
             await until(lambda: len(server.effects) == 16)
     assert sorted(server.effects[8:]) == BODIES
     assert "x-delivery-limit=-1" in caplog.text
+
+
+async def test_stopping_lets_the_handler_at_work_finish_and_gives_the_rest_back_in_order(
+    bench: Bench,
+) -> None:
+    started = asyncio.Event()
+    finish = asyncio.Event()
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        started.set()
+        await finish.wait()
+
+    await bench.send(*BODIES)
+    async with bench.consumer(handler, on_open="pause", concurrency=1) as consumer:
+        await asyncio.wait_for(started.wait(), 10)
+        consumer.stop()
+        finish.set()
+    assert bench.happened("handled") == ["m0"]
+    await at_rest(bench, 7)
+    left = await bench.broker.peek(bench.queue, limit=9)
+    assert [message.body.decode() for message in left] == BODIES[1:]
+
+
+@pytest.mark.parametrize("bench", ["rabbitmq"], indirect=True)
+async def test_dropped_connections_change_no_order_and_have_nothing_run_beside_itself(
+    bench: Bench,
+) -> None:
+    running = 0
+    begun: list[str] = []
+    drop = {"m1", "m4"}
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        nonlocal running
+        body = message.body.decode()
+        running += 1
+        assert running == 1
+        begun.append(body)
+        try:
+            if body in drop:
+                drop.remove(body)
+                await bench.drop_connection()
+                await asyncio.sleep(0.2)  # long enough for it to be delivered again
+        finally:
+            running -= 1
+
+    await bench.send(*BODIES)
+    async with bench.consumer(handler, on_open="pause", concurrency=1):
+        await until(lambda: "m7" in bench.happened("handled"))
+    assert begun == ["m0", "m1", "m1", "m2", "m3", "m4", "m4", "m5", "m6", "m7"]
+    assert bench.happened("dead") == []

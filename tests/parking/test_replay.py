@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
 from fusewire.brokers import Message
+from tests.support.messages import until_depth
 from tests.support.replica import start as start_replica
 from tests.support.waiting import until
 
@@ -158,3 +159,42 @@ async def test_what_one_replica_learns_to_be_open_does_not_go_round_and_round(
     assert max(parked.values()) <= openings
     # Once each at first, and then one more in each open time: the probe that failed.
     assert parked.total() <= 30 + openings
+
+
+async def test_stopping_lets_replays_finish_and_leaves_the_rest_in_their_lane(bench: Bench) -> None:
+    started = asyncio.Event()
+    finish = asyncio.Event()
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        started.set()
+        await finish.wait()
+
+    async with bench.consumer(handler, replay_concurrency=3) as consumer:
+        await park(bench, "a", "b", "c", "d")
+        await asyncio.wait_for(started.wait(), 10)
+        consumer.stop()
+        finish.set()
+    assert bench.happened("replayed") == ["a"]
+    lane = f"{bench.queue}.parked.other"
+    await until_depth(bench.broker, lane, 3)
+    assert [message.body for message in await bench.broker.peek(lane, limit=9)] == [
+        b"b",
+        b"c",
+        b"d",
+    ]
+
+
+async def test_a_replay_that_does_not_end_is_cancelled_after_the_limit_and_stays_parked(
+    bench: Bench,
+) -> None:
+    started = asyncio.Event()
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with bench.consumer(handler, shutdown_timeout=0.05):
+        await park(bench, "a", "b")
+        await asyncio.wait_for(started.wait(), 10)
+    await until_depth(bench.broker, f"{bench.queue}.parked.other", 2)
+    assert bench.events == []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire.breaker import BreakerRegistry, CircuitBreaker
-from fusewire.brokers import Message, RabbitMQBroker
+from fusewire.brokers import Message
 from fusewire.errors import CircuitOpenError
 from fusewire.parking import Reject
 from fusewire.parking import consumer as consumer_module
@@ -30,13 +30,6 @@ def open_circuit(registry: BreakerRegistry, name: str = "payments", seconds: flo
     while breaker.can_execute():
         breaker.acquire().failure(retry_after=seconds)
     return breaker
-
-
-async def drop_connection(bench: Bench) -> None:
-    """Cut what the consumer consumes on, as a network would."""
-    broker = bench.broker
-    assert isinstance(broker, RabbitMQBroker)
-    await broker._consuming.close()
 
 
 async def test_a_handler_that_returns_a_coroutine_is_awaited(bench: Bench) -> None:
@@ -298,7 +291,7 @@ async def test_what_waits_in_hand_when_the_connection_drops_is_not_replayed_twic
 
         for _ in range(2):
             await until(in_hand)
-            await drop_connection(bench)
+            await bench.drop_connection()
         await until(lambda: len(bench.happened("replayed")) == 2)
     assert sorted(effects) == ["a", "b"]
 
@@ -321,7 +314,7 @@ async def test_dropped_connections_do_not_raise_the_number_of_handlers_at_work(
     async with bench.consumer(handler, concurrency=2):
         for _ in range(3):
             await until(lambda: running == 2)
-            await drop_connection(bench)
+            await bench.drop_connection()
             await until(lambda: bench.broker._consuming._connection is not None)  # type: ignore[attr-defined]
         go_on.set()
         await until(lambda: set(bench.happened("handled")) == {"a", "b", "c"})
