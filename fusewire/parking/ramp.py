@@ -49,6 +49,20 @@ class Ramp:
         self._most = self._window = sys.maxsize
         self._wake()
 
+    @property
+    def crowded(self) -> bool:
+        """Whether more hold a place than there are places, since a failure took some away."""
+        return self._taken > self._window
+
+    async def stand_in_line_again(self) -> None:
+        """Give the place that one holds to others, and wait until one has it again."""
+        self._give_back()
+        try:
+            await self.__aenter__()
+        except asyncio.CancelledError:
+            self._taken += 1  # whoever leaves its block gives a place back
+            raise
+
     async def __aenter__(self) -> None:
         """Take a place, when it is there."""
         if self._taken < self._window and not self._waiting:

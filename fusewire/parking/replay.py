@@ -109,7 +109,7 @@ class LaneReplay:
 
     async def _in_turn(self, work: Work, needs: tuple[str, ...], ramp: Ramp) -> None:
         while True:
-            verdict = await self._wait(work, needs)
+            verdict = await self._wait(work, needs, ramp)
             if work.delivery.lost:
                 return  # it is delivered again, to whoever subscribes next
             if verdict is not None:
@@ -138,7 +138,7 @@ class LaneReplay:
             ramp.failed()
         await self._desk.settle(work, verdict)
 
-    async def _wait(self, work: Work, needs: tuple[str, ...]) -> Verdict | None:
+    async def _wait(self, work: Work, needs: tuple[str, ...], ramp: Ramp) -> Verdict | None:
         """Wait for its turn and until all that `work` needs admits; or return its end instead.
 
         Raises:
@@ -151,6 +151,10 @@ class LaneReplay:
                 raise GiveBackError(tried=False)
             refusing = self._circuits.refusing(needs)
             if refusing is None:
+                if ramp.crowded:
+                    # What took its place before the circuit opened does not begin all at once.
+                    await ramp.stand_in_line_again()
+                    continue
                 wait = self._pace.start()
                 if not wait:
                     return None
@@ -159,6 +163,8 @@ class LaneReplay:
             elsewhere = self._dependencies.lane(refusing) != self._lane
             if elsewhere or await self._in_the_way(work):
                 return self._judge.park(work.record, refusing)
+            if self._circuits.is_open(refusing):
+                ramp.failed()
             await self._circuits.nap(refusing, self._stopping, left)
 
     async def _in_the_way(self, work: Work) -> bool:

@@ -89,3 +89,48 @@ async def test_opened_it_lets_everybody_through_also_who_comes_later(waiting: in
     assert held == [*range(waiting), 99]
     leave.set()
     await asyncio.gather(*tasks)
+
+
+async def test_who_holds_a_place_that_is_no_more_stands_in_line_again() -> None:
+    ramp, held, leave = Ramp(4), [], asyncio.Event()
+    ramp.succeeded()
+    async with ramp:
+        assert not ramp.crowded
+        first = asyncio.create_task(hold(ramp, held, 1, leave))
+        await steps()
+        ramp.failed()
+        assert ramp.crowded
+        again = asyncio.create_task(ramp.stand_in_line_again())
+        await steps()
+        assert not again.done()
+        leave.set()
+        await asyncio.gather(first, again)
+        assert not ramp.crowded
+    async with asyncio.timeout(1):
+        await hold(ramp, held, 2, leave)
+    assert held == [1, 2]
+
+
+async def test_standing_in_line_again_can_be_cancelled_and_leaves_no_place_taken() -> None:
+    ramp, held, leave = Ramp(4), [], asyncio.Event()
+    ramp.succeeded()
+    first = asyncio.create_task(hold(ramp, held, 1, leave))
+    await steps()
+
+    async def crowded() -> None:
+        async with ramp:
+            ramp.failed()
+            await ramp.stand_in_line_again()
+
+    second = asyncio.create_task(crowded())
+    await steps()
+    second.cancel()
+    leave.set()
+    await asyncio.gather(first, second, return_exceptions=True)
+    await asyncio.wait_for(hold(ramp, held, 2, leave), 1)
+    later = asyncio.Event()
+    tasks = [asyncio.create_task(hold(ramp, held, number, later)) for number in (3, 4)]
+    await steps()
+    assert held == [1, 2, 3]
+    later.set()
+    await asyncio.gather(*tasks)

@@ -44,6 +44,42 @@ async def test_replays_keep_to_the_rate_and_new_messages_do_not_wait_for_it(benc
     assert begun[-1] - begun[0] > 0.25  # seven times 50 ms, less what the first was noted late
 
 
+async def test_each_outage_ends_with_one_replay_at_a_time(bench: Bench) -> None:
+    breaker = bench.registry.get("payments")
+    at_work: set[str] = set()
+    begun: list[int] = []
+    go_on = asyncio.Event()
+    go_on.set()
+    again = False
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        at_work.add(message.body.decode())
+        begun.append(len(at_work))
+        if len(at_work) == 8 and not again:
+            go_on.clear()  # the next outage finds all places taken
+        try:
+            await breaker.call_async(asyncio.sleep, 0.01)
+            await go_on.wait()
+        finally:
+            at_work.remove(message.body.decode())
+
+    breaker.force_open()
+    await bench.send(*(f"m{number}" for number in range(60)))
+    async with bench.consumer(handler, depends_on="payments", replay_concurrency=8):
+        await until(lambda: len(bench.happened("parked")) == 60)
+        breaker.automatic()
+        await until(lambda: not go_on.is_set())
+        assert begun[:2] == [1, 1]
+        breaker.force_open()
+        again = True
+        go_on.set()
+        await until(lambda: not at_work)
+        begun.clear()
+        breaker.automatic()
+        await until(lambda: len(bench.happened("replayed")) == 60)
+    assert begun[:2] == [1, 1]
+
+
 async def park(bench: Bench, *bodies: str) -> None:
     """Have messages wait in the lane `other`, as if they had been parked."""
     for body in bodies:
