@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    table.show(terminalreporter, config)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _table(pytestconfig: pytest.Config) -> Iterator[None]:
     table.begin(pytestconfig)
@@ -77,7 +83,7 @@ async def survive_on(
     async def go(fault: Fault, during: str, *, rabbitmq: OwnRabbitMQ, field_url: str = "") -> None:
         rabbitmq.start()
         trial = Trial(
-            when=f"{fault} while {during}",
+            when=f"{fault}, while {during}",
             queue=f"test-{secrets.token_hex(5)}",
             concurrency=20 if LONG else 4,
         )

@@ -72,9 +72,15 @@ class Field:
             )
         )
 
-    async def delete(self, queue: str) -> None:
-        """Delete a queue with all that is in it."""
-        await self._with_channel(lambda channel: channel.queue_delete(queue))
+    async def delete(self, queue: str, make_again: dict[str, Any] | None = None) -> None:
+        """Delete a queue with all that is in it; make it again, with arguments, at once."""
+
+        async def delete(channel: AbstractChannel) -> None:
+            await channel.queue_delete(queue)
+            if make_again is not None:
+                await channel.declare_queue(queue, durable=True, arguments=make_again)
+
+        await self._with_channel(delete)
 
     async def order(self, queue: str, references: Sequence[str], headers: HeadersType) -> None:
         """Publish orders as a shop would; return when all are confirmed."""

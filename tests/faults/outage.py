@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fusewire.brokers import Topology
@@ -146,33 +146,39 @@ class Outage:
         goal = self.trial.times(ENDED) + times
         await self.come(lambda: self.trial.times(ENDED) >= goal, "subscription ended")
 
-    async def delete_lane(self) -> None:
+    async def delete_lane(self, make_again: dict[str, Any] | None = None) -> None:
         """Delete the parking queue with all that is in it, and account for what that was.
 
         What the worker has in hand of it is gone with it, too, as far as it is not handled. Returns
-        when the worker has noticed.
+        when the worker has noticed; or at once, where the queue is made again with arguments.
         """
 
         def there() -> set[str]:
             last = {entry.operation_id: entry.detail for entry in self.trial.entries(SETTLED)}
             return {operation for operation, queue in last.items() if queue == self.lane}
 
-        await self._delete(self.lane, lambda: there() | self.trial.in_hand)
+        await self._delete(self.lane, lambda: there() | self.trial.in_hand, make_again)
 
     async def delete_source(self) -> None:
         """Delete the source queue with all that is in it, and account for what that was."""
         ordered = set(self.trial.references)
         await self._delete(self.trial.queue, lambda: ordered - self.trial.noted(SETTLED))
 
-    async def _delete(self, queue: str, gone: Callable[[], set[str]]) -> None:
+    async def _delete(
+        self,
+        queue: str,
+        gone: Callable[[], set[str]],
+        make_again: dict[str, Any] | None = None,
+    ) -> None:
         self._nursery.send(self.trial.pid, signal.SIGSTOP)
         try:
             ended = self.trial.times(ENDED)
             self.trial.removed |= gone()
-            await self.field.delete(queue)
+            await self.field.delete(queue, make_again)
         finally:
             self._nursery.send(self.trial.pid, signal.SIGCONT)
-        await self.come(lambda: self.trial.times(ENDED) > ended, "deletion noticed")
+        if make_again is None:
+            await self.come(lambda: self.trial.times(ENDED) > ended, "deletion noticed")
 
     async def takes_only(self, messages: int) -> None:
         """Let the parking queue refuse what comes while it holds so many messages."""

@@ -41,6 +41,7 @@ class Table:
     begin: float
     versions: set[str] = field(default_factory=set)
     rows: dict[str, Counter[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, fault: str, accounts: Sequence[Account]) -> None:
         """Add a row."""
@@ -74,19 +75,15 @@ TABLE = pytest.StashKey[Table]()
 
 
 def tell(config: pytest.Config, fault: str, accounts: Sequence[Account], *, version: str) -> None:
-    """Add a row to the table of this run, and show it."""
+    """Add a row to the table of this run."""
     table = config.stash[TABLE]
     table.versions.add(version)
     table.add(fault, accounts)
-    note(config, _line(fault, table.rows[fault]))
 
 
 def note(config: pytest.Config, line: str) -> None:
-    """Write a line among the tests' results."""
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is not None:
-        terminal.ensure_newline()
-        terminal.write_line(line)
+    """Have a line printed below the table."""
+    config.stash[TABLE].notes.append(line)
 
 
 def begin(config: pytest.Config) -> None:
@@ -101,4 +98,13 @@ def write(config: pytest.Config) -> None:
         path = Path(wanted)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(config.stash[TABLE]))
-        note(config, f"the table of faults is in {path}")
+
+
+def show(terminal: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table and the notes."""
+    table = config.stash.get(TABLE, None)
+    if table is not None and table.rows:
+        terminal.section("faults")
+        terminal.write(str(table))
+        for line in table.notes:
+            terminal.write_line(line)

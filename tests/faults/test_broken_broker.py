@@ -43,11 +43,14 @@ async def has_no_memory(outage: Outage) -> None:
     """Have RabbitMQ block all that publish, until a move has failed and another waits."""
     if outage.during == REPLAYING:
         outage.payments.kill()  # what is replayed now has to be moved
+        await outage.order(outage.more(FEW))
     doubts = outage.trial.times(DOUBT)
     usual = (await outage.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().")).strip()
     await outage.ctl("set_vm_memory_high_watermark", "0.0000001")
-    await outage.come(lambda: outage.trial.times(DOUBT) > doubts, "in doubt")
-    await outage.ctl("set_vm_memory_high_watermark", usual)
+    try:
+        await outage.come(lambda: outage.trial.times(DOUBT) > doubts, "in doubt")
+    finally:  # others use this RabbitMQ after us
+        await outage.ctl("set_vm_memory_high_watermark", usual)
     if outage.during == REPLAYING:
         outage.payments.start()
 

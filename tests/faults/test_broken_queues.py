@@ -37,6 +37,16 @@ async def parking_queue_is_full(outage: Outage) -> None:
         outage.payments.start()
 
 
+async def parking_queue_is_replaced(outage: Outage) -> None:
+    """Delete it and make it again at once, which RabbitMQ 3.10 does not tell its consumers of."""
+    await outage.delete_lane(make_again=LANE)
+    if outage.during == REPLAYING:
+        outage.payments.kill()
+        await outage.order(outage.more(MANY))
+        await outage.all_parked()
+        outage.payments.start()
+
+
 def parking_queue_is_deleted(
     made_again: dict[str, Any],
 ) -> Callable[[Outage], Awaitable[None]]:
@@ -91,6 +101,7 @@ FAULTS = [
     FULL,
     DELETED,
     Fault("parking queue deleted, made otherwise", parking_queue_is_deleted(CLASSIC)),
+    Fault("parking queue deleted and made again at once", parking_queue_is_replaced),
     Fault("queues made otherwise", worker_starts_anew, are_made_by_somebody_else),
     Fault("source queue deleted", source_queue_is_deleted, failing=False),
 ]
@@ -112,7 +123,7 @@ async def test_delayed_messages_come_back_to_a_source_queue_that_was_made_again(
     survive: Callable[[Fault, str], Awaitable[None]],
 ) -> None:
     strike = source_queue_is_deleted_under_delayed_messages
-    await survive(Fault("source queue deleted while messages are delayed", strike), REPLAYING)
+    await survive(Fault("source queue deleted under delayed messages", strike), REPLAYING)
 
 
 async def test_a_full_parking_queue_loses_nothing(
