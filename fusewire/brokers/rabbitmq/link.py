@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import aio_pika
 from aio_pika.exceptions import AMQPError
 
+from fusewire.brokers.rabbitmq.answering import answer_always
 from fusewire.brokers.rabbitmq.nodes import shown, virtual_host
 from fusewire.brokers.rabbitmq.uncut import begin, uncut
 from fusewire.errors import BrokerUnavailableError
@@ -125,6 +126,7 @@ class Link:
     async def _open(self, channel: AbstractChannel) -> None:
         try:
             await asyncio.wait_for(channel.initialize(), self._timeout)
+            answer_always(await channel.get_underlay_channel())
         except BaseException as error:
             if channel.is_initialized:
                 await close(channel, self._timeout)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import aio_pika
 import pytest
+from aiormq.abc import ChannelFrame
+from pamqp.heartbeat import Heartbeat
 
 from fusewire.brokers import Message, RabbitMQBroker, Topology
 from fusewire.errors import (
@@ -22,7 +25,7 @@ from tests.support.messages import number_of, numbered, publish_numbered, take, 
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from aio_pika.abc import AbstractChannel
 
@@ -137,6 +140,44 @@ async def test_a_cancelled_declare_consume_or_qos_takes_no_other_channel_with_it
         [delivery] = await take(subscription, 1)
         assert number_of(delivery.message) == number
         await delivery.done()
+
+
+@asynccontextmanager
+async def busy(broker: RabbitMQBroker) -> AsyncIterator[None]:
+    """Have the connection for consuming write all the time, so that its queue of frames is full."""
+    transport = (await broker._consuming.connection()).transport
+    assert transport is not None
+    frames = transport.connection.write_queue
+
+    async def write() -> None:
+        while True:
+            written = asyncio.get_running_loop().create_future()
+            await frames.put(ChannelFrame.marshall(0, [Heartbeat()], written))
+            await written
+
+    async with asyncio.TaskGroup() as group:
+        writing = [group.create_task(write()) for _ in range(30)]
+        yield
+        for task in writing:
+            task.cancel()
+
+
+async def test_what_was_in_hand_when_a_channel_was_closed_comes_again_however_busy_the_connection(
+    broker: RabbitMQBroker, queue_name: str
+) -> None:
+    # The trap: the answer to the closing is dropped, and RabbitMQ keeps what is unacknowledged.
+    await broker.create_queue(queue_name)
+    await publish_numbered(broker, queue_name, range(20))
+    subscriptions = [await broker.subscribe(queue_name, prefetch=2) for _ in range(10)]
+    for subscription in subscriptions:
+        await take(subscription, 2)
+    async with busy(broker):
+        for subscription in subscriptions:
+            underlay = await subscription._channel.get_underlay_channel()
+            await underlay.basic_ack(999, wait=False)  # RabbitMQ closes the channel for it
+            with pytest.raises(BrokerUnavailableError, match="unknown delivery tag"):
+                await take(subscription, 1)
+    await until_depth(broker, queue_name, 20)
 
 
 async def test_a_consumer_outlives_garbage_collection(
