@@ -54,7 +54,7 @@ async def test_a_dependency_that_is_not_declared_is_learnt_from_the_rejection(be
     await bench.send("a")
     async with bench.consumer(dependency):
         await until(lambda: bench.happened("parked") == ["a"])
-        dependency.down = False
+        dependency.recover()
         await until(lambda: bench.happened("replayed") == ["a"])
     assert [event.dependency for event in bench.events if event.happening == "parked"] == ["stock"]
 
@@ -72,7 +72,7 @@ async def test_a_rejection_is_found_behind_the_users_own_exception(bench: Bench)
     await bench.send("a")
     async with bench.consumer(handler):
         await until(lambda: bench.happened("parked") == ["a"])
-        dependency.down = False
+        dependency.recover()
         await until(lambda: bench.happened("replayed") == ["a"])
     assert bench.happened("dead") == []
 
@@ -113,7 +113,7 @@ async def test_a_replayed_message_looks_like_the_original(bench: Bench) -> None:
     )
     async with bench.consumer(handler):
         await until(lambda: bench.happened("parked") == ["a"])
-        dependency.down = False
+        dependency.recover()
         await until(lambda: bench.happened("replayed") == ["a"])
     first, last = seen[0], seen[-1]
     assert last.exchange == "orders-exchange"
@@ -137,7 +137,7 @@ async def test_the_operation_id_is_the_same_on_every_attempt_and_replay(bench: B
     await bench.send("a", message_id=None)
     async with bench.consumer(handler):
         await until(lambda: len(bench.happened("parked")) == 1)
-        dependency.down = False
+        dependency.recover()
         await until(lambda: len(bench.happened("replayed")) == 1)
     assert len(ids) >= 2
     assert len(set(ids)) == 1
@@ -155,7 +155,7 @@ async def test_fallbacks_are_suppressed_on_a_replay_and_only_there(bench: Bench)
     await bench.send("a")
     async with bench.consumer(handler):
         await until(lambda: bench.happened("parked") == ["a"])
-        dependency.down = False
+        dependency.recover()
         await until(lambda: bench.happened("replayed") == ["a"])
     assert allowed[0] is True
     assert allowed[-1] is False
@@ -191,7 +191,7 @@ async def test_a_message_that_needs_two_waits_for_each_that_is_open(bench: Bench
     await bench.send("a")
     async with bench.consumer(handler, depends_on=["payments", "stock"]):
         await until(lambda: bench.happened("parked") == ["a"])
-        payments.down = False
+        payments.recover()
 
         async def in_the_other_lane() -> bool:
             return await bench.depth("parked.stock") == 1
@@ -218,7 +218,7 @@ async def test_a_lane_that_several_share_is_not_held_up_by_the_one_that_is_down(
     await bench.send(*bodies)
     async with bench.consumer(handler, concurrency=1, replay_concurrency=2):
         await until(lambda: len(set(bench.happened("parked"))) == 11)
-        well.down = False
+        well.recover()
         await until(lambda: len(well.effects) == 3)
     assert down.effects == []
     parked = Counter(bench.happened("parked"))

@@ -149,7 +149,7 @@ async def test_nothing_is_ever_requeued_as_parking(
     await bench.send(*bodies)
     async with bench.consumer(handler):
         await until(lambda: set(bench.happened("parked")) == bodies)
-        dependency.down = False
+        dependency.recover()
         await until(lambda: set(bench.happened("replayed")) == bodies)
     assert requeued == []
 

@@ -30,7 +30,7 @@ async def test_a_handler_full_of_process_blocks_runs_unchanged(bench: Bench) -> 
     await bench.send("a", "b")
     async with bench.consumer(handler):
         await until(lambda: len(bench.happened("parked")) == 2)
-        dependency.down = False
+        dependency.recover()
         await until(lambda: len(bench.happened("replayed")) == 2)
     assert sorted(dependency.effects) == ["a", "b"]
 
@@ -192,7 +192,7 @@ async def test_a_message_given_back_because_of_a_rejection_is_parked_and_no_atte
     await bench.send("a")
     async with bench.consumer(handler, max_attempts=1):
         await until(lambda: bench.happened("parked") == ["a"])
-        dependency.down = False
+        dependency.recover()
         await until(lambda: bench.happened("replayed") == ["a"])
     assert bench.happened("dead") == []
 

@@ -29,6 +29,13 @@ class Dependency:
         self.effects.append(what)
 
     def trip(self) -> None:
+        """Go down, with an open circuit until :meth:`recover`."""
         self.down = True
         while self.breaker.can_execute():
             self.breaker.acquire().failure()
+        self.breaker.hold_open(300)
+
+    def recover(self) -> None:
+        """Work again, and end the open time."""
+        self.down = False
+        self.breaker.half_open()
