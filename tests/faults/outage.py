@@ -195,7 +195,7 @@ class Outage:
 
 
 async def nothing(_: Outage) -> None:
-    """Do nothing before the worker is started."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +206,7 @@ class Fault:
         name: as it stands in the table.
         strike: has it happen, and ends it.
         before: comes before the worker is started.
+        after: comes at the end, whatever has come of it.
         proxied: whether the worker goes through a proxy, which `strike` gets.
         messages: how many there are in the long version.
         failing: whether some of them fail once, and are delayed.
@@ -214,6 +215,7 @@ class Fault:
     name: str
     strike: Callable[[Outage], Awaitable[None]] | None = None
     before: Callable[[Outage], Awaitable[None]] = nothing
+    after: Callable[[Outage], Awaitable[None]] = nothing
     through_proxy: Callable[[Outage, FaultProxy], Awaitable[None]] | None = None
     messages: int = 2000
     failing: bool = True
@@ -224,6 +226,13 @@ class Fault:
 
 async def go_through(outage: Outage, fault: Fault) -> Account:
     """Go through an outage in which a fault strikes; return what became of the messages."""
+    try:
+        return await _go_through(outage, fault)
+    finally:
+        await fault.after(outage)
+
+
+async def _go_through(outage: Outage, fault: Fault) -> Account:
     field, trial, payments = outage.field, outage.trial, outage.payments
     payments.kill()
     await field.declare(trial.queue)

@@ -60,6 +60,10 @@ async def _hold_limit(outage: Outage, limits: dict[str, int]) -> None:
         await outage.ctl("eval", f"application:set_env(rabbit, {name}, {value}).")
 
 
+async def has_its_usual_patience(outage: Outage) -> None:
+    await _hold_limit(outage, USUAL)
+
+
 async def has_little_patience(outage: Outage) -> None:
     await _hold_limit(outage, {"consumer_timeout": TIMEOUT_MS, "channel_tick_interval": TICK_MS})
     if outage.during == PARKING:
@@ -71,7 +75,7 @@ async def closes_channels(outage: Outage) -> None:
     if outage.during == REPLAYING:
         outage.payments.kill()
     await outage.ended(2)
-    await _hold_limit(outage, USUAL)
+    await has_its_usual_patience(outage)
     if outage.during == PARKING:
         await outage.takes_all()
     else:
@@ -82,7 +86,12 @@ BROKER_KILLED = Fault("broker killed", killed, queues_are_on_the_disk)
 FAULTS = [
     Fault("broker killed, twice", killed_twice, queues_are_on_the_disk, messages=8000),
     Fault("memory alarm", has_no_memory, messages=4000),
-    Fault("channels closed by the broker", closes_channels, has_little_patience),
+    Fault(
+        "channels closed by the broker",
+        closes_channels,
+        before=has_little_patience,
+        after=has_its_usual_patience,  # others use this RabbitMQ after us
+    ),
 ]
 
 

@@ -3,7 +3,11 @@
 aiormq (7.2.4) puts its Channel.CloseOk into the connection's queue of frames to write, which holds
 ten, and drops it where that is full (``Channel._on_close_frame`` suppresses ``QueueFull``). Without
 the answer RabbitMQ keeps what is unacknowledged on the channel until the connection ends, and
-gives it to nobody. A channel's own queue in front of that one keeps the answer until there is room.
+gives it to nobody.
+
+What stands in front of that queue here keeps the answer until there is room. It keeps the order,
+too, which a queue that is full does not: nothing of a channel may come after its answer, nor its
+number be used again before, or RabbitMQ closes the connection.
 """
 
 from __future__ import annotations
@@ -19,20 +23,52 @@ if TYPE_CHECKING:
     import aiormq.abc
 
 
-def answer_always(channel: aiormq.abc.AbstractChannel) -> None:
-    """Have `channel` answer when RabbitMQ closes it, however busy its connection is."""
+def write_in_order(connection: aiormq.abc.AbstractConnection, timeout: float) -> None:
+    """Have the frames of all channels that are opened from now on written in order.
+
+    Args:
+        connection: the connection.
+        timeout: seconds for which an answer may wait; the connection is dead then.
+    """
+    connection.write_queue = ConnectionFrames(connection.write_queue, timeout)  # type: ignore[assignment]  # what aiormq uses of a queue
+
+
+def end_with_the_answer(channel: aiormq.abc.AbstractChannel) -> None:
+    """Have nothing of `channel` written after the answer to its closing."""
     channel.write_queue = ChannelFrames(channel.connection.write_queue)  # type: ignore[attr-defined]  # not in the abstract class
 
 
-class ChannelFrames:
-    """The frames of one channel, in order; nothing comes after the answer.
+class ConnectionFrames:
+    """The frames of a connection, in the order in which they are put."""
 
-    RabbitMQ closes the connection for a frame on a channel that has been answered.
-    """
+    def __init__(self, frames: asyncio.Queue[object], timeout: float) -> None:
+        self._frames = frames
+        self._timeout = timeout
+        self._turns = asyncio.Lock()
+        self._waiting = 0
+
+    async def put(self, frame: object) -> None:
+        """Write a frame when there is room."""
+        self._waiting += 1
+        try:
+            async with self._turns:
+                await self._frames.put(frame)
+        finally:
+            self._waiting -= 1
+
+    def put_nowait(self, answer: object) -> None:
+        """Write an answer when there is room; aiormq writes nothing else in this way."""
+        if self._waiting or self._frames.full():
+            begin(asyncio.wait_for(self.put(answer), self._timeout))
+        else:
+            self._frames.put_nowait(answer)
+
+
+class ChannelFrames:
+    """The frames of one channel, up to the answer to its closing."""
 
     def __init__(self, frames: asyncio.Queue[object]) -> None:
         self._frames = frames
-        self._turns = asyncio.Lock()  # it is fair, which a full queue is not
         self._answered = False
 
     async def put(self, frame: object) -> None:
@@ -43,13 +79,9 @@ class ChannelFrames:
         """
         if self._answered:
             raise ChannelInvalidStateError("RabbitMQ has closed the channel")
-        await self._put(frame)
+        await self._frames.put(frame)
 
     def put_nowait(self, answer: object) -> None:
-        """Write the answer behind all that waits by now; nothing else is written in this way."""
+        """Write the answer behind all that waits by now."""
         self._answered = True
-        begin(self._put(answer))
-
-    async def _put(self, frame: object) -> None:
-        async with self._turns:
-            await self._frames.put(frame)
+        self._frames.put_nowait(answer)

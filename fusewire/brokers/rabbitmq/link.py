@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import aio_pika
 from aio_pika.exceptions import AMQPError
 
-from fusewire.brokers.rabbitmq.answering import answer_always
+from fusewire.brokers.rabbitmq.answering import end_with_the_answer, write_in_order
 from fusewire.brokers.rabbitmq.nodes import shown, virtual_host
 from fusewire.brokers.rabbitmq.uncut import begin, uncut
 from fusewire.errors import BrokerUnavailableError
@@ -126,7 +126,7 @@ class Link:
     async def _open(self, channel: AbstractChannel) -> None:
         try:
             await asyncio.wait_for(channel.initialize(), self._timeout)
-            answer_always(await channel.get_underlay_channel())
+            end_with_the_answer(await channel.get_underlay_channel())
         except BaseException as error:
             if channel.is_initialized:
                 await close(channel, self._timeout)
@@ -192,6 +192,8 @@ class Link:
             # One that is left open closes itself when it is collected, which may be on no loop.
             await connection.close()
             raise
+        if connection.transport is not None:
+            write_in_order(connection.transport.connection, self._timeout)
         return connection
 
     async def _discard(self) -> None:
