@@ -7,26 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from fusewire.brokers import Message, open_broker
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
-from tests.support.payments import PaymentsProcess
 from tests.support.processes import KeptProcess
 from tests.support.waiting import until, until_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.support.payments import PaymentsProcess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@pytest.fixture
-def payments(tmp_path: Path) -> Iterator[PaymentsProcess]:
-    server = PaymentsProcess(tmp_path)
-    server.start()
-    yield server
-    server.close()
 
 
 def example(name: str, *arguments: str, folder: Path) -> KeptProcess:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
 
 from fusewire.breaker import default_registry
+from tests.docs.examples import run_examples
 from tests.interceptors.test_matrix import CASES, GUARDS, cells
 from tests.support.grpc_server import EchoServer
 from tests.support.grpc_ways import AIO_WAYS, SYNC_WAYS
@@ -31,11 +30,8 @@ def greeter() -> Iterator[EchoServer]:
 
 @pytest.fixture
 def page(greeter: EchoServer, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    document = Sybil(parsers=[PythonCodeBlockParser()]).parse(PAGE)
-    document.namespace["TARGET"] = greeter.target
-    for example in document.examples():
-        example.evaluate()
-    return {**document.namespace, "printed": capsys.readouterr().out.splitlines()}
+    names = run_examples(PAGE, {"TARGET": greeter.target})
+    return {**names, "printed": capsys.readouterr().out.splitlines()}
 
 
 async def test_every_example_runs(page: dict[str, Any]) -> None:

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
 
 from fusewire import default_registry
-from fusewire.brokers import Message, open_broker
 from fusewire.demo.payments.v1.payments_pb2 import (
     STATUS_CHARGED,
     STATUS_PENDING,
-    ChargeRequest,
 )
-from fusewire.errors import QueueNotFoundError
-from tests.support.payments import CHARGE, PaymentsProcess
+from tests.docs.examples import consume_through_an_outage, run_examples
+from tests.support.payments import CHARGE
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.support.payments import PaymentsProcess
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-
-
-def run_examples(path: Path, names: dict[str, Any]) -> dict[str, Any]:
-    """Run all Python blocks of a document, in order and in one namespace; return that."""
-    document = Sybil(parsers=[PythonCodeBlockParser()]).parse(path)
-    document.namespace.update(names)
-    for example in document.examples():
-        example.evaluate()
-    return dict(document.namespace)
-
-
-@pytest.fixture
-def payments(tmp_path: Path) -> Iterator[PaymentsProcess]:
-    server = PaymentsProcess(tmp_path)
-    server.start()
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -65,29 +43,7 @@ def test_attach_to_a_channel_charges(readme: dict[str, Any], payments: PaymentsP
 async def test_wrap_a_consumer_parks_an_order_and_makes_it_after_the_outage(
     readme: dict[str, Any], payments: PaymentsProcess, address: str
 ) -> None:
-    order = ChargeRequest(account="bob", amount_cents=1, currency="EUR", reference="order-1")
-    payments.kill()
-    async with open_broker(address) as broker:
-        await broker.create_queue("orders")
-        message = Message(body=order.SerializeToString(), message_id="order-1")
-        breaker = default_registry().get(CHARGE)
-        while breaker.can_execute():
-            breaker.acquire().failure()
-        await broker.publish("orders", message)
-        consuming = asyncio.create_task(readme["consume"]())
-
-        async def parked() -> bool:
-            try:
-                return await broker.depth(f"orders.parked.{CHARGE}") == 1
-            except QueueNotFoundError:  # the consumer has not made it yet
-                return False
-
-        await until(parked)
-        payments.start()
-        breaker.reset()
-        await until(lambda: "order-1" in payments.references())
-        consuming.cancel()
-        await asyncio.gather(consuming, return_exceptions=True)
+    await consume_through_an_outage(readme["consume"], address, payments)
 
 
 async def test_queue_payments_answers_pending_during_an_outage_and_charges_after_it(
