@@ -102,6 +102,17 @@ def when_over(call: Any, callback: Callable[[Any], object]) -> None:
         call.add_done_callback(callback)
 
 
+def cancelled_here(call: Any) -> bool:
+    """Tell whether a call that is over was cancelled in this process, and not by its server.
+
+    ``cancelled()`` is true of both; what grpcio's own calls stand on knows.
+    """
+    try:
+        return bool(call._cython_call.is_locally_cancelled())  # noqa: SLF001 - see above
+    except AttributeError:  # another interceptor's, or another grpcio's
+        return bool(call.cancelled())
+
+
 def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that has nothing to wait for; a callback cannot await."""
     try:

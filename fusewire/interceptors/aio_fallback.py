@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import grpc.aio
 
-from fusewire.interceptors.aio_calls import RejectedInner, channel_of, settle, when_over
+from fusewire.interceptors.aio_calls import (
+    RejectedInner,
+    cancelled_here,
+    channel_of,
+    settle,
+    when_over,
+)
 from fusewire.interceptors.fallback import FALLBACK_METADATA
 
 if TYPE_CHECKING:
@@ -74,7 +80,8 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
 
     def _inner_ended(self, _: Any) -> None:
         """Take note of the inner call's end: a callback, which must not raise."""
-        if isinstance(self._inner, RejectedInner) or settle(self._guarded, self._inner):
+        rejected = isinstance(self._inner, RejectedInner)
+        if rejected or (settle(self._guarded, self._inner) and not cancelled_here(self._inner)):
             self._fallback = self._loop.create_task(self._fall_back(), context=self._context)
             _running.add(self._fallback)
             self._fallback.add_done_callback(_running.discard)

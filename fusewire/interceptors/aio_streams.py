@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from fusewire.interceptors.aio_calls import RejectedInner, channel_of, settle, when_over
+from fusewire.interceptors.aio_calls import (
+    RejectedInner,
+    cancelled_here,
+    channel_of,
+    settle,
+    when_over,
+)
 from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
 
 if TYPE_CHECKING:
@@ -109,7 +115,8 @@ class GuardedStream(
     def _conclude(self) -> bool:
         """Settle by how the inner stream ended; tell whether the fallback is to answer."""
         if self._answers is None:
-            self._answers = settle(self._guarded, self._inner) and not self._begun
+            failed = settle(self._guarded, self._inner)
+            self._answers = failed and not self._begun and not cancelled_here(self._inner)
         return self._answers
 
     def _inner_ended(self, _: Any) -> None:

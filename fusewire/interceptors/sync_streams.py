@@ -125,8 +125,12 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
         """Settle by how the inner stream ended; tell whether the fallback is to answer."""
         with self._lock:
             if self._answers is None:
-                self._answers = settle(self._guarded, ended) and not self._begun
+                failed = settle(self._guarded, ended)
+                self._answers = failed and not self._begun and not self._cancelled_here()
             return self._answers
+
+    def _cancelled_here(self) -> bool:
+        return is_call(self._inner) and self.cancelled()
 
     def _fall_back(self, error: grpc.RpcError) -> bool:
         with self._lock:

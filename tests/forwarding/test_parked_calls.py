@@ -21,6 +21,7 @@ from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCa
 from fusewire.interceptors import aio_interceptors, guard
 from fusewire.parking import consumer as parking_consumer
 from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
+from tests.support.grpc_server import ECHO, EchoServer, ask
 from tests.support.waiting import until, until_sync
 
 if TYPE_CHECKING:
@@ -259,6 +260,32 @@ async def test_at_most_once_never_parks_what_may_have_taken_effect(
     assert trailing[OPERATION_ID_METADATA] == "op-a"
     assert trailing[PARKED_METADATA] == "no"
     assert len(server.seen) == 1
+
+
+_RETRIES = """{"methodConfig": [{"name": [{}], "retryPolicy": {
+    "maxAttempts": 5, "initialBackoff": "0.2s", "maxBackoff": "0.2s",
+    "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}"""
+
+
+async def test_at_most_once_a_call_that_took_effect_is_not_parked_though_its_end_is_refused(
+    queue_name: str, registry: BreakerRegistry, tmp_path: Path
+) -> None:
+    # gRPC's own retries find the port closed, and that is the status which the call ends with.
+    options = [("grpc.service_config", _RETRIES), *CHANNEL_OPTIONS]
+    address = f"sqlite:///{tmp_path}/broker.db"
+    with EchoServer() as mortal:
+        async with ParkedCalls(address, queue=queue_name, registry=registry) as calls:
+            fallbacks = {ECHO: calls.park(reply=pending, at_most_once=True)}
+            interceptors = aio_interceptors(registry=registry, fallbacks=fallbacks)
+            async with grpc.aio.insecure_channel(
+                mortal.target, interceptors=interceptors, options=options
+            ) as channel:
+                call: Any = channel.unary_unary(ECHO)(ask(delay=20))
+                await until(lambda: mortal.seen()["begun"] == 1, "the effect")
+                mortal.kill()
+                with pytest.raises(grpc.aio.AioRpcError, match="refused") as caught:
+                    await call
+    assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "no"
 
 
 async def test_an_at_most_once_replay_that_ends_in_doubt_is_dead_as_ambiguous(
@@ -542,6 +569,49 @@ async def test_a_store_that_does_not_confirm_in_time_is_told_as_unknown(
         with pytest.raises(CircuitOpenError) as caught:
             await shop.charge("a", "op-a")
     assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "unknown"  # type: ignore[attr-defined]
+
+
+class _Unserializable:
+    """A message of which grpcio, on asyncio, sends nothing."""
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
+        raise ValueError("it cannot be serialized")
+
+
+async def test_a_request_that_cannot_be_serialized_is_not_parked_as_nothing(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
+        trip(registry)
+        charge: Any = shop.channel.unary_unary(
+            CHARGE, request_serializer=lambda request: request.SerializeToString()
+        )
+        with pytest.raises(CircuitOpenError) as caught:
+            await charge(_Unserializable(), timeout=2)
+    assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "no"  # type: ignore[attr-defined]
+    assert shop.happened("parked") == []
+    assert server.seen == []
+
+
+async def test_a_replay_of_a_call_without_a_deadline_has_one(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    hangs = threading.Event()
+
+    def hang(key: str) -> None:
+        hangs.wait(60)
+
+    server.answer = hang
+    async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
+        trip(registry)
+        assert await shop.charge("a", "op-a", timeout=None) == b"pending:op-a"
+        shop.calls._replay_timeout = 0.2
+        shop.forward()
+        try:
+            await until(lambda: registry.get(CHARGE).snapshot().counters.opened > 1)
+        finally:
+            hangs.set()
+        await until(lambda: shop.happened("replayed") == ["op-a"])
 
 
 async def test_a_key_that_grpc_cannot_send_is_not_parked_with_it(

@@ -210,7 +210,94 @@ def test_opentelemetrys_own_interceptor_takes_a_sync_streams_cancel_away(
     assert registry.get(STREAM).outcomes == (IGNORED if guarded else [])
 
 
+@pytest.mark.parametrize("read", [0, 1])
+@pytest.mark.parametrize("kind", ["end", "first_message"])
+def test_a_generator_in_a_streams_place_gives_its_permit_back_when_it_is_dropped(
+    server: EchoServer, provider: TracerProvider, registry: WatchedRegistry, kind: Any, read: int
+) -> None:
+    # It begins the call when it is first read, and never tells of an end.
+    with composed(
+        server, client_interceptor(provider), "outside", registry=registry, streams=kind
+    ) as channel:
+        stream = channel.unary_stream(STREAM)(ask(messages=-1))
+        for _ in range(read):
+            next(stream)
+        del stream
+        breaker = registry.get(STREAM)
+        wait_until(breaker.every_permit_settled_once, "the permit")
+    assert breaker.outcomes == (OK if kind == "first_message" and read else IGNORED)
+
+
+class Blocking(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor):  # type: ignore[type-arg] # not subscriptable at run time
+    """Waits for the end of every call, futures too, as py-grpc-prometheus and examples do.
+
+    What it gives in their place is an error without callbacks, or a call that is over.
+    """
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        call = continuation(details, request)
+        return call.exception() or call
+
+    intercept_stream_unary = intercept_unary_unary
+
+
+class Erring(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg] # not subscriptable at run time
+    """Gives the error of a blocking call, which has no callbacks, in the place of a future."""
+
+    def __init__(self, error: grpc.RpcError) -> None:
+        self.error = error
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return self.error
+
+
+@END
+@pytest.mark.parametrize("way", [way for way in SYNC_WAYS if not way.streams], ids=str)
+def test_calls_that_an_interceptor_within_has_waited_for_are_counted(
+    way: Way, order: bytes, outcomes: list[Outcome], server: EchoServer, registry: WatchedRegistry
+) -> None:
+    with grpc.intercept_channel(grpc.insecure_channel(server.target), Blocking()) as channel:
+        without = finish(way, channel, order)
+    with composed(server, Blocking(), "outside", registry=registry) as channel:
+        assert finish(way, channel, order) == without
+    breaker = registry.get(way.path)
+    wait_until(breaker.every_permit_settled_once, "the permit")
+    assert breaker.outcomes == outcomes
+
+
+def test_an_error_without_callbacks_is_counted_in_the_place_of_a_future(
+    bare: grpc.Channel, server: EchoServer, registry: WatchedRegistry
+) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        bare.unary_unary(ECHO)(ask(code="UNAVAILABLE"))
+    with pytest.raises(NotImplementedError):
+        raised.value.add_callback(lambda: None)
+    with composed(server, Erring(raised.value), "outside", registry=registry) as channel:
+        future = channel.unary_unary(ECHO).future(ask())
+        assert future.exception() is raised.value
+    assert registry.get(ECHO).outcomes == FAILURE
+
+
 # What each order makes of a rejection.
+
+
+@pytest.mark.parametrize("make", sync_others())
+@pytest.mark.parametrize("way", SYNC_WAYS, ids=str)
+def test_an_outer_interceptors_user_sees_a_rejection_and_no_internal_error(
+    way: Way, make: Any, server: EchoServer, provider: TracerProvider, registry: WatchedRegistry
+) -> None:
+    # What an inner channel raises grpcio turns into INTERNAL, in futures and streams.
+    registry.get(way.path).open()
+    with (  # noqa: PT012 - which statement raises depends on the way
+        composed(server, make(provider), "inside", registry=registry) as channel,
+        pytest.raises(CircuitOpenError) as raised,
+    ):
+        call = way.make(channel, ask())
+        if not way.blocks:
+            assert not hasattr(call, "code") or call.code() is grpc.StatusCode.UNAVAILABLE
+            next(call) if way.streams else call.result(20)
+    error: Any = raised.value
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize(("ours", "traced"), [("outside", 0), ("inside", 1)])

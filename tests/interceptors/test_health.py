@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+HANGING = b"hanging"  # a server that says nothing; its channel is READY all the same
 DOWN = ask(code="UNAVAILABLE")
 
 
@@ -36,6 +37,10 @@ class Health(grpc.GenericRpcHandler):
     def _check(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         answer = self.answer
         self.asked.append(request)
+        if answer is HANGING:
+            left = threading.Event()
+            context.add_callback(left.set)
+            left.wait(20)
         if isinstance(answer, grpc.StatusCode):
             context.abort(answer, "")
         return bytes(answer)
@@ -124,6 +129,30 @@ def test_a_circuit_stays_open_past_its_time_while_the_service_is_ill(
         clock.pass_time(29.9)
         health.wait(3)
         assert breaker.state == "open"
+
+
+def test_a_server_that_hangs_does_not_leave_its_last_answer_standing(
+    server: EchoServer,
+    health_channel: grpc.Channel,
+    health: Health,
+    breakers: BreakerRegistry,
+    clock: Clock,
+) -> None:
+    with (
+        HealthProbe(health_channel, interval=0.01, timeout=0.05) as probe,
+        guard(grpc.insecure_channel(server.target), registry=breakers, health=probe) as channel,
+    ):
+        break_down(channel)
+        health.wait(2)
+        health.answer = HANGING
+        breaker = breakers.get(ECHO)
+        health.wait(3)
+        for _ in range(5):
+            clock.pass_time(29.9)
+            health.wait(3)
+            assert breaker.state == "open"
+        health.answer = SERVING
+        wait_until(lambda: breaker.state == "half_open", "the end of the open time")
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,78 @@ async def test_an_asyncio_request_iterator_that_raises_says_nothing_about_the_se
 # Calls that end but say so in their own way.
 
 
+class _EndsMeanwhile:
+    """A call of grpcio's that ends just after it has said that it has not."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._asked = False
+
+    def done(self) -> bool:
+        first, self._asked = not self._asked, True
+        self._call.code()  # waits for the end
+        return not first
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+    def __next__(self) -> Any:
+        return next(self._call)
+
+
+class _EndingMeanwhile(
+    grpc.UnaryUnaryClientInterceptor,  # type: ignore[type-arg] # not subscriptable at run time
+    grpc.UnaryStreamClientInterceptor,  # type: ignore[type-arg] # not subscriptable at run time
+):
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return _EndsMeanwhile(continuation(details, request))
+
+    intercept_unary_stream = intercept_unary_unary
+
+
+@GUARDS
+def test_a_call_that_ends_before_its_callback_is_taken_is_settled_all_the_same(
+    server: EchoServer, registry: WatchedRegistry, options: dict[str, Any]
+) -> None:
+    inner = grpc.intercept_channel(grpc.insecure_channel(server.target), _EndingMeanwhile())
+    with guard(inner, registry=registry, **options) as channel:
+        order = ask(code="UNAVAILABLE", messages=0)
+        future = channel.unary_unary(ECHO).future(order)
+        stream = channel.unary_stream(STREAM)(order)
+        for path in (ECHO, STREAM):
+            breaker = registry.get(path)
+            wait_until(lambda breaker=breaker: breaker.outcomes == [FAILURE], "the outcome")
+        assert isinstance(future.exception(20), grpc.RpcError)
+        with pytest.raises(grpc.RpcError):
+            next(stream)
+
+
+@GUARDS
+def test_what_raises_at_a_calls_end_does_not_stop_the_channels_futures(
+    server: EchoServer, registry: WatchedRegistry, options: dict[str, Any]
+) -> None:
+    # It runs in a thread of grpcio's that may not outlive it.
+    heard: list[object] = []
+
+    def break_down(what: object) -> Any:
+        heard.append(what)
+        raise ValueError("what hears of a call's end raises")
+
+    registry.get(ECHO).real.add_listener(break_down)
+    channel = grpc.insecure_channel(server.target)
+    with guard(channel, registry=registry, classify={STREAM: break_down}, **options) as guarded:
+        futures = [guarded.unary_unary(ECHO).future(ask(code="UNAVAILABLE")) for _ in range(2)]
+        stream = guarded.unary_stream(STREAM)(ask(code="UNAVAILABLE", messages=0))
+        for path, outcomes in ((ECHO, [FAILURE, FAILURE]), (STREAM, [IGNORED])):
+            breaker = registry.get(path)
+            wait_until(lambda one=breaker, told=outcomes: one.outcomes == told, "the outcomes")
+        wait_until(lambda: len(heard) == 2, "the opened circuit and the stream's end")
+        assert all(isinstance(future.exception(20), grpc.RpcError) for future in futures)
+        with pytest.raises(grpc.RpcError):
+            next(stream)
+        assert guarded.unary_unary("/test.Other/Do").future(ask()).result(20) == b"done"
+
+
 def test_what_the_server_cancels_is_no_local_cancel(
     server: EchoServer, registry: WatchedRegistry
 ) -> None:
