@@ -14,6 +14,7 @@ import pytest
 from aio_pika.exceptions import AMQPError
 
 from fusewire.brokers.topology import Topology
+from tests.support.payments import PaymentsProcess
 from tests.support.processes import close_reaper
 from tests.support.rabbitmq import NoRabbitMQError, OwnRabbitMQ, RabbitMQ
 from tests.support.rabbitmq_choice import BROKER, Broker
@@ -21,6 +22,7 @@ from tests.support.rabbitmq_managed import Managed, VirtualHost, managed_rabbitm
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -121,6 +123,15 @@ def virtual_host(managed: Managed) -> Iterator[VirtualHost]:
     """Give a virtual host of the test's own, with a space in its name."""
     with managed.virtual_host() as host:
         yield host
+
+
+@pytest.fixture
+def payments(tmp_path: Path) -> Iterator[PaymentsProcess]:
+    """Give the demo's payments server, running, as a process that a test may kill."""
+    server = PaymentsProcess(tmp_path)
+    server.start()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -130,7 +130,8 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
             return self._answers
 
     def _cancelled_here(self) -> bool:
-        return is_call(self._inner) and self.cancelled()
+        cancelled = getattr(self._inner, "cancelled", None)  # another interceptor's may have none
+        return cancelled is not None and bool(cancelled())
 
     def _fall_back(self, error: grpc.RpcError) -> bool:
         with self._lock:

@@ -22,10 +22,12 @@ class Broker:
         self.left = list(range(1, deliveries + 1))
         self.frames: list[tuple[int, bool]] = []
         self.begun = 0
+        self.takes = asyncio.Event()  # cleared, frames wait
+        self.takes.set()
 
     async def basic_ack(self, tag: int, multiple: bool = False, wait: bool = True) -> None:  # noqa: FBT001, FBT002 - aiormq's
         self.begun += 1
-        await asyncio.sleep(0.05)
+        await self.takes.wait()
         self.frames.append((tag, multiple))
         assert tag in self.left  # it closes the channel for an unknown one
         self.left = [other for other in self.left if (other > tag if multiple else other != tag)]
@@ -75,10 +77,13 @@ async def test_what_is_settled_in_one_step_is_written_once() -> None:
 async def test_what_comes_while_others_are_written_goes_with_the_next() -> None:
     broker = Broker(3)
     together = acknowledger(broker)
+    broker.takes.clear()
     first = asyncio.create_task(together.acknowledge(1))
     await until(lambda: broker.begun)
-    await asyncio.gather(together.acknowledge(2), together.acknowledge(3))
-    assert first.done()
+    others = [asyncio.create_task(together.acknowledge(tag)) for tag in (2, 3)]
+    await until(lambda: together.settled == 3)
+    broker.takes.set()
+    await asyncio.gather(first, *others)
     assert broker.frames == [(1, False), (3, True)]
 
 

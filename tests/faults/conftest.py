@@ -16,13 +16,14 @@ from tests.faults.nursing import Nursery
 from tests.faults.outage import LONG, Fault, Outage, go_through
 from tests.faults.table import tell
 from tests.faults.trial import Trial
-from tests.support.payments import PaymentsProcess
 from tests.support.rabbitmq import NoRabbitMQError, OwnRabbitMQ
 from tests.support.rabbitmq_choice import BROKER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
+
+    from tests.support.payments import PaymentsProcess
 
 
 def pytest_terminal_summary(
@@ -36,14 +37,6 @@ def _table(pytestconfig: pytest.Config) -> Iterator[None]:
     table.begin(pytestconfig)
     yield
     table.write(pytestconfig)
-
-
-@pytest.fixture
-def payments(tmp_path: Path) -> Iterator[PaymentsProcess]:
-    server = PaymentsProcess(tmp_path)
-    server.start()
-    yield server
-    server.close()
 
 
 @pytest.fixture

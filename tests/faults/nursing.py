@@ -65,6 +65,7 @@ class Nursery:
             "hit": trial.hit,
         }
         pid: int = self._ask(order)
+        self._ended.pop(pid, None)  # of a worker before it: the system gives a number again
         return pid
 
     def status(self, pid: int) -> int | None:

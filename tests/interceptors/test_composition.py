@@ -167,9 +167,7 @@ async def stops_on_the_server(way: Way, channel: Any, server: EchoServer) -> boo
     call.cancel()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.3):
-            # The condition is another process's.
-            while server.seen()["cancelled"] == before["cancelled"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await until(lambda: server.seen()["cancelled"] > before["cancelled"], "the cancel")
     return bool(server.seen()["cancelled"] > before["cancelled"])
 
 

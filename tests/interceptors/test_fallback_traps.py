@@ -82,14 +82,40 @@ def test_a_plain_callback_that_raises_does_not_stop_the_channels_futures(
 # Who cancelled a call does not show in its status.
 
 
+class _Asked:
+    """A fallback that notes for which calls it was asked."""
+
+    def __init__(self, way: Way) -> None:
+        self.calls: list[object] = []
+        self._reply = [b"instead"] if way.streams else b"instead"
+
+    def __call__(self, request: object, _error: object) -> Any:
+        self.calls.append(request)
+        return self._reply
+
+
+def _sync(server: EchoServer, registry: WatchedRegistry, fallback: Any) -> Any:
+    return guard(
+        grpc.insecure_channel(server.target),
+        registry=registry,
+        classify=CANCELS_COUNT,
+        fallbacks={"*": fallback},
+    )
+
+
+def _aio(server: EchoServer, registry: WatchedRegistry, fallback: Any) -> Any:
+    interceptors = aio_interceptors(
+        registry=registry, classify=CANCELS_COUNT, fallbacks={"*": fallback}
+    )
+    return grpc.aio.insecure_channel(server.target, interceptors=interceptors)
+
+
 @pytest.mark.parametrize("way", [way for way in SYNC_WAYS if not way.blocks], ids=str)
 def test_who_cancels_a_call_does_not_get_its_fallback(
     way: Way, server: EchoServer, registry: WatchedRegistry
 ) -> None:
-    bare = grpc.insecure_channel(server.target)
-    with guard(
-        bare, registry=registry, classify=CANCELS_COUNT, fallbacks={"*": _instead(way)}
-    ) as channel:
+    fallback = _Asked(way)
+    with _sync(server, registry, fallback) as channel:
         user = SyncUser(way, channel, server)
         error, *state = finish(way, channel, ask(delay=20), act=user.cancel_in_flight)
     assert user.answers == [True]
@@ -98,45 +124,65 @@ def test_who_cancels_a_call_does_not_get_its_fallback(
     assert state[-4:] == [True, True, False, False]
     breaker = registry.get(way.path)
     wait_until(lambda: breaker.outcomes == FAILURE, "the call's outcome")
+    assert fallback.calls == []
 
 
 @pytest.mark.parametrize("way", SYNC_WAYS, ids=str)
 def test_what_the_server_cancels_gets_its_fallback_where_that_is_a_failure(
     way: Way, server: EchoServer, registry: WatchedRegistry
 ) -> None:
-    bare = grpc.insecure_channel(server.target)
-    with guard(
-        bare, registry=registry, classify=CANCELS_COUNT, fallbacks={"*": _instead(way)}
-    ) as channel:
+    with _sync(server, registry, _Asked(way)) as channel:
         assert b"instead" in finish(way, channel, ask(code="CANCELLED", messages=0))
     assert registry.get(way.path).outcomes == FAILURE
+
+
+class _PlainCalls(grpc.UnaryStreamClientInterceptor):  # type: ignore[type-arg] # not subscriptable at run time
+    """Gives streams that are calls and no futures: they do not say whether they are cancelled."""
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return _PlainCall(continuation(details, request))
+
+
+class _PlainCall:
+    def __init__(self, stream: Any) -> None:
+        for name in ("add_callback", "code", "details", "trailing_metadata", "done", "__next__"):
+            setattr(self, name, getattr(stream, name))
+
+    def __next__(self) -> Any:
+        return vars(self)["__next__"]()
+
+
+def test_a_stream_that_cannot_say_who_cancelled_it_gets_its_fallback(
+    server: EchoServer, registry: WatchedRegistry
+) -> None:
+    within = grpc.intercept_channel(grpc.insecure_channel(server.target), _PlainCalls())
+    with guard(within, registry=registry, fallbacks={"*": [b"instead"]}) as channel:
+        order = ask(code="UNAVAILABLE", messages=0)
+        assert list(channel.unary_stream(STREAM)(order)) == [b"instead"]
+    assert registry.get(STREAM).outcomes == FAILURE
 
 
 @pytest.mark.parametrize("way", AIO_WAYS, ids=str)
 async def test_who_cancels_an_asyncio_call_does_not_get_its_fallback(
     way: Way, server: EchoServer, registry: WatchedRegistry
 ) -> None:
-    guards = aio_interceptors(
-        registry=registry, classify=CANCELS_COUNT, fallbacks={"*": _instead(way)}
-    )
-    async with grpc.aio.insecure_channel(server.target, interceptors=guards) as channel:
+    fallback = _Asked(way)
+    async with _aio(server, registry, fallback) as channel:
         user = AioUser(way, channel, server)
         order = ask(delay=20, patience=False)
         error, *state = await aio_finish(way, channel, order, act=user.cancel_in_flight)
-        assert user.answers == [True]
-        assert error == ("CancelledError",)
-        assert state[:3] == [True, True, grpc.StatusCode.CANCELLED]
+    assert user.answers == [True]
+    assert error == ("CancelledError",)
+    assert state[:3] == [True, True, grpc.StatusCode.CANCELLED]
     assert registry.get(way.path).outcomes == FAILURE
+    assert fallback.calls == []
 
 
 @pytest.mark.parametrize("way", [way for way in AIO_WAYS if way.streams], ids=str)
 async def test_a_stream_that_its_reader_gave_up_is_cancelled_and_not_ok(
     way: Way, server: EchoServer, registry: WatchedRegistry
 ) -> None:
-    guards = aio_interceptors(
-        registry=registry, classify=CANCELS_COUNT, fallbacks={"*": _instead(way)}
-    )
-    async with grpc.aio.insecure_channel(server.target, interceptors=guards) as channel:
+    async with _aio(server, registry, _Asked(way)) as channel:
         call = way.make(channel, ask(delay=20, patience=False))
         ended: list[Any] = []
         call.add_done_callback(ended.append)
@@ -154,10 +200,7 @@ async def test_a_stream_that_its_reader_gave_up_is_cancelled_and_not_ok(
 async def test_what_the_server_cancels_on_asyncio_gets_its_fallback_where_that_is_a_failure(
     way: Way, server: EchoServer, registry: WatchedRegistry
 ) -> None:
-    guards = aio_interceptors(
-        registry=registry, classify=CANCELS_COUNT, fallbacks={"*": _instead(way)}
-    )
-    async with grpc.aio.insecure_channel(server.target, interceptors=guards) as channel:
+    async with _aio(server, registry, _Asked(way)) as channel:
         seen = await aio_finish(way, channel, ask(code="CANCELLED", messages=0))
     assert b"instead" in seen
     assert registry.get(way.path).outcomes == FAILURE
