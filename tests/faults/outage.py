@@ -67,6 +67,12 @@ class Outage:
         self.topology = Topology(trial.queue, (LANE,), DELAY_TIERS)
 
     @property
+    def delayed(self) -> set[str]:
+        """The operations that wait in a delay queue, or are on their way back from one."""
+        tiers = [self.topology.delay(tier) for tier in self.topology.delay_tiers]
+        return self.trial.moved_last_to(*tiers)
+
+    @property
     def lane(self) -> str:
         """The queue where its messages are parked."""
         return self.topology.parked(LANE)
@@ -153,16 +159,22 @@ class Outage:
         when the worker has noticed; or at once, where the queue is made again with arguments.
         """
 
-        def there() -> set[str]:
-            last = {entry.operation_id: entry.detail for entry in self.trial.entries(SETTLED)}
-            return {operation for operation, queue in last.items() if queue == self.lane}
+        def gone() -> set[str]:
+            return self.trial.moved_last_to(self.lane) | self.trial.in_hand
 
-        await self._delete(self.lane, lambda: there() | self.trial.in_hand, make_again)
+        await self._delete(self.lane, gone, make_again)
 
     async def delete_source(self) -> None:
-        """Delete the source queue with all that is in it, and account for what that was."""
+        """Delete the source queue with all that is in it, and account for what that was.
+
+        What was delayed may have come back to it already, which nobody sees while it goes on.
+        """
         ordered = set(self.trial.references)
-        await self._delete(self.trial.queue, lambda: ordered - self.trial.noted(SETTLED))
+
+        def gone() -> set[str]:
+            return (ordered - self.trial.noted(SETTLED)) | self.trial.in_hand | self.delayed
+
+        await self._delete(self.trial.queue, gone)
 
     async def _delete(
         self,

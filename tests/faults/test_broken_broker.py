@@ -30,6 +30,8 @@ async def queues_are_on_the_disk(outage: Outage) -> None:
 
 async def killed(outage: Outage) -> None:
     await asyncio.to_thread(outage.rabbitmq.kill)
+    # What RabbitMQ was giving back from a delay queue it may give back again: at least once.
+    outage.trial.on_the_way_back |= outage.delayed
     await asyncio.to_thread(outage.rabbitmq.start)
 
 

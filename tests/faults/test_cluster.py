@@ -52,6 +52,8 @@ async def test_a_killed_leader_loses_nothing_and_the_worker_goes_on_by_itself(
 
     async def leader_is_killed(outage: Outage) -> None:
         await asyncio.to_thread(leader.kill)
+        # What it was giving back from a delay queue the next leader may give back again.
+        outage.trial.on_the_way_back |= outage.delayed
         await outage.further()
         await asyncio.to_thread(leader.start)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fusewire.parking import Happening
 from fusewire.testing.faults import LossLedger, Side
-from fusewire.testing.faults.journal import Entry, in_hand, read_journal
+from fusewire.testing.faults.journal import SETTLED, Entry, in_hand, read_journal
 from tests.faults.armed_worker import RUNNING
 from tests.faults.field import queues
 
@@ -54,6 +54,7 @@ class Trial:
         when: armed while ``parking``, ``replaying`` or ``stopping``; or another fault's name.
         hit: at the how-manieth hit.
         removed: operations that stood in a queue that the test deleted.
+        on_the_way_back: operations that were delayed when the test killed RabbitMQ.
         concurrency: messages in hand of each of its worker's queues.
     """
 
@@ -65,6 +66,7 @@ class Trial:
     references: list[str] = field(default_factory=list)
     journals: list[Notes] = field(default_factory=list)
     removed: set[str] = field(default_factory=set)
+    on_the_way_back: set[str] = field(default_factory=set)
     concurrency: int = 4
     pid: int = 0
     status: int | None = None
@@ -102,6 +104,11 @@ class Trial:
         """The operations that were parked."""
         return self.noted(Happening.PARKED)
 
+    def moved_last_to(self, *targets: str) -> set[str]:
+        """Return the operations of which the last move was to one of these queues."""
+        last = {entry.operation_id: entry.detail for entry in self.entries(SETTLED)}
+        return {operation for operation, queue in last.items() if queue in targets}
+
     @property
     def in_hand(self) -> set[str]:
         """The operations that its workers have in hand."""
@@ -120,6 +127,8 @@ class Trial:
                 ledger.repeat(reference, times)
         for reference in self.removed:
             ledger.removed(reference)
+        for reference in self.on_the_way_back:
+            ledger.ambiguous(reference, "RabbitMQ was killed, which gives back at least once")
         for notes in self.journals:
             ledger.read(notes.path)
         for queue, place in queues(self.queue).items():
