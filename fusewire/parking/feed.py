@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,9 @@ _RECYCLE_GRACE = 600.0
 
 With the hold limit before it, this stays below RabbitMQ's consumer timeout of 30 minutes.
 """
+
+_HEED = 5.0
+"""Seconds that handlers have to end once they are cancelled."""
 
 
 class Feed:
@@ -156,9 +158,10 @@ class Feed:
             if not error.tried:
                 self._unworked.append(delivery)
             self._recycle.set()
-        except asyncio.CancelledError:
-            raise
-        except BaseException:  # noqa: BLE001 - logged, and nothing is lost
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             # A defect of ours: the delivery stays unsettled and goes back with the subscription.
             _log.exception("a message of %r could not be worked on and goes back", self._queue)
             self._recycle.set()
@@ -177,5 +180,6 @@ class Feed:
             )
         for task in late:
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*late, return_exceptions=True)
+        if late:
+            # Those who do not heed it settle nothing any more: their channel is closed next.
+            await asyncio.wait(late, timeout=_HEED)

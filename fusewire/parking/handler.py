@@ -110,6 +110,9 @@ class HandlerRunner:
                 view.failure = error
             finally:
                 view.over = True
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            # It was cut off and keeps that to itself: how far it came, nobody knows.
+            raise asyncio.CancelledError
         return _attempt(view, tuple(work.failed))
 
     async def _guarded(self, view: MessageView) -> None:

@@ -100,7 +100,7 @@ class Intake:
         Raises:
             GiveBackError: it could not be settled for too long.
         """
-        work = await self._desk.open(delivery)
+        work = await self._desk.open(delivery, ending=lambda: self._feed.ending)
         if work is not None and not delivery.lost:
             await self._desk.settle(work, await self._verdict(work))
 

@@ -122,12 +122,13 @@ class OrderedSource:
         self._somebody_aside = False
 
     async def _take(self, delivery: Delivery) -> None:
+        since = self._monotonic()
         if self._probing.standing_aside and not self._somebody_aside:
             self._somebody_aside = True
             await self._stand_aside(delivery)
         async with self._room:
             async with self._door:
-                work = await self._next(delivery)
+                work = await self._next(delivery, since)
                 if work is None:
                     return
                 if self._probing.outage is not None:
@@ -135,11 +136,13 @@ class OrderedSource:
                     return
             await self._begin(work)
 
-    async def _next(self, delivery: Delivery) -> Work | None:
+    async def _next(self, delivery: Delivery, since: float) -> Work | None:
         """Wait until `delivery` may begin; None if there is nothing left to do about it."""
         if self._feed.ending:
             raise GiveBackError(tried=False)
-        work = None if delivery.lost else await self._desk.open(delivery)
+        if delivery.lost:
+            return None
+        work = await self._desk.open(delivery, ending=lambda: self._feed.ending, since=since)
         if work is None:
             return None
         if delivery.redelivered:

@@ -90,7 +90,7 @@ class LaneReplay:
         Raises:
             GiveBackError: it was held for as long as it may be, or could not be settled.
         """
-        work = await self._desk.open(delivery)
+        work = await self._desk.open(delivery, ending=lambda: self._feed.ending)
         if work is None:
             return
         try:

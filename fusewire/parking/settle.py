@@ -49,6 +49,8 @@ class Work:
     view: MessageView
     since: float
     """When it came into hand, in monotonic seconds."""
+    ending: Callable[[], bool]
+    """Tells whether all that is in hand is to go back."""
     tried: bool = False
     """Whether its handler was called, and not just refused; it is then not stored anew."""
 
@@ -95,9 +97,17 @@ class Desk:
         self._monotonic = monotonic
         self._told_of_anonymous = False
 
-    async def open(self, delivery: Delivery) -> Work | None:
-        """Read a delivery. One that cannot be worked on is settled here, and None is returned."""
-        since = self._monotonic()
+    async def open(
+        self, delivery: Delivery, *, ending: Callable[[], bool], since: float | None = None
+    ) -> Work | None:
+        """Read a delivery. One that cannot be worked on is settled here, and None is returned.
+
+        Args:
+            delivery: what has come.
+            ending: tells whether all that is in hand is to go back.
+            since: when it came into hand, in monotonic seconds; now unless given.
+        """
+        since = self._monotonic() if since is None else since
         message = delivery.message
         view = _view(delivery)
         try:
@@ -109,12 +119,12 @@ class Desk:
             record = Record(
                 operation_id=message.message_id or uuid.uuid4().hex, queue=self._topology.source
             )
-            work = Work(delivery, record, view, since)
+            work = Work(delivery, record, view, since, ending)
             await self.settle(work, self._policy.dead(record, "malformed", error))
             return None
         if given or not record.operation_id:
             record = dataclasses.replace(record, operation_id=given or self._assigned())
-        work = Work(delivery, record, view, since)
+        work = Work(delivery, record, view, since, ending)
         if self._policy.expired(record):
             await self.settle(work, self._policy.dead(record, "expired"))
             return None
@@ -149,7 +159,8 @@ class Desk:
                     max(self._hold_limit - held, 0),
                     error,
                 )
-                if held > self._hold_limit or await backoff.wait(self._stopping):
+                back = held > self._hold_limit or work.ending()
+                if back or await backoff.wait(self._stopping):
                     raise GiveBackError(tried=work.tried) from error
             else:
                 self._tell(work, verdict)

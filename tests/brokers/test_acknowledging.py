@@ -22,6 +22,7 @@ class Broker:
         self.left = list(range(1, deliveries + 1))
         self.frames: list[tuple[int, bool]] = []
         self.begun = 0
+        self.closed = 0
         self.takes = asyncio.Event()  # cleared, frames wait
         self.takes.set()
 
@@ -31,6 +32,9 @@ class Broker:
         self.frames.append((tag, multiple))
         assert tag in self.left  # it closes the channel for an unknown one
         self.left = [other for other in self.left if (other > tag if multiple else other != tag)]
+
+    async def close(self) -> None:
+        self.closed += 1
 
 
 def acknowledger(channel: object, timeout: float = 5) -> Acknowledger:
@@ -118,5 +122,32 @@ async def test_a_write_that_hangs_is_given_up() -> None:
         async def basic_ack(self, *_: Any, **__: Any) -> None:
             await asyncio.Event().wait()
 
+    broker = Hanging(1)
     with pytest.raises(TimeoutError):
-        await acknowledger(Hanging(1), timeout=0.05).acknowledge(1)
+        await acknowledger(broker, timeout=0.05).acknowledge(1)
+    await until(lambda: broker.closed == 1)  # or it would keep what nobody acknowledges any more
+
+
+async def test_a_connection_that_is_found_dead_while_writing_is_told_as_lost() -> None:
+    class Dead(Broker):
+        async def basic_ack(self, *_: Any, **__: Any) -> None:
+            raise asyncio.CancelledError  # as aiormq says it, though nobody has cancelled us
+
+    together = acknowledger(Dead(2))
+    async with asyncio.timeout(10):
+        told = await asyncio.gather(
+            together.acknowledge(1), together.acknowledge(2), return_exceptions=True
+        )
+    assert [type(error) for error in told] == [ConnectionError, ConnectionError]
+
+
+async def test_who_waits_for_a_writer_that_is_cancelled_is_told() -> None:
+    broker = Broker(1)
+    broker.takes.clear()
+    together = acknowledger(broker)
+    waiting = asyncio.create_task(together.acknowledge(1))
+    await until(lambda: broker.begun)
+    assert together._writing is not None
+    together._writing.cancel()
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(waiting, 10)

@@ -16,7 +16,7 @@ from fusewire.brokers import RabbitMQBroker
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
 from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from fusewire.interceptors import aio_interceptors
-from fusewire.parking import ParkingConsumer
+from fusewire.parking import ParkingConsumer, Retry
 from fusewire.testing.faults import Journal, Side, arm
 from fusewire.testing.faults.journal import Entry
 from tests.support.payments import CHANNEL_OPTIONS, CHARGE
@@ -30,8 +30,23 @@ DELAY_TIERS = (0.1, 0.5)
 LANE = "payments"
 FAILS_ONCE = "-once"
 """End of the references whose handler fails the first time."""
+LATER = "-later"
+"""End of the references whose handler asks for another time the first time, some hops away."""
+_LATER = 0.3
+AT_ONCE = {"parking", "declaring"}
+"""The parts of the outage for which a worker is armed from the start."""
 RUNNING, OPENED = "running", "opened"
 """Noted when signals are taken, and when the circuit opens."""
+
+
+def the_first_time(reference: str, folder: str) -> None:
+    """Fail, or ask for another time, if this is an order that does so once."""
+    failures = {FAILS_ONCE: ValueError("the first time it fails"), LATER: Retry(after=_LATER)}
+    for ending, failure in failures.items():
+        if reference.endswith(ending):
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(f"{folder}/{reference}", os.O_CREAT | os.O_EXCL))
+                raise failure
 
 
 async def work(order: dict[str, Any]) -> None:
@@ -42,7 +57,7 @@ async def work(order: dict[str, Any]) -> None:
         def be_armed() -> None:
             arm(order["await"], Side(order["side"]), hit=order["hit"])
 
-        if order["when"] == "parking":
+        if order["when"] in AT_ONCE:
             be_armed()
         else:
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, be_armed)
@@ -64,11 +79,7 @@ async def work(order: dict[str, Any]) -> None:
         async def on_order(message: AbstractIncomingMessage) -> None:
             request = ChargeRequest.FromString(message.body)
             journal.began(message.message_id or "")
-            if request.reference.endswith(FAILS_ONCE):
-                marker = f"{order['folder']}/{request.reference}"
-                with contextlib.suppress(FileExistsError):
-                    os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
-                    raise ValueError("the first time it fails")
+            the_first_time(request.reference, order["folder"])
             try:
                 await stub.Charge(request, timeout=1)
             except grpc.aio.AioRpcError as error:
@@ -87,6 +98,7 @@ async def work(order: dict[str, Any]) -> None:
                 depends_on=CHARGE,
                 lanes={LANE: [CHARGE]},
                 delay_tiers=DELAY_TIERS,
+                exchange=order["exchange"],
                 concurrency=order["concurrency"],
                 replay_concurrency=order["concurrency"],
             ) as consumer,

@@ -72,6 +72,16 @@ class Field:
             )
         )
 
+    async def clear_away(self, source: str, exchange: str) -> None:
+        """Delete a source queue, those of it that a worker made, and its exchange."""
+
+        async def delete(channel: AbstractChannel) -> None:
+            for queue in queues(source):
+                await channel.queue_delete(queue)
+            await channel.exchange_delete(exchange)
+
+        await self._with_channel(delete)
+
     async def delete(self, queue: str, make_again: dict[str, Any] | None = None) -> None:
         """Delete a queue with all that is in it; make it again, with arguments, at once."""
 
@@ -96,6 +106,16 @@ class Field:
                 )
 
         await self._with_channel(publish)
+
+    async def give_back(self, queue: str) -> None:
+        """Take a message and give it back: it is marked as delivered before."""
+
+        async def once(channel: AbstractChannel) -> None:
+            declared = await channel.declare_queue(queue, passive=True)
+            message = await declared.get(timeout=_LIMIT)
+            await message.nack(requeue=True)
+
+        await self._with_channel(once)
 
     async def ready(self, queue: str) -> list[str]:
         """Return the references of the messages that are ready, and leave them there."""

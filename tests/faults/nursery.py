@@ -22,8 +22,8 @@ from fusewire.testing.faults import watch
 
 ROOMS = ("fusewire.parking", "fusewire.brokers.rabbitmq")
 """Where a message is taken, moved, replayed, settled and given back."""
-PAUSE_MODE = "ordered"
-"""The module of ROOMS that parks nothing, and that these workers do not use."""
+ELSEWHERE = {"audit", "management", "ordered", "single"}
+"""The modules of ROOMS that no move, replay or delay comes through: audit, and pause mode."""
 
 
 def watched() -> list[str]:
@@ -33,7 +33,7 @@ def watched() -> list[str]:
         ".".join(path.relative_to(root).with_suffix("").parts)
         for room in ROOMS
         for path in sorted(root.joinpath(*room.split(".")).glob("[!_]*.py"))
-        if path.stem != PAUSE_MODE
+        if path.stem not in ELSEWHERE
     ]
 
 

@@ -54,6 +54,7 @@ class Nursery:
         order = {
             "url": url,
             "queue": trial.queue,
+            "exchange": trial.exchange,
             "target": target,
             "folder": str(self._folder),
             "journal": str(journal),

@@ -46,6 +46,14 @@ async def stalls(outage: Outage, proxy: FaultProxy) -> None:
     proxy.heal()
 
 
+async def strands(outage: Outage, proxy: FaultProxy) -> None:
+    """Leave the connections half open, until heartbeats tell."""
+    accepted = proxy.accepted
+    proxy.strand()
+    await outage.come(lambda: proxy.accepted > accepted, "connected anew")
+    await outage.further()
+
+
 async def slows(outage: Outage, proxy: FaultProxy) -> None:
     proxy.slow(0.05)
     await outage.further()
@@ -70,6 +78,7 @@ ACKNOWLEDGEMENTS_DROPPED = Fault("acknowledgements dropped", through_proxy=drops
 FAULTS = [
     Fault("connections cut", through_proxy=cuts),
     Fault("connections stalled", through_proxy=stalls),
+    Fault("connections half open", through_proxy=strands),
     Fault("connections slow", through_proxy=slows),
     Fault("confirms dropped", through_proxy=drops_confirms),
     ACKNOWLEDGEMENTS_DROPPED,

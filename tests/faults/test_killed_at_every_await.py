@@ -1,8 +1,10 @@
 """A worker is killed with SIGKILL at every await of the source of move, replay and delay.
 
 The awaits are found in the source. For each, a worker on a queue of its own goes through an outage
-of the payments server, on a real RabbitMQ: it parks, delays what fails once, replays, and stops. It
-dies at its await; then a worker that is left alone finishes.
+of the payments server, on a real RabbitMQ: it parks, delays what fails once and what asks for
+another time, replays, and stops. It dies at its await; then a worker that is left alone finishes.
+Where the await is one of making queues, the worker begins with none but its source queue, and moves
+through an exchange.
 
 ``FUSEWIRE_TEST_FAULTS=long`` has every await tried on both sides, in every part of the outage.
 """
@@ -15,6 +17,7 @@ import itertools
 import math
 import secrets
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,19 +42,29 @@ if TYPE_CHECKING:
     from tests.support.rabbitmq import OwnRabbitMQ
 
 AT_A_TIME = 18
+AT_MOST_ONCE: HeadersType = {"fusewire-at-most-once": True}
 ORDERS: dict[str, HeadersType] = {
-    "0-not-twice": {"fusewire-at-most-once": True},
+    "0-not-twice": AT_MOST_ONCE,
     "1-once": {},
     "2": {},
     "3": {},
-    "4": {},
+    "4-not-twice": AT_MOST_ONCE,  # parked untried: by then the circuit is open
     "5": {},
-    "6-expired": {"fusewire-not-after-ms": 1},
-    "7-malformed": {"fusewire-format": 99},
+    "6": {},
+    "7-later": {},
+    "8-expired": {"fusewire-not-after-ms": 1},
+    "9-malformed": {"fusewire-format": 99},
 }
-"""What each worker gets, and with which headers."""
-CERTAIN = 5
+"""What each worker gets, and with which headers; besides what follows."""
+DOUBTFUL = "doubtful-not-twice"
+"""An order not to be made twice that somebody had before."""
+PASSING = "passing"
+"""An order that is still worth something when it is published, and not for long."""
+_PASSES = 1.0
+EVERY = (DOUBTFUL, *ORDERS, PASSING)
+CERTAIN = 6
 """How many of them take effect whatever is killed."""
+DECLARING = "declaring"
 WHENS = ("parking", "replaying", "stopping")
 """The parts of the outage."""
 STOPPING = {
@@ -64,14 +77,20 @@ STOPPING = {
     "__aexit__",
 }
 """Functions that run when a consumer is stopped."""
-NOT_ON_THE_WAY = {"depth", "peek", "create_queue", "_declare"}
+NOT_ON_THE_WAY = {
+    "Declarer.create_queue",
+    "RabbitMQBroker._peek_single",
+    "RabbitMQBroker.audit",
+    "RabbitMQBroker.create_queue",
+    "RabbitMQBroker.depth",
+    "RabbitMQBroker.peek",
+    "RabbitMQBroker.publish",
+}
 """Functions of the broker that no move, replay or delay comes through."""
-
-
 SETTLING = {
     "Acknowledger.acknowledge",
     "Desk._carry_out",
-    "Intake.take",
+    "Intake._take",
     "Publisher.publish",
     "RabbitMQDelivery.done",
     "RabbitMQDelivery.move",
@@ -80,20 +99,22 @@ SETTLING = {
 
 
 def trials() -> list[Trial]:
-    points = [
-        point
-        for point in awaits_of(watched())
-        if point.function.rpartition(".")[2] not in NOT_ON_THE_WAY
-    ]
+    points = [point for point in awaits_of(watched()) if point.function not in NOT_ON_THE_WAY]
     if LONG:
-        every = itertools.product(points, Side, WHENS, (1, 3))
-        return [Trial(point=p, side=s, when=w, hit=h) for p, s, w, h in every]
+        every = itertools.product(points, Side, (*WHENS, DECLARING), (1, 3))
+        return [
+            Trial(point=p, side=s, when=w, hit=h)
+            for p, s, w, h in every
+            if (w == DECLARING) == (usual(p) == DECLARING)
+        ]
     sides = itertools.product(points, Side)
     return [Trial(point=p, side=s, when=usual(p), hit=1) for p, s in sides]
 
 
 def usual(point: Await) -> str:
     """Tell in which part of the outage an await is likely to be met."""
+    if point.module.endswith(".declaring"):
+        return DECLARING
     if point.function.rpartition(".")[2] in STOPPING:
         return "stopping"
     return "replaying" if point.module.endswith(".replay") else "parking"
@@ -125,9 +146,11 @@ class Run:
         """Go through the outage; return the account of each trial."""
         self._payments.kill()
         for trial in self._batch:
-            for reference, headers in zip(trial.references, ORDERS.values(), strict=True):
-                await self._field.order(trial.queue, [reference], headers)
+            await self._order(trial)
         for trial in self._batch:
+            not_after = round((time.time() + _PASSES) * 1000)
+            passing = trial.references[-1:]
+            await self._field.order(trial.queue, passing, {"fusewire-not-after-ms": not_after})
             trial.pid = self._start(trial, armed=True)
         await self._each(self._settled, "parked or dead")
         self._signal(signal.SIGUSR1, "replaying")
@@ -150,8 +173,20 @@ class Run:
             assert self._nursery.status(pid) == 0
         accounts = {str(trial): await self._account(trial) for trial in self._batch}
         for trial in self._batch:
-            await self._field.purge(Topology(trial.queue).dead)
+            if trial.exchange:
+                await self._field.clear_away(trial.queue, trial.exchange)
+            else:
+                await self._field.purge(Topology(trial.queue).dead)
         return accounts
+
+    async def _order(self, trial: Trial) -> None:
+        doubtful, *usual, _ = trial.references
+        if trial.exchange:
+            await self._field.declare(trial.queue)
+        await self._field.order(trial.queue, [doubtful], AT_MOST_ONCE)
+        await self._field.give_back(trial.queue)
+        for reference, headers in zip(usual, ORDERS.values(), strict=True):
+            await self._field.order(trial.queue, [reference], headers)
 
     def _start(self, trial: Trial, *, armed: bool) -> int:
         return self._nursery.start(trial, url=self._url, target=self._payments.target, armed=armed)
@@ -211,7 +246,10 @@ async def test_a_worker_killed_at_any_await_loses_nothing_and_repeats_nothing_un
             batch = every[first : first + AT_A_TIME]
             for trial, name in zip(batch, names, strict=False):
                 trial.queue = name
-                trial.references = [f"{len(tried)}-{order}" for order in ORDERS]
+                if trial.when == DECLARING:
+                    trial.queue = f"{name}-{len(tried)}"
+                    trial.exchange = f"{trial.queue}.moves"
+                trial.references = [f"{len(tried)}-{order}" for order in EVERY]
                 tried.append(trial)
             run = Run(batch, url=url, payments=payments, nursery=nursery, field=field)
             accounts.update(await run.whole())
@@ -233,6 +271,7 @@ async def test_a_worker_killed_at_any_await_loses_nothing_and_repeats_nothing_un
             note(pytestconfig, f"not met: {point.place} {point.function}")
     assert [f"{what}: {account}" for what, account in accounts.items() if not account.sound] == []
     ended = [len(account.handled) + len(account.dead) for account in accounts.values()]
-    assert ended == [len(ORDERS)] * len(tried)
+    assert ended == [len(EVERY)] * len(tried)
     assert min(len(account.handled) for account in accounts.values()) >= CERTAIN
+    assert {trial.point.function for trial in tried if trial.point} >= SETTLING
     assert [point for point in missed(tried) if point.function in SETTLING] == []

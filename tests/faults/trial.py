@@ -51,8 +51,10 @@ class Trial:
     Attributes:
         point: the await; None for a worker that is not to die.
         side: before or after it.
-        when: armed while ``parking``, ``replaying`` or ``stopping``; or another fault's name.
+        when: armed while ``declaring``, ``parking``, ``replaying`` or ``stopping``; or another
+            fault's name.
         hit: at the how-manieth hit.
+        exchange: through which its worker moves; the default exchange if empty.
         removed: operations that stood in a queue that the test deleted.
         on_the_way_back: operations that were delayed when the test killed RabbitMQ.
         concurrency: messages in hand of each of its worker's queues.
@@ -63,6 +65,7 @@ class Trial:
     when: str = ""
     hit: int = 1
     queue: str = ""
+    exchange: str = ""
     references: list[str] = field(default_factory=list)
     journals: list[Notes] = field(default_factory=list)
     removed: set[str] = field(default_factory=set)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ from fusewire.brokers import Message
 from fusewire.errors import CircuitOpenError, QueueNotFoundError, SettingsError
 from fusewire.operation import current_operation, fallbacks_allowed
 from fusewire.parking import ParkingConsumer
+from fusewire.parking import feed as feed_module
 from tests.support.dependency import Dependency
+from tests.support.messages import until_depth
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -288,6 +291,44 @@ async def test_a_handler_that_does_not_end_is_cancelled_and_its_message_goes_bac
         return await bench.broker.depth(bench.queue) == 1
 
     await until(back)
+
+
+async def test_a_handler_that_keeps_its_cancellation_to_itself_is_not_taken_for_done(
+    bench: Bench,
+) -> None:
+    started = asyncio.Event()
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        started.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    await bench.send("a")
+    async with bench.consumer(handler, shutdown_timeout=0.05):
+        await asyncio.wait_for(started.wait(), 10)
+    await until_depth(bench.broker, bench.queue, 1)
+    assert bench.events == []
+
+
+async def test_a_handler_that_does_not_heed_its_cancellation_does_not_keep_the_consumer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_HEED", 0.05)
+    started, end = asyncio.Event(), asyncio.Event()
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        started.set()
+        while not end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await end.wait()
+
+    await bench.send("a")
+    async with bench.consumer(handler, shutdown_timeout=0.05):
+        await asyncio.wait_for(started.wait(), 10)
+    if bench.address.startswith("amqp"):  # on SQLite it comes again when its lease has run out
+        await until_depth(bench.broker, bench.queue, 1)
+    end.set()
+    assert bench.events == []
 
 
 async def test_a_missing_source_queue_is_told_before_anything_runs(bench: Bench) -> None:

@@ -146,6 +146,25 @@ async def test_a_stalled_connection_stays_open_and_goes_on_when_healed() -> None
         assert await asyncio.wait_for(there.readexactly(len(BEAT)), 10) == BEAT
 
 
+async def test_a_stranded_connection_stays_open_and_a_new_one_is_served() -> None:
+    async with ends() as both:
+        reader, writer = await both.connect()
+        server_reader, server_writer = await both.accepted()
+        both.proxy.strand()
+        both.proxy.heal()  # what is gone is gone
+        writer.write(GREETING)
+        server_writer.write(BEAT)
+        _, new = await both.connect()
+        new.write(GREETING)
+        new_server, _ = await both.accepted()
+        assert await asyncio.wait_for(new_server.readexactly(len(GREETING)), 10) == GREETING
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(server_reader.read(1), 0.1)
+        server_writer.close()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 0.1)
+
+
 async def test_a_slow_connection_passes_all_on_later() -> None:
     async with ends() as both:
         _, writer = await both.connect()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from fusewire.brokers.rabbitmq.uncut import begin, loss_told
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -41,7 +43,8 @@ class Acknowledger:
     async def acknowledge(self, tag: int) -> None:
         """Acknowledge the delivery `tag`; returns when that is written to the socket.
 
-        Raises what aiormq raises when the channel is gone, or TimeoutError.
+        Raises what aiormq raises when the channel is gone, ConnectionError, or TimeoutError. The
+        channel is closed then, so that what may not be acknowledged comes again.
         """
         written = asyncio.get_running_loop().create_future()
         self._waiting[tag] = written
@@ -61,23 +64,32 @@ class Acknowledger:
             self._writing = None
 
     async def _write(self, batch: dict[int, asyncio.Future[None]]) -> None:
-        error: Exception | None = None
+        error: Exception | None = ConnectionError("acknowledgements were cut off")
         try:
             async with asyncio.timeout(self._timeout):
                 # Of several frames the last is waited for: they are written in order.
                 *frames, last = self._tags.settle(batch)
-                for tag, multiple in frames:
-                    await self._channel.basic_ack(tag, multiple, wait=False)
-                await self._channel.basic_ack(*last)
+                with loss_told():
+                    for tag, multiple in frames:
+                        await self._channel.basic_ack(tag, multiple, wait=False)
+                    await self._channel.basic_ack(*last)
+            error = None
         except Exception as failed:  # noqa: BLE001 - told to each of those who wait
             error = failed
-        for written in batch.values():
-            if written.done():  # its waiter was cancelled
-                continue
-            if error is None:
-                written.set_result(None)
-            else:
-                written.set_exception(error)
+        finally:
+            _tell(batch.values(), error)
+        if error is not None:
+            begin(asyncio.wait_for(self._channel.close(), self._timeout))
+
+
+def _tell(waiting: Iterable[asyncio.Future[None]], error: Exception | None) -> None:
+    for written in waiting:
+        if written.done():  # its waiter was cancelled
+            continue
+        if error is None:
+            written.set_result(None)
+        else:
+            written.set_exception(error)
 
 
 class Tags:

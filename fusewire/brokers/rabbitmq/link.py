@@ -18,7 +18,7 @@ from aio_pika.exceptions import AMQPError
 
 from fusewire.brokers.rabbitmq.answering import end_with_the_answer, write_in_order
 from fusewire.brokers.rabbitmq.nodes import shown, virtual_host
-from fusewire.brokers.rabbitmq.uncut import begin, uncut
+from fusewire.brokers.rabbitmq.uncut import begin, loss_told, uncut
 from fusewire.errors import BrokerUnavailableError
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ class Link:
 
     async def _open(self, channel: AbstractChannel) -> None:
         try:
-            await asyncio.wait_for(channel.initialize(), self._timeout)
+            with loss_told():
+                await asyncio.wait_for(channel.initialize(), self._timeout)
             end_with_the_answer(await channel.get_underlay_channel())
         except BaseException as error:
             if channel.is_initialized:
@@ -166,7 +167,8 @@ class Link:
             number = (self._good + step) % len(self._nodes)
             node = self._nodes[number]
             try:
-                connection = await self._connect_to(node)
+                with loss_told():
+                    connection = await self._connect_to(node)
             except BaseException as error:
                 if not is_lost(error):  # TimeoutError is an OSError
                     raise
@@ -199,7 +201,8 @@ class Link:
     async def _discard(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(Exception):  # whatever it says, it is of no use any more
+            # Whatever it says, it is of no use any more.
+            with contextlib.suppress(Exception), loss_told():
                 await asyncio.wait_for(connection.close(), self._timeout)
 
 

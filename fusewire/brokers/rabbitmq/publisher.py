@@ -13,7 +13,7 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from fusewire.brokers.rabbitmq.codec import to_amqp
 from fusewire.brokers.rabbitmq.link import Link, close
-from fusewire.brokers.rabbitmq.uncut import begin
+from fusewire.brokers.rabbitmq.uncut import begin, loss_told
 from fusewire.errors import BrokerError, MoveRefusedError, UnconfirmedError
 
 if TYPE_CHECKING:
@@ -75,14 +75,15 @@ class Publisher:
                 body, properties = to_amqp(message, way.underlay.max_content_size)
                 if len(body) > self._largest:
                     raise _too_large(queue, len(body), self._largest)  # noqa: TRY301 - sent, it would close the channel
-                await way.underlay.basic_publish(
-                    body,
-                    exchange=exchange,
-                    routing_key=queue,
-                    properties=properties,
-                    mandatory=True,
-                    wait=False,
-                )
+                with loss_told():
+                    await way.underlay.basic_publish(
+                        body,
+                        exchange=exchange,
+                        routing_key=queue,
+                        properties=properties,
+                        mandatory=True,
+                        wait=False,
+                    )
         except MoveRefusedError:
             raise
         except PublishError as error:

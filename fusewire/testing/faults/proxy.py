@@ -47,6 +47,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._stranded: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._refusing = False
@@ -84,6 +85,13 @@ class FaultProxy:
         """Let nothing through in either direction until :meth:`heal`; connections stay open."""
         self._flowing.clear()
 
+    def strand(self) -> None:
+        """Let nothing more through on the connections that there are, not even that one has ended.
+
+        So it is when a firewall has forgotten them, or a host is gone. New ones are served.
+        """
+        self._stranded |= self._writers
+
     def slow(self, seconds: float) -> None:
         """Let every piece of data wait for so many seconds before it goes on."""
         self._latency = seconds
@@ -93,7 +101,7 @@ class FaultProxy:
         self._dropping.add(what)
 
     def heal(self) -> None:
-        """End all faults. What was stalled goes on; what was dropped is gone."""
+        """End all faults. What was stalled goes on; what was dropped or stranded is gone."""
         self._refusing = False
         self._latency = 0.0
         self._dropping.clear()
@@ -141,9 +149,12 @@ class FaultProxy:
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            if writer in self._stranded:  # neither side learns that the other has ended
+                await asyncio.wait(ways)
         finally:
             # Both sides of a connection end together, as they do without a proxy.
             self._writers -= {writer, back}
+            self._stranded -= {writer, back}
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
@@ -156,6 +167,8 @@ class FaultProxy:
         frames = _Frames()
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK):
+                if writer in self._stranded:
+                    continue
                 await self._flowing.wait()
                 if self._latency:
                     await asyncio.sleep(self._latency)

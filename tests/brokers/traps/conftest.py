@@ -39,11 +39,16 @@ async def proxy(amqp_url: str) -> AsyncIterator[FaultProxy]:
 
 
 @pytest.fixture
-async def far_broker(amqp_url: str, proxy: FaultProxy) -> AsyncIterator[RabbitMQBroker]:
-    """Give a broker that is reached through the proxy, and gives up on an operation soon."""
+def far_url(amqp_url: str, proxy: FaultProxy) -> str:
+    """Give the address by way of the proxy."""
     parts = urlsplit(amqp_url)
     credentials, at, _ = parts.netloc.rpartition("@")
-    url = parts._replace(netloc=f"{credentials}{at}127.0.0.1:{proxy.port}").geturl()
-    async with RabbitMQBroker(url, timeout=0.3) as broker:
+    return parts._replace(netloc=f"{credentials}{at}127.0.0.1:{proxy.port}").geturl()
+
+
+@pytest.fixture
+async def far_broker(far_url: str, proxy: FaultProxy) -> AsyncIterator[RabbitMQBroker]:
+    """Give a broker that is reached through the proxy, and gives up on an operation soon."""
+    async with RabbitMQBroker(far_url, timeout=0.3) as broker:
         yield broker
         proxy.heal()

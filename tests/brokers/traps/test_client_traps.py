@@ -247,3 +247,29 @@ async def test_a_lost_connection_is_told_and_the_next_one_is_as_good(
         proxy.cut()
         with pytest.raises(BrokerUnavailableError):
             await asyncio.wait_for(waiting, 10)
+
+
+async def test_who_waits_on_a_connection_that_heartbeats_end_is_told_of_its_loss(
+    far_url: str, proxy: FaultProxy, queue_name: str
+) -> None:
+    # aiormq ends them with CancelledError, though nobody has cancelled them.
+    async with RabbitMQBroker(f"{far_url}?heartbeat=1", timeout=60) as broker:
+        await broker.create_queue(queue_name)
+        await publish_numbered(broker, queue_name, range(2))
+        subscription = await broker.subscribe(queue_name, prefetch=2)
+        first, _ = await take(subscription, 2)
+        proxy.strand()
+        async with asyncio.timeout(40):
+            ended = await asyncio.gather(
+                broker.publish(queue_name, numbered(2)),
+                first.move(queue_name, numbered(3)),
+                broker.depth(queue_name),
+                broker.peek(queue_name, limit=1),
+                broker.subscribe(queue_name, prefetch=1),
+                broker.prepare(Topology(queue_name)),
+                subscription.receive(),
+                return_exceptions=True,
+            )
+        assert [error for error in ended if not isinstance(error, BrokerError)] == []
+        await subscription.release()
+        await broker.publish(queue_name, numbered(4))

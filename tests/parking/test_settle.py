@@ -1,0 +1,58 @@
+"""Settling while the broker cannot: when it is tried again, and when all goes back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from fusewire.errors import BrokerUnavailableError
+from fusewire.parking.events import Listeners
+from fusewire.parking.policy import Done
+from fusewire.parking.record import Record
+from fusewire.parking.settle import Desk, GiveBackError, Work
+from tests.support.waiting import until
+
+
+class Stuck:
+    """A delivery that its broker cannot settle."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    async def done(self) -> None:
+        self.tries += 1
+        raise BrokerUnavailableError("away")
+
+
+def desk(stopping: asyncio.Event) -> Desk:
+    unused = cast("Any", None)
+    return Desk(
+        topology=unused,
+        dependencies=unused,
+        policy=unused,
+        identity=None,
+        hold_limit=3600,
+        stopping=stopping,
+        listeners=Listeners(),
+        monotonic=lambda: 0.0,
+    )
+
+
+async def test_who_cannot_be_settled_goes_back_with_another_and_not_only_at_its_own_limit() -> None:
+    # Or one that has been held for as long as may be would wait for one that came later.
+    delivery, ending = Stuck(), False
+    work = Work(
+        cast("Any", delivery),
+        Record(operation_id="a", queue="q"),
+        cast("Any", None),
+        0.0,
+        lambda: ending,
+    )
+    settling = asyncio.create_task(desk(asyncio.Event()).settle(work, Done()))
+    await until(lambda: delivery.tries >= 2)
+    assert not settling.done()
+    ending = True
+    with pytest.raises(GiveBackError):
+        await asyncio.wait_for(settling, 20)
