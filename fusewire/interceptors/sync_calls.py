@@ -1,37 +1,28 @@
-"""Calls of a sync channel that a fallback may answer, and the reading of how a call ended."""
-
-# The methods of calls and futures do what grpcio says of them, with the arguments that it gives.
-# ruff: noqa: D102, ARG002
+"""The end of a call of a sync channel: when it comes, how it is read, and what it settles."""
 
 from __future__ import annotations
 
-import contextvars
 import functools
-import logging
-import threading
-import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from fusewire.errors import CircuitOpenError
-from fusewire.interceptors.fallback import FALLBACK_METADATA
-from fusewire.interceptors.rejection import RejectedCall
-from fusewire.interceptors.workers import run_in_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
-    from fusewire.interceptors.guarded import GuardedCall, Pairs
-
-logger = logging.getLogger(__name__)
+    from fusewire.interceptors.guarded import GuardedCall
 
 # grpcio's status of a call whose interceptor raised, whatever the cause (grpc/_interceptor.py).
 _INTERCEPTOR_RAISED = (grpc.StatusCode.INTERNAL, "Exception raised while intercepting the RPC")
 
-_NO_END = (None, grpc.StatusCode.CANCELLED)
+# grpcio's details of a call that was dropped before its end (grpc/_channel.py).
+_DROPPED = "Cancelled upon garbage collection!"
+
+# grpcio's class of the calls of a SingleThreadedUnaryStream, which tell an end only to who reads.
+_TELLS_ITS_READER = "_SingleThreadedRendezvous"
 
 
 def settle(guarded: GuardedCall, call: Any) -> bool:
@@ -89,9 +80,10 @@ class Remains:
         self._guarded = guarded
         self._state = getattr(call, "_state", None)  # grpcio's own calls have it
         self._call: Callable[[], Any]
+        reads = type(call).__name__ == _TELLS_ITS_READER
+        dropped = functools.partial(_dropped, guarded, self._state) if reads else None
         try:
-            # Calls of a SingleThreadedUnaryStream tell no end when they are dropped.
-            self._call = weakref.ref(call, functools.partial(_dropped, guarded, self._state))
+            self._call = weakref.ref(call, dropped)
         except TypeError:  # another interceptor's, whose class has no place for references
             self._call = functools.partial(_same, call)
 
@@ -102,29 +94,33 @@ class Remains:
             whether the fallback is to answer in its place.
         """
         call = self._call()
-        if call is not None:
-            return settle(self._guarded, call)
-        if self._state is not None and self._state.code not in _NO_END:
-            return settle(self._guarded, _Ended(self._state))
-        self._guarded.release()
-        return False
+        return settle(self._guarded, _Ended(self._state) if call is None else call)
 
 
 class _Ended:
-    """What a call that is over, and gone, would say."""
+    """What a call that is gone would say, if it was over before."""
 
     def __init__(self, state: Any) -> None:
         self._state = state
 
     def code(self) -> grpc.StatusCode:
-        code: grpc.StatusCode = self._state.code
+        """Return how it ended.
+
+        Raises:
+            ValueError: it did not end: its user has dropped it, and it was cancelled by that.
+        """
+        code: grpc.StatusCode | None = getattr(self._state, "code", None)
+        if code is None or self.details() == _DROPPED:
+            raise ValueError("the call was dropped before its end")
         return code
 
     def details(self) -> str:
+        """Return the details of the status."""
         details: str | bytes = self._state.details
         return details.decode(errors="replace") if isinstance(details, bytes) else details
 
     def trailing_metadata(self) -> Any:
+        """Return the trailing metadata."""
         return self._state.trailing_metadata
 
 
@@ -133,7 +129,10 @@ def _same(call: Any) -> Any:
 
 
 def _dropped(guarded: GuardedCall, state: Any, _: object) -> None:
-    """Release a call that its user has dropped, and cancelled by that."""
+    """Release a call that was cancelled: by its user, or by being dropped.
+
+    This may run wherever objects are collected, so it waits for no lock: see Permit.
+    """
     if state is not None and state.code is grpc.StatusCode.CANCELLED:
         guarded.release()
 
@@ -145,220 +144,3 @@ def watch(guarded: GuardedCall, call: Any) -> None:
 
 def _settle_remains(remains: Remains) -> None:
     remains.settle()
-
-
-class FallbackReply(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time
-    """A call that a fallback answered: over, and OK."""
-
-    def __init__(self, message: Any, breaker: str) -> None:
-        self.message = message
-        self._trailing: Pairs = ((FALLBACK_METADATA, breaker),)
-
-    def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.OK
-
-    def details(self) -> str:
-        return ""
-
-    def debug_error_string(self) -> str:
-        return ""
-
-    def initial_metadata(self) -> Pairs:
-        return ()
-
-    def trailing_metadata(self) -> Pairs:
-        return self._trailing
-
-    def is_active(self) -> bool:
-        return False
-
-    def time_remaining(self) -> None:  # type: ignore[override] # grpcio gives None without a deadline; the stub does not know
-        return None
-
-    def cancel(self) -> bool:
-        return False
-
-    def cancelled(self) -> bool:
-        return False
-
-    def running(self) -> bool:
-        return False
-
-    def done(self) -> bool:
-        return True
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        return False
-
-    def add_done_callback(self, fn: Callable[[grpc.Future[Any]], None]) -> None:
-        fn(self)
-
-    def result(self, timeout: float | None = None) -> Any:
-        return self.message
-
-    def exception(self, timeout: float | None = None) -> None:
-        return None
-
-    def traceback(self, timeout: float | None = None) -> None:
-        return None
-
-
-def answer(guarded: GuardedCall, request: Any, error: grpc.RpcError) -> FallbackReply | None:
-    """Have the fallback answer instead of `error`, which may take its time; None if it does not."""
-    if guarded.fallback is None or guarded.info is None:
-        return None
-    try:
-        message = guarded.fallback.reply_sync(guarded.info, request, error)
-    except Exception as reason:  # noqa: BLE001 - logged and attached to the error by keep()
-        guarded.keep(error, reason)
-        return None
-    return FallbackReply(message, guarded.breaker)
-
-
-class FallbackFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time
-    """A future whose failure a fallback may answer: pending until both are over.
-
-    Args:
-        inner: the call's own future.
-        guarded: the call.
-        request: the request message.
-    """
-
-    def __init__(self, inner: Any, guarded: GuardedCall, request: Any) -> None:
-        self._inner = inner
-        self._guarded = guarded
-        self._request = request
-        self._context = contextvars.copy_context()
-        self._condition = threading.Condition()
-        self._final: Any = None  # the call that answers every question, once it is known
-        self._callbacks: list[Callable[[], None]] = []
-        # Weakly, so that grpcio still cancels a call whose user has dropped it.
-        ended = functools.partial(_inner_ended, Remains(guarded, inner), weakref.ref(self))
-        when_over(inner, ended)
-
-    def inner_ended(self) -> None:
-        """Take note of the inner call's end; never raises, never blocks."""
-        rejected = isinstance(self._inner, RejectedCall)
-        if not rejected and (not settle(self._guarded, self._inner) or self.cancelled()):
-            self._end_with(self._inner)
-            return
-        try:
-            run_in_worker(functools.partial(self._context.run, self._fall_back))
-        except RuntimeError as reason:  # the interpreter is shutting down
-            self._guarded.keep(self._inner, reason)
-            self._end_with(self._inner)
-
-    def _fall_back(self) -> None:
-        reply = answer(self._guarded, self._request, self._inner)
-        self._end_with(self._inner if reply is None else reply)
-
-    def _end_with(self, final: Any) -> None:
-        with self._condition:
-            if self._final is None:
-                self._final = final
-            callbacks, self._callbacks = self._callbacks, []
-            self._condition.notify_all()
-        for callback in callbacks:
-            _run(callback)
-
-    def _wait(self, timeout: float | None = None) -> Any:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._condition:
-            while self._final is None:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise grpc.FutureTimeoutError
-                self._condition.wait(left)
-        return self._final
-
-    def cancel(self) -> bool:
-        """Cancel the call; a fallback that has begun is not stopped."""
-        if not self._inner.cancel():
-            return False
-        with self._condition:
-            self._final = self._inner
-            self._condition.notify_all()
-        return True
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Call `callback` when it is over; returns False, and does not, if it is already."""
-        with self._condition:
-            if self._final is not None:
-                return False
-            self._callbacks.append(callback)
-            first = len(self._callbacks) == 1
-        if first:
-            # A future that nobody holds but that has something to say when it is over lives on.
-            when_over(self._inner, functools.partial(_hold, self))
-        return True
-
-    def add_done_callback(self, fn: Callable[[grpc.Future[Any]], None]) -> None:
-        """Call `fn` with this future when it is over."""
-        if not self.add_callback(functools.partial(fn, self)):
-            fn(self)
-
-    def code(self) -> grpc.StatusCode:
-        code: grpc.StatusCode = self._wait().code()
-        return code
-
-    def details(self) -> str:
-        details: str = self._wait().details()
-        return details
-
-    def debug_error_string(self) -> str:
-        text: str = self._wait().debug_error_string()
-        return text
-
-    def initial_metadata(self) -> Pairs:
-        metadata: Pairs = self._inner.initial_metadata()
-        return metadata
-
-    def trailing_metadata(self) -> Pairs:
-        metadata: Pairs = self._wait().trailing_metadata()
-        return metadata
-
-    def is_active(self) -> bool:
-        return self._final is None
-
-    def time_remaining(self) -> float:
-        left: float = self._inner.time_remaining()
-        return left
-
-    def cancelled(self) -> bool:
-        return bool(self._inner.cancelled())
-
-    def running(self) -> bool:
-        return self._final is None
-
-    def done(self) -> bool:
-        return self._final is not None
-
-    def result(self, timeout: float | None = None) -> Any:
-        return self._wait(timeout).result()
-
-    def exception(self, timeout: float | None = None) -> Exception | None:
-        error: Exception | None = self._wait(timeout).exception()
-        return error
-
-    def traceback(self, timeout: float | None = None) -> TracebackType | None:
-        trace: TracebackType | None = self._wait(timeout).traceback()
-        return trace
-
-
-def _inner_ended(remains: Remains, reference: weakref.ref[FallbackFuture]) -> None:
-    future = reference()
-    if future is None:  # dropped by its user, and the call with it
-        remains.settle()
-    else:
-        future.inner_ended()
-
-
-def _hold(_: FallbackFuture) -> None:
-    """Do nothing: the reference is what counts."""
-
-
-def _run(callback: Callable[[], None]) -> None:
-    try:
-        callback()
-    except Exception:
-        logger.exception("a done callback raised")

@@ -11,7 +11,8 @@ import grpc
 
 from fusewire.interceptors.guarded import GuardedCall
 from fusewire.interceptors.rejection import RejectedCall
-from fusewire.interceptors.sync_calls import FallbackFuture, FallbackReply, answer, settle, watch
+from fusewire.interceptors.sync_calls import settle, watch
+from fusewire.interceptors.sync_fallback import FallbackFuture, FallbackReply, answer
 from fusewire.interceptors.sync_streams import GuardedStream, is_call
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class _UnaryResponse(_Guarded):
             rejected = RejectedCall.of(refused)
             if guarded.fallback is None:
                 return rejected
-            return FallbackFuture(rejected, guarded, request)
+            return FallbackFuture(rejected, guarded, request, rejected=True)
         try:
             inner = self._inner.future(request, **_amended(arguments, guarded))
         except BaseException:
@@ -108,7 +109,9 @@ class _StreamResponse(_Guarded):
         refused = guarded.admit(timed=policy.streams != "end")
         if refused is not None:
             rejected = RejectedCall.of(refused)
-            return rejected if guarded.fallback is None else self._wrap(rejected, guarded, request)
+            if guarded.fallback is None:
+                return rejected
+            return GuardedStream(rejected, guarded, request, rejected=True)
         try:
             inner = self._inner(request, **_amended(arguments, guarded))
         except BaseException:
@@ -117,10 +120,6 @@ class _StreamResponse(_Guarded):
         if guarded.fallback is None and policy.streams != "first_message" and is_call(inner):
             watch(guarded, inner)
             return inner
-        return self._wrap(inner, guarded, request)
-
-    @staticmethod
-    def _wrap(inner: Any, guarded: GuardedCall, request: Any) -> GuardedStream:
         stream = GuardedStream(inner, guarded, request)
         stream.begin()
         return stream

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from fusewire.errors import CircuitOpenError
 from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
-from fusewire.interceptors.sync_calls import Remains, answer, settle, when_over
+from fusewire.interceptors.sync_calls import Remains, settle, when_over
+from fusewire.interceptors.sync_fallback import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,16 +48,22 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
         inner: the call, a plain iterator of another interceptor's, or a rejection.
         guarded: what is known of it.
         request: the request message, or the iterator of them.
+        rejected: whether `inner` is the guard's own rejection.
     """
 
-    def __init__(self, inner: Any, guarded: GuardedCall, request: Any) -> None:
+    def __init__(
+        self, inner: Any, guarded: GuardedCall, request: Any, *, rejected: bool = False
+    ) -> None:
         self._inner = inner
         self._guarded = guarded
         self._request = request
-        self._rejected = isinstance(inner, CircuitOpenError)
-        self._lock = threading.RLock()
+        self._rejected = rejected
+        self._changed = threading.Condition(threading.RLock())
         self._begun = False  # a message has been given
-        self._answers: bool | None = None  # whether the fallback does; None while it is not known
+        self._readers = 0  # threads that wait for the first message
+        self._over = False  # the inner stream has told its end
+        self._answers: bool | None = True if rejected else None  # whether the fallback does
+        self._asked = False  # the fallback
         self._replies: Iterator[Any] | None = None
         self._exhausted = False
         self._cause: grpc.RpcError | None = None  # what the fallback answers
@@ -65,10 +71,8 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
         self._callbacks: list[Callable[[], None]] = []
 
     def begin(self) -> None:
-        """Begin to watch the inner stream."""
-        if self._rejected:
-            self._answers = True
-        elif is_call(self._inner):
+        """Begin to watch the inner stream, which is not the guard's own rejection."""
+        if is_call(self._inner):
             # Weakly, so that grpcio still cancels a call whose user has dropped it.
             remains = Remains(self._guarded, self._inner)
             ended = functools.partial(_inner_ended, remains, weakref.ref(self))
@@ -89,8 +93,21 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
     def _next_message(self) -> Any:
         if self._error is not None:
             raise self._error
+        if self._begun:
+            return self._take()
+        with self._changed:
+            self._readers += 1
+        begun = False
         try:
-            message = next(self._inner)
+            message = self._take()
+            begun = True
+        finally:
+            self._has_read(begun=begun)
+        return message
+
+    def _take(self) -> Any:
+        try:
+            return next(self._inner)
         except grpc.RpcError:
             raise
         except StopIteration:
@@ -101,10 +118,17 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
             if not is_call(self._inner):
                 self._guarded.release()
             raise
-        if not self._begun:
-            self._begun = True
-            self._guarded.first_message()
-        return message
+
+    def _has_read(self, *, begun: bool) -> None:
+        with self._changed:
+            self._readers -= 1
+            if begun and not self._begun:
+                self._begun = True
+                self._guarded.first_message()
+            over = self._over and not self._readers
+            self._changed.notify_all()
+        if over:
+            self.inner_ended()
 
     def _next_reply(self) -> Any:
         try:
@@ -123,7 +147,7 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
 
     def _conclude(self, ended: Any) -> bool:
         """Settle by how the inner stream ended; tell whether the fallback is to answer."""
-        with self._lock:
+        with self._changed:
             if self._answers is None:
                 failed = settle(self._guarded, ended)
                 self._answers = failed and not self._begun and not self._cancelled_here()
@@ -134,30 +158,53 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
         return cancelled is not None and bool(cancelled())
 
     def _fall_back(self, error: grpc.RpcError) -> bool:
-        with self._lock:
+        with self._changed:
             if self._error is not None or not self._conclude(error):
                 return False
-            if self._replies is None:
-                reply = answer(self._guarded, self._request, error)
-                if reply is not None:
-                    try:
-                        self._replies = iter(as_messages(reply.message))
-                    except TypeError as reason:
-                        self._guarded.keep(error, reason)
-                if self._replies is None:
+            while self._asked and self._replies is None and self._error is None:
+                self._changed.wait()  # for the thread that asks
+            if self._asked:
+                return self._replies is not None
+            self._asked = True
+        replies = None
+        try:
+            replies = self._ask(error)
+        finally:
+            with self._changed:
+                if replies is None:
                     self._answers, self._error = False, error
-                    self._end()
-                    return False
-                self._cause = error
-            return True
+                else:
+                    self._replies, self._cause = replies, error
+                self._changed.notify_all()
+            if replies is None:
+                self._end()
+        return replies is not None
+
+    def _ask(self, error: grpc.RpcError) -> Iterator[Any] | None:
+        """Have the fallback give messages. It may block, so no lock is held."""
+        reply = answer(self._guarded, self._request, error)
+        if reply is None:
+            return None
+        try:
+            replies: Iterator[Any] = iter(as_messages(reply.message))
+        except TypeError as reason:
+            self._guarded.keep(error, reason)
+            return None
+        return replies
 
     def inner_ended(self) -> None:
         """Take note of the inner stream's end; never raises, never blocks."""
+        with self._changed:
+            self._over = True
+            if self._readers:
+                # The channel's thread may tell the end before a reader has taken the message that
+                # came before it: whether there was one, the reader knows, and takes note then.
+                return
         if not self._conclude(self._inner):
             self._end()
 
     def _end(self) -> None:
-        with self._lock:
+        with self._changed:
             self._exhausted = True
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
@@ -170,7 +217,10 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
         """Wait for the inner stream's end; tell whether a fallback gives the messages."""
         if self._answers is None:
             self._inner.code()
-            self._conclude(self._inner)
+            with self._changed:
+                while self._readers and self._answers is None:
+                    self._changed.wait()
+                self._conclude(self._inner)
         return self._answers is True
 
     def cancel(self) -> bool:
@@ -180,7 +230,7 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Call `callback` when it is over; returns False, and does not, if it is already."""
-        with self._lock:
+        with self._changed:
             if self.done():
                 return False
             self._callbacks.append(callback)
