@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -13,6 +14,7 @@ import grpc
 import grpc.aio
 
 from fusewire.errors import CircuitOpenError
+from fusewire.interceptors.classification import WRITE_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from fusewire.interceptors.rejection import AioRejectedCall
 
 T = TypeVar("T")
+
+CANCELLED_DETAILS = "Locally cancelled by application!"  # grpcio's own words
+
+_FIRST_LOOK, _LAST_LOOK = 0.01, 0.32  # seconds
 
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _VALUE = re.compile(r"[ -~]*")
@@ -80,7 +86,7 @@ def watch(guarded: GuardedCall, call: Any) -> None:
         own = call._cython_call  # noqa: SLF001 - see above; without it, or other than known, below
         own.add_done_callback(functools.partial(_settle_own, guarded, call, own))
     except AttributeError:
-        when_over(call, functools.partial(settle, guarded))
+        when_over(call, functools.partial(_settle_other, guarded))
 
 
 def _settle_own(guarded: GuardedCall, call: Any, own: Any) -> None:
@@ -91,7 +97,68 @@ def _settle_own(guarded: GuardedCall, call: Any, own: Any) -> None:
     if ok:
         guarded.succeed()
     else:
+        _settle_other(guarded, call)
+
+
+def _settle_other(guarded: GuardedCall, call: Any) -> None:
+    if may_change(call):
+        settle_late(call, functools.partial(settle, guarded))
+    else:
         settle(guarded, call)
+
+
+def may_change(call: Any) -> bool:
+    """Tell whether a call that is over may yet come to another status; never raises.
+
+    When a request cannot be written because the server has ended the call, grpcio says that the
+    call is over, with a status of its own, and puts the server's in its place when it comes
+    (``_write`` in ``grpc/aio/_call.py``, ``_set_status`` in ``_cython/_cygrpc/aio/call.pyx.pxi``).
+    1.71 then calls back again, 1.85 does not.
+    """
+    try:
+        return (
+            _at_once(call.code()) is grpc.StatusCode.INTERNAL
+            and _at_once(call.details()) == WRITE_FAILED
+        )
+    except Exception:  # noqa: BLE001 - whatever has no status will have none
+        return False
+
+
+def settle_late(call: Any, conclude: Callable[[Any], object]) -> None:
+    """Have `conclude` called, once, with a `call` that may change when it no longer does.
+
+    It is called in any case, also when the call is dropped or its loop is closed.
+    """
+    late = _Late(call, conclude)
+    # The task that waits for the one response ends when the server's status is known.
+    response = getattr(call, "_call_response", None)
+    if isinstance(response, asyncio.Task):
+        response.add_done_callback(late)
+    else:  # a stream, whose status comes after its messages are read, or another's call
+        _look_again(asyncio.get_running_loop(), late, _FIRST_LOOK)
+
+
+class _Late:
+    """What is called once, by whoever comes first, and at the latest when nobody else can."""
+
+    def __init__(self, call: Any, conclude: Callable[[Any], object]) -> None:
+        self.call = call
+        self._conclude: Callable[[Any], object] | None = conclude
+
+    def __call__(self, _: object = None) -> None:
+        conclude, self._conclude = self._conclude, None
+        if conclude is not None:
+            conclude(self.call)
+
+    def __del__(self) -> None:
+        self()
+
+
+def _look_again(loop: asyncio.AbstractEventLoop, late: _Late, wait: float) -> None:
+    if wait > _LAST_LOOK or not may_change(late.call):
+        late()
+    else:
+        loop.call_later(wait, _look_again, loop, late, 2 * wait)
 
 
 def when_over(call: Any, callback: Callable[[Any], object]) -> None:
@@ -105,8 +172,12 @@ def when_over(call: Any, callback: Callable[[Any], object]) -> None:
 def cancelled_here(call: Any) -> bool:
     """Tell whether a call that is over was cancelled in this process, and not by its server.
 
-    ``cancelled()`` is true of both; what grpcio's own calls stand on knows.
+    ``cancelled()`` is true of both; what grpcio's own calls stand on knows, except of a call that
+    may change: that is over, so only the task that waits for its response is cancelled.
     """
+    response = getattr(call, "_call_response", None)
+    if isinstance(response, asyncio.Task) and response.cancelled():
+        return True
     try:
         return bool(call._cython_call.is_locally_cancelled())  # noqa: SLF001 - see above
     except AttributeError:  # another interceptor's, or another grpcio's

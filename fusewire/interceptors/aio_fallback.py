@@ -14,10 +14,13 @@ import grpc
 import grpc.aio
 
 from fusewire.interceptors.aio_calls import (
+    CANCELLED_DETAILS,
     RejectedInner,
     cancelled_here,
     channel_of,
+    may_change,
     settle,
+    settle_late,
     when_over,
 )
 from fusewire.interceptors.fallback import FALLBACK_METADATA
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
     from fusewire.interceptors.guarded import GuardedCall
 
 logger = logging.getLogger(__name__)
-
-_CANCELLED_DETAILS = "Locally cancelled by application!"  # grpcio's own words
 
 _running: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks weakly
 
@@ -56,6 +57,7 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
         self._replied = False
         self._message: Any = None
         self._error: grpc.RpcError | None = None
+        self._undecided: asyncio.Future[None] | None = None  # while the inner status may change
         self._over = False
         self._callbacks: list[Callable[[Any], None]] = []
         when_over(inner, self._inner_ended)
@@ -69,10 +71,14 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
 
     async def _response(self) -> Any:
         try:
-            return await self._inner
+            response = await self._inner
         except grpc.RpcError:
+            self._decide()
             if self._fallback is None:
                 raise
+        else:
+            self._decide()
+            return response
         await self._fallback  # cancelled with whoever awaits it, as the call itself is
         if self._error is not None:
             raise self._error
@@ -80,8 +86,27 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
 
     def _inner_ended(self, _: Any) -> None:
         """Take note of the inner call's end: a callback, which must not raise."""
+        if self._over or self._fallback is not None or self._undecided is not None:
+            return  # grpcio 1.71 calls back at each status that it sets
+        if may_change(self._inner):
+            self._undecided = self._loop.create_future()
+            settle_late(self._inner, self._decide)
+        else:
+            self._conclude()
+
+    def _decide(self, _: Any = None) -> None:
+        """Conclude, now that the inner call's status is its last, unless it is done."""
+        undecided, self._undecided = self._undecided, None
+        if undecided is None:
+            return
+        self._conclude()
+        if not self._loop.is_closed():
+            undecided.set_result(None)
+
+    def _conclude(self) -> None:
         rejected = isinstance(self._inner, RejectedInner)
-        if rejected or (settle(self._guarded, self._inner) and not cancelled_here(self._inner)):
+        failed = rejected or settle(self._guarded, self._inner)
+        if failed and not cancelled_here(self._inner) and not self._loop.is_closed():
             self._fallback = self._loop.create_task(self._fall_back(), context=self._context)
             _running.add(self._fallback)
             self._fallback.add_done_callback(_running.discard)
@@ -141,6 +166,8 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
     async def _wait(self) -> None:
         """Wait until it is over, whatever the end."""
         await self._inner.code()
+        if self._undecided is not None:
+            await asyncio.wait({self._undecided})
         if self._fallback is not None:
             await asyncio.wait({self._fallback})
 
@@ -158,7 +185,7 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
         if self._replied:
             return ""
         if self._fallback is not None and self._fallback.cancelled():
-            return _CANCELLED_DETAILS
+            return CANCELLED_DETAILS
         details: str = await self._inner.details()
         return details
 

@@ -8,6 +8,7 @@ A stream that needs neither is the inner channel's own call, which only tells it
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,13 @@ import grpc
 import grpc.aio
 
 from fusewire.interceptors.aio_calls import (
+    CANCELLED_DETAILS,
     RejectedInner,
     cancelled_here,
     channel_of,
+    may_change,
     settle,
+    settle_late,
     when_over,
 )
 from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
@@ -55,6 +59,8 @@ class GuardedStream(
         self._begun = False  # a message has been given
         self._answers: bool | None = None  # whether the fallback does; None while it is not known
         self._error: grpc.RpcError | None = None  # what is left when the fallback fails, too
+        self._undecided = False  # the inner stream has ended, and its status may change
+        self._cancelled = False  # while a fallback was read
         self._over = False
         self._callbacks: list[Callable[[Any], None]] = []
         if isinstance(inner, RejectedInner):
@@ -75,6 +81,8 @@ class GuardedStream(
         try:
             return await anext(self.__aiter__())
         except StopAsyncIteration:
+            if self._cancelled or cancelled_here(self._inner):
+                raise asyncio.CancelledError from None  # at each read, as grpcio does
             return grpc.aio.EOF
 
     async def _read_all(self) -> AsyncIterator[Any]:
@@ -85,14 +93,23 @@ class GuardedStream(
                     self._guarded.first_message()
                 yield message
         except grpc.aio.AioRpcError as error:
-            if self._begun or not self._conclude():
+            self._decide()
+            if not self._conclude():
+                raise
+            if self._begun:  # it ended, by its callback, before its messages were read
+                self._answers = False
+                self._end()
                 raise
             failure = error
         else:
+            self._decide()
             return
         try:
             async for message in self._ask_fallback(failure):
                 yield message
+        except asyncio.CancelledError:
+            self._cancelled = True  # who gives up a read gives up the call (_read in grpcio)
+            raise
         except Exception as reason:
             self._guarded.keep(failure, reason)
             self._answers, self._error = False, failure
@@ -121,7 +138,19 @@ class GuardedStream(
 
     def _inner_ended(self, _: Any) -> None:
         """Take note of the inner stream's end: a callback, which must not raise."""
-        if not self._conclude():
+        if self._answers is None and may_change(self._inner):
+            if not self._undecided:  # grpcio 1.71 calls back at each status that it sets
+                self._undecided = True
+                settle_late(self._inner, self._decide)
+            if self._begun or self._guarded.fallback is None:
+                self._end()
+        elif not self._conclude():
+            self._end()
+
+    def _decide(self, _: Any = None) -> None:
+        """Settle, now that the inner stream's status is its last, unless it is done."""
+        undecided, self._undecided = self._undecided, False
+        if undecided and not self._conclude():
             self._end()
 
     def _end(self) -> None:
@@ -136,6 +165,8 @@ class GuardedStream(
     async def _answered(self) -> bool:
         """Wait for the inner stream's end; tell whether a fallback gives the messages."""
         await self._inner.code()
+        if self._answers is None and self._undecided:
+            return False
         return self._conclude()
 
     @property
@@ -154,7 +185,7 @@ class GuardedStream(
         return bool(self._inner.cancel())
 
     def cancelled(self) -> bool:
-        return bool(self._inner.cancelled())
+        return self._cancelled or bool(self._inner.cancelled())
 
     def done(self) -> bool:
         return self._over
@@ -172,12 +203,14 @@ class GuardedStream(
 
     async def code(self) -> grpc.StatusCode:
         if await self._answered():
-            return grpc.StatusCode.OK
+            return grpc.StatusCode.CANCELLED if self._cancelled else grpc.StatusCode.OK
         code: grpc.StatusCode = await self._inner.code()
         return code
 
     async def details(self) -> str:
-        details: str = "" if await self._answered() else await self._inner.details()
+        if await self._answered():
+            return CANCELLED_DETAILS if self._cancelled else ""
+        details: str = await self._inner.details()
         return details
 
     async def debug_error_string(self) -> str:
@@ -190,6 +223,8 @@ class GuardedStream(
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:
         if await self._answered():
+            if self._cancelled:
+                return grpc.aio.Metadata()
             return grpc.aio.Metadata((FALLBACK_METADATA, self._guarded.breaker))
         kept: Any = self._error
         if kept is not None:

@@ -43,6 +43,9 @@ DEFAULT_OUTCOMES: Final[Mapping[grpc.StatusCode, Outcome]] = MappingProxyType(
 )
 """What each status says about the dependency, unless told otherwise."""
 
+WRITE_FAILED: Final = "Internal error from Core"
+"""The details, with INTERNAL, of an asyncio call one of whose requests could not be written."""
+
 # grpcio gives these statuses to what failed in this process; only the details tell them apart
 # (grpc/_channel.py and grpc/_cython; src/core's message size filter for the last two).
 _LOCAL: Final = frozenset(
@@ -51,9 +54,10 @@ _LOCAL: Final = frozenset(
         (grpc.StatusCode.INTERNAL, "Exception deserializing response!"),
         (grpc.StatusCode.INTERNAL, "Invalid metadata"),
         (grpc.StatusCode.UNKNOWN, "Exception iterating requests!"),
-        # asyncio's word for a server that ended a call while requests were being written to it: the
-        # server's own status is lost, and it may have been any.
-        (grpc.StatusCode.INTERNAL, "Internal error from Core"),
+        # asyncio's word for a request that could not be written, because the call is over. The
+        # server's own status mostly follows it (aio_calls.settle_late); where it does not, it may
+        # have been any.
+        (grpc.StatusCode.INTERNAL, WRITE_FAILED),
     }
 )
 _LOCAL_SIZE_LIMITS: Final = (
