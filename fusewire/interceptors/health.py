@@ -94,6 +94,13 @@ class HealthProbe:
         if breaker.state is CircuitState.OPEN:
             self._begin(breaker, service)
 
+    def unwatch(self, breaker: CircuitBreaker) -> None:
+        """Ask no more for `breaker`, which no call goes through any more."""
+        with self._lock:
+            remove = self._removers.pop(breaker, None)
+        if remove is not None:
+            remove()
+
     def close(self) -> None:
         """Stop asking, and wait for the questions under way."""
         with self._lock:
@@ -118,43 +125,61 @@ class HealthProbe:
 
     def _begin(self, breaker: CircuitBreaker, service: str) -> None:
         with self._lock:
-            if self._closed.is_set() or breaker in self._asking:
+            if breaker not in self._removers or breaker in self._asking:
                 return
             asked = service if self._service is None else self._service
             thread = threading.Thread(
-                target=self._ask_until_well,
+                target=self._run,
                 args=(breaker, asked),
                 name=f"fusewire-health-{breaker.name}",
                 daemon=True,
             )
-            self._asking[breaker] = thread
-        thread.start()
+            try:
+                # Under the lock, so that `close` finds only threads that it can wait for.
+                thread.start()
+            except RuntimeError:  # the process has too many threads
+                logger.exception("no health checks for circuit %r this time", breaker.name)
+            else:
+                self._asking[breaker] = thread
 
-    def _ask_until_well(self, breaker: CircuitBreaker, service: str) -> None:
-        was_ill = False
+    def _run(self, breaker: CircuitBreaker, service: str) -> None:
+        again = False
         try:
-            while not self._closed.is_set() and _is_open(breaker):
-                # The first question finds a server gone; the others wait for its return.
-                serving = self._ask(service, wait=was_ill)
-                if serving is None:
-                    logger.warning(
-                        "no health check of %r: circuit %r goes by its recovery timeout",
-                        service,
-                        breaker.name,
-                    )
-                    return
-                if not serving:
-                    was_ill = True
-                    breaker.hold_open(self._hold)
-                elif was_ill:
-                    breaker.half_open()
-                    return
-                self._closed.wait(self._interval)
+            again = self._ask_until_well(breaker, service)
         except Exception:
             logger.exception("the health checks for circuit %r have ended", breaker.name)
         finally:
             with self._lock:
                 self._asking.pop(breaker, None)
+        # It may have opened again while this thread was ending, and found it still there. Asked
+        # without the lock: a look may tell listeners, and ours takes the lock.
+        if again and breaker.state is CircuitState.OPEN:
+            self._begin(breaker, service)
+
+    def _ask_until_well(self, breaker: CircuitBreaker, service: str) -> bool:
+        """Ask until the circuit is not open any more; False if the server cannot tell."""
+        was_ill = False
+        while self._is_watched(breaker) and _is_open(breaker):
+            # The first question finds a server gone; the others wait for its return.
+            serving = self._ask(service, wait=was_ill)
+            if serving is None:
+                logger.warning(
+                    "no health check of %r: circuit %r goes by its recovery timeout",
+                    service,
+                    breaker.name,
+                )
+                return False
+            if not serving:
+                was_ill = True
+                breaker.hold_open(self._hold)
+            elif was_ill:
+                breaker.half_open()
+                break
+            self._closed.wait(self._interval)
+        return True
+
+    def _is_watched(self, breaker: CircuitBreaker) -> bool:
+        return breaker in self._removers  # none is once it is closed
 
     def _ask(self, service: str, *, wait: bool) -> bool | None:
         """Ask once: True for SERVING, False for anything else, None if the server cannot tell."""

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from fusewire.breaker import BreakerRegistry, BreakerSettings
+from fusewire.breaker import (
+    BreakerRegistry,
+    BreakerSettings,
+    CircuitState,
+    Event,
+    StateChanged,
+)
 from fusewire.errors import SettingsError
 from fusewire.interceptors import HealthProbe, aio_interceptors, guard
 from tests.support.grpc_guard import Clock
@@ -259,3 +265,100 @@ async def test_an_asyncio_channel_is_refused() -> None:
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         with pytest.raises(SettingsError, match="sync channel"):
             HealthProbe(channel)  # type: ignore[arg-type] # that is the point
+
+
+# Circuits that open again, or go, while a thread that asks is ending or beginning.
+
+
+def _threads() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name.startswith("fusewire-health")]
+
+
+def test_a_circuit_that_opens_again_as_soon_as_it_is_half_open_is_asked_for_again(
+    channel: grpc.Channel, health: Health, breakers: BreakerRegistry, clock: Clock
+) -> None:
+    breaker = breakers.get(ECHO)
+    reopened = threading.Event()
+
+    def fail_a_probe(event: Event) -> None:
+        if isinstance(event, StateChanged) and event.new is CircuitState.HALF_OPEN:
+            health.answer = NOT_SERVING
+            breaker.acquire().failure()
+            reopened.set()
+
+    channel.unary_unary(ECHO)(ask())
+    health.answer = NOT_SERVING
+    break_down(channel)
+    health.wait(2)
+    breaker.add_listener(fail_a_probe)
+    health.answer = SERVING
+    assert reopened.wait(20)
+    for _ in range(5):
+        health.wait(3)
+        assert breaker.state == "open"
+        clock.pass_time(29.9)
+
+
+def test_a_server_that_cannot_tell_is_asked_once_each_time_the_circuit_opens(
+    channel: grpc.Channel, health: Health, breakers: BreakerRegistry, clock: Clock
+) -> None:
+    health.answer = grpc.StatusCode.UNIMPLEMENTED
+    for times in (1, 2):
+        break_down(channel)
+        wait_until(lambda times=times: len(health.asked) == times, "a health check")
+        wait_until(lambda: not _threads(), "the end of the thread")
+        assert len(health.asked) == times
+        clock.pass_time(30)
+
+
+def test_closing_waits_for_a_thread_that_is_just_beginning(
+    channel: grpc.Channel, probe: HealthProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins, goes_on = threading.Event(), threading.Event()
+    start = threading.Thread.start
+
+    def start_late(thread: threading.Thread) -> None:
+        if thread.name.startswith("fusewire-health"):
+            begins.set()
+            assert goes_on.wait(20)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    with futures.ThreadPoolExecutor(2) as pool:
+        broken = pool.submit(break_down, channel)
+        assert begins.wait(20)
+        closed = pool.submit(probe.close)
+        try:
+            with pytest.raises(TimeoutError):
+                closed.result(0.1)
+        finally:
+            goes_on.set()
+        closed.result(20)
+        broken.result(20)
+    assert not _threads()
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again_when_the_circuit_opens_again(
+    channel: grpc.Channel,
+    health: Health,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    start = threading.Thread.start
+    failures = [RuntimeError("can't start new thread")]
+
+    def start_or_fail(thread: threading.Thread) -> None:
+        if failures and thread.name.startswith("fusewire-health"):
+            raise failures.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_fail)
+    health.answer = NOT_SERVING
+    break_down(channel)
+    assert failures == []
+    assert health.asked == []
+    assert "no health checks for circuit '/test.Echo/Do' this time" in caplog.text
+    clock.pass_time(30)
+    break_down(channel)
+    health.wait(2)
