@@ -30,6 +30,10 @@ class BreakerRegistry:
             one that is closed and idle first, one that rejects calls last.
         clock: monotonic seconds, for all of them.
 
+    Attributes:
+        generation: a number that changes whenever a breaker goes. Whoever keeps a breaker that
+            :meth:`get` gave has still the right one while the number is the one from before.
+
     Raises:
         SettingsError: `limit` is no whole number of at least 1, or what should be settings is not.
     """
@@ -51,6 +55,8 @@ class BreakerRegistry:
         self._take(settings, overrides)
         self._limit = limit
         self._clock = clock
+        # No property: it is compared on every guarded call.
+        self.generation = 0
         self._lock = threading.Lock()
         # The one asked for the longest time ago comes first.
         self._breakers: dict[str, CircuitBreaker] = {}
@@ -74,8 +80,7 @@ class BreakerRegistry:
                     break
                 crowd = tuple(self._breakers.values())
             # Not under the lock: a look may tell listeners, and they may ask the registry.
-            # `min` takes the first of equals, and that was asked for the longest time ago.
-            self.remove(min(crowd, key=_worth).name)
+            self.remove(_least(crowd).name)
         if differs:
             logger.warning(
                 "circuit %r keeps the settings that it was made with: %r differ", name, settings
@@ -170,13 +175,21 @@ class BreakerRegistry:
         return True
 
     def _forget(self, name: str) -> None:
-        self._breakers.pop(name, None)
+        if self._breakers.pop(name, None) is not None:
+            self.generation += 1
         self._told.pop(name, None)
         self._differed.discard(name)
 
 
 def _is_limit(limit: object) -> bool:
     return isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1
+
+
+def _least(breakers: tuple[CircuitBreaker, ...]) -> CircuitBreaker:
+    """Find the one that is worth least; of equals the first, asked for the longest time ago."""
+    # One that is worth nothing is common, and then the others need not be looked at.
+    idle = next((breaker for breaker in breakers if not _worth(breaker)), None)
+    return min(breakers, key=_worth) if idle is None else idle
 
 
 def _worth(breaker: CircuitBreaker) -> int:

@@ -80,13 +80,14 @@ class _Guard:
 
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
+        self._keeper = policies.keeper
         self._known: dict[Any, MethodPolicy] = {}
 
     def _policy(self, details: Any) -> MethodPolicy | None:
         """Tell how a call is guarded; None for one that is not, or that grpcio will not send."""
         method = details.method
         policy = self._known.get(method)
-        if policy is None:
+        if policy is None or policy.generation != self._keeper.generation:
             # bytes, whatever the annotation says (https://github.com/grpc/grpc/issues/31092)
             policy = self._policies.of(method.decode() if isinstance(method, bytes) else method)
             if policy is None:

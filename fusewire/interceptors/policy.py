@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from fusewire.breaker import BreakerSettings, CircuitBreaker, default_registry
 from fusewire.errors import SettingsError
@@ -42,6 +42,8 @@ class MethodPolicy:
         idempotent: whether its server honors an idempotency key.
         streams: when a call whose response is a stream is settled, and what its time is.
         prepares: whether its calls may have to be changed before they are sent.
+        generation: the registry's when it gave the breaker; once the registry has another, a later
+            call asks anew.
     """
 
     method: str
@@ -51,6 +53,19 @@ class MethodPolicy:
     idempotent: bool
     streams: Streams
     prepares: bool
+    generation: int
+
+
+class _Keeper(Protocol):
+    """What tells that it may have dropped breakers: a registry."""
+
+    generation: int
+
+
+class _Forever:
+    """Stands for registries of users' own that do not tell: what they give is kept."""
+
+    generation = 0
 
 
 class Policies:
@@ -67,6 +82,9 @@ class Policies:
         breaker_per: what has a breaker of its own.
         health: what is told of the breakers, to ask for the health of their services.
         sync: whether they are for a sync channel.
+
+    Attributes:
+        keeper: whose `generation` a policy has that is not outdated.
 
     Raises:
         SettingsError: something of it cannot be right.
@@ -89,6 +107,9 @@ class Policies:
         self._settings = _settings_by_selector(settings)
         self._prefix = _checked_dependency(dependency)
         self._registry = default_registry() if registry is None else registry
+        self.keeper: _Keeper = (
+            self._registry if hasattr(self._registry, "generation") else _Forever()
+        )
         self._classify = _classify_by_selector(classify)
         self._idempotent = selected("idempotent", idempotent)
         self._streams = _streams_by_selector(streams)
@@ -114,18 +135,26 @@ class Policies:
 
     def of(self, method: str) -> MethodPolicy | None:
         """Return how `method` is guarded; None for a method that is not."""
-        try:
-            return self._known[method]
-        except KeyError:
-            pass
+        known = self._known.get(method)
+        if known is not None and known.generation == self.keeper.generation:
+            return known
+        if known is None and method in self._known:
+            return None
+        return self._renew(method, known)
+
+    def _renew(self, method: str, outdated: MethodPolicy | None) -> MethodPolicy | None:
+        """Make a policy with the breaker that the registry has now."""
         try:
             policy = self._make(method)
         except Exception:
             # A registry of the user's own may fail. The call must not.
             logger.exception("no guard for %s: its settings could not be had", method)
-            return None
-        # Two threads may both come here; the registry gives both the same breaker.
+            return outdated
+        # Two threads may both come here. The registry gives both the same breaker, and if it drops
+        # that one meanwhile, what they leave here is outdated by its generation.
         self._known[method] = policy
+        if self._health and outdated and policy and policy.breaker is not outdated.breaker:
+            self._health.unwatch(outdated.breaker)
         return policy
 
     def _guarded(self, method: str) -> bool:
@@ -137,6 +166,7 @@ class Policies:
         settings = self._settings.find(method)
         service = method.rpartition("/")[0]
         shared = self._per_service and not self._settings.names(method)
+        generation = self.keeper.generation  # before the breaker is given: it may go at once
         breaker = self._registry.get(
             self._prefix + (service if shared else method),
             settings if isinstance(settings, BreakerSettings) else None,
@@ -152,6 +182,7 @@ class Policies:
             idempotent=idempotent,
             streams=self._streams.find(method) or "end",
             prepares=idempotent or fallback is not None,
+            generation=generation,
         )
 
 

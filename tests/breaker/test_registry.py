@@ -223,3 +223,20 @@ def test_a_registry_without_settings_has_the_defaults() -> None:
     breaker = registry.get("a")
     registry.configure(overrides={"b": STRICT})
     assert breaker.settings == BreakerSettings()
+
+
+def test_the_generation_changes_when_a_breaker_goes_and_only_then() -> None:
+    registry = BreakerRegistry(limit=2)
+    began = registry.generation
+    registry.get("a")
+    registry.get("b")
+    registry.get("a")
+    registry.configure(STRICT)
+    registry.remove("none")
+    assert registry.generation == began
+    registry.remove("a")
+    removed = registry.generation
+    assert removed != began
+    registry.get("a")
+    registry.get("c")
+    assert registry.generation not in {began, removed}

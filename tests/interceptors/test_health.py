@@ -362,3 +362,24 @@ def test_a_thread_that_cannot_be_started_is_tried_again_when_the_circuit_opens_a
     clock.pass_time(30)
     break_down(channel)
     health.wait(2)
+
+
+def test_a_breaker_that_the_registry_has_dropped_is_not_asked_for(
+    channel: grpc.Channel, health: Health, breakers: BreakerRegistry
+) -> None:
+    channel.unary_unary(ECHO)(ask())
+    dropped = breakers.get(ECHO)
+    dropped.acquire().failure()
+    health.wait(1)
+    breakers.remove(ECHO)
+    channel.unary_unary(ECHO)(ask())
+    wait_until(lambda: not _threads(), "the end of the thread")
+    dropped.reset()
+    asked = len(health.asked)
+    dropped.acquire().failure()
+    assert not _threads()
+    assert len(health.asked) == asked
+    health.answer = NOT_SERVING
+    break_down(channel)
+    health.wait(2)
+    assert breakers.get(ECHO).state == "open"
