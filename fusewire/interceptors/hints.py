@@ -58,10 +58,10 @@ def write_retry_after(retry_after: float, message: str) -> tuple[tuple[str, str 
 
 def _read_pushback(value: str | bytes) -> list[float]:
     try:
-        milliseconds = int(value)
-    except ValueError:
+        seconds = int(value) / 1e3
+    except (ValueError, OverflowError):  # no number, or one beyond what a float holds
         return []
-    return [milliseconds / 1e3] if milliseconds >= 0 else []
+    return [seconds] if seconds >= 0 else []
 
 
 def _read_retry_info(value: bytes) -> list[float]:

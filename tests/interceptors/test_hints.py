@@ -11,6 +11,7 @@ from grpc_status import rpc_status
 
 from fusewire.breaker import Outcome
 from fusewire.interceptors import aio_interceptors, guard
+from fusewire.interceptors.hints import PUSHBACK, read_retry_after
 from tests.support.grpc_calls import until
 from tests.support.grpc_no_op import aio_no_op
 from tests.support.grpc_server import ECHO, EchoServer, ask, wait_until
@@ -76,3 +77,17 @@ async def test_an_asyncio_status_whose_details_disagree_with_it_is_counted_and_i
     assert await call(aio_interceptors(registry=registry)) == await call(aio_no_op())
     breaker = registry.get(way.path)
     await until(lambda: breaker.told == [(Outcome.FAILURE, seconds)], "the call's outcome")
+
+
+# Numbers that no one can wait for. gRPC's core cuts what comes over the wire; others do not.
+
+
+@pytest.mark.parametrize("digits", [310, 4000, 5000])
+def test_a_pushback_beyond_all_numbers_is_no_hint(digits: int) -> None:
+    assert read_retry_after([(PUSHBACK, "9" * digits)]) is None
+    assert read_retry_after([(PUSHBACK, "9" * digits), (PUSHBACK, "500")]) == 0.5
+
+
+@pytest.mark.parametrize("value", ["", "soon", "1.5", "-1", "-" + "9" * 400, b"\xff"])
+def test_a_pushback_that_is_no_number_of_milliseconds_is_no_hint(value: str | bytes) -> None:
+    assert read_retry_after([(PUSHBACK, value)]) is None
