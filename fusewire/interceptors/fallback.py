@@ -6,10 +6,14 @@ the :class:`CallFallback` protocol, which also sees the call before its first at
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from google.protobuf.message import Message
 
 from fusewire.errors import FusewireError, SettingsError
 
@@ -87,7 +91,7 @@ class FallbackDeclined(FusewireError):  # noqa: N818 - a decision, not an error;
 
 
 class _Message:
-    """The same response message every time."""
+    """The same response message every time, to each caller as a copy of its own."""
 
     def __init__(self, message: object) -> None:
         self._message = message
@@ -96,10 +100,10 @@ class _Message:
         return call
 
     async def reply(self, _call: CallInfo, _request: Any, _error: grpc.RpcError) -> Any:
-        return self._message
+        return _copied(self._message)
 
     def reply_sync(self, _call: CallInfo, _request: Any, _error: grpc.RpcError) -> Any:
-        return self._message
+        return _copied(self._message)
 
 
 class _Function:
@@ -147,11 +151,20 @@ def _is_async(function: Callable[..., Any]) -> bool:
 
 
 def as_messages(given: Any) -> Any:
-    """Return what a stream's fallback gave.
+    """Return what a stream's fallback gave, of what is kept for other callers only copies.
+
+    What a generator yields, plain or asynchronous, is this caller's own as it is.
 
     Raises:
         TypeError: it is one message, and not several.
     """
     if isinstance(given, str | bytes):
         raise TypeError(f"a stream's fallback gave {given!r}; it must give an iterable of messages")
-    return given
+    if isinstance(given, GeneratorType | AsyncIterable):
+        return given
+    return map(_copied, given)
+
+
+def _copied(message: Any) -> Any:
+    """Copy a protobuf message, which its receiver may change; anything else is given as it is."""
+    return copy.deepcopy(message) if isinstance(message, Message) else message
