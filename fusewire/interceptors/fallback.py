@@ -165,6 +165,31 @@ def as_messages(given: Any) -> Any:
     return map(_copied, given)
 
 
+def attach(error: BaseException, reason: Exception) -> None:
+    """Make `reason`, with which a fallback failed, the cause of `error`, as ``raise … from`` does.
+
+    It is set, and not left to the raising: the same error is raised wherever its user looks, and a
+    context is lost where the user is handling another error. A fallback may say ``raise … from
+    error`` too. Then its link is cut, because a circle would hold for ever whoever follows causes.
+    """
+    if reason is error:
+        return
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [reason]
+    while waiting:
+        current = waiting.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if current.__cause__ is error:
+            current.__cause__ = None
+        if current.__context__ is error:
+            current.__context__ = None
+        waiting += [current.__cause__, current.__context__]
+    error.__context__ = error.__cause__ = reason
+    error.add_note(f"The fallback failed too: {reason!r}")
+
+
 def _copied(message: Any) -> Any:
     """Copy a protobuf message, which its receiver may change; anything else is given as it is."""
     return copy.deepcopy(message) if isinstance(message, Message) else message

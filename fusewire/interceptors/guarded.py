@@ -15,7 +15,7 @@ import grpc.aio
 from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors.classification import CallEnd
-from fusewire.interceptors.fallback import CallInfo, FallbackDeclined
+from fusewire.interceptors.fallback import CallInfo, FallbackDeclined, attach
 from fusewire.interceptors.hints import read_retry_after
 from fusewire.interceptors.rejection import Rejection
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation, fallbacks_allowed
@@ -160,8 +160,7 @@ class GuardedCall:
                 _add_trailing_metadata(error, reason.metadata)
             return
         logger.error("the fallback of %s failed", self._policy.method, exc_info=reason)
-        error.__context__ = reason
-        error.add_note(f"The fallback failed too: {reason!r}")
+        attach(error, reason)
 
     def _prepare(
         self, metadata: Iterable[tuple[str, str | bytes]] | None, *, keyed: bool, falls_back: bool
