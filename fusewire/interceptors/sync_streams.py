@@ -143,7 +143,7 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
             self._guarded.keep(error, reason)
             self._error, self._replies, self._answers = error, None, False
             self._end()
-            raise error from reason
+            raise error  # noqa: B904 - its cause is set
 
     def _conclude(self, ended: Any) -> bool:
         """Settle by how the inner stream ended; tell whether the fallback is to answer."""
