@@ -82,6 +82,15 @@ def test_queues_made_by_fusewire_are_found_safe(
             {"arguments": {"x-overflow": "drop-head", "x-max-length-bytes": 9}},
             "max-length-bytes 9 and overflow drop-head",
         ),
+        # Of a quorum queue's overflow the policy's is in effect, though the argument refuses.
+        (
+            {"policy": {"max-length": 9, "overflow": "drop-head"}},
+            "max-length 9 and overflow drop-head",
+        ),
+        (
+            {"policy": {"max-length": 9, "overflow": "reject-publish-dlx"}},
+            "max-length 9 and overflow reject-publish-dlx",
+        ),
     ],
 )
 def test_what_loses_messages_in_any_queue(name: str, changes: dict[str, Any], what: str) -> None:
@@ -94,6 +103,33 @@ def test_what_loses_messages_in_any_queue(name: str, changes: dict[str, Any], wh
 @pytest.mark.parametrize("name", NAMES)
 def test_a_length_limit_that_refuses_loses_nothing(name: str) -> None:
     assert found(changed(name, policy={"max-length": 9})) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_policy_has_a_quorum_queue_refuse_though_its_argument_drops(name: str) -> None:
+    arguments = {"x-overflow": "drop-head", "x-max-length": 9}
+
+    assert found(changed(name, arguments=arguments, policy={"overflow": "reject-publish"})) == []
+
+
+@pytest.mark.parametrize("overflow", ["reject-publish", "reject-publish-dlx"])
+def test_a_classic_queue_knows_two_ways_to_refuse(overflow: str) -> None:
+    arguments = {"x-max-length": 9, "x-overflow": overflow}
+
+    assert found(changed("q", type="classic", arguments=arguments)) == [
+        (LOSS, "q", "is a classic queue")
+    ]
+
+
+def test_a_classic_queue_drops_by_its_argument_whatever_a_policy_says() -> None:
+    arguments = {"x-max-length": 9, "x-overflow": "drop-head"}
+    policy = {"overflow": "reject-publish"}
+    facts = changed("q", type="classic", arguments=arguments, policy=policy)
+
+    [finding] = [
+        f for f in audit(PLAIN, facts) if f.what == "has max-length 9 and overflow drop-head"
+    ]
+    assert "delete_queue" in finding.remedy
 
 
 @pytest.mark.parametrize("name", ["q", "q.parked.other", "q.dead"])
@@ -171,6 +207,7 @@ def test_a_delivery_limit_that_returns_reach_is_told_with_the_way_to_lift_it(
     [
         ({"arguments": {"x-dead-letter-strategy": None}}, LOSS, "dead-letters at-most-once"),
         ({"arguments": {"x-overflow": None}}, LOSS, "with overflow None"),
+        ({"policy": {"overflow": "drop-head"}}, LOSS, "with overflow drop-head"),
         ({"arguments": {"x-dead-letter-exchange": None}}, LOSS, "to nowhere"),
         ({"arguments": {"x-dead-letter-routing-key": "p"}}, LOSS, "dead-letters to 'p'"),
         ({"arguments": {"x-dead-letter-exchange": "y"}}, WARNING, "through exchange 'y'"),
@@ -185,6 +222,14 @@ def test_a_delay_queue_gives_back_what_it_gets(
 
     assert (its_severity, subject) == (severity, "q.delay.1000")
     assert what in said
+
+
+def test_a_policy_that_undoes_a_delay_queue_is_what_the_remedy_changes() -> None:
+    facts = changed("q.delay.1000", policy={"overflow": "drop-head"})
+
+    [finding, _] = audit(PLAIN, facts)
+
+    assert "take overflow out of the policy" in finding.remedy
 
 
 def test_delayed_messages_may_come_back_by_the_default_exchange() -> None:
@@ -298,6 +343,10 @@ def policy(pattern: str, *, priority: int = 0, apply_to: str = "queues", **defin
         ([policy("q", a=1, apply_to="classic_queues")], [], {}),
         ([policy("q", a=3, b="x")], [policy("q", a=2, b="y")], {"a": 2, "b": "y"}),
         ([policy("q", a=1)], [policy("q", a=2)], {"a": 1}),
+        # A negative delivery limit is none; where only one is set it is that one.
+        ([policy("q", a=-1)], [policy("q", a=10)], {"a": 10}),
+        ([policy("q", a=10)], [policy("q", a=-1)], {"a": 10}),
+        ([policy("q", a=-1)], [policy("q", a=-1)], {"a": -1}),
     ],
 )
 def test_the_policy_in_effect_is_rabbitmqs(

@@ -12,7 +12,13 @@ import aio_pika
 import pytest
 
 from fusewire.brokers import Finding, RabbitMQBroker, Severity, SQLiteBroker, Topology
-from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
+from fusewire.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    MoveRefusedError,
+    SettingsError,
+)
+from tests.support.messages import drain, number_of, publish_numbered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +79,48 @@ async def test_policies_are_seen_at_once_those_of_operators_too(
         (Severity.LOSS, "has a message TTL of 4000 ms"),
         (Severity.LOSS, "has an alternate exchange, 'elsewhere'"),
     ]
+
+
+async def test_a_policy_that_drops_parked_messages_is_found_though_their_queue_was_made_to_refuse(
+    virtual_host: VirtualHost,
+) -> None:
+    await prepare(virtual_host)
+    parked = TOPOLOGY.parked("other")
+    virtual_host.policy(r"\.parked\.other$", max_length=2, overflow="drop-head")
+
+    async with RabbitMQBroker(virtual_host.url) as broker:
+        await publish_numbered(broker, parked, range(5))
+        left = await drain(broker, parked, 2)
+
+    assert [number_of(message) for message in left] == [3, 4]  # the trap: the others are gone
+    [finding] = await audited(virtual_host)
+    assert (finding.severity, finding.subject) == (Severity.LOSS, parked)
+    assert finding.what == "has max-length 2 and overflow drop-head"
+
+
+async def test_a_policy_that_refuses_is_found_safe_though_the_queue_was_made_to_drop(
+    virtual_host: VirtualHost,
+) -> None:
+    async with RabbitMQBroker(virtual_host.url) as broker:
+        await broker.create_queue(TOPOLOGY.source)
+    arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-overflow": "drop-head"}
+    async with RabbitMQBroker(virtual_host.url) as broker:
+        if await broker._consuming.version() >= (4, 0):
+            arguments["x-delivery-limit"] = -1
+    connection = await aio_pika.connect(virtual_host.url)
+    async with connection, connection.channel() as channel:
+        await channel.declare_queue(TOPOLOGY.dead, durable=True, arguments=arguments)
+    await prepare(virtual_host)
+    virtual_host.policy(r"\.dead$", max_length=2, overflow="reject-publish")
+
+    async with RabbitMQBroker(virtual_host.url) as broker:
+        publishing = publish_numbered(broker, TOPOLOGY.dead, range(20))
+        with pytest.raises(MoveRefusedError):  # of the third, or of one soon after
+            await publishing
+        [oldest] = await broker.peek(TOPOLOGY.dead, limit=1)
+
+    assert number_of(oldest) == 0
+    assert await audited(virtual_host) == []
 
 
 async def test_queues_made_otherwise_are_seen_for_what_they_are(

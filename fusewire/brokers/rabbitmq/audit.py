@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from fusewire.brokers.topology import Topology
 
 _CONSUMER_TIMEOUT = 1_800_000  # ms: RabbitMQ's default, of which up to half is used to wait
-_REFUSING = frozenset({"reject-publish", "reject-publish-dlx"})
+_REFUSING = {
+    "classic": frozenset({"reject-publish", "reject-publish-dlx"}),
+    # The other is invalid here, and taken for drop-head: RabbitMQ's rabbit_quorum_queue:overflow,
+    # 3.10.8 and 4.0.5.
+    "quorum": frozenset({"reject-publish"}),
+}
 _AT_LEAST_ONCE_FEATURE = "stream_queue"  # what the coordination of dead-lettering came with
 _FEATURE_REQUIRED_SINCE = (3, 12)
 
@@ -140,14 +145,15 @@ class _Rules:
                 self._remedy.unset(name, queue, "expires"),
             )
         overflow = queue.setting("overflow") or "drop-head"
+        refuses = overflow in _REFUSING.get(queue.type, ())
         for key in ("max-length", "max-length-bytes"):
-            if (limit := queue.limit(key)) is not None and overflow not in _REFUSING:
+            if (limit := queue.limit(key)) is not None and not refuses:
                 yield Finding(
                     Severity.LOSS,
                     name,
                     f"has {key} {limit} and overflow {overflow}",
                     "at the limit the oldest message is dropped for the newest",
-                    self._remedy.policy(name, {key: limit, "overflow": "reject-publish"}),
+                    self._remedy.refuse(name, queue, {key: limit}),
                 )
 
     def _source(self, name: str, queue: QueueFacts) -> Iterator[Finding]:
@@ -272,7 +278,9 @@ class _Rules:
                 f"dead-letters {strategy}, with overflow {queue.setting('overflow')}",
                 "a delayed message is lost if it cannot be routed back in that moment; at least "
                 "once takes x-dead-letter-strategy=at-least-once and x-overflow=reject-publish",
-                anew,
+                self._remedy.unset(name, queue, "overflow")
+                if strategy == "at-least-once" and queue.by_policy("overflow")
+                else anew,
             )
         elif self._facts.features.get(_AT_LEAST_ONCE_FEATURE) is False:
             yield Finding(

@@ -69,11 +69,17 @@ class QueueFacts:
         return min(given) if given else None
 
     def setting(self, key: str) -> Any:
-        """Return what is in effect of a key that is no limit: the argument goes before the policy.
+        """Return what is in effect of a key that is no limit; None where nothing sets it."""
+        return self.policy[key] if self.by_policy(key) else self.arguments.get(f"x-{key}")
 
-        None where neither sets it.
+    def by_policy(self, key: str) -> bool:
+        """Tell whether a policy says what is in effect of a key that is no limit.
+
+        The argument goes before the policy, but not for the overflow of a quorum queue: see
+        `policy_has_precedence` in RabbitMQ's rabbit_quorum_queue, 3.10.8 and 4.0.5.
         """
-        return self.arguments.get(f"x-{key}", self.policy.get(key))
+        policy_first = self.type == "quorum" and key == "overflow"
+        return key in self.policy and (policy_first or f"x-{key}" not in self.arguments)
 
     def delivery_limit(self, version: tuple[int, ...]) -> int | None:
         """Return how often a message may come back; None where as often as it likes."""
@@ -148,9 +154,17 @@ def effective_policy(
     """
     merged = dict(_first(name, policies, kind, queue_type))
     for key, value in _first(name, operators, kind, queue_type).items():
-        own = merged.get(key)
-        merged[key] = min(own, value) if isinstance(own, int) and isinstance(value, int) else value
+        merged[key] = _stricter(merged.get(key), value)
     return merged
+
+
+def _stricter(own: Any, operators: Any) -> Any:
+    """Merge a value of a policy with that of an operator policy."""
+    if not (isinstance(own, int) and isinstance(operators, int)):
+        return operators
+    # As rabbit_policy:merge_policy_value of 4.0.5: a negative delivery limit is none. No limit
+    # can be negative before.
+    return max(own, operators) if min(own, operators) < 0 else min(own, operators)
 
 
 def _first(name: str, policies: list[PolicyFacts], kind: str, queue_type: str) -> Mapping[str, Any]:

@@ -38,7 +38,8 @@ def queue_arguments(topology: Topology, version: tuple[int, ...]) -> dict[str, F
 def kept_arguments(version: tuple[int, ...]) -> FieldTable:
     """Return the arguments of a queue whose messages stay until somebody takes them.
 
-    Should a policy limit its length, it refuses messages then, and drops none.
+    Should a policy limit its length, it refuses messages then, and drops none, unless the policy
+    sets `overflow` too: a quorum queue takes that of a policy before its own. The audit finds it.
     """
     arguments: FieldTable = {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
     if version >= DELIVERY_LIMIT_SINCE:

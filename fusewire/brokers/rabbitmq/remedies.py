@@ -34,9 +34,15 @@ class Remedies:
             options=("--apply-to", "queues"),
         )
 
+    def refuse(self, name: str, queue: QueueFacts, limits: dict[str, int]) -> str:
+        """Have a queue refuse what its limits leave no room for."""
+        if "x-overflow" in queue.arguments and queue.type != "quorum":  # then it is not a policy's
+            return self.again(name, "make it with x-overflow=reject-publish")
+        return self.policy(name, {**limits, "overflow": "reject-publish"})
+
     def unset(self, name: str, queue: QueueFacts, key: str) -> str:
         """Take away what an argument or a policy sets and should not."""
-        if f"x-{key}" in queue.arguments:
+        if f"x-{key}" in queue.arguments and not queue.by_policy(key):
             return self.again(name, f"make it without x-{key}")
         listed = self._ctl("list_policies")
         return (
