@@ -12,18 +12,27 @@ have no room beside them, all go before the body, and come back from there when 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import uuid
+from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
 from pamqp import decode, encode
 from pamqp.commands import Basic
 
 from fusewire.brokers.message import HeaderValue, Message
+from fusewire.brokers.rabbitmq.lenient import FORMAT, UNREADABLE
 from fusewire.brokers.tagged import pack, unpack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiormq.abc import DeliveredMessage
     from pamqp.common import FieldTable
+
+_log = logging.getLogger(__name__)
 
 TRANSFER = "fusewire-transfer"
 """Header of a republished message: the format version of the headers that keep its identity."""
@@ -36,7 +45,7 @@ _USER_ID = "fusewire-user-id"
 _BLANK = (
     "fusewire-blank"  # properties that are "" or 0: aio-pika does not tell them from absent ones
 )
-_EXACT = "fusewire-exact"  # headers that hold floats: pamqp writes those with 32 bits
+_EXACT = "fusewire-exact"  # headers that AMQP, or pamqp, holds inexactly: floats above all
 _IDENTITY = frozenset({TRANSFER, _MESSAGE_ID, _EXCHANGE, _ROUTING_KEY, _USER_ID, _BLANK, _EXACT})
 _IN_BODY = "fusewire-headers-in-body"  # the bytes of the body that are the table of headers
 _BESIDE = 6144
@@ -57,7 +66,8 @@ _BROKERS_OWN_PREFIXES = ("x-first-death-", "x-last-death-")
 
 _PERSISTENT = 2  # AMQP's delivery mode
 _COMPOUND = (bytes, bytearray, dict, list)  # what a table holds otherwise than we do
-_MAY_HOLD_FLOATS = (float, dict, list)
+_LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # of 32 bits, with which pamqp writes all of them
+_INTEGERS = range(-(2**63), 2**63)  # that a table can hold
 
 
 def to_amqp(message: Message, frame: int) -> tuple[bytes, Basic.Properties]:
@@ -66,13 +76,20 @@ def to_amqp(message: Message, frame: int) -> tuple[bytes, Basic.Properties]:
     Args:
         message: what to store.
         frame: bytes that a frame can carry.
+
+    Raises:
+        ValueError: AMQP cannot carry it. That is never so of a message that AMQP brought.
     """
-    properties = _to_properties(message)
-    headers, room = cast("FieldTable", properties.headers), frame - _BESIDE
-    if _may_be_longer(headers, room) and len(table := encode.field_table(headers)) > room:
-        properties.headers = {TRANSFER: _FORMAT, _IN_BODY: len(table)}
-        return table + message.body, properties
-    return message.body, properties
+    try:
+        properties, body = _to_properties(message), message.body
+        headers, room = cast("FieldTable", properties.headers), frame - _BESIDE
+        if _may_be_longer(headers, room) and len(table := encode.field_table(headers)) > room:
+            properties.headers = {TRANSFER: _FORMAT, _IN_BODY: len(table)}
+            body = table + body
+        properties.marshal()  # now, where a failure is the message's and not the channel's
+    except Exception as error:  # whatever pamqp makes of it: it promises no class of errors
+        raise ValueError(f"AMQP cannot carry it: {error!r}") from error
+    return body, properties
 
 
 def _to_properties(message: Message) -> Basic.Properties:
@@ -84,8 +101,9 @@ def _to_properties(message: Message) -> Basic.Properties:
     headers: dict[str, object] = {}
     exact = {}
     for key, value in message.headers.items():
-        headers[key] = _to_table(value) if isinstance(value, _COMPOUND) else value
-        if isinstance(value, _MAY_HOLD_FLOATS) and _has_float(value):
+        headers[key] = value if isinstance(value, str) else _to_table(value)
+        # A decimal is nothing that a header of ours may hold, but AMQP brings them; JSON has none.
+        if _holds(value, _is_inexact) and not _holds(value, _is_decimal):
             exact[key] = value
     headers[TRANSFER] = _FORMAT
     headers[_EXCHANGE] = message.exchange
@@ -118,7 +136,26 @@ def _to_properties(message: Message) -> Basic.Properties:
 
 
 def from_amqp(delivered: DeliveredMessage) -> Message:
-    """Read a delivery, with the identity that it had before any transfer."""
+    """Read a delivery, with the identity that it had before any transfer.
+
+    One that cannot be read comes with its body and its raw headers in a text, and in a format that
+    no parking reads: it is put aside, and holds up nobody.
+    """
+    try:
+        return _read(delivered)
+    except Exception:  # noqa: BLE001 - one that gets out here is one that aiormq drops
+        _log.exception("a message cannot be read; it is handed on as one that is malformed")
+        properties = delivered.header.properties
+        return Message(
+            body=delivered.body,
+            headers={FORMAT: "unreadable", UNREADABLE: repr(properties.headers)},
+            message_id=properties.message_id,
+            exchange=delivered.exchange or "",
+            routing_key=delivered.routing_key or "",
+        )
+
+
+def _read(delivered: DeliveredMessage) -> Message:
     properties = delivered.header.properties
     headers: dict[str, Any] = properties.headers or {}
     body = delivered.body
@@ -187,13 +224,25 @@ def _from_body(headers: dict[str, Any], body: bytes) -> tuple[dict[str, Any], by
 
 
 def _to_table(value: Any) -> Any:
-    """Make of `value` what pamqp can write: it knows byte strings as bytearray only."""
+    """Make of `value` what pamqp can write, and RabbitMQ read, or what comes near to it."""
     if isinstance(value, bytes):
-        return bytearray(value)
+        return bytearray(value)  # pamqp knows byte strings as those only
     if isinstance(value, dict):
         return {key: _to_table(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_to_table(item) for item in value]
+    return _to_scalar(value)
+
+
+def _to_scalar(value: Any) -> Any:
+    if isinstance(value, float) and not abs(value) <= _LARGEST_FLOAT:
+        # Larger ones pamqp does not write; and for an infinite one, or one that is no number,
+        # RabbitMQ closes the connection (INTERNAL_ERROR: Erlang has none; seen on 3.10.8).
+        return math.copysign(_LARGEST_FLOAT, value)
+    if isinstance(value, int) and value not in _INTEGERS:
+        return str(value)
+    if isinstance(value, datetime) and value.year < 1970:  # noqa: PLR2004 - AMQP's times begin then
+        return value.isoformat()
     return value
 
 
@@ -208,18 +257,30 @@ def _from_table(value: Any) -> HeaderValue:
     return plain
 
 
-def _has_float(value: HeaderValue) -> bool:
+def _holds(value: HeaderValue, kind: Callable[[object], bool]) -> bool:
     if isinstance(value, dict):
-        return any(_has_float(item) for item in value.values())
+        return any(_holds(item, kind) for item in value.values())
     if isinstance(value, list):
-        return any(_has_float(item) for item in value)
+        return any(_holds(item, kind) for item in value)
+    return kind(value)
+
+
+def _is_inexact(value: object) -> bool:
+    if isinstance(value, int):
+        return value not in _INTEGERS
+    if isinstance(value, datetime):
+        return value.microsecond > 0 or value.year < 1970  # noqa: PLR2004 - see _to_scalar
     return isinstance(value, float)
+
+
+def _is_decimal(value: object) -> bool:
+    return isinstance(value, Decimal)
 
 
 def _exact(written: HeaderValue) -> dict[str, HeaderValue]:
     """Read the exact headers; where somebody has damaged them, the inexact ones have to do."""
     try:
         exact = unpack(json.loads(written)) if isinstance(written, str) else {}
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return {}
     return exact if isinstance(exact, dict) else {}

@@ -17,6 +17,7 @@ import aio_pika
 from aio_pika.exceptions import AMQPError
 
 from fusewire.brokers.rabbitmq.answering import end_with_the_answer, write_in_order
+from fusewire.brokers.rabbitmq.lenient import LenientTransport
 from fusewire.brokers.rabbitmq.nodes import shown, virtual_host
 from fusewire.brokers.rabbitmq.uncut import begin, loss_told, uncut
 from fusewire.errors import BrokerUnavailableError
@@ -188,6 +189,7 @@ class Link:
             ssl_context=self._ssl_context,
             client_properties={"connection_name": f"fusewire {self._purpose}"},
         )
+        connection.kwargs["transport_factory"] = LenientTransport()
         try:
             await asyncio.wait_for(connection.connect(), self._timeout)
         except BaseException:

@@ -65,14 +65,17 @@ class Publisher:
         way = self._way
         if way is None or way.channel.is_closed:
             way = await self.open()
-        body = message.body
+        # Before the channel is used: what AMQP cannot carry puts nothing in doubt that is on it.
+        try:
+            body, properties = to_amqp(message, way.underlay.max_content_size)
+        except ValueError as error:
+            raise MoveRefusedError(f"a message for {queue!r} is not stored: {error}") from error
         way.under_way += 1
         try:
             async with asyncio.timeout(self._timeout):
                 # Not waiting for the socket lets publishes follow each other on the wire. What may
                 # pile up before it is what waits for a confirm: when none comes, the channel is
                 # thrown away, and the next is opened only by a broker that reads again.
-                body, properties = to_amqp(message, way.underlay.max_content_size)
                 if len(body) > self._largest:
                     raise _too_large(queue, len(body), self._largest)  # noqa: TRY301 - sent, it would close the channel
                 with loss_told():
