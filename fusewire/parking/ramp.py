@@ -16,11 +16,16 @@ class Ramp:
 
     A recovered dependency is not to be met by all that has piled up: the window begins with one
     place, doubles when as many replays as it has places have succeeded, and falls back to one on
-    a failure.
+    a failure. What began before a failure and succeeds after it says nothing of the time since.
+
+    Attributes:
+        falls: how often the window fell.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self.falls = 0
+        self._outage = False
         self._window = 1
         self._taken = 0
         self._succeeded = 0
@@ -31,8 +36,14 @@ class Ramp:
         """How many places there are now."""
         return self._window
 
-    def succeeded(self) -> None:
-        """Count a replay that was handled."""
+    def succeeded(self, falls: int) -> None:
+        """Count a replay that was handled, unless the window has fallen since it began.
+
+        Args:
+            falls: how often the window had fallen then.
+        """
+        if falls != self.falls:
+            return
         self._succeeded += 1
         if self._succeeded >= self._window:
             self._window = min(self._window * 2, self._most)
@@ -41,8 +52,19 @@ class Ramp:
 
     def failed(self) -> None:
         """Begin again with one place."""
+        self.falls += 1
         self._window = 1
         self._succeeded = 0
+
+    def begins(self, *, outage: bool) -> None:
+        """Take note of what begins now: whether in an outage, as a probe of a circuit.
+
+        That is the first sign of a circuit that nobody here has seen open, because all who have a
+        place were at work for as long as it was.
+        """
+        if outage and not self._outage:
+            self.failed()
+        self._outage = outage
 
     def open(self) -> None:
         """Let everybody through: the consumer is stopping, and each of them will see it."""

@@ -116,6 +116,7 @@ class LaneReplay:
                 await self._desk.settle(work, verdict)
                 return
             work.tried = True
+            falls = ramp.falls
             in_outage = self._judge.in_outage(needs)
             attempt = await self._runner.run(work.fresh_view(), work.record)
             if isinstance(attempt.error, HandBack):
@@ -133,7 +134,7 @@ class LaneReplay:
             await pause(wait, self._stopping)
         verdict = self._judge.of(work.record, attempt, needs, in_outage=in_outage)
         if isinstance(verdict, Done):
-            ramp.succeeded()
+            ramp.succeeded(falls)
         elif attempt.error is not None:
             ramp.failed()
         await self._desk.settle(work, verdict)
@@ -151,6 +152,7 @@ class LaneReplay:
                 raise GiveBackError(tried=False)
             refusing = self._circuits.refusing(needs)
             if refusing is None:
+                ramp.begins(outage=self._circuits.troubled(needs) is not None)
                 if ramp.crowded:
                     # What took its place before the circuit opened does not begin all at once.
                     await ramp.stand_in_line_again()

@@ -24,7 +24,7 @@ async def test_it_begins_with_one_place_and_doubles_after_each_healthy_window() 
     ramp = Ramp(5)
     windows = [ramp.window]
     for _ in range(12):
-        ramp.succeeded()
+        ramp.succeeded(ramp.falls)
         windows.append(ramp.window)
     assert windows == [1, 2, 2, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5]
 
@@ -32,12 +32,37 @@ async def test_it_begins_with_one_place_and_doubles_after_each_healthy_window() 
 async def test_a_failure_begins_again_with_one_place() -> None:
     ramp = Ramp(8)
     for _ in range(7):
-        ramp.succeeded()
+        ramp.succeeded(ramp.falls)
     assert ramp.window == 8
     ramp.failed()
     assert ramp.window == 1
-    ramp.succeeded()
+    ramp.succeeded(ramp.falls)
     assert ramp.window == 2
+
+
+async def test_a_success_that_began_before_a_failure_does_not_count_after_it() -> None:
+    ramp = Ramp(8)
+    before = ramp.falls
+    ramp.succeeded(before)
+    ramp.failed()
+    ramp.succeeded(before)
+    assert ramp.window == 1
+
+
+async def test_it_falls_with_the_first_probe_of_an_outage_that_nobody_saw_begin() -> None:
+    ramp = Ramp(8)
+    for _ in range(7):
+        ramp.succeeded(ramp.falls)
+    ramp.begins(outage=False)
+    assert ramp.window == 8
+    ramp.begins(outage=True)
+    assert ramp.window == 1
+    ramp.succeeded(ramp.falls)
+    ramp.begins(outage=True)
+    assert ramp.window == 2  # the same outage
+    ramp.begins(outage=False)
+    ramp.begins(outage=True)
+    assert ramp.window == 1
 
 
 async def test_places_are_given_in_the_order_in_which_they_were_asked_for() -> None:
@@ -45,7 +70,7 @@ async def test_places_are_given_in_the_order_in_which_they_were_asked_for() -> N
     tasks = [asyncio.create_task(hold(ramp, held, number, leave)) for number in range(4)]
     await steps()
     assert held == [0]
-    ramp.succeeded()
+    ramp.succeeded(ramp.falls)
     await steps()
     assert held == [0, 1]
     leave.set()
@@ -93,7 +118,7 @@ async def test_opened_it_lets_everybody_through_also_who_comes_later(waiting: in
 
 async def test_who_holds_a_place_that_is_no_more_stands_in_line_again() -> None:
     ramp, held, leave = Ramp(4), [], asyncio.Event()
-    ramp.succeeded()
+    ramp.succeeded(ramp.falls)
     async with ramp:
         assert not ramp.crowded
         first = asyncio.create_task(hold(ramp, held, 1, leave))
@@ -113,7 +138,7 @@ async def test_who_holds_a_place_that_is_no_more_stands_in_line_again() -> None:
 
 async def test_standing_in_line_again_can_be_cancelled_and_leaves_no_place_taken() -> None:
     ramp, held, leave = Ramp(4), [], asyncio.Event()
-    ramp.succeeded()
+    ramp.succeeded(ramp.falls)
     first = asyncio.create_task(hold(ramp, held, 1, leave))
     await steps()
 

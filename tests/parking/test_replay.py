@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
 from fusewire.brokers import Message
+from fusewire.parking.circuits import Circuits
 from tests.support.messages import until_depth
 from tests.support.replica import start as start_replica
 from tests.support.waiting import until
@@ -16,6 +17,7 @@ from tests.support.waiting import until
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
     from aio_pika.abc import AbstractIncomingMessage
 
     from tests.parking.conftest import Bench
@@ -44,8 +46,18 @@ async def test_replays_keep_to_the_rate_and_new_messages_do_not_wait_for_it(benc
     assert begun[-1] - begun[0] > 0.25  # seven times 50 ms, less what the first was noted late
 
 
-async def test_each_outage_ends_with_one_replay_at_a_time(bench: Bench) -> None:
+async def test_each_outage_ends_with_one_replay_at_a_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     breaker = bench.registry.get("payments")
+    seen = asyncio.Event()
+    wait = Circuits.nap
+
+    async def nap(circuits: Circuits, *arguments: Any) -> None:
+        seen.set()
+        await wait(circuits, *arguments)
+
+    monkeypatch.setattr(Circuits, "nap", nap)
     at_work: set[str] = set()
     begun: list[int] = []
     go_on = asyncio.Event()
@@ -72,8 +84,9 @@ async def test_each_outage_ends_with_one_replay_at_a_time(bench: Bench) -> None:
         assert begun[:2] == [1, 1]
         breaker.force_open()
         again = True
+        seen.clear()
         go_on.set()
-        await until(lambda: not at_work)
+        await until(lambda: not at_work and seen.is_set())
         begun.clear()
         breaker.automatic()
         await until(lambda: len(bench.happened("replayed")) == 60)
