@@ -116,8 +116,9 @@ class LaneReplay:
                 await self._desk.settle(work, verdict)
                 return
             work.tried = True
-            falls = ramp.falls
             in_outage = self._judge.in_outage(needs)
+            ramp.begins(outage=in_outage)
+            falls = ramp.falls
             attempt = await self._runner.run(work.fresh_view(), work.record)
             if isinstance(attempt.error, HandBack):
                 raise GiveBackError(tried=False)
@@ -152,7 +153,6 @@ class LaneReplay:
                 raise GiveBackError(tried=False)
             refusing = self._circuits.refusing(needs)
             if refusing is None:
-                ramp.begins(outage=self._circuits.troubled(needs) is not None)
                 if ramp.crowded:
                     # What took its place before the circuit opened does not begin all at once.
                     await ramp.stand_in_line_again()

@@ -70,7 +70,7 @@ async def test_each_outage_ends_with_one_replay_at_a_time(
         if len(at_work) == 8 and not again:
             go_on.clear()  # the next outage finds all places taken
         try:
-            await breaker.call_async(asyncio.sleep, 0.01)
+            await breaker.call_async(asyncio.sleep, 0.05)
             await go_on.wait()
         finally:
             at_work.remove(message.body.decode())

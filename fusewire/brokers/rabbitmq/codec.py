@@ -86,7 +86,6 @@ def to_amqp(message: Message, frame: int) -> tuple[bytes, Basic.Properties]:
         if _may_be_longer(headers, room) and len(table := encode.field_table(headers)) > room:
             properties.headers = {TRANSFER: _FORMAT, _IN_BODY: len(table)}
             body = table + body
-        properties.marshal()  # now, where a failure is the message's and not the channel's
     except Exception as error:  # whatever pamqp makes of it: it promises no class of errors
         raise ValueError(f"AMQP cannot carry it: {error!r}") from error
     return body, properties

@@ -19,6 +19,7 @@ from fusewire.errors import BrokerError, MoveRefusedError, UnconfirmedError
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection
     from aiormq.channel import Channel
+    from pamqp.commands import Basic
 
     from fusewire.brokers.message import Message
 
@@ -69,7 +70,7 @@ class Publisher:
         try:
             body, properties = to_amqp(message, way.underlay.max_content_size)
         except ValueError as error:
-            raise MoveRefusedError(f"a message for {queue!r} is not stored: {error}") from error
+            raise _not_carried(queue, error) from error
         way.under_way += 1
         try:
             async with asyncio.timeout(self._timeout):
@@ -103,10 +104,7 @@ class Publisher:
             self._abandon(way)
             raise
         except Exception as error:
-            # Whatever it is (aio-pika raises a bare Exception when we close the connection
-            # ourselves): the frames may be with the broker already.
-            self._abandon(way)
-            raise self._judge(error, queue, exchange, way, len(body)) from error
+            raise self._judge(error, queue, exchange, way, (len(body), properties)) from error
         finally:
             way.under_way -= 1
             if way is not self._way and not way.under_way:
@@ -129,9 +127,27 @@ class Publisher:
             return self._way
 
     def _judge(
-        self, error: Exception, queue: str, exchange: str, way: Way, size: int
+        self,
+        error: Exception,
+        queue: str,
+        exchange: str,
+        way: Way,
+        sent: tuple[int, Basic.Properties],
     ) -> BrokerError:
-        """Tell a message that is not stored from one that may be, now that the channel is gone."""
+        """Tell a message that is not stored from one that may be, and whether the channel is gone.
+
+        Args:
+            error: whatever it was; aio-pika raises a bare Exception when we close the connection.
+            queue: where the message was to go.
+            exchange: by which way.
+            way: the channel.
+            sent: the bytes of the body, and the properties.
+        """
+        size, properties = sent
+        if not _can_be_written(properties):
+            # aiormq has sent nothing, and has taken back what it counted: others go on.
+            return _not_carried(queue, error)
+        self._abandon(way)  # the frames may be with the broker already
         if isinstance(error, ChannelAccessRefused) and exchange not in way.permitted:
             # The broker asks for each exchange of a channel once, before it stores anything.
             return MoveRefusedError(
@@ -170,6 +186,18 @@ class Publisher:
         if not way.closing:
             way.closing = True
             begin(close(way.channel, self._timeout))
+
+
+def _can_be_written(properties: Basic.Properties) -> bool:
+    try:
+        properties.marshal()
+    except Exception:  # noqa: BLE001 - pamqp promises no class of errors
+        return False
+    return True
+
+
+def _not_carried(queue: str, error: Exception) -> MoveRefusedError:
+    return MoveRefusedError(f"a message for {queue!r} is not stored: {error}")
 
 
 def _too_large(queue: str, size: int, largest: float) -> MoveRefusedError:
