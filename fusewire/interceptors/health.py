@@ -110,7 +110,8 @@ class HealthProbe:
         for remove in removers:
             remove()
         for thread in threads:
-            thread.join()
+            if thread is not threading.current_thread():  # of a listener, say, that closes it
+                thread.join()
 
     def __enter__(self) -> Self:
         return self

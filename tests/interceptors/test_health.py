@@ -117,6 +117,25 @@ def test_a_circuit_is_half_open_as_soon_as_its_service_is_well_again(
     assert breaker.state == "closed"
 
 
+def test_a_listener_that_the_probe_itself_calls_may_close_it(
+    channel: grpc.Channel, health: Health, probe: HealthProbe, breakers: BreakerRegistry
+) -> None:
+    closed: list[str] = []
+
+    def close(event: StateChanged) -> None:
+        if event.new == "half_open":
+            probe.close()
+            closed.append(threading.current_thread().name)
+
+    health.answer = NOT_SERVING
+    break_down(channel)
+    health.wait(2)
+    breakers.get(ECHO).add_listener(close, StateChanged)
+    health.answer = SERVING
+    wait_until(lambda: closed, "its end")
+    assert closed[0].startswith("fusewire-health")
+
+
 def test_the_service_is_asked_for_by_its_name(channel: grpc.Channel, health: Health) -> None:
     break_down(channel)
     health.wait(1)
