@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import aio_pika
 import pytest
 from aiormq.abc import ChannelFrame
+from hypothesis import given
+from hypothesis import strategies as st
 from pamqp import frame
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
@@ -273,22 +275,52 @@ async def test_a_message_with_a_property_that_cannot_be_read_is_put_aside_with_w
     ]
 
 
-async def test_what_can_be_read_is_read_as_it_is() -> None:
-    properties = Basic.Properties(message_id="m", headers={"a": 1}, timestamp=NOW)
-    header = ContentHeader(0, 4, properties)
-    assert readable(header.marshal()) == header.marshal()
+async def passed_on(sent: bytes) -> bytes:
+    """Return what aiormq gets of these frames."""
     stream = asyncio.StreamReader()
-    sent = frame.marshal(Basic.Ack(1), 1) + frame.marshal(header, 1) + b"\x08\0\0\0\0\0\0\xce"
     stream.feed_data(sent)
     stream.feed_eof()
     reader = LenientReader(stream)
-
     read = b""
     while not reader.at_eof():
         read += await reader.readexactly(1) + (head := await reader.readexactly(6))
         read += await reader.readexactly(int.from_bytes(head[2:], "big") + 1)
+    return read
 
-    assert read == sent
+
+async def test_what_can_be_read_is_read_as_it_is() -> None:
+    properties = Basic.Properties(message_id="m", headers={"a": 1}, timestamp=NOW)
+    header = ContentHeader(0, 4, properties)
+    assert readable(header.marshal()) == header.marshal()
+    sent = frame.marshal(Basic.Ack(1), 1) + frame.marshal(header, 1) + b"\x08\0\0\0\0\0\0\xce"
+
+    assert await passed_on(sent) == sent
+
+
+@given(
+    st.fixed_dictionaries({name: st.binary(max_size=9) for name in ("type", "name", "text", "id")}),
+    st.none() | st.integers(0, 2**64 - 1),
+    st.none() | st.integers(0, 2**64 - 1),
+)
+def test_whatever_bytes_a_text_or_a_time_has_pamqp_reads_what_is_passed_on(
+    texts: dict[str, bytes], property_time: int | None, header_time: int | None
+) -> None:
+    short = {name: bytes([len(text)]) + text for name, text in texts.items()}
+    table = short["name"] + b"S" + struct.pack(">I", len(texts["text"])) + texts["text"]
+    table += b"\x01ll" + struct.pack(">q", MICROSECONDS)
+    if header_time is not None:
+        table += b"\x01tT" + struct.pack(">Q", header_time)
+    fields = [short["type"], struct.pack(">I", len(table)) + table, short["id"]]
+    flags = CONTENT_TYPE | HEADERS | Basic.Properties.flags["message_id"]
+    if property_time is not None:
+        flags |= TIMESTAMP
+        fields.append(struct.pack(">Q", property_time))
+    payload = content_header(flags, *fields)
+    sent = struct.pack(">BHI", 2, 1, len(payload)) + payload + b"\xce"
+
+    _, channel, header = frame.unmarshal(asyncio.run(passed_on(sent)))
+
+    assert (channel, header.body_size) == (1, 4)
 
 
 def test_a_delivery_is_read_whatever_its_properties_are() -> None:
