@@ -32,6 +32,10 @@ beside an open time, and much beside a probe.
 """
 
 
+AFTER_REJECTION = 0.02
+"""Seconds before the next look when a look admitted and the circuit then did not: a race lost."""
+
+
 class Circuits:
     """The breakers of a registry, by name.
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Literal, Self
 from fusewire.breaker import BreakerRegistry, default_registry
 from fusewire.brokers import DELAY_TIERS, Topology, open_broker
 from fusewire.errors import SettingsError
+from fusewire.parking._attempt import AttemptSequence
 from fusewire.parking.audit import auditing
 from fusewire.parking.circuits import Circuits
 from fusewire.parking.events import Listeners
 from fusewire.parking.handler import HandlerRunner
-from fusewire.parking.intake import Intake, Judge
+from fusewire.parking.intake import Intake
 from fusewire.parking.lanes import Dependencies
 from fusewire.parking.means import Means
 from fusewire.parking.ordered import OrderedSource
@@ -277,9 +278,10 @@ class ParkingConsumer:
             broker=broker,
             topology=self._topology,
             desk=desk,
-            judge=Judge(self._policy, self._circuits),
+            attempts=AttemptSequence(
+                self._policy, self._circuits, self._dependencies, self._runner
+            ),
             policy=self._policy,
-            runner=self._runner,
             circuits=self._circuits,
             dependencies=self._dependencies,
             stopping=stopping,

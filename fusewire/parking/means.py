@@ -9,9 +9,8 @@ if TYPE_CHECKING:
     import asyncio
 
     from fusewire.brokers import Broker, Topology
+    from fusewire.parking._attempt import AttemptSequence
     from fusewire.parking.circuits import Circuits
-    from fusewire.parking.handler import HandlerRunner
-    from fusewire.parking.intake import Judge
     from fusewire.parking.lanes import Dependencies
     from fusewire.parking.policy import FailurePolicy
     from fusewire.parking.settle import Desk
@@ -25,9 +24,8 @@ class Means:
         broker: where the queues are.
         topology: their names.
         desk: reads and settles deliveries.
-        judge: says what becomes of an attempt.
+        attempts: tries messages and says what becomes of them.
         policy: how failures are retried.
-        runner: calls the handler.
         circuits: the breakers that messages wait for.
         dependencies: what is declared of them.
         stopping: set when the consumer ends.
@@ -37,9 +35,8 @@ class Means:
     broker: Broker
     topology: Topology
     desk: Desk
-    judge: Judge
+    attempts: AttemptSequence
     policy: FailurePolicy
-    runner: HandlerRunner
     circuits: Circuits
     dependencies: Dependencies
     stopping: asyncio.Event

@@ -8,10 +8,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from fusewire.parking.circuits import pause
-from fusewire.parking.errors import HandBack
+from fusewire.parking.circuits import AFTER_REJECTION, pause
 from fusewire.parking.feed import Feed
-from fusewire.parking.handler import Attempt
 from fusewire.parking.policy import Dead, Delay, Done, Park
 from fusewire.parking.probing import Probing, Unsettled
 from fusewire.parking.settle import GiveBackError
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
+    from fusewire.parking.handler import Attempt
     from fusewire.parking.means import Means
     from fusewire.parking.policy import Verdict
     from fusewire.parking.record import Record
@@ -44,9 +43,6 @@ What is left of the twenty is for connections that drop.
 _GLANCE = 1.0
 """Seconds between looks at whether a delivery in hand was lost, and at whether others pass it."""
 
-_AFTER_REJECTION = 0.02
-"""Seconds before the next look when a look admitted and the circuit then did not: a race lost."""
-
 
 class OrderedSource:
     """Works on the source queue in its order.
@@ -66,9 +62,8 @@ class OrderedSource:
     ) -> None:
         self._queue = means.topology.source
         self._desk = means.desk
-        self._judge = means.judge
+        self._attempts = means.attempts
         self._policy = means.policy
-        self._runner = means.runner
         self._circuits = means.circuits
         self._dependencies = means.dependencies
         self._stopping = means.stopping
@@ -147,7 +142,14 @@ class OrderedSource:
             return None
         if delivery.redelivered:
             work.record = self._unsettled.recall(delivery.message) or work.record
-        return work if await self._admitted(work) else None
+        try:
+            needs = self._attempts.needs(work)
+        except Exception:  # noqa: BLE001 - the user's depends_on; the attempt reports it
+            return work
+        ending = await self.admit(work, needs)
+        if ending is not None:
+            await self._desk.settle(work, ending)
+        return work if ending is None and not work.delivery.lost else None
 
     async def _begin(self, work: Work) -> None:
         self._begun += 1
@@ -167,8 +169,8 @@ class OrderedSource:
             if begun == self._begun and not self._at_work:
                 return
 
-    async def _admitted(self, work: Work) -> bool:
-        """Wait until `work` may begin; False if there is nothing left to do about it.
+    async def admit(self, work: Work, needs: tuple[str, ...]) -> Verdict | None:
+        """Wait until `work` may begin; return its end instead if its time is over.
 
         Raises:
             GiveBackError: it has to go back.
@@ -177,11 +179,10 @@ class OrderedSource:
             if self._feed.ending:
                 await self._give_back(work)
             if self._policy.expired(work.record):
-                await self._desk.settle(work, self._policy.dead(work.record, "expired"))
-                return False
-            refusing = self._circuits.refusing(self._needs(work))
+                return self._policy.dead(work.record, "expired")
+            refusing = self._circuits.refusing(needs)
             if refusing is None:
-                return True
+                break
             left = self._desk.held_for(work)
             if self._circuits.is_open(refusing):
                 self._probing.outage = refusing
@@ -190,13 +191,29 @@ class OrderedSource:
             if left <= 0:
                 await self._give_back(work)
             await self._circuits.nap(refusing, self._stopping, left)
-        return False
+        return None
 
-    def _needs(self, work: Work) -> tuple[str, ...]:
-        try:
-            return self._judge.needs(work, self._dependencies)
-        except Exception:  # noqa: BLE001 - the user's depends_on; the attempt tells of it
-            return ()
+    def begins(self, *, in_outage: bool) -> None:
+        """Do nothing: messages begin one by one as it is."""
+
+    async def rejected(self, work: Work, rejection: CircuitOpenError) -> Verdict | None:
+        """Wait in place, or let `work` go back if its circuit cannot be looked at.
+
+        Raises:
+            GiveBackError: it has to go back.
+        """
+        work.record = dataclasses.replace(work.record, dependency=rejection.name)
+        if not self._circuits.knows(rejection.name):
+            self._probing.outage = rejection.name
+            self._unseen_until = self._monotonic() + rejection.retry_after
+            await self._give_back(work)
+        await pause(AFTER_REJECTION, self._stopping)
+        return None
+
+    def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:  # noqa: ARG002
+        """Count a probe that failed."""
+        if in_outage and isinstance(verdict, Park):
+            self._probing.failed()
 
     async def _give_back(self, work: Work) -> NoReturn:
         """Let `work` go back to its place, with all that is in hand.
@@ -213,8 +230,8 @@ class OrderedSource:
                 self._queue,
                 work.delivery.returned,
             )
-            await self._desk.settle(work, self._judge.park(work.record, waits_for))
-        elif work.tried:
+            await self._desk.settle(work, self._attempts.park(work.record, waits_for))
+        elif work.tried or work.record.dependency:
             self._unsettled.keep(work.delivery.message, work.record)
         raise GiveBackError(tried=work.tried)
 
@@ -225,8 +242,10 @@ class OrderedSource:
             GiveBackError: it has to go back, or what is in hand besides.
         """
         while True:
-            verdict = await self._try(work)
+            verdict = await self._attempts.run(work, self)
             match verdict:
+                case None:
+                    return
                 case Done() | Dead():
                     await self._desk.settle(work, verdict)
                     if isinstance(verdict, Done):
@@ -241,35 +260,6 @@ class OrderedSource:
                 case Delay(record, tier):
                     work.record = _unparked(record, work.record)
                     await self._back_off(work, tier)
-            if not await self._admitted(work):
-                return
-
-    async def _try(self, work: Work) -> Verdict | None:
-        """Call the handler once; None if that was not an attempt."""
-        try:
-            needs = self._judge.needs(work, self._dependencies)
-        except Exception as error:  # noqa: BLE001 - the user's depends_on
-            return self._judge.of(work.record, Attempt(error), ())
-        in_outage = self._judge.in_outage(needs)
-        work.tried = True
-        attempt = await self._runner.run(work.fresh_view(), work.record)
-        if isinstance(attempt.error, HandBack):
-            raise GiveBackError(tried=False)
-        if attempt.rejection is not None:
-            await self._rejected(work, attempt.rejection)
-            return None
-        verdict = self._judge.of(work.record, attempt, needs, in_outage=in_outage)
-        if in_outage and isinstance(verdict, Park):
-            self._probing.failed()
-        return verdict
-
-    async def _rejected(self, work: Work, rejection: CircuitOpenError) -> None:
-        work.record = dataclasses.replace(work.record, dependency=rejection.name)
-        if not self._circuits.knows(rejection.name):
-            self._probing.outage = rejection.name
-            self._unseen_until = self._monotonic() + rejection.retry_after
-            await self._give_back(work)
-        await pause(_AFTER_REJECTION, self._stopping)
 
     async def _back_off(self, work: Work, seconds: float) -> None:
         # However long the delays: all attempts have to be made within the time it may be held.

@@ -7,10 +7,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from fusewire.errors import BrokerError
-from fusewire.parking.circuits import pause
-from fusewire.parking.errors import HandBack
+from fusewire.parking.circuits import AFTER_REJECTION, pause
 from fusewire.parking.feed import Feed
-from fusewire.parking.handler import Attempt
 from fusewire.parking.pace import Pace
 from fusewire.parking.policy import Done
 from fusewire.parking.ramp import Ramp
@@ -19,12 +17,10 @@ from fusewire.parking.settle import GiveBackError
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
+    from fusewire.parking.handler import Attempt
     from fusewire.parking.means import Means
     from fusewire.parking.policy import Verdict
     from fusewire.parking.settle import Work
-
-_AFTER_REJECTION = 0.02
-"""Seconds before the next look when a look admitted and the circuit then did not: a race lost."""
 
 _LONGEST_WAIT = 1.0
 """Seconds between replays of a message whose circuit is not among ours, and cannot be looked at."""
@@ -41,9 +37,8 @@ class LaneReplay:
     def __init__(self, lane: str, means: Means, *, concurrency: int, rate: float | None) -> None:
         self._lane = lane
         self._desk = means.desk
-        self._judge = means.judge
+        self._attempts = means.attempts
         self._policy = means.policy
-        self._runner = means.runner
         self._circuits = means.circuits
         self._dependencies = means.dependencies
         self._stopping = means.stopping
@@ -93,60 +88,24 @@ class LaneReplay:
         work = await self._desk.open(delivery, ending=lambda: self._feed.ending)
         if work is None:
             return
-        try:
-            needs = self._judge.needs(work, self._dependencies)
-        except Exception as error:  # noqa: BLE001 - the user's depends_on
-            await self._desk.settle(work, self._judge.of(work.record, Attempt(error), ()))
-            return
         ramp = self._ramps[work.record.dependency]
         try:
             async with ramp:
-                await self._in_turn(work, needs, ramp)
+                verdict = await self._attempts.run(work, _Replay(self, ramp))
+                if verdict is not None:
+                    await self._desk.settle(work, verdict)
         except asyncio.CancelledError:
             if work.tried:
                 raise
             raise GiveBackError(tried=False) from None
 
-    async def _in_turn(self, work: Work, needs: tuple[str, ...], ramp: Ramp) -> None:
-        while True:
-            verdict = await self._wait(work, needs, ramp)
-            if work.delivery.lost:
-                return  # it is delivered again, to whoever subscribes next
-            if verdict is not None:
-                await self._desk.settle(work, verdict)
-                return
-            work.tried = True
-            in_outage = self._judge.in_outage(needs)
-            ramp.begins(outage=in_outage)
-            falls = ramp.falls
-            attempt = await self._runner.run(work.fresh_view(), work.record)
-            if isinstance(attempt.error, HandBack):
-                raise GiveBackError(tried=False)
-            if attempt.rejection is None:
-                break
-            work.tried = False
-            ramp.failed()
-            needs = tuple(dict.fromkeys((attempt.rejection.name, *needs)))
-            verdict = self._elsewhere(work, attempt.rejection)
-            if verdict is not None:
-                await self._desk.settle(work, verdict)
-                return
-            wait = min(max(attempt.rejection.retry_after, _AFTER_REJECTION), _LONGEST_WAIT)
-            await pause(wait, self._stopping)
-        verdict = self._judge.of(work.record, attempt, needs, in_outage=in_outage)
-        if isinstance(verdict, Done):
-            ramp.succeeded(falls)
-        elif attempt.error is not None:
-            ramp.failed()
-        await self._desk.settle(work, verdict)
-
-    async def _wait(self, work: Work, needs: tuple[str, ...], ramp: Ramp) -> Verdict | None:
+    async def wait(self, work: Work, needs: tuple[str, ...], ramp: Ramp) -> Verdict | None:
         """Wait for its turn and until all that `work` needs admits; or return its end instead.
 
         Raises:
             GiveBackError: it was held for as long as it may be, or the consumer is stopping.
         """
-        while True:
+        while not work.delivery.lost:
             if self._policy.expired(work.record):
                 return self._policy.dead(work.record, "expired")
             if self._feed.ending or (left := self._desk.held_for(work)) <= 0:
@@ -164,10 +123,19 @@ class LaneReplay:
                 continue
             elsewhere = self._dependencies.lane(refusing) != self._lane
             if elsewhere or await self._in_the_way(work):
-                return self._judge.park(work.record, refusing)
+                return self._attempts.park(work.record, refusing)
             if self._circuits.is_open(refusing):
                 ramp.failed()
             await self._circuits.nap(refusing, self._stopping, left)
+        return None
+
+    async def refused(self, work: Work, rejection: CircuitOpenError) -> Verdict | None:
+        """Wait a moment, or park `work` if its circuit has another lane."""
+        if self._dependencies.lane(rejection.name) != self._lane:
+            return self._attempts.park(work.record, rejection.name)
+        wait = min(max(rejection.retry_after, AFTER_REJECTION), _LONGEST_WAIT)
+        await pause(wait, self._stopping)
+        return None
 
     async def _in_the_way(self, work: Work) -> bool:
         """Tell whether `work` keeps others from their turn, and may go to the tail for them.
@@ -184,11 +152,6 @@ class LaneReplay:
         except BrokerError:
             return False
 
-    def _elsewhere(self, work: Work, rejection: CircuitOpenError) -> Verdict | None:
-        if self._dependencies.lane(rejection.name) == self._lane:
-            return None
-        return self._judge.park(work.record, rejection.name)
-
     async def _admitted_at_all(self) -> None:
         # While everything that the lane is for is down, nothing is taken into hand.
         while self._members and not self._stopping.is_set():
@@ -198,3 +161,29 @@ class LaneReplay:
 
     def _soonest(self) -> str:
         return min(self._members, key=self._circuits.wait)
+
+
+class _Replay:
+    """The turn of one parked message, in the places of its dependency's ramp."""
+
+    def __init__(self, lane: LaneReplay, ramp: Ramp) -> None:
+        self._lane = lane
+        self._ramp = ramp
+        self._falls = ramp.falls
+
+    async def admit(self, work: Work, needs: tuple[str, ...]) -> Verdict | None:
+        return await self._lane.wait(work, needs, self._ramp)
+
+    def begins(self, *, in_outage: bool) -> None:
+        self._ramp.begins(outage=in_outage)
+        self._falls = self._ramp.falls
+
+    async def rejected(self, work: Work, rejection: CircuitOpenError) -> Verdict | None:
+        self._ramp.failed()
+        return await self._lane.refused(work, rejection)
+
+    def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:  # noqa: ARG002
+        if isinstance(verdict, Done):
+            self._ramp.succeeded(self._falls)
+        elif attempt.error is not None:
+            self._ramp.failed()
