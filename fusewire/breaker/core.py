@@ -82,6 +82,7 @@ class Circuit(Machine):
         until = self._reject_until
         if now < until:
             self._rejected.add()
+            self._tell_operation_of_rejection()
             raise CircuitOpenError(self._name, CircuitState.OPEN, until - now, self._why)
         with self._lock:
             self._tidy(now)
@@ -92,6 +93,7 @@ class Circuit(Machine):
             self._listeners.deliver()
         if permit is not None:
             return permit
+        self._tell_operation_of_rejection()
         raise CircuitOpenError(self._name, *refusal)
 
     def look(self) -> Look:
@@ -139,7 +141,7 @@ class Circuit(Machine):
                 failed = outcome is Outcome.FAILURE and not permit.settled
                 self._settle(permit, outcome, now, retry_after)
             if failed:
-                self._tell_operation()
+                self._tell_operation(retry_after)
         if self._listeners.queue:
             self._listeners.deliver()
 
@@ -274,11 +276,17 @@ class Circuit(Machine):
 
         return remove
 
-    def _tell_operation(self) -> None:
+    def _tell_operation(self, retry_after: float | None = None) -> None:
         """Let the unit of work that this context is doing know that a call was made and failed."""
         operation = current_operation()
         if operation is not None:
-            operation.note_failure(self._name)
+            operation.note_failure(self._name, retry_after=retry_after)
+
+    def _tell_operation_of_rejection(self) -> None:
+        """Let the unit of work that this context is doing know that a call was refused."""
+        operation = current_operation()
+        if operation is not None:
+            operation.note_rejection(self._name)
 
     def _withdraw(self, permit: Permit) -> None:
         """Take back a permit with which no call was made."""

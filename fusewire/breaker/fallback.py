@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fusewire.breaker.judging import judge_error, judge_result
 from fusewire.breaker.states import Outcome
 from fusewire.errors import CircuitOpenError
-from fusewire.operation import fallbacks_allowed
+from fusewire.operation import current_operation, fallbacks_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -81,9 +81,11 @@ def _answer(
     kwargs: dict[str, Any],
 ) -> Any:
     try:
-        return fallback(*args, **kwargs)
+        reply = fallback(*args, **kwargs)
     except Exception as failed:
         raise failed from error
+    _tell_operation(error)
+    return reply
 
 
 async def _answer_async(
@@ -94,6 +96,15 @@ async def _answer_async(
 ) -> Any:
     try:
         reply = fallback(*args, **kwargs)
-        return await reply if inspect.isawaitable(reply) else reply
+        reply = await reply if inspect.isawaitable(reply) else reply
     except Exception as failed:
         raise failed from error
+    _tell_operation(error)
+    return reply
+
+
+def _tell_operation(error: BaseException | None) -> None:
+    """Let the unit of work that this context is doing know that a refusal was answered."""
+    operation = current_operation()
+    if operation is not None and isinstance(error, CircuitOpenError):
+        operation.note_answered(error.name)

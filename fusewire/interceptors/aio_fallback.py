@@ -124,6 +124,7 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
             try:
                 self._message = await guarded.fallback.reply(guarded.info, self._request, error)
                 self._replied = True
+                guarded.answered(error)
             except Exception as reason:  # noqa: BLE001 - logged and attached by keep()
                 guarded.keep(error, reason)
                 self._error = error

@@ -122,6 +122,7 @@ class GuardedStream(
         if fallback is None or info is None:
             raise error
         messages = as_messages(await fallback.reply(info, self._request, error))
+        self._guarded.answered(error)
         if isinstance(messages, AsyncIterable):
             async for message in messages:
                 yield message

@@ -48,12 +48,18 @@ WRITE_FAILED: Final = "Internal error from Core"
 
 # grpcio gives these statuses to what failed in this process; only the details tell them apart
 # (grpc/_channel.py and grpc/_cython; src/core's message size filter for the last two).
-_LOCAL: Final = frozenset(
+_MESSAGES: Final = frozenset(
     {
         (grpc.StatusCode.INTERNAL, "Exception serializing request!"),
         (grpc.StatusCode.INTERNAL, "Exception deserializing response!"),
-        (grpc.StatusCode.INTERNAL, "Invalid metadata"),
         (grpc.StatusCode.UNKNOWN, "Exception iterating requests!"),
+    }
+)
+"""What lies in this process and in the messages of the call itself."""
+_LOCAL: Final = frozenset(
+    {
+        *_MESSAGES,
+        (grpc.StatusCode.INTERNAL, "Invalid metadata"),
         # asyncio's word for a request that could not be written, because the call is over. The
         # server's own status mostly follows it (aio_calls.settle_late); where it does not, it may
         # have been any.
@@ -65,6 +71,11 @@ _LOCAL_SIZE_LIMITS: Final = (
     "CLIENT: Received message larger than max",
     "Sent message larger than max",
     "Received message larger than max",
+)
+_SIZE_LIMITS: Final = (
+    *_LOCAL_SIZE_LIMITS,
+    "SERVER: Sent message larger than max",
+    "SERVER: Received message larger than max",
 )
 
 
@@ -97,6 +108,34 @@ class CallEnd:
         if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return self.details.startswith(_LOCAL_SIZE_LIMITS)
         return (self.code, self.details) in _LOCAL
+
+    @property
+    def condition(self) -> str | None:
+        """Why no single call is to blame for the end, None if this one may be.
+
+        - ``"local"``: the cause lies in this process and not in the call's own messages: whatever
+          is sent from here would end so.
+        - ``"unauthenticated"``, ``"permission_denied"``: the server does not accept who calls.
+        - ``"refused"``: the server is full, or said when to come back. Not UNAVAILABLE without a
+          hint: a message that crashes the server ends so, and must run out of attempts.
+
+        A message that cannot be serialized or is above a size limit is the call's own failure.
+        """
+        if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return None if self.details.startswith(_SIZE_LIMITS) else "refused"
+        if self.local:
+            return None if (self.code, self.details) in _MESSAGES else "local"
+        if self.code in _CONDITIONS:
+            return _CONDITIONS[self.code]
+        return None if self.retry_after is None else "refused"
+
+
+_CONDITIONS: Final = MappingProxyType(
+    {
+        grpc.StatusCode.UNAUTHENTICATED: "unauthenticated",
+        grpc.StatusCode.PERMISSION_DENIED: "permission_denied",
+    }
+)
 
 
 Classify = Callable[[CallEnd], Outcome]

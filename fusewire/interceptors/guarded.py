@@ -18,7 +18,13 @@ from fusewire.interceptors.classification import CallEnd
 from fusewire.interceptors.fallback import CallInfo, FallbackDeclined, attach
 from fusewire.interceptors.hints import read_retry_after
 from fusewire.interceptors.rejection import Rejection
-from fusewire.operation import IDEMPOTENCY_KEY, current_operation, fallbacks_allowed
+from fusewire.operation import (
+    IDEMPOTENCY_KEY,
+    CallNote,
+    entered_operation,
+    fallbacks_allowed,
+    noted_by_caller,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,6 +50,7 @@ class GuardedCall:
 
     __slots__ = (
         "_began",
+        "_noted",
         "_operation",
         "_permit",
         "_policy",
@@ -64,7 +71,8 @@ class GuardedCall:
         self._timeout = timeout
         self._began = time.monotonic()
         self._permit: Permit | None = None
-        self._operation = current_operation()
+        self._noted = False
+        self._operation = entered_operation()
         self.fallback: CallFallback | None = None
         self.info: CallInfo | None = None
         self.as_it_is = False
@@ -128,7 +136,7 @@ class GuardedCall:
             whether the fallback is to answer in its place.
         """
         outcome = Outcome.IGNORED
-        retry_after = None
+        retry_after = condition = None
         try:
             pairs = tuple((key, value) for key, value in trailing or ())
             retry_after = read_retry_after(pairs)
@@ -141,17 +149,25 @@ class GuardedCall:
                 retry_after=retry_after,
                 duration=time.monotonic() - self._began,
             )
+            condition = end.condition
             outcome = Outcome(self._policy.classify(end))
         except Exception:
             logger.exception("the end of a call to %s is not counted", self._policy.method)
         permit, self._permit = self._permit, None
         if permit is not None:
-            permit.settle(outcome, retry_after=retry_after)
-        if outcome is not Outcome.FAILURE:
-            return False
-        if self._operation is not None:
-            self._operation.note_failure(self.breaker)
-        return self.fallback is not None
+            with noted_by_caller():
+                permit.settle(outcome, retry_after=retry_after)
+        if self._operation is not None and not self._noted:
+            self._noted = True
+            self._operation.note(
+                CallNote(self.breaker, outcome.value, code.name, retry_after, condition)
+            )
+        return outcome is Outcome.FAILURE and self.fallback is not None
+
+    def answered(self, error: grpc.RpcError) -> None:
+        """Take note that the fallback answered in place of `error`."""
+        if self._operation is not None and isinstance(error, CircuitOpenError):
+            self._operation.note_answered(error.name)
 
     def keep(self, error: grpc.RpcError, reason: Exception) -> None:
         """Make `error` what the caller sees after all, because the fallback ended with `reason`."""

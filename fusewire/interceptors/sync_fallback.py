@@ -93,6 +93,7 @@ def answer(guarded: GuardedCall, request: Any, error: grpc.RpcError) -> Fallback
     except Exception as reason:  # noqa: BLE001 - logged and attached to the error by keep()
         guarded.keep(error, reason)
         return None
+    guarded.answered(error)
     return FallbackReply(message, guarded.breaker)
 
 
