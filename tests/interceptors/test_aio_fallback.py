@@ -18,7 +18,7 @@ from fusewire.interceptors import (
     aio_interceptors,
     without_fallbacks,
 )
-from fusewire.operation import current_operation, operation
+from fusewire.operation import entered_operation, operation
 from tests.support.grpc_calls import until
 from tests.support.grpc_server import ECHO, ask
 
@@ -245,7 +245,7 @@ async def test_a_fallback_runs_in_the_callers_context(
     if opened:
         breaker.open()
     seen = []
-    method = method_with(lambda *_: seen.append(current_operation()) or b"x")
+    method = method_with(lambda *_: seen.append(entered_operation()) or b"x")
     with operation("op-1") as work:
         call = method(DOWN)
     await call
@@ -329,7 +329,7 @@ async def test_a_fallback_runs_in_the_callers_context_wherever_the_call_was_made
     server: EchoServer, registry: WatchedRegistry
 ) -> None:
     seen: list[Any] = []
-    fallbacks = {"*": lambda *_: seen.append(current_operation()) or b"x"}
+    fallbacks = {"*": lambda *_: seen.append(entered_operation()) or b"x"}
     interceptors = [*aio_interceptors(registry=registry, fallbacks=fallbacks), _Elsewhere()]
     async with grpc.aio.insecure_channel(server.target, interceptors=interceptors) as channel:
         with operation("op-1") as work:

@@ -12,7 +12,7 @@ import pytest
 from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import FallbackDeclined, guard, without_fallbacks
-from fusewire.operation import IDEMPOTENCY_KEY, current_operation, operation
+from fusewire.operation import IDEMPOTENCY_KEY, entered_operation, operation
 from tests.support.grpc_calls import STYLES, call
 from tests.support.grpc_server import ECHO, ask, wait_until
 
@@ -360,7 +360,7 @@ def test_a_futures_fallback_holds_up_neither_the_caller_nor_other_futures(
 
 def test_a_futures_fallback_runs_in_the_callers_context(channel_with: ChannelWith) -> None:
     seen = []
-    method = channel_with(lambda *_: seen.append(current_operation()) or b"x").unary_unary(ECHO)
+    method = channel_with(lambda *_: seen.append(entered_operation()) or b"x").unary_unary(ECHO)
     with operation("op-1") as work:
         future = method.future(DOWN)
     future.result(20)
