@@ -32,9 +32,10 @@ class Delivery(Protocol):
 
     @property
     def returned(self) -> int:
-        """How often it has gone back to its queue, where the broker counts that; else 0.
+        """How often it has come back unsettled, where the broker counts that; else 0.
 
-        A broker may have a limit to it, after which it drops the message.
+        RabbitMQ's quorum queues count every return, and may drop the message at a limit. The
+        embedded broker counts only the receivers that died with it, and drops nothing.
         """
 
     @property

@@ -97,6 +97,24 @@ async def test_a_file_of_the_previous_format_is_read_and_brought_up_to_date(path
         assert now.execute("PRAGMA user_version").fetchone() == (database.FORMAT,)
 
 
+async def test_a_file_without_the_columns_that_came_later_gets_them_and_keeps_its_format(
+    path: Path,
+) -> None:
+    async with SQLiteBroker(path) as broker:
+        await broker.create_queue("orders")
+        await broker.publish("orders", FULL)
+    with closing(sqlite3.connect(path, isolation_level=None)) as older:
+        older.execute("ALTER TABLE messages DROP COLUMN deaths")
+
+    async with SQLiteBroker(path) as broker:
+        [delivery] = await take(await broker.subscribe("orders", prefetch=1), 1)
+        assert delivery.message == FULL
+        assert delivery.returned == 0
+
+    with closing(sqlite3.connect(path)) as now:
+        assert now.execute("PRAGMA user_version").fetchone() == (2,)
+
+
 async def test_a_file_of_another_program_is_refused_and_left_alone(path: Path) -> None:
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("CREATE TABLE messages (id)")

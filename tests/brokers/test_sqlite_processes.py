@@ -91,6 +91,42 @@ async def test_a_killed_receivers_messages_come_back_at_once_and_in_order(
     assert [delivery.redelivered for delivery in deliveries] == [True] * 3 + [False] * 2
 
 
+async def test_it_counts_the_receivers_that_died_with_a_message_and_no_releases(
+    path: Path, broker: SQLiteBroker, tmp_path: Path
+) -> None:
+    await broker.publish("orders", numbered(1))
+    for deaths in range(3):
+        subscription = await broker.subscribe("orders", prefetch=1)
+        [delivery] = await take(subscription, 1)
+        assert delivery.returned == deaths
+        await subscription.release()
+
+        ready = tmp_path / f"ready {deaths}"
+        with start("hold", path, "orders", 1, ready) as holder:
+            await until(anyio.Path(ready).exists)
+            holder.kill()
+
+    [delivery] = await take(await broker.subscribe("orders", prefetch=1), 1)
+    assert delivery.returned == 3
+    assert delivery.redelivered
+
+
+async def test_a_message_that_is_moved_has_killed_nobody(
+    path: Path, broker: SQLiteBroker, tmp_path: Path
+) -> None:
+    await broker.publish("orders", numbered(1))
+    ready = anyio.Path(tmp_path / "ready")
+    with start("hold", path, "orders", 1, ready) as holder:
+        await until(ready.exists)
+        holder.kill()
+    [delivery] = await take(await broker.subscribe("orders", prefetch=1), 1)
+
+    await delivery.move("dead", delivery.message)
+
+    [moved] = await take(await broker.subscribe("dead", prefetch=1), 1)
+    assert (delivery.returned, moved.returned) == (1, 0)
+
+
 async def test_a_stopped_receiver_keeps_its_messages_and_blocks_nobody(
     path: Path, broker: SQLiteBroker, tmp_path: Path
 ) -> None:
@@ -226,6 +262,7 @@ async def test_a_lease_that_ends_gives_the_message_to_the_next_and_fences_the_la
 
             assert delivery.message == lost.message
             assert delivery.redelivered
+            assert delivery.returned == 1  # as far as anybody knows, it died
             with pytest.raises(DeliveryLostError):
                 silent.run(lambda store: store.done(silent.receiver, lost.id))
             with pytest.raises(DeliveryLostError):

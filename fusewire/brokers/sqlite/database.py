@@ -53,6 +53,13 @@ ALTER TABLE queues ADD COLUMN active INTEGER;
 )
 """What makes each format of the one before it; the first, of an empty file."""
 
+_COLUMNS = (
+    # How many receivers died with it in hand.
+    ("messages", "deaths", "INTEGER NOT NULL DEFAULT 0"),
+)
+"""Columns that came later. They do not raise the format: a release that does not know them reads
+and writes the file beside one that does, and their defaults say nothing."""
+
 
 def open_database(path: str) -> sqlite3.Connection:
     """Open the file, make it if it is absent, and return a connection in autocommit mode.
@@ -64,13 +71,13 @@ def open_database(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
     try:
         connection.execute("BEGIN")  # so that all of the format is read at one time
-        present = _format(connection, path)
+        complete = _format(connection, path) == FORMAT and not _missing_columns(connection)
         connection.execute("COMMIT")
         _use_wal(connection, path)
         connection.execute("PRAGMA synchronous = FULL")  # a commit has reached the disk
         connection.execute("PRAGMA fullfsync = ON")  # also on macOS, where fsync alone does not
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `Checkpointer`
-        if present != FORMAT:
+        if not complete:
             _make_tables(connection, path)
     except BaseException:
         connection.close()
@@ -107,11 +114,22 @@ def _make_tables(connection: sqlite3.Connection, path: str) -> None:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
+        for table, column, declaration in _missing_columns(connection):
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {declaration}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _missing_columns(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    present = set(
+        connection.execute(
+            "SELECT m.name, c.name FROM sqlite_master AS m, pragma_table_info(m.name) AS c"
+        )
+    )
+    return [each for each in _COLUMNS if each[:2] not in present]
 
 
 def _format(connection: sqlite3.Connection, path: str) -> int:

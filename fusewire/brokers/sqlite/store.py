@@ -34,6 +34,7 @@ class Claimed(NamedTuple):
     id: int
     message: Message
     redelivered: bool
+    deaths: int
 
 
 class Store:
@@ -141,7 +142,7 @@ class Store:
         if not self._may_claim(queue_id, receiver):
             return []
         rows = self._db.execute(
-            "SELECT id, properties, body, handed_before FROM messages"
+            "SELECT id, properties, body, handed_before, deaths FROM messages"
             " WHERE queue = ? AND receiver IS NULL ORDER BY id LIMIT ?",
             (queue_id, limit),
         ).fetchall()
@@ -149,8 +150,8 @@ class Store:
             "UPDATE messages SET receiver = ? WHERE id = ?", [(receiver, row[0]) for row in rows]
         )
         return [
-            Claimed(id_, codec.decode(properties, body), bool(handed_before))
-            for id_, properties, body, handed_before in rows
+            Claimed(id_, codec.decode(properties, body), bool(handed_before), deaths)
+            for id_, properties, body, handed_before, deaths in rows
         ]
 
     def done(self, receiver: int, id_: int) -> None:
@@ -217,7 +218,8 @@ class Store:
         """Return the delayed messages that are due, and what dead receivers had in hand."""
         for receiver in self._dead_receivers():
             self._db.execute(
-                "UPDATE messages SET receiver = NULL, handed_before = 1 WHERE receiver = ?",
+                "UPDATE messages SET receiver = NULL, handed_before = 1, deaths = deaths + 1"
+                " WHERE receiver = ?",
                 (receiver,),
             )
             self._forget(receiver)

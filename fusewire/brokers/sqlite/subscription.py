@@ -186,7 +186,8 @@ class SQLiteDelivery:
     Attributes:
         message: the message as it was stored.
         redelivered: whether somebody received it before and did not settle it.
-        returned: 0: there is no limit to how often it may go back.
+        returned: how many receivers died with it in hand: their process ended, or gave no sign of
+            life for the length of its lease. What is released does not count.
     """
 
     __slots__ = ("_claimed", "_subscription", "message", "redelivered", "returned")
@@ -196,7 +197,7 @@ class SQLiteDelivery:
         self._claimed = claimed
         self.message = claimed.message
         self.redelivered = claimed.redelivered
-        self.returned = 0
+        self.returned = claimed.deaths
 
     @property
     def lost(self) -> bool:
