@@ -14,6 +14,7 @@ import pytest
 from aio_pika.exceptions import AMQPError
 
 from fusewire.brokers.topology import Topology
+from tests.support import leftovers
 from tests.support.payments import PaymentsProcess
 from tests.support.processes import close_reaper
 from tests.support.rabbitmq import NoRabbitMQError, OwnRabbitMQ, RabbitMQ
@@ -42,6 +43,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if terminal is not None:
         for line in (*broker.remarks, broker.describe()):
             terminal.write_line(line)
+
+
+pytest_runtestloop = leftovers.pytest_runtestloop
+pytest_runtest_teardown = leftovers.pytest_runtest_teardown
 
 
 def pytest_terminal_summary(

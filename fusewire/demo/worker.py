@@ -82,7 +82,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             while not self.quiet.is_set():
                 # At set times, whatever the calls take: slow ones must not lighten the load.
-                group.create_task(_awaited(do(number)))
+                group.create_task(_do(do, number))
                 number += 1
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(begin + number / rate):
@@ -109,5 +109,5 @@ class Worker:
             self._loop.call_soon_threadsafe(what)
 
 
-async def _awaited(what: Awaitable[None]) -> None:
-    await what
+async def _do(do: Callable[[int], Awaitable[None]], number: int) -> None:
+    await do(number)

@@ -11,6 +11,7 @@ from fusewire.errors import BrokerError
 from fusewire.parking.backoff import Backoff
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from types import TracebackType
 
     from fusewire.parking import ParkingConsumer
@@ -47,8 +48,7 @@ class Forwarding:
     async def end(self) -> None:
         """Take no further call, and wait until those in hand have ended. From any event loop."""
         if asyncio.get_running_loop() is not self._loop:
-            ending = asyncio.run_coroutine_threadsafe(self.end(), self._loop)
-            await asyncio.wrap_future(ending)
+            await asyncio.wrap_future(self._end_elsewhere())
             return
         self.ask_to_end()
         if self._task is not None:
@@ -79,7 +79,20 @@ class Forwarding:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        asyncio.run_coroutine_threadsafe(self.end(), self._loop).result()
+        self._end_elsewhere().result()
+
+    def _end_elsewhere(self) -> concurrent.futures.Future[None]:
+        """End it on its own event loop.
+
+        Raises:
+            RuntimeError: that is closed.
+        """
+        ending = self.end()
+        try:
+            return asyncio.run_coroutine_threadsafe(ending, self._loop)
+        except RuntimeError:
+            ending.close()
+            raise
 
     async def _forward(self) -> None:
         backoff = Backoff()

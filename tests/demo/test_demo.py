@@ -17,7 +17,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 from fusewire.brokers import Topology
 from fusewire.demo.setting import LANE
-from tests.support.processes import KeptProcess
+from tests.support.processes import KeptProcess, is_gone
 from tests.support.waiting import until_sync
 
 ROOT = Path(__file__).parents[2]
@@ -37,12 +37,6 @@ def command_line(pid: int) -> list[str]:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     return []
-
-
-def is_running(pid: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def children(pid: int) -> dict[str, int]:
@@ -121,7 +115,7 @@ def test_all_that_the_demo_started_ends_with_it(
         until_sync(lambda: "server up" in (tmp_path / "log").read_text(), "the load has begun")
         os.kill(demo.pid, signum)
         # Before the whole group is killed by the helper: none of them is in the group.
-        until_sync(lambda: not any(map(is_running, all_of_them.values())), "they have ended")
+        until_sync(lambda: all(map(is_gone, all_of_them.values())), "they have ended")
         assert demo.wait(30) == status
     if broker:
         until_sync(lambda: not queues_left(broker[1], queue), "the queues are gone")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -10,20 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import KeptProcess, free_port
+from tests.support.processes import (
+    KeptProcess,
+    free_port,
+    is_gone,
+    process_state,
+    threads_of,
+)
 from tests.support.waiting import until_sync
 
 
-def state(pid: int) -> str:
-    """Return the process's state as the kernel names it; ``gone`` when there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return "gone"
-
-
 def wait_for_state(pid: int, *states: str) -> None:
-    until_sync(lambda: state(pid) in states, f"{pid} in state {states}", limit=20)
+    until_sync(lambda: process_state(pid) in states, f"{pid} in state {states}", limit=20)
 
 
 def test_a_process_runs_with_its_arguments_and_environment(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_a_killed_owner_takes_its_processes_and_directories_along(
     assert owner.stdout is not None
     with owner.stdout:
         kept, child = map(int, owner.stdout.readline().split())
-    assert state(kept) in "SRD"
+    assert process_state(kept) in "SRD"
     owner.kill()
     owner.wait(10)
     wait_for_state(kept, "gone", "Z")
@@ -84,6 +85,31 @@ if child or not sys.argv[2]:
     print(kept.pid, child, flush=True)
 time.sleep(60)
 """
+
+
+def test_a_look_at_a_process_tolerates_its_end() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    assert process_state(process.pid) in "SRD"
+    assert threads_of(process.pid) == [process.pid]
+    process.kill()
+    wait_for_state(process.pid, "Z")  # ended, and its parent has not asked for its status yet
+    assert is_gone(process.pid)
+    process.wait(10)
+    assert process_state(process.pid) == process_state(process.pid, process.pid) == "gone"
+    assert is_gone(process.pid)
+    assert threads_of(process.pid) == []
+
+
+def test_a_process_that_ends_between_the_opening_and_the_reading_of_its_file_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Ending(io.StringIO):
+        def read(self, size: int | None = -1) -> str:
+            raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    monkeypatch.setattr(builtins, "open", lambda *_, **__: Ending())
+    assert process_state(1) == "gone"
+    assert is_gone(1)
 
 
 def test_a_free_port_lies_outside_the_range_of_outgoing_connections() -> None:

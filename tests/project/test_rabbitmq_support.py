@@ -12,7 +12,7 @@ import aio_pika
 import pytest
 
 from tests.support import rabbitmq_choice, rabbitmq_node
-from tests.support.processes import KeptProcess
+from tests.support.processes import KeptProcess, is_gone
 from tests.support.rabbitmq import (
     URL_VARIABLE,
     GivenRabbitMQ,
@@ -27,16 +27,12 @@ from tests.support.waiting import until_sync
 QUORUM = {"x-queue-type": "quorum"}
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 def loopback_only(pid: int) -> bool:
     """Tell whether every TCP socket that the process listens at is bound to a loopback address."""
-    targets = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    targets = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed since
+            targets.append(str(entry.readlink()))
     sockets = {target[8:-1] for target in targets if target.startswith("socket:[")}
     addresses = [
         fields[1].partition(":")[0]

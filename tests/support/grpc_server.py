@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from tests.support.processes import KeptProcess, free_port
+from tests.support.processes import KeptProcess, free_port, process_state, threads_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,8 +137,11 @@ class EchoServer:
         assert self._process is not None
         self._process.pause()
         # The signal is sent; its threads stop one by one, and the next call may still be answered.
-        tasks = Path(f"/proc/{self._process.pid}/task")
-        wait_until(lambda: all(map(_stopped, tasks.iterdir())), "every thread's stop")
+        pid = self._process.pid
+        wait_until(
+            lambda: all(process_state(pid, thread) in "TXZ" for thread in threads_of(pid)),
+            "every thread's stop",
+        )
 
     def resume(self) -> None:
         """Let it go on."""
@@ -165,11 +168,6 @@ class EchoServer:
             self._control.close()
         if self._process is not None:
             self._process.kill()
-
-
-def _stopped(task: Path) -> bool:
-    state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-    return state == "T"
 
 
 class _Handlers(grpc.GenericRpcHandler):

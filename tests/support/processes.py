@@ -33,6 +33,35 @@ _POLL = (
 _GRACE = 10.0  # seconds for what was killed to be gone
 
 
+def process_state(pid: int, thread: int | None = None) -> str:
+    """Return a process's state as the kernel names it (R, S, Z, …); ``gone`` where there is none.
+
+    Args:
+        pid: the process.
+        thread: one of its threads, whose state is wanted.
+
+    A process may end at any moment of the look: its file is then gone, or opened and not readable
+    any more (ESRCH).
+    """
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        file = f"/proc/{pid}/stat" if thread is None else f"/proc/{pid}/task/{thread}/stat"
+        with open(file, encoding="utf-8", errors="replace") as stat:  # noqa: PTH123 - this program imports little
+            return stat.read().rpartition(")")[2].split()[0]
+    return "gone"
+
+
+def threads_of(pid: int) -> list[int]:
+    """Return the threads of a process; none where it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return [int(thread) for thread in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208 - as above
+    return []
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended; its parent need not have asked for its status."""
+    return process_state(pid) in {"gone", "Z", "X"}
+
+
 def free_port() -> int:
     """Find a free TCP port on the loopback interface, outside the range of outgoing connections.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from fusewire.brokers.rabbitmq.uncut import begin, loss_told
+from fusewire.brokers.rabbitmq.uncut import begin, loss_told, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,7 +79,7 @@ class Acknowledger:
         finally:
             _tell(batch.values(), error)
         if error is not None:
-            begin(asyncio.wait_for(self._channel.close(), self._timeout))
+            begin(within(self._timeout, self._channel.close))
 
 
 def _tell(waiting: Iterable[asyncio.Future[None]], error: Exception | None) -> None:

@@ -13,11 +13,12 @@ number be used again before, or RabbitMQ closes the connection.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiormq.exceptions import ChannelInvalidStateError
 
-from fusewire.brokers.rabbitmq.uncut import begin
+from fusewire.brokers.rabbitmq.uncut import begin, within
 
 if TYPE_CHECKING:
     import aiormq.abc
@@ -59,7 +60,7 @@ class ConnectionFrames:
     def put_nowait(self, answer: object) -> None:
         """Write an answer when there is room; aiormq writes nothing else in this way."""
         if self._waiting or self._frames.full():
-            begin(asyncio.wait_for(self.put(answer), self._timeout))
+            begin(within(self._timeout, partial(self.put, answer)))
         else:
             self._frames.put_nowait(answer)
 

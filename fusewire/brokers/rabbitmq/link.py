@@ -19,7 +19,7 @@ from aio_pika.exceptions import AMQPError
 from fusewire.brokers.rabbitmq.answering import end_with_the_answer, write_in_order
 from fusewire.brokers.rabbitmq.lenient import LenientTransport
 from fusewire.brokers.rabbitmq.nodes import shown, virtual_host
-from fusewire.brokers.rabbitmq.uncut import begin, loss_told, uncut
+from fusewire.brokers.rabbitmq.uncut import begin, loss_told, uncut, within
 from fusewire.errors import BrokerUnavailableError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Link:
     async def _open(self, channel: AbstractChannel) -> None:
         try:
             with loss_told():
-                await asyncio.wait_for(channel.initialize(), self._timeout)
+                await within(self._timeout, channel.initialize)
             end_with_the_answer(await channel.get_underlay_channel())
         except BaseException as error:
             if channel.is_initialized:
@@ -184,16 +184,15 @@ class Link:
         ) from failed[0]
 
     async def _connect_to(self, node: URL) -> AbstractConnection:
-        connection = aio_pika.Connection(
+        connection = _Connection(
             node,
             ssl_context=self._ssl_context,
             client_properties={"connection_name": f"fusewire {self._purpose}"},
         )
         connection.kwargs["transport_factory"] = LenientTransport()
         try:
-            await asyncio.wait_for(connection.connect(), self._timeout)
+            await within(self._timeout, connection.connect)
         except BaseException:
-            # One that is left open closes itself when it is collected, which may be on no loop.
             await connection.close()
             raise
         if connection.transport is not None:
@@ -205,10 +204,22 @@ class Link:
         if connection is not None:
             # Whatever it says, it is of no use any more.
             with contextlib.suppress(Exception), loss_told():
-                await asyncio.wait_for(connection.close(), self._timeout)
+                await within(self._timeout, connection.close)
+
+
+class _Connection(aio_pika.Connection):
+    """A connection that :class:`Link` closes, and nobody else."""
+
+    def __del__(self) -> None:
+        """Do nothing.
+
+        aio-pika (10.2.1) begins to close a connection that is collected and not known to be closed,
+        as after a close that failed: in whatever thread and on whatever event loop that happens,
+        and where there is none, with a coroutine that nobody awaits.
+        """
 
 
 async def close(channel: AbstractChannel, timeout: float) -> None:  # noqa: ASYNC109 - a limit, not a scope
     """Close a channel within `timeout` seconds. Never raises: a lost one is closed already."""
     with contextlib.suppress(Exception):  # whatever it says, it is of no use any more
-        await uncut(asyncio.wait_for(channel.close(), timeout))
+        await uncut(within(timeout, channel.close))

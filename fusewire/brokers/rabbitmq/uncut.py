@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 _T = TypeVar("_T")
 
@@ -55,6 +55,19 @@ async def uncut(work: Awaitable[_T]) -> _T:
     """
     with loss_told():
         return await asyncio.shield(begin(work))
+
+
+async def within(seconds: float, work: Callable[[], Awaitable[_T]]) -> _T:
+    """Await what `work` makes, for at most `seconds`.
+
+    `asyncio.wait_for` takes a coroutine that exists already, and where a task that was to wait for
+    it is cancelled before its first step, nobody ever awaits that coroutine.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
+    async with asyncio.timeout(seconds):
+        return await work()
 
 
 def _end(begun: asyncio.Future[Any]) -> None:

@@ -1,0 +1,45 @@
+"""What a test leaves to the garbage collector must be harmless, and is blamed on that test.
+
+A coroutine that nobody awaited, or an object that cannot be finalized, is told of when it is
+collected. Where it is part of a cycle, that is by chance, in the middle of another test. So each
+test ends with a collection, and what that finds is the error of the test that has just run.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Leave out of all later collections what is there before the first test: they are quick."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Collect what the test has left, when its fixtures have ended."""
+    yield
+    found: list[str] = []
+
+    def note(left: sys.UnraisableHookArgs) -> None:
+        # As text: the object must not outlive its finalizer.
+        found.append(f"{left.err_msg or 'Exception ignored in'}: {left.object!r}: {left.exc_value}")
+
+    before, sys.unraisablehook = sys.unraisablehook, note
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = before
+    if found:
+        raise pytest.PytestUnraisableExceptionWarning(
+            f"{item.nodeid} has left this behind: {'; '.join(found)}"
+        )
