@@ -32,11 +32,15 @@ class Delivery(Protocol):
 
     @property
     def returned(self) -> int:
-        """How often it has come back unsettled, where the broker counts that; else 0.
+        """How often it has come back unsettled; 1 for any number, where that is not counted.
 
         RabbitMQ's quorum queues count every return, and may drop the message at a limit. The
         embedded broker counts only the receivers that died with it, and drops nothing.
         """
+
+    @property
+    def counts_returns(self) -> bool:
+        """Whether its queue counts how often a message goes back: a classic queue does not."""
 
     @property
     def lost(self) -> bool:

@@ -119,6 +119,11 @@ def read(message: Message, *, operation_id: str, queue: str = "") -> Record:
     return Record(**values)
 
 
+def was_moved(message: Message) -> bool:
+    """Tell whether a message has been moved before."""
+    return _FORMAT_HEADER in message.headers
+
+
 def strip(headers: Mapping[str, HeaderValue]) -> dict[str, HeaderValue]:
     """Return headers without those of a record: what the publisher set."""
     return {key: value for key, value in headers.items() if key not in _OURS}

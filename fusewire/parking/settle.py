@@ -13,7 +13,14 @@ from fusewire.errors import BrokerError, DeliveryLostError
 from fusewire.parking.backoff import Backoff
 from fusewire.parking.events import Happening, Listeners, MessageEvent
 from fusewire.parking.policy import Dead, Delay, Done, FailurePolicy, Park, Verdict
-from fusewire.parking.record import OPERATION_ID, MalformedMessageError, Record, read, strip
+from fusewire.parking.record import (
+    OPERATION_ID,
+    MalformedMessageError,
+    Record,
+    read,
+    strip,
+    was_moved,
+)
 from fusewire.parking.view import MessageView
 
 if TYPE_CHECKING:
@@ -22,10 +29,13 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractIncomingMessage, HeadersType
 
-    from fusewire.brokers import Delivery, Topology
+    from fusewire.brokers import Delivery, Message, Topology
     from fusewire.parking.lanes import Dependencies
 
 _log = logging.getLogger(__name__)
+
+_DELIVERY_COUNT = "x-delivery-count"
+"""Where a quorum queue says how often a message was returned to it: handlers may count by it."""
 
 
 class GiveBackError(Exception):
@@ -190,11 +200,11 @@ class Desk:
                 await delivery.done()
             case Park(record):
                 queue = self._topology.parked(self._dependencies.lane(record.dependency))
-                await delivery.move(queue, record.write(delivery.message))
+                await delivery.move(queue, record.write(_original(delivery)))
             case Delay(record, tier):
-                await delivery.move(self._topology.delay(tier), record.write(delivery.message))
+                await delivery.move(self._topology.delay(tier), record.write(_original(delivery)))
             case Dead(record):
-                await delivery.move(self._topology.dead, record.write(delivery.message))
+                await delivery.move(self._topology.dead, record.write(_original(delivery)))
 
     def _tell(self, work: Work, verdict: Verdict) -> None:
         record = work.record if isinstance(verdict, Done) else verdict.record
@@ -245,5 +255,14 @@ class Desk:
 
 
 def _view(delivery: Delivery) -> MessageView:
-    headers = cast("HeadersType", strip(delivery.message.headers))
+    headers = cast("HeadersType", strip(_original(delivery).headers))
     return MessageView(delivery.message, redelivered=delivery.redelivered, headers=headers)
+
+
+def _original(delivery: Delivery) -> Message:
+    """Return a message with what its source queue said of it, which no other queue knows."""
+    message = delivery.message
+    if was_moved(message) or not (delivery.returned and delivery.counts_returns):
+        return message
+    headers = {_DELIVERY_COUNT: delivery.returned, **message.headers}
+    return dataclasses.replace(message, headers=headers)

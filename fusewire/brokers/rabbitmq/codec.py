@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import uuid
 from datetime import datetime
 from decimal import Decimal
@@ -57,12 +58,17 @@ message that comes back from a delay queue.
 _CHARACTER, _OTHER = 4, 265  # bytes at most: of one in UTF-8; of a header's name and of a number
 _TEXTS = ("content_type", "content_encoding", "correlation_id", "reply_to", "type", "app_id")
 
+DELIVERY_COUNT = "x-delivery-count"
+"""The header in which a quorum queue says how often a message was returned to it."""
+
 # Kept on a republish, these make the broker act on the message: with x-death a message that went
 # twice round two TTL queues is dropped as a dead-letter cycle, and CC and BCC route it elsewhere
-# too.
-_BROKERS_OWN = frozenset({"x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"})
-_NOT_THE_USERS = _IDENTITY | _BROKERS_OWN
-_BROKERS_OWN_PREFIXES = ("x-first-death-", "x-last-death-")
+# too. So they travel under our prefix, and are themselves again when the message is read.
+_COUNTS = frozenset({DELIVERY_COUNT, "x-acquired-count"})
+_BROKERS_OWN = frozenset({"x-death", "CC", "BCC", *_COUNTS})
+_FIRST_DEATH, _LAST_DEATH = "x-first-death-", "x-last-death-"
+_CARRIED = "fusewire-"
+_OUR_DELAY = re.compile(r"\.delay\.\d+\Z")  # how the names of delay queues end; see Topology
 
 _PERSISTENT = 2  # AMQP's delivery mode
 _COMPOUND = (bytes, bytearray, dict, list)  # what a table holds otherwise than we do
@@ -100,7 +106,8 @@ def _to_properties(message: Message) -> Basic.Properties:
     headers: dict[str, object] = {}
     exact = {}
     for key, value in message.headers.items():
-        headers[key] = value if isinstance(value, str) else _to_table(value)
+        name = f"{_CARRIED}{key}" if _is_brokers_own(key) else key
+        headers[name] = value if isinstance(value, str) else _to_table(value)
         # A decimal is nothing that a header of ours may hold, but AMQP brings them; JSON has none.
         if _holds(value, _is_inexact) and not _holds(value, _is_decimal):
             exact[key] = value
@@ -161,12 +168,7 @@ def _read(delivered: DeliveredMessage) -> Message:
     if _IN_BODY in headers:
         headers, body = _from_body(headers, body)
     transferred = TRANSFER in headers
-    left_out = _NOT_THE_USERS if transferred else _BROKERS_OWN
-    kept = {
-        key: _from_table(value) if isinstance(value, _COMPOUND) else value
-        for key, value in headers.items()
-        if key not in left_out and not key.startswith(_BROKERS_OWN_PREFIXES)
-    }
+    kept, hops = _sorted(headers, transferred=transferred)
     message_id, user_id = properties.message_id, properties.user_id
     exchange, routing_key = delivered.exchange, delivered.routing_key
     blank: list[str] = []
@@ -175,6 +177,8 @@ def _read(delivered: DeliveredMessage) -> Message:
             None if (value := headers.get(header)) is None else str(value)
             for header in (_MESSAGE_ID, _USER_ID, _EXCHANGE, _ROUTING_KEY)
         )
+        if hops:
+            _add_hops(kept, hops)
         if _EXACT in headers:
             kept.update(_exact(_from_table(headers[_EXACT])))
         if _BLANK in headers:
@@ -199,6 +203,51 @@ def _read(delivered: DeliveredMessage) -> Message:
         exchange=exchange or "",
         routing_key=routing_key or "",
     )
+
+
+def _is_brokers_own(name: str) -> bool:
+    return name in _BROKERS_OWN or name.startswith((_FIRST_DEATH, _LAST_DEATH))
+
+
+def _sorted(
+    headers: dict[str, Any], *, transferred: bool
+) -> tuple[dict[str, Any], dict[str, HeaderValue]]:
+    """Return a message's headers, and what the broker has added since a transfer.
+
+    How often it was returned to the queue that it comes from is the delivery's, not the message's.
+    """
+    kept: dict[str, Any] = {}
+    hops: dict[str, HeaderValue] = {}
+    for name, value in headers.items():
+        read = _from_table(value) if isinstance(value, _COMPOUND) else value
+        if not transferred:
+            if name not in _COUNTS:
+                kept[name] = read
+        elif _is_brokers_own(name):
+            hops[name] = read
+        elif name not in _IDENTITY:
+            carried = name.startswith(_CARRIED) and _is_brokers_own(name[len(_CARRIED) :])
+            kept[name[len(_CARRIED) :] if carried else name] = read
+    return kept, hops
+
+
+def _add_hops(kept: dict[str, Any], hops: dict[str, HeaderValue]) -> None:
+    """Add the queues that a message has been through since its transfer, except our delays.
+
+    Those are the user's: a shovel, for one, takes a dead message through them.
+    """
+    deaths, before = hops.get("x-death"), kept.get("x-death")
+    if isinstance(deaths, list) and (theirs := [death for death in deaths if not _is_ours(death)]):
+        kept["x-death"] = [*theirs, *(before if isinstance(before, list) else ())]
+    for beginning, known in ((_FIRST_DEATH, kept), (_LAST_DEATH, {})):
+        if f"{beginning}queue" in known or _is_ours({"queue": hops.get(f"{beginning}queue")}):
+            continue
+        kept.update({key: value for key, value in hops.items() if key.startswith(beginning)})
+
+
+def _is_ours(death: HeaderValue) -> bool:
+    queue = death.get("queue") if isinstance(death, dict) else None
+    return isinstance(queue, str) and _OUR_DELAY.search(queue) is not None
 
 
 def _may_be_longer(headers: FieldTable, room: int) -> bool:

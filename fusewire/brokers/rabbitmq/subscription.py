@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fusewire.brokers.rabbitmq.acknowledging import Acknowledger
-from fusewire.brokers.rabbitmq.codec import from_amqp
+from fusewire.brokers.rabbitmq.codec import DELIVERY_COUNT, from_amqp
 from fusewire.brokers.rabbitmq.link import close, is_lost
 from fusewire.brokers.rabbitmq.uncut import uncut
 from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
@@ -41,8 +41,8 @@ class RabbitMQDelivery:
     __slots__ = (
         "_acknowledger",
         "_channel",
+        "_counted",
         "_publisher",
-        "_returned",
         "_tag",
         "message",
         "redelivered",
@@ -58,14 +58,24 @@ class RabbitMQDelivery:
         self.redelivered = bool(delivered.redelivered)
         self._channel = delivered.channel
         self._tag = delivered.delivery_tag or 0
-        self._returned = (delivered.header.properties.headers or {}).get("x-delivery-count")
+        self._counted = (delivered.header.properties.headers or {}).get(DELIVERY_COUNT)
         self._publisher = publisher
         self._acknowledger = acknowledger
 
     @property
     def returned(self) -> int:
-        """How often it has gone back, which a delivery limit of the queue's may end."""
-        return self._returned if isinstance(self._returned, int) else 0
+        """How often it has gone back, which a delivery limit of the queue's may end.
+
+        A quorum queue counts. Of others, and of a first delivery, the header is the publisher's.
+        """
+        if not self.redelivered:
+            return 0
+        return max(self._counted, 1) if isinstance(self._counted, int) else 1
+
+    @property
+    def counts_returns(self) -> bool:
+        """Whether its queue counts returns; else `returned` is 1 for any number of them."""
+        return isinstance(self._counted, int)
 
     @property
     def lost(self) -> bool:

@@ -188,9 +188,12 @@ class SQLiteDelivery:
         redelivered: whether somebody received it before and did not settle it.
         returned: how many receivers died with it in hand: their process ended, or gave no sign of
             life for the length of its lease. What is released does not count.
+        counts_returns: whether `returned` is a count: always.
     """
 
     __slots__ = ("_claimed", "_subscription", "message", "redelivered", "returned")
+
+    counts_returns = True
 
     def __init__(self, subscription: SQLiteSubscription, claimed: Claimed) -> None:
         self._subscription = subscription

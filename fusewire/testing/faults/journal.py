@@ -198,6 +198,10 @@ class _WatchedDelivery:
         return self._delivery.returned
 
     @property
+    def counts_returns(self) -> bool:
+        return self._delivery.counts_returns
+
+    @property
     def lost(self) -> bool:
         return self._delivery.lost
 

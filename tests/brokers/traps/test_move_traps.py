@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import aio_pika
 import pytest
 
-from fusewire.brokers import RabbitMQBroker, Topology
+from fusewire.brokers import Message, RabbitMQBroker, Topology
 from fusewire.errors import BrokerError, MoveRefusedError, UnconfirmedError
 from fusewire.testing.faults import Drop
 from tests.support.messages import drain, number_of, numbered, publish_numbered, take, until_depth
@@ -99,13 +99,15 @@ BROKERS_OWN: dict[str, Any] = {
 }
 
 
-async def test_the_brokers_own_headers_are_stripped_and_all_others_kept(
+async def test_the_brokers_own_headers_are_never_sent_back_to_it_and_all_are_kept(
     broker: RabbitMQBroker, outside: AbstractChannel, topology: Topology
 ) -> None:
     headers = {**BROKERS_OWN, "x-tenant": "blue", "traceparent": "00-1-2-00"}
     await outside.default_exchange.publish(aio_pika.Message(b"a", headers=headers), topology.source)
     [delivery] = await take(await broker.subscribe(topology.source, prefetch=1), 1)
-    assert delivery.message.headers == {"x-tenant": "blue", "traceparent": "00-1-2-00"}
+    counts = {"x-delivery-count", "x-acquired-count"}  # the delivery's, not the message's
+    kept = {name: value for name, value in headers.items() if name not in counts}
+    assert delivery.message.headers == kept
     await delivery.move(topology.dead, delivery.message)
 
     copy = await (await outside.get_queue(topology.dead)).get()
@@ -113,7 +115,87 @@ async def test_the_brokers_own_headers_are_stripped_and_all_others_kept(
     assert added == 0
     assert BROKERS_OWN.keys().isdisjoint(copy.headers)
     assert copy.headers["x-tenant"] == "blue"
-    await copy.ack()
+    assert copy.headers["fusewire-x-first-death-queue"] == "q"
+    await copy.reject(requeue=True)
+    [dead] = await drain(broker, topology.dead, 1)
+    assert dead.headers == kept
+
+
+async def test_our_own_delays_are_no_part_of_what_befell_a_message_and_a_shovels_way_is(
+    broker: RabbitMQBroker,
+    outside: AbstractChannel,
+    topology: Topology,
+    queue_name: str,
+    forget_queue: Callable[[str], None],
+) -> None:
+    wait = f"{queue_name}.wait"
+    forget_queue(wait)
+    await outside.declare_queue(
+        wait,
+        durable=True,
+        arguments={
+            "x-message-ttl": 20,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": queue_name,
+        },
+    )
+
+    def ways(message: Message) -> list[str]:
+        deaths = message.headers.get("x-death")
+        return [death["queue"] for death in deaths] if isinstance(deaths, list) else []  # type: ignore[index,call-overload,misc]
+
+    await outside.default_exchange.publish(aio_pika.Message(b"a"), wait)
+    subscription = await broker.subscribe(queue_name, prefetch=1)
+    [delivery] = await take(subscription, 1)
+    first = delivery.message
+    assert ways(first) == [wait]
+    for _ in range(2):
+        await delivery.move(topology.delay(0.05), delivery.message)
+        [delivery] = await take(subscription, 1)
+        assert delivery.message == first
+    await delivery.move(wait, delivery.message)  # as a shovel would, with all its headers
+    [delivery] = await take(subscription, 1)
+    assert ways(delivery.message) == [wait, wait]
+    assert delivery.message.headers["x-first-death-queue"] == wait
+    await delivery.move(topology.delay(0.05), delivery.message)
+    [delivery] = await take(subscription, 1)
+    assert ways(delivery.message) == [wait, wait]
+    await delivery.done()
+    await subscription.release()
+
+
+async def test_a_quorum_queue_counts_how_often_a_message_was_returned(
+    broker: RabbitMQBroker, outside: AbstractChannel, topology: Topology
+) -> None:
+    forged = aio_pika.Message(b"a", headers={"x-delivery-count": 9})
+    await outside.default_exchange.publish(forged, topology.source)
+    seen = []
+    for _ in range(4):
+        subscription = await broker.subscribe(topology.source, prefetch=1)
+        [delivery] = await take(subscription, 1)
+        seen.append(delivery.returned)
+        await subscription.release()
+    assert seen == [0, 1, 2, 3]
+    assert delivery.counts_returns
+
+
+async def test_of_a_classic_queue_it_is_known_only_that_a_message_was_returned(
+    broker: RabbitMQBroker,
+    outside: AbstractChannel,
+    forget_queue: Callable[[str], None],
+    queue_name: str,
+) -> None:
+    queue = f"{queue_name}.classic"
+    forget_queue(queue)
+    await outside.declare_queue(queue, durable=True)
+    await broker.publish(queue, numbered(1))
+    seen = []
+    for _ in range(3):
+        subscription = await broker.subscribe(queue, prefetch=1)
+        [delivery] = await take(subscription, 1)
+        seen.append((delivery.returned, delivery.counts_returns))
+        await subscription.release()
+    assert seen == [(0, False), (1, False), (1, False)]
 
 
 @pytest.mark.parametrize("header", ["CC", "BCC"])
