@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from fusewire.brokers import Message, SQLiteBroker, Topology
+from fusewire.brokers.sqlite import liveness
 from fusewire.errors import (
     BrokerError,
     DeliveryLostError,
@@ -151,9 +152,12 @@ async def test_a_plain_queue_of_a_delay_queues_name_becomes_one(path: Path) -> N
         assert delivery.message == numbered(1)
 
 
-async def test_delayed_messages_return_in_the_order_of_their_times(path: Path) -> None:
+async def test_delayed_messages_return_in_the_order_of_their_times(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     topology = Topology("orders", delay_tiers=(0.001, 0.002))
     now = 1000.0
+    monkeypatch.setattr(liveness, "steady", lambda: now)
     async with SQLiteBroker(path, clock=lambda: now) as broker:
         await broker.create_queue("orders")
         await broker.prepare(topology)

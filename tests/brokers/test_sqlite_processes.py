@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import subprocess
-import sys
-import time
 from collections import Counter
-from contextlib import closing
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import pytest
 
 from fusewire.brokers import SQLiteBroker
-from fusewire.brokers.sqlite import liveness
-from fusewire.brokers.sqlite.session import Job, Session
-from fusewire.errors import BrokerUnavailableError, DeliveryLostError
 from tests.support.embedded_process import start
-from tests.support.messages import LIMIT, number_of, numbered, publish_numbered, take, until
+from tests.support.messages import number_of, numbered, publish_numbered, take, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from fusewire.brokers.sqlite.store import Claimed, Store
     from tests.support.processes import KeptProcess
 
 T = TypeVar("T")
@@ -208,194 +198,3 @@ async def test_a_crash_inside_a_move_leaves_the_original_where_it_was(
     assert delivery.message == numbered(1)
     assert delivery.redelivered
     assert await broker.depth("dead") == 0
-
-
-# -- leases ----------------------------------------------------------------------------------------
-
-
-class Clock:
-    """Seconds since the epoch, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Silent:
-    """A receiver that gives no sign of life: nobody has its session renew the lease."""
-
-    def __init__(self, path: Path, clock: Callable[[], float], lease: float) -> None:
-        self.session = Session(str(path), lease, clock)
-        self.receiver: int = self.run(lambda store: store.subscribe("orders"))
-
-    def run(self, operation: Callable[[Store], T]) -> T:
-        job = Job(operation)
-        self.session.run([job])
-        if job.error is not None:
-            raise job.error
-        return cast("T", job.result)
-
-    def claim(self) -> Claimed:
-        [claimed] = self.run(lambda store: store.claim("orders", self.receiver, 1))
-        return claimed
-
-
-async def test_a_lease_that_ends_gives_the_message_to_the_next_and_fences_the_last(
-    path: Path,
-) -> None:
-    clock = Clock()
-    async with SQLiteBroker(path, lease=5000, clock=clock) as broker:
-        await broker.create_queue("orders")
-        await broker.publish("orders", numbered(1))
-        silent = Silent(path, clock, lease=50)
-        with closing(silent.session):
-            lost = silent.claim()
-            subscription = await broker.subscribe("orders", prefetch=1)
-
-            clock.now += 49.9
-            with anyio.move_on_after(0.2):
-                pytest.fail(f"too early: {await subscription.receive()}")
-            clock.now += 0.2
-            [delivery] = await take(subscription, 1)
-
-            assert delivery.message == lost.message
-            assert delivery.redelivered
-            assert delivery.returned == 1  # as far as anybody knows, it died
-            with pytest.raises(DeliveryLostError):
-                silent.run(lambda store: store.done(silent.receiver, lost.id))
-            with pytest.raises(DeliveryLostError):
-                silent.run(
-                    lambda store: store.move(silent.receiver, lost.id, "orders", numbered(2))
-                )
-            with pytest.raises(BrokerUnavailableError, match="lease expired"):
-                silent.claim()
-            await delivery.done()
-            assert await broker.depth("orders") == 0
-
-
-async def test_a_message_that_came_back_to_its_last_receiver_is_fenced_too(path: Path) -> None:
-    clock = Clock()
-    async with SQLiteBroker(path, lease=50, clock=clock) as broker:
-        await broker.create_queue("orders")
-        await broker.publish("orders", numbered(1))
-    silent, other = Silent(path, clock, lease=50), Silent(path, clock, lease=5000)
-    with closing(silent.session), closing(other.session):
-        lost = silent.claim()
-        clock.now += 60
-        other.session.look()
-
-        with pytest.raises(BrokerUnavailableError):
-            silent.claim()
-        silent.receiver = silent.run(lambda store: store.subscribe("orders"))
-        again = silent.claim()
-
-        assert again.id == lost.id
-        assert again.redelivered
-        assert other.receiver != silent.receiver
-
-
-async def test_a_slow_handler_that_blocks_the_event_loop_keeps_its_message(path: Path) -> None:
-    clock = Clock()
-    async with SQLiteBroker(path, lease=0.4, poll_interval=0.01, clock=clock) as broker:
-        await broker.create_queue("orders")
-        await broker.publish("orders", numbered(1))
-        [delivery] = await take(await broker.subscribe("orders", prefetch=1), 1)
-        other = Silent(path, clock, lease=5000)
-        with closing(sqlite3.connect(path)) as reader, closing(other.session):
-            for _ in range(10):  # four leases, without giving the event loop a turn
-                clock.now += 0.16
-                limit = time.monotonic() + LIMIT
-                while lease_of(reader) < clock.now + 0.3:
-                    assert time.monotonic() < limit, "the lease was not renewed"
-                    time.sleep(0.005)  # noqa: ASYNC251 (to block the loop is the point)
-                other.session.look()
-
-        await delivery.done()
-        assert await broker.depth("orders") == 0
-
-
-def lease_of(reader: sqlite3.Connection) -> float:
-    [(until_,)] = reader.execute("SELECT min(lease_until) FROM receivers").fetchall()
-    return float(until_)
-
-
-async def test_a_clock_that_is_set_ahead_takes_nothing_from_this_process(path: Path) -> None:
-    clock = Clock()
-    async with SQLiteBroker(path, lease=50, poll_interval=0.01, clock=clock) as broker:
-        await broker.create_queue("orders")
-        await broker.publish("orders", numbered(1))
-        [delivery] = await take(await broker.subscribe("orders", prefetch=1), 1)
-
-        clock.now += 5000
-
-        assert await broker.depth("orders") == 0
-        await delivery.done()
-
-
-async def test_a_receiver_whose_lease_was_lost_is_told_and_can_begin_anew(
-    path: Path, broker: SQLiteBroker
-) -> None:
-    await publish_numbered(broker, "orders", range(2))
-    subscription = await broker.subscribe("orders", prefetch=1)
-    [delivery] = await take(subscription, 1)
-    ahead = Silent(path, lambda: time.time() + 1000, lease=5000)  # a clock that was set wrong
-    with closing(ahead.session):
-        ahead.session.look()
-
-        with pytest.raises(DeliveryLostError):
-            await delivery.done()
-        with pytest.raises(BrokerUnavailableError, match="lease expired"):
-            await take(subscription, 1)
-
-    anew = await take(await broker.subscribe("orders", prefetch=2), 2)
-    assert [number_of(delivery.message) for delivery in anew] == [0, 1]
-    assert [delivery.redelivered for delivery in anew] == [True, False]
-
-
-@pytest.mark.parametrize("in_hand", [0, 1], ids=["with room", "without room"])
-async def test_a_waiting_receiver_whose_lease_was_lost_is_told(path: Path, in_hand: int) -> None:
-    async with SQLiteBroker(path, lease=0.2, poll_interval=0.01) as broker:
-        await broker.create_queue("orders")
-        await publish_numbered(broker, "orders", range(in_hand))
-        subscription = await broker.subscribe("orders", prefetch=1)
-        await take(subscription, in_hand)
-        with closing(sqlite3.connect(path)) as other, other:
-            other.execute("DELETE FROM receivers")
-
-        with pytest.raises(BrokerUnavailableError, match="lease expired"):
-            await take(subscription, 1)
-
-
-def test_a_process_elsewhere_is_never_known_to_be_dead() -> None:
-    gone = start_and_end()
-
-    assert liveness.known_dead(liveness.home(), gone) is (liveness.home() != liveness.UNKNOWN)
-    assert not liveness.known_dead("another boot pid:[1]", gone)
-    assert not liveness.known_dead(liveness.UNKNOWN, gone)
-    assert not liveness.known_dead(liveness.home(), os.getpid())
-    assert not liveness.known_dead(liveness.home(), 1)
-
-
-def start_and_end() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait(LIMIT)
-    return process.pid
-
-
-async def test_what_comes_back_while_a_job_runs_is_heard_of_at_the_next_look(path: Path) -> None:
-    clock = Clock()
-    async with SQLiteBroker(path, lease=5000, clock=clock) as broker:
-        await broker.create_queue("orders")
-        await broker.publish("orders", numbered(1))
-        silent = Silent(path, clock, lease=50)
-        with closing(silent.session):
-            silent.claim()
-        session = Session(str(path), 5000, clock)
-        with closing(session):
-            clock.now += 51
-            session.run([Job(lambda store: store.depth("orders"))])  # takes it back on the way
-
-            assert session.look().changed
-            assert not session.look().changed

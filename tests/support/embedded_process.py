@@ -33,9 +33,9 @@ def start(role: str, path: Path, *arguments: object) -> KeptProcess:
     return KeptProcess([*program, *map(str, arguments)], cwd=_ROOT)
 
 
-async def hold(path: str, queue: str, count: str, ready: str) -> None:
+async def hold(path: str, queue: str, count: str, ready: str, lease: str = "3600") -> None:
     """Take messages in hand, make the file `ready`, and never settle them."""
-    async with SQLiteBroker(path, lease=3600) as broker:
+    async with SQLiteBroker(path, lease=float(lease)) as broker:
         subscription = await broker.subscribe(queue, prefetch=int(count))
         for _ in range(int(count)):
             await subscription.receive()

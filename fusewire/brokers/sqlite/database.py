@@ -56,9 +56,22 @@ ALTER TABLE queues ADD COLUMN active INTEGER;
 _COLUMNS = (
     # How many receivers died with it in hand.
     ("messages", "deaths", "INTEGER NOT NULL DEFAULT 0"),
+    # When it is due, and until when a lease holds, on a clock that nobody sets: on which one
+    # (boot and time namespace) and at what time of it. Empty where it is not known.
+    ("messages", "clock", "TEXT"),
+    ("messages", "steady_due", "REAL"),
+    ("receivers", "clock", "TEXT"),
+    ("receivers", "steady_until", "REAL"),
+    # When its process began, in ticks since the boot: a process id alone is used again.
+    ("receivers", "started", "INTEGER"),
 )
 """Columns that came later. They do not raise the format: a release that does not know them reads
 and writes the file beside one that does, and their defaults say nothing."""
+
+_INDEX = (
+    "CREATE INDEX IF NOT EXISTS messages_steady_due ON messages (clock, steady_due)"
+    " WHERE steady_due IS NOT NULL"
+)
 
 
 def open_database(path: str) -> sqlite3.Connection:
@@ -116,6 +129,7 @@ def _make_tables(connection: sqlite3.Connection, path: str) -> None:
             connection.execute(f"PRAGMA user_version = {FORMAT}")
         for table, column, declaration in _missing_columns(connection):
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {declaration}")
+        connection.execute(_INDEX)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -1,17 +1,16 @@
 """The broker's operations as SQL. Each method is run by the worker, inside its transaction.
 
-A receiver is one subscription. What it has in hand carries its id, and its lease lies in one row of
-its own: renewing it costs one update, however much is in hand. When the lease has expired, whoever
-comes next takes the messages back and deletes the row. Ids of receivers are never used twice, so a
-delivery that was lost cannot be settled afterwards, not even by the receiver that had it.
+When a receiver's lease has ended, the process that comes next takes the messages back and deletes
+the receiver. Ids of receivers are never used twice, so a delivery that was lost cannot be settled
+afterwards, not even by the receiver that had it.
 """
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from fusewire.brokers.sqlite import codec, liveness
+from fusewire.brokers.sqlite.receivers import Receivers
 from fusewire.brokers.topology import milliseconds
 from fusewire.errors import (
     BrokerUnavailableError,
@@ -26,6 +25,27 @@ if TYPE_CHECKING:
 
     from fusewire.brokers.message import Message
     from fusewire.brokers.topology import Topology
+
+_STEP = 1.0  # seconds by which two clocks must differ before one is taken to have been set
+
+# As in `receivers`: a clock that nobody sets decides where it can be read, else the time of day.
+_DUE = (
+    "receiver IS NULL AND"
+    " (clock = :clock AND steady_due <= :steady OR due <= :wall AND clock IS NOT :clock)"
+)
+_IS_DUE = f"SELECT 1 FROM messages WHERE {_DUE} LIMIT 1"  # noqa: S608 (fixed text, as below)
+# New rows, because a message that returns goes to the tail of its queue.
+_RETURN_DUE = (
+    "INSERT INTO messages (queue, properties, body)"  # noqa: S608
+    " SELECT returns_to, properties, body FROM messages JOIN queues ON queues.id = messages.queue"
+    f" WHERE {_DUE}"
+    " ORDER BY iif(clock = :clock, steady_due - :steady, due - :wall), messages.id"
+)
+_DELETE_DUE = f"DELETE FROM messages WHERE {_DUE}"  # noqa: S608
+# The pluses have SQLite look by `due`: only after the clock was set are there any.
+_EARLY = "due <= :wall - :step AND +clock = :clock AND +steady_due > :steady"
+_IS_EARLY = f"SELECT 1 FROM messages WHERE {_EARLY} LIMIT 1"  # noqa: S608
+_CORRECT_EARLY = f"UPDATE messages SET due = :wall + steady_due - :steady WHERE {_EARLY}"  # noqa: S608
 
 
 class Claimed(NamedTuple):
@@ -44,8 +64,7 @@ class Store:
         connection: the open database.
         path: its file, for errors.
         lease: seconds that a receiver holds its messages without a sign of life.
-        clock: seconds since the epoch. A lease outlives processes and reboots, so it cannot be
-            monotonic.
+        clock: seconds since the epoch.
     """
 
     def __init__(
@@ -53,14 +72,13 @@ class Store:
     ) -> None:
         self._db = connection
         self._path = path
-        self._lease = lease
         self._clock = clock
-        self._mine: set[int] = set()
+        self._receivers = Receivers(connection, lease, clock)
 
     @property
     def has_receivers(self) -> bool:
         """Whether receivers of this process live."""
-        return bool(self._mine)
+        return bool(self._receivers.mine)
 
     # -- queues ------------------------------------------------------------------------------------
 
@@ -84,8 +102,9 @@ class Store:
             )
             if changed.rowcount:  # it may have been a plain queue that already holds something
                 self._db.execute(
-                    "UPDATE messages SET due = ? WHERE queue = ? AND due IS NULL",
-                    (self._clock() + milliseconds(tier) / 1000, queue),
+                    "UPDATE messages SET due = ?, clock = ?, steady_due = ?"
+                    " WHERE queue = ? AND due IS NULL",
+                    (*self._due(milliseconds(tier)), queue),
                 )
 
     def depth(self, queue: str) -> int:
@@ -113,10 +132,10 @@ class Store:
         if row is None:
             raise MoveRefusedError(f"{self._no_queue(queue)}; the message was not stored")
         (queue_id, delay_ms) = row
-        due = None if delay_ms is None else self._clock() + delay_ms / 1000
         self._db.execute(
-            "INSERT INTO messages (queue, due, properties, body) VALUES (?, ?, ?, ?)",
-            (queue_id, due, *codec.encode(message)),
+            "INSERT INTO messages (queue, due, clock, steady_due, properties, body)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (queue_id, *self._due(delay_ms), *codec.encode(message)),
         )
 
     # -- receivers ---------------------------------------------------------------------------------
@@ -124,13 +143,7 @@ class Store:
     def subscribe(self, queue: str) -> int:
         """Make a receiver."""
         self._queue(queue)
-        receiver = self._db.execute(
-            "INSERT INTO receivers (lease_until, home, pid) VALUES (?, ?, ?)",
-            (self._clock() + self._lease, liveness.home(), os.getpid()),
-        ).lastrowid
-        assert receiver is not None  # noqa: S101 (an INSERT has just made the row)
-        self._mine.add(receiver)
-        return receiver
+        return self._receivers.add()
 
     def claim(self, queue: str, receiver: int, limit: int) -> list[Claimed]:
         """Put up to `limit` messages, oldest first, into the hand of `receiver`.
@@ -138,7 +151,8 @@ class Store:
         None, where the queue has one receiver at a time and that is another.
         """
         queue_id = self._queue(queue)
-        self._check_receiver(receiver)
+        if not self._receivers.holds_lease(receiver):
+            raise BrokerUnavailableError(lease_lost(self._path))
         if not self._may_claim(queue_id, receiver):
             return []
         rows = self._db.execute(
@@ -177,8 +191,7 @@ class Store:
             [(id_, receiver) for id_ in handed],
         )
         self._db.execute("UPDATE messages SET receiver = NULL WHERE receiver = ?", (receiver,))
-        self._forget(receiver)
-        self._mine.discard(receiver)
+        self._receivers.remove(receiver)
 
     def _may_claim(self, queue_id: int, receiver: int) -> bool:
         (single, active) = self._db.execute(
@@ -191,66 +204,50 @@ class Store:
         self._db.execute("UPDATE queues SET active = ? WHERE id = ?", (receiver, queue_id))
         return True
 
-    def _forget(self, receiver: int) -> None:
-        self._db.execute("UPDATE queues SET active = NULL WHERE active = ?", (receiver,))
-        self._db.execute("DELETE FROM receivers WHERE id = ?", (receiver,))
-
     # -- time --------------------------------------------------------------------------------------
 
     def renew(self) -> list[int]:
         """Renew the leases of this process's receivers; return those that were lost."""
-        until = self._clock() + self._lease
-        lost = []
-        for receiver in self._mine:
-            renewed = self._db.execute(
-                "UPDATE receivers SET lease_until = ? WHERE id = ?", (until, receiver)
-            )
-            if not renewed.rowcount:
-                lost.append(receiver)
-        self._mine.difference_update(lost)
-        return lost
+        return self._receivers.renew()
 
     def is_time(self) -> bool:
-        """Say whether `on_time` has something to do. Reads only."""
-        return self._is_due() or bool(self._dead_receivers())
+        """Return whether `on_time` has something to do. Reads only."""
+        now = self._now()
+        return any(
+            self._db.execute(query, now).fetchone() is not None for query in (_IS_DUE, _IS_EARLY)
+        ) or bool(self._receivers.dead())
 
     def on_time(self) -> None:
         """Return the delayed messages that are due, and what dead receivers had in hand."""
-        for receiver in self._dead_receivers():
+        for receiver in self._receivers.dead():
             self._db.execute(
                 "UPDATE messages SET receiver = NULL, handed_before = 1, deaths = deaths + 1"
                 " WHERE receiver = ?",
                 (receiver,),
             )
-            self._forget(receiver)
-        if self._is_due():
-            now = self._clock()
-            # New rows, because a message that returns goes to the tail of its queue.
-            self._db.execute(
-                "INSERT INTO messages (queue, properties, body)"
-                " SELECT returns_to, properties, body FROM messages"
-                " JOIN queues ON queues.id = messages.queue"
-                " WHERE due <= ? AND receiver IS NULL ORDER BY due, messages.id",
-                (now,),
-            )
-            self._db.execute("DELETE FROM messages WHERE due <= ? AND receiver IS NULL", (now,))
+            self._receivers.remove(receiver)
+        now = self._now()
+        # So that an older release, which reads the time of day alone, is not too early either.
+        self._db.execute(_CORRECT_EARLY, now)
+        self._db.execute(_RETURN_DUE, now)
+        self._db.execute(_DELETE_DUE, now)
 
-    def _is_due(self) -> bool:
-        row = self._db.execute(
-            "SELECT 1 FROM messages WHERE due <= ? AND receiver IS NULL LIMIT 1", (self._clock(),)
-        ).fetchone()
-        return row is not None
+    def _due(self, delay_ms: int | None) -> tuple[float | None, str | None, float | None]:
+        """Return when a message is due by the time of day, and by which steady clock when."""
+        if delay_ms is None:
+            return None, None, None
+        due = self._clock() + delay_ms / 1000
+        if liveness.clock() == liveness.UNKNOWN:
+            return due, None, None
+        return due, liveness.clock(), liveness.steady() + delay_ms / 1000
 
-    def _dead_receivers(self) -> list[int]:
-        now = self._clock()
-        return [
-            receiver
-            for receiver, lease_until, home, pid in self._db.execute(
-                "SELECT id, lease_until, home, pid FROM receivers"
-            )
-            # This process lives, whatever its clock says: it has been set, or the host was asleep.
-            if receiver not in self._mine and (lease_until <= now or liveness.known_dead(home, pid))
-        ]
+    def _now(self) -> dict[str, str | float]:
+        return {
+            "wall": self._clock(),
+            "clock": liveness.clock(),
+            "steady": liveness.steady(),
+            "step": _STEP,
+        }
 
     # -- errors ------------------------------------------------------------------------------------
 
@@ -263,12 +260,6 @@ class Store:
 
     def _no_queue(self, queue: str) -> str:
         return f"{self._path} has no queue {queue!r}: make it with create_queue({queue!r})"
-
-    def _check_receiver(self, receiver: int) -> None:
-        row = self._db.execute("SELECT 1 FROM receivers WHERE id = ?", (receiver,)).fetchone()
-        if row is None:
-            self._mine.discard(receiver)
-            raise BrokerUnavailableError(lease_lost(self._path))
 
 
 def lease_lost(path: str) -> str:

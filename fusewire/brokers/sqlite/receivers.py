@@ -1,0 +1,112 @@
+"""Who may hold messages, for how long, and who is dead.
+
+A receiver is one subscription. What it has in hand carries its id, and its lease lies in one row of
+its own: renewing it costs one update, however much is in hand.
+
+A lease outlives its process and may outlive the boot, so it is written down as a time of day. But
+that clock can be set, and would then take messages from processes that live. So it is written down
+a second time, on a clock that nobody sets; that one decides among the processes that share it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from fusewire.brokers.sqlite import liveness
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+_LOOK_AT_STARTS = 1.0  # seconds between looks for a process that has a dead one's id
+
+
+class Receivers:
+    """The receivers in one database. Used by one thread, inside a transaction.
+
+    Args:
+        connection: the open database.
+        lease: seconds that a receiver holds its messages without a sign of life.
+        clock: seconds since the epoch.
+
+    Attributes:
+        mine: ids of the receivers that this object made and that still hold their lease.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, lease: float, clock: Callable[[], float]
+    ) -> None:
+        self._db = connection
+        self._lease = lease
+        self._clock = clock
+        self._next_look = 0.0
+        self._gone: set[int] = set()  # whose process id another process has by now
+        self.mine: set[int] = set()
+
+    def add(self) -> int:
+        """Make a receiver of this process."""
+        pid = os.getpid()
+        receiver = self._db.execute(
+            "INSERT INTO receivers (lease_until, clock, steady_until, home, pid, started)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (*self._until(), liveness.home(), pid, liveness.started(pid)),
+        ).lastrowid
+        assert receiver is not None  # noqa: S101 (an INSERT has just made the row)
+        self.mine.add(receiver)
+        return receiver
+
+    def holds_lease(self, receiver: int) -> bool:
+        """Return whether nobody has taken back what `receiver` has."""
+        row = self._db.execute("SELECT 1 FROM receivers WHERE id = ?", (receiver,)).fetchone()
+        if row is None:
+            self.mine.discard(receiver)
+        return row is not None
+
+    def remove(self, receiver: int) -> None:
+        """Forget a receiver that has nothing any more."""
+        self._db.execute("UPDATE queues SET active = NULL WHERE active = ?", (receiver,))
+        self._db.execute("DELETE FROM receivers WHERE id = ?", (receiver,))
+        self.mine.discard(receiver)
+        self._gone.discard(receiver)
+
+    def renew(self) -> list[int]:
+        """Renew the leases of this process's receivers; return those that were lost."""
+        until = self._until()
+        lost = []
+        for receiver in self.mine:
+            renewed = self._db.execute(
+                "UPDATE receivers SET lease_until = ?, clock = ?, steady_until = ? WHERE id = ?",
+                (*until, receiver),
+            )
+            if not renewed.rowcount:
+                lost.append(receiver)
+        self.mine.difference_update(lost)
+        return lost
+
+    def dead(self) -> list[int]:
+        """Return the receivers of other processes whose lease has ended, or that are dead."""
+        looks_at_starts = liveness.steady() >= self._next_look
+        if looks_at_starts:
+            self._next_look = liveness.steady() + _LOOK_AT_STARTS
+        dead = []
+        for receiver, until, steady_until, clock, home, pid, started in self._db.execute(
+            "SELECT id, lease_until, steady_until, clock, home, pid, started FROM receivers"
+        ):
+            if receiver in self.mine:
+                continue  # this process lives, whatever the clocks say: it may have been stopped
+            ours = clock == liveness.clock() != liveness.UNKNOWN
+            if ours and steady_until is not None:
+                ended = steady_until <= liveness.steady()
+            else:
+                ended = until <= self._clock()
+            if looks_at_starts and liveness.known_dead(home, pid, started if ours else None):
+                self._gone.add(receiver)
+            if ended or receiver in self._gone or liveness.known_dead(home, pid):
+                dead.append(receiver)
+        return dead
+
+    def _until(self) -> tuple[float, str | None, float | None]:
+        if liveness.clock() == liveness.UNKNOWN:
+            return self._clock() + self._lease, None, None
+        return self._clock() + self._lease, liveness.clock(), liveness.steady() + self._lease
