@@ -83,17 +83,24 @@ class _Guard:
         self._keeper = policies.keeper
         self._known: dict[Any, MethodPolicy] = {}
 
-    def _policy(self, details: Any) -> MethodPolicy | None:
-        """Tell how a call is guarded; None for one that is not, or that grpcio will not send."""
+    def _look(self, details: Any) -> tuple[MethodPolicy | None, Any]:
+        """Return how a call is guarded, and its details with metadata that can be read again.
+
+        The policy is None for a call that is not guarded, or that grpcio will not send.
+        """
         method = details.method
         policy = self._known.get(method)
         if policy is None or policy.generation != self._keeper.generation:
             # bytes, whatever the annotation says (https://github.com/grpc/grpc/issues/31092)
             policy = self._policies.of(method.decode() if isinstance(method, bytes) else method)
             if policy is None:
-                return None
+                return None, details
             self._known[method] = policy
-        return policy if not details.metadata or sendable(details.metadata) else None
+        if details.metadata:
+            details = _with_lasting_metadata(details)
+            if not sendable(details.metadata):
+                return None, details
+        return policy, details
 
 
 class _UnaryGuard(_Guard):
@@ -104,7 +111,7 @@ class _UnaryGuard(_Guard):
     async def _intercept(
         self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any
     ) -> Any:
-        policy = self._policy(details)
+        policy, details = self._look(details)
         if policy is None:
             return await continuation(details, request)
         guarded = GuardedCall(policy, details.metadata, details.timeout)
@@ -133,7 +140,7 @@ class _StreamGuard(_Guard):
     async def _intercept(
         self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any
     ) -> Any:
-        policy = self._policy(details)
+        policy, details = self._look(details)
         if policy is None:
             return await continuation(details, request)
         guarded = GuardedCall(policy, details.metadata, details.timeout)
@@ -186,12 +193,27 @@ class _StreamStreamGuard(_StreamGuard, grpc.aio.StreamStreamClientInterceptor):
     intercept_stream_stream = _StreamGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
 
 
+def _with_lasting_metadata(details: Any) -> Any:
+    """Return `details` with metadata that can be read more than once.
+
+    grpcio takes any iterable and reads it once, when it sends. What is not a sequence may be used
+    up by that: a generator, for example.
+    """
+    if isinstance(details.metadata, grpc.aio.Metadata | tuple | list):
+        return details
+    return _details(details, tuple(details.metadata), details.wait_for_ready)
+
+
 def _amended(details: Any, guarded: GuardedCall) -> Any:
     """Make the details of a call as its guard wants them."""
-    wait_for_ready = guarded.wait_for_ready(details.wait_for_ready)
-    metadata = (
-        details.metadata if guarded.metadata is None else grpc.aio.Metadata(*guarded.metadata)
-    )
+    metadata = details.metadata
+    if guarded.metadata is not None:
+        as_given = isinstance(metadata, tuple)  # grpc.aio.Metadata may change their order
+        metadata = guarded.metadata if as_given else grpc.aio.Metadata(*guarded.metadata)
+    return _details(details, metadata, guarded.wait_for_ready(details.wait_for_ready))
+
+
+def _details(details: Any, metadata: Any, wait_for_ready: bool | None) -> Any:  # noqa: FBT001 - grpcio's own flag
     return grpc.aio.ClientCallDetails(
         details.method, details.timeout, metadata, details.credentials, wait_for_ready
     )

@@ -183,6 +183,9 @@ class GuardedCall:
     ) -> None:
         if not (keyed or falls_back):
             return
+        if metadata is not None and not isinstance(metadata, grpc.aio.Metadata | tuple | list):
+            # It may be an iterator: what is read here could not be sent any more.
+            metadata = self.metadata = tuple(metadata)
         try:
             pairs: Pairs = tuple((key, value) for key, value in metadata or ())
         except (TypeError, ValueError):
