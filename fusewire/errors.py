@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Self
 
+    import grpc
+
 
 class FusewireError(Exception):
     """The root of all errors that Fusewire raises on purpose."""
@@ -56,6 +58,19 @@ class CircuitOpenError(CircuitBreakerError):
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, str, float, str]]:
         return type(self), (self.name, self.state, self.retry_after, self.reason)
+
+    def code(self) -> grpc.StatusCode:
+        """Return UNAVAILABLE, which is what a call ends with that the circuit did not admit.
+
+        Caught around a gRPC call, this error is a ``grpc.RpcError`` too, with trailing metadata.
+        """
+        import grpc  # noqa: PLC0415 - who guards functions only need not load it
+
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        """Return the sentence that names the breaker and the seconds to wait."""
+        return str(self)
 
     def __str__(self) -> str:
         why = f" ({self.reason})" if self.reason else ""

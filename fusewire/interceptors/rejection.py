@@ -9,6 +9,7 @@ like any call that ended with UNAVAILABLE.
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -17,6 +18,7 @@ import grpc.aio
 
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors.hints import write_retry_after
+from fusewire.interceptors.workers import DoneCallbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,13 +72,13 @@ class Rejection(CircuitOpenError):  # noqa: N818 - the state of things, as in Ci
 class RejectedCall(Rejection, grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time
     """The circuit did not admit a call on a sync channel; it is the error and the call in one."""
 
+    _seen = False  # its user knows that it is over
+    _callbacks: DoneCallbacks | None = None
+
     def code(self) -> grpc.StatusCode:
         """Return UNAVAILABLE."""
+        self._seen = True
         return grpc.StatusCode.UNAVAILABLE
-
-    def details(self) -> str:
-        """Return the sentence that names the breaker and the seconds to wait."""
-        return str(self)
 
     def initial_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         """Return no metadata: nothing came from a server."""
@@ -107,6 +109,7 @@ class RejectedCall(Rejection, grpc.RpcError, grpc.Call, grpc.Future):  # type: i
 
     def done(self) -> bool:
         """Return True."""
+        self._seen = True
         return True
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
@@ -114,8 +117,17 @@ class RejectedCall(Rejection, grpc.RpcError, grpc.Call, grpc.Future):  # type: i
         return False
 
     def add_done_callback(self, fn: Callable[[grpc.Future[Any]], None]) -> None:
-        """Call `fn` at once, as a future that is done does."""
-        fn(self)
+        """Call `fn` with this call, at once if its user has seen that it is over.
+
+        Otherwise it comes from a thread of ours, as grpcio's come from one of the channel's: for
+        all that the caller knows, the call is in flight.
+        """
+        if self._seen:
+            fn(self)
+            return
+        if self._callbacks is None:
+            self._callbacks = DoneCallbacks()
+        self._callbacks.add(functools.partial(fn, self))
 
     def __iter__(self) -> Self:
         """Return itself: as a stream it has no message."""
@@ -123,18 +135,22 @@ class RejectedCall(Rejection, grpc.RpcError, grpc.Call, grpc.Future):  # type: i
 
     def __next__(self) -> NoReturn:
         """Raise itself."""
+        self._seen = True
         raise self
 
     def result(self, timeout: float | None = None) -> NoReturn:
         """Raise itself."""
+        self._seen = True
         raise self
 
     def exception(self, timeout: float | None = None) -> Self:
         """Return itself."""
+        self._seen = True
         return self
 
     def traceback(self, timeout: float | None = None) -> TracebackType | None:
         """Return a traceback of itself being raised."""
+        self._seen = True
         try:
             raise self
         except RejectedCall:
@@ -143,14 +159,6 @@ class RejectedCall(Rejection, grpc.RpcError, grpc.Call, grpc.Future):  # type: i
 
 class AioRejectedCall(Rejection, grpc.aio.AioRpcError):
     """The circuit did not admit a call on an asyncio channel."""
-
-    def code(self) -> grpc.StatusCode:
-        """Return UNAVAILABLE."""
-        return grpc.StatusCode.UNAVAILABLE
-
-    def details(self) -> str:
-        """Return the sentence that names the breaker and the seconds to wait."""
-        return str(self)
 
     def initial_metadata(self) -> grpc.aio.Metadata:
         """Return no metadata: nothing came from a server."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import logging
 import threading
 import time
 import weakref
@@ -17,7 +16,7 @@ import grpc
 
 from fusewire.interceptors.fallback import FALLBACK_METADATA
 from fusewire.interceptors.sync_calls import Remains, settle, when_over
-from fusewire.interceptors.workers import run_in_worker
+from fusewire.interceptors.workers import DoneCallbacks, run_in_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,13 +24,15 @@ if TYPE_CHECKING:
 
     from fusewire.interceptors.guarded import GuardedCall, Pairs
 
-logger = logging.getLogger(__name__)
 
+class FallbackReply(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time
+    """A call that a fallback answered: over, and OK.
 
-class FallbackReply(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time
-    """A call that a fallback answered: over, and OK."""
+    It is an RpcError as all of grpcio's own calls are, which libraries ask for by ``isinstance``.
+    """
 
     def __init__(self, message: Any, breaker: str) -> None:
+        self.args = ()  # an exception keeps what it is made with, and shows it
         self.message = message
         self._trailing: Pairs = ((FALLBACK_METADATA, breaker),)
 
@@ -47,7 +48,7 @@ class FallbackReply(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
     def initial_metadata(self) -> Pairs:
         return ()
 
-    def trailing_metadata(self) -> Pairs:
+    def trailing_metadata(self) -> Pairs:  # type: ignore[override] # the stub's RpcError and Call disagree; this is Call's
         return self._trailing
 
     def is_active(self) -> bool:
@@ -83,6 +84,11 @@ class FallbackReply(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
     def traceback(self, timeout: float | None = None) -> None:
         return None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._trailing[0][1]!r}, from its fallback>"
+
+    __str__ = __repr__
+
 
 def answer(guarded: GuardedCall, request: Any, error: grpc.RpcError) -> FallbackReply | None:
     """Have the fallback answer instead of `error`, which may take its time; None if it does not."""
@@ -97,7 +103,7 @@ def answer(guarded: GuardedCall, request: Any, error: grpc.RpcError) -> Fallback
     return FallbackReply(message, guarded.breaker)
 
 
-class FallbackFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time
+class FallbackFuture(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time
     """A future whose failure a fallback may answer: pending until both are over.
 
     The fallback is asked in a worker's thread, or in that of whoever waits without a limit before a
@@ -122,6 +128,8 @@ class FallbackFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not su
         self._unasked = False  # the fallback is to answer, and nobody has asked it yet
         self._final: Any = None  # the call that answers every question, once it is known
         self._callbacks: list[Callable[[], None]] = []
+        self._done_callbacks = DoneCallbacks()
+        self.args = ()  # an exception keeps what it is made with, and shows it
         # Weakly, so that grpcio still cancels a call whose user has dropped it.
         ended = functools.partial(_inner_ended, Remains(guarded, inner), weakref.ref(self))
         when_over(inner, ended)
@@ -160,7 +168,7 @@ class FallbackFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not su
             callbacks, self._callbacks = self._callbacks, []
             self._condition.notify_all()
         for callback in callbacks:
-            _run(callback)
+            self._done_callbacks.add(callback)
 
     def _wait(self, timeout: float | None = None) -> Any:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -217,7 +225,7 @@ class FallbackFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not su
         metadata: Pairs = self._inner.initial_metadata()
         return metadata
 
-    def trailing_metadata(self) -> Pairs:
+    def trailing_metadata(self) -> Pairs:  # type: ignore[override] # the stub's RpcError and Call disagree; this is Call's
         metadata: Pairs = self._wait().trailing_metadata()
         return metadata
 
@@ -248,6 +256,11 @@ class FallbackFuture(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not su
         trace: TracebackType | None = self._wait(timeout).traceback()
         return trace
 
+    def __repr__(self) -> str:
+        return repr(self._inner if self._final is None else self._final)
+
+    __str__ = __repr__
+
 
 def _inner_ended(remains: Remains, reference: weakref.ref[FallbackFuture]) -> None:
     future = reference()
@@ -259,10 +272,3 @@ def _inner_ended(remains: Remains, reference: weakref.ref[FallbackFuture]) -> No
 
 def _hold(_: FallbackFuture) -> None:
     """Do nothing: the reference is what counts."""
-
-
-def _run(callback: Callable[[], None]) -> None:
-    try:
-        callback()
-    except Exception:
-        logger.exception("a done callback raised")

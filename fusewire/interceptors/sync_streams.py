@@ -9,7 +9,6 @@ A stream that needs neither is the inner channel's own object, which only tells 
 from __future__ import annotations
 
 import functools
-import logging
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Self
@@ -19,14 +18,13 @@ import grpc
 from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
 from fusewire.interceptors.sync_calls import Remains, settle, when_over
 from fusewire.interceptors.sync_fallback import answer
+from fusewire.interceptors.workers import DoneCallbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from fusewire.interceptors.guarded import GuardedCall, Pairs
-
-logger = logging.getLogger(__name__)
 
 
 def is_call(stream: Any) -> bool:
@@ -38,7 +36,7 @@ def is_call(stream: Any) -> bool:
     return hasattr(stream, "add_callback")
 
 
-class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time
+class GuardedStream(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time
     """A response stream under guard. What it does not know itself, the inner stream does.
 
     If the call fails before its first message, a fallback may give the messages. It is asked in the
@@ -69,6 +67,8 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
         self._cause: grpc.RpcError | None = None  # what the fallback answers
         self._error: grpc.RpcError | None = None  # what is left when the fallback fails, too
         self._callbacks: list[Callable[[], None]] = []
+        self._done_callbacks = DoneCallbacks()
+        self.args = ()  # an exception keeps what it is made with, and shows it
 
     def begin(self) -> None:
         """Begin to watch the inner stream, which is not the guard's own rejection."""
@@ -208,10 +208,7 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
             self._exhausted = True
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            try:
-                callback()
-            except Exception:
-                logger.exception("a done callback raised")
+            self._done_callbacks.add(callback)
 
     def _answered(self) -> bool:
         """Wait for the inner stream's end; tell whether a fallback gives the messages."""
@@ -263,7 +260,7 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
         metadata: Pairs = self._inner.initial_metadata()
         return metadata
 
-    def trailing_metadata(self) -> Pairs:
+    def trailing_metadata(self) -> Pairs:  # type: ignore[override] # the stub's RpcError and Call disagree; this is Call's
         if self._answered():
             return ((FALLBACK_METADATA, self._guarded.breaker),)
         metadata: Pairs = self._inner.trailing_metadata()
@@ -302,6 +299,13 @@ class GuardedStream(grpc.Call, grpc.Future):  # type: ignore[type-arg] # not sub
             return None
         trace: TracebackType | None = self._inner.traceback(timeout)
         return None if self._answered() else trace
+
+    def __repr__(self) -> str:
+        if self._answers:
+            return f"<{type(self).__name__} of {self._guarded.breaker!r}, from its fallback>"
+        return repr(self._inner)
+
+    __str__ = __repr__
 
     def __getattr__(self, name: str) -> Any:
         """Pass on what other interceptors' streams have: a generator's ``close``, say."""

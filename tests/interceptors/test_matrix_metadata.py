@@ -1,6 +1,7 @@
-"""Every way of calling by every kind of metadata that grpcio takes: the server gets what was given.
+"""Every way of calling by every kind of metadata that grpcio takes: all that was given is sent.
 
-grpcio takes any iterable of pairs and reads it once. A guard that reads it first must not use it up.
+grpcio takes any iterable of pairs and reads it once. A guard reads it first, and must not use it
+up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
+import threading
 from typing import Any
 
 import grpc
@@ -10,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import AioRejectedCall, RejectedCall
+from tests.support.grpc_server import wait_until
 
 BOTH = pytest.mark.parametrize("kind", [RejectedCall, AioRejectedCall])
 
@@ -78,11 +81,11 @@ def test_a_rejection_survives_pickling_and_copying(kind: Any, duplicate: Any) ->
 
 def test_a_rejection_behaves_as_a_future_that_is_over() -> None:
     error = RejectedCall(*GIVEN)
-    seen = []
+    seen: list[Any] = []
+    assert error.done()
     error.add_done_callback(seen.append)
     assert seen == [error]
     assert error.add_callback(lambda: seen.append(None)) is False
-    assert error.done()
     assert not error.running()
     assert not error.cancel()
     assert not error.cancelled()
@@ -93,6 +96,27 @@ def test_a_rejection_behaves_as_a_future_that_is_over() -> None:
     with pytest.raises(RejectedCall) as raised:
         error.result(timeout=1)
     assert raised.value is error
+
+
+def test_done_callbacks_of_a_rejection_come_in_order_and_not_on_the_callers_thread() -> None:
+    error = RejectedCall(*GIVEN)
+    seen: list[tuple[int, object, bool]] = []
+    caller = threading.get_ident()
+
+    def note(number: int, given: object) -> None:
+        seen.append((number, given, threading.get_ident() == caller))
+        if number == 0:
+            raise ValueError("a callback that raises")
+
+    for number in range(3):
+        error.add_done_callback(functools.partial(note, number))
+    wait_until(lambda: len(seen) == 3, "the callbacks")
+    assert seen == [(number, error, False) for number in range(3)]
+
+
+def test_a_rejection_that_is_caught_says_its_status_whatever_was_guarded() -> None:
+    error = CircuitOpenError(*GIVEN)
+    assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, str(error))
 
 
 @BOTH

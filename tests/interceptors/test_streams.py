@@ -255,7 +255,8 @@ def test_done_callbacks_of_a_stream_come_when_its_fallback_is_exhausted(
         stream.add_done_callback(called.append)
         assert (next(stream), called, stream.done()) == (b"a", [], False)
         assert list(stream) == [b"b"]
-        assert (called, stream.done()) == ([stream], True)
+        assert stream.done()
+        wait_until(lambda: called == [stream], "the callback")
 
 
 async def test_done_callbacks_of_an_asyncio_stream_come_when_its_fallback_is_exhausted(

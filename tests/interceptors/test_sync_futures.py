@@ -30,10 +30,10 @@ def test_a_rejected_future_is_a_future_that_is_over(
 ) -> None:
     breaker.open()
     future = guarded.unary_unary(ECHO).future(ask())
-    called = []
+    called: list[Any] = []
     future.add_done_callback(called.append)
+    wait_until(lambda: called == [future], "the callback, from another thread")
     assert future.done()
-    assert called == [future]
     assert future.exception() is future
 
 
