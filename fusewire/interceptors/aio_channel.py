@@ -13,7 +13,7 @@ import grpc.aio
 
 from fusewire.interceptors.aio_calls import RejectedInner, sendable, settle_raised, watch
 from fusewire.interceptors.aio_fallback import FallbackStreamUnary, FallbackUnaryUnary
-from fusewire.interceptors.aio_streams import GuardedStream
+from fusewire.interceptors.aio_streams import GuardedStream, GuardedStreamStream, GuardedUnaryStream
 from fusewire.interceptors.guarded import GuardedCall
 from fusewire.interceptors.policy import Policies
 from fusewire.interceptors.rejection import AioRejectedCall
@@ -106,7 +106,7 @@ class _Guard:
 class _UnaryGuard(_Guard):
     """Guards calls whose response is one message."""
 
-    wrapper: type[FallbackUnaryUnary]
+    wrapper: type[FallbackUnaryUnary | FallbackStreamUnary]
 
     async def _intercept(
         self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any
@@ -137,6 +137,8 @@ class _UnaryGuard(_Guard):
 class _StreamGuard(_Guard):
     """Guards calls whose response is a stream."""
 
+    wrapper: type[GuardedStream]
+
     async def _intercept(
         self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any
     ) -> Any:
@@ -149,7 +151,7 @@ class _StreamGuard(_Guard):
             rejected = AioRejectedCall.of(refused)
             if guarded.fallback is None:
                 raise rejected
-            return GuardedStream(RejectedInner(rejected), guarded, request)
+            return self.wrapper(RejectedInner(rejected), guarded, request)
         try:
             call = await continuation(
                 details if guarded.as_it_is else _amended(details, guarded), request
@@ -160,7 +162,7 @@ class _StreamGuard(_Guard):
         if guarded.fallback is None and policy.streams != "first_message":
             watch(guarded, call)
             return call
-        return GuardedStream(call, guarded, request)
+        return self.wrapper(call, guarded, request)
 
 
 class _UnaryUnaryGuard(_UnaryGuard, grpc.aio.UnaryUnaryClientInterceptor):
@@ -182,6 +184,7 @@ class _StreamUnaryGuard(_UnaryGuard, grpc.aio.StreamUnaryClientInterceptor):
 class _UnaryStreamGuard(_StreamGuard, grpc.aio.UnaryStreamClientInterceptor):
     """Guards unary-stream calls."""
 
+    wrapper = GuardedUnaryStream
     # Any, because messages are of any type.
     intercept_unary_stream = _StreamGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
 
@@ -189,6 +192,7 @@ class _UnaryStreamGuard(_StreamGuard, grpc.aio.UnaryStreamClientInterceptor):
 class _StreamStreamGuard(_StreamGuard, grpc.aio.StreamStreamClientInterceptor):
     """Guards stream-stream calls."""
 
+    wrapper = GuardedStreamStream
     # Any, because messages are of any type.
     intercept_stream_stream = _StreamGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
 

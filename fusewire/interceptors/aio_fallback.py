@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 _running: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks weakly
 
 
-class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
+class _FallbackCall(grpc.aio.Call):
     """The call and then, if it fails, its fallback: over when both are.
 
     Nothing is awaited here that the user does not await, except the fallback itself, which runs in
@@ -219,7 +219,11 @@ class FallbackUnaryUnary(grpc.aio.UnaryUnaryCall[Any, Any]):
                 raise
 
 
-class FallbackStreamUnary(FallbackUnaryUnary, grpc.aio.StreamUnaryCall[Any, Any]):
+class FallbackUnaryUnary(_FallbackCall, grpc.aio.UnaryUnaryCall[Any, Any]):
+    """A call with one request whose failure a fallback may answer."""
+
+
+class FallbackStreamUnary(_FallbackCall, grpc.aio.StreamUnaryCall[Any, Any]):
     """The same with a stream of requests. What is written after the failure goes nowhere."""
 
     @property

@@ -36,10 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class GuardedStream(
-    grpc.aio.UnaryStreamCall[Any, Any],
-    grpc.aio.StreamStreamCall[Any, Any],
-):
+class GuardedStream(grpc.aio.Call):
     """A response stream under guard, of a call with one request or with many.
 
     If the call fails before its first message, a fallback may give the messages. It is asked in the
@@ -170,17 +167,6 @@ class GuardedStream(
             return False
         return self._conclude()
 
-    @property
-    def _done_writing_flag(self) -> bool:
-        # grpcio's own wrapper asks the call that an interceptor returned.
-        return bool(getattr(self._inner, "_done_writing_flag", False))
-
-    async def write(self, request: Any) -> None:
-        await self._inner.write(request)
-
-    async def done_writing(self) -> None:
-        await self._inner.done_writing()
-
     def cancel(self) -> bool:
         """Cancel the call; a fallback is cancelled with the task that reads it."""
         return bool(self._inner.cancel())
@@ -241,3 +227,22 @@ class GuardedStream(
         except grpc.aio.AioRpcError:
             if not await self._answered():
                 raise
+
+
+class GuardedUnaryStream(GuardedStream, grpc.aio.UnaryStreamCall[Any, Any]):
+    """The response stream of a call with one request."""
+
+
+class GuardedStreamStream(GuardedStream, grpc.aio.StreamStreamCall[Any, Any]):
+    """The response stream of a call with a stream of requests."""
+
+    @property
+    def _done_writing_flag(self) -> bool:
+        # grpcio's own wrapper asks the call that an interceptor returned.
+        return bool(getattr(self._inner, "_done_writing_flag", False))
+
+    async def write(self, request: Any) -> None:
+        await self._inner.write(request)
+
+    async def done_writing(self) -> None:
+        await self._inner.done_writing()
