@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fusewire.brokers import Finding, Topology
 
 _UNSAFE = 1
+_UNSEEN = 3
 
 
 def audit(
@@ -53,8 +54,8 @@ def audit(
         typer.Option(
             metavar="URL",
             envvar="FUSEWIRE_MANAGEMENT_URL",
-            help="The management API, http://host:15672 for one; without, most is not checked. "
-            "Its user is the address's, unless it names one.",
+            help="The management API, http://host:15672 for one; without, most is not checked, and "
+            "the exit status is 3. Its user is the address's, unless it names one.",
             show_default=False,
         ),
     ] = None,
@@ -65,7 +66,8 @@ def audit(
     """Look for what could lose messages in the queues of a consumer on RabbitMQ.
 
     It looks only, and changes nothing. The exit status is 0 if nothing was found that could lose
-    messages, 1 if something was, and 2 if the audit could not be made.
+    messages, 1 if something was, 2 if the audit could not be made, and 3 if nothing was found but
+    most could not be checked, without the management API.
     """
     logging.getLogger("aio_pika").setLevel(logging.CRITICAL)  # an error is told once, by us
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
@@ -81,6 +83,8 @@ def audit(
         _print(queues, findings)
     if any(finding.severity is Severity.LOSS for finding in findings):
         raise typer.Exit(_UNSAFE)
+    if management is None:
+        raise typer.Exit(_UNSEEN)
 
 
 async def _findings(broker: RabbitMQBroker, queues: Topology) -> Sequence[Finding]:

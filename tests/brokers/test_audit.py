@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fusewire.brokers import Severity, Topology
-from fusewire.brokers.rabbitmq.audit import audit, audit_unseen
+from fusewire.brokers.rabbitmq.audit import audit
+from fusewire.brokers.rabbitmq.audit_by_amqp import audit_by_amqp
 from fusewire.brokers.rabbitmq.facts import (
     ExchangeFacts,
     Facts,
@@ -18,6 +19,7 @@ from fusewire.brokers.rabbitmq.facts import (
     effective_policy,
 )
 from fusewire.brokers.rabbitmq.queues import kept_arguments, queue_arguments
+from fusewire.brokers.rabbitmq.remedies import Remedies
 
 PLAIN = Topology("q", delay_tiers=(1.0,))
 ROUTED = Topology("q", delay_tiers=(1.0,), exchange="x")
@@ -319,12 +321,33 @@ def test_the_worst_comes_first() -> None:
 def test_without_management_everything_that_is_not_shown_is_not_checked(
     topology: Topology,
 ) -> None:
-    findings = audit_unseen(topology, ["q.dead"], (4, 0, 5))
+    types: dict[str, str | None] = dict.fromkeys(NAMES[:-1], "quorum")
+    findings = audit_by_amqp(topology, types, (4, 0, 5), Remedies("/"))
 
     assert [f.subject for f in findings if f.severity is WARNING] == ["q.dead"]
     assert {f.severity for f in findings} == {WARNING, UNCHECKED}
     assert "default of 20" in " ".join(f.what for f in findings)
     assert ("exchange" in {f.subject for f in findings}) == bool(topology.exchange)
+
+
+def test_without_management_the_types_of_queues_are_told_as_far_as_rabbitmq_names_them() -> None:
+    types = {"q": "stream", "q.parked.other": "classic", "q.delay.1000": None, "q.dead": "stream"}
+    findings = audit_by_amqp(PLAIN, types, (4, 0, 5), Remedies("/"))
+
+    told = [(f.severity, f.subject, f.what) for f in findings if f.severity is not UNCHECKED]
+    assert told == [
+        (LOSS, "q", "is a stream, and is to be consumed as a queue"),
+        (LOSS, "q.parked.other", "is a classic queue"),
+        (WARNING, "q.dead", "is a stream, not a queue"),
+    ]
+    [types_unseen] = [f.what for f in findings if f.subject == "queue types"]
+    assert types_unseen.endswith(": q.delay.1000")
+
+
+def test_a_stream_as_source_is_told_with_what_is_lost() -> None:
+    [finding] = [f for f in audit(PLAIN, changed("q", type="stream")) if f.severity is LOSS]
+    assert finding.subject == "q"
+    assert "never be handled" in finding.why
 
 
 def policy(pattern: str, *, priority: int = 0, apply_to: str = "queues", **definition: Any) -> Any:

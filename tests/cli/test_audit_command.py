@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
+import aio_pika
 import pytest
 from typer.testing import CliRunner
 
@@ -104,9 +105,26 @@ def test_addresses_may_come_from_the_environment_where_no_process_list_shows_the
 def test_without_management_it_says_what_was_not_checked(prepared: VirtualHost) -> None:
     done = run("--address", prepared.url, "--exchange", "parking", "--delay-tier", "1")
 
-    assert done.exit_code == 0
+    assert done.exit_code == 3  # neither safe nor unsafe
     assert "not checked: limits" in done.stdout
     assert "--management" in done.stdout
+
+
+def test_without_management_a_queue_of_the_wrong_type_ends_it_with_1(
+    prepared: VirtualHost,
+) -> None:
+    async def declare(kind: str) -> None:
+        async with await aio_pika.connect(prepared.url) as connection:
+            channel = await connection.channel()
+            await channel.queue_delete("orders")
+            await channel.declare_queue("orders", durable=True, arguments={"x-queue-type": kind})
+
+    for kind in ("classic", "stream"):
+        asyncio.run(declare(kind))
+        done = run("--address", prepared.url)
+        assert done.exit_code == 1
+        assert "loss: orders\n" in done.stdout
+        assert f"is a {kind}" in done.stdout
 
 
 @pytest.mark.parametrize(

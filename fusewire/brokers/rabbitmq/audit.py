@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fusewire.brokers.findings import Finding, Severity
+from fusewire.brokers.rabbitmq.audit_by_amqp import is_absent, of_type
 from fusewire.brokers.rabbitmq.queues import DELIVERY_LIMIT_SINCE
 from fusewire.brokers.rabbitmq.remedies import Remedies
 from fusewire.brokers.topology import milliseconds
@@ -36,46 +37,6 @@ def audit(topology: Topology, facts: Facts) -> list[Finding]:
     return sorted(rules.findings(), key=lambda finding: order.index(finding.severity))
 
 
-def audit_unseen(topology: Topology, absent: list[str], version: tuple[int, ...]) -> list[Finding]:
-    """Return the findings where there is no management API: mostly that it was not checked.
-
-    Args:
-        topology: the queues.
-        absent: those that do not exist: AMQP shows that, and nothing else.
-        version: RabbitMQ's.
-    """
-    limits = "TTL, expiry, length limits and what happens at them, by argument or policy"
-    unchecked = {
-        "queue types": "whether all queues are quorum queues",
-        "limits": limits,
-        "dead-lettering": "whether delayed messages are dead-lettered at least once",
-        "single active consumer": "whether lanes have it, or have it not, as the settings say",
-    }
-    if version >= DELIVERY_LIMIT_SINCE:
-        numbers = ".".join(map(str, version))
-        unchecked["delivery limits"] = (
-            f"whether RabbitMQ {numbers}, which has a default of 20, drops messages that come back"
-        )
-    else:
-        unchecked["delivery limits"] = "whether one is set, which drops messages that come back"
-    if topology.exchange:
-        unchecked["exchange"] = f"type and bindings of {topology.exchange}"
-    return [
-        *(_absent(topology, queue) for queue in absent),
-        *(
-            Finding(
-                Severity.UNCHECKED,
-                subject,
-                what,
-                "AMQP does not show it; the management API does",
-                "give the URL of the management API (management=, --management or "
-                "FUSEWIRE_MANAGEMENT_URL)",
-            )
-            for subject, what in unchecked.items()
-        ),
-    ]
-
-
 class _Rules:
     def __init__(self, topology: Topology, facts: Facts) -> None:
         self._topology = topology
@@ -86,7 +47,7 @@ class _Rules:
         topology, queues = self._topology, self._facts.queues
         for name in (topology.source, *topology.derived):
             if queues.get(name) is None:
-                yield _absent(topology, name)
+                yield is_absent(topology, name)
         if (source := queues.get(topology.source)) is not None:
             yield from self._any(topology.source, source)
             yield from self._source(topology.source, source)
@@ -111,23 +72,7 @@ class _Rules:
         yield from self._unseen()
 
     def _any(self, name: str, queue: QueueFacts) -> Iterator[Finding]:
-        if queue.type == "classic":
-            yield Finding(
-                Severity.LOSS,
-                name,
-                "is a classic queue",
-                "it is on one node only and goes with its disk, and after a crash most of what was "
-                "acknowledged comes again",
-                self._remedy.again(name, "make it with x-queue-type=quorum"),
-            )
-        elif queue.type != "quorum":
-            yield Finding(
-                Severity.WARNING,
-                name,
-                f"is a {queue.type}, not a queue",
-                "acknowledged messages stay in it",
-                self._remedy.again(name, "make it with x-queue-type=quorum"),
-            )
+        yield from of_type(name, queue.type, self._remedy, source=name == self._topology.source)
         if not queue.durable or queue.auto_delete or queue.exclusive:
             yield Finding(
                 Severity.LOSS,
@@ -379,21 +324,3 @@ class _Rules:
             "setting to nobody over the network",
             "on each node: rabbitmqctl environment | grep consumer_timeout",
         )
-
-
-def _absent(topology: Topology, queue: str) -> Finding:
-    if queue == topology.source:
-        return Finding(
-            Severity.WARNING,
-            queue,
-            "is absent",
-            "a consumer does not start without the queue that it consumes",
-            "declare it, as a quorum queue, or check the name and the virtual host",
-        )
-    return Finding(
-        Severity.WARNING,
-        queue,
-        "is absent",
-        "moves to it are refused, and what was to move stays where it is",
-        "a consumer makes it at its start where it may; `fusewire topology` prints it",
-    )

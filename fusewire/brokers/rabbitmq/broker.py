@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Self
 from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
-from fusewire.brokers.rabbitmq.audit import audit, audit_unseen
+from fusewire.brokers.rabbitmq.audit import audit
+from fusewire.brokers.rabbitmq.audit_by_amqp import audit_by_amqp
 from fusewire.brokers.rabbitmq.codec import from_amqp
 from fusewire.brokers.rabbitmq.declaring import Declarer, check_name
 from fusewire.brokers.rabbitmq.link import Link, close, is_lost
 from fusewire.brokers.rabbitmq.management import Management
 from fusewire.brokers.rabbitmq.nodes import nodes
 from fusewire.brokers.rabbitmq.publisher import Publisher
+from fusewire.brokers.rabbitmq.remedies import Remedies
 from fusewire.brokers.rabbitmq.single import peek_as_consumer
 from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
 from fusewire.brokers.rabbitmq.uncut import uncut
@@ -104,16 +106,25 @@ class RabbitMQBroker:
         version = await self._consuming.version()
         if self._management is None:
             queues = (topology.source, *topology.derived)
-            absent = [queue for queue in queues if not await self._declarer.exists(queue)]
-            return audit_unseen(topology, absent, version)
+            types = {
+                queue: await self._declarer.type_of(queue)
+                for queue in queues
+                if await self._declarer.exists(queue)
+            }
+            remedy = Remedies(self._consuming.virtual_host)
+            return audit_by_amqp(topology, types, version, remedy)
         facts = await self._management.facts(
             topology, virtual_host=self._consuming.virtual_host, version=version
         )
         return audit(topology, facts)
 
     async def subscribe(self, queue: str, *, prefetch: int) -> RabbitMQSubscription:
-        """Consume `queue` on a channel of its own."""
-        check_name(queue)
+        """Consume `queue` on a channel of its own.
+
+        Raises:
+            BrokerError: it is a stream, or may not be read.
+        """
+        await self._declarer.refuse_stream(queue)
         channel = await self._consuming.open_channel(confirms=False)
         subscription = RabbitMQSubscription(
             queue, channel, self._publisher, self._timeout, partial(self.depth, queue)

@@ -11,9 +11,10 @@ import logging
 from typing import TYPE_CHECKING, NoReturn
 
 from aio_pika.exceptions import AMQPChannelError, ChannelNotFoundEntity
-from aiormq.exceptions import ChannelAccessRefused
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 from pamqp.constants import DOMAIN_REGEX
 
+from fusewire.brokers.rabbitmq.kinds import STREAM, queue_type
 from fusewire.brokers.rabbitmq.link import is_lost
 from fusewire.brokers.rabbitmq.queues import kept_arguments, queue_arguments
 from fusewire.brokers.rabbitmq.single import is_single
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_NAME = 255  # bytes: AMQP's short string
+_RESERVED = "amq."
 
 
 class Declarer:
@@ -57,10 +59,18 @@ class Declarer:
         Raises:
             QueueNotFoundError: the source queue does not exist.
             BrokerError: something of ours is absent and may not be made; or a lane that is to have
-                one active consumer was made without.
+                one active consumer was made without; or the source queue is a stream, or exclusive
+                to another connection.
+            SettingsError: a name is not of the user's choice, or cannot be written.
         """
         if topology.exchange:
             check_name(topology.exchange, "exchange")
+        if topology.source.startswith(_RESERVED):
+            raise SettingsError(
+                f"queue {topology.source!r}: names that begin with {_RESERVED!r} are RabbitMQ's "
+                "own, which it gives to queues that were declared without a name and mostly go "
+                "with their connection; declare a durable queue, give it a name, and publish to it"
+            )
         if not await self.exists(topology.source):
             self.no_queue(
                 topology.source,
@@ -69,6 +79,7 @@ class Declarer:
             )
         if topology.exchange and not await self._exchange_exists(topology.exchange):
             await self._make_exchange(topology.exchange)
+        await self.refuse_stream(topology.source)
         arguments = queue_arguments(topology, await self._link.version())
         for queue, its_arguments in arguments.items():
             if not await self.exists(queue):
@@ -91,6 +102,36 @@ class Declarer:
             queue, lambda channel: channel.declare_queue(queue, passive=True, timeout=self._timeout)
         )
 
+    async def type_of(self, queue: str) -> str | None:
+        """Return the type of a queue that exists; None where RabbitMQ does not say."""
+        found: list[str | None] = []
+
+        async def ask(channel: AbstractChannel) -> None:
+            found.append(await queue_type(channel, queue, self._timeout))
+
+        try:
+            await self._step(f"look at {queue!r}", ask)
+        except ChannelNotFoundEntity:
+            self.no_queue(queue, "it was deleted, or never made")
+        except AMQPChannelError as error:
+            raise _not_shown(queue, error) from error
+        return found[0]
+
+    async def refuse_stream(self, queue: str) -> None:
+        """Check that a queue is none that keeps what is acknowledged, and forgets who had it.
+
+        Raises:
+            BrokerError: it is a stream.
+            QueueNotFoundError: there is no such queue.
+        """
+        check_name(queue)
+        if await self.type_of(queue) == STREAM:
+            raise BrokerError(
+                f"{queue!r} is a stream, and a stream cannot be consumed as a queue: it remembers "
+                "no acknowledgements, so what is published while no consumer is subscribed would "
+                "never be handled; publish to a quorum queue instead, or move messages to one"
+            )
+
     def no_queue(self, queue: str, remedy: str) -> NoReturn:
         """Say that there is no such queue, and what to do."""
         raise QueueNotFoundError(
@@ -109,7 +150,7 @@ class Declarer:
         except ChannelNotFoundEntity:
             return False
         except AMQPChannelError as error:
-            raise BrokerError(f"RabbitMQ does not let us look at {name!r}: {error}") from error
+            raise _not_shown(name, error) from error
         return True
 
     async def _make(self, queue: str, arguments: FieldTable) -> None:
@@ -190,6 +231,16 @@ class Declarer:
                 if not is_lost(error):
                     raise
                 raise BrokerUnavailableError(f"cannot {what}: {error!r}") from error
+
+
+def _not_shown(name: str, error: AMQPChannelError) -> BrokerError:
+    if isinstance(error, ChannelLockedResource):
+        return BrokerError(
+            f"the queue {name!r} is exclusive to the connection that declared it: nobody else can "
+            "consume it, and it goes with that connection and all that is in it; declare it "
+            "durable and not exclusive"
+        )
+    return BrokerError(f"RabbitMQ does not let us look at {name!r}: {error}")
 
 
 def check_name(name: str, kind: str = "queue") -> None:

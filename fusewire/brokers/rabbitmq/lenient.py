@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from pamqp import decode, encode
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Connection
 from pamqp.constants import FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD
 from pamqp.header import ContentHeader
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from yarl import URL
 
@@ -32,6 +33,7 @@ UNREADABLE = "fusewire-unreadable"
 FORMAT = "fusewire-format"
 """The header with the format of parking's record; one that it does not know, it puts aside."""
 
+_CLOSE = struct.pack(">HH", *divmod(Connection.Close.index, 2**16))
 _HEAD = 7  # bytes of a frame: its type, its channel and its length
 _FRAMES = frozenset({FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT})
 _START = 12  # bytes before the properties' flags: AMQP's class, a weight and the body's size
@@ -46,7 +48,14 @@ _LARGEST_TIME = 2**63 - 1  # from there on it is rather a negative one than one 
 
 
 class LenientTransport(TransportFactory):
-    """Connects as aiormq does, and reads leniently."""
+    """Connects as aiormq does, reads leniently, and keeps what RabbitMQ says when it hangs up.
+
+    Attributes:
+        refusal: why RabbitMQ closed the connection, in its words; None if it has not. While a
+            connection is opened, aiormq says only that it expected something else.
+    """
+
+    refusal: str | None = None
 
     async def create(
         self, url: URL, **kwargs: Any
@@ -54,14 +63,18 @@ class LenientTransport(TransportFactory):
         """Connect."""
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await factory.create(url, **kwargs)
-        return cast("asyncio.StreamReader", LenientReader(reader)), writer
+        return cast("asyncio.StreamReader", LenientReader(reader, self._refused)), writer
+
+    def _refused(self, why: str) -> None:
+        self.refusal = why
 
 
 class LenientReader:
     """What aiormq uses of a stream, for a frame in three parts: type, rest of head, rest."""
 
-    def __init__(self, stream: asyncio.StreamReader) -> None:
+    def __init__(self, stream: asyncio.StreamReader, refused: Callable[[str], None]) -> None:
         self._stream = stream
+        self._refused = refused
         self._part = 0
         self._head = self._rest = b""
 
@@ -91,11 +104,19 @@ class LenientReader:
         if kind not in _FRAMES:
             return b""  # another protocol's, of which aiormq makes what it makes
         rest = await self._stream.readexactly(length + 1)
+        if kind == FRAME_METHOD and not channel and rest.startswith(_CLOSE):
+            self._refused(_reply_text(rest))
         if kind == FRAME_HEADER and not _plain(rest):
             payload = readable(rest[:-1])
             self._head = struct.pack(">BHI", kind, channel, len(payload))
             rest = payload + rest[-1:]
         return rest
+
+
+def _reply_text(close: bytes) -> str:
+    """Return the text of a Connection.Close, which stands behind a code of two bytes."""
+    size = close[len(_CLOSE) + 2]
+    return close[len(_CLOSE) + 3 :][:size].decode(errors="replace")
 
 
 def _plain(payload: bytes) -> bool:

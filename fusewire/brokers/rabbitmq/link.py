@@ -170,6 +170,8 @@ class Link:
             try:
                 with loss_told():
                     connection = await self._connect_to(node)
+            except _RefusedError as refused:
+                why.append(f"{shown(node)}: {refused}")
             except BaseException as error:
                 if not is_lost(error):  # TimeoutError is an OSError
                     raise
@@ -181,7 +183,7 @@ class Link:
         raise BrokerUnavailableError(
             f"RabbitMQ cannot be reached ({'; '.join(why)}): check that it runs, the address, the "
             "virtual host and the credentials"
-        ) from failed[0]
+        ) from (failed[0] if failed else None)
 
     async def _connect_to(self, node: URL) -> AbstractConnection:
         connection = _Connection(
@@ -189,11 +191,14 @@ class Link:
             ssl_context=self._ssl_context,
             client_properties={"connection_name": f"fusewire {self._purpose}"},
         )
-        connection.kwargs["transport_factory"] = LenientTransport()
+        connection.kwargs["transport_factory"] = transport = LenientTransport()
         try:
             await within(self._timeout, connection.connect)
-        except BaseException:
+        except BaseException as error:
             await connection.close()
+            if transport.refusal is not None and isinstance(error, Exception):
+                # In RabbitMQ's words: the tracebacks of the client's would only hide them.
+                raise _RefusedError(_in_words(node, transport.refusal)) from None
             raise
         if connection.transport is not None:
             write_in_order(connection.transport.connection, self._timeout)
@@ -205,6 +210,21 @@ class Link:
             # Whatever it says, it is of no use any more.
             with contextlib.suppress(Exception), loss_told():
                 await within(self._timeout, connection.close)
+
+
+class _RefusedError(ConnectionError):
+    """RabbitMQ answered, and said why it does not open the connection."""
+
+
+def _in_words(node: URL, refusal: str) -> str:
+    if refusal.startswith("NOT_ALLOWED"):
+        return (
+            f"the virtual host {virtual_host(node)!r} does not exist, or its user may not use it "
+            f"({refusal})"
+        )
+    if refusal.startswith("ACCESS_REFUSED"):
+        return f"the user or the password is wrong ({refusal})"
+    return refusal
 
 
 class _Connection(aio_pika.Connection):

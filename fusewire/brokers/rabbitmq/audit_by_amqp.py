@@ -1,0 +1,116 @@
+"""What an audit finds with AMQP alone: queues that are absent, or of a type that loses messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fusewire.brokers.findings import Finding, Severity
+from fusewire.brokers.rabbitmq.kinds import STREAM
+from fusewire.brokers.rabbitmq.queues import DELIVERY_LIMIT_SINCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from fusewire.brokers.rabbitmq.remedies import Remedies
+    from fusewire.brokers.topology import Topology
+
+
+def audit_by_amqp(
+    topology: Topology, types: Mapping[str, str | None], version: tuple[int, ...], remedy: Remedies
+) -> list[Finding]:
+    """Return the findings where there is no management API: mostly that it was not checked.
+
+    Args:
+        topology: the queues.
+        types: the type of each queue that exists; None where RabbitMQ does not say.
+        version: RabbitMQ's.
+        remedy: of the virtual host.
+    """
+    queues = (topology.source, *topology.derived)
+    limits = "TTL, expiry, length limits and what happens at them, by argument or policy"
+    unchecked = {
+        "limits": limits,
+        "durability": "whether all queues outlive a restart, their consumers and their connection",
+        "dead-lettering": "whether delayed messages are dead-lettered at least once",
+        "single active consumer": "whether lanes have it, or have it not, as the settings say",
+    }
+    if unnamed := [queue for queue in queues if queue in types and types[queue] is None]:
+        unchecked["queue types"] = f"whether these are quorum queues: {', '.join(unnamed)}"
+    if version >= DELIVERY_LIMIT_SINCE:
+        numbers = ".".join(map(str, version))
+        unchecked["delivery limits"] = (
+            f"whether RabbitMQ {numbers}, which has a default of 20, drops messages that come back"
+        )
+    else:
+        unchecked["delivery limits"] = "whether one is set, which drops messages that come back"
+    if topology.exchange:
+        unchecked["exchange"] = f"type and bindings of {topology.exchange}"
+    found = [is_absent(topology, queue) for queue in queues if queue not in types]
+    for queue in queues:
+        if (its_type := types.get(queue)) is not None:
+            found += of_type(queue, its_type, remedy, source=queue == topology.source)
+    order = list(Severity)
+    return [
+        *sorted(found, key=lambda finding: order.index(finding.severity)),
+        *(
+            Finding(
+                Severity.UNCHECKED,
+                subject,
+                what,
+                "AMQP does not show it; the management API does",
+                "give the URL of the management API (management=, --management or "
+                "FUSEWIRE_MANAGEMENT_URL)",
+            )
+            for subject, what in unchecked.items()
+        ),
+    ]
+
+
+def of_type(name: str, its_type: str, remedy: Remedies, *, source: bool) -> Iterator[Finding]:
+    """Return the finding about a queue's type, unless it is a quorum queue."""
+    if its_type == "classic":
+        yield Finding(
+            Severity.LOSS,
+            name,
+            "is a classic queue",
+            "it is on one node only and goes with its disk, and after a crash most of what was "
+            "acknowledged comes again",
+            remedy.again(name, "make it with x-queue-type=quorum"),
+        )
+    elif its_type == STREAM and source:
+        yield Finding(
+            Severity.LOSS,
+            name,
+            "is a stream, and is to be consumed as a queue",
+            "it remembers no acknowledgements, so what is published while no consumer is "
+            "subscribed would never be handled: a consumer does not start",
+            "publish to a quorum queue, or have a consumer of your own, which keeps its offset, "
+            "move what comes in from the stream to one",
+        )
+    elif its_type != "quorum":
+        yield Finding(
+            Severity.WARNING,
+            name,
+            f"is a {its_type}, not a queue",
+            "acknowledged messages stay in it",
+            remedy.again(name, "make it with x-queue-type=quorum"),
+        )
+
+
+def is_absent(topology: Topology, queue: str) -> Finding:
+    """Return the finding about a queue that is not there."""
+    if queue == topology.source:
+        return Finding(
+            Severity.WARNING,
+            queue,
+            "is absent",
+            "a consumer does not start without the queue that it consumes",
+            "declare it, as a quorum queue, or check the name and the virtual host",
+        )
+    return Finding(
+        Severity.WARNING,
+        queue,
+        "is absent",
+        "moves to it are refused, and what was to move stays where it is",
+        "a consumer makes it at its start where it may; `fusewire topology` prints it",
+    )
