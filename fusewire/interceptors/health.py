@@ -31,6 +31,21 @@ _SERVING = b"\x08\x01"
 _NO_OPINION = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
 
 
+class _Question:
+    """What is asked again and again for all the open circuits of one service.
+
+    Attributes:
+        thread: the thread that asks.
+        circuits: the circuits that it asks for, each with its own service's name.
+        ill: whether the last answer was another than SERVING.
+    """
+
+    def __init__(self, thread: threading.Thread) -> None:
+        self.thread = thread
+        self.circuits: dict[CircuitBreaker, str] = {}
+        self.ill = False
+
+
 class HealthProbe:
     """Asks the servers of open circuits for their health, until they are well again.
 
@@ -39,8 +54,9 @@ class HealthProbe:
     server that says SERVING all along contradicts the calls that failed: then the recovery timeout
     decides, as it does where a server has no health service or does not know the service.
 
-    It asks from a thread of its own for each circuit that is open. One object may serve any number
-    of guarded channels, sync and asyncio, to the same servers.
+    While circuits of a service are open, it asks once an interval for all of them, from one thread
+    for each service. One object may serve any number of guarded channels, sync and asyncio, to the
+    same servers.
 
     Args:
         channel: a channel to them that is not guarded. It is not closed with the probe.
@@ -77,7 +93,7 @@ class HealthProbe:
         self._hold = 2 * (interval + timeout)
         self._lock = threading.Lock()
         self._removers: dict[CircuitBreaker, Callable[[], None]] = {}
-        self._asking: dict[CircuitBreaker, threading.Thread] = {}
+        self._asking: dict[str, _Question] = {}
         self._closed = threading.Event()
 
     def watch(self, breaker: CircuitBreaker, service: str) -> None:
@@ -102,11 +118,11 @@ class HealthProbe:
             remove()
 
     def close(self) -> None:
-        """Stop asking, and wait for the questions under way."""
+        """Stop asking, and wait for the questions that are being asked."""
         with self._lock:
             self._closed.set()
             removers, self._removers = list(self._removers.values()), {}
-            threads = list(self._asking.values())
+            threads = [question.thread for question in self._asking.values()]
         for remove in removers:
             remove()
         for thread in threads:
@@ -125,62 +141,92 @@ class HealthProbe:
         self.close()
 
     def _begin(self, breaker: CircuitBreaker, service: str) -> None:
+        """Ask for the health of `service` until `breaker` is not open any more."""
+        asked = service if self._service is None else self._service
         with self._lock:
-            if breaker not in self._removers or breaker in self._asking:
+            if breaker not in self._removers:
                 return
-            asked = service if self._service is None else self._service
-            thread = threading.Thread(
-                target=self._run,
-                args=(breaker, asked),
-                name=f"fusewire-health-{breaker.name}",
-                daemon=True,
-            )
-            try:
-                # Under the lock, so that `close` finds only threads that it can wait for.
-                thread.start()
-            except RuntimeError:  # the process has too many threads
-                logger.exception("no health checks for circuit %r this time", breaker.name)
-            else:
-                self._asking[breaker] = thread
+            question = self._asking.get(asked)
+            # After a fork the child has the question, and no thread that asks it.
+            if question is None or not question.thread.is_alive():
+                question = self._start(asked, breaker)
+                if question is None:
+                    return
+            question.circuits.setdefault(breaker, service)
+            ill = question.ill
+        if ill:  # what the others have heard need not be asked again
+            breaker.hold_open(self._hold)
 
-    def _run(self, breaker: CircuitBreaker, service: str) -> None:
-        again = False
+    def _start(self, asked: str, breaker: CircuitBreaker) -> _Question | None:
+        thread = threading.Thread(
+            target=self._run, args=(asked,), name=f"fusewire-health-{asked}", daemon=True
+        )
+        question = self._asking[asked] = _Question(thread)
         try:
-            again = self._ask_until_well(breaker, service)
-        except Exception:
-            logger.exception("the health checks for circuit %r have ended", breaker.name)
-        finally:
-            with self._lock:
-                self._asking.pop(breaker, None)
-        # It may have opened again while this thread was ending, and found it still there. Asked
-        # without the lock: a look may tell listeners, and ours takes the lock.
-        if again and breaker.state is CircuitState.OPEN:
-            self._begin(breaker, service)
+            # Under the lock, so that `close` finds only threads that it can wait for.
+            thread.start()
+        except RuntimeError:  # the process has too many threads
+            logger.exception("no health checks for circuit %r this time", breaker.name)
+            del self._asking[asked]
+            return None
+        return question
 
-    def _ask_until_well(self, breaker: CircuitBreaker, service: str) -> bool:
-        """Ask until the circuit is not open any more; False if the server cannot tell."""
-        was_ill = False
-        while self._is_watched(breaker) and _is_open(breaker):
-            # The first question finds a server gone; the others wait for its return.
-            serving = self._ask(service, wait=was_ill)
-            if serving is None:
-                logger.warning(
-                    "no health check of %r: circuit %r goes by its recovery timeout",
-                    service,
-                    breaker.name,
-                )
+    def _run(self, asked: str) -> None:
+        with self._lock:
+            question = self._asking[asked]
+        try:
+            while self._ask_for_all(asked, question):
+                self._closed.wait(self._interval)
+        except Exception:
+            logger.exception("the health checks of %r have ended", asked)
+            with self._lock:
+                self._asking.pop(asked, None)
+
+    def _ask_for_all(self, asked: str, question: _Question) -> bool:
+        """Ask once for all the circuits of `question`; False if none is left."""
+        self._leave(question, [one for one in self._circuits(question) if not _is_open(one)])
+        with self._lock:
+            if not question.circuits:
+                del self._asking[asked]
                 return False
-            if not serving:
-                was_ill = True
-                breaker.hold_open(self._hold)
-            elif was_ill:
+        # The first question finds a server gone; the others wait for its return.
+        serving = self._ask(asked, wait=question.ill)
+        was_ill, question.ill = question.ill, serving is False
+        circuits = self._circuits(question)
+        if serving is None:
+            logger.warning(
+                "no health check of %r: the recovery timeout decides for %s",
+                asked,
+                ", ".join(repr(one.name) for one in circuits),
+            )
+            self._leave(question, circuits, well=False)
+        elif serving and was_ill:
+            for breaker in circuits:
                 breaker.half_open()
-                break
-            self._closed.wait(self._interval)
+            self._leave(question, circuits)
+        elif not serving:
+            for breaker in circuits:
+                breaker.hold_open(self._hold)
         return True
 
-    def _is_watched(self, breaker: CircuitBreaker) -> bool:
-        return breaker in self._removers  # none is once it is closed
+    def _circuits(self, question: _Question) -> list[CircuitBreaker]:
+        """Return the circuits that are still to be asked for: none once it is closed."""
+        with self._lock:
+            for breaker in question.circuits.keys() - self._removers.keys():
+                del question.circuits[breaker]
+            return list(question.circuits)
+
+    def _leave(
+        self, question: _Question, circuits: list[CircuitBreaker], *, well: bool = True
+    ) -> None:
+        """Ask no more for `circuits`, unless they have opened again meanwhile."""
+        with self._lock:
+            left = [(one, question.circuits.pop(one, None)) for one in circuits]
+        if well:
+            for breaker, service in left:
+                # Asked without the lock: a look may tell listeners, and ours takes the lock.
+                if service is not None and breaker.state is CircuitState.OPEN:
+                    self._begin(breaker, service)
 
     def _ask(self, service: str, *, wait: bool) -> bool | None:
         """Ask once: True for SERVING, False for anything else, None if the server cannot tell."""

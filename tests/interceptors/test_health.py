@@ -402,3 +402,67 @@ def test_a_breaker_that_the_registry_has_dropped_is_not_asked_for(
     break_down(channel)
     health.wait(2)
     assert breakers.get(ECHO).state == "open"
+
+
+# Many circuits of one service.
+
+
+def _break_all(channel: grpc.Channel, methods: list[str]) -> None:
+    for method in methods:
+        with pytest.raises(grpc.RpcError):
+            channel.unary_unary(method)(DOWN)
+
+
+def test_one_question_is_asked_for_all_the_methods_of_a_service(
+    channel: grpc.Channel, health: Health, breakers: BreakerRegistry
+) -> None:
+    methods = [f"/test.Echo/Do{number}" for number in range(40)]
+    health.answer = NOT_SERVING
+    _break_all(channel, methods)
+    health.wait(3)
+    assert len(_threads()) == 1
+    assert set(health.asked) == {b"\x0a\x09test.Echo"}
+    health.answer = SERVING
+    for method in methods:
+        breaker = breakers.get(method)
+        wait_until(lambda breaker=breaker: breaker.state == "half_open", "the end of the open time")
+    wait_until(lambda: not _threads(), "the end of the thread")
+
+
+def test_each_service_has_a_question_of_its_own(channel: grpc.Channel, health: Health) -> None:
+    health.answer = NOT_SERVING
+    _break_all(channel, ["/a.A/One", "/a.A/Two", "/b.B/One"])
+    wait_until(lambda: {b"\x0a\x03a.A", b"\x0a\x03b.B"} <= set(health.asked), "both questions")
+    assert len(_threads()) == 2
+
+
+def test_a_circuit_that_opens_while_its_service_is_known_to_be_ill_is_held_open_at_once(
+    server: EchoServer,
+    health_channel: grpc.Channel,
+    health: Health,
+    breakers: BreakerRegistry,
+    clock: Clock,
+) -> None:
+    health.answer = NOT_SERVING
+    rare = HealthProbe(health_channel, interval=1000.0)  # a second question does not come
+    with rare, guard(server.connect(), registry=breakers, health=rare) as channel:
+        first, second = breakers.get("/test.Echo/One"), breakers.get("/test.Echo/Two")
+        _break_all(channel, ["/test.Echo/One"])
+        wait_until(lambda: first.look().retry_after > 1000, "the answer")
+        _break_all(channel, ["/test.Echo/Two"])
+        assert second.look().retry_after > 1000
+        assert len(health.asked) == 1
+
+
+def test_a_circuit_that_closes_is_asked_for_no_more_while_the_others_are(
+    channel: grpc.Channel, health: Health, breakers: BreakerRegistry
+) -> None:
+    health.answer = NOT_SERVING
+    _break_all(channel, ["/test.Echo/One", "/test.Echo/Two"])
+    health.wait(2)
+    breakers.get("/test.Echo/One").reset()
+    health.wait(3)
+    health.answer = SERVING
+    second = breakers.get("/test.Echo/Two")
+    wait_until(lambda: second.state == "half_open", "the end of the open time")
+    assert breakers.get("/test.Echo/One").state == "closed"
