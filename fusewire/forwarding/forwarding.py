@@ -1,4 +1,4 @@
-"""A forwarder at work: begun by ``forward_to()``, ended before its channel is closed."""
+"""A forwarder that runs: begun by ``forward_to()``, ended before its channel is closed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_LASTED = 60.0
+"""Seconds after which a forwarder that ends by an error counts as one that had worked."""
+
 
 class Forwarding:
     """What ``forward_to()`` returns.
 
     Use it as a context manager within the channel's, and replays in hand end before the channel is
     closed under them: ``async with channel, calls.forward_to(channel):``; or ``with``, if the
-    ParkedCalls was entered by ``with``. Left alone, it ends with its :class:`ParkedCalls`.
+    ParkedCalls was entered by ``with``. Left alone, it ends with its :class:`ParkedCalls`. A
+    forwarder that ends by an error is started again, after waits that grow, and the log says so.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class Forwarding:
         self._loop = loop
         self._leaving = asyncio.Event()
         self._thread = thread
+        self._name = f"the forwarder of queue {consumer.topology.source!r}"
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -52,7 +57,7 @@ class Forwarding:
             return
         self.ask_to_end()
         if self._task is not None:
-            await self._task
+            await asyncio.wait({self._task})
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,14 +100,29 @@ class Forwarding:
             raise
 
     async def _forward(self) -> None:
+        try:
+            await self._keep_running()
+        except asyncio.CancelledError:
+            if not self._leaving.is_set():
+                _log.error("%s was cancelled and has ended: calls stay parked", self._name)
+            raise
+
+    async def _keep_running(self) -> None:
+        """Run the consumer, and again after any error, until it is asked to end."""
         backoff = Backoff()
         while not self._leaving.is_set():
+            began = self._loop.time()
             try:
                 async with self._consumer as consumer:
                     if not self._leaving.is_set():
                         await consumer.run(handle_signals=False)
             except BrokerError as error:
-                _log.warning("%s; the forwarder tries again", error)
-                await backoff.wait(self._leaving)
+                _log.warning("%s; %s tries again", error, self._name)
+            except Exception:  # noqa: BLE001 - whatever it is, it is logged
+                # Calls go on being parked, and nobody else would make them.
+                _log.exception("%s ended by an error and is started again", self._name)
             else:
                 return
+            if self._loop.time() - began > _LASTED:
+                backoff.reset()
+            await backoff.wait(self._leaving)

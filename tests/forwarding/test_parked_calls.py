@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections import Counter
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import aio_pika
@@ -21,82 +21,15 @@ from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCa
 from fusewire.interceptors import aio_interceptors, guard
 from fusewire.parking import consumer as parking_consumer
 from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
+from tests.forwarding.shop import aio_shop, pending, trip
 from tests.support.grpc_server import ECHO, EchoServer, ask
 from tests.support.waiting import until, until_sync
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from fusewire.forwarding.forwarding import Forwarding
     from fusewire.parking import MessageEvent
-
-
-def pending(request: bytes, receipt: Receipt) -> bytes:
-    return b"pending:" + receipt.operation_id.encode()
-
-
-class AioShop:
-    """A client on an asyncio channel."""
-
-    def __init__(self, calls: ParkedCalls, channel: grpc.aio.Channel) -> None:
-        self.calls = calls
-        self.channel = channel
-        self.events: list[MessageEvent] = []
-        calls.add_listener(self.events.append)
-        self._charge: Any = channel.unary_unary(CHARGE)
-        self.forwarding: Forwarding | None = None
-
-    def forward(self) -> None:
-        self.forwarding = self.calls.forward_to(self.channel)
-
-    async def charge(self, what: str, key: str | None = None, **options: Any) -> bytes:
-        metadata = (("idempotency-key", key),) if key else ()
-        metadata += options.pop("metadata", ())
-        reply: bytes = await self._charge(
-            what.encode(), metadata=metadata, **{"timeout": 2, **options}
-        )
-        return reply
-
-    def happened(self, happening: str) -> list[str]:
-        return [event.operation_id for event in self.events if event.happening == happening]
-
-    async def dead(self, address: str) -> list[Message]:
-        async with open_broker(address) as broker:
-            return await broker.peek(self.calls.topology.dead, limit=100)
-
-
-@asynccontextmanager
-async def aio_shop(
-    address: str,
-    queue: str,
-    server: PaymentsServer,
-    registry: BreakerRegistry,
-    *,
-    forward: bool = True,
-    **park: Any,
-) -> AsyncIterator[AioShop]:
-    park = {"idempotent": True, **park} if "at_most_once" not in park else park
-    async with ParkedCalls(
-        address, queue=queue, registry=registry, delay_tiers=(0.05, 0.2)
-    ) as calls:
-        fallbacks = {CHARGE: calls.park(**{"reply": pending, **park})}
-        interceptors = aio_interceptors(registry=registry, fallbacks=fallbacks)
-        async with grpc.aio.insecure_channel(
-            server.target, interceptors=interceptors, options=CHANNEL_OPTIONS
-        ) as channel:
-            shop = AioShop(calls, channel)
-            if forward:
-                shop.forward()
-            yield shop
-            if shop.forwarding is not None:
-                await shop.forwarding.end()
-
-
-def trip(registry: BreakerRegistry, name: str = CHARGE) -> None:
-    breaker = registry.get(name)
-    while breaker.can_execute():
-        breaker.acquire().failure()
 
 
 async def test_a_call_that_succeeds_is_answered_by_the_server(

@@ -1,0 +1,87 @@
+"""A client of the payments server on an asyncio channel, whose calls are parked and forwarded."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+
+from fusewire.brokers import Message, open_broker
+from fusewire.forwarding import ParkedCalls, Receipt
+from fusewire.interceptors import aio_interceptors
+from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fusewire.breaker import BreakerRegistry
+    from fusewire.forwarding.forwarding import Forwarding
+    from fusewire.parking import MessageEvent
+
+
+def pending(request: bytes, receipt: Receipt) -> bytes:
+    return b"pending:" + receipt.operation_id.encode()
+
+
+class AioShop:
+    """A client on an asyncio channel."""
+
+    def __init__(self, calls: ParkedCalls, channel: grpc.aio.Channel) -> None:
+        self.calls = calls
+        self.channel = channel
+        self.events: list[MessageEvent] = []
+        calls.add_listener(self.events.append)
+        self._charge: Any = channel.unary_unary(CHARGE)
+        self.forwarding: Forwarding | None = None
+
+    def forward(self) -> None:
+        self.forwarding = self.calls.forward_to(self.channel)
+
+    async def charge(self, what: str, key: str | None = None, **options: Any) -> bytes:
+        metadata = (("idempotency-key", key),) if key else ()
+        metadata += options.pop("metadata", ())
+        reply: bytes = await self._charge(
+            what.encode(), metadata=metadata, **{"timeout": 2, **options}
+        )
+        return reply
+
+    def happened(self, happening: str) -> list[str]:
+        return [event.operation_id for event in self.events if event.happening == happening]
+
+    async def dead(self, address: str) -> list[Message]:
+        async with open_broker(address) as broker:
+            return await broker.peek(self.calls.topology.dead, limit=100)
+
+
+@asynccontextmanager
+async def aio_shop(
+    address: str,
+    queue: str,
+    server: PaymentsServer,
+    registry: BreakerRegistry,
+    *,
+    forward: bool = True,
+    **park: Any,
+) -> AsyncIterator[AioShop]:
+    park = {"idempotent": True, **park} if "at_most_once" not in park else park
+    async with ParkedCalls(
+        address, queue=queue, registry=registry, delay_tiers=(0.05, 0.2)
+    ) as calls:
+        fallbacks = {CHARGE: calls.park(**{"reply": pending, **park})}
+        interceptors = aio_interceptors(registry=registry, fallbacks=fallbacks)
+        async with grpc.aio.insecure_channel(
+            server.target, interceptors=interceptors, options=CHANNEL_OPTIONS
+        ) as channel:
+            shop = AioShop(calls, channel)
+            if forward:
+                shop.forward()
+            yield shop
+            if shop.forwarding is not None:
+                await shop.forwarding.end()
+
+
+def trip(registry: BreakerRegistry, name: str = CHARGE) -> None:
+    breaker = registry.get(name)
+    while breaker.can_execute():
+        breaker.acquire().failure()
