@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 from fusewire.breaker.core import UNTIMED, Circuit
 from fusewire.breaker.fallback import with_fallback, with_fallback_async
 from fusewire.breaker.judging import judge_result
-from fusewire.breaker.permit import Permit
 from fusewire.breaker.settings import BreakerSettings
 from fusewire.breaker.states import Outcome
 from fusewire.breaker.streams import guard_async_generator, guard_generator
@@ -237,17 +236,9 @@ class CircuitBreaker(Circuit):
 
     def _end_call(self, generation: int, started: float, outcome: Outcome) -> None:
         """Record a call that had no permit."""
-        if outcome is Outcome.IGNORED:
-            self.settle(Permit(self, generation, started, False), outcome)  # noqa: FBT003 - see Permit
-            return
-        now = self._clock()
-        with self._lock:
-            self._tidy(now)
-            self._settle_call(generation, started, outcome, now, None)
         if outcome is Outcome.FAILURE:
             self._tell_operation()
-        if self._listeners.queue:
-            self._listeners.deliver()
+        self._change(self._clock(), self._settle_call, generation, started, outcome)
 
     def _run_with_permit(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -1,25 +1,25 @@
-"""A circuit: the machine's arithmetic under a lock, with a clock and with listeners.
+"""A circuit: what a user can do with the machine, with a clock and with listeners.
 
-It does no I/O and starts no thread. Time comes from an injected monotonic clock. The lock is held
-for state arithmetic only, never across a protected call, a listener or a log line.
+It does no I/O and starts no thread. Time comes from an injected monotonic clock.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import threading
 import time
+from threading import get_ident
 from typing import TYPE_CHECKING
 
+from fusewire._locks import inside
+from fusewire.breaker.changes import Changes
 from fusewire.breaker.events import CHANGES, Cause, Event, Reason, SettingsChanged
 from fusewire.breaker.judging import judge_error
 from fusewire.breaker.listeners import Hearing
-from fusewire.breaker.machine import Machine
 from fusewire.breaker.permit import Permit
 from fusewire.breaker.settings import BreakerSettings, check_settings
 from fusewire.breaker.snapshot import Counters, Snapshot
-from fusewire.breaker.states import CircuitState, Look, Outcome
+from fusewire.breaker.states import BY_HAND, CircuitState, Look, Outcome
 from fusewire.breaker.windows import make_window
 from fusewire.errors import CircuitOpenError
 from fusewire.operation import current_operation
@@ -27,17 +27,22 @@ from fusewire.operation import current_operation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fusewire.breaker.machine import Refusal
+
 UNTIMED = math.inf
 """The start of a call whose duration nobody wants: it is never slow, whenever it ends."""
 
 _ALL = tuple(CircuitState)
-_BY_HAND = (CircuitState.FORCED_OPEN, CircuitState.DISABLED, CircuitState.METRICS_ONLY)
 
 
-class Circuit(Machine):
-    """One circuit: state, permits and their settlement. Safe to share by threads and tasks."""
+class Circuit(Changes):
+    """One circuit: state, permits and their settlement.
 
-    __slots__ = ("__weakref__", "_clock", "_lock")
+    Threads and tasks may share it, signal handlers and finalizers may use it at any time, and
+    forked processes go on with a copy of it.
+    """
+
+    __slots__ = ()
 
     def __init__(
         self,
@@ -46,9 +51,7 @@ class Circuit(Machine):
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        super().__init__(name, check_settings(settings), clock(), chance)
-        self._clock = clock
-        self._lock = threading.Lock()
+        super().__init__(name, check_settings(settings), clock, chance)
 
     @property
     def name(self) -> str:
@@ -84,26 +87,22 @@ class Circuit(Machine):
             self._rejected.add()
             self._tell_operation_of_rejection()
             raise CircuitOpenError(self._name, CircuitState.OPEN, until - now, self._why)
-        with self._lock:
-            self._tidy(now)
-            permit = self._admit(self, now, now if timed else UNTIMED)
-            if permit is None:
-                refusal = self._refusal(now)
-        if self._listeners.queue:
-            self._listeners.deliver()
-        if permit is not None:
-            return permit
+        started = now if timed else UNTIMED
+        if get_ident() in inside:
+            came = self._come_interrupting(now, started)
+        else:
+            came = self._alone(now, self._come, started)
+        if isinstance(came, Permit):
+            return came
         self._tell_operation_of_rejection()
-        raise CircuitOpenError(self._name, *refusal)
+        raise CircuitOpenError(self._name, *came)
 
     def look(self) -> Look:
         """See what would become of a call made now. Takes no permit and changes nothing."""
         now = self._clock()
-        with self._lock:
-            self._tidy(now)
-            look = self._look(now)
-        self._listeners.deliver()
-        return look
+        if get_ident() in inside:
+            return self._look_interrupting(now)
+        return self._alone(now, self._look)
 
     def can_execute(self) -> bool:
         """Tell whether a call made now would be admitted."""
@@ -125,25 +124,9 @@ class Circuit(Machine):
             # The permit is settled by whoever counts it: see Machine.
             self._healthy.append(permit)
             return
-        if outcome is Outcome.IGNORED:
-            # A generator that is collected gives its permit back, and collection can strike while
-            # this very thread holds the lock. So giving back never waits for it.
-            self._given_back.append(permit)
-            if not self._lock.acquire(blocking=False):
-                return
-            try:
-                self._tidy(now)
-            finally:
-                self._lock.release()
-        else:
-            with self._lock:
-                self._tidy(now)
-                failed = outcome is Outcome.FAILURE and not permit.settled
-                self._settle(permit, outcome, now, retry_after)
-            if failed:
-                self._tell_operation(retry_after)
-        if self._listeners.queue:
-            self._listeners.deliver()
+        first = self._change(now, self._settle, permit, outcome, retry_after)
+        if outcome is Outcome.FAILURE and first is not False:
+            self._tell_operation(retry_after)
 
     def judge(self, error: BaseException) -> Outcome:
         """Say what a call that ended with `error` says about the dependency."""
@@ -163,7 +146,7 @@ class Circuit(Machine):
 
     def automatic(self) -> None:
         """End a state that was set by hand: begin anew, closed. Otherwise do nothing."""
-        self._by_hand(CircuitState.CLOSED, only_from=_BY_HAND)
+        self._by_hand(CircuitState.CLOSED, only_from=BY_HAND)
 
     def reset(self) -> None:
         """Begin anew, closed, with an empty window, whatever the state. Totals are kept."""
@@ -180,13 +163,7 @@ class Circuit(Machine):
         """
         if not 0 < seconds < math.inf:
             raise ValueError(f"seconds must be a finite number above 0, got {seconds!r}")
-        now = self._clock()
-        with self._lock:
-            self._tidy(now)
-            if self._state is CircuitState.OPEN:
-                self._open_until = max(self._open_until, now + seconds)
-                self._refresh()
-        self._listeners.deliver()
+        self._change(self._clock(), self._hold, seconds)
 
     def half_open(self) -> None:
         """End the open time of an open circuit: the next calls are probes. Otherwise do nothing."""
@@ -203,34 +180,17 @@ class Circuit(Machine):
             SettingsError: `settings` are no :class:`BreakerSettings`.
         """
         check_settings(settings)
-        now = self._clock()
-        with self._lock:
-            self._tidy(now)
-            old, self._settings = self._settings, settings
-            window = make_window(settings, now)
-            if type(window) is type(self._window):
-                window.load(self._window.dump(now), now)
-            self._window = window
-            if settings.ramp_duration is None:
-                self._ramp = None
-            if settings.open_on_hanging:
-                self._running.reconsider(now, old.probe_lease)
-            else:
-                self._running.clear()
-            if settings != old:
-                self._listeners.put(SettingsChanged(self._name, old, settings))
-            self._refresh()
-            self._apply_rules(now)
-        self._listeners.deliver()
+        self._change(self._clock(), self._take_settings, settings)
 
     def snapshot(self) -> Snapshot:
-        """Read all figures at one moment."""
+        """Read all figures at one moment.
+
+        A signal handler or finalizer that interrupts a change may not see that change yet.
+        """
         now = self._clock()
-        with self._lock:
-            self._tidy(now)
-            snapshot = self._take_snapshot(now)
-        self._listeners.deliver()
-        return snapshot
+        if get_ident() in inside:
+            return self._take_snapshot(now, self._look_interrupting(now))
+        return self._alone(now, self._look_and_take_snapshot)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on where another breaker of this name was when `snapshot` was taken of it.
@@ -244,11 +204,7 @@ class Circuit(Machine):
             raise ValueError(
                 f"a snapshot of circuit {snapshot.name!r} cannot be restored to {self._name!r}"
             )
-        now = self._clock()
-        with self._lock:
-            self._tidy(now)
-            self._load_snapshot(snapshot, now)
-        self._listeners.deliver()
+        self._change(self._clock(), self._load_snapshot, snapshot)
 
     def add_listener(
         self,
@@ -263,16 +219,10 @@ class Circuit(Machine):
         call dearer.
         """
         hearing = Hearing(listener, kinds if isinstance(kinds, tuple) else (kinds,))
-        now = self._clock()
-        with self._lock:
-            self._tidy(now)
-            self._listeners.add(hearing)
-            self._refresh()
+        self._change(self._clock(), self._listen, hearing)
 
         def remove() -> None:
-            with self._lock:
-                self._listeners.remove(hearing)
-                self._refresh()
+            self._change(self._clock(), self._listen_no_more, hearing)
 
         return remove
 
@@ -290,25 +240,74 @@ class Circuit(Machine):
 
     def _withdraw(self, permit: Permit) -> None:
         """Take back a permit with which no call was made."""
-        with self._lock:
-            permit.settled = True
-            self._probes.finish(permit)
-            self._running.finish(permit)
+        self._change(self._clock(), self._take_back, permit)
 
     def _by_hand(self, state: CircuitState, only_from: tuple[CircuitState, ...] = _ALL) -> None:
-        now = self._clock()
-        with self._lock:
-            self._tidy(now)
-            if self._state in only_from:
-                reason = Reason(Cause.BY_HAND)
-                if state is CircuitState.FORCED_OPEN:
-                    self._note_reason(reason)
-                self._enter(state, reason, now)
-        self._listeners.deliver()
+        self._change(self._clock(), self._set_by_hand, state, only_from)
 
-    def _take_snapshot(self, now: float) -> Snapshot:
-        look = self._look(now)
-        # Read first: it lets a time window forget what is too old.
+    # Steps of changes: each is made under the lock, and the time comes first.
+
+    def _come(self, now: float, started: float) -> Permit | Refusal:
+        return self._admit(self, now, started) or self._refusal(now)
+
+    def _come_interrupting(self, now: float, started: float) -> Permit | Refusal:
+        """Let a call come from a thread that has interrupted its own change."""
+        answer = self._admit_interrupting(now)
+        if isinstance(answer, int):
+            return Permit(self, answer, started, False)  # noqa: FBT003 - see Permit
+        self._rejected.add()
+        self._defer(now, self._tell_refusal, answer[0], answer[1])
+        return answer
+
+    def _take_back(self, _now: float, permit: Permit) -> None:
+        permit.settled = True
+        self._probes.finish(permit)
+        self._running.finish(permit)
+
+    def _set_by_hand(
+        self, now: float, state: CircuitState, only_from: tuple[CircuitState, ...]
+    ) -> None:
+        if self._state in only_from:
+            reason = Reason(Cause.BY_HAND)
+            if state is CircuitState.FORCED_OPEN:
+                self._note_reason(reason)
+            self._enter(state, reason, now)
+
+    def _hold(self, now: float, seconds: float) -> None:
+        if self._state is CircuitState.OPEN:
+            self._open_until = max(self._open_until, now + seconds)
+            self._refresh()
+
+    def _take_settings(self, now: float, settings: BreakerSettings) -> None:
+        old, self._settings = self._settings, settings
+        window = make_window(settings, now)
+        if type(window) is type(self._window):
+            window.load(self._window.dump(now), now)
+        self._window = window
+        if settings.ramp_duration is None:
+            self._ramp = None
+        if settings.open_on_hanging:
+            self._running.reconsider(now, old.probe_lease)
+        else:
+            self._running.clear()
+        if settings != old:
+            self._listeners.put(SettingsChanged(self._name, old, settings))
+        self._refresh()
+        self._apply_rules(now)
+
+    def _listen(self, _now: float, hearing: Hearing) -> None:
+        self._listeners.add(hearing)
+        self._refresh()
+
+    def _listen_no_more(self, _now: float, hearing: Hearing) -> None:
+        self._listeners.remove(hearing)
+        self._refresh()
+
+    def _look_and_take_snapshot(self, now: float) -> Snapshot:
+        return self._take_snapshot(now, self._look(now))
+
+    def _take_snapshot(self, now: float, look: Look) -> Snapshot:
+        # The window's figures are those of its content, and not what was counted up to now.
         content = self._window.dump(now)
         return Snapshot(
             name=self._name,
@@ -317,9 +316,9 @@ class Circuit(Machine):
             reason=self._reason,
             consecutive_failures=self._consecutive,
             reopenings=self._reopenings,
-            calls=self._window.calls,
-            failed=self._window.failed,
-            slow=self._window.slow,
+            calls=sum(part.calls for part in content),
+            failed=sum(part.failed for part in content),
+            slow=sum(part.slow for part in content),
             probes_running=len(self._probes),
             probes_succeeded=self._probes.succeeded,
             counters=Counters(
@@ -335,7 +334,7 @@ class Circuit(Machine):
             window=content,
         )
 
-    def _load_snapshot(self, snapshot: Snapshot, now: float) -> None:
+    def _load_snapshot(self, now: float, snapshot: Snapshot) -> None:
         self._enter(snapshot.state, Reason(Cause.RESTORED), now)
         self._note_reason(snapshot.reason)
         self._open_until = now + snapshot.retry_after

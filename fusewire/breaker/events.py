@@ -39,6 +39,7 @@ class Cause(StrEnum):
     PROBES_SUCCEEDED = "probes_succeeded"
     BY_HAND = "by_hand"
     RESTORED = "restored"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ _WORDS = {
     Cause.PROBES_SUCCEEDED: "{0.value:g} probes succeeded",
     Cause.BY_HAND: "by hand",
     Cause.RESTORED: "restored from a snapshot",
+    Cause.INTERRUPTED: "a change was broken off by an exception or a fork, so it begins anew",
 }
 
 

@@ -42,6 +42,10 @@ class Probes:
         """Tell when the next lease runs out. There must be a probe under way."""
         return min(self._ends.values())
 
+    def forget_running(self) -> None:
+        """Forget the probes under way; those that succeeded stay counted."""
+        self._ends.clear()
+
     def clear(self) -> None:
         """Forget everything."""
         self._ends.clear()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fusewire._locks import interrupts_itself
 from fusewire.breaker.events import CallEvent, Event
 
 if TYPE_CHECKING:
@@ -35,13 +36,15 @@ class Listeners:
         queue: what is not delivered yet.
     """
 
-    __slots__ = ("_delivering", "_listeners", "hear_calls", "queue")
+    __slots__ = ("_listeners", "_turn", "hear_calls", "queue")
 
     def __init__(self) -> None:
         self._listeners: tuple[Hearing, ...] = ()
-        self._delivering = threading.Lock()
+        # Whose turn it is to deliver: a token of theirs under one key. Setting what is not set is
+        # one step, so this needs no lock, which an exception or a fork might leave taken.
+        self._turn: dict[str, object] = {}
         self.hear_calls = False
-        self.queue: list[Event] = []
+        self.queue: deque[Event] = deque()
 
     def add(self, hearing: Hearing) -> None:
         """Tell a listener of the events that it wants, from now on."""
@@ -58,13 +61,24 @@ class Listeners:
 
     def deliver(self) -> None:
         """Deliver what is queued, unless a delivery is under way, which then delivers it."""
-        # Looked at again after unlocking: an event put meanwhile would have nobody to deliver it.
-        while self.queue and self._delivering.acquire(blocking=False):
+        if interrupts_itself():
+            return  # it would call listeners in the midst of a change, whose thread delivers later
+        token = object()
+        # Looked at again after the turn: an event put meanwhile would have nobody to deliver it.
+        while self.queue:
             try:
+                if self._turn.setdefault("turn", token) is not token:
+                    return
                 while self.queue:
-                    self._tell(self.queue.pop(0))
+                    self._tell(self.queue.popleft())
             finally:
-                self._delivering.release()
+                if self._turn.get("turn") is token:
+                    del self._turn["turn"]
+
+    def forget(self) -> None:
+        """Forget what is queued, and who delivers it: in a forked child, the parent does that."""
+        self.queue.clear()
+        self._turn.clear()
 
     def _replace(self, listeners: tuple[Hearing, ...]) -> None:
         self._listeners = listeners

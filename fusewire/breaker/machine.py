@@ -21,7 +21,7 @@ from fusewire.breaker.inflight import Probes, Running
 from fusewire.breaker.listeners import Listeners
 from fusewire.breaker.permit import Permit
 from fusewire.breaker.recovery import Ramp, hinted_time, open_time, with_jitter
-from fusewire.breaker.states import CircuitState, Look, Outcome
+from fusewire.breaker.states import REJECTING, CircuitState, Look, Outcome
 from fusewire.breaker.tally import Tally
 from fusewire.breaker.windows import FAILED, SLOW, TimeWindow, make_window
 
@@ -41,8 +41,11 @@ counting is dear when it is done for each."""
 PERMIT_NOTES = 16
 """The same where the note is the call's permit, which is larger."""
 
-_REJECTING = (CircuitState.OPEN, CircuitState.FORCED_OPEN)
-_RAMPING = "it admits a growing share of calls after its recovery"
+RAMPING = "it admits a growing share of calls after its recovery"
+
+
+Refusal = tuple[CircuitState, float, str]
+"""The state that refuses a call, for how many seconds, and why it is in it."""
 
 
 class Machine:
@@ -54,7 +57,6 @@ class Machine:
         "_failed",
         "_free",
         "_generation",
-        "_given_back",
         "_healthy",
         "_ignored",
         "_late",
@@ -90,8 +92,6 @@ class Machine:
         self._settings = settings
         self._random = chance
         self._listeners = Listeners()
-        # Permits of calls that say nothing, settled by whoever holds the lock next.
-        self._given_back: list[Permit] = []
         self._state = CircuitState.CLOSED
         # Raised by every change of state: a result of an earlier generation is late.
         self._generation = 1
@@ -129,7 +129,7 @@ class Machine:
                 permit = Permit(issuer, self._generation, started, True)  # noqa: FBT003 - see Permit
                 self._probes.begin(permit, now + self._settings.probe_lease)
                 return permit
-        elif state not in _REJECTING and (self._ramp is None or self._ramp.take(now)):
+        elif state not in REJECTING and (self._ramp is None or self._ramp.take(now)):
             permit = Permit(issuer, self._generation, started, False)  # noqa: FBT003 - see Permit
             if self._settings.open_on_hanging and started == now:
                 self._running.begin(permit, started)
@@ -137,13 +137,16 @@ class Machine:
         self._rejected.add()
         return None
 
-    def _refusal(self, now: float) -> tuple[CircuitState, float, str]:
+    def _refusal(self, now: float) -> Refusal:
         """Say which state refused a call just now, for how many seconds, and why."""
         wait = self._wait(now) or 0.0
-        if self._listeners.hear_calls:
-            self._listeners.put(events.CallRejected(self._name, self._state, wait))
-        why = _RAMPING if self._state is CircuitState.CLOSED else self._why
+        self._tell_refusal(now, self._state, wait)
+        why = RAMPING if self._state is CircuitState.CLOSED else self._why
         return self._state, wait, why
+
+    def _tell_refusal(self, _now: float, state: CircuitState, wait: float) -> None:
+        if self._listeners.hear_calls:
+            self._listeners.put(events.CallRejected(self._name, state, wait))
 
     def _wait(self, now: float) -> float | None:
         """Tell in how many seconds a call may be admitted; ``None`` if it would be now."""
@@ -183,8 +186,6 @@ class Machine:
             for _ in range(self._probes.expire(now)):
                 self._expired += 1
                 self._listeners.put(events.LeaseExpired(self._name))
-        while self._given_back:
-            self._settle(self._given_back.pop(), Outcome.IGNORED, now, None)
 
     def _count_healthy(self, now: float) -> None:
         notes = self._healthy
@@ -210,25 +211,27 @@ class Machine:
                 self._open_if_due(now, None)
 
     def _settle(
-        self, permit: Permit, outcome: Outcome, now: float, retry_after: float | None
-    ) -> None:
+        self, now: float, permit: Permit, outcome: Outcome, retry_after: float | None
+    ) -> bool:
+        """Settle the permit; tell whether this is its first settlement."""
         if permit.settled:
-            return
+            return False
         permit.settled = True
         if self._settings.open_on_hanging:
             self._running.finish(permit)
         if permit.probe and not self._probes.finish(permit):
             self._note_late(outcome)
         else:
-            self._settle_call(permit.generation, permit.started, outcome, now, retry_after)
+            self._settle_call(now, permit.generation, permit.started, outcome, retry_after)
+        return True
 
     def _settle_call(
         self,
+        now: float,
         generation: int,
         started: float,
         outcome: Outcome,
-        now: float,
-        retry_after: float | None,
+        retry_after: float | None = None,
     ) -> None:
         if generation != self._generation:
             self._note_late(outcome)

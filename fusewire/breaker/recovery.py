@@ -41,18 +41,22 @@ class Ramp:
 
     No chance is involved: each call adds the share that is due to a credit, and is admitted when
     the credit reaches a whole call. The first call is admitted at once.
+
+    Attributes:
+        end: the time from which all calls are admitted again.
     """
 
-    __slots__ = ("_began", "_credit", "_duration")
+    __slots__ = ("_began", "_credit", "_duration", "end")
 
     def __init__(self, began: float, duration: float) -> None:
         self._began = began
         self._duration = duration
         self._credit = 1.0
+        self.end = began + duration
 
     def is_over(self, now: float) -> bool:
         """Tell whether all calls are admitted again."""
-        return now - self._began >= self._duration
+        return now >= self.end
 
     def admits(self, now: float) -> bool:
         """Tell whether a call made now would be admitted; changes nothing."""

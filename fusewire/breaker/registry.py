@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from fusewire._locks import make_lock
 from fusewire.breaker.calls import CircuitBreaker
 from fusewire.breaker.settings import BreakerSettings, check_settings
 from fusewire.breaker.states import CircuitState
@@ -57,7 +57,7 @@ class BreakerRegistry:
         self._clock = clock
         # No property: it is compared on every guarded call.
         self.generation = 0
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         # The one asked for the longest time ago comes first.
         self._breakers: dict[str, CircuitBreaker] = {}
         # What `get` was told for a name, which a later `configure` respects.

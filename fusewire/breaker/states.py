@@ -23,6 +23,13 @@ class CircuitState(StrEnum):
     """Calls pass and are counted, but nothing opens the circuit, until a person says otherwise."""
 
 
+BY_HAND = (CircuitState.FORCED_OPEN, CircuitState.DISABLED, CircuitState.METRICS_ONLY)
+"""The states that a person sets."""
+
+REJECTING = (CircuitState.OPEN, CircuitState.FORCED_OPEN)
+"""The states in which no call passes."""
+
+
 class Outcome(Enum):
     """What a call says about the dependency."""
 

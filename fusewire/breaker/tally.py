@@ -12,20 +12,18 @@ class Tally:
         add: count one more. What it returns means nothing.
     """
 
-    __slots__ = ("_offset", "add")
+    __slots__ = ("_count", "_offset", "add")
 
     def __init__(self) -> None:
-        self.add = count().__next__
+        self._count = count()
+        self.add = self._count.__next__
         self._offset = 0
 
     def value(self) -> int:
-        """Read the number. One reader at a time."""
-        # Only a step tells where the count is. That step is no event, so it is taken off again.
-        value = self.add() - self._offset
-        self._offset += 1
-        return value
+        """Read the number, which changes nothing."""
+        # A count's text is the one way to read it without a step.
+        return self._offset + int(repr(self._count)[len("count(") : -1])
 
     def set(self, value: int) -> None:
         """Go on from `value`."""
-        current = self.value()
-        self._offset += current - value
+        self._offset += value - self.value()

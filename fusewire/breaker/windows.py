@@ -75,7 +75,7 @@ class Window(Protocol):
         """Forget what is too old at `now`."""
 
     def dump(self, now: float, /) -> tuple[Slice, ...]:
-        """Give the content, oldest first."""
+        """Give the content at `now`, oldest first. It changes nothing."""
 
     def load(self, slices: Sequence[Slice], now: float, /) -> None:
         """Take over the content of a window of the same kind, the latest as far as they fit."""
@@ -237,10 +237,10 @@ class TimeWindow:
 
     def dump(self, now: float) -> tuple[Slice, ...]:
         """Give the slices that hold calls, with their age."""
-        self.forget(now)
+        passed = max(int(now // self._width) - self._current, 0)
         kept = (
-            (back * self._width, self._slices[(self._current - back) % SLICES])
-            for back in range(SLICES - 1, -1, -1)
+            ((back + passed) * self._width, self._slices[(self._current - back) % SLICES])
+            for back in range(SLICES - 1 - passed, -1, -1)
         )
         return tuple(
             Slice(figures[0], figures[1], figures[2], age) for age, figures in kept if figures[0]

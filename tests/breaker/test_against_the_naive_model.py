@@ -35,7 +35,7 @@ from fusewire.breaker import (
     StateChanged,
 )
 from fusewire.testing import FakeClock
-from tests.support.circuits import locked
+from tests.support.circuits import break_off, interrupt
 from tests.support.naive_circuit import (
     CHANCE,
     DISABLED,
@@ -158,11 +158,9 @@ class CircuitMachine(RuleBasedStateMachine):
         index = data.draw(st.integers(0, len(self.permits) - 1))
         permit, expected = self.permits[index]
         self.model.settle(expected, outcome, hint)
-        if outcome == "ignored" and in_collection:
-            # As a generator that is collected while its thread holds the lock.
-            with locked(self.breaker):
-                permit.release()
-            self.breaker.look()
+        if in_collection:
+            # As a generator that is collected while its thread makes a change.
+            interrupt(self.breaker, lambda: permit.settle(Outcome(outcome), retry_after=hint))
         elif outcome == "success" and not keep:
             permit.success()
         else:
@@ -229,6 +227,40 @@ class CircuitMachine(RuleBasedStateMachine):
                 METRICS_ONLY: breaker.metrics_only,
                 "reset": breaker.reset,
             }[how]()
+
+    @rule()
+    def call_in_the_midst_of_a_change(self) -> None:
+        look = interrupt(self.breaker, self.breaker.look)
+        expected_look = self.model.look_interrupting()
+        assert (look.admitted, look.state.value, look.retry_after) == expected_look
+        expected = self.model.acquire_interrupting()
+        assert (expected is not None) is look.admitted
+        if expected is None:
+            with pytest.raises(CircuitOpenError) as refused:
+                interrupt(self.breaker, self.breaker.acquire)
+            assert refused.value.state == look.state
+        else:
+            permit = interrupt(self.breaker, self.breaker.acquire)
+            assert not permit.probe
+            self.permits.append((permit, expected))
+
+    @rule(how=st.sampled_from([FORCED_OPEN, DISABLED, METRICS_ONLY, "reset"]))
+    def act_by_hand_in_the_midst_of_a_change(self, how: str) -> None:
+        interrupt(self.breaker, lambda: self.act_by_hand(how, 0.5))
+
+    @rule()
+    def a_change_is_broken_off(self) -> None:
+        self.model.notice_leases()
+        break_off(self.breaker)
+        self.model.break_off()
+
+    @rule()
+    def fork(self) -> None:
+        # What happens in the child, without the other process.
+        self.model.notice_leases()
+        self.breaker.look()
+        self.breaker._renew()
+        self.model.fork()
 
     @rule()
     def go_automatic(self) -> None:

@@ -309,6 +309,9 @@ def test_a_time_window_keeps_whole_slices_to_their_last_moment() -> None:
         window.record(kind, 101.0)
     assert window.dump(101.0) == (Slice(5, 3, 2, 0.0),)
     assert window.dump(139.9) == (Slice(5, 3, 2, 38.0),)
+    assert window.until == 102.0, "dumping changes nothing"
+    window.forget(139.9)
+    assert window.dump(139.9) == (Slice(5, 3, 2, 38.0),)
     assert window.until == 140.0
     window.forget(140.0)
     assert (window.calls, window.failed, window.slow) == (0, 0, 0)

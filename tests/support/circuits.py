@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fusewire.breaker import CircuitBreaker
     from fusewire.testing import FakeClock
+
+T = TypeVar("T")
 
 
 def open_circuit(breaker: CircuitBreaker) -> None:
@@ -24,15 +28,43 @@ def half_open_circuit(breaker: CircuitBreaker, clock: FakeClock) -> None:
     clock.advance(breaker.settings.recovery_timeout)
 
 
+def interrupt(breaker: CircuitBreaker, act: Callable[[], T]) -> T:
+    """Act as a signal handler or a finalizer does that interrupts a change, in its thread."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def change(_now: float) -> None:
+        try:
+            results.append(act())
+        except BaseException as error:  # noqa: BLE001 - the interrupted code does not see it
+            errors.append(error)
+
+    breaker._alone(breaker._clock(), change)
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+class BrokenOffError(BaseException):
+    """An exception that breaks a change off, as a ``KeyboardInterrupt`` would."""
+
+
+def break_off(breaker: CircuitBreaker, half: Callable[[], object] = lambda: None) -> None:
+    """Begin a change, do `half` of it, and break it off."""
+
+    def change(_now: float) -> None:
+        half()
+        raise BrokenOffError
+
+    with pytest.raises(BrokenOffError):
+        breaker._alone(breaker._clock(), change)
+
+
 class _HeldLock:
     """A lock that another thread holds: who would wait for it fails instead of waiting for ever."""
 
-    def acquire(self, *, blocking: bool = True) -> bool:
-        assert not blocking, "waited for the lock"
-        return False
-
     def __enter__(self) -> None:
-        self.acquire()
+        raise AssertionError("waited for the lock")
 
     def __exit__(self, *_: object) -> None: ...
 

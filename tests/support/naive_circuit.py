@@ -215,6 +215,37 @@ class NaiveCircuit:
         self.counters["rejected"] += 1
         return None
 
+    def passes_without_being_counted(self) -> bool:
+        return self.state in (METRICS_ONLY, DISABLED) or (
+            self.state == CLOSED and self.ramp_share() is None
+        )
+
+    def acquire_interrupting(self) -> NaivePermit | None:
+        """A call that interrupts a change in its own thread: it gets no probe."""
+        self.notice_leases()
+        if self.passes_without_being_counted():
+            return NaivePermit(self.period, self.now, timed=True)
+        self.counters["rejected"] += 1
+        return None
+
+    def look_interrupting(self) -> tuple[bool, str, float]:
+        self.notice_leases()
+        if self.passes_without_being_counted():
+            return True, self.state, 0.0
+        if self.state == FORCED_OPEN or (self.state == OPEN and self.now < self.open_until):
+            return self.look()
+        return False, HALF_OPEN if self.state == OPEN else self.state, 1.0
+
+    def break_off(self) -> None:
+        """A change was broken off half-way."""
+        by_hand = self.state in (FORCED_OPEN, DISABLED, METRICS_ONLY)
+        self.enter(self.state if by_hand else CLOSED, "interrupted")
+
+    def fork(self) -> None:
+        """Go on in a forked child, without what the parent's threads were doing."""
+        self.probes = []
+        self.watched = []
+
     def look(self) -> tuple[bool, str, float]:  # noqa: PLR0911 - one for each rule
         self.notice_leases()
         if self.state == OPEN:

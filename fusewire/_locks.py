@@ -1,0 +1,91 @@
+"""Locks that survive a fork, a signal handler and a finalizer: the one place that makes them.
+
+Three things can happen to a thread in the middle of a critical section:
+
+- Another thread forks. In the child the lock is held by a thread that does not exist there.
+- A signal arrives. Its handler runs in this very thread, and needs the lock that it holds.
+- The garbage collector runs a finalizer in this very thread, which needs the lock too, or another
+  one, whose holder may be inside a finalizer that needs the first.
+
+So a thread notes in :data:`inside` that it is in a critical section, before it waits for the lock.
+Code that finds its own thread there has interrupted it: it must wait for no lock, leave what it
+wants changed to the section that it interrupted, and answer from what the last change left.
+
+What is short, and consistent at every step, needs no more than a lock that its own thread may
+enter twice: :func:`make_lock`. After a fork, every lock that was made here is free in the child
+unless the thread that forked holds it, and what :func:`renew_in_child` was told of is renewed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from threading import get_ident
+from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+T = TypeVar("T")
+
+inside: set[int] = set()
+"""The threads that are in a critical section, or wait for its lock. Each adds and removes only
+itself, which is one step and needs no lock."""
+
+
+_renewed: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
+_locks: WeakSet[Any] = WeakSet()
+
+
+def interrupts_itself() -> bool:
+    """Tell whether this code runs in a signal handler or finalizer inside a critical section."""
+    return get_ident() in inside
+
+
+def bare_lock() -> threading.Lock:
+    """Make a lock for an object that gives itself another one in a forked child."""
+    return threading.Lock()
+
+
+def make_lock() -> threading.RLock:
+    """Make a lock that its thread may enter twice, and that is free in a forked child."""
+    lock = threading.RLock()
+    _locks.add(lock)
+    return lock
+
+
+def make_condition() -> threading.Condition:
+    """Make a condition on such a lock. In a forked child, nobody waits for it."""
+    condition = threading.Condition(threading.RLock())
+    _locks.add(condition)
+    return condition
+
+
+def renew_in_child(thing: T, renew: Callable[[T], None]) -> None:
+    """Have ``renew(thing)`` called in every forked child, as long as `thing` lives."""
+    _renewed[thing] = renew
+
+
+def _after_fork_in_child() -> None:
+    thread = get_ident()
+    forked_inside = thread in inside
+    # The other threads do not exist here, and new ones may get their numbers.
+    inside.intersection_update({thread})
+    try:
+        # A finalizer that runs meanwhile must wait for no lock: it may not be renewed yet.
+        inside.add(thread)
+        for lock in tuple(_locks):
+            if lock.acquire(blocking=False):
+                lock.release()  # it is free, or its holder is the thread that forked and goes on
+            else:
+                lock._at_fork_reinit()  # noqa: SLF001 - what the standard library does with its own locks
+        for thing, renew in tuple(_renewed.items()):
+            renew(thing)
+    finally:
+        if not forked_inside:
+            inside.discard(thread)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,520 @@
+"""A signal handler or a finalizer may use a circuit in the midst of its change, in its thread."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import signal
+import sys
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fusewire._locks import inside
+from fusewire.breaker import (
+    BreakerSettings,
+    CallEvent,
+    CallFailed,
+    CallRejected,
+    Cause,
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitState,
+    Event,
+    Look,
+    Reason,
+    StateChanged,
+)
+from tests.support.circuits import (
+    BrokenOffError,
+    break_off,
+    half_open_circuit,
+    interrupt,
+    open_circuit,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from fusewire.testing import FakeClock
+
+RAMPING = BreakerSettings(
+    failure_threshold=1, recovery_timeout=10.0, half_open_max_calls=1, ramp_duration=8.0
+)
+FULL = BreakerSettings(
+    failure_threshold=3,
+    recovery_timeout=1.0,
+    half_open_max_calls=2,
+    window_calls=6,
+    minimum_calls=2,
+    failure_rate_threshold=0.5,
+    slow_call_rate_threshold=0.5,
+    slow_call_duration=2.0,
+    open_on_hanging=True,
+    probe_lease=4.0,
+    recovery_timeout_jitter=0.5,
+    ramp_duration=4.0,
+)
+BY_TIME = BreakerSettings(
+    failure_threshold=None, window_seconds=20, minimum_calls=2, failure_rate_threshold=0.5
+)
+
+
+def test_it_is_answered_from_the_last_whole_change(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    assert interrupt(breaker, breaker.look) == Look(True, CircuitState.CLOSED, 0.0)  # noqa: FBT003
+    open_circuit(breaker)
+    clock.advance(9.5)
+    assert interrupt(breaker, breaker.look) == Look(False, CircuitState.OPEN, 0.5)  # noqa: FBT003
+    breaker.force_open()
+    assert interrupt(breaker, breaker.look) == Look(False, CircuitState.FORCED_OPEN, 10.0)  # noqa: FBT003
+    breaker.disable()
+    assert interrupt(breaker, breaker.look) == Look(True, CircuitState.DISABLED, 0.0)  # noqa: FBT003
+    assert interrupt(breaker, lambda: breaker.state) is CircuitState.DISABLED
+
+
+def test_it_is_never_given_a_probe(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    half_open_circuit(breaker, clock)
+    refused = Look(False, CircuitState.HALF_OPEN, 1.0)  # noqa: FBT003
+    assert interrupt(breaker, breaker.look) == refused
+    with pytest.raises(CircuitOpenError) as error:
+        interrupt(breaker, breaker.acquire)
+    assert (error.value.state, error.value.retry_after) == ("half_open", 1.0)
+    assert error.value.reason == "2 failures in a row, threshold 2"
+    breaker.acquire().success()
+    assert interrupt(breaker, breaker.look) == refused
+    assert breaker.snapshot().probes_succeeded == 1
+    assert breaker.snapshot().counters.rejected == 1
+
+
+def test_it_passes_while_a_share_is_admitted_only_when_all_are_again(clock: FakeClock) -> None:
+    breaker = CircuitBreaker("payments", settings=RAMPING, clock=clock)
+    half_open_circuit(breaker, clock)
+    breaker.acquire().success()
+    clock.advance(7.5)
+    assert interrupt(breaker, breaker.look) == Look(False, CircuitState.CLOSED, 1.0)  # noqa: FBT003
+    with pytest.raises(CircuitOpenError, match="a growing share"):
+        interrupt(breaker, breaker.acquire)
+    clock.advance(0.5)
+    permit = interrupt(breaker, breaker.acquire)
+    permit.failure()
+    assert breaker.state is CircuitState.OPEN
+
+
+def test_its_call_takes_the_time_that_it_took(clock: FakeClock) -> None:
+    settings = BreakerSettings(slow_call_duration=2.0)
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
+    breaker.disable()
+    breaker.metrics_only()
+
+    def call(seconds: float) -> None:
+        permit = breaker.acquire()
+        clock.advance(seconds)
+        permit.failure()
+        clock.advance(50)
+
+    interrupt(breaker, lambda: call(2.0))
+    assert breaker.snapshot().counters.slow == 0
+    interrupt(breaker, lambda: call(2.5))
+    assert breaker.snapshot().counters.slow == 1
+
+
+def test_what_it_wants_changed_is_done_when_the_change_ends(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    heard: list[Event] = []
+    settings = BreakerSettings(failure_threshold=1)
+    whole = breaker.snapshot()
+    changes: list[tuple[Callable[[], object], CircuitState]] = [
+        (breaker.force_open, CircuitState.FORCED_OPEN),
+        (breaker.automatic, CircuitState.CLOSED),
+        (breaker.disable, CircuitState.DISABLED),
+        (breaker.metrics_only, CircuitState.METRICS_ONLY),
+        (breaker.reset, CircuitState.CLOSED),
+        (lambda: breaker.replace_settings(settings), CircuitState.CLOSED),
+        (lambda: breaker.acquire().failure(), CircuitState.OPEN),
+        (lambda: breaker.hold_open(600), CircuitState.OPEN),
+        (breaker.half_open, CircuitState.HALF_OPEN),
+        (lambda: breaker.restore(whole), CircuitState.CLOSED),
+        (lambda: breaker.add_listener(heard.append), CircuitState.CLOSED),
+    ]
+    for change, state in changes:
+        before = breaker.state
+
+        def change_and_look(change: Callable[[], object] = change) -> CircuitState:
+            change()
+            return breaker.state
+
+        assert interrupt(breaker, change_and_look) is before, "the change is not done yet"
+        assert breaker.state is state
+    assert breaker.settings is settings
+    breaker.force_open()
+    assert [type(event) for event in heard] == [StateChanged]
+
+
+def test_a_listener_can_be_removed_by_it(breaker: CircuitBreaker) -> None:
+    heard: list[Event] = []
+    remove = breaker.add_listener(heard.append)
+    interrupt(breaker, remove)
+    open_circuit(breaker)
+    assert heard == []
+
+
+def test_no_listener_is_called_in_the_midst_of_a_change(breaker: CircuitBreaker) -> None:
+    heard: list[Event] = []
+    breaker.add_listener(heard.append, CallEvent)
+
+    def fail() -> None:
+        breaker._listeners.put(CallFailed("payments", 0.5))  # of the change that is interrupted
+        breaker.acquire().failure()
+        breaker.look()
+        breaker.snapshot()
+        breaker.force_open()
+        assert heard == []
+
+    interrupt(breaker, fail)
+    assert heard[0] == CallFailed("payments", 0.5)
+
+
+def test_its_refusal_is_told_when_the_change_ends(breaker: CircuitBreaker) -> None:
+    heard: list[Event] = []
+    breaker.add_listener(heard.append, CallEvent)
+    breaker.force_open()
+
+    def call() -> None:
+        with pytest.raises(CircuitOpenError):
+            breaker.acquire()
+
+    interrupt(breaker, call)
+    assert heard == [CallRejected("payments", CircuitState.FORCED_OPEN, 10.0)]
+
+
+def test_only_the_first_of_its_settlements_counts(breaker: CircuitBreaker) -> None:
+    def settle_twice() -> None:
+        permit = breaker.acquire()
+        permit.failure()
+        permit.success()
+
+    interrupt(breaker, settle_twice)
+    counters = breaker.snapshot().counters
+    assert (counters.failed, counters.succeeded) == (1, 0)
+
+
+def test_what_comes_while_the_lock_is_let_go_is_done_at_once(breaker: CircuitBreaker) -> None:
+    class LetGo:
+        """A lock in whose letting go a signal handler comes twice, each time for a failure."""
+
+        left = 2
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None:
+            if self.left:
+                self.left -= 1
+                breaker.acquire().failure()
+
+    lock: Any = LetGo()
+    breaker._lock = lock
+    breaker._alone(0.0, lambda _now: None)
+    assert not breaker._deferred
+    assert breaker.state is CircuitState.OPEN
+
+
+@pytest.mark.parametrize("by_permit", [False, True])
+def test_what_it_wants_of_another_circuit_is_done_by_its_next_call(
+    breaker: CircuitBreaker, *, by_permit: bool
+) -> None:
+    other = CircuitBreaker("search", 1)
+    interrupt(breaker, lambda: other.acquire().failure())
+    assert len(other._deferred) == 1
+    if by_permit:
+        other.acquire().success()
+    else:
+        other.call(lambda: None)
+    assert not other._deferred
+    counters = other.snapshot().counters
+    assert (counters.failed, counters.succeeded + counters.late) == (1, 1)
+
+
+def test_a_signal_handler_may_use_the_circuit(clock: FakeClock) -> None:
+    seen: list[Any] = []
+
+    def in_the_midst() -> float:
+        signal.raise_signal(signal.SIGUSR1)
+        return 0.5
+
+    settings = BreakerSettings(failure_threshold=1, recovery_timeout_jitter=0.5)
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock, chance=in_the_midst)
+
+    def handle(_signal: int, _frame: object) -> None:
+        seen.extend((breaker.state, breaker.snapshot().state))
+        breaker.acquire().failure()
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        breaker.acquire().failure()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [CircuitState.CLOSED, CircuitState.CLOSED]
+    assert breaker.state is CircuitState.OPEN
+    assert breaker.snapshot().counters.late == 1
+
+
+class Session:
+    """Closes itself through the circuit when it is collected, as a session of a client may."""
+
+    def __init__(self, breaker: CircuitBreaker) -> None:
+        self.breaker = breaker
+        self.itself = self
+
+    def __del__(self) -> None:
+        with contextlib.suppress(CircuitOpenError):
+            self.breaker.call(lambda: None)
+
+
+def test_a_finalizer_may_make_a_guarded_call(clock: FakeClock) -> None:
+    def in_the_midst() -> float:
+        Session(breaker)
+        gc.collect()
+        return 0.5
+
+    settings = BreakerSettings(failure_threshold=1, recovery_timeout_jitter=0.5)
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock, chance=in_the_midst)
+    breaker.acquire().failure()
+    assert breaker.state is CircuitState.OPEN
+    counters = breaker.snapshot().counters
+    assert counters.failed == 1
+    assert counters.succeeded + counters.late == 1
+
+
+def test_two_threads_in_finalizers_do_not_wait_for_each_others_circuit() -> None:
+    both_inside = threading.Barrier(2)
+    settings = BreakerSettings(failure_threshold=1, recovery_timeout_jitter=0.5)
+
+    def make(name: str, other: Callable[[], CircuitBreaker]) -> CircuitBreaker:
+        def in_the_midst() -> float:
+            if threading.current_thread() is not threading.main_thread():
+                both_inside.wait(10)
+                with contextlib.suppress(CircuitOpenError):
+                    other().acquire().failure()
+                other().snapshot()
+                both_inside.wait(10)
+            return 0.5
+
+        return CircuitBreaker(name, settings=settings, chance=in_the_midst)
+
+    first = make("first", lambda: second)
+    second = make("second", lambda: first)
+    threads = [
+        threading.Thread(target=lambda breaker=breaker: breaker.acquire().failure(), daemon=True)
+        for breaker in (first, second)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert not inside
+    for breaker in (first, second):
+        assert breaker.state is CircuitState.OPEN
+        assert breaker.snapshot().counters.failed + breaker.snapshot().counters.late == 2
+
+
+def test_a_change_that_is_broken_off_begins_the_circuit_anew(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    heard: list[Event] = []
+    breaker.add_listener(heard.append)
+    open_circuit(breaker)
+    heard.clear()
+    break_off(breaker)
+    # Not even a rejection passes it by.
+    breaker.acquire().failure()
+    reason = Reason(Cause.INTERRUPTED)
+    assert heard == [StateChanged("payments", CircuitState.OPEN, CircuitState.CLOSED, reason)]
+    assert str(reason) == ("a change was broken off by an exception or a fork, so it begins anew")
+    assert breaker.snapshot().consecutive_failures == 1
+    assert breaker.snapshot().counters.failed == 3
+    breaker.acquire().failure()
+    clock.advance(10)
+    assert breaker.state is CircuitState.HALF_OPEN, "it begins anew only once"
+
+
+def test_no_healthy_call_passes_by_a_change_that_is_broken_off(breaker: CircuitBreaker) -> None:
+    breaker.acquire().failure()
+    break_off(breaker)
+    breaker.call(lambda: None)
+    assert breaker.snapshot().consecutive_failures == 0
+    breaker.acquire().failure()
+    assert breaker.state is CircuitState.CLOSED
+
+
+@pytest.mark.parametrize("way", ["force_open", "disable", "metrics_only"])
+def test_a_state_that_a_person_set_outlives_a_change_that_is_broken_off(
+    breaker: CircuitBreaker, way: str
+) -> None:
+    getattr(breaker, way)()
+    state = breaker.state
+    break_off(breaker)
+    assert breaker.state is state
+
+
+def test_a_beginning_that_is_broken_off_is_made_by_the_next_change(
+    breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_circuit(breaker)
+    break_off(breaker)
+
+    def interrupted(*_: object) -> None:
+        raise BrokenOffError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CircuitBreaker, "_enter", interrupted)
+        with pytest.raises(BrokenOffError):
+            breaker.look()
+    assert breaker.state is CircuitState.CLOSED
+    assert not inside
+
+
+def test_a_ctrl_c_in_the_midst_leaves_a_circuit_that_others_can_use(clock: FakeClock) -> None:
+    def in_the_midst() -> float:
+        raise KeyboardInterrupt
+
+    settings = BreakerSettings(failure_threshold=1, recovery_timeout_jitter=0.5)
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock, chance=in_the_midst)
+    with pytest.raises(KeyboardInterrupt):
+        breaker.acquire().failure()
+    states: list[CircuitState] = []
+    other = threading.Thread(target=lambda: states.append(breaker.state), daemon=True)
+    other.start()
+    other.join(10)
+    assert states == [CircuitState.CLOSED]
+
+
+def everything(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    """Take the circuit through all of its states, and every way to count."""
+    for seconds, failures in ((0.0, 2), (1.5, 0), (2.5, 2), (1.0, 1), (1.0, 0), (8.0, 3)):
+        for number in range(4):
+            with contextlib.suppress(CircuitOpenError):
+                permit = breaker.acquire()
+                clock.advance(seconds / 4)
+                (permit.failure if number < failures else permit.success)()
+    breaker.hold_open(5)
+    breaker.reset()
+    breaker.acquire(timed=False).release()
+    breaker.snapshot()
+    breaker.force_open()
+    breaker.reset()
+    with contextlib.suppress(CircuitOpenError):
+        breaker.call(clock.advance, 0.25)
+
+
+TIMES = 20
+
+
+def at_each_line(act: Callable[[int], None], work: Callable[[], None]) -> int:
+    """Do `work` and call ``act(number)`` at each line of its changes; return how many there were.
+
+    A signal handler can run between any two lines, and so can what another thread does.
+    """
+    lines = 0
+    times: Counter[tuple[str, int]] = Counter()
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines
+        code = frame.f_code
+        if (
+            event == "line"
+            and threading.get_ident() in inside
+            and "/fusewire/breaker/" in code.co_filename
+            and code.co_name not in ("_alone", "_break_off")
+        ):
+            line = (code.co_name, frame.f_lineno)
+            # What is done for it has lines, too: to interrupt them for ever would never end.
+            if times[line] < TIMES:
+                times[line] += 1
+                lines += 1
+                act(lines)
+        return trace
+
+    tracing = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(tracing)
+    return lines
+
+
+@pytest.mark.parametrize("settings", [FULL, BY_TIME])
+def test_it_may_come_at_every_line_of_a_change(clock: FakeClock, settings: BreakerSettings) -> None:
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
+    breaker.add_listener(lambda _event: None, CallEvent)
+    alone = CircuitBreaker("payments", settings=settings, clock=clock)
+    rejected = 0
+    admitted = 0
+
+    def use(_line: int) -> None:
+        nonlocal admitted, rejected
+        snapshot = breaker.snapshot()
+        assert snapshot.calls >= max(snapshot.failed, snapshot.slow) >= 0
+        assert snapshot.state is breaker.state
+        try:
+            breaker.acquire().release()
+            admitted += 1
+        except CircuitOpenError:
+            rejected += 1
+
+    lines = at_each_line(use, lambda: everything(breaker, clock))
+    assert lines > 500
+    assert admitted + rejected == lines
+    assert admitted > 100
+    assert rejected > 100
+    assert breaker.state is CircuitState.CLOSED
+    counters = breaker.snapshot().counters
+    everything(alone, clock)
+    # Every one of the calls is counted, and none of the circuit's own is lost.
+    ours = alone.snapshot().counters
+    assert sum(
+        (counters.ignored, counters.late, counters.succeeded, counters.failed, counters.rejected)
+    ) == lines + sum((ours.ignored, ours.late, ours.succeeded, ours.failed, ours.rejected))
+
+
+@pytest.mark.parametrize("settings", [FULL, BY_TIME])
+def test_every_line_of_a_change_may_be_the_last(
+    clock: FakeClock, settings: BreakerSettings
+) -> None:
+    def leave_at(last: int) -> Callable[[int], None]:
+        def leave(line: int) -> None:
+            if line == last:
+                raise BrokenOffError
+
+        return leave
+
+    last = 0
+    broken = True
+    while broken:
+        last += 7
+        breaker = CircuitBreaker("payments", settings=settings, clock=clock)
+
+        def work(breaker: CircuitBreaker = breaker) -> None:
+            everything(breaker, clock)
+            breaker.restore(breaker.snapshot())
+            breaker.replace_settings(FULL)
+
+        try:
+            at_each_line(leave_at(last), work)
+            broken = False
+        except BrokenOffError:
+            assert not inside
+            assert breaker.state in (CircuitState.CLOSED, CircuitState.FORCED_OPEN)
+            breaker.reset()
+            everything(breaker, clock)
+            snapshot = breaker.snapshot()
+            assert snapshot.calls >= max(snapshot.failed, snapshot.slow) >= 0
+            assert snapshot.state is CircuitState.CLOSED
+    assert last > 500
