@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import grpc
 
+from fusewire._locks import make_lock, renew_in_child
 from fusewire.breaker import CircuitState, StateChanged
 from fusewire.errors import SettingsError
 
@@ -91,10 +92,11 @@ class HealthProbe:
         self._timeout = timeout
         # Until the answer after the next one: a probe that ends leaves no circuit open for good.
         self._hold = 2 * (interval + timeout)
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._removers: dict[CircuitBreaker, Callable[[], None]] = {}
         self._asking: dict[str, _Question] = {}
         self._closed = threading.Event()
+        renew_in_child(self, HealthProbe._renew)
 
     def watch(self, breaker: CircuitBreaker, service: str) -> None:
         """Ask for the health of `service` whenever `breaker` is open, from now on."""
@@ -139,6 +141,13 @@ class HealthProbe:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _renew(self) -> None:
+        """Forget in a forked child who asks: it asks itself when a circuit opens there."""
+        self._asking = {}
+        closed, self._closed = self._closed.is_set(), threading.Event()
+        if closed:
+            self._closed.set()
 
     def _begin(self, breaker: CircuitBreaker, service: str) -> None:
         """Ask for the health of `service` until `breaker` is not open any more."""

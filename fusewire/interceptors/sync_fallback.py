@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from fusewire._locks import make_condition
 from fusewire.interceptors.fallback import FALLBACK_METADATA
 from fusewire.interceptors.sync_calls import Remains, settle, when_over
 from fusewire.interceptors.workers import DoneCallbacks, run_in_worker
@@ -124,7 +124,7 @@ class FallbackFuture(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[typ
         self._request = request
         self._context = contextvars.copy_context()
         self._rejected = rejected
-        self._condition = threading.Condition()
+        self._condition = make_condition()
         self._unasked = False  # the fallback is to answer, and nobody has asked it yet
         self._final: Any = None  # the call that answers every question, once it is known
         self._callbacks: list[Callable[[], None]] = []

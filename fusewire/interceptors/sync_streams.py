@@ -9,12 +9,12 @@ A stream that needs neither is the inner channel's own object, which only tells 
 from __future__ import annotations
 
 import functools
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from fusewire._locks import make_condition
 from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
 from fusewire.interceptors.sync_calls import Remains, settle, when_over
 from fusewire.interceptors.sync_fallback import answer
@@ -56,7 +56,7 @@ class GuardedStream(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type
         self._guarded = guarded
         self._request = request
         self._rejected = rejected
-        self._changed = threading.Condition(threading.RLock())
+        self._changed = make_condition()
         self._begun = False  # a message has been given
         self._readers = 0  # threads that wait for the first message
         self._over = False  # the inner stream has told its end

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+
+from fusewire._locks import make_lock, renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,12 +22,13 @@ class _Workers:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.forget()
-
-    def forget(self) -> None:
-        """Leave the pool behind: its threads do not exist in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._pool: ThreadPoolExecutor | None = None
+        renew_in_child(self, _Workers._forget)
+
+    def _forget(self) -> None:
+        """Leave the pool behind: its threads do not exist in a forked child."""
+        self._pool = None
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run `job` in a thread of the pool.
@@ -44,8 +45,6 @@ class _Workers:
 
 _fallbacks = _Workers("fusewire-fallback")
 _callbacks = _Workers("fusewire-callback")  # apart, so that no callback waits for a fallback
-os.register_at_fork(after_in_child=_fallbacks.forget)
-os.register_at_fork(after_in_child=_callbacks.forget)
 
 
 def run_in_worker(job: Callable[[], None]) -> None:
@@ -64,33 +63,38 @@ class DoneCallbacks:
     makes the call again would recurse on the caller's thread, before the caller has its call.
     """
 
-    __slots__ = ("_lock", "_running", "_waiting")
+    __slots__ = ("_turn", "_waiting")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._waiting: deque[Callable[[], None]] = deque()
-        self._running = False
+        # Whose turn it is to run them: a token of theirs under one key. Setting what is not set is
+        # one step, so this needs no lock, and a finalizer may add a callback at any time.
+        self._turn: dict[str, object] = {}
 
     def add(self, callback: Callable[[], None]) -> None:
         """Run `callback` soon; what it raises is logged."""
-        with self._lock:
-            self._waiting.append(callback)
-            if self._running:
-                return
-            self._running = True
+        self._waiting.append(callback)
+        if not self._take_turn():
+            return
         try:
             _callbacks.submit(self._run)
         except RuntimeError:  # the interpreter is shutting down: there will be no other thread
             self._run()
 
+    def _take_turn(self) -> bool:
+        token = object()
+        return self._turn.setdefault("turn", token) is token
+
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._running = False
-                    return
+        """Run what waits, in the thread whose turn it is."""
+        turn = True
+        while turn:
+            while self._waiting:
                 callback = self._waiting.popleft()
-            try:
-                callback()
-            except Exception:
-                logger.exception("a done callback raised")
+                try:
+                    callback()
+                except Exception:
+                    logger.exception("a done callback raised")
+            del self._turn["turn"]
+            # One that was added just before would have nobody to run it.
+            turn = bool(self._waiting) and self._take_turn()
