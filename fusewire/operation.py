@@ -10,13 +10,17 @@ This module lies beneath the rooms: all of them may import it, and it imports no
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, cast
+
+from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 IDEMPOTENCY_KEY = "idempotency-key"
 """Metadata key that carries an operation id to the server (the name of the IETF's
@@ -49,23 +53,81 @@ class CallNote:
     condition: str | None = None
 
 
+class KeyEnd(Enum):
+    """How the call that held a key ended, and so what becomes of the key."""
+
+    ANSWERED = "answered"
+    """Its caller saw a reply or a final status: the key is this call's for good."""
+    IN_DOUBT = "in_doubt"
+    """It may have had an effect. An equal call takes the key again, so that it has only one."""
+    NO_EFFECT = "no_effect"
+    """It was not sent, or the server did nothing of it. An equal call takes the key again."""
+
+
+class KeyClaim:
+    """An idempotency key, held by one call.
+
+    Attributes:
+        key: what is sent.
+        look: called to find out whether the call is over; it ends the claim if it is. A caller may
+            see the end of a future before the future's callbacks are called.
+    """
+
+    __slots__ = ("_operation", "key", "look")
+
+    def __init__(self, operation: Operation) -> None:
+        self._operation = operation
+        self.key = ""
+        self.look: Callable[[], object] | None = None
+
+    def end(self, how: KeyEnd) -> None:
+        """Say how the call ended. Only the first word counts; it may come from any thread."""
+        self.look = None
+        self._operation.end_claim(self, how)
+
+
 class Operation:
     """One unit of work, and what the guarded calls made for it have seen.
 
     It may be used from the threads and tasks that a handler starts. It has no lock: every change is
     one step of a built-in container, so a finalizer or a signal handler may make one at any time.
 
+    Args:
+        operation_id: the operation id.
+        keys_by_ordinal: whether its calls follow the former scheme of keys, see :meth:`next_key`.
+
     Attributes:
         id: the operation id, the same on every attempt.
+        keys_by_ordinal: as given.
         ended: whether the block that worked on it was left. The keys of its calls and the
             suppression of fallbacks end with it.
     """
 
-    __slots__ = ("_failed", "_notes", "_ordinals", "_rejected", "ended", "id")
+    __slots__ = (
+        "_claims",
+        "_doubtful",
+        "_failed",
+        "_holders",
+        "_notes",
+        "_ordinals",
+        "_rejected",
+        "_sent",
+        "ended",
+        "id",
+        "keys_by_ordinal",
+    )
 
-    def __init__(self, operation_id: str) -> None:
+    def __init__(self, operation_id: str, *, keys_by_ordinal: bool = False) -> None:
+        if not isinstance(cast("object", operation_id), str) or not operation_id:
+            # Works that share an id share their keys, and a server would do only one of them.
+            raise SettingsError(f"operation_id must be a text, not empty, got {operation_id!r}")
         self.id = operation_id
+        self.keys_by_ordinal = keys_by_ordinal
         self.ended = False
+        self._holders: dict[str, KeyClaim] = {}
+        self._claims: dict[KeyClaim, None] = {}  # of calls that are not over
+        self._sent: dict[str, None] = {}
+        self._doubtful: dict[str, None] = {}
         self._failed: dict[str, None] = {}
         self._rejected: dict[str, None] = {}
         self._notes: deque[CallNote] = deque(maxlen=_NOTES_KEPT)
@@ -89,10 +151,47 @@ class Operation:
         """How the calls of this attempt ended that did not end OK, in order; the last 64."""
         return tuple(self._notes.copy())
 
-    def next_key(self, method: str) -> str:
-        """Make the idempotency key of the next call to `method`: ``<id>/<method>/<ordinal>``.
+    @property
+    def doubtful_keys(self) -> tuple[str, ...]:
+        """Keys of calls that may have had an effect, and of calls that are not over."""
+        pending = [claim.key for claim in list(self._claims)]
+        return tuple(dict.fromkeys([*list(self._doubtful), *pending]))
 
-        A handler that makes the same calls in the same order gets the same keys on every attempt.
+    def has_sent(self, key: str) -> bool:
+        """Return whether a call of this attempt went out with `key`."""
+        return key in self._sent
+
+    def claim_key(self, key: str) -> KeyClaim:
+        """Hold `key`, or else the first of ``<key>/2``, ``<key>/3``, … that no call holds."""
+        claim = KeyClaim(self)
+        for number in itertools.count(1):
+            claim.key = key if number == 1 else f"{key}/{number}"
+            holder = self._holders.setdefault(claim.key, claim)
+            if holder is not claim and (look := holder.look) is not None:
+                look()
+                holder = self._holders.setdefault(claim.key, claim)
+            if holder is claim:
+                break
+        self._claims[claim] = None
+        return claim
+
+    def end_claim(self, claim: KeyClaim, how: KeyEnd) -> None:
+        """Record how the call that holds `claim` ended; only the first time."""
+        if self._claims.pop(claim, claim) is claim:
+            return
+        if how is KeyEnd.ANSWERED:
+            self._sent[claim.key] = None
+            self._doubtful.pop(claim.key, None)
+            return
+        if how is KeyEnd.IN_DOUBT:
+            self._sent[claim.key] = self._doubtful[claim.key] = None
+        self._holders.pop(claim.key, None)
+
+    def next_key(self, method: str) -> str:
+        """Make a key of the former scheme: ``<id>/<method>/<ordinal of the call>``.
+
+        Only for messages that were parked by a release that made such keys: the calls of their
+        first attempts carried them.
         """
         ordinal = self._ordinals.get(method, 0) + 1
         self._ordinals[method] = ordinal
@@ -146,12 +245,20 @@ class operation:  # noqa: N801 - used as a function is
 
     Leaving the block ends the operation, also for tasks and threads that were started within.
     A consumer enters one for each message, which would cost a generator several times as much.
+
+    Args:
+        operation_id: the operation id.
+        keys_by_ordinal: whether the keys of its calls follow the former scheme, see
+            :meth:`Operation.next_key`.
+
+    Raises:
+        SettingsError: `operation_id` is empty, or no text.
     """
 
     __slots__ = ("_entered", "_token")
 
-    def __init__(self, operation_id: str) -> None:
-        self._entered = Operation(operation_id)
+    def __init__(self, operation_id: str, *, keys_by_ordinal: bool = False) -> None:
+        self._entered = Operation(operation_id, keys_by_ordinal=keys_by_ordinal)
 
     def __enter__(self) -> Operation:
         self._token = _current.set(self._entered)

@@ -56,7 +56,15 @@ class Home(Protocol):
 
 
 class ParkFallback:
-    """Parks a unary call that the circuit rejected or, if it is idempotent, that failed."""
+    """Parks a unary call that the circuit rejected or, if it is idempotent, that failed.
+
+    Attributes:
+        parks: says to the interceptors that a call's first attempt carries the key of its later
+            ones.
+        serializer: what makes bytes of a request that is no protobuf message, if it was given.
+    """
+
+    parks = True
 
     def __init__(
         self,
@@ -83,6 +91,7 @@ class ParkFallback:
         self._idempotent = idempotent
         self._allowed = _allowed(metadata)
         self._expires_after = expires_after
+        self.serializer = serializer
         self._serialize = serializer or _serialize
 
     def prepare(self, call: CallInfo) -> CallInfo:
@@ -92,7 +101,10 @@ class ParkFallback:
                 _check_key(value)
                 return call
         operation = current_operation()
-        made = uuid.uuid4().hex if operation is None else operation.next_key(call.method)
+        if operation is not None and operation.keys_by_ordinal:
+            made = operation.next_key(call.method)
+        else:
+            made = uuid.uuid4().hex  # no operation, or a request that no key can be made of
         return dataclasses.replace(call, metadata=(*call.metadata, (IDEMPOTENCY_KEY, made)))
 
     async def reply(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:

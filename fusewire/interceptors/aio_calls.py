@@ -75,8 +75,10 @@ def settle_raised(guarded: GuardedCall, error: BaseException) -> None:
     """Settle `guarded` by what an inner interceptor raised in place of giving a call."""
     if isinstance(error, grpc.aio.AioRpcError) and not isinstance(error, CircuitOpenError):
         guarded.fail(error.code(), error.details(), error.trailing_metadata())
+        guarded.declined()  # what an interceptor raises goes to the user as it is
     else:
-        guarded.release()  # another guard's rejection, a cancellation, an error of this process
+        # Another guard's rejection, a cancellation, an error of this process.
+        guarded.release(sent=not isinstance(error, CircuitOpenError))
 
 
 def watch(guarded: GuardedCall, call: Any) -> None:

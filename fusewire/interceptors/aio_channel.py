@@ -78,6 +78,8 @@ def aio_interceptors(
 class _Guard:
     """What the guards of the shapes have in common."""
 
+    one_request = True
+
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
         self._keeper = policies.keeper
@@ -92,7 +94,10 @@ class _Guard:
         policy = self._known.get(method)
         if policy is None or policy.generation != self._keeper.generation:
             # bytes, whatever the annotation says (https://github.com/grpc/grpc/issues/31092)
-            policy = self._policies.of(method.decode() if isinstance(method, bytes) else method)
+            path = method.decode() if isinstance(method, bytes) else method
+            if not self.one_request:
+                self._policies.check_stream(path)
+            policy = self._policies.of(path)
             if policy is None:
                 return None, details
             self._known[method] = policy
@@ -101,6 +106,11 @@ class _Guard:
             if not sendable(details.metadata):
                 return None, details
         return policy, details
+
+    def _guard(self, policy: MethodPolicy, details: Any, request: Any) -> GuardedCall:
+        return GuardedCall(
+            policy, details.metadata, details.timeout, request, one_request=self.one_request
+        )
 
 
 class _UnaryGuard(_Guard):
@@ -114,7 +124,8 @@ class _UnaryGuard(_Guard):
         policy, details = self._look(details)
         if policy is None:
             return await continuation(details, request)
-        guarded = GuardedCall(policy, details.metadata, details.timeout)
+        guarded = self._guard(policy, details, request)
+        request = guarded.request
         refused = guarded.admit()
         if refused is not None:
             rejected = AioRejectedCall.of(refused)
@@ -145,7 +156,8 @@ class _StreamGuard(_Guard):
         policy, details = self._look(details)
         if policy is None:
             return await continuation(details, request)
-        guarded = GuardedCall(policy, details.metadata, details.timeout)
+        guarded = self._guard(policy, details, request)
+        request = guarded.request
         refused = guarded.admit(timed=policy.streams != "end")
         if refused is not None:
             rejected = AioRejectedCall.of(refused)
@@ -176,6 +188,7 @@ class _UnaryUnaryGuard(_UnaryGuard, grpc.aio.UnaryUnaryClientInterceptor):
 class _StreamUnaryGuard(_UnaryGuard, grpc.aio.StreamUnaryClientInterceptor):
     """Guards stream-unary calls."""
 
+    one_request = False
     wrapper = FallbackStreamUnary
     # Any, because messages are of any type.
     intercept_stream_unary = _UnaryGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
@@ -192,6 +205,7 @@ class _UnaryStreamGuard(_StreamGuard, grpc.aio.UnaryStreamClientInterceptor):
 class _StreamStreamGuard(_StreamGuard, grpc.aio.StreamStreamClientInterceptor):
     """Guards stream-stream calls."""
 
+    one_request = False
     wrapper = GuardedStreamStream
     # Any, because messages are of any type.
     intercept_stream_stream = _StreamGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module

@@ -132,6 +132,7 @@ class _FallbackCall(grpc.aio.Call):
 
     def _ended(self, _: Any = None) -> None:
         self._over = True
+        self._guarded.declined()  # nothing is changed by it where the fallback has answered
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             try:

@@ -112,6 +112,7 @@ class GuardedStream(grpc.aio.Call):
             self._answers, self._error = False, failure
             raise failure from reason
         finally:
+            self._guarded.declined()
             self._end()
 
     async def _ask_fallback(self, error: grpc.RpcError) -> AsyncIterator[Any]:
@@ -119,19 +120,21 @@ class GuardedStream(grpc.aio.Call):
         if fallback is None or info is None:
             raise error
         messages = as_messages(await fallback.reply(info, self._request, error))
-        self._guarded.answered(error)
         if isinstance(messages, AsyncIterable):
             async for message in messages:
                 yield message
         else:
             for message in messages:
                 yield message
+        self._guarded.answered(error)
 
     def _conclude(self) -> bool:
         """Settle by how the inner stream ended; tell whether the fallback is to answer."""
         if self._answers is None:
             failed = settle(self._guarded, self._inner)
             self._answers = failed and not self._begun and not cancelled_here(self._inner)
+            if not self._answers:
+                self._guarded.declined()
         return self._answers
 
     def _inner_ended(self, _: Any) -> None:

@@ -15,6 +15,7 @@ import grpc
 
 from fusewire.breaker import Outcome
 from fusewire.errors import SettingsError
+from fusewire.operation import KeyEnd
 
 DEFAULT_OUTCOMES: Final[Mapping[grpc.StatusCode, Outcome]] = MappingProxyType(
     {
@@ -56,10 +57,16 @@ _MESSAGES: Final = frozenset(
     }
 )
 """What lies in this process and in the messages of the call itself."""
+_UNSENT: Final = frozenset(
+    {
+        (grpc.StatusCode.INTERNAL, "Exception serializing request!"),
+        (grpc.StatusCode.INTERNAL, "Invalid metadata"),
+    }
+)
 _LOCAL: Final = frozenset(
     {
         *_MESSAGES,
-        (grpc.StatusCode.INTERNAL, "Invalid metadata"),
+        *_UNSENT,
         # asyncio's word for a request that could not be written, because the call is over. The
         # server's own status mostly follows it (aio_calls.settle_late); where it does not, it may
         # have been any.
@@ -136,6 +143,42 @@ _CONDITIONS: Final = MappingProxyType(
         grpc.StatusCode.PERMISSION_DENIED: "permission_denied",
     }
 )
+
+
+FINAL: Final = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.OUT_OF_RANGE,
+    }
+)
+"""The server looked at the request and said no; sent again, it would be told the same."""
+
+_WITHOUT_EFFECT: Final = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+
+
+def key_end(end: CallEnd) -> KeyEnd:
+    """Decide what a call's end, which is not OK, means for its idempotency key.
+
+    ABORTED is in doubt: a server may say so while an earlier call of the same key is not over.
+    """
+    if end.code in FINAL:
+        return KeyEnd.ANSWERED
+    if end.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # A reply that is too large comes from a call that had its effect.
+        received = "Received message larger" in end.details
+        return KeyEnd.IN_DOUBT if received else KeyEnd.NO_EFFECT
+    if end.code in _WITHOUT_EFFECT or (end.code, end.details) in _UNSENT:
+        return KeyEnd.NO_EFFECT
+    return KeyEnd.IN_DOUBT
 
 
 Classify = Callable[[CallEnd], Outcome]

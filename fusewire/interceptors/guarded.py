@@ -14,24 +14,28 @@ import grpc.aio
 
 from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError
-from fusewire.interceptors.classification import CallEnd
+from fusewire.interceptors.classification import CallEnd, key_end
 from fusewire.interceptors.fallback import CallInfo, FallbackDeclined, attach
 from fusewire.interceptors.hints import read_retry_after
+from fusewire.interceptors.keys import copy_of
 from fusewire.interceptors.rejection import Rejection
 from fusewire.operation import (
     IDEMPOTENCY_KEY,
     CallNote,
+    KeyEnd,
     entered_operation,
     fallbacks_allowed,
     noted_by_caller,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from fusewire.breaker import Permit
     from fusewire.interceptors.fallback import CallFallback
+    from fusewire.interceptors.keys import MethodKeys
     from fusewire.interceptors.policy import MethodPolicy
+    from fusewire.operation import KeyClaim
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +50,21 @@ class GuardedCall:
         fallback: what may answer in its place; None if nothing may.
         as_it_is: whether the call, once admitted, goes as the user made it.
         metadata: what to send instead of the user's metadata; None for the user's own, untouched.
+        request: the request to send, and to give to the fallback.
+
+    Args:
+        policy: how the method is guarded.
+        metadata: the user's.
+        timeout: the user's, in seconds.
+        request: the request message, or what gives them.
+        serialize: makes bytes of the message, if that is known.
+        one_request: whether it is one message.
     """
 
     __slots__ = (
         "_began",
+        "_claim",
+        "_if_declined",
         "_noted",
         "_operation",
         "_permit",
@@ -59,6 +74,7 @@ class GuardedCall:
         "fallback",
         "info",
         "metadata",
+        "request",
     )
 
     def __init__(
@@ -66,6 +82,10 @@ class GuardedCall:
         policy: MethodPolicy,
         metadata: Iterable[tuple[str, str | bytes]] | None,
         timeout: float | None,
+        request: Any,
+        serialize: Callable[[Any], bytes] | None = None,
+        *,
+        one_request: bool,
     ) -> None:
         self._policy = policy
         self._timeout = timeout
@@ -73,21 +93,20 @@ class GuardedCall:
         self._permit: Permit | None = None
         self._noted = False
         self._operation = entered_operation()
+        self._claim: KeyClaim | None = None
+        self._if_declined: KeyEnd | None = None
+        self.request = request
         self.fallback: CallFallback | None = None
         self.info: CallInfo | None = None
         self.as_it_is = False
         self.metadata: Pairs | None = None
         if policy.prepares:
-            self._prepare(
-                metadata,
-                keyed=policy.idempotent and self._operation is not None,
-                falls_back=policy.fallback is not None and fallbacks_allowed(),
-            )
+            self._prepare(metadata, serialize, one_request=one_request)
 
     @property
     def breaker(self) -> str:
-        """The name of the breaker."""
-        return self._policy.breaker.name
+        """The name of the breaker; empty for a method that has none."""
+        return "" if self._policy.breaker is None else self._policy.breaker.name
 
     def admit(self, *, timed: bool = True) -> CircuitOpenError | None:
         """Take the call's permit; returns the refusal if the circuit does not admit it.
@@ -95,9 +114,14 @@ class GuardedCall:
         Args:
             timed: whether the time until it is settled counts as the dependency's.
         """
+        breaker = self._policy.breaker
+        if breaker is None:
+            self.as_it_is = self.metadata is None
+            return None
         try:
-            self._permit = permit = self._policy.breaker.acquire(timed=timed)
+            self._permit = permit = breaker.acquire(timed=timed)
         except CircuitOpenError as refused:
+            self._end_key(KeyEnd.NO_EFFECT)
             return refused
         self.as_it_is = self.metadata is None and not permit.probe
         return None
@@ -114,20 +138,26 @@ class GuardedCall:
 
     def succeed(self) -> None:
         """Settle: the call ended OK."""
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            permit.success()
+        self._settle_success()
+        if self._claim is not None:
+            self._claim.end(KeyEnd.ANSWERED)
 
     def first_message(self) -> None:
         """Take note of the first message of the response stream."""
         if self._policy.streams == "first_message":
-            self.succeed()
+            self._settle_success()
 
-    def release(self) -> None:
-        """Settle: the call says nothing about the dependency."""
+    def release(self, *, sent: bool = True) -> None:
+        """Settle: the call says nothing about the dependency.
+
+        Args:
+            sent: whether the call may have reached it all the same.
+        """
         permit, self._permit = self._permit, None
         if permit is not None:
             permit.release()
+        if self._claim is not None:
+            self._claim.end(KeyEnd.IN_DOUBT if sent else KeyEnd.NO_EFFECT)
 
     def fail(self, code: grpc.StatusCode, details: str | None, trailing: Any) -> bool:
         """Settle by the status that the call ended with; never raises.
@@ -135,7 +165,7 @@ class GuardedCall:
         Returns:
             whether the fallback is to answer in its place.
         """
-        outcome = Outcome.IGNORED
+        outcome, ended = Outcome.IGNORED, KeyEnd.IN_DOUBT
         retry_after = condition = None
         try:
             pairs = tuple((key, value) for key, value in trailing or ())
@@ -149,7 +179,7 @@ class GuardedCall:
                 retry_after=retry_after,
                 duration=time.monotonic() - self._began,
             )
-            condition = end.condition
+            condition, ended = end.condition, key_end(end)
             outcome = Outcome(self._policy.classify(end))
         except Exception:
             logger.exception("the end of a call to %s is not counted", self._policy.method)
@@ -157,20 +187,41 @@ class GuardedCall:
         if permit is not None:
             with noted_by_caller():
                 permit.settle(outcome, retry_after=retry_after)
-        if self._operation is not None and not self._noted:
+        if self._operation is not None and self._policy.breaker is not None and not self._noted:
             self._noted = True
             self._operation.note(
                 CallNote(self.breaker, outcome.value, code.name, retry_after, condition)
             )
-        return outcome is Outcome.FAILURE and self.fallback is not None
+        falls_back = outcome is Outcome.FAILURE and self.fallback is not None
+        self._end_key(ended, falls_back=falls_back)
+        return falls_back
+
+    def watch_by(self, look: Callable[[], object]) -> None:
+        """Have `look` called by who wants the key of this call: it settles the call if it is over.
+
+        A caller may see the end of a call before the callbacks that settle it are called.
+        """
+        if self._claim is not None:
+            self._claim.look = look
 
     def answered(self, error: grpc.RpcError) -> None:
         """Take note that the fallback answered in place of `error`."""
+        if self._claim is not None:
+            self._claim.end(KeyEnd.ANSWERED)
         if self._operation is not None and isinstance(error, CircuitOpenError):
             self._operation.note_answered(error.name)
 
+    def declined(self) -> None:
+        """Take note that no fallback answers in place of the call's own end; it may be said twice.
+
+        Say it before the caller can see that end: another call may then have the key.
+        """
+        if self._claim is not None and self._if_declined is not None:
+            self._claim.end(self._if_declined)
+
     def keep(self, error: grpc.RpcError, reason: Exception) -> None:
         """Make `error` what the caller sees after all, because the fallback ended with `reason`."""
+        self.declined()
         if isinstance(reason, FallbackDeclined):
             if reason.metadata:
                 _add_trailing_metadata(error, reason.metadata)
@@ -178,10 +229,30 @@ class GuardedCall:
         logger.error("the fallback of %s failed", self._policy.method, exc_info=reason)
         attach(error, reason)
 
+    def _settle_success(self) -> None:
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            permit.success()
+
+    def _end_key(self, how: KeyEnd, *, falls_back: bool | None = None) -> None:
+        """End the key's claim, or hold it while the fallback may still answer."""
+        if self._claim is None:
+            return
+        if self.fallback is None if falls_back is None else not falls_back:
+            self._claim.end(how)
+        else:
+            self._if_declined = how
+
     def _prepare(
-        self, metadata: Iterable[tuple[str, str | bytes]] | None, *, keyed: bool, falls_back: bool
+        self,
+        metadata: Iterable[tuple[str, str | bytes]] | None,
+        serialize: Callable[[Any], bytes] | None,
+        *,
+        one_request: bool,
     ) -> None:
-        if not (keyed or falls_back):
+        keys, fallback = self._policy.keys, self._policy.fallback
+        falls_back = fallback is not None and fallbacks_allowed()
+        if not falls_back and (keys is None or self._operation is None):
             return
         if metadata is not None and not isinstance(metadata, grpc.aio.Metadata | tuple | list):
             # It may be an iterator: what is read here could not be sent any more.
@@ -190,18 +261,49 @@ class GuardedCall:
             pairs: Pairs = tuple((key, value) for key, value in metadata or ())
         except (TypeError, ValueError):
             return  # not metadata; grpcio says so in its own way
-        if keyed and self._operation and not any(key == IDEMPOTENCY_KEY for key, _ in pairs):
-            pairs = (*pairs, (IDEMPOTENCY_KEY, self._operation.next_key(self._policy.method)))
-        if falls_back and self._policy.fallback is not None:
+        if keys is not None:
+            given = any(key == IDEMPOTENCY_KEY for key, _ in pairs)
+            if one_request and ((falls_back and keys.parks) or not (given or keys.sync)):
+                # What goes with a key is what the key was made of, whatever the user does with the
+                # message before it is serialized: asyncio does that later, parking much later.
+                self.request = copy_of(self.request)
+            if (
+                not given
+                and (made := self._make_key(keys, serialize, one_request=one_request)) is not None
+            ):
+                pairs = (*pairs, (IDEMPOTENCY_KEY, made))
+        if falls_back and fallback is not None:
             info = CallInfo(self._policy.method, self.breaker, pairs, self._timeout)
             try:
-                self.info = self._policy.fallback.prepare(info)
+                self.info = fallback.prepare(info)
                 pairs = self.info.metadata
-                self.fallback = self._policy.fallback
+                self.fallback = fallback
             except Exception:
                 logger.exception("a call to %s goes without its fallback", self._policy.method)
         if pairs or metadata is not None:
             self.metadata = pairs
+
+    def _make_key(
+        self,
+        keys: MethodKeys,
+        serialize: Callable[[Any], bytes] | None,
+        *,
+        one_request: bool,
+    ) -> str | None:
+        """Make the key of this call; None if it gets none of ours."""
+        operation = self._operation
+        if operation is None:
+            return None
+        if operation.ended:
+            keys.warn_ended()
+            return None
+        if operation.keys_by_ordinal:
+            return operation.next_key(keys.method) if keys.idempotent else None
+        if not one_request:
+            keys.warn_stream()
+            return None
+        self._claim = keys.claim(operation, self.request, serialize)
+        return None if self._claim is None else self._claim.key
 
 
 def _add_trailing_metadata(error: grpc.RpcError, added: Pairs) -> None:

@@ -12,6 +12,7 @@ from fusewire.breaker import BreakerSettings, CircuitBreaker, default_registry
 from fusewire.errors import SettingsError
 from fusewire.interceptors.classification import Classification, Classify
 from fusewire.interceptors.fallback import CallFallback, Fallback, as_call_fallback
+from fusewire.interceptors.keys import MethodKeys
 from fusewire.interceptors.selectors import EVERYTHING, Selectors, selected
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ class MethodPolicy:
 
     Attributes:
         method: the method's path.
-        breaker: its circuit, shared with every channel to the same dependency.
+        breaker: its circuit, shared with every channel to the same dependency; None for a method
+            that is not guarded, whose calls only get their keys.
         classify: what the end of one of its calls says.
         fallback: what answers in its place, if anything.
-        idempotent: whether its server honors an idempotency key.
+        keys: makes the idempotency keys of its calls; None if they get none.
         streams: when a call whose response is a stream is settled, and what its time is.
         prepares: whether its calls may have to be changed before they are sent.
         generation: the registry's when it gave the breaker; once the registry has another, a later
@@ -47,10 +49,10 @@ class MethodPolicy:
     """
 
     method: str
-    breaker: CircuitBreaker
+    breaker: CircuitBreaker | None
     classify: Classify
     fallback: CallFallback | None
-    idempotent: bool
+    keys: MethodKeys | None
     streams: Streams
     prepares: bool
     generation: int
@@ -131,7 +133,22 @@ class Policies:
                     "would never be asked; give the method settings or leave its fallback out"
                 )
         self._default_classify: Classify = Classification()
+        self._sync = sync
         self._known: dict[str, MethodPolicy | None] = {}
+        self._keys: dict[str, MethodKeys] = {}  # kept, because each warns once
+
+    def check_stream(self, method: str) -> None:
+        """Refuse a method that takes a stream of requests and is named idempotent.
+
+        Raises:
+            SettingsError: it is.
+        """
+        if self._idempotent.names(method):
+            raise SettingsError(
+                f"idempotent: {method!r} takes a stream of requests, of which no key can be made "
+                "before it is sent; leave it out, and give its calls an idempotency-key of their "
+                "own"
+            )
 
     def of(self, method: str) -> MethodPolicy | None:
         """Return how `method` is guarded; None for a method that is not."""
@@ -153,36 +170,63 @@ class Policies:
         # Two threads may both come here. The registry gives both the same breaker, and if it drops
         # that one meanwhile, what they leave here is outdated by its generation.
         self._known[method] = policy
-        if self._health and outdated and policy and policy.breaker is not outdated.breaker:
-            self._health.unwatch(outdated.breaker)
+        former = None if outdated is None else outdated.breaker
+        if self._health and former and policy and policy.breaker is not former:
+            self._health.unwatch(former)
         return policy
 
     def _guarded(self, method: str) -> bool:
         return not method.startswith(NEVER_GUARDED) and self._settings.find(method) is not None
 
     def _make(self, method: str) -> MethodPolicy | None:
-        if not self._guarded(method):
+        if method.startswith(NEVER_GUARDED):
             return None
-        settings = self._settings.find(method)
-        service = method.rpartition("/")[0]
-        shared = self._per_service and not self._settings.names(method)
         generation = self.keeper.generation  # before the breaker is given: it may go at once
-        breaker = self._registry.get(
-            self._prefix + (service if shared else method),
-            settings if isinstance(settings, BreakerSettings) else None,
-        )
-        fallback, idempotent = self._fallbacks.find(method), self._idempotent.find(method) is True
-        if self._health is not None:
-            self._health.watch(breaker, service.lstrip("/"))
+        breaker = self._breaker_of(method)
+        fallback = None if breaker is None else self._fallbacks.find(method)
+        keys = self._keys_of(method, fallback)
+        if breaker is None and keys is None:
+            return None
         return MethodPolicy(
             method=method,
             breaker=breaker,
             classify=self._classify.find(method) or self._default_classify,
             fallback=fallback,
-            idempotent=idempotent,
+            keys=keys,
             streams=self._streams.find(method) or "end",
-            prepares=idempotent or fallback is not None,
+            prepares=keys is not None or fallback is not None,
             generation=generation,
+        )
+
+    def _breaker_of(self, method: str) -> CircuitBreaker | None:
+        settings = self._settings.find(method)
+        if settings is None:
+            return None
+        service = method.rpartition("/")[0]
+        shared = self._per_service and not self._settings.names(method)
+        breaker = self._registry.get(
+            self._prefix + (service if shared else method),
+            settings if isinstance(settings, BreakerSettings) else None,
+        )
+        if self._health is not None:
+            self._health.watch(breaker, service.lstrip("/"))
+        return breaker
+
+    def _keys_of(self, method: str, fallback: CallFallback | None) -> MethodKeys | None:
+        idempotent = self._idempotent.find(method) is True
+        parks = bool(getattr(fallback, "parks", False))
+        if not idempotent and not parks:
+            return None
+        return self._keys.setdefault(
+            method,
+            MethodKeys(
+                self._prefix,
+                method,
+                idempotent=idempotent,
+                parks=parks,
+                serialize=getattr(fallback, "serializer", None) if parks else None,
+                sync=self._sync,
+            ),
         )
 
 

@@ -33,7 +33,7 @@ def settle(guarded: GuardedCall, call: Any) -> bool:
     """
     try:
         if isinstance(call, CircuitOpenError):
-            guarded.release()
+            guarded.release(sent=False)  # another guard's rejection
             return False
         code, details = call.code(), call.details()
         if (code, details) == _INTERCEPTOR_RAISED and call.exception() is not call:
@@ -86,6 +86,14 @@ class Remains:
             self._call = weakref.ref(call, dropped)
         except TypeError:  # another interceptor's, whose class has no place for references
             self._call = functools.partial(_same, call)
+        guarded.watch_by(self._look)
+
+    def _look(self) -> None:
+        """Settle by the call if it is over."""
+        call = self._call()
+        over = getattr(self._state, "code", None) is not None if call is None else call.done()
+        if over:
+            self.settle()
 
     def settle(self) -> bool:
         """Settle by the call, which is over.

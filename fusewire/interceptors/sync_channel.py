@@ -111,17 +111,19 @@ class _GuardedChannel(grpc.Channel):
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         inner = self._channel.unary_unary(method, *args, **kwargs)
-        return GuardedUnaryUnary(inner, method, self._policies)
+        return GuardedUnaryUnary(inner, method, self._policies, _serializer(args, kwargs))
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         inner = self._channel.unary_stream(method, *args, **kwargs)
-        return GuardedUnaryStream(inner, method, self._policies)
+        return GuardedUnaryStream(inner, method, self._policies, _serializer(args, kwargs))
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        self._policies.check_stream(method)
         inner = self._channel.stream_unary(method, *args, **kwargs)
         return GuardedStreamUnary(inner, method, self._policies)
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        self._policies.check_stream(method)
         inner = self._channel.stream_stream(method, *args, **kwargs)
         return GuardedStreamStream(inner, method, self._policies)
 
@@ -148,3 +150,8 @@ class _GuardedChannel(grpc.Channel):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _serializer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Find what makes bytes of a method's requests in the arguments that its stub gives."""
+    return args[0] if args else kwargs.get("request_serializer")

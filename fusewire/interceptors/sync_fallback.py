@@ -99,7 +99,6 @@ def answer(guarded: GuardedCall, request: Any, error: grpc.RpcError) -> Fallback
     except Exception as reason:  # noqa: BLE001 - logged and attached to the error by keep()
         guarded.keep(error, reason)
         return None
-    guarded.answered(error)
     return FallbackReply(message, guarded.breaker)
 
 
@@ -157,11 +156,14 @@ class FallbackFuture(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[typ
         final = self._inner
         try:
             reply = self._context.run(answer, self._guarded, self._request, self._inner)
-            final = final if reply is None else reply
+            if reply is not None:
+                final = reply
+                self._guarded.answered(self._inner)
         finally:
             self._end_with(final)
 
     def _end_with(self, final: Any) -> None:
+        self._guarded.declined()  # nothing is changed by it where the fallback has answered
         with self._condition:
             if self._final is None:
                 self._final = final

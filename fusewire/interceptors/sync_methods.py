@@ -16,7 +16,7 @@ from fusewire.interceptors.sync_fallback import FallbackFuture, FallbackReply, a
 from fusewire.interceptors.sync_streams import GuardedStream, is_call
 
 if TYPE_CHECKING:
-    from fusewire.interceptors.policy import Policies
+    from fusewire.interceptors.policy import MethodPolicy, Policies
 
 
 class _Guarded:
@@ -26,12 +26,26 @@ class _Guarded:
         inner: the inner channel's method.
         method: its path.
         policies: those of the channel.
+        serialize: makes bytes of a request, if the stub says what does.
     """
 
-    def __init__(self, inner: Any, method: str, policies: Policies) -> None:
+    one_request = True
+
+    def __init__(self, inner: Any, method: str, policies: Policies, serialize: Any = None) -> None:
         self._inner = inner
         self._method = method
         self._policies = policies
+        self._serialize = serialize
+
+    def _guard(self, policy: MethodPolicy, request: Any, arguments: dict[str, Any]) -> GuardedCall:
+        return GuardedCall(
+            policy,
+            arguments["metadata"],
+            arguments["timeout"],
+            request,
+            self._serialize,
+            one_request=self.one_request,
+        )
 
 
 class _UnaryResponse(_Guarded):
@@ -49,7 +63,8 @@ class _UnaryResponse(_Guarded):
         policy = self._policies.of(self._method)
         if policy is None:
             return self._inner.future(request, **arguments)
-        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"])
+        guarded = self._guard(policy, request, arguments)
+        request = guarded.request
         refused = guarded.admit()
         if refused is not None:
             rejected = RejectedCall.of(refused)
@@ -59,7 +74,7 @@ class _UnaryResponse(_Guarded):
         try:
             inner = self._inner.future(request, **_amended(arguments, guarded))
         except BaseException:
-            guarded.release()  # nothing was sent
+            guarded.release(sent=False)
             raise
         if guarded.fallback is None:
             watch(guarded, inner)
@@ -71,7 +86,8 @@ class _UnaryResponse(_Guarded):
         policy = self._policies.of(self._method)
         if policy is None:
             return call(request, **arguments)
-        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"])
+        guarded = self._guard(policy, request, arguments)
+        request = guarded.request
         refused = guarded.admit()
         error: grpc.RpcError
         if refused is not None:
@@ -93,8 +109,10 @@ class _UnaryResponse(_Guarded):
             reply = answer(guarded, request, error)
             if reply is None:
                 raise error
+            guarded.answered(error)
             return reply
         finally:
+            guarded.declined()
             del error  # its traceback holds this frame, which would hold it
 
 
@@ -105,7 +123,8 @@ class _StreamResponse(_Guarded):
         policy = self._policies.of(self._method)
         if policy is None:
             return self._inner(request, **arguments)
-        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"])
+        guarded = self._guard(policy, request, arguments)
+        request = guarded.request
         refused = guarded.admit(timed=policy.streams != "end")
         if refused is not None:
             rejected = RejectedCall.of(refused)
@@ -115,7 +134,7 @@ class _StreamResponse(_Guarded):
         try:
             inner = self._inner(request, **_amended(arguments, guarded))
         except BaseException:
-            guarded.release()  # nothing was sent
+            guarded.release(sent=False)
             raise
         if guarded.fallback is None and policy.streams != "first_message" and is_call(inner):
             watch(guarded, inner)
@@ -176,6 +195,8 @@ class GuardedStreamUnary(
     grpc.StreamUnaryMultiCallable,  # type: ignore[type-arg] # not subscriptable at run time
 ):
     """A stream-unary method, guarded."""
+
+    one_request = False
 
     def __call__(
         self,
@@ -245,6 +266,8 @@ class GuardedStreamStream(
     grpc.StreamStreamMultiCallable,  # type: ignore[type-arg] # not subscriptable at run time
 ):
     """A stream-stream method, guarded."""
+
+    one_request = False
 
     def __call__(
         self,

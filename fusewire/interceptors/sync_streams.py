@@ -134,6 +134,8 @@ class GuardedStream(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type
         try:
             return next(self._replies or iter(()))
         except StopIteration:
+            if self._cause is not None:
+                self._guarded.answered(self._cause)
             self._end()
             raise
         except Exception as reason:
@@ -151,6 +153,8 @@ class GuardedStream(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type
             if self._answers is None:
                 failed = settle(self._guarded, ended)
                 self._answers = failed and not self._begun and not self._cancelled_here()
+                if not self._answers:
+                    self._guarded.declined()
             return self._answers
 
     def _cancelled_here(self) -> bool:
@@ -170,6 +174,8 @@ class GuardedStream(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type
         try:
             replies = self._ask(error)
         finally:
+            if replies is None:
+                self._guarded.declined()
             with self._changed:
                 if replies is None:
                     self._answers, self._error = False, error

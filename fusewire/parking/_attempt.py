@@ -94,6 +94,7 @@ class AttemptSequence:
             turn.begins(in_outage=in_outage)
             tried_before, work.tried = work.tried, True
             attempt = await self._runner.run(work.fresh_view(), work.record)
+            work.record = work.record.with_doubtful_keys(attempt.doubtful_keys)
             if isinstance(attempt.error, HandBack):
                 raise GiveBackError(tried=False)
             if attempt.rejection is None:

@@ -22,6 +22,11 @@ class Happening(StrEnum):
     """Handled, after it had been parked."""
     DELAYED = "delayed"
     DEAD = "dead"
+    IN_DOUBT = "in_doubt"
+    """Handled, but a call that may have had an effect in an earlier attempt was not made again.
+
+    Its request has another idempotency key each time, and so perhaps another effect. Told after
+    HANDLED or REPLAYED."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,8 @@ class MessageEvent:
         operation_id: which unit of work.
         queue: its source queue.
         dependency: what it waits for or failed on; empty where nothing is to blame.
-        reason: why, in a word: ``circuit_open``, ``failed``, ``exhausted``, ``rejected``, …
+        reason: why, in a word: ``circuit_open``, ``failed``, ``exhausted``, ``rejected``,
+            ``key_not_sent_again``, …
     """
 
     happening: Happening

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio.to_thread
@@ -15,6 +15,7 @@ from fusewire.errors import CircuitOpenError, FusewireError, SettingsError
 from fusewire.operation import operation, without_fallbacks
 from fusewire.parking.errors import INSTRUCTIONS
 from fusewire.parking.policy import rejection_in
+from fusewire.parking.record import KEYS_BY_REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
     from fusewire.breaker import BreakerRegistry
+    from fusewire.operation import Operation
     from fusewire.parking.record import Record
     from fusewire.parking.view import MessageView
 
@@ -45,6 +47,8 @@ class Attempt:
         blame: breakers whose calls were made and failed, in order.
         unwanted: the handler rejected the message itself, without asking for it again.
         because: what it had caught when it did, or None.
+        doubtful_keys: idempotency keys that the next attempt is to send again; after the last one,
+            those of earlier attempts that it did not send.
     """
 
     error: BaseException | None = None
@@ -52,6 +56,7 @@ class Attempt:
     blame: tuple[str, ...] = ()
     unwanted: bool = False
     because: BaseException | None = None
+    doubtful_keys: tuple[str, ...] = ()
 
 
 class HandlerRunner:
@@ -94,7 +99,7 @@ class HandlerRunner:
         it comes back by way of a delay.
         """
         fallbacks = without_fallbacks() if record.times_parked else nullcontext()
-        with operation(record.operation_id) as work, fallbacks:
+        with _operation_of(record) as work, fallbacks:
             try:
                 await self._guarded(view)
             except asyncio.CancelledError as error:
@@ -113,7 +118,8 @@ class HandlerRunner:
         if (task := asyncio.current_task()) is not None and task.cancelling():
             # It was cut off and keeps that to itself: how far it came, nobody knows.
             raise asyncio.CancelledError
-        return _attempt(view, tuple(work.failed))
+        attempt = _attempt(view, tuple(work.failed))
+        return replace(attempt, doubtful_keys=_doubtful_keys(attempt, work, record))
 
     async def _guarded(self, view: MessageView) -> None:
         if self._guard is None:
@@ -149,6 +155,17 @@ class HandlerRunner:
         )
         if inspect.isawaitable(result):  # a lambda or a wrapper around a coroutine function
             await result
+
+
+def _operation_of(record: Record) -> operation:
+    return operation(record.operation_id, keys_by_ordinal=record.key_scheme < KEYS_BY_REQUEST)
+
+
+def _doubtful_keys(attempt: Attempt, work: Operation, record: Record) -> tuple[str, ...]:
+    unsent = [key for key in record.doubtful_keys.split() if not work.has_sent(key)]
+    if attempt.error is None and not attempt.unwanted:
+        return tuple(unsent)
+    return tuple(dict.fromkeys([*unsent, *work.doubtful_keys]))
 
 
 def _attempt(view: MessageView, blame: tuple[str, ...]) -> Attempt:

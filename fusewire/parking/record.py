@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fusewire.errors import FusewireError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from fusewire.brokers import HeaderValue, Message
 
@@ -26,6 +26,11 @@ NOT_AFTER = f"{PREFIX}not-after-ms"
 """Header by which a publisher may give the time after which the message is of no use.
 
 In whole milliseconds since 1970: the AMQP client writes floats with 32 bits only."""
+
+KEYS_BY_REQUEST = 1
+"""The scheme of idempotency keys that are made of the request; see :mod:`fusewire.operation`."""
+
+_MOST_KEYS = 16
 
 _FORMAT_HEADER = f"{PREFIX}format"
 
@@ -59,6 +64,10 @@ class Record:
         stack: its stack, capped.
         not_after_ms: the time after which it is not handled but goes to the dead queue.
         at_most_once: it must not be tried a second time where a first try cannot be ruled out.
+        key_scheme: how the idempotency keys of its calls are made: 1 of the request, 0 of the
+            ordinal of the call, as before. It keeps the one that its first attempt had.
+        doubtful_keys: keys of calls that may have had an effect, and that are to be made again;
+            the last 16, with a space between them.
     """
 
     operation_id: str
@@ -81,6 +90,13 @@ class Record:
     stack: str = ""
     not_after_ms: int | None = None
     at_most_once: bool = False
+    key_scheme: int = KEYS_BY_REQUEST
+    doubtful_keys: str = ""
+
+    def with_doubtful_keys(self, keys: Iterable[str]) -> Record:
+        """Return this record with other doubtful keys; of too many, the last ones."""
+        kept = " ".join([*keys][-_MOST_KEYS:])
+        return self if kept == self.doubtful_keys else dataclasses.replace(self, doubtful_keys=kept)
 
     def write(self, message: Message) -> Message:
         """Return `message` with this record in its headers."""
@@ -116,6 +132,8 @@ def read(message: Message, *, operation_id: str, queue: str = "") -> Record:
     }
     values["operation_id"] = values.get("operation_id") or operation_id
     values["queue"] = values.get("queue") or queue
+    if was_moved(message):
+        values.setdefault("key_scheme", 0)
     return Record(**values)
 
 

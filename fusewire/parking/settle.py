@@ -225,10 +225,21 @@ class Desk:
                     record.exception,
                     record.exception_message,
                 )
-        self._listeners.tell(
-            MessageEvent(
-                happening, record.operation_id, record.queue, record.dependency, record.reason
+        self._announce(happening, record, record.reason)
+        if isinstance(verdict, Done) and record.doubtful_keys:
+            _log.warning(
+                "operation %s was handled without its call %s, which may have had an effect in an "
+                "earlier attempt: if its request holds a time or a random value, it was made again "
+                "under another idempotency key, and may have taken effect twice. Give such calls "
+                "an idempotency-key of their own, made of the message's id",
+                record.operation_id,
+                record.doubtful_keys,
             )
+            self._announce(Happening.IN_DOUBT, record, "key_not_sent_again")
+
+    def _announce(self, happening: Happening, record: Record, reason: str) -> None:
+        self._listeners.tell(
+            MessageEvent(happening, record.operation_id, record.queue, record.dependency, reason)
         )
 
     def _operation_id(self, view: MessageView) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import pytest
@@ -11,10 +13,13 @@ from fusewire.breaker import BreakerSettings
 from fusewire.interceptors import guard
 from tests.support.grpc_etcd import have_etcd
 from tests.support.grpc_guard import WatchedRegistry
-from tests.support.grpc_server import ECHO, EchoServer, ask
+from tests.support.grpc_server import ECHO, STREAM, EchoServer, ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+Keyed: TypeAlias = Callable[..., Any]
+"""Makes guarded channels with idempotent methods."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -57,6 +62,18 @@ def bare(server: EchoServer) -> Iterator[Any]:
 def guarded(server: EchoServer, registry: WatchedRegistry) -> Iterator[Any]:
     with guard(grpc.insecure_channel(server.target), registry=registry) as channel:
         yield channel
+
+
+@pytest.fixture
+def keyed(server: EchoServer, registry: WatchedRegistry) -> Iterator[Keyed]:
+    with contextlib.ExitStack() as stack:
+
+        def make(**options: Any) -> Any:
+            options.setdefault("idempotent", {ECHO, STREAM})
+            bare = grpc.insecure_channel(server.target)
+            return stack.enter_context(guard(bare, registry=registry, **options))
+
+        yield make
 
 
 @pytest.fixture

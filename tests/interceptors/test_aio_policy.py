@@ -12,7 +12,7 @@ import pytest
 from fusewire.breaker import BreakerSettings, Outcome
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import Classification, aio_interceptors, guard
-from fusewire.operation import IDEMPOTENCY_KEY, operation
+from fusewire.operation import operation
 from tests.support.grpc_calls import aio_seen, until
 from tests.support.grpc_guard import WatchedRegistry
 from tests.support.grpc_server import ECHO, HEALTH, ask
@@ -188,26 +188,6 @@ async def test_a_failed_call_is_noted_in_the_operation_that_made_it(
             call = channel.unary_unary(ECHO)(ask(code="INTERNAL"))
         await aio_seen(call)
     assert work.failed == [ECHO]
-
-
-async def test_an_idempotent_methods_calls_carry_the_operations_key(
-    server: EchoServer, registry: WatchedRegistry
-) -> None:
-    def sent() -> list[str]:
-        return [value for key, value in server.seen()["metadata"] if key == IDEMPOTENCY_KEY]
-
-    async with guarded_channel(server.target, registry, idempotent={ECHO}) as channel:
-        method = channel.unary_unary(ECHO)
-        with operation("op-1"):
-            await method(ask(), metadata=(("mine", "x"),))
-            assert sent() == ["op-1/test.Echo/Do/1"]
-            assert ["mine", "x"] in server.seen()["metadata"]
-            await method(ask())
-            assert sent() == ["op-1/test.Echo/Do/2"]
-            await method(ask(), metadata=((IDEMPOTENCY_KEY, "my own"),))
-            assert sent() == ["my own"]
-        await method(ask())
-        assert sent() == []
 
 
 class _Details(NamedTuple):

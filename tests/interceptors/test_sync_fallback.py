@@ -14,6 +14,7 @@ from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import FallbackDeclined, guard, without_fallbacks
 from fusewire.operation import IDEMPOTENCY_KEY, entered_operation, operation
 from tests.support.grpc_calls import STYLES, call
+from tests.support.grpc_keys import key_of
 from tests.support.grpc_server import ECHO, ask, wait_until
 
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ def test_a_call_fallback_sees_the_operations_key(channel_with: ChannelWith) -> N
     method = channel_with(parking, idempotent={ECHO}).unary_unary(ECHO)
     with operation("op-1"):
         method(ask())
-    assert parking.prepared[0].metadata == ((IDEMPOTENCY_KEY, "op-1/test.Echo/Do/1"),)
+    assert parking.prepared[0].metadata == ((IDEMPOTENCY_KEY, key_of(ask())),)
 
 
 @STYLES

@@ -16,7 +16,7 @@ from fusewire.interceptors import (
     guard,
 )
 from fusewire.interceptors.classification import DEFAULT_OUTCOMES
-from fusewire.operation import IDEMPOTENCY_KEY, operation
+from fusewire.operation import operation
 from tests.support.grpc_calls import STYLES, call, seen
 from tests.support.grpc_guard import WatchedRegistry
 from tests.support.grpc_server import ECHO, HEALTH, ask, wait_until
@@ -307,45 +307,3 @@ def test_a_rejected_call_is_not_noted_in_the_operation(
     with operation("op-1") as work:
         seen(guarded.unary_unary(ECHO), "call", ask())
     assert work.failed == []
-
-
-def sent(server: EchoServer) -> Any:
-    return [value for key, value in server.seen()["metadata"] if key == IDEMPOTENCY_KEY]
-
-
-@STYLES
-def test_an_idempotent_methods_calls_carry_the_operations_key(
-    server: EchoServer, registry: WatchedRegistry, style: str
-) -> None:
-    with guard(
-        grpc.insecure_channel(server.target), registry=registry, idempotent={ECHO}
-    ) as channel:
-        method = channel.unary_unary(ECHO)
-        with operation("op-1"):
-            call(method, style, ask())
-            assert sent(server) == ["op-1/test.Echo/Do/1"]
-            call(method, style, ask(), metadata=iter([("mine", "x")]))
-            assert sent(server) == ["op-1/test.Echo/Do/2"]
-            assert ["mine", "x"] in server.seen()["metadata"]
-            call(method, style, ask(), metadata=[(IDEMPOTENCY_KEY, "my own")])
-            assert sent(server) == ["my own"]
-            call(channel.unary_unary("/test.Echo/Other"), style, ask())
-            assert sent(server) == []
-        call(method, style, ask())
-        assert sent(server) == []
-
-
-def test_a_rejected_call_takes_its_ordinal_too(
-    server: EchoServer, registry: WatchedRegistry, breaker: WatchedBreaker
-) -> None:
-    breaker.open()
-    with (
-        guard(
-            grpc.insecure_channel(server.target), registry=registry, idempotent={ECHO}
-        ) as channel,
-        operation("op-1"),
-    ):
-        seen(channel.unary_unary(ECHO), "call", ask())
-        registry.clock.pass_time(31)
-        channel.unary_unary(ECHO)(ask())
-        assert sent(server) == ["op-1/test.Echo/Do/2"]

@@ -299,7 +299,7 @@ def test_a_call_that_is_gone_when_its_end_is_told_is_settled_by_that_end(
     code: grpc.StatusCode | None,
     outcome: Outcome,
 ) -> None:
-    guarded = GuardedCall(policy_of(registry), None, None)
+    guarded = GuardedCall(policy_of(registry), None, None, b"", one_request=True)
     assert guarded.admit() is None
     call = Bare(code)
     remains = Remains(guarded, call)

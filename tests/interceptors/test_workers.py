@@ -105,6 +105,9 @@ class _Guarded:
     def release(self) -> None:
         self.settled.append("release")
 
+    def watch_by(self, look: Any) -> None:
+        """Have no key that another call might want."""
+
 
 @pytest.mark.parametrize("over", [False, True])
 def test_a_future_of_another_make_is_watched_too(over: Any) -> None:

@@ -1,0 +1,162 @@
+"""Idempotency keys, made of the operation and of the request itself.
+
+Two different requests never share a key, whatever the order in which they are made, and the same
+request of the same operation has the same key on every attempt, in every process::
+
+    <operation id>/<method>/<32 hex>[/<n>]
+
+The 32 digits are the first half of a SHA-256 over dependency, method and request, each with its
+length before it. `n` tells equal requests of one operation apart, from the second on.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from google.protobuf.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.operation import KeyClaim, Operation
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_ID = 128
+_LONGEST_METHOD = 320  # with it, and with an `n` of ten digits, a key stays below 512 bytes
+
+
+class MethodKeys:
+    """Makes the keys of one method's calls.
+
+    Args:
+        dependency: the name that tells this deployment of the service from others; may be empty.
+        method: the method's path.
+        idempotent: whether the user declared the method idempotent.
+        parks: whether its fallback parks calls, which are sent later under their key.
+        serialize: the fallback's own serializer, if it has one.
+        sync: whether the calls are those of a sync channel, which serializes a request at once.
+    """
+
+    def __init__(
+        self,
+        dependency: str,
+        method: str,
+        *,
+        idempotent: bool,
+        parks: bool,
+        serialize: Callable[[Any], bytes] | None,
+        sync: bool,
+    ) -> None:
+        self.method = method
+        self.idempotent = idempotent
+        self.parks = parks
+        self.sync = sync
+        self._serialize = serialize
+        self._begun = hashlib.sha256()
+        for part in (dependency, method):
+            _add(self._begun, part.encode())
+        self._warned: set[str] = set()
+
+    def claim(
+        self, operation: Operation, request: Any, serialize: Callable[[Any], bytes] | None
+    ) -> KeyClaim | None:
+        """Take the key of a call: the first that no other call with an equal request holds.
+
+        Args:
+            operation: what the call is made for.
+            request: the request message.
+            serialize: the method's own serializer, if it is known.
+
+        Returns:
+            None where no key can be made of the request.
+        """
+        data = self._read(request, serialize or self._serialize)
+        if data is None:
+            return None
+        digest = self._begun.copy()
+        _add(digest, data)
+        return operation.claim_key(
+            f"{_id(operation.id)}/{_method(self.method)}/{digest.hexdigest()[:32]}"
+        )
+
+    def warn_ended(self) -> None:
+        """Warn, once, of a call of an idempotent method that is made after its operation's end."""
+        if self.idempotent:
+            self._warn(_ENDED)
+
+    def warn_stream(self) -> None:
+        """Warn, once, of a call of an idempotent method that takes a stream of requests."""
+        if self.idempotent:
+            self._warn(_STREAM)
+
+    def _read(self, request: Any, serialize: Callable[[Any], bytes] | None) -> bytes | None:
+        """Return the bytes of a request; None if there are none."""
+        try:
+            if isinstance(request, Message):
+                # Partial: what lacks a required field is refused where it is serialized to be sent.
+                return request.SerializePartialToString(deterministic=True)
+            if isinstance(request, bytes):
+                return request
+            made = None if serialize is None else serialize(request)
+        except Exception:  # noqa: BLE001 - serialized to be sent it fails too, and grpcio reports it
+            return None
+        if isinstance(made, bytes):
+            return made
+        self._warn(_UNDIGESTED, type(request).__qualname__)
+        return None
+
+    def _warn(self, text: str, *arguments: object) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning(text, self.method, *arguments)
+
+
+_STREAM = (
+    "%s is declared idempotent and takes a stream of requests, of which no key can be made before "
+    "it is sent: give its calls an idempotency-key of their own"
+)
+_UNDIGESTED = (
+    "%s gets no idempotency key: its request, a %s, is neither a protobuf message nor bytes, and "
+    "no serializer is known that makes bytes of it. Give its calls an idempotency-key of their own"
+)
+_ENDED = (
+    "%s is called by something that outlives its message's handler: the call gets no idempotency "
+    "key, and may take effect twice. Await what a handler starts, or give the call an "
+    "idempotency-key of its own"
+)
+
+
+def copy_of(request: Any) -> Any:
+    """Return a copy of a protobuf message; anything else as it is."""
+    if not isinstance(request, Message):
+        return request
+    copy = type(request)()
+    copy.CopyFrom(request)
+    return copy
+
+
+def _add(digest: Any, part: bytes) -> None:
+    digest.update(len(part).to_bytes(8, "big"))
+    digest.update(part)
+
+
+@functools.lru_cache(maxsize=1024)
+def _id(operation_id: str) -> str:
+    return _short(operation_id, "", _LONGEST_ID)
+
+
+@functools.lru_cache(maxsize=1024)
+def _method(path: str) -> str:
+    return _short(path.lstrip("/"), "/", _LONGEST_METHOD)
+
+
+def _short(text: str, safe: str, longest: int) -> str:
+    # No encoded text begins with an asterisk, so none is taken for the digest of another.
+    data = text.encode(errors="surrogatepass")
+    encoded = quote(data, safe=safe)
+    return encoded if len(encoded) <= longest else "*" + hashlib.sha256(data).hexdigest()
