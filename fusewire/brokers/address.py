@@ -13,34 +13,32 @@ from fusewire.errors import SettingsError
 if TYPE_CHECKING:
     from fusewire.brokers.protocol import Broker
 
-DEFAULT_FILE = "fusewire.db"
-"""The embedded broker's file, in the current directory, when no address is given."""
-
-BrokerAddress: TypeAlias = "str | os.PathLike[str] | Broker | None"
+BrokerAddress: TypeAlias = "str | os.PathLike[str] | Broker"
 
 _ACCEPTED = (
-    "give amqp://… or amqps://… for RabbitMQ, sqlite:///relative/file.db or "
-    "sqlite:////absolute/file.db or a pathlib.Path for the embedded broker, or None for "
-    f"./{DEFAULT_FILE}"
+    "give amqp://… or amqps://… for RabbitMQ, or sqlite:///relative/file.db, "
+    "sqlite:////absolute/file.db or a pathlib.Path for the embedded broker"
 )
 
 
-def open_broker(address: BrokerAddress = None) -> Broker:
+def open_broker(address: BrokerAddress) -> Broker:
     """Return the broker that `address` means, not yet entered.
 
     Args:
         address: ``amqp://`` or ``amqps://`` and what AMQP addresses have, several nodes of one
             cluster with commas between them; ``sqlite:///`` and a path, with a fourth slash if it
-            is absolute; a path object; None for ``fusewire.db`` in the current directory. A broker
-            is returned as it is.
+            is absolute; a path object. A broker is returned as it is.
 
     Raises:
-        SettingsError: it means none.
+        SettingsError: it means none. There is no default: an unset variable would put what must
+            not be lost into some folder, and a database in memory ends with its process.
     """
-    if address is None:
-        return SQLiteBroker(DEFAULT_FILE)
+    if not isinstance(address, os.PathLike) and not address:  # what an unset variable gives
+        raise SettingsError(
+            f"broker address {address!r}: it says nowhere; is a variable not set? {_ACCEPTED}"
+        )
     if isinstance(address, os.PathLike):
-        return SQLiteBroker(address)
+        return SQLiteBroker(_named(os.fspath(address), repr(address)))
     if not isinstance(address, str):
         return address
     scheme, separator, rest = address.partition("://")
@@ -67,5 +65,15 @@ def _file(address: str, rest: str) -> str:
         raise SettingsError(
             f"broker address {redacted(address)!r} names no file: write sqlite:///relative/file.db "
             "or sqlite:////absolute/file.db"
+        )
+    return _named(path, repr(redacted(address)))
+
+
+def _named(path: str, given: str) -> str:
+    # What SQLite takes for a database in memory, and what is the current folder.
+    if path in ("", ".") or path.rpartition("/")[2] == ":memory:":
+        raise SettingsError(
+            f"broker address {given} names no file, and what is stored has to outlive the process: "
+            f"{_ACCEPTED}"
         )
     return path

@@ -50,8 +50,7 @@ class ParkedCalls:
 
     Args:
         address: ``amqp://`` or ``amqps://`` for RabbitMQ, several nodes of a cluster with commas
-            between them; ``sqlite:///`` or a path for a file; None for ``fusewire.db`` in the
-            current folder; or a broker.
+            between them; ``sqlite:///`` or a path for a file; or a broker.
         queue: names the queues: calls wait in ``<queue>.parked.<lane>``. They are made if absent.
         registry: where the channel's breakers are; the process's own by default.
         lanes: lane name to the breakers whose calls share it; by default all wait in ``other``.
@@ -80,7 +79,7 @@ class ParkedCalls:
 
     def __init__(
         self,
-        address: str | os.PathLike[str] | Broker | None = None,
+        address: str | os.PathLike[str] | Broker,
         *,
         queue: str,
         registry: BreakerRegistry | None = None,
@@ -118,7 +117,9 @@ class ParkedCalls:
             "shutdown_timeout": shutdown_timeout,
         }
         # Made once now, with a handler that is never called, so that wrong options are told here.
-        self._topology = ParkingConsumer(None, handler=_nothing, **self._consumer_options).topology
+        self._topology = ParkingConsumer(
+            address, handler=_nothing, **self._consumer_options
+        ).topology
         self._listeners = Listeners()
         self._broker: Broker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -604,7 +604,7 @@ async def test_an_unreachable_broker_is_told_on_entering(queue_name: str) -> Non
     ],
 )
 def test_a_wrong_park_is_told_when_it_is_made(arguments: dict[str, Any], named: str) -> None:
-    calls = ParkedCalls(None, queue="charges")
+    calls = ParkedCalls("amqp://localhost", queue="charges")
     with pytest.raises(SettingsError, match=named):
         calls.park(**{"reply": pending, **arguments})
 
@@ -623,12 +623,12 @@ def test_a_wrong_park_is_told_when_it_is_made(arguments: dict[str, Any], named: 
 )
 def test_a_wrong_setting_is_told_when_it_is_made(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
-        ParkedCalls(None, **{"queue": "charges", **arguments})
+        ParkedCalls(**{"address": "amqp://localhost", "queue": "charges", **arguments})
 
 
 def test_lanes_are_made_for_one_replay_at_a_time_where_that_is_asked_for() -> None:
-    assert ParkedCalls(queue="charges", replay="single").topology.single
-    assert not ParkedCalls(queue="charges").topology.single
+    assert ParkedCalls("amqp://localhost", queue="charges", replay="single").topology.single
+    assert not ParkedCalls("amqp://localhost", queue="charges").topology.single
 
 
 async def test_forwarding_needs_a_channel_and_an_entered_store(
