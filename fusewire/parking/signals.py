@@ -1,8 +1,16 @@
-"""Ending on SIGTERM and SIGINT: all the consumers of a process, not only the last to start."""
+"""Ending on SIGTERM and SIGINT: all the consumers of a process, beside whatever else ends on them.
+
+A web server or a program of the user's may wait for the same signals. Ours are handled by
+:func:`signal.signal`, and the handler that was there before is called as well. Asyncio's own
+handlers (``loop.add_signal_handler``) run too: they are woken by a file descriptor, which stays as
+it is.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import signal
 import threading
 from contextlib import contextmanager
@@ -10,39 +18,108 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-_stops: list[Callable[[], None]] = []
-_before: dict[int, Any] = {}
 
 
 @contextmanager
 def until_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM and SIGINT within the block.
+    """Call `stop` on SIGTERM and SIGINT within the block; a second SIGINT ends the block at once.
 
     Only on the main thread: elsewhere Python allows no handlers, and the block runs without. What
-    handled the signals before does so again after the last block.
+    handled the signals before is called too, and alone again after the last block.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    loop = asyncio.get_running_loop()
-    if not _stops:
+    block = _Block(stop)
+    with contextlib.ExitStack() as handlers:
+        _blocks.append(block)
+        handlers.callback(_blocks.remove, block)
         for number in _SIGNALS:
-            _before[number] = signal.getsignal(number)
-            loop.add_signal_handler(number, _stop_all)
-    _stops.append(stop)
+            handlers.enter_context(_handling(number, block))
+        yield
+
+
+class _Block:
+    """One consumer that runs: how it is stopped, and how it is cut off."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self.stop = stop
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+
+    def cut_off(self) -> None:
+        if self._task is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                self._loop.call_soon_threadsafe(self._task.cancel)
+
+
+_blocks: list[_Block] = []
+
+
+class _Handler:
+    """Handles one signal for all blocks, and calls the handler that it took the place of."""
+
+    def __init__(self, former: Any) -> None:
+        self.former = former
+        self.users: list[_Block] = []
+        self._interrupts = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.users:
+            # A server that started after the blocks had this handler in its keeping, has ended and
+            # put it back.
+            self._pass_on(number, frame)
+            return
+        for block in tuple(_blocks):
+            block.stop()
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            if not _interrupts_the_program(self.former):
+                for block in tuple(_blocks):
+                    block.cut_off()
+            self._pass_on(number, frame)
+        elif callable(self.former) and not _interrupts_the_program(self.former):
+            self.former(number, frame)
+
+    def leave(self, number: int, block: _Block) -> None:
+        """Put the former handler back after the last block, unless another has taken the place."""
+        self.users.remove(block)
+        current: object = signal.getsignal(number)
+        if not self.users and current is self:
+            signal.signal(number, self.former)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if callable(self.former):
+            self.former(number, frame)
+        elif self.former == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+
+@contextmanager
+def _handling(number: int, block: _Block) -> Iterator[None]:
+    current = signal.getsignal(number)
+    if current is None:  # one in C, which could be neither called nor put back
+        yield
+        return
+    handler = current if isinstance(current, _Handler) else _Handler(current)
+    signal.signal(number, handler)
+    handler.users.append(block)
     try:
         yield
     finally:
-        _stops.remove(stop)
-        if not _stops:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
-                signal.signal(number, _before.pop(number))
+        handler.leave(number, block)
 
 
-def _stop_all() -> None:
-    for stop in tuple(_stops):
-        stop()
+def _interrupts_the_program(handler: Any) -> bool:
+    """Tell whether `handler` is Python's own for Ctrl-C or that of `asyncio.run`.
+
+    They end the program without waiting for anybody, which is what a second Ctrl-C asks for.
+    """
+    function = handler.func if isinstance(handler, functools.partial) else handler
+    return function is signal.default_int_handler or isinstance(
+        getattr(function, "__self__", None), asyncio.Runner
+    )
