@@ -1,12 +1,14 @@
 """Consumers that park, delay, dead-letter and replay messages."""
 
 from fusewire.parking.consumer import ParkingConsumer
-from fusewire.parking.errors import Reject, Retry
+from fusewire.parking.errors import HandlerNotRunError, HandlerTimeoutError, Reject, Retry
 from fusewire.parking.events import Happening, MessageEvent
 from fusewire.parking.record import MalformedMessageError
 from fusewire.parking.view import MessageView
 
 __all__ = [
+    "HandlerNotRunError",
+    "HandlerTimeoutError",
     "Happening",
     "MalformedMessageError",
     "MessageEvent",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from fusewire.parking.errors import HandBack, Reject, Retry
+from fusewire.parking.errors import INSTRUCTIONS, HandBack, Reject, Retry
 from fusewire.parking.handler import Attempt
 from fusewire.parking.policy import Done, FailurePolicy, Verdict, rejection_in
 from fusewire.parking.settle import GiveBackError
 
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
+    from fusewire.parking._failure_log import FailureLog
     from fusewire.parking.circuits import Circuits
     from fusewire.parking.handler import HandlerRunner
     from fusewire.parking.lanes import Dependencies
@@ -57,6 +58,7 @@ class AttemptSequence:
         circuits: the breakers that messages wait for.
         dependencies: what is declared of them.
         runner: calls the handler.
+        failures: where first failures are logged.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class AttemptSequence:
         circuits: Circuits,
         dependencies: Dependencies,
         runner: HandlerRunner,
+        failures: FailureLog,
     ) -> None:
         self._policy = policy
         self._circuits = circuits
         self._dependencies = dependencies
         self._runner = runner
+        self._failures = failures
 
     async def run(self, work: Work, turn: Turn) -> Verdict | None:
         """Try `work` once; None if its delivery was lost while it waited.
@@ -82,7 +86,7 @@ class AttemptSequence:
         """
         try:
             needs = self.needs(work)
-        except Exception as error:  # noqa: BLE001 - the user's depends_on
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's depends_on
             return self._judge(work.record, Attempt(error), (), in_outage=False)
         while True:
             verdict = await turn.admit(work, needs)
@@ -126,6 +130,8 @@ class AttemptSequence:
             if not attempt.unwanted:
                 return Done()
             return self._policy.refused(record, "rejected", attempt.because, blame=blame)
+        if not isinstance(error, INSTRUCTIONS):
+            self._failures.note(record, error)
         if isinstance(error, Retry):
             return self._policy.postpone(record, error)
         if isinstance(error, Reject):
@@ -134,7 +140,10 @@ class AttemptSequence:
         if rejection_in(error) is None and self._policy.unrecoverable(error):
             return self._policy.refused(record, "rejected", error, blame=blame)
         # Not every circuit that is half open: what fails without a call to it is no probe of it.
-        troubled = self._circuits.troubled(blame) or self._circuits.refusing(needs)
+        troubled = self._circuits.troubled(blame) or self._circuits.refusing(
+            (*attempt.refused, *needs)
+        )
+        in_outage = in_outage or bool(attempt.refused)
         return self._policy.failed(
             record,
             error,

@@ -12,6 +12,9 @@ from fusewire.breaker import BreakerRegistry, default_registry
 from fusewire.brokers import DELAY_TIERS, Topology, open_broker
 from fusewire.errors import SettingsError
 from fusewire.parking._attempt import AttemptSequence
+from fusewire.parking._callables import check_plain
+from fusewire.parking._calling import HandlerCalls
+from fusewire.parking._failure_log import FailureLog
 from fusewire.parking.audit import auditing
 from fusewire.parking.circuits import Circuits
 from fusewire.parking.events import Listeners
@@ -47,6 +50,10 @@ After 30 minutes it closes the channel
 """
 
 
+_MOST_HELD = 65535
+"""Unacknowledged messages that AMQP lets a consumer ask for: its prefetch has 16 bits."""
+
+
 class ParkingConsumer:
     """Consumes a queue; parks what needs a dependency that is down, and replays it after recovery.
 
@@ -56,8 +63,7 @@ class ParkingConsumer:
 
     Args:
         address: ``amqp://`` or ``amqps://`` for RabbitMQ, several nodes of a cluster with commas
-            between them; ``sqlite:///`` or a path for a file; None for ``fusewire.db`` in the
-            current folder; or a broker.
+            between them; ``sqlite:///`` or a path for a file; or a broker.
         queue: the queue to consume.
         handler: called with each message, an :class:`aio_pika.abc.AbstractIncomingMessage`; a
             coroutine function, or a plain one, which runs in a worker thread. Returning means
@@ -99,6 +105,9 @@ class ParkingConsumer:
             SQLite has none, and ignores it.
         operation_id: a function from a message to its operation id. Without it: our header, else
             its ``message_id``, else one that is assigned.
+        handler_timeout: seconds after which a call of the handler has failed; no limit by default.
+            A coroutine is cancelled. A plain function cannot be stopped: that it is late is logged,
+            with where it is, and its message and its place stay taken until it ends.
         shutdown_timeout: seconds that handlers may still take when the consumer is stopped. A plain
             function that does not end keeps the process from ending, as all threads of Python's do.
 
@@ -108,7 +117,7 @@ class ParkingConsumer:
 
     def __init__(
         self,
-        address: str | os.PathLike[str] | Broker | None = None,
+        address: str | os.PathLike[str] | Broker,
         *,
         queue: str,
         handler: Handler,
@@ -127,14 +136,16 @@ class ParkingConsumer:
         delay_tiers: Sequence[float] = DELAY_TIERS,
         exchange: str = "",
         operation_id: Callable[[AbstractIncomingMessage], str | None] | None = None,
+        handler_timeout: float | None = None,
         shutdown_timeout: float = 30.0,
     ) -> None:
         if on_open not in ("park", "pause"):
             raise SettingsError(f"on_open={on_open!r}: give 'park' or 'pause'")
         if replay not in ("shared", "single"):
             raise SettingsError(f"replay={replay!r}: give 'shared' or 'single'")
-        _whole("concurrency", concurrency)
-        _whole("replay_concurrency", replay_concurrency)
+        # In order, one more than is handled is held.
+        _whole("concurrency", concurrency, most=_MOST_HELD - (on_open == "pause"))
+        _whole("replay_concurrency", replay_concurrency, most=_MOST_HELD)
         _whole("max_attempts", max_attempts)
         if replay_rate is not None and not 0 < replay_rate < math.inf:
             raise SettingsError(
@@ -142,10 +153,17 @@ class ParkingConsumer:
             )
         if max_age is not None and not 0 < max_age < math.inf:
             raise SettingsError(f"max_age={max_age!r}: give seconds, more than 0, or None")
+        if handler_timeout is not None and not 0 < handler_timeout < math.inf:
+            raise SettingsError(
+                f"handler_timeout={handler_timeout!r}: give seconds, more than 0, or None"
+            )
         if not 0 <= shutdown_timeout < math.inf:
             raise SettingsError(f"shutdown_timeout={shutdown_timeout!r}: give seconds, 0 or more")
+        if operation_id is not None:
+            check_plain("operation_id", operation_id, "a message")
         if registry is None:  # an empty one is false
             registry = default_registry()
+        open_broker(address)  # refused here, and not when the consumer is entered
         self._address = address
         self._dependencies = Dependencies(depends_on, lanes)
         self._topology = Topology(
@@ -159,13 +177,20 @@ class ParkingConsumer:
             unrecoverable=unrecoverable(dead_on),
         )
         self._circuits = Circuits(registry)
-        self._runner = HandlerRunner(
+        calls = HandlerCalls(
             handler,
+            threads=concurrency + replay_concurrency * len(self._topology.lanes),
+            timeout=handler_timeout,
+            warn_after=(_HOLD_LIMIT / 2, _HOLD_LIMIT),
+        )
+        self._runner = HandlerRunner(
+            calls,
             guard_with=guard_with,
             registry=registry,
             unrecoverable=self._policy.unrecoverable,
-            threads=concurrency + replay_concurrency * len(self._topology.lanes),
+            interrupted=self._be_interrupted,
         )
+        self._failures = FailureLog(calls.name)
         self._on_open = on_open
         self._concurrency = concurrency
         self._replay_concurrency = replay_concurrency
@@ -177,6 +202,7 @@ class ParkingConsumer:
         self._stack = AsyncExitStack()
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._interrupt: KeyboardInterrupt | None = None
 
     @property
     def topology(self) -> Topology:
@@ -225,7 +251,8 @@ class ParkingConsumer:
     async def run(self, *, handle_signals: bool = True) -> None:
         """Consume and replay until :meth:`stop`, SIGTERM or SIGINT.
 
-        Handlers in hand then have `shutdown_timeout` seconds to end.
+        Handlers in flight then have `shutdown_timeout` seconds to end; a second SIGINT ends at
+        once. Whatever else handles these signals in the process is told of them too.
 
         Args:
             handle_signals: end on SIGTERM and SIGINT, where Python allows it: on the main thread.
@@ -233,6 +260,7 @@ class ParkingConsumer:
 
         Raises:
             RuntimeError: the consumer was not entered.
+            KeyboardInterrupt: Ctrl-C interrupted a handler. Its message went back to its queue.
         """
         if self._broker is None or self._stopping is None:
             raise RuntimeError(
@@ -242,6 +270,8 @@ class ParkingConsumer:
             async with asyncio.TaskGroup() as group:
                 for worker in self._workers(self._broker, self._stopping):
                     group.create_task(worker.run())
+        if self._interrupt is not None:
+            raise self._interrupt
 
     def run_sync(self) -> None:
         """Connect, consume until SIGTERM or SIGINT, and disconnect; for programs without asyncio.
@@ -262,6 +292,10 @@ class ParkingConsumer:
         if self._loop is not None and self._stopping is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
 
+    def _be_interrupted(self, error: KeyboardInterrupt) -> None:
+        self._interrupt = error
+        self.stop()
+
     def _workers(
         self, broker: Broker, stopping: asyncio.Event
     ) -> list[Intake | OrderedSource | LaneReplay]:
@@ -279,7 +313,7 @@ class ParkingConsumer:
             topology=self._topology,
             desk=desk,
             attempts=AttemptSequence(
-                self._policy, self._circuits, self._dependencies, self._runner
+                self._policy, self._circuits, self._dependencies, self._runner, self._failures
             ),
             policy=self._policy,
             circuits=self._circuits,
@@ -295,9 +329,10 @@ class ParkingConsumer:
         return [source(means, concurrency=self._concurrency), *replays]
 
 
-def _whole(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SettingsError(f"{name}={value!r}: give a whole number, 1 or more")
+def _whole(name: str, value: object, *, most: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        limit = "1 or more" if most == math.inf else f"from 1 to {most:.0f}, which is AMQP's limit"
+        raise SettingsError(f"{name}={value!r}: give a whole number, {limit}")
 
 
 def _now_ms() -> int:

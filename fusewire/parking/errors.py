@@ -75,3 +75,11 @@ class HandBack(FusewireError):  # noqa: N818 - an instruction to the consumer
 
 INSTRUCTIONS = (Reject, Retry, HandBack)
 """They decide, whatever else is known of an attempt, and tell nothing of a dependency."""
+
+
+class HandlerTimeoutError(FusewireError, TimeoutError):
+    """A handler did not end within `handler_timeout` and was cancelled: a failed attempt."""
+
+
+class HandlerNotRunError(FusewireError):
+    """A handler returned what shows that it has not run, a generator for one: a failed attempt."""

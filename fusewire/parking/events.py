@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from fusewire.parking._callables import check_plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -56,7 +58,12 @@ class Listeners:
         self._listeners: list[Callable[[MessageEvent], None]] = []
 
     def add(self, listener: Callable[[MessageEvent], None]) -> Callable[[], None]:
-        """Add a listener and return the function that removes it."""
+        """Add a listener and return the function that removes it.
+
+        Raises:
+            SettingsError: it is no plain function of an event.
+        """
+        check_plain("listener", listener, "an event")
         self._listeners.append(listener)
 
         def remove() -> None:
@@ -70,5 +77,5 @@ class Listeners:
         for listener in tuple(self._listeners):
             try:
                 listener(event)
-            except Exception:  # noqa: BLE001 - whatever it is, it is logged
+            except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, it is logged
                 _log.exception("a listener of messages raised; nothing else is changed by it")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
+import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import anyio.to_thread
-
-from fusewire.errors import CircuitOpenError, FusewireError, SettingsError
+from fusewire.errors import CircuitOpenError, FusewireError
 from fusewire.operation import operation, without_fallbacks
-from fusewire.parking.errors import INSTRUCTIONS
+from fusewire.parking._calling import HandlerCall, HandlerCalls, being_cancelled
+from fusewire.parking.errors import INSTRUCTIONS, Reject
 from fusewire.parking.policy import rejection_in
 from fusewire.parking.record import KEYS_BY_REQUEST
+from fusewire.parking.settle import GiveBackError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger(__name__)
+
+_UNKNOWN_WAIT = 1.0
+"""Seconds until the next look at a circuit that refused, of which no more is known."""
 
 
 class RedeliveryWantedError(FusewireError):
@@ -49,6 +52,7 @@ class Attempt:
         because: what it had caught when it did, or None.
         doubtful_keys: idempotency keys that the next attempt is to send again; after the last one,
             those of earlier attempts that it did not send.
+        refused: breakers that refused a call, where none of the calls that were made failed.
     """
 
     error: BaseException | None = None
@@ -57,78 +61,82 @@ class Attempt:
     unwanted: bool = False
     because: BaseException | None = None
     doubtful_keys: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 class HandlerRunner:
     """Calls a handler, plain or coroutine, in the scope of an operation.
 
     Args:
-        handler: called with the message view; a plain function runs in a worker thread.
+        calls: the handler, and how it is called.
         guard_with: name of the breaker whose permit is taken around the handler, for handlers whose
             calls are not guarded themselves.
         registry: where that breaker is.
         unrecoverable: tells of an error whether it is the message's own fault.
-        threads: plain handlers that may run at a time.
+        interrupted: called with a KeyboardInterrupt that ended a coroutine on the main thread.
     """
 
     def __init__(
         self,
-        handler: Handler,
+        calls: HandlerCalls,
         *,
         guard_with: str | None,
         registry: BreakerRegistry,
         unrecoverable: Callable[[BaseException], bool],
-        threads: int,
+        interrupted: Callable[[KeyboardInterrupt], None],
     ) -> None:
-        if not callable(handler):
-            raise SettingsError(f"handler={handler!r}: give a function that takes a message")
-        self._handler = handler
-        self._is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-            getattr(handler, "__call__", None)  # noqa: B004 - an object whose call is a coroutine
-        )
+        self._calls = calls
         self._guard = guard_with
         self._registry = registry
         self._unrecoverable = unrecoverable
-        self._threads = threads
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._interrupted = interrupted
+        self._warned_of_swallowing = False
+        self._warned_of_registry = False
 
     async def run(self, view: MessageView, record: Record) -> Attempt:
         """Call the handler once.
 
         For what was parked before, fallbacks are suppressed: only real work settles it, also when
         it comes back by way of a delay.
+
+        Raises:
+            GiveBackError: Ctrl-C ended the handler.
         """
+        call = HandlerCall(self._calls, view)
         fallbacks = without_fallbacks() if record.times_parked else nullcontext()
         with _operation_of(record) as work, fallbacks:
             try:
-                await self._guarded(view)
+                await self._guarded(view, call)
             except asyncio.CancelledError as error:
-                # grpc.aio raises it from a call that was cancelled or whose channel was closed,
-                # too.
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
+                if being_cancelled():
                     raise
+                # The handler's own, or grpc.aio's, of a call that was cancelled or whose channel
+                # was closed.
                 view.failure = error
-            except (KeyboardInterrupt, SystemExit):
-                raise
+            except KeyboardInterrupt as error:
+                if call.on_loop and threading.current_thread() is threading.main_thread():
+                    self._interrupted(error)
+                    raise GiveBackError(tried=True) from error
+                # Python raises it for Ctrl-C on the main thread only. This one is the handler's.
+                view.failure = error
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is judged and recorded
                 view.failure = error
             finally:
                 view.over = True
-        if (task := asyncio.current_task()) is not None and task.cancelling():
+        if being_cancelled():
             # It was cut off and keeps that to itself: how far it came, nobody knows.
             raise asyncio.CancelledError
-        attempt = _attempt(view, tuple(work.failed))
+        attempt = self._attempt(view, work)
         return replace(attempt, doubtful_keys=_doubtful_keys(attempt, work, record))
 
-    async def _guarded(self, view: MessageView) -> None:
+    async def _guarded(self, view: MessageView, call: HandlerCall) -> None:
         if self._guard is None:
-            await self._call(view)
+            await call.run()
             return
         breaker = self._registry.get(self._guard)
         permit = breaker.acquire()
         try:
-            await self._call(view)
+            await call.run()
             if view.failure is not None:  # raised within process(), and swallowed further out
                 raise view.failure  # noqa: TRY301 - judged like any other, just below
         except BaseException as error:
@@ -144,17 +152,65 @@ class HandlerRunner:
         else:
             permit.release()
 
-    async def _call(self, view: MessageView) -> None:
-        if self._is_async:
-            await self._handler(view)
-            return
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(self._threads)
-        result = await anyio.to_thread.run_sync(
-            self._handler, view, abandon_on_cancel=True, limiter=self._limiter
-        )
-        if inspect.isawaitable(result):  # a lambda or a wrapper around a coroutine function
-            await result
+    def _attempt(self, view: MessageView, work: Operation) -> Attempt:
+        blame = tuple(work.failed)
+        error, because = _said(view)
+        made = False
+        if view.rejected or isinstance(error, Reject):
+            rejection = self._reason(because, work)
+            if error is None and rejection is None:
+                return Attempt(blame=blame, unwanted=True, because=because)
+            # A refusal by a circuit is never what ends a message. If the handler does not say why,
+            # and a call of it failed, that was an attempt.
+            error = rejection or error
+            made = because is None and bool(blame)
+        else:
+            rejection = None if isinstance(error, INSTRUCTIONS) else rejection_in(error)
+        if error is None:
+            if work.rejected:
+                self._warn_of_swallowing(work.rejected[0])
+            return Attempt(blame=blame)
+        if rejection is not None:
+            self._warn_of_registry(rejection.name)
+            if made or rejection.name in blame:
+                rejection = None  # a call was made and failed before the refusal
+        return Attempt(error, rejection, blame, refused=() if blame else tuple(work.rejected))
+
+    def _reason(self, because: BaseException | None, work: Operation) -> CircuitOpenError | None:
+        """Find the rejection for which a handler does not want its message.
+
+        A handler that has left its `except` block does not say why. If a call of it was refused,
+        that is the only reason known.
+        """
+        if because is not None or not work.rejected:
+            return rejection_in(because)
+        name = next((name for name in work.rejected if name in work.failed), work.rejected[0])
+        if name not in self._registry:
+            return CircuitOpenError(name, "open", _UNKNOWN_WAIT)
+        look = self._registry.get(name).look()
+        return CircuitOpenError(name, look.state.value, look.retry_after)
+
+    def _warn_of_swallowing(self, name: str) -> None:
+        if not self._warned_of_swallowing:
+            self._warned_of_swallowing = True
+            _log.warning(
+                "handler %s returned although circuit %r had refused a call of it, and its message "
+                "counts as handled: if its work was not done, let CircuitOpenError through, and "
+                "the message is parked (this is said once for each consumer)",
+                self._calls.name,
+                name,
+            )
+
+    def _warn_of_registry(self, name: str) -> None:
+        if name not in self._registry and not self._warned_of_registry:
+            self._warned_of_registry = True
+            _log.warning(
+                "circuit %r refused a call of handler %s and is not in the consumer's registry, "
+                "which cannot see when it closes: give the consumer and the channel the same "
+                "registry= (this is said once for each consumer)",
+                name,
+                self._calls.name,
+            )
 
 
 def _operation_of(record: Record) -> operation:
@@ -168,18 +224,17 @@ def _doubtful_keys(attempt: Attempt, work: Operation, record: Record) -> tuple[s
     return tuple(dict.fromkeys([*unsent, *work.doubtful_keys]))
 
 
-def _attempt(view: MessageView, blame: tuple[str, ...]) -> Attempt:
-    error = view.failure
+def _said(view: MessageView) -> tuple[BaseException | None, BaseException | None]:
+    """Return the error that the handler ended with, if any, and why it did not want its message."""
+    error, because = view.failure, view.because
     if error is not None and view.explicit:
         # It said what is to become of the message, and failed at something else afterwards.
-        _log.error("a handler raised after it had settled its message", exc_info=error)
-        error = None
+        if error is not because:
+            _log.error("a handler raised after it had settled its message", exc_info=error)
+        error, because = None, because or error
     if view.rejected and view.requeued:
         error = RedeliveryWantedError("the handler asked for the message again")
-        error.__cause__ = view.because
-    if error is None:
-        return Attempt(blame=blame, unwanted=view.rejected, because=view.because)
-    rejection = rejection_in(error)
-    if isinstance(error, INSTRUCTIONS) or (rejection is not None and rejection.name in blame):
-        rejection = None  # an instruction; or a call was made and failed before the refusal
-    return Attempt(error, rejection, blame)
+        error.__cause__ = because
+    if isinstance(error, Reject):
+        because = error.__cause__ or error.__context__
+    return error, because

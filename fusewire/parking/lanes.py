@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
+import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
+from fusewire.breaker import CircuitBreaker
 from fusewire.brokers import OTHER_LANE
 from fusewire.errors import SettingsError
+from fusewire.parking._callables import check_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from aio_pika.abc import AbstractIncomingMessage
+
+_log = logging.getLogger(__name__)
 
 DependsOn: TypeAlias = (
     "str | Collection[str] | Callable[[AbstractIncomingMessage], str | Collection[str]] | None"
@@ -36,9 +41,10 @@ class Dependencies:
     ) -> None:
         self._of: Callable[[AbstractIncomingMessage], str | Collection[str]] | None = None
         self._always: tuple[str, ...] = ()
+        if isinstance(depends_on, CircuitBreaker):  # which can be called, too
+            raise SettingsError(f"depends_on={depends_on!r}: give its name, {depends_on.name!r}")
         if callable(depends_on):
-            if inspect.iscoroutinefunction(depends_on):
-                raise SettingsError("depends_on is a coroutine function: give a plain one")
+            check_plain("depends_on", depends_on, "a message")
             self._of = depends_on
         else:
             self._always = _names(depends_on or ())
@@ -52,6 +58,8 @@ class Dependencies:
                 self._lane_of[dependency] = lane
         if lanes is None:
             self._lane_of = {name: name for name in self._always}
+        self._warned_of_lanes = False
+        self._warn_of_lanes(self._always)
 
     @property
     def lanes(self) -> tuple[str, ...]:
@@ -75,12 +83,33 @@ class Dependencies:
 
     def of(self, message: AbstractIncomingMessage) -> tuple[str, ...]:
         """Return the dependencies that `message` is declared to need."""
-        return self._always if self._of is None else _names(self._of(message))
+        if self._of is None:
+            return self._always
+        names = _names(self._of(message))
+        self._warn_of_lanes(names)
+        return names
+
+    def _warn_of_lanes(self, names: tuple[str, ...]) -> None:
+        strangers = [name for name in names if name not in self._lane_of]
+        if strangers and not self._warned_of_lanes:
+            self._warned_of_lanes = True
+            known = ", ".join(map(repr, self._lane_of)) or "none"
+            _log.warning(
+                "depends_on names %r, which is in no lane (those in one: %s): its messages wait in "
+                "the lane %r with all that is in none; name it in lanes= (this is said once for "
+                "each consumer)",
+                strangers[0],
+                known,
+                OTHER_LANE,
+            )
 
 
 def _names(given: str | Collection[str]) -> tuple[str, ...]:
+    if not isinstance(given, Iterable):  # what a function of the user's gave
+        raise SettingsError(f"depends_on gave {given!r}: give names of breakers, or () for none")
     names: list[object] = [given] if isinstance(given, str) else list(given)
     for name in names:
         if not isinstance(name, str) or not name:
-            raise SettingsError(f"depends_on: {name!r} is not the name of a breaker")
+            hint = f": give its name, {name.name!r}" if isinstance(name, CircuitBreaker) else ""
+            raise SettingsError(f"depends_on: {name!r} is not the name of a breaker{hint}")
     return tuple(dict.fromkeys(str(name) for name in names))

@@ -211,7 +211,7 @@ def _told(record: Record, error: BaseException | None) -> Record:
     )
 
 
-def rejection_in(error: BaseException) -> CircuitOpenError | None:
+def rejection_in(error: BaseException | None) -> CircuitOpenError | None:
     """Find the rejection that an error comes from: itself, a cause, a context, or in a group."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]

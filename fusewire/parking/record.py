@@ -98,6 +98,13 @@ class Record:
         kept = " ".join([*keys][-_MOST_KEYS:])
         return self if kept == self.doubtful_keys else dataclasses.replace(self, doubtful_keys=kept)
 
+    @property
+    def may_have_been_seen(self) -> bool:
+        """Whether a handler may have had it before, and if only to meet an open circuit."""
+        return bool(
+            self.attempts or self.outage_attempts or self.times_parked or self.times_postponed
+        )
+
     def write(self, message: Message) -> Message:
         """Return `message` with this record in its headers."""
         headers: dict[str, HeaderValue] = {**strip(message.headers), _FORMAT_HEADER: FORMAT}

@@ -67,7 +67,7 @@ class Work:
     def fresh_view(self) -> MessageView:
         """Return a view that no handler has had, for an attempt with the delivery in hand."""
         if self.view.over:
-            self.view = _view(self.delivery)
+            self.view = _view(self.delivery, seen=True)
         return self.view
 
 
@@ -119,17 +119,17 @@ class Desk:
         """
         since = self._monotonic() if since is None else since
         message = delivery.message
-        view = _view(delivery)
         try:
             record = read(
                 message, operation_id=message.message_id or "", queue=self._topology.source
             )
+            view = _view(delivery, seen=record.may_have_been_seen)
             given = self._operation_id(view)
-        except Exception as error:  # noqa: BLE001 - ours, or of the user's identity function
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - ours, or of the user's function
             record = Record(
                 operation_id=message.message_id or uuid.uuid4().hex, queue=self._topology.source
             )
-            work = Work(delivery, record, view, since, ending)
+            work = Work(delivery, record, _view(delivery, seen=True), since, ending)
             await self.settle(work, self._policy.dead(record, "malformed", error))
             return None
         if given or not record.operation_id:
@@ -265,9 +265,11 @@ class Desk:
         return uuid.uuid4().hex
 
 
-def _view(delivery: Delivery) -> MessageView:
+def _view(delivery: Delivery, *, seen: bool) -> MessageView:
+    # RabbitMQ promises that what is not redelivered was seen by nobody. A delay queue and a lane
+    # give a message back as a new one, and handlers look for duplicates by that promise.
     headers = cast("HeadersType", strip(_original(delivery).headers))
-    return MessageView(delivery.message, redelivered=delivery.redelivered, headers=headers)
+    return MessageView(delivery.message, redelivered=seen or delivery.redelivered, headers=headers)
 
 
 def _original(delivery: Delivery) -> Message:

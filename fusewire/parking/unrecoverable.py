@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, TypeAlias
 
 from fusewire.errors import SettingsError
+from fusewire.parking._callables import check_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,12 +35,13 @@ def unrecoverable(dead_on: DeadOn) -> Callable[[BaseException], bool]:
             f"dead_on={dead_on!r}: give an exception type, a tuple of them, or a function of an "
             "exception"
         )
+    check_plain("dead_on", dead_on, "an exception")
     asked: Callable[[BaseException], bool] = dead_on
 
     def ask(error: BaseException) -> bool:
         try:
             return bool(asked(error))
-        except Exception:  # noqa: BLE001 - whatever it is, it is logged
+        except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, it is logged
             _log.exception("dead_on failed on %r, which is taken for one to try again", error)
             return False
 

@@ -8,13 +8,14 @@ recorded, and the consumer settles once, after the handler has returned. With ai
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage, AbstractProcessContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from types import TracebackType
 
     import aiormq.abc
@@ -36,7 +37,7 @@ class MessageView(AbstractIncomingMessage):
         self._message = message
         self.body = message.body
         self.body_size = len(message.body)
-        self.headers = headers
+        self.headers = _copied(headers)  # what a handler changes in them stays its own
         self.content_type = message.content_type
         self.content_encoding = message.content_encoding
         self.delivery_mode = aio_pika.DeliveryMode.PERSISTENT
@@ -90,17 +91,30 @@ class MessageView(AbstractIncomingMessage):
         # are moot.
         return _Process(self, ignore_processed=ignore_processed)
 
-    async def ack(self, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - aio-pika's
-        """Record that the handler is done with it."""
+    # A plain function cannot await, and a coroutine function forgets to: what they say counts when
+    # it is called, and there is nothing left to wait for.
+
+    def ack(self, multiple: bool = False) -> Coroutine[Any, Any, None]:  # noqa: FBT001, FBT002
+        """Record that the handler is done with it; awaited or not."""
         self._settle(multiple=multiple)
+        return _Recorded()
 
-    async def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - aio-pika's
-        """Record that the handler does not want it: dead, or with `requeue` tried again later."""
+    def reject(self, requeue: bool = False) -> Coroutine[Any, Any, None]:  # noqa: FBT001, FBT002
+        """Record that the handler does not want it: dead, or with `requeue` tried again later.
+
+        Awaited or not.
+        """
         self._unwanted(multiple=False, requeue=requeue)
+        return _Recorded()
 
-    async def nack(self, multiple: bool = False, requeue: bool = True) -> None:  # noqa: FBT001, FBT002
+    def nack(
+        self,
+        multiple: bool = False,  # noqa: FBT001, FBT002 - aio-pika's signature
+        requeue: bool = True,  # noqa: FBT001, FBT002
+    ) -> Coroutine[Any, Any, None]:
         """Record the same as :meth:`reject`."""
         self._unwanted(multiple=multiple, requeue=requeue)
+        return _Recorded()
 
     def info(self) -> MessageInfo:
         """Return the message's properties."""
@@ -108,8 +122,8 @@ class MessageView(AbstractIncomingMessage):
 
     @property
     def locked(self) -> bool:
-        """Whether it may not be changed: always, as for every delivery."""
-        return True
+        """Whether the handler has settled it, in its own eyes: frameworks ask before they do."""
+        return self.settled
 
     @property
     def properties(self) -> aiormq.spec.Basic.Properties:
@@ -120,7 +134,7 @@ class MessageView(AbstractIncomingMessage):
         return iter(self.body)
 
     def lock(self) -> None:
-        """Do nothing: it is locked."""
+        """Do nothing: settling it is what locks it."""
 
     def _original(self) -> aio_pika.Message:
         message = self._message
@@ -157,6 +171,37 @@ class MessageView(AbstractIncomingMessage):
         self.rejected, self.requeued = True, requeue
         # Most who reject a message do so in an `except` block: what it caught is why.
         self.because = sys.exception()
+
+
+class _Recorded(Coroutine[Any, Any, None]):
+    """What `ack`, `reject` and `nack` return: over when it begins, and no matter if it never does.
+
+    A coroutine to all who ask for one (``create_task``, ``run_coroutine_threadsafe``), without
+    Python's warning that it was never awaited.
+    """
+
+    __slots__ = ()
+
+    def send(self, value: object, /) -> NoReturn:  # noqa: ARG002 - a coroutine's signature
+        raise StopIteration
+
+    def throw(self, *error: Any) -> NoReturn:
+        raise error[0] if len(error) == 1 else error[1] or error[0]
+
+    def close(self) -> None:
+        pass
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
+
+
+def _copied(value: Any) -> Any:
+    """Copy a header's containers, however deep; what they hold cannot be changed."""
+    if isinstance(value, dict):
+        return {key: _copied(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_copied(held) for held in value]
+    return value
 
 
 class _Process(AbstractProcessContext):

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.breaker import CircuitState
+from fusewire.breaker import CircuitBreaker, CircuitState
 from fusewire.brokers import Message
 from fusewire.errors import CircuitOpenError, QueueNotFoundError, SettingsError
 from fusewire.operation import current_operation, fallbacks_allowed
@@ -21,6 +22,8 @@ from tests.support.messages import until_depth
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
     from aio_pika.abc import AbstractIncomingMessage
 
     from tests.parking.conftest import Bench
@@ -337,6 +340,26 @@ async def test_a_missing_source_queue_is_told_before_anything_runs(bench: Bench)
         await consumer.__aenter__()
 
 
+def _yields(message: object) -> Iterator[object]:
+    yield message
+
+
+async def _yields_on_the_loop(message: object) -> AsyncIterator[object]:
+    yield message
+
+
+async def _handles(message: object) -> None:
+    pass
+
+
+class _Yielding:
+    def __call__(self, message: object) -> Iterator[object]:
+        yield message
+
+    async def handle(self, message: object) -> AsyncIterator[object]:
+        yield message
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -359,18 +382,51 @@ async def test_a_missing_source_queue_is_told_before_anything_runs(bench: Bench)
         ({"delay_tiers": (float("nan"),)}, "delay_tiers"),
         ({"queue": ""}, "queue is empty"),
         ({"depends_on": ["a", ""]}, "''"),
+        ({"depends_on": CircuitBreaker("payments")}, "give its name, 'payments'"),
+        ({"depends_on": [CircuitBreaker("payments")]}, "give its name, 'payments'"),
+        ({"depends_on": lambda: "payments"}, "depends_on=.* cannot be called with a message"),
+        ({"depends_on": _yields}, "depends_on=.* is a generator function"),
+        ({"depends_on": _handles}, "depends_on=.* is a coroutine function"),
+        ({"operation_id": _handles}, "operation_id=.* is a coroutine function"),
+        ({"operation_id": lambda: "a"}, "operation_id=.* cannot be called with a message"),
+        ({"operation_id": "a"}, "operation_id='a'"),
+        ({"dead_on": _handles}, "dead_on=.* is a coroutine function"),
+        ({"dead_on": lambda: True}, "dead_on=.* cannot be called with an exception"),
         ({"lanes": {"x": "payments"}}, "give a list"),
         ({"lanes": {"x": ["p"], "y": ["p"]}}, "two lanes"),
         ({"handler": None}, "handler=None"),
+        ({"handler": _yields}, "_yields is a generator function"),
+        ({"handler": _yields_on_the_loop}, "_yields_on_the_loop is a generator function"),
+        ({"handler": partial(_yields, message=None)}, "_yields is a generator function"),
+        ({"handler": _Yielding()}, "_Yielding is a generator function"),
+        ({"handler": _Yielding().handle}, "handle is a generator function"),
+        ({"handler": _Yielding}, "_Yielding is a class"),
+        ({"handler": CircuitBreaker("payments")}, "is a circuit breaker"),
+        ({"handler": lambda: None}, "cannot be called with a message alone"),
+        ({"handler": lambda message, stub: None}, "missing a required argument: 'stub'"),
         ({"address": "redis://localhost"}, "redis"),
+        ({"address": None}, "None: it says nowhere"),
+        ({"address": ""}, "'': it says nowhere"),
+        ({"address": "sqlite:///:memory:"}, "outlive the process"),
+        ({"address": ":memory:"}, "':memory:'"),
+        ({"handler_timeout": 0}, "handler_timeout=0"),
+        ({"handler_timeout": float("inf")}, "handler_timeout=inf"),
+        ({"concurrency": 65536}, "from 1 to 65535"),
+        ({"concurrency": 65535, "on_open": "pause"}, "from 1 to 65534"),
+        ({"replay_concurrency": 65536}, "from 1 to 65535"),
     ],
 )
-async def test_a_wrong_argument_is_named_when_the_consumer_is_made(
+def test_a_wrong_argument_is_named_when_the_consumer_is_made(
     arguments: dict[str, object], named: str
 ) -> None:
-    options: dict[str, object] = {"queue": "q", "handler": lambda message: None, **arguments}
+    options: dict[str, object] = {
+        "address": "amqp://localhost",
+        "queue": "q",
+        "handler": lambda message: None,
+        **arguments,
+    }
     with pytest.raises(SettingsError, match=named):
-        await ParkingConsumer(**options).__aenter__()  # type: ignore[arg-type]
+        ParkingConsumer(**options)  # type: ignore[arg-type]
 
 
 async def test_running_without_entering_says_how(bench: Bench) -> None:

@@ -12,8 +12,6 @@ import pytest
 
 from fusewire.breaker import BreakerRegistry, CircuitBreaker
 from fusewire.brokers import Message
-from fusewire.errors import CircuitOpenError
-from fusewire.parking import Reject
 from fusewire.parking import consumer as consumer_module
 from tests.support.waiting import until
 
@@ -82,20 +80,6 @@ async def test_a_circuit_that_is_not_among_ours_is_not_asked_all_the_time(bench:
         await until(lambda: calls >= 4)
         assert loop.time() - begin > 1  # a second between tries, and not milliseconds
         await until(lambda: bench.happened("replayed") == ["a"])
-
-
-async def test_reject_decides_also_when_it_comes_from_a_rejection(bench: Bench) -> None:
-    breaker = open_circuit(bench.registry)
-
-    async def handler(message: AbstractIncomingMessage) -> None:
-        try:
-            await breaker.call_async(asyncio.sleep, 0)
-        except CircuitOpenError as error:
-            raise Reject("not worth waiting for") from error
-
-    await bench.send("a")
-    async with bench.consumer(handler):
-        await until(lambda: bench.happened("dead") == ["a"])
 
 
 async def test_a_call_that_failed_before_its_retry_was_rejected_is_an_attempt(

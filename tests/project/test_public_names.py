@@ -101,6 +101,8 @@ PUBLIC = {
         "without_fallbacks",
     ],
     "fusewire.parking": [
+        "HandlerNotRunError",
+        "HandlerTimeoutError",
         "Happening",
         "MalformedMessageError",
         "MessageEvent",

@@ -1,0 +1,273 @@
+"""Calling a user's handler so that it has run to its end, or is known not to have.
+
+A coroutine runs in a task of its own. Whatever its libraries do to the task that they find
+themselves in (cancel it and keep that to themselves, cancel it after it has ended), the task that
+settles the message never feels it: that one is cancelled by the consumer only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import inspect
+import logging
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+import grpc
+
+from fusewire.parking._callables import check_callable, is_coroutine_function, name_of
+from fusewire.parking.errors import HandlerNotRunError, HandlerTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fusewire.parking.view import MessageView
+
+_log = logging.getLogger(__name__)
+
+_HEED = 5.0
+"""Seconds that a coroutine has to end once it is cancelled, before it is reported."""
+
+_FUTURES = (concurrent.futures.Future, grpc.Future)
+
+
+class HandlerCalls:
+    """Calls one handler, plain or coroutine.
+
+    Args:
+        handler: called with the message view; a plain function runs in a worker thread.
+        threads: plain handlers that may run at a time.
+        timeout: seconds after which a call has failed; None for no such limit.
+        warn_after: seconds after which a call is reported as slow, and what then limits it.
+
+    Raises:
+        SettingsError: `handler` cannot do its work when it is called.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[Any], Any],
+        *,
+        threads: int,
+        timeout: float | None,
+        warn_after: tuple[float, float],
+    ) -> None:
+        check_callable("handler", handler, "a message")
+        self.handler = handler
+        self.name = name_of(handler)
+        self.timeout = timeout
+        self.warn_after = warn_after
+        self.is_async = is_coroutine_function(handler)
+        self._threads = threads
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    @property
+    def limiter(self) -> anyio.CapacityLimiter:
+        """Return what bounds the threads; made on the consumer's event loop."""
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(self._threads)
+        return self._limiter
+
+
+class HandlerCall:
+    """One call of a handler, for one message.
+
+    Attributes:
+        on_loop: whether what runs last, or ran last, is a coroutine on this event loop.
+    """
+
+    __slots__ = ("_calls", "_cancelled", "_over", "_stop", "_thread", "_view", "on_loop")
+
+    def __init__(self, calls: HandlerCalls, view: MessageView) -> None:
+        self._calls = calls
+        self._view = view
+        self._stop: Callable[[], object] | None = None
+        self._over = False  # its time is
+        self._cancelled = False  # by us, because of that
+        self._thread: int | None = None
+        self.on_loop = calls.is_async
+
+    async def run(self) -> None:
+        """Call the handler, and wait for whatever it returns that has not ended.
+
+        Raises:
+            HandlerTimeoutError: its time was over, and it was stopped.
+            HandlerNotRunError: it returned something that shows that it has not run.
+        """
+        loop = asyncio.get_running_loop()
+        after, _ = self._calls.warn_after
+        timers = [loop.call_later(after, self._report_slow)]
+        if self._calls.timeout is not None:
+            timers.append(loop.call_later(self._calls.timeout, self._time_is_over))
+        try:
+            await self._run()
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+    async def _run(self) -> None:
+        if self._calls.is_async:
+            result = await self._in_task(self._calls.handler, self._view)
+        else:
+            result = await anyio.to_thread.run_sync(
+                self._in_thread, abandon_on_cancel=True, limiter=self._calls.limiter
+            )
+        while True:
+            if inspect.isawaitable(result):
+                self.on_loop = True
+                result = await self._in_task(_the_same, result)
+            elif isinstance(result, _FUTURES):
+                self.on_loop = False
+                result = await self._of_future(result)
+            else:
+                break
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise HandlerNotRunError(
+                f"handler {self._calls.name} returned {result!r}, of which nothing has run: take "
+                "the yield out of it, or iterate over it in the handler"
+            )
+        if inspect.isroutine(result) or isinstance(result, functools.partial):
+            raise HandlerNotRunError(
+                f"handler {self._calls.name} returned {result!r} instead of calling it: a "
+                "decorator may lack its parentheses"
+            )
+
+    def _in_thread(self) -> Any:
+        self._thread = threading.get_ident()
+        try:
+            return self._calls.handler(self._view)
+        finally:
+            self._thread = None
+
+    async def _in_task(self, function: Callable[[Any], Awaitable[Any]], argument: Any) -> Any:
+        end = _End()
+        task = asyncio.create_task(_contained(function, argument, end), name=self._calls.name)
+        if inspect.iscoroutine(argument):  # cancelled before it began, it would never be awaited
+            task.add_done_callback(lambda _: argument.close())
+        self._stops_by(functools.partial(self._cancel, task))
+        try:
+            await task
+        except asyncio.CancelledError as cancelled:
+            if being_cancelled():
+                raise
+            if self._cancelled:
+                raise self._timed_out() from cancelled
+            if not end.came:  # else its last step cancelled the task, which has then nothing to end
+                raise
+        if end.error is not None:
+            raise end.error
+        if self._cancelled:
+            # It keeps its cancellation to itself: how far it came, nobody knows.
+            raise self._timed_out()
+        return end.result
+
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        if task.cancel():
+            self._cancelled = True
+            loop = asyncio.get_running_loop()
+            late = loop.call_later(_HEED, self._report_stuck, "does not heed its cancellation")
+            task.add_done_callback(lambda _: late.cancel())
+
+    async def _of_future(self, future: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+
+        def end(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits
+                loop.call_soon_threadsafe(ended.set)
+
+        def stop() -> None:
+            self._cancelled = True
+            if not future.cancel() and not future.done():
+                self._report_stuck("cannot be stopped")
+
+        future.add_done_callback(end)
+        self._stops_by(stop)
+        try:
+            await ended.wait()
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        if self._cancelled and future.cancelled():
+            raise self._timed_out()
+        return future.result()
+
+    def _stops_by(self, stop: Callable[[], object]) -> None:
+        self._stop = stop
+        if self._over:
+            stop()
+
+    def _time_is_over(self) -> None:
+        self._over = True
+        if self._stop is not None:
+            self._stop()
+        else:
+            self._report_stuck("is a plain function, which cannot be stopped")
+
+    def _timed_out(self) -> HandlerTimeoutError:
+        return HandlerTimeoutError(
+            f"handler {self._calls.name} did not end within {self._calls.timeout:g} s "
+            "(handler_timeout)"
+        )
+
+    def _report_stuck(self, why: str) -> None:
+        _log.error(
+            "handler %s did not end within %g s (handler_timeout) and %s: its message and its "
+            "place stay taken until it ends%s",
+            self._calls.name,
+            self._calls.timeout,
+            why,
+            self._where(),
+        )
+
+    def _report_slow(self) -> None:
+        after, limit = self._calls.warn_after
+        _log.warning(
+            "handler %s has worked on a message for %g s. Beyond %g s a message may be delivered "
+            "again while its handler still works, and what it has done cannot be acknowledged: do "
+            "less in it, or set handler_timeout%s",
+            self._calls.name,
+            after,
+            limit,
+            self._where(),
+        )
+
+    def _where(self) -> str:
+        """Return where its thread is just now, if it has one."""
+        frame = None if self._thread is None else sys._current_frames().get(self._thread)  # noqa: SLF001 - documented, in spite of its name
+        return "" if frame is None else "\n" + "".join(traceback.format_stack(frame))
+
+
+@dataclass(slots=True)
+class _End:
+    """How a coroutine has ended, other than by an ordinary error."""
+
+    came: bool = False
+    result: Any = None
+    error: BaseException | None = None
+
+
+async def _contained(function: Callable[[Any], Awaitable[Any]], argument: Any, end: _End) -> None:
+    """Await `function(argument)`; note what would end the event loop, instead of raising it."""
+    try:
+        end.result = await function(argument)
+    except (SystemExit, KeyboardInterrupt) as error:
+        end.error = error
+    end.came = True
+
+
+def _the_same(awaitable: Awaitable[Any]) -> Awaitable[Any]:
+    return awaitable
+
+
+def being_cancelled() -> bool:
+    """Tell whether this task was cancelled; the one that settles is known to the consumer alone."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
