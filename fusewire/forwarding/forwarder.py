@@ -64,6 +64,7 @@ class Forwarder:
 
     def _judge(self, call: StoredCall, error: grpc.RpcError) -> None:
         code: grpc.StatusCode = error.code()
-        end = end_of(code, at_most_once=call.at_most_once)
+        timeout = call.timeout or self._timeout
+        end = end_of(code, error.details() or "", timeout, at_most_once=call.at_most_once)
         if end is not ReplayEnd.RETRY:
             raise Reject(f"{call.method} ended {code.name}", reason=end.value) from error

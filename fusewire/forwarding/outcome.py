@@ -6,6 +6,8 @@ from enum import Enum
 
 import grpc
 
+from fusewire.interceptors.ends import FINAL, CallEnd
+
 
 class ReplayEnd(Enum):
     """What is to become of a stored call whose replay did not end OK."""
@@ -18,28 +20,31 @@ class ReplayEnd(Enum):
     """It may have taken effect, and must not be sent again: a person decides."""
 
 
-# The server looked at the request and said no; sent again, it would say the same.
-_FINAL = frozenset(
-    {
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.NOT_FOUND,
-        grpc.StatusCode.ALREADY_EXISTS,
-        grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.OUT_OF_RANGE,
-        # Not UNIMPLEMENTED: gRPC makes it of a proxy's 404, which ends when the route is there.
-    }
-)
 # Nobody looked at the request: a token has run out, or a right is missing. It waits in its lane
 # until that is mended, whatever the call.
 _NOT_LET_IN = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 
 
-def end_of(code: grpc.StatusCode, *, at_most_once: bool) -> ReplayEnd:
-    """Judge the status of a replay that did not end OK."""
-    if code in _FINAL:
+def end_of(
+    code: grpc.StatusCode, details: str = "", timeout: float | None = None, *, at_most_once: bool
+) -> ReplayEnd:
+    """Judge the status of a replay that did not end OK.
+
+    Args:
+        code: the status.
+        details: the text that came with it, by which what is no answer of the server's is told.
+        timeout: the seconds that the call was given.
+        at_most_once: whether it must not be sent again where it may have taken effect.
+    """
+    end = CallEnd("", code, details, (), timeout, None)
+    if end.condition == "local":
+        return ReplayEnd.RETRY  # nothing was sent
+    by_server = end.http_status is None
+    if by_server and code in FINAL:
         return ReplayEnd.REFUSED
     if not at_most_once or code in _NOT_LET_IN:
         return ReplayEnd.RETRY
     # ABORTED is an answer for now, such as a transaction that lost its race: nothing happened, and
     # a person may send it again.
-    return ReplayEnd.REFUSED if code is grpc.StatusCode.ABORTED else ReplayEnd.AMBIGUOUS
+    answered = by_server and code is grpc.StatusCode.ABORTED
+    return ReplayEnd.REFUSED if answered else ReplayEnd.AMBIGUOUS

@@ -3,10 +3,10 @@
 from fusewire.interceptors.aio_channel import aio_interceptors
 from fusewire.interceptors.classification import (
     DEFAULT_OUTCOMES,
-    CallEnd,
     Classification,
     Classify,
 )
+from fusewire.interceptors.ends import CallEnd
 from fusewire.interceptors.fallback import (
     FALLBACK_METADATA,
     CallFallback,

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from fusewire.errors import CircuitOpenError
-from fusewire.interceptors.classification import WRITE_FAILED
+from fusewire.interceptors.ends import WRITE_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable

@@ -15,7 +15,7 @@ import grpc
 
 from fusewire.breaker import Outcome
 from fusewire.errors import SettingsError
-from fusewire.operation import KeyEnd
+from fusewire.interceptors.ends import CallEnd
 
 DEFAULT_OUTCOMES: Final[Mapping[grpc.StatusCode, Outcome]] = MappingProxyType(
     {
@@ -44,142 +44,14 @@ DEFAULT_OUTCOMES: Final[Mapping[grpc.StatusCode, Outcome]] = MappingProxyType(
 )
 """What each status says about the dependency, unless told otherwise."""
 
-WRITE_FAILED: Final = "Internal error from Core"
-"""The details, with INTERNAL, of an asyncio call one of whose requests could not be written."""
-
-# grpcio gives these statuses to what failed in this process; only the details tell them apart
-# (grpc/_channel.py and grpc/_cython; src/core's message size filter for the last two).
-_MESSAGES: Final = frozenset(
+_PROXYS_OUTCOMES: Final[Mapping[int | None, Outcome]] = MappingProxyType(
     {
-        (grpc.StatusCode.INTERNAL, "Exception serializing request!"),
-        (grpc.StatusCode.INTERNAL, "Exception deserializing response!"),
-        (grpc.StatusCode.UNKNOWN, "Exception iterating requests!"),
+        404: Outcome.FAILURE,  # there is no way to the server
+        401: Outcome.IGNORED,  # about the caller, and the server was not asked
+        403: Outcome.IGNORED,
     }
 )
-"""What lies in this process and in the messages of the call itself."""
-_UNSENT: Final = frozenset(
-    {
-        (grpc.StatusCode.INTERNAL, "Exception serializing request!"),
-        (grpc.StatusCode.INTERNAL, "Invalid metadata"),
-    }
-)
-_LOCAL: Final = frozenset(
-    {
-        *_MESSAGES,
-        *_UNSENT,
-        # asyncio's word for a request that could not be written, because the call is over. The
-        # server's own status mostly follows it (aio_calls.settle_late); where it does not, it may
-        # have been any.
-        (grpc.StatusCode.INTERNAL, WRITE_FAILED),
-    }
-)
-_LOCAL_SIZE_LIMITS: Final = (
-    "CLIENT: Sent message larger than max",
-    "CLIENT: Received message larger than max",
-    "Sent message larger than max",
-    "Received message larger than max",
-)
-_SIZE_LIMITS: Final = (
-    *_LOCAL_SIZE_LIMITS,
-    "SERVER: Sent message larger than max",
-    "SERVER: Received message larger than max",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class CallEnd:
-    """How a call ended.
-
-    Attributes:
-        method: the method's path, ``/pkg.Service/Method``.
-        code: its final status.
-        details: the text that came with it.
-        trailing_metadata: what else came with it.
-        timeout: the seconds that the user gave the call, None without a deadline.
-        retry_after: the seconds after which the server asked to be called again (pushback or
-            RetryInfo), None if it did not.
-        duration: the seconds that it took.
-    """
-
-    method: str
-    code: grpc.StatusCode
-    details: str
-    trailing_metadata: tuple[tuple[str, str | bytes], ...]
-    timeout: float | None
-    retry_after: float | None
-    duration: float = 0.0
-
-    @property
-    def local(self) -> bool:
-        """Whether the cause lies in this process: a serializer, invalid metadata, a size limit."""
-        if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return self.details.startswith(_LOCAL_SIZE_LIMITS)
-        return (self.code, self.details) in _LOCAL
-
-    @property
-    def condition(self) -> str | None:
-        """Why no single call is to blame for the end, None if this one may be.
-
-        - ``"local"``: the cause lies in this process and not in the call's own messages: whatever
-          is sent from here would end so.
-        - ``"unauthenticated"``, ``"permission_denied"``: the server does not accept who calls.
-        - ``"refused"``: the server is full, or said when to come back. Not UNAVAILABLE without a
-          hint: a message that crashes the server ends so, and must run out of attempts.
-
-        A message that cannot be serialized or is above a size limit is the call's own failure.
-        """
-        if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return None if self.details.startswith(_SIZE_LIMITS) else "refused"
-        if self.local:
-            return None if (self.code, self.details) in _MESSAGES else "local"
-        if self.code in _CONDITIONS:
-            return _CONDITIONS[self.code]
-        return None if self.retry_after is None else "refused"
-
-
-_CONDITIONS: Final = MappingProxyType(
-    {
-        grpc.StatusCode.UNAUTHENTICATED: "unauthenticated",
-        grpc.StatusCode.PERMISSION_DENIED: "permission_denied",
-    }
-)
-
-
-FINAL: Final = frozenset(
-    {
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.NOT_FOUND,
-        grpc.StatusCode.ALREADY_EXISTS,
-        grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.OUT_OF_RANGE,
-    }
-)
-"""The server looked at the request and said no; sent again, it would be told the same."""
-
-_WITHOUT_EFFECT: Final = frozenset(
-    {
-        grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.UNIMPLEMENTED,
-    }
-)
-
-
-def key_end(end: CallEnd) -> KeyEnd:
-    """Decide what a call's end, which is not OK, means for its idempotency key.
-
-    ABORTED is in doubt: a server may say so while an earlier call of the same key is not over.
-    """
-    if end.code in FINAL:
-        return KeyEnd.ANSWERED
-    if end.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        # A reply that is too large comes from a call that had its effect.
-        received = "Received message larger" in end.details
-        return KeyEnd.IN_DOUBT if received else KeyEnd.NO_EFFECT
-    if end.code in _WITHOUT_EFFECT or (end.code, end.details) in _UNSENT:
-        return KeyEnd.NO_EFFECT
-    return KeyEnd.IN_DOUBT
-
+"""What a proxy says by an HTTP status whose gRPC status would say that the server answered."""
 
 Classify = Callable[[CallEnd], Outcome]
 """A function that decides what a call's end says. One that raises is logged and means IGNORED."""
@@ -189,10 +61,11 @@ Classify = Callable[[CallEnd], Outcome]
 class Classification:
     """The table of statuses, with changes; an instance is a :data:`Classify` function.
 
-    Four rules come before the table: a local cause is IGNORED; a deadline that was not positive or
+    Five rules come before the table: a local cause is IGNORED; a deadline that was not positive or
     below `min_deadline` is IGNORED, because it was too short to say anything; CANCELLED after
-    `max_wait` is a FAILURE; RESOURCE_EXHAUSTED is a FAILURE when the server also says when to come
-    back, unless `outcomes` has its own entry.
+    `max_wait` is a FAILURE. Unless `outcomes` has its own entry, RESOURCE_EXHAUSTED is a FAILURE
+    when the server also says when to come back; and a proxy's answer in the server's place is a
+    FAILURE for HTTP 404, and IGNORED for 401 and 403.
 
     Args:
         outcomes: what the named statuses mean instead.
@@ -231,9 +104,7 @@ class Classification:
 
     def __call__(self, end: CallEnd) -> Outcome:
         """Decide what `end` says about the dependency."""
-        if end.local:
-            return Outcome.IGNORED
-        if end.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._too_short(end.timeout):
+        if end.local or self._is_too_short(end):
             return Outcome.IGNORED
         if end.code is grpc.StatusCode.CANCELLED and self._too_long(end.duration):
             return Outcome.FAILURE
@@ -241,13 +112,16 @@ class Classification:
             return self.outcomes[end.code]
         if end.code is grpc.StatusCode.RESOURCE_EXHAUSTED and end.retry_after is not None:
             return Outcome.FAILURE
-        return DEFAULT_OUTCOMES[end.code]
+        return _PROXYS_OUTCOMES.get(end.http_status) or DEFAULT_OUTCOMES[end.code]
 
     def _too_long(self, duration: float) -> bool:
         return self.max_wait is not None and duration >= self.max_wait
 
-    def _too_short(self, timeout: float | None) -> bool:
-        return timeout is not None and (timeout <= 0 or timeout < self.min_deadline)
+    def _is_too_short(self, end: CallEnd) -> bool:
+        timeout = end.timeout
+        if end.code is not grpc.StatusCode.DEADLINE_EXCEEDED or timeout is None:
+            return False
+        return timeout <= 0 or timeout < self.min_deadline
 
 
 def _is_duration(value: object) -> bool:

@@ -14,7 +14,7 @@ import grpc.aio
 
 from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError
-from fusewire.interceptors.classification import CallEnd, key_end
+from fusewire.interceptors.ends import CallEnd
 from fusewire.interceptors.fallback import CallInfo, FallbackDeclined, attach
 from fusewire.interceptors.hints import read_retry_after
 from fusewire.interceptors.keys import copy_of
@@ -179,7 +179,7 @@ class GuardedCall:
                 retry_after=retry_after,
                 duration=time.monotonic() - self._began,
             )
-            condition, ended = end.condition, key_end(end)
+            condition, ended = end.condition, end.key_end
             outcome = Outcome(self._policy.classify(end))
         except Exception:
             logger.exception("the end of a call to %s is not counted", self._policy.method)

@@ -34,3 +34,25 @@ def test_an_at_most_once_call_is_sent_again_only_where_it_was_not_let_in(code: C
     else:
         expected = ReplayEnd.AMBIGUOUS
     assert end_of(code, at_most_once=True) is expected
+
+
+@pytest.mark.parametrize("code", ENDS)
+@pytest.mark.parametrize("at_most_once", [False, True])
+def test_a_proxys_answer_is_not_taken_for_the_servers(code: Code, *, at_most_once: bool) -> None:
+    end = end_of(code, "Received http2 header with status: 404", at_most_once=at_most_once)
+    assert end is not ReplayEnd.REFUSED
+
+
+@pytest.mark.parametrize("at_most_once", [False, True])
+@pytest.mark.parametrize(
+    ("code", "details", "timeout"),
+    [
+        (Code.UNAVAILABLE, "Getting metadata from plugin failed with error: no token", 5.0),
+        (Code.UNAVAILABLE, "Illegal metadata", 5.0),
+        (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", float("inf")),
+    ],
+)
+def test_a_call_that_a_local_cause_kept_here_is_sent_again(
+    code: Code, details: str, timeout: float, *, at_most_once: bool
+) -> None:
+    assert end_of(code, details, timeout, at_most_once=at_most_once) is ReplayEnd.RETRY

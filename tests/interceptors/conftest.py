@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import pytest
+import trustme
 
 from fusewire.breaker import BreakerSettings
 from fusewire.interceptors import guard
@@ -17,6 +18,7 @@ from tests.support.grpc_server import ECHO, STREAM, EchoServer, ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 Keyed: TypeAlias = Callable[..., Any]
 """Makes guarded channels with idempotent methods."""
@@ -35,6 +37,20 @@ def server() -> Iterator[EchoServer]:
     """A server that no test may harm."""
     with EchoServer() as echo:
         yield echo
+
+
+@pytest.fixture(scope="session")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EchoServer]:
+    """A server that no test may harm, over TLS."""
+    directory: Path = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(directory / "key.pem")
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(directory / "chain.pem", append=True)
+    with EchoServer(tls=directory) as server:
+        yield server
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from fusewire.breaker import Outcome
 from fusewire.errors import SettingsError
 from fusewire.interceptors import DEFAULT_OUTCOMES, CallEnd, Classification
 from fusewire.interceptors.hints import read_retry_after, write_retry_after
+from fusewire.operation import KeyEnd
 
 Code = grpc.StatusCode
 
@@ -25,6 +26,30 @@ def end(
     return CallEnd("/p.S/M", code, details, (), timeout, retry_after)
 
 
+LOCAL_CONDITIONS = [
+    (Code.UNAVAILABLE, "Getting metadata from plugin failed with error: no token\nfor you"),
+    (Code.UNAVAILABLE, "Illegal metadata"),
+    (Code.UNAVAILABLE, "error fetching oauth2 token: timed out"),
+    (Code.UNAVAILABLE, "error parsing oauth2 token"),
+    (Code.UNAUTHENTICATED, "Could not generate JWT."),
+    (
+        Code.UNAUTHENTICATED,
+        (
+            "Established channel does not have a sufficient security level to transfer call "
+            "credential."
+        ),
+    ),
+    (
+        Code.UNAUTHENTICATED,
+        "Established channel does not have an auth property representing a security level.",
+    ),
+    (Code.UNAUTHENTICATED, "Incompatible credentials set on channel and call."),
+    (Code.UNAUTHENTICATED, "call host does not match SSL server name"),
+    (
+        Code.INTERNAL,
+        "Illegal status code from call credentials; original status: NOT_FOUND: no key",
+    ),
+]
 FAILURES = {
     Code.UNAVAILABLE,
     Code.INTERNAL,
@@ -55,6 +80,7 @@ def test_every_status_has_its_default_outcome(code: grpc.StatusCode) -> None:
         (Code.UNKNOWN, "Exception iterating requests!"),
         (Code.RESOURCE_EXHAUSTED, "CLIENT: Sent message larger than max (9 vs. 4)"),
         (Code.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max (9 vs. 4)"),
+        *LOCAL_CONDITIONS,
     ],
 )
 def test_a_local_cause_is_no_evidence_whatever_the_table_says(
@@ -85,6 +111,73 @@ def test_a_status_can_be_told_to_mean_something_else() -> None:
 def test_too_short_a_deadline_is_no_evidence(timeout: float | None, expected: Any) -> None:
     told = Classification(min_deadline=0.05)
     assert told(end(Code.DEADLINE_EXCEEDED, timeout=timeout)) is expected
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), float("-inf"), float("nan"), 1e10, -1e10])
+def test_a_deadline_that_makes_no_sense_is_a_local_cause(timeout: float) -> None:
+    ended = end(Code.DEADLINE_EXCEEDED, "Deadline Exceeded", timeout=timeout)
+    assert Classification({Code.DEADLINE_EXCEEDED: Outcome.FAILURE})(ended) is Outcome.IGNORED
+    assert ended.condition == "local"
+    assert end(Code.UNAVAILABLE, timeout=timeout).condition is None
+    assert end(Code.DEADLINE_EXCEEDED, timeout=1e9).condition is None
+
+
+@pytest.mark.parametrize(("code", "details"), LOCAL_CONDITIONS)
+def test_what_keeps_calls_from_being_sent_is_a_condition(
+    code: grpc.StatusCode, details: str
+) -> None:
+    assert end(code, details).condition == "local"
+    assert end(code, details).key_end is KeyEnd.NO_EFFECT
+    assert end(Code.UNKNOWN, details).condition is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "outcome", "condition"),
+    [
+        (400, Code.INTERNAL, Outcome.FAILURE, None),
+        (401, Code.UNAUTHENTICATED, Outcome.IGNORED, "unauthenticated"),
+        (403, Code.PERMISSION_DENIED, Outcome.IGNORED, "permission_denied"),
+        (404, Code.UNIMPLEMENTED, Outcome.FAILURE, None),
+        (429, Code.UNAVAILABLE, Outcome.FAILURE, None),
+        (500, Code.UNKNOWN, Outcome.FAILURE, None),
+        (502, Code.UNAVAILABLE, Outcome.FAILURE, None),
+    ],
+)
+def test_a_proxys_answer_is_none_of_the_servers(
+    status: int, code: grpc.StatusCode, outcome: Outcome, condition: str | None
+) -> None:
+    ended = end(code, f"Received http2 header with status: {status}")
+    assert ended.http_status == status
+    assert not ended.local
+    assert Classification()(ended) is outcome
+    assert ended.condition == condition
+    assert end(code, "as the server says").http_status is None
+    assert Classification({code: Outcome.SUCCESS})(ended) is Outcome.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "expected"),
+    [
+        (Code.INVALID_ARGUMENT, "", KeyEnd.ANSWERED),
+        (Code.INVALID_ARGUMENT, "Received http2 header with status: 400", KeyEnd.IN_DOUBT),
+        (Code.RESOURCE_EXHAUSTED, "quota", KeyEnd.NO_EFFECT),
+        (Code.RESOURCE_EXHAUSTED, "CLIENT: Sent message larger than max", KeyEnd.NO_EFFECT),
+        (Code.RESOURCE_EXHAUSTED, "SERVER: Received message larger than max", KeyEnd.NO_EFFECT),
+        (Code.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max", KeyEnd.IN_DOUBT),
+        (Code.RESOURCE_EXHAUSTED, "SERVER: Sent message larger than max", KeyEnd.IN_DOUBT),
+        (Code.RESOURCE_EXHAUSTED, "received metadata size exceeds hard limit", KeyEnd.IN_DOUBT),
+        (Code.INTERNAL, "Exception serializing request!", KeyEnd.NO_EFFECT),
+        (Code.INTERNAL, "Exception deserializing response!", KeyEnd.IN_DOUBT),
+        (Code.ABORTED, "", KeyEnd.IN_DOUBT),
+        (Code.UNIMPLEMENTED, "", KeyEnd.NO_EFFECT),
+        (Code.UNAUTHENTICATED, "", KeyEnd.NO_EFFECT),
+        (Code.CANCELLED, "", KeyEnd.IN_DOUBT),
+    ],
+)
+def test_the_end_says_whether_the_work_of_a_key_is_done(
+    code: grpc.StatusCode, details: str, expected: KeyEnd
+) -> None:
+    assert end(code, details).key_end is expected
 
 
 def test_a_deadline_that_has_passed_already_is_no_evidence_by_default() -> None:

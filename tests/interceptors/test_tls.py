@@ -6,20 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-import trustme
 
 from fusewire.breaker import Outcome
 from fusewire.interceptors import aio_interceptors, guard
 from tests.support.grpc_calls import until
 from tests.support.grpc_no_op import aio_no_op
-from tests.support.grpc_server import EchoServer, ask, wait_until
+from tests.support.grpc_server import ask, wait_until
 from tests.support.grpc_ways import AIO_WAYS, SYNC_WAYS, Way, aio_finish, finish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.support.grpc_guard import WatchedRegistry
+    from tests.support.grpc_server import EchoServer
 
 OK, FAILURE = [Outcome.SUCCESS], [Outcome.FAILURE]
 
@@ -30,19 +27,6 @@ ENDS: dict[str, tuple[bytes, dict[str, Any], list[Outcome]]] = {
     "deadline": (ask(delay=20), {"timeout": 0.2}, FAILURE),
 }
 END = pytest.mark.parametrize(("order", "options", "outcomes"), ENDS.values(), ids=list(ENDS))
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EchoServer]:
-    directory: Path = tmp_path_factory.mktemp("tls")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(directory / "ca.pem")
-    certificate = authority.issue_cert("localhost")
-    certificate.private_key_pem.write_to_path(directory / "key.pem")
-    for blob in certificate.cert_chain_pems:
-        blob.write_to_path(directory / "chain.pem", append=True)
-    with EchoServer(tls=directory) as server:
-        yield server
 
 
 def credentials(server: EchoServer) -> grpc.ChannelCredentials:
