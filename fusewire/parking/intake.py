@@ -29,6 +29,7 @@ class Intake:
             work=self._take,
             stopping=means.stopping,
             grace=means.grace,
+            hand_back=means.desk.put_back_in_source,
         )
 
     async def run(self) -> None:

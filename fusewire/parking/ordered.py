@@ -117,6 +117,20 @@ class OrderedSource:
         self._somebody_aside = False
 
     async def _take(self, delivery: Delivery) -> None:
+        """Work on one delivery in its turn.
+
+        Raises:
+            GiveBackError: it has to go back, or what is in hand besides.
+        """
+        try:
+            await self._in_turn(delivery)
+        except GiveBackError as error:
+            if not error.tried:
+                # What must not be tried twice loses its place, or it would be dead as ambiguous.
+                await self._desk.put_back(delivery)
+            raise
+
+    async def _in_turn(self, delivery: Delivery) -> None:
         since = self._monotonic()
         if self._probing.standing_aside and not self._somebody_aside:
             self._somebody_aside = True
@@ -231,7 +245,8 @@ class OrderedSource:
                 work.delivery.returned,
             )
             await self._desk.settle(work, self._attempts.park(work.record, waits_for))
-        elif work.tried or work.record.dependency:
+            raise GiveBackError(tried=True)  # it is settled: the others go back, and not this one
+        if work.tried or work.record.dependency:
             self._unsettled.keep(work.delivery.message, work.record)
         raise GiveBackError(tried=work.tried)
 

@@ -95,7 +95,7 @@ class LaneReplay:
                 if verdict is not None:
                     await self._desk.settle(work, verdict)
         except asyncio.CancelledError:
-            if work.tried:
+            if work.goes_back_as_it_is:
                 raise
             raise GiveBackError(tried=False) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import time
@@ -9,7 +10,12 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from fusewire.errors import BrokerError, DeliveryLostError
+from fusewire.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    DeliveryLostError,
+    MoveRefusedError,
+)
 from fusewire.parking.backoff import Backoff
 from fusewire.parking.events import Happening, Listeners, MessageEvent
 from fusewire.parking.policy import Dead, Delay, Done, FailurePolicy, Park, Verdict
@@ -24,7 +30,6 @@ from fusewire.parking.record import (
 from fusewire.parking.view import MessageView
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from aio_pika.abc import AbstractIncomingMessage, HeadersType
@@ -50,6 +55,10 @@ class GiveBackError(Exception):
         self.tried = tried
 
 
+_NOT_STORED = (MoveRefusedError, BrokerUnavailableError)
+"""Errors after which a message is known to be nowhere else."""
+
+
 @dataclass(slots=True)
 class Work:
     """A delivery, as it is worked on."""
@@ -62,7 +71,14 @@ class Work:
     ending: Callable[[], bool]
     """Tells whether all that is in hand is to go back."""
     tried: bool = False
-    """Whether its handler was called, and not just refused; it is then not stored anew."""
+    """Whether its handler was called, and not just refused."""
+    in_doubt: bool = False
+    """Whether a copy of it may stand where a move was to bring it, which nobody can tell."""
+
+    @property
+    def goes_back_as_it_is(self) -> bool:
+        """Whether it must not be stored anew as one that was never tried, but be redelivered."""
+        return self.tried or self.in_doubt
 
     def fresh_view(self) -> MessageView:
         """Return a view that no handler has had, for an attempt with the delivery in hand."""
@@ -150,6 +166,9 @@ class Desk:
     async def settle(self, work: Work, verdict: Verdict) -> None:
         """Carry out `verdict`, trying again while the broker cannot.
 
+        What must not be tried twice is moved once. When such a move ends in doubt, a second one
+        would make two copies, and each of them would be tried: so it is dead as ambiguous then.
+
         Raises:
             GiveBackError: it could not be carried out within the hold limit, or while stopping.
         """
@@ -169,38 +188,63 @@ class Desk:
                     max(self._hold_limit - held, 0),
                     error,
                 )
+                if not isinstance(error, _NOT_STORED):
+                    work.in_doubt = True
+                    verdict = self._moved_once(work, verdict, error)
                 back = held > self._hold_limit or work.ending()
                 if back or await backoff.wait(self._stopping):
-                    raise GiveBackError(tried=work.tried) from error
+                    raise GiveBackError(tried=work.goes_back_as_it_is) from error
+            except asyncio.CancelledError:
+                work.in_doubt = True
+                raise
             else:
                 self._tell(work, verdict)
                 return
+
+    def _moved_once(self, work: Work, verdict: Verdict, error: BrokerError) -> Verdict:
+        if not work.record.at_most_once or isinstance(verdict, (Done, Dead)):
+            return verdict
+        return self._policy.dead(verdict.record, "ambiguous", error)
 
     def held_for(self, work: Work) -> float:
         """Return the seconds that are left of the hold limit for `work`."""
         return self._hold_limit - (self._monotonic() - work.since)
 
     async def put_back(self, delivery: Delivery) -> None:
-        """Let a parked delivery go that was not attempted.
+        """Let a delivery go that was not attempted; what must not be tried twice goes to its lane.
 
         Most just go back with their subscription. One that must not be tried twice is stored
         anew: a redelivery could not be told from one whose first try is in doubt.
         """
+        await self._store_anew(delivery, lambda record: self._lane(record.dependency))
+
+    async def put_back_in_source(self, delivery: Delivery) -> None:
+        """Do the same for a delivery of the source queue, which nobody here consumes any more.
+
+        To a lane it would go while that is still consumed here. What RabbitMQ has given out and
+        could not deliver any more when a consumer is cancelled comes again as redelivered.
+        """
+        await self._store_anew(delivery, lambda _record: self._topology.source)
+
+    async def _store_anew(self, delivery: Delivery, queue: Callable[[Record], str]) -> None:
         message = delivery.message
         try:
             record = read(message, operation_id=message.message_id or "")
             if record.at_most_once and not delivery.redelivered:
-                await self._carry_out(delivery, Park(record))
+                await delivery.move(queue(record), record.write(_original(delivery)))
         except (BrokerError, MalformedMessageError) as error:
             _log.warning("message %s goes back as it is: %s", message.message_id, error)
+
+    def _lane(self, dependency: str) -> str:
+        return self._topology.parked(self._dependencies.lane(dependency))
 
     async def _carry_out(self, delivery: Delivery, verdict: Verdict) -> None:
         match verdict:
             case Done():
                 await delivery.done()
             case Park(record):
-                queue = self._topology.parked(self._dependencies.lane(record.dependency))
-                await delivery.move(queue, record.write(_original(delivery)))
+                lane = self._lane(record.dependency)
+                await delivery.move(lane, record.write(_original(delivery)))
             case Delay(record, tier):
                 await delivery.move(self._topology.delay(tier), record.write(_original(delivery)))
             case Dead(record):
