@@ -116,9 +116,7 @@ class HandlerCall:
         if self._calls.is_async:
             result = await self._in_task(self._calls.handler, self._view)
         else:
-            result = await anyio.to_thread.run_sync(
-                self._in_thread, abandon_on_cancel=True, limiter=self._calls.limiter
-            )
+            result = await self._in_thread()
         while True:
             if inspect.isawaitable(result):
                 self.on_loop = True
@@ -139,10 +137,30 @@ class HandlerCall:
                 "decorator may lack its parentheses"
             )
 
-    def _in_thread(self) -> Any:
+    async def _in_thread(self) -> Any:
+        end = _End()
+        thread = asyncio.create_task(
+            anyio.to_thread.run_sync(
+                self._work, end, abandon_on_cancel=True, limiter=self._calls.limiter
+            )
+        )
+        try:
+            await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            # It cannot be stopped, and its message must not be handled again beside it. What it
+            # ends with counts. A second cancellation leaves it alone.
+            _forget_cancellation()
+            await thread
+        if end.error is not None:
+            raise end.error
+        return end.result
+
+    def _work(self, end: _End) -> None:
         self._thread = threading.get_ident()
         try:
-            return self._calls.handler(self._view)
+            end.result = self._calls.handler(self._view)
+        except BaseException as error:  # noqa: BLE001 - raised again where it ends no event loop
+            end.error = error
         finally:
             self._thread = None
 
@@ -193,8 +211,10 @@ class HandlerCall:
         try:
             await ended.wait()
         except asyncio.CancelledError:
-            future.cancel()
-            raise
+            if future.cancel() or future.done():
+                raise
+            _forget_cancellation()  # as of a plain function
+            await ended.wait()
         if self._cancelled and future.cancelled():
             raise self._timed_out()
         return future.result()
@@ -247,7 +267,7 @@ class HandlerCall:
 
 @dataclass(slots=True)
 class _End:
-    """How a coroutine has ended, other than by an ordinary error."""
+    """How a handler has ended, as far as that is not raised."""
 
     came: bool = False
     result: Any = None
@@ -271,3 +291,9 @@ def being_cancelled() -> bool:
     """Tell whether this task was cancelled; the one that settles is known to the consumer alone."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _forget_cancellation() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

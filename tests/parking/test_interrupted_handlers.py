@@ -314,6 +314,26 @@ async def test_a_plain_function_that_takes_too_long_is_reported_and_waited_for(
     assert "go_on.wait(30)" in report.message, "it does not say where the function is"
 
 
+async def test_a_plain_function_that_outlasts_the_shutdown_counts_if_it_ends_soon_after(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def handler(_: AbstractIncomingMessage) -> None:
+        begun.set()
+        go_on.wait(30)
+
+    await bench.send("a")
+    async with bench.consumer(handler, shutdown_timeout=0.05) as consumer:
+        await until(begun.is_set)
+        consumer.stop()
+        await until(lambda: "did not end within" in caplog.text)
+        await asyncio.sleep(0)
+        go_on.set()
+        await until(lambda: bench.happened("handled") == ["a"])
+    assert await _depth(bench, 0)
+
+
 @pytest.mark.parametrize("bench", ["sqlite"], indirect=True)
 async def test_a_future_that_takes_too_long_is_cancelled_if_it_has_not_begun(
     bench: Bench, caplog: pytest.LogCaptureFixture
