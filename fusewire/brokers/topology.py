@@ -53,9 +53,10 @@ class Topology:
         if len(self.exchange.encode()) > _MAX_NAME:
             raise SettingsError(f"exchange={self.exchange!r}: give at most {_MAX_NAME} bytes")
         tiers = self.delay_tiers
-        if not tiers or any(not _SHORTEST <= tier <= _LONGEST for tier in tiers):
+        if not tiers or not all(_is_tier(tier) for tier in tiers):
             raise SettingsError(
-                f"delay_tiers={tiers!r}: give seconds, at least one, each from 0.001 to 2147483"
+                f"delay_tiers={tiers!r}: give seconds as numbers, at least one, each from 0.001 to "
+                "2147483"
             )
         counted = [milliseconds(tier) for tier in tiers]
         if counted != sorted(set(counted)):
@@ -91,6 +92,10 @@ class Topology:
         digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
         head = name.encode()[: _MAX_NAME - _DIGEST - 1].decode(errors="ignore")
         return f"{head}.{digest}"
+
+
+def _is_tier(tier: object) -> bool:
+    return isinstance(tier, (int, float)) and _SHORTEST <= tier <= _LONGEST
 
 
 def _encode(text: str) -> str:

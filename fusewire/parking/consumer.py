@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Literal, Self
@@ -15,6 +14,12 @@ from fusewire.parking._attempt import AttemptSequence
 from fusewire.parking._callables import check_plain
 from fusewire.parking._calling import HandlerCalls
 from fusewire.parking._failure_log import FailureLog
+from fusewire.parking._settings import (
+    check_breaker_names,
+    check_number,
+    check_registry,
+    check_whole,
+)
 from fusewire.parking.audit import auditing
 from fusewire.parking.circuits import Circuits
 from fusewire.parking.events import Listeners
@@ -144,25 +149,23 @@ class ParkingConsumer:
         if replay not in ("shared", "single"):
             raise SettingsError(f"replay={replay!r}: give 'shared' or 'single'")
         # In order, one more than is handled is held.
-        _whole("concurrency", concurrency, most=_MOST_HELD - (on_open == "pause"))
-        _whole("replay_concurrency", replay_concurrency, most=_MOST_HELD)
-        _whole("max_attempts", max_attempts)
-        if replay_rate is not None and not 0 < replay_rate < math.inf:
-            raise SettingsError(
-                f"replay_rate={replay_rate!r}: give messages a second, more than 0, or None"
-            )
-        if max_age is not None and not 0 < max_age < math.inf:
-            raise SettingsError(f"max_age={max_age!r}: give seconds, more than 0, or None")
-        if handler_timeout is not None and not 0 < handler_timeout < math.inf:
-            raise SettingsError(
-                f"handler_timeout={handler_timeout!r}: give seconds, more than 0, or None"
-            )
-        if not 0 <= shutdown_timeout < math.inf:
-            raise SettingsError(f"shutdown_timeout={shutdown_timeout!r}: give seconds, 0 or more")
+        check_whole("concurrency", concurrency, most=_MOST_HELD - (on_open == "pause"))
+        check_whole("replay_concurrency", replay_concurrency, most=_MOST_HELD)
+        check_whole("max_attempts", max_attempts)
+        if replay_rate is not None:
+            check_number("replay_rate", replay_rate, "messages a second")
+        if max_age is not None:
+            check_number("max_age", max_age)
+        if handler_timeout is not None:
+            check_number("handler_timeout", handler_timeout)
+        check_number("shutdown_timeout", shutdown_timeout, zero=True)
         if operation_id is not None:
             check_plain("operation_id", operation_id, "a message")
+        if guard_with is not None:
+            check_breaker_names("guard_with", [guard_with])
         if registry is None:  # an empty one is false
             registry = default_registry()
+        check_registry(registry)
         open_broker(address)  # refused here, and not when the consumer is entered
         self._address = address
         self._dependencies = Dependencies(depends_on, lanes)
@@ -327,12 +330,6 @@ class ParkingConsumer:
             for lane in self._topology.lanes
         ]
         return [source(means, concurrency=self._concurrency), *replays]
-
-
-def _whole(name: str, value: object, *, most: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        limit = "1 or more" if most == math.inf else f"from 1 to {most:.0f}, which is AMQP's limit"
-        raise SettingsError(f"{name}={value!r}: give a whole number, {limit}")
 
 
 def _now_ms() -> int:

@@ -10,6 +10,7 @@ from fusewire.breaker import CircuitBreaker
 from fusewire.brokers import OTHER_LANE
 from fusewire.errors import SettingsError
 from fusewire.parking._callables import check_plain
+from fusewire.parking._settings import check_breaker_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -47,12 +48,12 @@ class Dependencies:
             check_plain("depends_on", depends_on, "a message")
             self._of = depends_on
         else:
-            self._always = _names(depends_on or ())
+            self._always = _names("depends_on", depends_on or ())
         self._lane_of: dict[str, str] = {}
         for lane, members in (lanes or {}).items():
             if isinstance(members, str):
                 raise SettingsError(f"lanes[{lane!r}]={members!r}: give a list of dependencies")
-            for dependency in _names(members):
+            for dependency in _names(f"lanes[{lane!r}]", members):
                 if dependency in self._lane_of:
                     raise SettingsError(f"lanes: {dependency!r} stands in two lanes")
                 self._lane_of[dependency] = lane
@@ -85,7 +86,7 @@ class Dependencies:
         """Return the dependencies that `message` is declared to need."""
         if self._of is None:
             return self._always
-        names = _names(self._of(message))
+        names = _names("depends_on", self._of(message))
         self._warn_of_lanes(names)
         return names
 
@@ -104,12 +105,9 @@ class Dependencies:
             )
 
 
-def _names(given: str | Collection[str]) -> tuple[str, ...]:
+def _names(setting: str, given: str | Collection[str]) -> tuple[str, ...]:
     if not isinstance(given, Iterable):  # what a function of the user's gave
-        raise SettingsError(f"depends_on gave {given!r}: give names of breakers, or () for none")
-    names: list[object] = [given] if isinstance(given, str) else list(given)
-    for name in names:
-        if not isinstance(name, str) or not name:
-            hint = f": give its name, {name.name!r}" if isinstance(name, CircuitBreaker) else ""
-            raise SettingsError(f"depends_on: {name!r} is not the name of a breaker{hint}")
-    return tuple(dict.fromkeys(str(name) for name in names))
+        raise SettingsError(f"{setting} gave {given!r}: give names of breakers, or () for none")
+    names = [given] if isinstance(given, str) else list(given)
+    check_breaker_names(setting, names)
+    return tuple(dict.fromkeys(names))

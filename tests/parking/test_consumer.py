@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from fusewire.parking import ParkingConsumer
 from fusewire.parking import feed as feed_module
 from tests.support.dependency import Dependency
 from tests.support.messages import until_depth
+from tests.support.payments import CHARGE
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -414,6 +416,17 @@ class _Yielding:
         ({"concurrency": 65536}, "from 1 to 65535"),
         ({"concurrency": 65535, "on_open": "pause"}, "from 1 to 65534"),
         ({"replay_concurrency": 65536}, "from 1 to 65535"),
+        ({"handler_timeout": timedelta(seconds=5)}, "handler_timeout=.*give seconds as a number"),
+        ({"shutdown_timeout": "5s"}, "shutdown_timeout='5s': give seconds as a number"),
+        ({"max_age": True}, "max_age=True"),
+        ({"delay_tiers": ("5s",)}, "give seconds as numbers"),
+        ({"delay_tiers": (timedelta(seconds=5),)}, "give seconds as numbers"),
+        ({"guard_with": CircuitBreaker("payments")}, "give its name, 'payments'"),
+        ({"guard_with": ""}, "guard_with: ''"),
+        ({"registry": {}}, "registry={}: give a BreakerRegistry"),
+        ({"depends_on": CHARGE[:-1]}, f"{CHARGE[:-1]}' is no method .* is it '{CHARGE}'"),
+        ({"guard_with": f"{CHARGE}d"}, f"is it '{CHARGE}'"),
+        ({"lanes": {"money": [f"{CHARGE}s"]}}, f"lanes.'money'.*is it '{CHARGE}'"),
     ],
 )
 def test_a_wrong_argument_is_named_when_the_consumer_is_made(
@@ -427,6 +440,11 @@ def test_a_wrong_argument_is_named_when_the_consumer_is_made(
     }
     with pytest.raises(SettingsError, match=named):
         ParkingConsumer(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [CHARGE, "/shop.v1.Unheard/Of", "payments", "/payments", "a/b/c"])
+def test_a_name_that_may_be_meant_is_taken(name: str) -> None:
+    ParkingConsumer("amqp://localhost", queue="q", handler=print, depends_on=name, guard_with=name)
 
 
 async def test_running_without_entering_says_how(bench: Bench) -> None:
