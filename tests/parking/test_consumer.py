@@ -170,18 +170,18 @@ async def test_fallbacks_are_suppressed_on_a_replay_and_only_there(bench: Bench)
 
 
 async def test_a_plain_function_runs_in_a_thread_and_parks_too(bench: Bench) -> None:
-    breaker = bench.registry.get("payments")
+    dependency = Dependency(bench.registry)
+    dependency.trip()
     threads: set[str] = set()
-    for _ in range(2):
-        breaker.acquire().failure()
 
     def handler(message: AbstractIncomingMessage) -> None:
         threads.add(threading.current_thread().name)
-        breaker.call(lambda: None)
+        dependency.breaker.call(lambda: None)
 
     await bench.send("a")
     async with bench.consumer(handler):
         await until(lambda: bench.happened("parked") == ["a"])
+        dependency.recover()
         await until(lambda: bench.happened("replayed") == ["a"])
     assert threading.main_thread().name not in threads
 
