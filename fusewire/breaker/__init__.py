@@ -3,6 +3,7 @@
 from fusewire.breaker.calls import CircuitBreaker
 from fusewire.breaker.events import (
     CallEvent,
+    CallEventsDropped,
     CallFailed,
     CallIgnored,
     CallLate,
@@ -33,6 +34,7 @@ __all__ = [
     "BreakerRegistry",
     "BreakerSettings",
     "CallEvent",
+    "CallEventsDropped",
     "CallFailed",
     "CallIgnored",
     "CallLate",

@@ -50,7 +50,7 @@ class Changes(Machine):
         clock: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
-        super().__init__(name, settings, clock(), chance)
+        super().__init__(name, settings, clock, chance)
         self._clock = clock
         self._lock = bare_lock()
         # The thread that makes a change, or what became of the last one.
@@ -64,17 +64,19 @@ class Changes(Machine):
 
         A thread that interrupted itself has it made when it goes on, and gets None.
         """
-        if get_ident() in inside:
+        thread = get_ident()
+        if thread in inside:
             self._defer(now, step, *args)
             return None
-        return self._alone(now, step, *args)
+        return self._alone(thread, now, step, *args)
 
-    def _alone(self, now: float, step: Callable[..., T], *args: Any) -> T:
-        """Make the change in a thread that has not interrupted itself, and deliver its events."""
-        thread = get_ident()
+    def _alone(self, thread: int, now: float, step: Callable[..., T], *args: Any) -> T:
+        """Make the change in this `thread`, which is inside no other, and deliver its events."""
+        listeners = self._listeners
         try:
             inside.add(thread)
             with self._lock:
+                before = listeners.number
                 try:
                     if self._changing:
                         self._begin_anew(now)
@@ -85,8 +87,10 @@ class Changes(Machine):
                     result = step(now, *args)
                     if self._deferred:
                         self._take_up_deferred()
-                    self._publish()
+                    if self._refreshed:
+                        self._publish()
                     self._changing = _WHOLE
+                    last = listeners.number
                 except BaseException:
                     self._break_off()
                     raise
@@ -94,15 +98,21 @@ class Changes(Machine):
             inside.discard(thread)
         if self._deferred:
             # It came after the last look, when the thread had not yet left the section.
-            self._alone(now, _nothing)
-        if self._listeners.queue:
-            self._listeners.deliver()
+            self._alone(thread, now, _nothing)
+        if listeners.changes or listeners.calls:
+            listeners.deliver(before, last)
+            if listeners.left:
+                self._let_nothing_pass()
         return result
 
     def _defer(self, now: float, step: Callable[..., object], *args: Any) -> None:
         self._deferred.append((now, step, args))
-        # The next call that would only be noted takes it up instead, if nobody does before.
+        self._let_nothing_pass()
+
+    def _let_nothing_pass(self) -> None:
+        """Have whatever comes next make a change, which takes up what is left to do."""
         self._room = self._permit_room = 0
+        self._reject_until = -math.inf
 
     def _take_up_deferred(self) -> None:
         while self._deferred:
@@ -116,6 +126,7 @@ class Changes(Machine):
         if ramp is not None:
             until, why = ramp.end, RAMPING
         self._published = (state, self._generation, until, why)
+        self._refreshed = False
 
     def _admit_interrupting(self, now: float) -> int | Refusal:
         """Answer a call of a thread that interrupted itself: the generation, or why it may not."""
@@ -145,12 +156,13 @@ class Changes(Machine):
         """Begin with nothing seen. A state that a person set stays; else the circuit is closed."""
         state = self._state if self._state in BY_HAND else CircuitState.CLOSED
         self._enter(state, Reason(Cause.INTERRUPTED), now)
+        self._publish()
 
     def _break_off(self) -> None:
-        """Have the next who comes begin anew: none may pass by what the lock protects."""
+        """Have the next who comes begin anew."""
         self._changing = _BROKEN
         self._free = 0
-        self._reject_until = -math.inf
+        self._let_nothing_pass()
 
     def _renew(self) -> None:
         """Go on in a forked child: the state stays, what the parent's threads were doing ends."""

@@ -88,10 +88,11 @@ class Circuit(Changes):
             self._tell_operation_of_rejection()
             raise CircuitOpenError(self._name, CircuitState.OPEN, until - now, self._why)
         started = now if timed else UNTIMED
-        if get_ident() in inside:
+        thread = get_ident()
+        if thread in inside:
             came = self._come_interrupting(now, started)
         else:
-            came = self._alone(now, self._come, started)
+            came = self._alone(thread, now, self._come, started)
         if isinstance(came, Permit):
             return came
         self._tell_operation_of_rejection()
@@ -100,9 +101,10 @@ class Circuit(Changes):
     def look(self) -> Look:
         """See what would become of a call made now. Takes no permit and changes nothing."""
         now = self._clock()
-        if get_ident() in inside:
+        thread = get_ident()
+        if thread in inside:
             return self._look_interrupting(now)
-        return self._alone(now, self._look)
+        return self._alone(thread, now, self._look)
 
     def can_execute(self) -> bool:
         """Tell whether a call made now would be admitted."""
@@ -124,8 +126,13 @@ class Circuit(Changes):
             # The permit is settled by whoever counts it: see Machine.
             self._healthy.append(permit)
             return
-        first = self._change(now, self._settle, permit, outcome, retry_after)
-        if outcome is Outcome.FAILURE and first is not False:
+        thread = get_ident()
+        first = True
+        if thread in inside:
+            self._defer(now, self._settle, permit, outcome, retry_after)
+        else:
+            first = self._alone(thread, now, self._settle, permit, outcome, retry_after)
+        if first and outcome is Outcome.FAILURE:
             self._tell_operation(retry_after)
 
     def judge(self, error: BaseException) -> Outcome:
@@ -188,9 +195,10 @@ class Circuit(Changes):
         A signal handler or finalizer that interrupts a change may not see that change yet.
         """
         now = self._clock()
-        if get_ident() in inside:
+        thread = get_ident()
+        if thread in inside:
             return self._take_snapshot(now, self._look_interrupting(now))
-        return self._alone(now, self._look_and_take_snapshot)
+        return self._alone(thread, now, self._look_and_take_snapshot)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on where another breaker of this name was when `snapshot` was taken of it.

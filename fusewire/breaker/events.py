@@ -12,7 +12,8 @@
         ├── CallIgnored
         ├── CallSlow        besides one of the three before
         ├── CallRejected
-        └── CallLate
+        ├── CallLate
+        └── CallEventsDropped   events of calls are missing here: listeners took too long
 """
 
 from __future__ import annotations
@@ -159,3 +160,10 @@ class CallLate(CallEvent):
     """A call ended with `outcome` after the state had moved on; it changed nothing."""
 
     outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class CallEventsDropped(CallEvent):
+    """`count` events of single calls are missing here: listeners take longer than the calls do."""
+
+    count: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from fusewire.breaker.states import Outcome
@@ -58,8 +59,12 @@ def judge_result(classify: Callable[[Any], Outcome], result: object) -> Outcome:
 
 def _ask(classify: Callable[[Any], Outcome | None], subject: object) -> Outcome | None:
     try:
-        said = classify(subject)
+        said: object = classify(subject)
+        if said is None or isinstance(said, Outcome):
+            return said
+        if type(said) is CoroutineType:
+            said.close()
+        raise TypeError(f"a classifier must return an Outcome, got {said!r}")  # noqa: TRY301 - logged as what else it raises is
     except Exception:
         logger.exception("the classifier %r failed on %r", classify, subject)
         return None
-    return said if isinstance(said, Outcome) else None

@@ -3,48 +3,115 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import TYPE_CHECKING
 
 from fusewire._locks import interrupts_itself
-from fusewire.breaker.events import CallEvent, Event
+from fusewire.breaker.events import CallEvent, CallEventsDropped, Event
+from fusewire.breaker.functions import is_plain_function
+from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
+MAX_TIME_FOR_OTHERS = 0.1
+"""Seconds for which a caller at most delivers events that other callers have caused."""
+
+MAX_CALL_EVENTS = 1000
+"""Events of single calls that wait at most; one more drops the oldest."""
+
+_SECONDS_BETWEEN_WARNINGS = 60.0
+
+_Entry = tuple[int, Event]
+"""An event's number, and the event."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hearing:
-    """A listener, and what it wants to hear. The same one may come twice, for other events."""
+    """A listener, and what it wants to hear. The same one may come twice, for other events.
+
+    Raises:
+        SettingsError: it can never hear anything.
+    """
 
     listener: Callable[[Event], None]
     kinds: tuple[type[Event], ...]
 
+    def __post_init__(self) -> None:
+        """Refuse what would fail, or do nothing, only when the first event comes."""
+        if not is_plain_function(self.listener):
+            raise SettingsError(
+                "listener must be a plain function, not async and not a generator: nobody awaits "
+                f"what it returns; got {self.listener!r}"
+            )
+        kinds: tuple[object, ...] = self.kinds
+        if not kinds or not all(
+            isinstance(kind, type) and issubclass(kind, Event) for kind in kinds
+        ):
+            raise SettingsError(
+                f"kinds must be a class of events or a tuple of such, got {kinds!r}"
+            )
+
 
 class Listeners:
-    """A queue of events and those who want to hear them.
+    """Queues of events and those who want to hear them.
 
     Events are put while the circuit's lock is held, so their order is that of the changes. They are
     delivered after it is released, by one thread at a time: who finds a delivery under way leaves
     its events to it. So a listener may use the breaker, and never hears events out of order.
 
+    A caller delivers the events of its own change, and for a time others that stand before them or
+    come meanwhile; what is left then waits for the next caller. So listeners that take longer than
+    the calls do not keep one caller busy for all. As the queue would then grow without end, events
+    of single calls are dropped when there are too many of them, the oldest first. Other events,
+    which are rare, never are.
+
     Attributes:
+        number: the number of the event that was put last.
         hear_calls: whether anyone wants events of single calls, which cost time on each of them.
-        queue: what is not delivered yet.
+        changes: what is not delivered yet, other than events of single calls.
+        calls: events of single calls that are not delivered yet.
+        left: whether the last delivery left events to the next caller.
+        dropped: events of single calls that were dropped.
     """
 
-    __slots__ = ("_listeners", "_turn", "hear_calls", "queue")
+    __slots__ = (
+        "_clock",
+        "_listeners",
+        "_name",
+        "_said",
+        "_say_from",
+        "_told",
+        "_turn",
+        "calls",
+        "changes",
+        "dropped",
+        "hear_calls",
+        "left",
+        "number",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, clock: Callable[[], float]) -> None:
+        self._name = name
+        self._clock = clock
         self._listeners: tuple[Hearing, ...] = ()
         # Whose turn it is to deliver: a token of theirs under one key. Setting what is not set is
         # one step, so this needs no lock, which an exception or a fork might leave taken.
         self._turn: dict[str, object] = {}
+        self.number = 0
         self.hear_calls = False
-        self.queue: deque[Event] = deque()
+        self.changes: deque[_Entry] = deque()
+        self.calls: deque[_Entry] = deque()
+        self.left = False
+        self.dropped = 0
+        # How many of the dropped ones listeners were told of, and the log has said.
+        self._told = self._said = 0
+        self._say_from = -math.inf
 
     def add(self, hearing: Hearing) -> None:
         """Tell a listener of the events that it wants, from now on."""
@@ -56,29 +123,94 @@ class Listeners:
 
     def put(self, event: Event) -> None:
         """Queue `event` for delivery."""
-        if self._listeners:
-            self.queue.append(event)
+        if not self._listeners:
+            return
+        self.number += 1
+        entry = (self.number, event)
+        if not isinstance(event, CallEvent):
+            self.changes.append(entry)
+            return
+        if len(self.calls) >= MAX_CALL_EVENTS:
+            self.calls.popleft()
+            self.dropped += 1
+        self.calls.append(entry)
 
-    def deliver(self) -> None:
-        """Deliver what is queued, unless a delivery is under way, which then delivers it."""
+    def deliver(self, before: int, last: int) -> None:
+        """Deliver what is queued, unless a delivery is under way, which then delivers it.
+
+        Args:
+            before: the number of the event that was put last before the caller's own.
+            last: the number of the caller's last.
+        """
         if interrupts_itself():
             return  # it would call listeners in the midst of a change, whose thread delivers later
+        if self.dropped != self._said:
+            self._say_dropped()
         token = object()
+        done = False
         # Looked at again after the turn: an event put meanwhile would have nobody to deliver it.
-        while self.queue:
+        while not done and (self.changes or self.calls):
             try:
                 if self._turn.setdefault("turn", token) is not token:
                     return
-                while self.queue:
-                    self._tell(self.queue.popleft())
+                self.left = False
+                done = self._deliver_own_and_some(before, last)
+                self.left = done
             finally:
                 if self._turn.get("turn") is token:
                     del self._turn["turn"]
 
     def forget(self) -> None:
         """Forget what is queued, and who delivers it: in a forked child, the parent does that."""
-        self.queue.clear()
+        self.changes.clear()
+        self.calls.clear()
         self._turn.clear()
+        self.left = False
+
+    def _deliver_own_and_some(self, before: int, last: int) -> bool:
+        """Deliver until nothing is left or the time for others is up; tell whether it is up."""
+        time = MAX_TIME_FOR_OTHERS
+        while (entry := self._next()) is not None:
+            number, event = entry
+            if before < number <= last:
+                self._tell(event)
+                continue
+            if time <= 0:
+                self._put_back(entry)
+                return True
+            began = self._clock()
+            self._tell(event)
+            time -= self._clock() - began
+        return False
+
+    def _next(self) -> _Entry | None:
+        """Take the event that was put first."""
+        if not self.calls:
+            return self.changes.popleft() if self.changes else None
+        # Taken before it is compared: another thread may drop it at any time.
+        entry = self.calls.popleft()
+        if not self.changes or entry[0] < self.changes[0][0]:
+            return entry
+        self._put_back(entry)
+        return self.changes.popleft()
+
+    def _put_back(self, entry: _Entry) -> None:
+        (self.calls if isinstance(entry[1], CallEvent) else self.changes).appendleft(entry)
+
+    def _say_dropped(self) -> None:
+        now = self._clock()
+        if now < self._say_from:
+            return
+        self._say_from = now + _SECONDS_BETWEEN_WARNINGS
+        dropped = self.dropped
+        count, self._said = dropped - self._said, dropped
+        logger.warning(
+            "the listeners of circuit %r take longer than its calls, so events of single calls are "
+            "dropped (%d since this was said last); changes of its state are kept. Let the "
+            "listeners do less, or hand the events on to a thread of your own",
+            self._name,
+            count,
+        )
 
     def _replace(self, listeners: tuple[Hearing, ...]) -> None:
         self._listeners = listeners
@@ -89,9 +221,22 @@ class Listeners:
         )
 
     def _tell(self, event: Event) -> None:
+        if isinstance(event, CallEvent) and self._told != self.dropped:
+            dropped = self.dropped
+            count, self._told = dropped - self._told, dropped
+            self._tell_each(CallEventsDropped(self._name, count))
+        self._tell_each(event)
+
+    def _tell_each(self, event: Event) -> None:
         for hearing in self._listeners:
             if isinstance(event, hearing.kinds):
                 try:
-                    hearing.listener(event)
+                    result: object = hearing.listener(event)  # type: ignore[func-returns-value] # a wrong one may
+                    if type(result) is CoroutineType:
+                        result.close()
+                        raise TypeError(  # noqa: TRY301 - logged as what else it raises is
+                            "a listener must be a plain function, but this one returned a "
+                            f"coroutine, which nobody awaits: {hearing.listener!r}"
+                        )
                 except Exception:
                     logger.exception("a listener of circuit %r failed on %r", event.name, event)

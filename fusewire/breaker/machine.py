@@ -21,6 +21,7 @@ from fusewire.breaker.inflight import Probes, Running
 from fusewire.breaker.listeners import Listeners
 from fusewire.breaker.permit import Permit
 from fusewire.breaker.recovery import Ramp, hinted_time, open_time, with_jitter
+from fusewire.breaker.rules import why_open
 from fusewire.breaker.states import REJECTING, CircuitState, Look, Outcome
 from fusewire.breaker.tally import Tally
 from fusewire.breaker.windows import FAILED, SLOW, TimeWindow, make_window
@@ -69,6 +70,7 @@ class Machine:
         "_ramp",
         "_random",
         "_reason",
+        "_refreshed",
         "_reject_until",
         "_rejected",
         "_reopenings",
@@ -86,12 +88,16 @@ class Machine:
     )
 
     def __init__(
-        self, name: str, settings: BreakerSettings, now: float, chance: Callable[[], float]
+        self,
+        name: str,
+        settings: BreakerSettings,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
     ) -> None:
         self._name = name
         self._settings = settings
         self._random = chance
-        self._listeners = Listeners()
+        self._listeners = Listeners(name, clock)
         self._state = CircuitState.CLOSED
         # Raised by every change of state: a result of an earlier generation is late.
         self._generation = 1
@@ -103,7 +109,7 @@ class Machine:
         self._ramp: Ramp | None = None
         self._probes = Probes()
         self._running = Running()
-        self._window = make_window(settings, now)
+        self._window = make_window(settings, clock())
         # Healthy calls that are not counted yet: their permits, or else their generations.
         self._healthy: deque[int | Permit] = deque()
         self._succeeded = self._failed = self._ignored = self._slow = 0
@@ -290,28 +296,7 @@ class Machine:
     # Changes of state.
 
     def _verdict(self, now: float) -> Reason | None:
-        """Say why the circuit should open, if it should."""
-        settings, window = self._settings, self._window
-        threshold = settings.failure_threshold
-        if threshold is not None and self._consecutive >= threshold:
-            return Reason(Cause.CONSECUTIVE_FAILURES, self._consecutive, threshold)
-        calls = window.calls
-        rate = settings.failure_rate_threshold
-        if rate is not None and calls >= settings.minimum_calls and window.failed / calls >= rate:
-            return Reason(Cause.FAILURE_RATE, window.failed / calls, rate, calls)
-        rate = settings.slow_call_rate_threshold
-        if rate is None or settings.slow_call_duration is None:
-            return None
-        hanging = 0
-        if settings.open_on_hanging:
-            window.forget(now)
-            hanging = self._running.hanging(now, settings.slow_call_duration, settings.probe_lease)
-            calls = window.calls + hanging
-        slow = window.slow + hanging
-        if calls >= settings.minimum_calls and slow / calls >= rate:
-            cause = Cause.HANGING_CALLS if hanging else Cause.SLOW_CALL_RATE
-            return Reason(cause, slow / calls, rate, calls)
-        return None
+        return why_open(self._settings, self._consecutive, self._window, self._running, now)
 
     def _open_if_due(self, now: float, retry_after: float | None) -> bool:
         reason = self._verdict(now)
@@ -364,7 +349,8 @@ class Machine:
         self._refresh()
 
     def _refresh(self) -> None:
-        """Work out anew which calls pass with the least to do."""
+        """Work out anew which calls pass with the least to do. Ends each change of state."""
+        self._refreshed = True
         settings = self._settings
         self._slow_after = settings.slow_call_duration or math.inf
         self._timed = (
@@ -373,7 +359,7 @@ class Machine:
             or isinstance(self._window, TimeWindow)
         )
         # Until then an open circuit rejects whatever comes, and needs no lock to say so.
-        quiet = self._state is CircuitState.OPEN and not self._listeners.hear_calls
+        quiet = self._state is CircuitState.OPEN and self._is_quiet()
         self._reject_until = self._open_until if quiet else -math.inf
         free = self._state is CircuitState.METRICS_ONLY or (
             self._state is CircuitState.CLOSED
@@ -383,11 +369,15 @@ class Machine:
         self._free = self._generation if free else 0
         self._refresh_room()
 
+    def _is_quiet(self) -> bool:
+        """Tell whether calls may pass by the lock: no event is to be made, and none waits."""
+        return not self._listeners.hear_calls and not self._listeners.left
+
     def _refresh_room(self) -> None:
         """Work out anew how many healthy calls, and until when, need only be noted."""
         window = self._window
         room = 0
-        if not self._listeners.hear_calls:
+        if self._is_quiet():
             room = min(window.room(self._settings.minimum_calls), NOTES)
         self._room = room
         self._permit_room = min(room, PERMIT_NOTES)

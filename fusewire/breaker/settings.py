@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator  # noqa: TC003 - a reader of file
 from dataclasses import dataclass
 from typing import Any
 
+from fusewire.breaker.functions import is_plain_function
 from fusewire.breaker.states import Outcome  # noqa: TC001 - as above
 from fusewire.errors import SettingsError
 
@@ -184,6 +185,7 @@ _COUNT = "a whole number of at least 1"
 _SECONDS = "a finite number of seconds above 0"
 _SHARE = "a fraction above 0 and up to 1"
 _EXCEPTIONS = "a tuple of exception classes"
+_FUNCTION = "a plain function, which nobody has to await"
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "failure_threshold": (_is_count, _COUNT),
@@ -191,8 +193,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "half_open_max_calls": (_is_count, _COUNT),
     "expected_exceptions": (_are_exceptions, _EXCEPTIONS),
     "ignored_exceptions": (_are_exceptions, _EXCEPTIONS),
-    "classify_exception": (callable, "a function"),
-    "classify_result": (callable, "a function"),
+    "classify_exception": (is_plain_function, _FUNCTION),
+    "classify_result": (is_plain_function, _FUNCTION),
     "window_calls": (_is_count, _COUNT),
     "window_seconds": (_is_seconds, _SECONDS),
     "minimum_calls": (_is_count, _COUNT),

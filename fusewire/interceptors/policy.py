@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from fusewire.breaker import BreakerSettings, CircuitBreaker, default_registry
+from fusewire.breaker.functions import is_plain_function
 from fusewire.errors import SettingsError
 from fusewire.interceptors.classification import Classification, Classify
 from fusewire.interceptors.fallback import CallFallback, Fallback, as_call_fallback
@@ -258,10 +259,10 @@ def _settings_by_selector(
 def _classify_by_selector(classify: ClassifyBySelector) -> Selectors[Classify]:
     by_selector = classify if isinstance(classify, Mapping) else {EVERYTHING: classify}
     for selector, function in by_selector.items():
-        if function is not None and not callable(function):
+        if function is not None and not is_plain_function(function):
             raise SettingsError(
                 f"classify: {selector!r}: {function!r} is neither; accepted are a Classification "
-                "and a function of a CallEnd that returns an Outcome"
+                "and a plain function of a CallEnd that returns an Outcome"
             )
     return Selectors(
         "classify", {key: value for key, value in by_selector.items() if value is not None}

@@ -323,7 +323,7 @@ def test_a_forked_circuit_drops_events_that_the_parent_delivers(breaker: Circuit
     breaker.add_listener(heard.append)
     interrupt(breaker, lambda: breaker._listeners.put(LeaseExpired("payments")))
     assert heard == [LeaseExpired("payments")]
-    breaker._listeners.queue.append(LeaseExpired("payments"))
+    breaker._listeners.put(LeaseExpired("payments"))
     breaker._renew()
     breaker.look()
     assert heard == [LeaseExpired("payments")]

@@ -219,7 +219,7 @@ def test_what_comes_while_the_lock_is_let_go_is_done_at_once(breaker: CircuitBre
 
     lock: Any = LetGo()
     breaker._lock = lock
-    breaker._alone(0.0, lambda _now: None)
+    breaker._change(0.0, lambda _now: None)
     assert not breaker._deferred
     assert breaker.state is CircuitState.OPEN
 

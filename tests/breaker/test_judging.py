@@ -76,14 +76,30 @@ def test_a_fallback_does_not_answer_for_an_error_that_counts_as_success(clock: F
         breaker.call_with_fallback(throw, KeyError(), fallback=lambda _: "cached")
 
 
-@pytest.mark.parametrize("answer", ["nonsense", 1, True])
-def test_a_classifier_that_talks_nonsense_is_not_heard(clock: FakeClock, answer: Any) -> None:
+@pytest.mark.parametrize("answer", ["nonsense", 1, True, False])
+def test_a_classifier_that_talks_nonsense_is_not_heard_and_the_log_says_so(
+    clock: FakeClock, answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     breaker = breaker_with(
         clock, classify_exception=lambda _: answer, classify_result=lambda _: answer
     )
-    assert breaker.judge(ValueError()) is Outcome.FAILURE
+    with caplog.at_level(logging.ERROR):
+        assert breaker.judge(ValueError()) is Outcome.FAILURE
+    assert f"TypeError: a classifier must return an Outcome, got {answer!r}" in caplog.text
     breaker.call(lambda: None)
     assert breaker.snapshot().counters.succeeded == 1
+
+
+def test_a_classifier_that_returns_a_coroutine_is_not_heard_either(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def judge() -> Outcome:
+        return Outcome.IGNORED
+
+    breaker = breaker_with(clock, classify_exception=lambda _: judge())
+    with caplog.at_level(logging.ERROR):
+        assert breaker.judge(ValueError()) is Outcome.FAILURE
+    assert "a classifier must return an Outcome, got <coroutine object" in caplog.text
 
 
 def test_a_classifier_that_fails_is_logged_and_harms_no_call(

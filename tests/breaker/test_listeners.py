@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
 
 from fusewire.breaker import (
     CallFailed,
+    CallSucceeded,
     Cause,
     CircuitBreaker,
     CircuitState,
@@ -14,10 +18,11 @@ from fusewire.breaker import (
     Reason,
     StateChanged,
 )
+from fusewire.errors import SettingsError
 from tests.support.circuits import half_open_circuit
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from fusewire.testing import FakeClock
 
@@ -113,3 +118,119 @@ def test_a_listener_that_comes_twice_is_removed_once_at_a_time(breaker: CircuitB
     of_calls()
     breaker.acquire().failure()
     assert [type(event) for event in heard] == [CallFailed, StateChanged]
+
+
+async def hear_async(_event: Event) -> None:
+    pass
+
+
+def hear_in_steps(_event: Event) -> Iterator[None]:
+    yield
+
+
+async def hear_in_async_steps(_event: Event) -> AsyncIterator[None]:
+    yield
+
+
+class AsyncListener:
+    async def __call__(self, _event: Event) -> None:
+        pass
+
+    async def hear(self, _event: Event) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "listener",
+    [
+        "no function",
+        None,
+        hear_async,
+        hear_in_steps,
+        hear_in_async_steps,
+        functools.partial(hear_async),
+        AsyncListener(),
+        AsyncListener().hear,
+    ],
+)
+def test_one_that_could_never_hear_is_refused(breaker: CircuitBreaker, listener: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        breaker.add_listener(listener)
+    assert str(caught.value) == (
+        "listener must be a plain function, not async and not a generator: nobody awaits what it "
+        f"returns; got {listener!r}"
+    )
+
+
+class Listener:
+    """Hears when it is made, and when it is called."""
+
+    heard: ClassVar[list[Event]] = []
+
+    def __init__(self, event: Event) -> None:
+        self.heard.append(event)
+
+    def hear(self, event: Event) -> None:
+        self.heard.append(event)
+
+    __call__ = hear
+
+
+LISTENER = Listener(Event("made"))
+
+
+@pytest.mark.parametrize(
+    "listener", [Listener, LISTENER, LISTENER.hear, functools.partial(Listener.hear, LISTENER)]
+)
+def test_whatever_can_be_called_may_hear(
+    breaker: CircuitBreaker, listener: Callable[[Event], None]
+) -> None:
+    Listener.heard.clear()
+    breaker.add_listener(listener)
+    breaker.force_open()
+    assert [type(event) for event in Listener.heard] == [StateChanged]
+
+
+@pytest.mark.parametrize("kinds", ["StateChanged", str, (), (StateChanged, int), [StateChanged]])
+def test_what_is_no_kind_of_event_is_refused(breaker: CircuitBreaker, kinds: Any) -> None:
+    with pytest.raises(SettingsError, match="kinds must be a class of events or a tuple of such"):
+        breaker.add_listener(print, kinds)
+    with pytest.raises(SettingsError, match=r"got \(\)"):
+        breaker.add_listener(print, ())
+
+
+def test_one_that_returns_a_coroutine_is_said_to_hear_nothing(
+    breaker: CircuitBreaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    def hear(event: Event) -> Any:
+        return hear_async(event)
+
+    breaker.add_listener(hear)
+    with caplog.at_level(logging.ERROR):
+        breaker.force_open()
+    assert "a listener of circuit 'payments' failed on StateChanged" in caplog.text
+    assert "this one returned a coroutine, which nobody awaits: <function" in caplog.text
+
+
+def test_events_of_calls_and_of_changes_are_heard_in_order(breaker: CircuitBreaker) -> None:
+    heard: list[Event] = []
+    breaker.add_listener(heard.append, Event)
+
+    def act(event: Event) -> None:
+        if len(heard) == 1:
+            breaker.acquire().success()
+            breaker.force_open()
+            breaker.reset()
+            breaker.acquire().success()
+            breaker.force_open()
+
+    breaker.add_listener(act, Event)
+    breaker.acquire().failure()
+    assert [type(event) for event in heard] == [
+        CallFailed,
+        CallSucceeded,
+        StateChanged,
+        StateChanged,
+        CallSucceeded,
+        StateChanged,
+    ]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitBreaker
+from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitBreaker, Outcome
 from fusewire.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COUNT = "a whole number of at least 1"
 SECONDS = "a finite number of seconds above 0"
@@ -20,8 +23,8 @@ ACCEPTED = {
     "half_open_max_calls": COUNT,
     "expected_exceptions": "a tuple of exception classes",
     "ignored_exceptions": "a tuple of exception classes",
-    "classify_exception": "a function, or None",
-    "classify_result": "a function, or None",
+    "classify_exception": "a plain function, which nobody has to await, or None",
+    "classify_result": "a plain function, which nobody has to await, or None",
     "window_calls": f"{COUNT}, or None",
     "window_seconds": f"{SECONDS}, or None",
     "minimum_calls": COUNT,
@@ -41,7 +44,17 @@ NO_SHARE = [True, False, 0, -0.1, 1.001, math.nan, math.inf, "0.5", [1]]
 NO_JITTER = [True, False, -0.1, 1, 1.5, math.nan, "0.5", None]
 NO_GROWTH = [True, 0, 0.99, -1, math.nan, math.inf, "2", None]
 NO_SWITCH = [None, 0, 1, "yes"]
-NO_FUNCTION = [1, "f", (print,)]
+
+
+async def classify_async(_subject: object) -> Outcome:
+    return Outcome.IGNORED
+
+
+def classify_in_steps(_subject: object) -> Iterator[Outcome]:
+    yield Outcome.IGNORED
+
+
+NO_FUNCTION = [1, "f", (print,), classify_async, classify_in_steps]
 NO_EXCEPTIONS = [None, Exception, [Exception], (int,), ("Exception",), (Exception(),), "Exception"]
 
 

@@ -34,6 +34,7 @@ PUBLIC = {
         "BreakerSettings",
         "CRITICAL",
         "CallEvent",
+        "CallEventsDropped",
         "CallFailed",
         "CallIgnored",
         "CallLate",

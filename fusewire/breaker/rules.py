@@ -1,0 +1,46 @@
+"""When a closed circuit opens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fusewire.breaker.events import Cause, Reason
+
+if TYPE_CHECKING:
+    from fusewire.breaker.inflight import Running
+    from fusewire.breaker.settings import BreakerSettings
+    from fusewire.breaker.windows import Window
+
+
+def why_open(
+    settings: BreakerSettings, consecutive: int, window: Window, running: Running, now: float
+) -> Reason | None:
+    """Say why the circuit should open, if it should.
+
+    Args:
+        settings: the criteria; any that is met is enough.
+        consecutive: failures in a row.
+        window: the latest calls.
+        running: the calls that are under way.
+        now: the time.
+    """
+    threshold = settings.failure_threshold
+    if threshold is not None and consecutive >= threshold:
+        return Reason(Cause.CONSECUTIVE_FAILURES, consecutive, threshold)
+    calls = window.calls
+    rate = settings.failure_rate_threshold
+    if rate is not None and calls >= settings.minimum_calls and window.failed / calls >= rate:
+        return Reason(Cause.FAILURE_RATE, window.failed / calls, rate, calls)
+    rate = settings.slow_call_rate_threshold
+    if rate is None or settings.slow_call_duration is None:
+        return None
+    hanging = 0
+    if settings.open_on_hanging:
+        window.forget(now)
+        hanging = running.hanging(now, settings.slow_call_duration, settings.probe_lease)
+        calls = window.calls + hanging
+    slow = window.slow + hanging
+    if calls >= settings.minimum_calls and slow / calls >= rate:
+        cause = Cause.HANGING_CALLS if hanging else Cause.SLOW_CALL_RATE
+        return Reason(cause, slow / calls, rate, calls)
+    return None
