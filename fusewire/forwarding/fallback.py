@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
+import math
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,7 @@ from fusewire.errors import (
 )
 from fusewire.forwarding.call import StoredCall
 from fusewire.interceptors import FallbackDeclined
+from fusewire.interceptors.methods import check_reply
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from fusewire.forwarding.receipt import Receipt
     from fusewire.interceptors import CallInfo
+    from fusewire.interceptors.methods import Shape
 
 _log = logging.getLogger(__name__)
 
@@ -77,15 +80,16 @@ class ParkFallback:
         expires_after: float | None,
         serializer: Callable[[Any], bytes] | None,
     ) -> None:
-        if idempotent == at_most_once:
+        if bool(idempotent) == bool(at_most_once):
             raise SettingsError(
                 "park() must be told one of: idempotent=True, if the server honors the operation "
-                f"id in its {IDEMPOTENCY_KEY!r} metadata, or at_most_once=True, if it does not"
+                f"id in its {IDEMPOTENCY_KEY!r} metadata, or at_most_once=True, if it does not; "
+                f"got {'both' if idempotent else 'neither'}"
             )
         if not callable(reply):
             raise SettingsError(f"reply={reply!r}: give a function (request, receipt) -> response")
-        if expires_after is not None and not 0 < expires_after < float("inf"):
-            raise SettingsError(f"expires_after={expires_after!r}: give seconds, more than 0")
+        if expires_after is not None:
+            check_seconds("expires_after", expires_after)
         self._home = home
         self._reply = reply
         self._idempotent = idempotent
@@ -93,6 +97,24 @@ class ParkFallback:
         self._expires_after = expires_after
         self.serializer = serializer
         self._serialize = serializer or _serialize
+
+    def unfit(self, *, sync: bool, shape: Shape | None) -> str | None:
+        """Return why it cannot park calls of a shape, None if it can."""
+        if shape not in {None, "unary_unary"}:
+            kind = "requests" if shape == "stream_unary" else "responses"
+            return (
+                f"the method has a stream of {kind}, and only calls with one request and one "
+                "response can be parked; give it another fallback, or None"
+            )
+        called = type(self._reply).__call__
+        if sync and (
+            inspect.iscoroutinefunction(self._reply) or inspect.iscoroutinefunction(called)
+        ):
+            return (
+                f"reply={self._reply!r} is a coroutine function, which a sync channel cannot run; "
+                "give park() a plain function"
+            )
+        return None
 
     def prepare(self, call: CallInfo) -> CallInfo:
         """Give the call its operation id, so that the first attempt carries it already."""
@@ -119,9 +141,11 @@ class ParkFallback:
             raise _not_parked(operation_id, failed) from failed
         try:
             made = self._reply(request, receipt)
-            return await made if inspect.isawaitable(made) else made
+            made = await made if inspect.isawaitable(made) else made
+            check_reply(call.method, made)
         except Exception as failed:
             raise _unanswered(operation_id, failed) from failed
+        return made
 
     def reply_sync(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
         """Park the call and make the reply, on a sync channel."""
@@ -135,7 +159,8 @@ class ParkFallback:
             made = self._reply(request, receipt)
             if inspect.iscoroutine(made):
                 made.close()
-                raise TypeError("reply is a coroutine function, which a sync channel cannot run")  # noqa: TRY301 - answered like any failure of the user's function
+                raise TypeError("reply gave a coroutine, which a sync channel cannot run")  # noqa: TRY301 - answered like any failure of the user's function
+            check_reply(call.method, made)
         except Exception as failed:
             raise _unanswered(operation_id, failed) from failed
         return made
@@ -170,6 +195,16 @@ class ParkFallback:
             timeout=call.timeout,
             at_most_once=not self._idempotent,
         )
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Check a duration.
+
+    Raises:
+        SettingsError: it is none; the message names it.
+    """
+    if isinstance(value, bool) or not (isinstance(value, int | float) and 0 < value < math.inf):
+        raise SettingsError(f"{name}={value!r}: give seconds, more than 0, as a number")
 
 
 def _allowed(keys: Collection[str]) -> frozenset[str]:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import math
+import logging
 import os
 import threading
 import time
 from contextlib import AsyncExitStack, ExitStack
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import grpc
 import grpc.aio
 from anyio.from_thread import start_blocking_portal
 
+from fusewire.breaker import default_registry
 from fusewire.brokers import DELAY_TIERS, open_broker
 from fusewire.errors import FusewireError, SettingsError, UnconfirmedError
-from fusewire.forwarding.fallback import ParkFallback
+from fusewire.forwarding.fallback import ParkFallback, check_seconds
 from fusewire.forwarding.forwarder import Forwarder
 from fusewire.forwarding.forwarding import Forwarding
 from fusewire.forwarding.receipt import Receipt
 from fusewire.forwarding.sending import sender
+from fusewire.interceptors.channels import registries_of
 from fusewire.parking import Happening, MessageEvent, ParkingConsumer
 from fusewire.parking.events import Listeners
 from fusewire.parking.lanes import Dependencies
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from fusewire.breaker import BreakerRegistry
     from fusewire.brokers import Broker, Topology
     from fusewire.forwarding.call import StoredCall
+
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -95,12 +99,12 @@ class ParkedCalls:
         exchange: str = "",
         shutdown_timeout: float = 30.0,
     ) -> None:
-        for name, value in (("park_timeout", park_timeout), ("replay_timeout", replay_timeout)):
-            if not 0 < value < math.inf:
-                raise SettingsError(f"{name}={value!r}: give seconds, more than 0")
+        check_seconds("park_timeout", park_timeout)
+        check_seconds("replay_timeout", replay_timeout)
         self._address = address
         self._queue = queue
         self._dependencies = Dependencies(None, lanes)
+        self._registry = default_registry() if registry is None else registry
         self._park_timeout = park_timeout
         self._replay_timeout = replay_timeout
         self._consumer_options: dict[str, Any] = {
@@ -140,6 +144,30 @@ class ParkedCalls:
         It is called on the event loop and must not block. Returns the function that removes it.
         """
         return self._listeners.add(listener)
+
+    @overload
+    def park(
+        self,
+        *,
+        reply: Callable[[Any, Receipt], Any],
+        idempotent: Literal[True],
+        at_most_once: Literal[False] = False,
+        metadata: Collection[str] = (),
+        expires_after: float | None = None,
+        serializer: Callable[[Any], bytes] | None = None,
+    ) -> ParkFallback: ...
+
+    @overload
+    def park(
+        self,
+        *,
+        reply: Callable[[Any, Receipt], Any],
+        idempotent: Literal[False] = False,
+        at_most_once: Literal[True],
+        metadata: Collection[str] = (),
+        expires_after: float | None = None,
+        serializer: Callable[[Any], bytes] | None = None,
+    ) -> ParkFallback: ...
 
     def park(
         self,
@@ -193,7 +221,8 @@ class ParkedCalls:
             channel's, it ends before the channel is closed, so that no replay is cut off.
 
         Raises:
-            SettingsError: it is no channel, or an asyncio channel of another event loop.
+            SettingsError: it is no channel, an asyncio channel of another event loop, or one whose
+                guard has another registry.
             RuntimeError: called before entering, or twice.
         """
         if self._broker is None or self._loop is None:
@@ -205,12 +234,35 @@ class ParkedCalls:
                 "channel is an asyncio channel, and this ParkedCalls runs on an event loop of its "
                 "own: enter it with `async with` on the channel's loop"
             )
-        handler = Forwarder(sender(channel), self._replay_timeout, self._end_forwarding)
+        send = sender(channel)
+        self._check_guards(channel)
+        handler = Forwarder(send, self._replay_timeout, self._end_forwarding)
         consumer = ParkingConsumer(self._broker, handler=handler, **self._consumer_options)
         consumer.add_listener(self._listeners.tell)
         self._forwarding = Forwarding(consumer, self._loop, self._thread)
         self._loop.call_soon_threadsafe(self._forwarding.begin)
         return self._forwarding
+
+    def _check_guards(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
+        """Compare the channel's guards with the breakers that say when to replay.
+
+        Raises:
+            SettingsError: they are of different registries.
+        """
+        registries = registries_of(channel)
+        if registries is None:
+            return  # a channel of the user's own making
+        if not registries:
+            _log.warning(
+                "forward_to() was given a channel without a guard: no circuit opens while the "
+                "server is down, and each replay then costs the call an attempt; give "
+                "guard(channel), or a channel with aio_interceptors()"
+            )
+        elif self._registry not in registries:
+            raise SettingsError(
+                "the channel's guard and this ParkedCalls have different registries, so the "
+                "breakers that say when to replay would never change: give both the same registry="
+            )
 
     def _end_forwarding(self) -> None:
         if self._forwarding is not None:

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.interceptors.fallback import Fallback
-    from fusewire.interceptors.health import HealthProbe
-    from fusewire.interceptors.policy import (
+    from fusewire.interceptors.arguments import (
         BreakerPer,
         ClassifyBySelector,
-        MethodPolicy,
         SettingsBySelector,
         StreamsBySelector,
     )
+    from fusewire.interceptors.fallback import Fallback
+    from fusewire.interceptors.health import HealthProbe
+    from fusewire.interceptors.methods import Shape
+    from fusewire.interceptors.policy import MethodPolicy
 
 
 def aio_interceptors(
@@ -78,10 +79,11 @@ def aio_interceptors(
 class _Guard:
     """What the guards of the shapes have in common."""
 
-    one_request = True
+    shape: Shape
 
     def __init__(self, policies: Policies) -> None:
-        self._policies = policies
+        self.policies = policies
+        self._one_request = self.shape.startswith("unary")
         self._keeper = policies.keeper
         self._known: dict[Any, MethodPolicy] = {}
 
@@ -95,9 +97,8 @@ class _Guard:
         if policy is None or policy.generation != self._keeper.generation:
             # bytes, whatever the annotation says (https://github.com/grpc/grpc/issues/31092)
             path = method.decode() if isinstance(method, bytes) else method
-            if not self.one_request:
-                self._policies.check_stream(path)
-            policy = self._policies.of(path)
+            self.policies.meet(path, self.shape)
+            policy = self.policies.of(path, self.shape)
             if policy is None:
                 return None, details
             self._known[method] = policy
@@ -109,7 +110,7 @@ class _Guard:
 
     def _guard(self, policy: MethodPolicy, details: Any, request: Any) -> GuardedCall:
         return GuardedCall(
-            policy, details.metadata, details.timeout, request, one_request=self.one_request
+            policy, details.metadata, details.timeout, request, one_request=self._one_request
         )
 
 
@@ -180,6 +181,7 @@ class _StreamGuard(_Guard):
 class _UnaryUnaryGuard(_UnaryGuard, grpc.aio.UnaryUnaryClientInterceptor):
     """Guards unary-unary calls."""
 
+    shape = "unary_unary"
     wrapper = FallbackUnaryUnary
     # Any, because messages are of any type.
     intercept_unary_unary = _UnaryGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
@@ -188,7 +190,7 @@ class _UnaryUnaryGuard(_UnaryGuard, grpc.aio.UnaryUnaryClientInterceptor):
 class _StreamUnaryGuard(_UnaryGuard, grpc.aio.StreamUnaryClientInterceptor):
     """Guards stream-unary calls."""
 
-    one_request = False
+    shape = "stream_unary"
     wrapper = FallbackStreamUnary
     # Any, because messages are of any type.
     intercept_stream_unary = _UnaryGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
@@ -197,6 +199,7 @@ class _StreamUnaryGuard(_UnaryGuard, grpc.aio.StreamUnaryClientInterceptor):
 class _UnaryStreamGuard(_StreamGuard, grpc.aio.UnaryStreamClientInterceptor):
     """Guards unary-stream calls."""
 
+    shape = "unary_stream"
     wrapper = GuardedUnaryStream
     # Any, because messages are of any type.
     intercept_unary_stream = _StreamGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
@@ -205,7 +208,7 @@ class _UnaryStreamGuard(_StreamGuard, grpc.aio.UnaryStreamClientInterceptor):
 class _StreamStreamGuard(_StreamGuard, grpc.aio.StreamStreamClientInterceptor):
     """Guards stream-stream calls."""
 
-    one_request = False
+    shape = "stream_stream"
     wrapper = GuardedStreamStream
     # Any, because messages are of any type.
     intercept_stream_stream = _StreamGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module

@@ -27,6 +27,7 @@ from fusewire.interceptors.aio_calls import (
     when_over,
 )
 from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
+from fusewire.interceptors.methods import checked_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -122,10 +123,10 @@ class GuardedStream(grpc.aio.Call):
         messages = as_messages(await fallback.reply(info, self._request, error))
         if isinstance(messages, AsyncIterable):
             async for message in messages:
-                yield message
+                yield checked_message(info.method, message)
         else:
             for message in messages:
-                yield message
+                yield checked_message(info.method, message)
         self._guarded.answered(error)
 
     def _conclude(self) -> bool:

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 from google.protobuf.message import Message
 
 from fusewire.errors import FusewireError, SettingsError
+from fusewire.interceptors.methods import check_reply
 
 if TYPE_CHECKING:
     import grpc
+
+    from fusewire.interceptors.methods import Shape
 
 FALLBACK_METADATA = "fusewire-fallback"
 """Trailing metadata of a call that a fallback answered; its value is the breaker's name."""
@@ -68,6 +71,21 @@ class CallFallback(Protocol):
         """Do the same on a sync channel. It may block: it never runs in a thread of grpcio's."""
 
 
+@runtime_checkable
+class SelectiveFallback(CallFallback, Protocol):
+    """A fallback that cannot answer every call, and says which."""
+
+    def unfit(self, *, sync: bool, shape: Shape | None) -> str | None:
+        """Return why it cannot answer calls of a shape, None if it can.
+
+        An exact name of such a method is refused; a pattern passes it by.
+
+        Args:
+            sync: whether they are made on a sync channel.
+            shape: theirs, None while it is not known.
+        """
+
+
 Fallback: TypeAlias = CallFallback | Callable[[Any, "grpc.RpcError"], Any] | object
 """A :class:`CallFallback`, a function of (request, error), or a response message.
 
@@ -99,10 +117,11 @@ class _Message:
     def prepare(self, call: CallInfo) -> CallInfo:
         return call
 
-    async def reply(self, _call: CallInfo, _request: Any, _error: grpc.RpcError) -> Any:
-        return _copied(self._message)
+    async def reply(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
+        return self.reply_sync(call, request, error)
 
-    def reply_sync(self, _call: CallInfo, _request: Any, _error: grpc.RpcError) -> Any:
+    def reply_sync(self, call: CallInfo, _request: Any, _error: grpc.RpcError) -> Any:
+        check_reply(call.method, self._message)
         return _copied(self._message)
 
 
@@ -115,15 +134,18 @@ class _Function:
     def prepare(self, call: CallInfo) -> CallInfo:
         return call
 
-    async def reply(self, _call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
+    async def reply(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
         answer = self._function(request, error)
-        return await answer if inspect.isawaitable(answer) else answer
+        answer = await answer if inspect.isawaitable(answer) else answer
+        check_reply(call.method, answer)
+        return answer
 
-    def reply_sync(self, _call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
+    def reply_sync(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
         answer = self._function(request, error)
         if inspect.iscoroutine(answer):
             answer.close()
             raise TypeError(f"fallback {self._function!r} gave a coroutine on a sync channel")
+        check_reply(call.method, answer)
         return answer
 
 
@@ -131,19 +153,70 @@ def as_call_fallback(selector: str, fallback: Fallback, *, sync: bool) -> CallFa
     """Make the one form that the interceptors work with from the three that users give.
 
     Raises:
-        SettingsError: a coroutine function for a sync channel.
+        SettingsError: it cannot answer calls, or not those of such a channel.
     """
     if isinstance(fallback, CallFallback) and not isinstance(fallback, type):
-        return fallback
-    if not callable(fallback):
-        return _Message(fallback)
-    called = type(fallback).__call__
-    if sync and (_is_async(fallback) or _is_async(called)):
-        raise SettingsError(
-            f"fallbacks: {selector!r}: {fallback!r} is a coroutine function, which a sync channel "
-            "cannot run; accepted are a message, a plain function and a CallFallback"
+        _refuse(selector, unfit(fallback, sync=sync, shape=None))
+        made = fallback
+    elif not callable(fallback):
+        made = _Message(fallback)
+        _refuse(selector, _no_message(selector, fallback))
+    else:
+        made = _Function(fallback)
+        _refuse(selector, _no_function(fallback, sync=sync))
+    return made
+
+
+def unfit(fallback: CallFallback, *, sync: bool, shape: Shape | None) -> str | None:
+    """Return why `fallback` cannot answer calls of `shape`, None if it can."""
+    if isinstance(fallback, SelectiveFallback):
+        return fallback.unfit(sync=sync, shape=shape)
+    return None
+
+
+def refusal(selector: str, reason: str) -> SettingsError:
+    """Make the error that says why a method cannot have its fallback."""
+    return SettingsError(f"fallbacks: {selector!r}: {reason}")
+
+
+def _refuse(selector: str, reason: str | None) -> None:
+    if reason is not None:
+        raise refusal(selector, reason)
+
+
+def _no_message(selector: str, given: object) -> str | None:
+    if inspect.iscoroutine(given):
+        given.close()
+        return f"{given!r} is a coroutine; give the coroutine function itself"
+    if callable(getattr(given, "park", None)):
+        return (
+            f"{type(given).__name__} would be given to callers as the reply; give what its park() "
+            "returns: park(reply=…, idempotent=True), for example"
         )
-    return _Function(fallback)
+    try:
+        check_reply(selector, given)
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+def _no_function(given: Callable[..., Any], *, sync: bool) -> str | None:
+    if isinstance(given, type) and issubclass(given, Message):
+        return f"{given.__name__} is a class of messages; give a message or a function"
+    if sync and (_is_async(given) or _is_async(type(given).__call__)):
+        return (
+            f"{given!r} is a coroutine function, which a sync channel cannot run; give a message, "
+            "a plain function or a CallFallback"
+        )
+    try:
+        signature = inspect.signature(given)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return None
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        return f"it is called with (request, error), got the function {given!r}{signature}"
+    return None
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

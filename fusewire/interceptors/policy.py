@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Protocol
 
 from fusewire.breaker import BreakerSettings, CircuitBreaker, default_registry
-from fusewire.breaker.functions import is_plain_function
 from fusewire.errors import SettingsError
+from fusewire.interceptors.arguments import (
+    BreakerPer,
+    checked_choice,
+    checked_dependency,
+    classify_by_selector,
+    settings_by_selector,
+    streams_by_selector,
+)
 from fusewire.interceptors.classification import Classification, Classify
-from fusewire.interceptors.fallback import CallFallback, Fallback, as_call_fallback
+from fusewire.interceptors.fallback import CallFallback, Fallback, as_call_fallback, refusal, unfit
 from fusewire.interceptors.keys import MethodKeys
-from fusewire.interceptors.selectors import EVERYTHING, Selectors, selected
+from fusewire.interceptors.methods import Names, known_method
+from fusewire.interceptors.selectors import EVERYTHING, Selectors, check_selector, selected
+from fusewire.interceptors.targets import targets
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from fusewire.breaker import BreakerRegistry
+    from fusewire.interceptors.arguments import (
+        ClassifyBySelector,
+        SettingsBySelector,
+        Streams,
+        StreamsBySelector,
+    )
     from fusewire.interceptors.health import HealthProbe
+    from fusewire.interceptors.methods import Shape
 
 logger = logging.getLogger(__name__)
-
-SettingsBySelector: TypeAlias = BreakerSettings | Mapping[str, BreakerSettings | None] | None
-ClassifyBySelector: TypeAlias = Classify | Mapping[str, Classify] | None
-Streams: TypeAlias = Literal["end", "first_message", "total_time"]
-StreamsBySelector: TypeAlias = Streams | Mapping[str, Streams]
-BreakerPer: TypeAlias = Literal["method", "service"]
 
 NEVER_GUARDED = ("/grpc.health.v1.", "/grpc.reflection.")
 """Services that are asked how things stand: a breaker would hide the answer."""
@@ -85,8 +95,10 @@ class Policies:
         breaker_per: what has a breaker of its own.
         health: what is told of the breakers, to ask for the health of their services.
         sync: whether they are for a sync channel.
+        target: where the channel leads; empty if that is not known.
 
     Attributes:
+        registry: where the breakers live.
         keeper: whose `generation` a policy has that is not outdated.
 
     Raises:
@@ -106,64 +118,109 @@ class Policies:
         breaker_per: BreakerPer,
         health: HealthProbe | None,
         sync: bool,
+        target: str = "",
     ) -> None:
-        self._settings = _settings_by_selector(settings)
-        self._prefix = _checked_dependency(dependency)
-        self._registry = default_registry() if registry is None else registry
-        self.keeper: _Keeper = (
-            self._registry if hasattr(self._registry, "generation") else _Forever()
-        )
-        self._classify = _classify_by_selector(classify)
+        self._settings = settings_by_selector(settings)
+        self._prefix = checked_dependency(dependency)
+        self.registry = default_registry() if registry is None else registry
+        self.keeper: _Keeper = self.registry if hasattr(self.registry, "generation") else _Forever()
+        self._classify = classify_by_selector(classify)
         self._idempotent = selected("idempotent", idempotent)
-        self._streams = _streams_by_selector(streams)
-        self._per_service = _checked_choice("breaker_per", breaker_per, BreakerPer) == "service"
+        self._streams = streams_by_selector(streams)
+        self._per_service = checked_choice("breaker_per", breaker_per, BreakerPer) == "service"
         self._health = health
         self._fallbacks = Selectors(
             "fallbacks",
             {
-                selector: None
+                check_selector("fallbacks", selector): None
                 if fallback is None
                 else as_call_fallback(selector, fallback, sync=sync)
                 for selector, fallback in (fallbacks or {}).items()
             },
         )
+        self._sync = sync
+        self._target = target
         for selector in fallbacks or {}:
             if not selector.endswith(EVERYTHING) and not self._guarded(selector):
                 raise SettingsError(
                     f"fallbacks: {selector!r} is a method that is not guarded, so its fallback "
                     "would never be asked; give the method settings or leave its fallback out"
                 )
+        self._names = Names(
+            {
+                "settings": self._settings,
+                "fallbacks": self._fallbacks,
+                "classify": self._classify,
+                "idempotent": self._idempotent,
+                "streams": self._streams,
+            }
+        )
+        for selector in (*self._fallbacks, *self._idempotent):
+            if (known := known_method(selector)) is not None:
+                self.meet(selector, known.shape)
         self._default_classify: Classify = Classification()
-        self._sync = sync
+        self._told_unguarded = False
         self._known: dict[str, MethodPolicy | None] = {}
         self._keys: dict[str, MethodKeys] = {}  # kept, because each warns once
 
-    def check_stream(self, method: str) -> None:
-        """Refuse a method that takes a stream of requests and is named idempotent.
+    def made(self, method: str, shape: Shape) -> None:
+        """Take note of a method that a sync channel makes.
 
         Raises:
-            SettingsError: it is.
+            SettingsError: settings name it for what a method of its shape cannot have.
         """
-        if self._idempotent.names(method):
+        self.meet(method, shape)
+        self._names.made(method)
+
+    def meet(self, method: str, shape: Shape) -> None:
+        """Refuse what settings say of this very method, if one of its shape cannot have it.
+
+        Raises:
+            SettingsError: it cannot.
+        """
+        if shape.startswith("stream") and self._idempotent.names(method):
             raise SettingsError(
                 f"idempotent: {method!r} takes a stream of requests, of which no key can be made "
                 "before it is sent; leave it out, and give its calls an idempotency-key of their "
                 "own"
             )
+        if self._fallbacks.names(method):
+            fallback = self._fallbacks.find(method)
+            reason = None if fallback is None else unfit(fallback, sync=self._sync, shape=shape)
+            if reason is not None:
+                raise refusal(method, reason)
 
-    def of(self, method: str) -> MethodPolicy | None:
+    def of(self, method: str, shape: Shape) -> MethodPolicy | None:
         """Return how `method` is guarded; None for a method that is not."""
         known = self._known.get(method)
         if known is not None and known.generation == self.keeper.generation:
             return known
-        if known is None and method in self._known:
-            return None
-        return self._renew(method, known)
+        if known is None:
+            if method in self._known:
+                return None
+            self._look_at_names(method)
+        return self._renew(method, shape, known)
 
-    def _renew(self, method: str, outdated: MethodPolicy | None) -> MethodPolicy | None:
+    def _look_at_names(self, method: str) -> None:
+        """Warn, at the first call of `method`, of what the settings seem to have wrong."""
+        if method.startswith(NEVER_GUARDED):
+            return
+        self._names.used(method)
+        if self._settings.selector_of(method) is None and not self._told_unguarded:
+            self._told_unguarded = True
+            logger.warning(
+                "a call to %r is not guarded, because no selector of its channel's settings "
+                'matches it; add "*": None to the settings if that is meant, or "*": '
+                "BreakerSettings()",
+                method,
+            )
+
+    def _renew(
+        self, method: str, shape: Shape, outdated: MethodPolicy | None
+    ) -> MethodPolicy | None:
         """Make a policy with the breaker that the registry has now."""
         try:
-            policy = self._make(method)
+            policy = self._make(method, shape)
         except Exception:
             # A registry of the user's own may fail. The call must not.
             logger.exception("no guard for %s: its settings could not be had", method)
@@ -179,12 +236,14 @@ class Policies:
     def _guarded(self, method: str) -> bool:
         return not method.startswith(NEVER_GUARDED) and self._settings.find(method) is not None
 
-    def _make(self, method: str) -> MethodPolicy | None:
+    def _make(self, method: str, shape: Shape) -> MethodPolicy | None:
         if method.startswith(NEVER_GUARDED):
             return None
         generation = self.keeper.generation  # before the breaker is given: it may go at once
         breaker = self._breaker_of(method)
         fallback = None if breaker is None else self._fallbacks.find(method)
+        if fallback is not None and unfit(fallback, sync=self._sync, shape=shape) is not None:
+            fallback = None  # a pattern passes by what it cannot answer
         keys = self._keys_of(method, fallback)
         if breaker is None and keys is None:
             return None
@@ -204,8 +263,9 @@ class Policies:
         if settings is None:
             return None
         service = method.rpartition("/")[0]
+        targets.note(self.registry, self._prefix + service, self._target)
         shared = self._per_service and not self._settings.names(method)
-        breaker = self._registry.get(
+        breaker = self.registry.get(
             self._prefix + (service if shared else method),
             settings if isinstance(settings, BreakerSettings) else None,
         )
@@ -229,73 +289,3 @@ class Policies:
                 sync=self._sync,
             ),
         )
-
-
-class _RegistrysOwn:
-    """Stands for the settings that a registry gives by itself."""
-
-
-def _settings_by_selector(
-    settings: SettingsBySelector,
-) -> Selectors[BreakerSettings | _RegistrysOwn | None]:
-    if settings is None:
-        return Selectors("settings", {EVERYTHING: _RegistrysOwn()})
-    if isinstance(settings, BreakerSettings):
-        return Selectors("settings", {EVERYTHING: settings})
-    if not isinstance(settings, Mapping):
-        raise SettingsError(
-            f"settings: {settings!r} is neither; accepted are BreakerSettings and a mapping from "
-            "selectors to BreakerSettings or None"
-        )
-    for selector, value in settings.items():
-        if value is not None and not isinstance(value, BreakerSettings):
-            raise SettingsError(
-                f"settings: {selector!r}: {value!r} is neither; accepted are BreakerSettings "
-                "and None, which leaves the methods unguarded"
-            )
-    return Selectors("settings", settings)
-
-
-def _classify_by_selector(classify: ClassifyBySelector) -> Selectors[Classify]:
-    by_selector = classify if isinstance(classify, Mapping) else {EVERYTHING: classify}
-    for selector, function in by_selector.items():
-        if function is not None and not is_plain_function(function):
-            raise SettingsError(
-                f"classify: {selector!r}: {function!r} is neither; accepted are a Classification "
-                "and a plain function of a CallEnd that returns an Outcome"
-            )
-    return Selectors(
-        "classify", {key: value for key, value in by_selector.items() if value is not None}
-    )
-
-
-def _streams_by_selector(streams: object) -> Selectors[Streams]:
-    by_selector = streams if isinstance(streams, Mapping) else {EVERYTHING: streams}
-    return Selectors(
-        "streams",
-        {
-            selector: _checked_choice("streams", choice, Streams)
-            for selector, choice in by_selector.items()
-        },
-    )
-
-
-def _checked_choice(setting: str, choice: object, choices: Any) -> Any:
-    accepted = get_args(choices)
-    if choice not in accepted:
-        raise SettingsError(
-            f"{setting}: {choice!r} is none of them; accepted are "
-            + " and ".join(map(repr, accepted))
-        )
-    return choice
-
-
-def _checked_dependency(dependency: object) -> str:
-    if dependency is None:
-        return ""
-    if not isinstance(dependency, str) or not re.fullmatch(r"[!-~]+", dependency):
-        raise SettingsError(
-            f"dependency: {dependency!r} is not a name; accepted are visible ASCII characters "
-            "without spaces, for example 'payments-eu'"
-        )
-    return dependency

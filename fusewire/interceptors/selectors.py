@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 T = TypeVar("T")
 
@@ -56,12 +56,20 @@ class Selectors(Generic[T]):
         """Tell whether there is a value for this method alone."""
         return method in self._values
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
     def find(self, method: str) -> T | None:
         """Return the value for a method's path by its most specific selector, None without one."""
+        selector = self.selector_of(method)
+        return None if selector is None else self._values[selector]
+
+    def selector_of(self, method: str) -> str | None:
+        """Return the most specific selector of a method's path, None if none matches."""
         service, _, _ = method.rpartition("/")
         for selector in (method, f"{service}/*", EVERYTHING):
             if selector in self._values:
-                return self._values[selector]
+                return selector
         return None
 
 

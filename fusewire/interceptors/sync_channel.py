@@ -19,20 +19,21 @@ from fusewire.interceptors.sync_methods import (
     GuardedUnaryStream,
     GuardedUnaryUnary,
 )
+from fusewire.interceptors.targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from types import TracebackType
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.interceptors.fallback import Fallback
-    from fusewire.interceptors.health import HealthProbe
-    from fusewire.interceptors.policy import (
+    from fusewire.interceptors.arguments import (
         BreakerPer,
         ClassifyBySelector,
         SettingsBySelector,
         StreamsBySelector,
     )
+    from fusewire.interceptors.fallback import Fallback
+    from fusewire.interceptors.health import HealthProbe
 
 
 def guard(
@@ -81,10 +82,7 @@ def guard(
         SettingsError: a setting cannot be right; the message names it and what would be accepted.
     """
     if not isinstance(channel, grpc.Channel):
-        raise SettingsError(
-            f"channel: {channel!r} is not a grpc.Channel; an asyncio channel is guarded by "
-            "passing interceptors=aio_interceptors(...) when it is made"
-        )
+        raise SettingsError(_no_channel(channel))
     policies = Policies(
         settings,
         dependency=dependency,
@@ -96,6 +94,7 @@ def guard(
         breaker_per=breaker_per,
         health=health,
         sync=True,
+        target=target_of(channel),
     )
     return _GuardedChannel(channel, policies)
 
@@ -107,25 +106,27 @@ class _GuardedChannel(grpc.Channel):
 
     def __init__(self, channel: grpc.Channel, policies: Policies) -> None:
         self._channel = channel
-        self._policies = policies
+        self.policies = policies
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        self.policies.made(method, "unary_unary")
         inner = self._channel.unary_unary(method, *args, **kwargs)
-        return GuardedUnaryUnary(inner, method, self._policies, _serializer(args, kwargs))
+        return GuardedUnaryUnary(inner, method, self.policies, _serializer(args, kwargs))
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        self.policies.made(method, "unary_stream")
         inner = self._channel.unary_stream(method, *args, **kwargs)
-        return GuardedUnaryStream(inner, method, self._policies, _serializer(args, kwargs))
+        return GuardedUnaryStream(inner, method, self.policies, _serializer(args, kwargs))
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        self._policies.check_stream(method)
+        self.policies.made(method, "stream_unary")
         inner = self._channel.stream_unary(method, *args, **kwargs)
-        return GuardedStreamUnary(inner, method, self._policies)
+        return GuardedStreamUnary(inner, method, self.policies)
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        self._policies.check_stream(method)
+        self.policies.made(method, "stream_stream")
         inner = self._channel.stream_stream(method, *args, **kwargs)
-        return GuardedStreamStream(inner, method, self._policies)
+        return GuardedStreamStream(inner, method, self.policies)
 
     def subscribe(
         self,
@@ -155,3 +156,17 @@ class _GuardedChannel(grpc.Channel):
 def _serializer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Find what makes bytes of a method's requests in the arguments that its stub gives."""
     return args[0] if args else kwargs.get("request_serializer")
+
+
+def _no_channel(given: object) -> str:
+    if isinstance(given, str):
+        return (
+            f"channel must be a grpc.Channel, got the target {given!r}; give "
+            f"guard(grpc.insecure_channel({given!r})), or a secure channel"
+        )
+    if isinstance(given, grpc.aio.Channel):
+        return (
+            "channel must be a grpc.Channel, got an asyncio channel; that is guarded by passing "
+            "interceptors=aio_interceptors(...) when it is made"
+        )
+    return f"channel must be a grpc.Channel, got {given!r}"

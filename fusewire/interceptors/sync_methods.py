@@ -16,6 +16,7 @@ from fusewire.interceptors.sync_fallback import FallbackFuture, FallbackReply, a
 from fusewire.interceptors.sync_streams import GuardedStream, is_call
 
 if TYPE_CHECKING:
+    from fusewire.interceptors.methods import Shape
     from fusewire.interceptors.policy import MethodPolicy, Policies
 
 
@@ -29,7 +30,7 @@ class _Guarded:
         serialize: makes bytes of a request, if the stub says what does.
     """
 
-    one_request = True
+    shape: Shape = "unary_unary"
 
     def __init__(self, inner: Any, method: str, policies: Policies, serialize: Any = None) -> None:
         self._inner = inner
@@ -44,7 +45,7 @@ class _Guarded:
             arguments["timeout"],
             request,
             self._serialize,
-            one_request=self.one_request,
+            one_request=self.shape.startswith("unary"),
         )
 
 
@@ -60,7 +61,7 @@ class _UnaryResponse(_Guarded):
         return (answered.message, answered) if isinstance(answered, FallbackReply) else answered
 
     def _future(self, request: Any, arguments: dict[str, Any]) -> Any:
-        policy = self._policies.of(self._method)
+        policy = self._policies.of(self._method, self.shape)
         if policy is None:
             return self._inner.future(request, **arguments)
         guarded = self._guard(policy, request, arguments)
@@ -83,7 +84,7 @@ class _UnaryResponse(_Guarded):
 
     def _blocking(self, call: Any, request: Any, arguments: dict[str, Any]) -> Any:
         """Make a blocking call; returns what `call` does, or the fallback's reply."""
-        policy = self._policies.of(self._method)
+        policy = self._policies.of(self._method, self.shape)
         if policy is None:
             return call(request, **arguments)
         guarded = self._guard(policy, request, arguments)
@@ -120,7 +121,7 @@ class _StreamResponse(_Guarded):
     """A method whose response is a stream."""
 
     def _call(self, request: Any, arguments: dict[str, Any]) -> Any:
-        policy = self._policies.of(self._method)
+        policy = self._policies.of(self._method, self.shape)
         if policy is None:
             return self._inner(request, **arguments)
         guarded = self._guard(policy, request, arguments)
@@ -196,7 +197,7 @@ class GuardedStreamUnary(
 ):
     """A stream-unary method, guarded."""
 
-    one_request = False
+    shape = "stream_unary"
 
     def __call__(
         self,
@@ -247,6 +248,8 @@ class GuardedUnaryStream(
 ):
     """A unary-stream method, guarded."""
 
+    shape = "unary_stream"
+
     def __call__(
         self,
         request: Any,
@@ -267,7 +270,7 @@ class GuardedStreamStream(
 ):
     """A stream-stream method, guarded."""
 
-    one_request = False
+    shape = "stream_stream"
 
     def __call__(
         self,

@@ -16,6 +16,7 @@ import grpc
 
 from fusewire._locks import make_condition
 from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
+from fusewire.interceptors.methods import checked_message
 from fusewire.interceptors.sync_calls import Remains, settle, when_over
 from fusewire.interceptors.sync_fallback import answer
 from fusewire.interceptors.workers import DoneCallbacks
@@ -193,6 +194,10 @@ class GuardedStream(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type
             return None
         try:
             replies: Iterator[Any] = iter(as_messages(reply.message))
+            if self._guarded.info is not None:
+                replies = map(
+                    functools.partial(checked_message, self._guarded.info.method), replies
+                )
         except TypeError as reason:
             self._guarded.keep(error, reason)
             return None

@@ -267,7 +267,7 @@ def policy_of(registry: WatchedRegistry) -> MethodPolicy:
         breaker_per="method",
         health=None,
         sync=True,
-    ).of(ECHO)
+    ).of(ECHO, "unary_unary")
     assert found is not None
     return found
 

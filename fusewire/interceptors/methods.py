@@ -1,0 +1,194 @@
+"""What is known of methods: their shapes and responses, and which names in settings are wrong.
+
+Generated code enters its services in protobuf's descriptor pool when it is imported. Where the pool
+has a service, names in settings are compared with the service's methods; on a sync channel also
+with the methods that its stubs have made.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from google.protobuf import descriptor_pool
+from google.protobuf.message import Message
+
+from fusewire.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+logger = logging.getLogger(__name__)
+
+Shape: TypeAlias = Literal["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
+"""Whether a method takes one request or a stream of them, and gives one response or a stream."""
+
+_NEAR = 0.8
+"""Likeness (of ``difflib``) from which on a name may be a slip of the pen for another."""
+
+_known: dict[str, dict[str, KnownMethod]] = {}  # what the pool has, it keeps
+
+_NO_MESSAGES = (str, int, float, dict, list, tuple, set, frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownMethod:
+    """A method that the descriptor pool knows.
+
+    Attributes:
+        shape: its shape.
+        response: the full name of its response's type.
+    """
+
+    shape: Shape
+    response: str
+
+
+def known_methods(service: str) -> dict[str, KnownMethod] | None:
+    """Return the methods of `service` by path, None if the descriptor pool does not know it.
+
+    Args:
+        service: its name, ``pkg.Service``.
+    """
+    if service in _known:
+        return _known[service]
+    try:
+        found = descriptor_pool.Default().FindServiceByName(service)
+    except KeyError:
+        return None  # for now: its module may yet be imported
+    _known[service] = {
+        f"/{service}/{method.name}": KnownMethod(
+            _shape(method.client_streaming, method.server_streaming), method.output_type.full_name
+        )
+        for method in found.methods
+    }
+    return _known[service]
+
+
+def known_method(path: str) -> KnownMethod | None:
+    """Return what the descriptor pool knows of a method, None if it does not know it."""
+    return (known_methods(service_of(path)) or {}).get(path)
+
+
+def service_of(path: str) -> str:
+    """Return the service's name in a method's path, or in a selector."""
+    return path.rpartition("/")[0].lstrip("/")
+
+
+def name_of(path: str) -> str:
+    """Return the method's own name in its path."""
+    return path.rpartition("/")[2]
+
+
+def checked_message(path: str, message: Any) -> Any:
+    """Return `message` if it may be a response of a method, as far as is known.
+
+    Raises:
+        TypeError: it cannot be; the text says why.
+    """
+    if message is None:
+        raise TypeError(
+            f"None is no response of {path}; to leave the caller the error, raise FallbackDeclined"
+        )
+    known = known_method(path)
+    if known is None:
+        return message
+    given = message.DESCRIPTOR.full_name if isinstance(message, Message) else None
+    if given is None and isinstance(message, _NO_MESSAGES):
+        given = type(message).__name__
+    if given is not None and given != known.response:
+        raise TypeError(f"the response of {path} is a {known.response}, got a {given}")
+    return message
+
+
+def check_reply(path: str, reply: Any) -> None:
+    """Check what a fallback gave for a call: one message, or what gives the messages of a stream.
+
+    Raises:
+        TypeError: it cannot be a reply; the text says why.
+    """
+    known = known_method(path)
+    if reply is None or known is None or known.shape.endswith("unary"):
+        checked_message(path, reply)
+
+
+class Names:
+    """The names of methods and services in one channel's settings.
+
+    Args:
+        named: by setting, its selectors.
+
+    Raises:
+        SettingsError: a method is named that its service does not have.
+    """
+
+    def __init__(self, named: Mapping[str, Iterable[str]]) -> None:
+        self._named: dict[str, str] = {}  # selector to the setting that names it first
+        for setting, selectors in named.items():
+            for selector in selectors:
+                if "/" in selector:
+                    self._named.setdefault(selector, setting)
+        self._services = frozenset(map(service_of, self._named))
+        self._made: dict[str, set[str]] = {}
+        self._used: set[str] = set()
+        wrong = [
+            self._complaint(selector, known)
+            for selector in self._named
+            if (known := known_methods(service_of(selector))) is not None
+            and not _is_among(selector, known)
+        ]
+        if wrong:
+            raise SettingsError("; ".join(wrong))
+
+    def made(self, path: str) -> None:
+        """Take note that a sync channel's stub has made a method."""
+        self._made.setdefault(service_of(path), set()).add(path)
+
+    def used(self, path: str) -> None:
+        """Warn, at the first call of a service, of names that seem to be wrong."""
+        service = service_of(path)
+        if service in self._used:
+            return
+        self._used.add(service)
+        known = known_methods(service)
+        methods: Collection[str] = self._made.get(service, set()) if known is None else known
+        for selector in self._named:
+            if service_of(selector) == service and not _is_among(selector, methods):
+                near = self._nearest(selector, methods)
+                # Where only stubs tell, a method may be made later. Not if it looks like another.
+                if near or known is not None:
+                    logger.warning("%s", self._complaint(selector, methods))
+        if service not in self._services:
+            for other in difflib.get_close_matches(service, self._services, cutoff=_NEAR):
+                if other not in self._made and known_methods(other) is None:
+                    logger.warning(
+                        "settings name the service %r, which nothing knows, and the service %r "
+                        "is called, which they do not name: is that the one?",
+                        other,
+                        service,
+                    )
+
+    def _complaint(self, selector: str, methods: Collection[str]) -> str:
+        near = self._nearest(selector, methods)
+        rest = ", ".join(repr(method) for method in sorted(methods))
+        hint = f"did you mean {near!r}?" if near else f"its methods are {rest or 'none'}"
+        service = service_of(selector)
+        return f"{self._named[selector]}: {selector!r} is not a method of {service!r}; {hint}"
+
+    def _nearest(self, selector: str, methods: Collection[str]) -> str | None:
+        """Return the method that `selector` may mean, and that no other selector names."""
+        free = {name_of(method): method for method in methods if method not in self._named}
+        near = difflib.get_close_matches(name_of(selector), free, n=1, cutoff=_NEAR)
+        return free[near[0]] if near else None
+
+
+def _is_among(selector: str, methods: Collection[str]) -> bool:
+    return selector.endswith("*") or selector in methods
+
+
+def _shape(request_streams: bool, response_streams: bool) -> Shape:  # noqa: FBT001 - as descriptors name them
+    if request_streams:
+        return "stream_stream" if response_streams else "stream_unary"
+    return "unary_stream" if response_streams else "unary_unary"
