@@ -13,6 +13,8 @@ PYTHONS ?= python3.11 python3.12 python3.13
 BIN := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
+TIMES ?= 1
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all-pythons test-lowest test-long faults check coverage bench format nightly mutation protos constraints clean
@@ -45,7 +47,8 @@ coverage: .venv/.dev ## See that the breaker's tests take every branch of it
 
 faults: export FUSEWIRE_TEST_FAULTS = long
 faults: export FUSEWIRE_TEST_FAULTS_TABLE = build/faults.md
-faults: .venv/.dev .venv-protos/.made ## Break what can break under 100,000 messages and more; the table goes to build/faults.md
+faults: export FUSEWIRE_TEST_FAULTS_TIMES = $(TIMES)
+faults: .venv/.dev .venv-protos/.made ## Break what can break under 100,000 messages and more; TIMES=50 ARGS="-k …" repeats some; the table goes to build/faults.md
 	$(BIN)/python -m pytest -m long tests/faults $(ARGS)
 
 bench: .venv/.dev ## Measure parking against plain aio-pika code, on a RabbitMQ; some fifteen minutes

@@ -15,6 +15,7 @@ from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitState, Sta
 from fusewire.brokers import RabbitMQBroker
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
 from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
+from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import aio_interceptors
 from fusewire.parking import ParkingConsumer, Retry
 from fusewire.testing.faults import Journal, Side, arm
@@ -39,6 +40,15 @@ RUNNING, OPENED = "running", "opened"
 """Noted when signals are taken, and when the circuit opens."""
 
 
+_UNANSWERED = {
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.UNKNOWN,
+}
+_NEVER_SENT = "failed to connect to all addresses"
+
+
 def the_first_time(reference: str, folder: str) -> None:
     """Fail, or ask for another time, if this is an order that does so once."""
     failures = {FAILS_ONCE: ValueError("the first time it fails"), LATER: Retry(after=_LATER)}
@@ -47,6 +57,17 @@ def the_first_time(reference: str, folder: str) -> None:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(f"{folder}/{reference}", os.O_CREAT | os.O_EXCL))
                 raise failure
+
+
+def may_have_taken_effect(error: grpc.aio.AioRpcError) -> bool:
+    """Tell whether a failed call may have been carried out, though nobody answered.
+
+    A server that is killed while it works on a call may have committed it, and takes the answer
+    along. A call that was refused by our own circuit, or found no connection, was never sent.
+    """
+    if isinstance(error, CircuitOpenError) or error.code() not in _UNANSWERED:
+        return False
+    return not (error.details() or "").startswith(_NEVER_SENT)
 
 
 async def work(order: dict[str, Any]) -> None:
@@ -83,8 +104,9 @@ async def work(order: dict[str, Any]) -> None:
             try:
                 await stub.Charge(request, timeout=1)
             except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    journal.doubt(message.message_id or "", "the server did not answer in time")
+                if may_have_taken_effect(error):
+                    why = f"a call got no answer: {error.code().name}, {error.details()}"
+                    journal.doubt(message.message_id or "", why)
                 raise
 
         broker = RabbitMQBroker(order["url"], timeout=order["timeout"])

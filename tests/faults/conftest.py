@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,10 +27,22 @@ if TYPE_CHECKING:
     from tests.support.payments import PaymentsProcess
 
 
+TIMES_VARIABLE = "FUSEWIRE_TEST_FAULTS_TIMES"
+"""Says how often each test of this folder is to be run; once by default."""
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     table.show(terminalreporter, config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test of this folder as often as the environment says: a fault may need luck."""
+    times = int(os.environ.get(TIMES_VARIABLE, "1"))
+    if times > 1:
+        metafunc.fixturenames.append("_time")
+        metafunc.parametrize("_time", range(times))
 
 
 @pytest.fixture(scope="session", autouse=True)

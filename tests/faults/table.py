@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 FILE_VARIABLE = "FUSEWIRE_TEST_FAULTS_TABLE"
 """Names the file that the table is written to, if one is wanted."""
 
-COLUMNS = {
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "runs": (),
     "messages": (),
     "handled": ("handled",),
     "elsewhere": ("parked", "delayed", "dead", "in_source"),
@@ -44,10 +45,11 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def add(self, fault: str, accounts: Sequence[Account]) -> None:
-        """Add a row."""
-        row = self.rows[fault] = Counter()
+        """Add to the row of a fault, which may be tried more than once."""
+        row = self.rows.setdefault(fault, Counter())
+        row["runs"] += 1
         for heading, kinds in COLUMNS.items():
-            row[heading] = sum(len(getattr(one, kind)) for one in accounts for kind in kinds)
+            row[heading] += sum(len(getattr(one, kind)) for one in accounts for kind in kinds)
         row["messages"] = sum(row[heading] for heading in _MESSAGES)
 
     def __str__(self) -> str:

@@ -103,6 +103,24 @@ async def worker_starts_anew(outage: Outage) -> None:
     await outage.further(FEW)
 
 
+async def server_will_think(outage: Outage) -> None:
+    """Have the server commit each charge some time before it replies."""
+    outage.payments.think_time = 0.3
+
+
+async def server_dies_before_its_replies(outage: Outage) -> None:
+    """Kill it with charges that it has committed and not replied to; and the lane is gone."""
+    await outage.delete_lane()
+    await outage.order(outage.more(MANY, failing=False))
+    charged = outage.payments.charges()
+    await outage.come(lambda: outage.payments.charges() > charged, "one more charged")
+    outage.payments.kill()
+    await outage.refused()
+    await outage.field.declare(outage.lane, LANE)
+    outage.payments.think_time = 0.0
+    outage.payments.start()
+
+
 FULL = Fault("parking queue full", parking_queue_is_full, has_little_room)
 DELETED = Fault("parking queue deleted", parking_queue_is_deleted(LANE))
 FAULTS = [
@@ -133,6 +151,13 @@ async def test_delayed_messages_come_back_to_a_source_queue_that_was_made_again(
 ) -> None:
     strike = source_queue_is_deleted_under_delayed_messages
     await survive(Fault("source queue deleted under delayed messages", strike), REPLAYING)
+
+
+async def test_a_server_that_dies_between_effects_and_replies_is_asked_again_and_that_is_explained(
+    survive: Callable[[Fault, str], Awaitable[None]],
+) -> None:
+    strike = server_dies_before_its_replies
+    await survive(Fault("server killed before its replies", strike, server_will_think), REPLAYING)
 
 
 async def test_a_full_parking_queue_loses_nothing(

@@ -35,6 +35,8 @@ class PaymentsProcess:
         self.ledger = folder / "ledger.db"
         self._log = folder / "server.log"
         self._process: KeptProcess | None = None
+        self.think_time = 0.0
+        """Seconds between the commit of a charge and its reply, from the next start on."""
 
     @property
     def target(self) -> str:
@@ -43,6 +45,7 @@ class PaymentsProcess:
     def start(self) -> None:
         """Start it, and return when it answers."""
         arguments = ["--port", str(self.port), "--ledger", str(self.ledger)]
+        arguments += ["--think-time", str(self.think_time)]
         self._process = KeptProcess(
             [sys.executable, "-m", "fusewire.demo.server", *arguments], log=self._log
         )

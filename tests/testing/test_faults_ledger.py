@@ -113,7 +113,8 @@ def test_an_account_names_what_is_bad_and_counts_the_rest() -> None:
     ledger.effect("a")
     ledger.effect("b")
     assert str(ledger.sort()) == (
-        "handled 2, lost 1 (c), unexpected 0, duplicated unexplained 0, repeated effects 0"
+        "handled 2, lost 1 (c: 0 effects, 0 repeats, no doubt), unexpected 0, "
+        "duplicated unexplained 0, repeated effects 0"
     )
 
 
@@ -163,3 +164,21 @@ def test_every_operation_is_in_one_part_and_every_surplus_is_told(
     assert set(account.duplicated_explained) == duplicated & doubted
     assert set(account.duplicated_unexplained) == duplicated - doubted
     assert set(account.repeated_effects) == {name for name, times in effects.items() if times > 1}
+
+
+def test_bad_news_says_where_an_operation_was_seen_and_what_is_in_doubt() -> None:
+    ledger = LossLedger()
+    for operation in ("a", "b", "c"):
+        ledger.published(operation)
+    ledger.effect("a")
+    ledger.repeat("a", 2)
+    ledger.found(Place.PARKED, "a")
+    ledger.effect("b", 2)
+    ledger.ambiguous("b", "it was begun and not settled")
+    ledger.removed("d")
+    ledger.effect("d")
+    told = str(ledger.sort())
+    assert "unexplained 1 (a: 1 effect, 2 repeats, 1 parked, no doubt)" in told
+    assert "repeated effects 1 (b: 2 effects, 0 repeats, it was begun and not settled)" in told
+    assert "lost 1 (c: 0 effects, 0 repeats, no doubt)" in told
+    assert "unexpected 1 (d: 1 effect, 0 repeats, no doubt, its queue was deleted)" in told

@@ -7,13 +7,14 @@ unexpected and duplicated (https://github.com/jepsen-io/jepsen, ``checker/total-
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from fusewire.testing.faults.journal import doubts, read_journal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -26,12 +27,15 @@ class Place(StrEnum):
     SOURCE = "in source"
 
 
+_BAD_NEWS = ("lost", "unexpected", "duplicated_unexplained", "repeated_effects")
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """What became of the messages of a run, as sorted operation ids.
 
-    Every operation that was published is in exactly one of the first eight. The last three say
-    more of some of them.
+    Every operation that was published is in exactly one of the first eight. The three that follow
+    say more of some of them.
 
     Attributes:
         handled: it took effect.
@@ -46,6 +50,8 @@ class Account:
         duplicated_explained: seen more than once, and an ambiguous operation says why.
         duplicated_unexplained: seen more than once, and nothing says why.
         repeated_effects: took effect more than once.
+        sightings: of each operation that is bad news, in words: its effects, repeats, places and
+            doubts.
     """
 
     handled: tuple[str, ...] = ()
@@ -60,6 +66,7 @@ class Account:
     duplicated_explained: tuple[str, ...] = ()
     duplicated_unexplained: tuple[str, ...] = ()
     repeated_effects: tuple[str, ...] = ()
+    sightings: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def sound(self) -> bool:
@@ -69,15 +76,22 @@ class Account:
         )
 
     def __str__(self) -> str:
-        """Say how many there are of each, and which where it is bad news."""
-        named = {"lost", "unexpected", "duplicated_unexplained", "repeated_effects"}
+        """Say how many there are of each; where it is bad news, which, and where they were seen."""
         parts = []
-        for name in self.__slots__:
-            operations: tuple[str, ...] = getattr(self, name)
-            if operations or name in named:
-                which = f" ({', '.join(operations)})" if operations and name in named else ""
-                parts.append(f"{name.replace('_', ' ')} {len(operations)}{which}")
+        for kind in fields(self):
+            if kind.name == "sightings":
+                continue
+            operations: tuple[str, ...] = getattr(self, kind.name)
+            if operations or kind.name in _BAD_NEWS:
+                which = ""
+                if operations and kind.name in _BAD_NEWS:
+                    which = f" ({'; '.join(map(self._sighting, operations))})"
+                parts.append(f"{kind.name.replace('_', ' ')} {len(operations)}{which}")
         return ", ".join(parts)
+
+    def _sighting(self, operation: str) -> str:
+        seen = self.sightings.get(operation)
+        return operation if seen is None else f"{operation}: {seen}"
 
 
 class LossLedger:
@@ -153,7 +167,24 @@ class LossLedger:
                 rest[f"duplicated_{explained}"].add(operation)
             if self._effects[operation] > 1:
                 rest["repeated_effects"].add(operation)
-        return Account(**{kind: tuple(sorted(operations)) for kind, operations in rest.items()})
+        bad_news = {operation for kind in _BAD_NEWS for operation in rest[kind]}
+        return Account(
+            **{kind: tuple(sorted(operations)) for kind, operations in rest.items()},
+            sightings={operation: self._seen(operation) for operation in sorted(bad_news)},
+        )
+
+    def _seen(self, operation: str) -> str:
+        """Say where an operation was seen, and what makes it ambiguous."""
+        places = self._found.get(operation, Counter())
+        parts = [
+            _counted(self._effects[operation], "effect"),
+            _counted(self._repeats[operation], "repeat"),
+            *(f"{times} {place}" for place, times in places.items() if times),
+            "; ".join(self.doubts(operation)) or "no doubt",
+        ]
+        if operation in self._removed:
+            parts.append("its queue was deleted")
+        return ", ".join(parts)
 
     def _kind(self, operation: str, known: set[str]) -> str:
         if operation not in known:
@@ -168,3 +199,7 @@ class LossLedger:
         if operation in self._removed:
             return "removed"
         return "lost" if operation in self._published else "never_sent"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
