@@ -18,7 +18,7 @@ from fusewire.errors import (
     BrokerUnavailableError,
     DeliveryLostError,
 )
-from tests.support.messages import FULL, drain, numbered, publish_numbered, take, until
+from tests.support.messages import FULL, LIMIT, drain, numbered, publish_numbered, take, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -175,7 +175,7 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest(
         connection.execute("PRAGMA max_page_count = 40")
         return connection
 
-    monkeypatch.setattr("fusewire.brokers.sqlite.session.open_database", open_small)
+    monkeypatch.setattr("fusewire.brokers.sqlite.openfile.open_database", open_small)
     large = Message(body=bytes(2**20))
     async with SQLiteBroker(path) as broker:
         await broker.create_queue("orders")
@@ -231,11 +231,49 @@ async def test_the_log_is_copied_back_when_it_has_grown(path: Path) -> None:
     log = path.with_name(f"{path.name}-wal")
     async with SQLiteBroker(path) as broker:
         await broker.create_queue("orders")
-        for _ in range(12):
+        for _ in range(24):
             await broker.publish("orders", Message(body=bytes(2**20)))
         await broker.depth("orders")  # the last of them is behind us
         assert log.stat().st_size < 8 * 2**20
-        assert await broker.depth("orders") == 12
+        assert await broker.depth("orders") == 24
+
+
+async def test_the_log_of_a_file_that_is_reached_by_a_link_is_copied_back_too(
+    path: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    async with SQLiteBroker(link) as broker:
+        await broker.create_queue("orders")
+        for _ in range(24):
+            await broker.publish("orders", Message(body=bytes(2**20)))
+        await broker.depth("orders")
+        assert path.with_name(f"{path.name}-wal").stat().st_size < 8 * 2**20
+
+
+async def test_a_reader_holds_up_nobody_who_stores(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT", 3600.0)  # if anything waits for the reader
+    log = path.with_name(f"{path.name}-wal")
+    async with SQLiteBroker(path) as broker, SQLiteBroker(path) as other:
+        await broker.create_queue("orders")
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM messages").fetchone()
+            with anyio.fail_after(LIMIT):
+                for _ in range(12):  # three times as much as is copied back at once
+                    await broker.publish("orders", Message(body=bytes(2**20)))
+                    await other.publish("orders", numbered(1))
+            assert reader.execute("SELECT count(*) FROM messages").fetchone() == (0,)
+        assert log.stat().st_size > 8 * 2**20  # what is younger than the reader has to stay
+
+        for _ in range(12):
+            await broker.publish("orders", Message(body=bytes(2**20)))
+        await broker.depth("orders")
+
+        assert log.stat().st_size < 8 * 2**20
+        assert await broker.depth("orders") == 36
 
 
 async def test_a_damaged_row_is_delivered_and_holds_up_nothing(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from fusewire.brokers.sqlite.receivers import Receiver
     from fusewire.brokers.sqlite.store import Claimed, Store
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ class Silent:
 
     def __init__(self, path: Path, clock: Callable[[], float], lease: float) -> None:
         self.session = Session(str(path), lease, clock)
-        self.receiver: int = self.run(lambda store: store.subscribe("orders"))
+        self.receiver: Receiver = self.run(lambda store: store.subscribe("orders"))
 
     def run(self, operation: Callable[[Store], T]) -> T:
         job = Job(operation)
@@ -256,6 +257,8 @@ async def test_what_comes_back_while_a_job_runs_is_heard_of_at_the_next_look(
             silent.claim()
         session = Session(str(path), 5000, clock)
         with closing(session):
+            session.run([Job(lambda store: store.subscribe("orders"))])
+            session.look()
             clock.now += 51
             session.run([Job(lambda store: store.depth("orders"))])  # takes it back on the way
 
@@ -416,7 +419,7 @@ async def test_a_process_that_has_a_dead_ones_id_keeps_nothing_for_it(
         subscription = await broker.subscribe("orders", prefetch=1)
         with closing(sqlite3.connect(path)) as file, file:  # as if this process had begun later
             file.execute(
-                "UPDATE receivers SET started = started - 1 WHERE id = ?", [other.receiver]
+                "UPDATE receivers SET started = started - 1 WHERE id = ?", [other.receiver.id]
             )
 
         [delivery] = await take(subscription, 1)
@@ -436,13 +439,13 @@ async def test_a_process_of_a_release_that_wrote_no_start_time_lives_by_its_leas
             file.execute(
                 "UPDATE receivers SET started = NULL, clock = NULL, steady_until = NULL"
                 " WHERE id = ?",
-                [older.receiver],
+                [older.receiver.id],
             )
         subscription = await broker.subscribe("orders", prefetch=1)
         with anyio.move_on_after(0.3):
             pytest.fail(f"too early: {await subscription.receive()}")
         with closing(sqlite3.connect(path)) as file, file:
-            file.execute("UPDATE receivers SET lease_until = 0 WHERE id = ?", [older.receiver])
+            file.execute("UPDATE receivers SET lease_until = 0 WHERE id = ?", [older.receiver.id])
 
         assert (await take(subscription, 1))[0].message == numbered(1)
 

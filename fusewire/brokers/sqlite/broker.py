@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import anyio
 
-from fusewire.brokers.sqlite.store import Store, lease_lost
+from fusewire.brokers.sqlite.store import Store
 from fusewire.brokers.sqlite.subscription import SQLiteSubscription
 from fusewire.brokers.sqlite.worker import Worker
 from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fusewire.brokers.findings import Finding
     from fusewire.brokers.message import Message
+    from fusewire.brokers.sqlite.receivers import Receiver
     from fusewire.brokers.sqlite.session import News
     from fusewire.brokers.topology import Topology
 
@@ -69,7 +70,7 @@ class SQLiteBroker:
         self._poll_interval = poll_interval
         self._clock = clock
         self._worker: Worker | None = None
-        self._subscriptions: dict[int, SQLiteSubscription] = {}
+        self._subscriptions: dict[Receiver, SQLiteSubscription] = {}
 
     @property
     def path(self) -> str:
@@ -179,14 +180,14 @@ class SQLiteBroker:
                 subscription.look_again()
 
     def _take_news(self, news: News) -> None:
-        for receiver in news.lost:
+        for receiver, why in news.lost:
             if receiver in self._subscriptions:
-                self._subscriptions[receiver].end(BrokerUnavailableError(lease_lost(self._path)))
+                self._subscriptions[receiver].lose(BrokerUnavailableError(why))
         if news.changed:
             for subscription in self._subscriptions.values():
                 subscription.look_again()
 
-    def _forget(self, receiver: int) -> None:
+    def _forget(self, receiver: Receiver) -> None:
         self._subscriptions.pop(receiver, None)
 
 

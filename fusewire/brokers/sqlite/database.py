@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from contextlib import closing
@@ -16,7 +15,6 @@ BUSY_TIMEOUT = 5.0
 """Seconds that a call waits for another process's transaction. Ours take milliseconds."""
 
 _APPLICATION_ID = 0x46757365  # "Fuse", at the place where file(1) looks for it
-_CHECKPOINT_BYTES = 4 * 2**20  # a log of SQLite's own default: 1000 pages of 4 KiB
 
 _STEPS = (
     """
@@ -87,15 +85,22 @@ def open_database(path: str) -> sqlite3.Connection:
         complete = _format(connection, path) == FORMAT and not _missing_columns(connection)
         connection.execute("COMMIT")
         _use_wal(connection, path)
-        connection.execute("PRAGMA synchronous = FULL")  # a commit has reached the disk
-        connection.execute("PRAGMA fullfsync = ON")  # also on macOS, where fsync alone does not
-        connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `Checkpointer`
+        use_safe_writes(connection)
         if not complete:
             _make_tables(connection, path)
+        # The first read after a change of mode makes the log.
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def use_safe_writes(connection: sqlite3.Connection) -> None:
+    """Let nothing return before it is on the disk, and copy the log back only when told to."""
+    connection.execute("PRAGMA synchronous = FULL")  # a commit has reached the disk
+    connection.execute("PRAGMA fullfsync = ON")  # also on macOS, where fsync alone does not
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `checkpoint`
 
 
 def _use_wal(connection: sqlite3.Connection, path: str) -> None:
@@ -160,37 +165,6 @@ def _format(connection: sqlite3.Connection, path: str) -> int:
             f"{FORMAT}: upgrade Fusewire, or give it another file"
         )
     return int(version)
-
-
-class Checkpointer:
-    """Copies the log back into the file when it has grown.
-
-    SQLite's automatic checkpoint runs beside other processes' commits. Up to 3.51.2 that may skip a
-    committed transaction (https://www.sqlite.org/wal.html#walresetbug), which would be a lost
-    message, and most Pythons carry an older SQLite. TRUNCATE takes the write lock first, so that no
-    commit can come between.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
-        self._connection = connection
-        self._log = f"{path}-wal"
-        self._limit = _CHECKPOINT_BYTES
-
-    def run_if_due(self) -> None:
-        """Call it outside a transaction.
-
-        Raises:
-            sqlite3.Error: SQLite cannot; what was committed stays committed.
-        """
-        try:
-            size = os.stat(self._log).st_size  # noqa: PTH116 (a Path a commit costs more than the call)
-        except FileNotFoundError:
-            return
-        if size < self._limit:
-            return
-        (busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        # A reader that was stopped in mid-read holds the log: try again when it has grown more.
-        self._limit = size + _CHECKPOINT_BYTES if busy else _CHECKPOINT_BYTES
 
 
 def commits_of_others(connection: sqlite3.Connection) -> int:

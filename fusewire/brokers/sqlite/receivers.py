@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 _LOOK_AT_STARTS = 1.0  # seconds between looks for a process that has a dead one's id
 
 
+class Receiver:
+    """One subscription of this process. It means nothing in another file, whatever its id there."""
+
+    __slots__ = ("id",)
+
+    def __init__(self, id_: int) -> None:
+        self.id = id_
+
+
 class Receivers:
     """The receivers in one database. Used by one thread, inside a transaction.
 
@@ -29,71 +38,81 @@ class Receivers:
         connection: the open database.
         lease: seconds that a receiver holds its messages without a sign of life.
         clock: seconds since the epoch.
-
-    Attributes:
-        mine: ids of the receivers that this object made and that still hold their lease.
+        mine: the receivers of this process that still hold their lease.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, lease: float, clock: Callable[[], float]
+        self,
+        connection: sqlite3.Connection,
+        lease: float,
+        clock: Callable[[], float],
+        mine: set[Receiver],
     ) -> None:
         self._db = connection
         self._lease = lease
         self._clock = clock
         self._next_look = 0.0
         self._gone: set[int] = set()  # whose process id another process has by now
-        self.mine: set[int] = set()
+        self._mine = mine
 
-    def add(self) -> int:
+    def add(self) -> Receiver:
         """Make a receiver of this process."""
         pid = os.getpid()
-        receiver = self._db.execute(
+        id_ = self._db.execute(
             "INSERT INTO receivers (lease_until, clock, steady_until, home, pid, started)"
             " VALUES (?, ?, ?, ?, ?, ?)",
             (*self._until(), liveness.home(), pid, liveness.started(pid)),
         ).lastrowid
-        assert receiver is not None  # noqa: S101 (an INSERT has just made the row)
-        self.mine.add(receiver)
+        assert id_ is not None  # noqa: S101 (an INSERT has just made the row)
+        receiver = Receiver(id_)
+        self._mine.add(receiver)
         return receiver
 
-    def holds_lease(self, receiver: int) -> bool:
+    def holds_lease(self, receiver: Receiver) -> bool:
         """Return whether nobody has taken back what `receiver` has."""
-        row = self._db.execute("SELECT 1 FROM receivers WHERE id = ?", (receiver,)).fetchone()
+        if receiver not in self._mine:
+            return False
+        row = self._db.execute("SELECT 1 FROM receivers WHERE id = ?", (receiver.id,)).fetchone()
         if row is None:
-            self.mine.discard(receiver)
+            self._mine.discard(receiver)
         return row is not None
 
-    def remove(self, receiver: int) -> None:
-        """Forget a receiver that has nothing any more."""
-        self._db.execute("UPDATE queues SET active = NULL WHERE active = ?", (receiver,))
-        self._db.execute("DELETE FROM receivers WHERE id = ?", (receiver,))
-        self.mine.discard(receiver)
-        self._gone.discard(receiver)
+    def remove(self, receiver: Receiver) -> None:
+        """Forget a receiver of this process that has nothing any more."""
+        self._mine.discard(receiver)
+        self.remove_id(receiver.id)
 
-    def renew(self) -> list[int]:
+    def remove_id(self, id_: int) -> None:
+        """Forget a receiver that has nothing any more."""
+        self._db.execute("UPDATE queues SET active = NULL WHERE active = ?", (id_,))
+        self._db.execute("DELETE FROM receivers WHERE id = ?", (id_,))
+        self._gone.discard(id_)
+
+    def renew(self) -> list[Receiver]:
         """Renew the leases of this process's receivers; return those that were lost."""
         until = self._until()
         lost = []
-        for receiver in self.mine:
+        for receiver in self._mine:
             renewed = self._db.execute(
                 "UPDATE receivers SET lease_until = ?, clock = ?, steady_until = ? WHERE id = ?",
-                (*until, receiver),
+                (*until, receiver.id),
             )
             if not renewed.rowcount:
                 lost.append(receiver)
-        self.mine.difference_update(lost)
+        self._mine.difference_update(lost)
         return lost
 
     def dead(self) -> list[int]:
-        """Return the receivers of other processes whose lease has ended, or that are dead."""
+        """Return the ids of others' receivers whose lease has ended, or whose process is dead."""
+        mine = {receiver.id for receiver in self._mine}
         looks_at_starts = liveness.steady() >= self._next_look
         if looks_at_starts:
             self._next_look = liveness.steady() + _LOOK_AT_STARTS
         dead = []
-        for receiver, until, steady_until, clock, home, pid, started in self._db.execute(
+        for id_, until, steady_until, clock, home, pid, started in self._db.execute(
             "SELECT id, lease_until, steady_until, clock, home, pid, started FROM receivers"
         ):
-            if receiver in self.mine:
+            if id_ in mine:
                 continue  # this process lives, whatever the clocks say: it may have been stopped
             ours = clock == liveness.clock() != liveness.UNKNOWN
             if ours and steady_until is not None:
@@ -101,9 +120,9 @@ class Receivers:
             else:
                 ended = until <= self._clock()
             if looks_at_starts and liveness.known_dead(home, pid, started if ours else None):
-                self._gone.add(receiver)
-            if ended or receiver in self._gone or liveness.known_dead(home, pid):
-                dead.append(receiver)
+                self._gone.add(id_)
+            if ended or id_ in self._gone or liveness.known_dead(home, pid):
+                dead.append(id_)
         return dead
 
     def _until(self) -> tuple[float, str | None, float | None]:

@@ -1,4 +1,4 @@
-"""One open database: jobs in groups, a group in one transaction.
+"""The file, opened and opened again: jobs in groups, a group in one transaction.
 
 A commit waits for the disk, so all jobs that wait when a transaction begins share one commit. Each
 has a savepoint: one that fails takes nothing with it.
@@ -9,23 +9,24 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from fusewire.brokers.sqlite.database import (
-    Checkpointer,
-    commits_of_others,
-    may_be_stored,
-    open_database,
-    translate,
-)
-from fusewire.brokers.sqlite.store import Store
-from fusewire.errors import BrokerError, UnconfirmedError
+from fusewire.brokers.sqlite.database import commits_of_others, may_be_stored, translate
+from fusewire.brokers.sqlite.openfile import OpenFile
+from fusewire.brokers.sqlite.store import lease_lost
+from fusewire.errors import BrokerError, BrokerUnavailableError, UnconfirmedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fusewire.brokers.sqlite.receivers import Receiver
+    from fusewire.brokers.sqlite.store import Queue, Store
+
 T = TypeVar("T")
+
+_OPENINGS = 5  # of a file that is moved again and again, for one transaction
 
 _logger = logging.getLogger("fusewire.brokers.sqlite")
 
@@ -45,15 +46,18 @@ class News:
 
     Attributes:
         changed: another process has committed, or a delay or a lease has ended.
-        lost: receivers of ours whose lease was lost.
+        lost: receivers of ours that hold nothing any more, and why.
     """
 
     changed: bool
-    lost: tuple[int, ...] = ()
+    lost: tuple[tuple[Receiver, str], ...] = ()
 
 
 class Session:
     """Used by one thread, the one that makes it.
+
+    Before and after each transaction, the file is looked for under its name. One that was moved,
+    deleted or replaced is left, and the next job opens what the name leads to then.
 
     Args:
         path: the file.
@@ -66,46 +70,59 @@ class Session:
 
     def __init__(self, path: str, lease: float, clock: Callable[[], float]) -> None:
         self._path = path
-        try:
-            self._connection = open_database(path)
-        except sqlite3.Error as error:
-            raise translate(error, path) from error
-        self._store = Store(self._connection, path, lease, clock)
-        self._checkpointer = Checkpointer(self._connection, path)
+        self._lease = lease
+        self._clock = clock
+        self._mine: set[Receiver] = set()
+        self._orphans: list[tuple[Receiver, str]] = []  # of files that were lost; not told yet
+        self._queues: list[Queue] = []  # of a file that was lost, to be made in the next
         self._renewal_interval = lease / 4
         self._next_renewal = time.monotonic() + self._renewal_interval
-        self._seen = commits_of_others(self._connection)
         self._untold = False  # something has come back in a transaction of ours
+        self._complaint = ""
+        self._file: OpenFile | None = None
+        self._seen = commits_of_others(self._current().connection)
 
     @property
     def has_receivers(self) -> bool:
-        """Whether there is something to renew and to look for."""
-        return self._store.has_receivers
+        """Whether there is something to renew, and somebody to tell what has happened."""
+        return bool(self._mine or self._orphans)
 
     def close(self) -> None:
         """Close the file. What is in hand stays so until the lease ends."""
-        self._connection.close()
+        self._leave_if_lost()
+        if self._file is not None:
+            self._file.close()
 
     def look(self) -> News:
-        """Renew the leases when it is time, and look for what happened meanwhile."""
+        """Look for the file and for what happened meanwhile; renew the leases when it is time."""
+        lost: list[Receiver] = []
+        changed = False
         try:
-            lost = self._renew()
-            self._keep_time()
-            seen = commits_of_others(self._connection)
+            self._leave_if_lost()
+            if self._mine:
+                lost = self._renew()
+                self._keep_time()
+                changed = self._has_changed()
+            self._complaint = ""
         except sqlite3.Error as error:
-            _logger.warning("%s; trying again", translate(error, self._path))
-            return News(changed=False)
-        changed = self._untold or seen != self._seen
-        self._untold = False
-        self._seen = seen
-        return News(changed, lost)
+            self._complain(translate(error, self._path))
+        except BrokerError as error:
+            self._complain(error)
+        orphans, self._orphans = self._orphans, []
+        told = [(receiver, lease_lost(self._path)) for receiver in lost]
+        return News(changed, (*told, *orphans))
 
     def run(self, jobs: list[Job[Any]]) -> None:
         """Run `jobs` in order; each then has its result, which is on the disk, or its error."""
         try:
-            # First, so that whoever counts or receives finds what is due by now.
-            self._keep_time()
-            self._transact(lambda store: _run_each(jobs, store, self._connection))
+            # First, so that counts and claims find what is due by now.
+            with suppress(UnconfirmedError):  # the file is gone, with what came back in it
+                self._keep_time()
+            self._transact(lambda file: _run_each(jobs, file))
+        except BrokerError as error:
+            for job in jobs:
+                job.error = type(error)(str(error))
+                job.error.__cause__ = error.__cause__
         except sqlite3.Error as error:
             if len(jobs) > 1:
                 # One of them may be the cause (a body too big, say): let it fail alone.
@@ -117,33 +134,123 @@ class Session:
     def tidy(self) -> None:
         """Do what nobody waits for: copy the log back when it has grown."""
         try:
-            self._checkpointer.run_if_due()
+            self._leave_if_lost()
+            if self._file is not None:
+                self._file.checkpointer.run_if_due()
         except sqlite3.Error as error:
-            _logger.warning("%s; trying again", translate(error, self._path))
+            self._complain(translate(error, self._path))
 
-    def _renew(self) -> tuple[int, ...]:
-        if not self.has_receivers or time.monotonic() < self._next_renewal:
-            return ()
-        lost = self._transact(Store.renew)
+    def _renew(self) -> list[Receiver]:
+        if time.monotonic() < self._next_renewal:
+            return []
+        lost = self._transact(lambda file: file.store.renew())
         self._next_renewal = time.monotonic() + self._renewal_interval
-        return tuple(lost)
+        return lost
 
     def _keep_time(self) -> None:
-        if self._store.is_time():
-            self._transact(Store.on_time)
+        if self._current().store.is_time():
+            self._transact(lambda file: file.store.on_time())
             self._untold = True
 
-    def _transact(self, run: Callable[[Store], T]) -> T:
-        # IMMEDIATE: a transaction that begins by reading cannot wait for another that writes.
-        self._connection.execute("BEGIN IMMEDIATE")
+    def _has_changed(self) -> bool:
+        seen = commits_of_others(self._current().connection)
+        changed = self._untold or seen != self._seen
+        self._untold = False
+        self._seen = seen
+        return changed
+
+    # -- transactions ------------------------------------------------------------------------------
+
+    def _transact(self, run: Callable[[OpenFile], T]) -> T:
+        for _ in range(_OPENINGS):
+            file = self._begin()
+            changes_before = file.connection.total_changes
+            result = self._finish(file, run)
+            has_written = file.connection.total_changes != changes_before
+            if file.identity.intact() or self._leave(file):
+                return result
+            if has_written:
+                raise UnconfirmedError(
+                    f"{self._path}: the file was moved, deleted or replaced while this was stored; "
+                    "it may or may not be found again"
+                )
+        raise BrokerUnavailableError(_keeps_going_away(self._path))
+
+    def _begin(self) -> OpenFile:
+        for _ in range(_OPENINGS):
+            file = self._current()
+            # IMMEDIATE: a transaction that begins by reading cannot wait for another that writes.
+            file.connection.execute("BEGIN IMMEDIATE")
+            # Looked at again: from now on no other process can save what this file holds, and leave
+            # it, before this transaction has ended.
+            if file.identity.intact():
+                return file
+            file.connection.execute("ROLLBACK")
+            self._leave(file)
+        raise BrokerUnavailableError(_keeps_going_away(self._path))
+
+    def _finish(self, file: OpenFile, run: Callable[[OpenFile], T]) -> T:
+        mine = set(self._mine)
         try:
-            result = run(self._store)
-            self._connection.execute("COMMIT")
+            result = run(file)
+            file.connection.execute("COMMIT")
         except BaseException:
-            if self._connection.in_transaction:  # SQLite itself rolls back after some errors
-                self._connection.execute("ROLLBACK")
+            if file.connection.in_transaction:  # SQLite itself rolls back after some errors
+                file.connection.execute("ROLLBACK")
+            self._mine.intersection_update(mine)
+            self._mine.update(mine)
             raise
         return result
+
+    # -- the file ----------------------------------------------------------------------------------
+
+    def _current(self) -> OpenFile:
+        """Return the file that the name leads to, opened if it is not open yet."""
+        self._leave_if_lost()
+        if self._file is None:
+            try:
+                self._file = OpenFile(
+                    self._path, self._lease, self._clock, self._mine, self._queues
+                )
+            except sqlite3.Error as error:
+                raise translate(error, self._path) from error
+            self._queues = []
+        return self._file
+
+    def _leave_if_lost(self) -> None:
+        if self._file is not None and not self._file.identity.intact():
+            self._leave(self._file)
+
+    def _leave(self, file: OpenFile) -> bool:
+        """Close a file that is not found any more; return whether all that it held is."""
+        self._file = None
+        self._untold = True
+        saved = file.save()
+        if saved:
+            _logger.warning(
+                "%s: its -wal or -shm was deleted while it was open; what they held was copied "
+                "into the file, and nothing is lost. Leave them alone while the file is in use",
+                self._path,
+            )
+        else:
+            count, self._queues = file.inventory()
+            _logger.error(
+                "%s: the file was moved, deleted or replaced while it was open. It held %s "
+                "messages, which are not found under its name now. What the name leads to is "
+                "opened instead. To have them handled, put the file back while no process uses it",
+                self._path,
+                "an unknown number of" if count is None else count,
+            )
+            why = f"{self._path}: the file was moved, deleted or replaced while it was open"
+            self._orphans.extend((receiver, why) for receiver in self._mine)
+            self._mine.clear()
+        file.leave()
+        return saved
+
+    def _complain(self, error: BrokerError) -> None:
+        if str(error) != self._complaint:  # once, and not at each look
+            _logger.warning("%s; trying again", error)
+        self._complaint = str(error)
 
     def _explain(self, error: sqlite3.Error) -> BrokerError:
         explained = translate(error, self._path)
@@ -153,15 +260,19 @@ class Session:
         return explained
 
 
-def _run_each(jobs: list[Job[Any]], store: Store, connection: sqlite3.Connection) -> None:
+def _run_each(jobs: list[Job[Any]], file: OpenFile) -> None:
     for job in jobs:
         job.error = None  # of a first run in a larger group
-        connection.execute("SAVEPOINT job")
+        file.connection.execute("SAVEPOINT job")
         try:
-            job.result = job.run(store)
+            job.result = job.run(file.store)
         except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001 (it is its caller's, and raised there)
             job.error = error
-            connection.execute("ROLLBACK TO job")
-        connection.execute("RELEASE job")
+            file.connection.execute("ROLLBACK TO job")
+        file.connection.execute("RELEASE job")
+
+
+def _keeps_going_away(path: str) -> str:
+    return f"{path}: the file is moved, deleted or replaced again and again; nothing was stored"

@@ -7,10 +7,10 @@ afterwards, not even by the receiver that had it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from fusewire.brokers.sqlite import codec, liveness
-from fusewire.brokers.sqlite.receivers import Receivers
+from fusewire.brokers.sqlite.receivers import Receiver, Receivers
 from fusewire.brokers.topology import milliseconds
 from fusewire.errors import (
     BrokerUnavailableError,
@@ -21,10 +21,13 @@ from fusewire.errors import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from fusewire.brokers.message import Message
     from fusewire.brokers.topology import Topology
+
+Queue: TypeAlias = "tuple[str, int | None, str | None, int]"
+"""A queue's name, delay in milliseconds, the queue that it returns to, and whether it is single."""
 
 _STEP = 1.0  # seconds by which two clocks must differ before one is taken to have been set
 
@@ -65,20 +68,21 @@ class Store:
         path: its file, for errors.
         lease: seconds that a receiver holds its messages without a sign of life.
         clock: seconds since the epoch.
+        mine: the receivers of this process that still hold their lease.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, path: str, lease: float, clock: Callable[[], float]
+        self,
+        connection: sqlite3.Connection,
+        path: str,
+        lease: float,
+        clock: Callable[[], float],
+        mine: set[Receiver],
     ) -> None:
         self._db = connection
         self._path = path
         self._clock = clock
-        self._receivers = Receivers(connection, lease, clock)
-
-    @property
-    def has_receivers(self) -> bool:
-        """Whether receivers of this process live."""
-        return bool(self._receivers.mine)
+        self._receivers = Receivers(connection, lease, clock, mine)
 
     # -- queues ------------------------------------------------------------------------------------
 
@@ -106,6 +110,31 @@ class Store:
                     " WHERE queue = ? AND due IS NULL",
                     (*self._due(milliseconds(tier)), queue),
                 )
+
+    def queues(self) -> list[Queue]:
+        """Return all queues."""
+        return self._db.execute(
+            "SELECT q.name, q.delay_ms, target.name, q.single FROM queues AS q"
+            " LEFT JOIN queues AS target ON target.id = q.returns_to"
+        ).fetchall()
+
+    def add_queues(self, queues: Sequence[Queue]) -> None:
+        """Make those of another file that are absent here."""
+        absent = [queue for queue in queues if not self._exists(queue[0])]
+        for name, delay_ms, _, single in absent:
+            self._db.execute(
+                "INSERT INTO queues (name, delay_ms, single) VALUES (?, ?, ?)",
+                (name, delay_ms, single),
+            )
+        self._db.executemany(
+            "UPDATE queues SET returns_to = (SELECT id FROM queues WHERE name = ?) WHERE name = ?",
+            [(target, name) for name, _, target, _ in absent],
+        )
+
+    def message_count(self) -> int:
+        """Count all messages: those that wait, are delayed, or are in somebody's hand."""
+        (count,) = self._db.execute("SELECT count(*) FROM messages").fetchone()
+        return int(count)
 
     def depth(self, queue: str) -> int:
         """Count what waits in `queue`."""
@@ -140,12 +169,12 @@ class Store:
 
     # -- receivers ---------------------------------------------------------------------------------
 
-    def subscribe(self, queue: str) -> int:
+    def subscribe(self, queue: str) -> Receiver:
         """Make a receiver."""
         self._queue(queue)
         return self._receivers.add()
 
-    def claim(self, queue: str, receiver: int, limit: int) -> list[Claimed]:
+    def claim(self, queue: str, receiver: Receiver, limit: int) -> list[Claimed]:
         """Put up to `limit` messages, oldest first, into the hand of `receiver`.
 
         None, where the queue has one receiver at a time and that is another.
@@ -161,52 +190,57 @@ class Store:
             (queue_id, limit),
         ).fetchall()
         self._db.executemany(
-            "UPDATE messages SET receiver = ? WHERE id = ?", [(receiver, row[0]) for row in rows]
+            "UPDATE messages SET receiver = ? WHERE id = ?", [(receiver.id, row[0]) for row in rows]
         )
         return [
             Claimed(id_, codec.decode(properties, body), bool(handed_before), deaths)
             for id_, properties, body, handed_before, deaths in rows
         ]
 
-    def done(self, receiver: int, id_: int) -> None:
+    def done(self, receiver: Receiver, id_: int) -> None:
         """Delete a message in hand."""
-        deleted = self._db.execute(
-            "DELETE FROM messages WHERE id = ? AND receiver = ?", (id_, receiver)
-        )
-        if not deleted.rowcount:
+        if not self._receivers.holds_lease(receiver) or not self._delete(receiver, id_):
             raise DeliveryLostError(
                 f"{self._path}: the message is no longer in this receiver's hand "
                 "(settled before, released, or its lease expired)"
             )
 
-    def move(self, receiver: int, id_: int, queue: str, message: Message) -> None:
+    def move(self, receiver: Receiver, id_: int, queue: str, message: Message) -> None:
         """Delete a message in hand and put `message` at the tail of `queue`."""
         self.done(receiver, id_)
         self.publish(queue, message)
 
-    def release(self, receiver: int, handed: Iterable[int]) -> None:
+    def release(self, receiver: Receiver, handed: Iterable[int]) -> None:
         """Give back all that a receiver has; what was `handed` out comes back as redelivered."""
+        if not self._receivers.holds_lease(receiver):
+            return
         self._db.executemany(
             "UPDATE messages SET handed_before = 1 WHERE id = ? AND receiver = ?",
-            [(id_, receiver) for id_ in handed],
+            [(id_, receiver.id) for id_ in handed],
         )
-        self._db.execute("UPDATE messages SET receiver = NULL WHERE receiver = ?", (receiver,))
+        self._db.execute("UPDATE messages SET receiver = NULL WHERE receiver = ?", (receiver.id,))
         self._receivers.remove(receiver)
 
-    def _may_claim(self, queue_id: int, receiver: int) -> bool:
+    def _delete(self, receiver: Receiver, id_: int) -> bool:
+        deleted = self._db.execute(
+            "DELETE FROM messages WHERE id = ? AND receiver = ?", (id_, receiver.id)
+        )
+        return deleted.rowcount > 0
+
+    def _may_claim(self, queue_id: int, receiver: Receiver) -> bool:
         (single, active) = self._db.execute(
             "SELECT single, active FROM queues WHERE id = ?", (queue_id,)
         ).fetchone()
-        if not single or active == receiver:
+        if not single or active == receiver.id:
             return True
         if active is not None:
             return False
-        self._db.execute("UPDATE queues SET active = ? WHERE id = ?", (receiver, queue_id))
+        self._db.execute("UPDATE queues SET active = ? WHERE id = ?", (receiver.id, queue_id))
         return True
 
     # -- time --------------------------------------------------------------------------------------
 
-    def renew(self) -> list[int]:
+    def renew(self) -> list[Receiver]:
         """Renew the leases of this process's receivers; return those that were lost."""
         return self._receivers.renew()
 
@@ -219,13 +253,13 @@ class Store:
 
     def on_time(self) -> None:
         """Return the delayed messages that are due, and what dead receivers had in hand."""
-        for receiver in self._receivers.dead():
+        for id_ in self._receivers.dead():
             self._db.execute(
                 "UPDATE messages SET receiver = NULL, handed_before = 1, deaths = deaths + 1"
                 " WHERE receiver = ?",
-                (receiver,),
+                (id_,),
             )
-            self._receivers.remove(receiver)
+            self._receivers.remove_id(id_)
         now = self._now()
         # So that an older release, which reads the time of day alone, is not too early either.
         self._db.execute(_CORRECT_EARLY, now)
@@ -251,6 +285,10 @@ class Store:
 
     # -- errors ------------------------------------------------------------------------------------
 
+    def _exists(self, queue: str) -> bool:
+        row = self._db.execute("SELECT 1 FROM queues WHERE name = ?", (queue,)).fetchone()
+        return row is not None
+
     def _queue(self, queue: str) -> int:
         row = self._db.execute("SELECT id FROM queues WHERE name = ?", (queue,)).fetchone()
         if row is None:
@@ -263,8 +301,9 @@ class Store:
 
 
 def lease_lost(path: str) -> str:
-    """Say that a receiver gave no sign of life for too long."""
+    """Return why a receiver holds nothing any more."""
     return (
-        f"{path}: this receiver's lease expired before it was renewed (was the process stopped, or "
-        "the clock set?), so what it had in hand was given back"
+        f"{path}: what this receiver had in hand was given back: its lease expired before it was "
+        "renewed (was the process stopped, or the clock set?), or the file was moved, deleted or "
+        "replaced"
     )

@@ -15,12 +15,18 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import anyio
 
 from fusewire.brokers.sqlite.store import Claimed, Store
-from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
+from fusewire.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    DeliveryLostError,
+    UnconfirmedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fusewire.brokers.message import Message
+    from fusewire.brokers.sqlite.receivers import Receiver
 
 T = TypeVar("T")
 
@@ -41,12 +47,12 @@ class SQLiteSubscription:
 
     def __init__(
         self,
-        receiver: int,
+        receiver: Receiver,
         queue: str,
         *,
         prefetch: int,
         submit: Submit,
-        forget: Callable[[int], None],
+        forget: Callable[[Receiver], None],
     ) -> None:
         self.queue = queue
         self._receiver = receiver
@@ -99,13 +105,17 @@ class SQLiteSubscription:
 
     def end(self, why: Exception) -> None:
         """Give back all that is in hand; `receive` raises `why` from now on."""
-        if self._ended is not None:
-            return
-        self._ended = why
-        self._claimed.clear()
-        self._changed.set()
-        self._forget(self._receiver)
-        self._give_back()
+        if self._ended is None:
+            self.lose(why)
+            self._give_back()
+
+    def lose(self, why: Exception) -> None:
+        """Take notice that nothing is in hand any more; `receive` raises `why` from now on."""
+        if self._ended is None:
+            self._ended = why
+            self._claimed.clear()
+            self._changed.set()
+            self._forget(self._receiver)
 
     def holds(self, claimed: Claimed) -> bool:
         """Tell whether a message is in hand and not settled."""
@@ -141,7 +151,9 @@ class SQLiteSubscription:
         if claim.cancelled():
             return
         error = claim.exception()
-        if isinstance(error, Exception):
+        if isinstance(error, UnconfirmedError):  # whether it is in hand: the lease decides
+            self.end(BrokerUnavailableError(str(error)))
+        elif isinstance(error, Exception):
             self.end(error)
         elif self._ended is None:  # else it was given back by the job after this one
             claimed = claim.result()

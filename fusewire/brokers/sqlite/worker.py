@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import queue
 import threading
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_IDLE_LOOK = 0.5  # seconds between looks for the file where nobody receives
 _GROUP = 256  # jobs in one commit; more would only make the first of them wait longer
 
 _logger = logging.getLogger("fusewire.brokers.sqlite")
@@ -123,23 +125,23 @@ class Worker:
             self._tell(_settle, [(self._closed, None, None)])
 
     def _work(self, session: Session) -> None:
-        next_look = time.monotonic()
+        looked = -math.inf
         last = False
         while not last:
-            wait = max(0.0, next_look - time.monotonic()) if session.has_receivers else None
-            group, last = self._next_group(wait)
-            if time.monotonic() >= next_look:
+            interval = self._poll_interval if session.has_receivers else _IDLE_LOOK
+            group, last = self._next_group(max(0.0, looked + interval - time.monotonic()))
+            if time.monotonic() >= looked + interval:
                 news = session.look()
                 if news.changed or news.lost:
                     self._tell(self._on_news, news)
-                next_look = time.monotonic() + self._poll_interval
+                looked = time.monotonic()
             if group:
                 session.run([job for job, _ in group])
                 self._tell(_settle, [(future, job.result, job.error) for job, future in group])
                 session.tidy()
 
     def _next_group(
-        self, timeout: float | None
+        self, timeout: float
     ) -> tuple[list[tuple[Job[Any], asyncio.Future[Any]]], bool]:
         """Wait for a job; return all that are queued, and whether they are the last."""
         group: list[tuple[Job[Any], asyncio.Future[Any]]] = []

@@ -1,0 +1,83 @@
+"""Copying the log back into the file.
+
+SQLite's automatic checkpoint runs beside other processes' commits. Up to 3.51.2 that may skip a
+committed transaction (https://www.sqlite.org/wal.html#walresetbug), which would be a lost message,
+and most Pythons carry an older SQLite. So both ways here keep every commit out meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+
+from fusewire.brokers.sqlite.database import BUSY_TIMEOUT, use_safe_writes
+from fusewire.brokers.sqlite.identity import names_beside
+
+_BYTES = 4 * 2**20  # a log of SQLite's own default: 1000 pages of 4 KiB
+
+_PAUSE = 0.01  # seconds
+
+
+class Checkpointer:
+    """Copies the log back when it has grown, and waits for no reader.
+
+    A reader, a backup say, keeps SQLite from copying what is younger than it. To wait for its end
+    would hold up all who write. So what can be copied is copied, and the log grows meanwhile.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+        self._connection = connection
+        # SQLite refuses a checkpoint on the connection that is in a transaction.
+        self._copying = sqlite3.connect(path, isolation_level=None)
+        use_safe_writes(self._copying)
+        self._copying.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the log
+        self._log, _ = names_beside(path)
+        self._copied_at = 0
+        self._limit = _BYTES
+        # When all is copied, the next commit begins the log from the start and cuts it off there.
+        connection.execute("PRAGMA journal_size_limit = 0")
+
+    def close(self) -> None:
+        """Close its connection."""
+        self._copying.close()
+
+    def run_if_due(self) -> None:
+        """Call it outside a transaction.
+
+        Raises:
+            sqlite3.Error: SQLite cannot; what was committed stays committed.
+        """
+        try:
+            size = os.stat(self._log).st_size  # noqa: PTH116 (a Path a commit costs more than the call)
+        except FileNotFoundError:
+            return
+        if size < self._copied_at:  # it began from the start
+            self._copied_at, self._limit = 0, _BYTES
+        if size < self._limit:
+            return
+        # PASSIVE waits for nobody, but does not keep commits out; the transaction does that.
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._copying.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        finally:
+            self._connection.execute("ROLLBACK")
+        self._copied_at, self._limit = size, size + _BYTES
+
+
+def copy_all(connection: sqlite3.Connection) -> bool:
+    """Copy the whole log back, and wait for writers and readers if need be; return whether it is.
+
+    Raises:
+        sqlite3.Error: SQLite cannot.
+    """
+    limit = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        # TRUNCATE takes the write lock first, so that no commit can come between.
+        (_, frames, copied) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if frames == copied >= 0:
+            return True
+        # Both are -1 while another process copies.
+        if time.monotonic() > limit:
+            return False
+        time.sleep(_PAUSE)
