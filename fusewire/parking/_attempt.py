@@ -1,30 +1,47 @@
 """The one sequence of an attempt, whichever queue the message comes from.
 
-What the message needs, whether that admits it, the handler, and what becomes of it. Queues differ
-only in how their messages wait: each worker has a :class:`Turn` for that.
+What the message needs, whether that admits it, whether it has to be alone, the handler, and what
+becomes of it. Queues differ only in how their messages wait: each worker has a :class:`Turn` for
+that.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import TYPE_CHECKING, Protocol
 
+from fusewire.parking import _solitude
+from fusewire.parking._causes import rejection_in
+from fusewire.parking._failures import failure_of, may_have_taken_effect
 from fusewire.parking.errors import INSTRUCTIONS, HandBack, Reject, Retry
 from fusewire.parking.handler import Attempt
-from fusewire.parking.policy import Done, FailurePolicy, Verdict, rejection_in
+from fusewire.parking.policy import Done, FailurePolicy, Verdict
 from fusewire.parking.settle import GiveBackError
 
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
+    from fusewire.brokers import Delivery
     from fusewire.parking._failure_log import FailureLog
+    from fusewire.parking._pauses import Pauses
+    from fusewire.parking._unacknowledged import Unacknowledged
     from fusewire.parking.circuits import Circuits
     from fusewire.parking.handler import HandlerRunner
     from fusewire.parking.lanes import Dependencies
     from fusewire.parking.record import Record
     from fusewire.parking.settle import Work
 
+_log = logging.getLogger(__name__)
+
+_POLL = 0.02
+"""Seconds between looks at whether a message may begin, while one has to be alone."""
+
 
 class Turn(Protocol):
     """How a message of one queue waits, and what its worker learns from the attempt."""
+
+    def suspicion(self, delivery: Delivery) -> float:
+        """Return the returns from which on `delivery` is suspected of killing its process."""
 
     async def admit(self, work: Work, needs: tuple[str, ...]) -> Verdict | None:
         """Wait until `work` may begin; return a verdict if it ends without an attempt.
@@ -56,24 +73,31 @@ class AttemptSequence:
     Args:
         policy: how failures are retried.
         circuits: the breakers that messages wait for.
+        pauses: what has to wait although its circuit is closed.
         dependencies: what is declared of them.
         runner: calls the handler.
         failures: where first failures are logged.
+        unacknowledged: told which messages the handler works on.
     """
 
     def __init__(
         self,
+        *,
         policy: FailurePolicy,
         circuits: Circuits,
+        pauses: Pauses,
         dependencies: Dependencies,
         runner: HandlerRunner,
         failures: FailureLog,
+        unacknowledged: Unacknowledged,
     ) -> None:
         self._policy = policy
         self._circuits = circuits
+        self._pauses = pauses
         self._dependencies = dependencies
         self._runner = runner
         self._failures = failures
+        self._unacknowledged = unacknowledged
 
     async def run(self, work: Work, turn: Turn) -> Verdict | None:
         """Try `work` once; None if its delivery was lost while it waited.
@@ -87,29 +111,25 @@ class AttemptSequence:
         try:
             needs = self.needs(work)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's depends_on
-            return self._judge(work.record, Attempt(error), (), in_outage=False)
-        while True:
-            verdict = await turn.admit(work, needs)
-            if work.delivery.lost:
-                return None  # the broker delivers it again
-            if verdict is not None:
-                return verdict
-            in_outage = self._circuits.troubled(needs) is not None
-            turn.begins(in_outage=in_outage)
-            tried_before, work.tried = work.tried, True
-            attempt = await self._runner.run(work.fresh_view(), work.record)
-            work.record = work.record.with_doubtful_keys(attempt.doubtful_keys)
-            if isinstance(attempt.error, HandBack):
-                raise GiveBackError(tried=False)
-            if attempt.rejection is None:
-                verdict = self._judge(work.record, attempt, needs, in_outage=in_outage)
-                turn.ended(attempt, verdict, in_outage=in_outage)
-                return verdict
-            work.tried = tried_before
-            needs = tuple(dict.fromkeys((attempt.rejection.name, *needs)))
-            verdict = await turn.rejected(work, attempt.rejection)
-            if verdict is not None:
-                return verdict
+            self._failures.note(work.record, error)
+            if work.record.at_most_once:  # nothing was tried, and a delay queue may give it twice
+                return self._policy.dead(work.record, "malformed", error)
+            return self._ordinary(work.record, Attempt(error), (), in_outage=False)
+        try:
+            while True:
+                ending = await self._may_begin(work, turn, needs)
+                if work.delivery.lost:
+                    return None  # the broker delivers it again
+                if ending is not None:
+                    return ending
+                attempt, verdict = await self._call(work, turn, needs)
+                if verdict is None and attempt.rejection is not None:
+                    needs = tuple(dict.fromkeys((attempt.rejection.name, *needs)))
+                    verdict = await turn.rejected(work, attempt.rejection)
+                if verdict is not None:
+                    return verdict
+        finally:
+            _solitude.process.leave(work.delivery)
 
     def needs(self, work: Work) -> tuple[str, ...]:
         """Return what `work` needs: what it waited for, then what is declared."""
@@ -122,18 +142,125 @@ class AttemptSequence:
         wait = self._circuits.wait(dependency)
         return self._policy.park(record, dependency, "circuit_open", wait=wait)
 
+    async def _may_begin(self, work: Work, turn: Turn, needs: tuple[str, ...]) -> Verdict | None:
+        """Wait until `work` may begin or is lost; return a verdict if it ends without an attempt.
+
+        Raises:
+            GiveBackError: it has to go back to its queue.
+        """
+        while True:
+            ending = await turn.admit(work, needs) or self._suspect(work, turn)
+            if ending is not None or work.delivery.lost:
+                return ending
+            if work.lone:
+                return await self._be_alone(work)
+            if _solitude.process.enter(work.delivery):
+                return None
+            await asyncio.sleep(_POLL)
+
+    async def _call(
+        self, work: Work, turn: Turn, needs: tuple[str, ...]
+    ) -> tuple[Attempt, Verdict | None]:
+        """Call the handler once; no verdict if a circuit refused its call.
+
+        Raises:
+            GiveBackError: the handler gave the message back.
+        """
+        probes = self._pauses.begin(needs)
+        in_outage = self._circuits.troubled(needs) is not None
+        turn.begins(in_outage=in_outage or bool(probes))
+        tried_before, work.tried = work.tried, True
+        self._unacknowledged.begin(work, work.delivery.message)
+        try:
+            attempt = await self._runner.run(work.fresh_view(), work.record)
+            work.record = work.record.with_doubtful_keys(attempt.doubtful_keys)
+            if isinstance(attempt.error, HandBack):
+                raise GiveBackError(tried=False)
+            twice = work.record.at_most_once and may_have_taken_effect(attempt)
+            if attempt.rejection is not None and not twice:
+                work.tried = tried_before
+                return attempt, None
+            verdict = self._judge(work.record, attempt, needs, in_outage=in_outage, probes=probes)
+        finally:
+            self._unacknowledged.end(work)
+            self._pauses.release(probes)
+            if not work.lone:
+                _solitude.process.leave(work.delivery)
+        turn.ended(attempt, verdict, in_outage=in_outage or bool(probes))
+        return attempt, verdict
+
+    def _suspect(self, work: Work, turn: Turn) -> Verdict | None:
+        """Return where `work` goes if it may have killed its process before."""
+        delivery = work.delivery
+        if not delivery.returned or work.survived:
+            return None
+        verdict = self._policy.suspected(work.record, delivery.returned, turn.suspicion(delivery))
+        if verdict is not None:
+            _log.warning(
+                "operation %s came back unsettled and may kill its process: it is handled with "
+                "nothing else in flight, at most three times",
+                work.record.operation_id,
+            )
+        return verdict
+
+    async def _be_alone(self, work: Work) -> Verdict | None:
+        """Wait until nothing else is in flight; return a verdict to try that later instead.
+
+        Raises:
+            GiveBackError: all that is in flight has to go back.
+        """
+        if not _solitude.process.claim(work.delivery):
+            return self._policy.alone(work.record)
+        while not work.delivery.lost and not (alone := _solitude.process.alone()):
+            if work.ending():
+                raise GiveBackError(tried=False)
+            if alone is None:
+                _log.warning(
+                    "operation %s has to be handled with nothing else in flight, and other "
+                    "handlers do not end: it waits",
+                    work.record.operation_id,
+                )
+                return self._policy.alone(work.record)
+            await asyncio.sleep(_POLL)
+        return None
+
     def _judge(
-        self, record: Record, attempt: Attempt, needs: tuple[str, ...], *, in_outage: bool
+        self,
+        record: Record,
+        attempt: Attempt,
+        needs: tuple[str, ...],
+        *,
+        in_outage: bool,
+        probes: tuple[str, ...],
     ) -> Verdict:
-        error, blame = attempt.error, attempt.blame
-        if error is None:
-            if not attempt.unwanted:
-                return Done()
-            return self._policy.refused(record, "rejected", attempt.because, blame=blame)
-        if not isinstance(error, INSTRUCTIONS):
+        error = attempt.error
+        if error is None and not attempt.unwanted:
+            self._pauses.succeeded(needs)
+            return Done()
+        if error is not None and not isinstance(error, INSTRUCTIONS):
             self._failures.note(record, error)
         if isinstance(error, Retry):
             return self._policy.postpone(record, error)
+        failure = failure_of(attempt, record)
+        others_succeed = self._pauses.handled_since(failure.dependency, record.failed_at_ms)
+        waits = self._pauses.failed(failure, record.operation_id, probes=probes)
+        if failure.condition is None and (not waits or record.at_most_once):
+            return self._ordinary(record, attempt, needs, in_outage=in_outage)
+        return self._policy.held(
+            record,
+            failure,
+            error or attempt.because,
+            wait=self._circuits.wait(failure.dependency),
+            may_count=others_succeed and not (in_outage or probes or waits),
+        )
+
+    def _ordinary(
+        self, record: Record, attempt: Attempt, needs: tuple[str, ...], *, in_outage: bool
+    ) -> Verdict:
+        """Judge a failure of the message itself, or of a dependency with whose circuit it waits."""
+        error, blame = attempt.error, attempt.blame
+        if error is None:
+            return self._policy.refused(record, "rejected", attempt.because, blame=blame)
         if isinstance(error, Reject):
             cause = error.__cause__ or error
             return self._policy.refused(record, error.reason, cause, blame=blame)

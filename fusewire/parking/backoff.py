@@ -15,9 +15,14 @@ _MOST = 5.0
 
 
 class Backoff:
-    """Exponential back-off with full jitter (AWS Architecture Blog, 2015), 0.1 s to 5 s."""
+    """Exponential back-off from 0.1 s on, half of it jitter (AWS Architecture Blog, 2015).
 
-    def __init__(self) -> None:
+    Args:
+        longest: seconds that it grows to.
+    """
+
+    def __init__(self, longest: float = _MOST) -> None:
+        self._longest = longest
         self._next = _FIRST
 
     def reset(self) -> None:
@@ -28,5 +33,5 @@ class Backoff:
         """Wait; tell whether stopping."""
         # Half of it is certain, or a run of small draws would hammer a broker that is down.
         seconds = self._next * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-        self._next = min(self._next * 2, _MOST)
+        self._next = min(self._next * 2, self._longest)
         return await pause(seconds, stopping)

@@ -1,4 +1,4 @@
-"""Looking at the breakers that messages wait for. Nothing here takes a permit."""
+"""Looking at what messages wait for, circuits and pauses. Nothing here takes a permit."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fusewire.breaker import BreakerRegistry, Event, Look
+    from fusewire.parking._pauses import Pauses
 
 _LONGEST_NAP = 1.0
 """Seconds between looks at an open circuit, which tells by itself when it is closed by hand; but a
@@ -37,20 +38,26 @@ AFTER_REJECTION = 0.02
 
 
 class Circuits:
-    """The breakers of a registry, by name.
+    """The breakers of a registry, by name, and the pauses of what fails in spite of them.
 
-    One that does not exist yet counts as closed: it is made, with its own settings, by the call
-    that it guards, and a look must not make it with others first.
+    A breaker that does not exist yet counts as closed: it is made, with its own settings, by the
+    call that it guards, and a look must not make it with others first. A dependency whose messages
+    pause is as good as open.
 
     Args:
-        registry: where they are.
+        registry: where the breakers are.
+        pauses: which dependencies have to wait although their circuits are closed.
         chance: numbers from 0 and below 1, for the spread.
     """
 
     def __init__(
-        self, registry: BreakerRegistry, chance: Callable[[], float] = random.random
+        self,
+        registry: BreakerRegistry,
+        pauses: Pauses,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._registry = registry
+        self._pauses = pauses
         self._chance = chance
 
     def look(self, dependency: str) -> Look | None:
@@ -64,21 +71,36 @@ class Circuits:
     def is_open(self, dependency: str) -> bool:
         """Tell whether `dependency` is open: not only short of a place for one more call."""
         look = self.look(dependency)
-        return look is not None and look.state in _OPEN
+        return (look is not None and look.state in _OPEN) or self._pauses.wait(dependency) > 0
 
-    def admits(self, dependency: str) -> bool:
-        """Tell whether a call to `dependency` would be admitted now."""
+    def admits(self, dependency: str, *, patience: float = 0.0) -> bool:
+        """Tell whether a call to `dependency` would be admitted now.
+
+        Args:
+            dependency: a breaker's name.
+            patience: seconds for which the probe of a pause is left to others.
+        """
+        if self._pauses.wait(dependency, patience=patience) > 0:
+            return False
         look = self.look(dependency)
         return look is None or look.admitted
 
     def wait(self, dependency: str) -> float:
         """Return the seconds until `dependency` may admit a call; 0 if it does now."""
         look = self.look(dependency)
-        return 0.0 if look is None else look.retry_after
+        wait = self._pauses.wait(dependency)
+        return wait if look is None else max(wait, look.retry_after)
 
-    def refusing(self, dependencies: Iterable[str]) -> str | None:
-        """Return the first of `dependencies` that would not admit a call now."""
-        return next((name for name in dependencies if not self.admits(name)), None)
+    def refusing(self, dependencies: Iterable[str], *, patience: float = 0.0) -> str | None:
+        """Return the first of `dependencies` that would not admit a call now.
+
+        Args:
+            dependencies: names of breakers.
+            patience: seconds for which the probe of a pause is left to others.
+        """
+        return next(
+            (name for name in dependencies if not self.admits(name, patience=patience)), None
+        )
 
     def troubled(self, dependencies: Iterable[str]) -> str | None:
         """Return the first of `dependencies` whose circuit is not closed.
@@ -96,10 +118,18 @@ class Circuits:
 
         A change of its state ends the wait at once, whichever thread it happens on.
         """
+        changed = asyncio.Event()
+        if (paused := self._pauses.wait(dependency)) > 0:
+            forget = self._pauses.watch(changed.set)
+            try:
+                seconds = min(max(paused, _SHORTEST_NAP), _LONGEST_NAP, max(limit, 0.0))
+                await either(changed, stopping, seconds)
+            finally:
+                forget()
+            return
         if dependency not in self._registry:
             return
         breaker = self._registry.get(dependency)
-        changed = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def wake(_: Event) -> None:

@@ -14,12 +14,15 @@ from fusewire.parking._attempt import AttemptSequence
 from fusewire.parking._callables import check_plain
 from fusewire.parking._calling import HandlerCalls
 from fusewire.parking._failure_log import FailureLog
+from fusewire.parking._pauses import ALIKE_BY_CONDITION, Pauses
 from fusewire.parking._settings import (
     check_breaker_names,
     check_number,
     check_registry,
     check_whole,
 )
+from fusewire.parking._supervision import keep_running
+from fusewire.parking._unacknowledged import Unacknowledged
 from fusewire.parking.audit import auditing
 from fusewire.parking.circuits import Circuits
 from fusewire.parking.events import Listeners
@@ -179,7 +182,12 @@ class ParkingConsumer:
             max_age=max_age,
             unrecoverable=unrecoverable(dead_on),
         )
-        self._circuits = Circuits(registry)
+        # In its order, only the first message is tried: it is all that the others can go by.
+        self._pauses = Pauses(
+            now_ms=_now_ms, alike_by_condition=1 if on_open == "pause" else ALIKE_BY_CONDITION
+        )
+        self._circuits = Circuits(registry, self._pauses)
+        self._unacknowledged = Unacknowledged()
         calls = HandlerCalls(
             handler,
             threads=concurrency + replay_concurrency * len(self._topology.lanes),
@@ -271,8 +279,8 @@ class ParkingConsumer:
             )
         with until_signal(self.stop) if handle_signals else nullcontext():
             async with asyncio.TaskGroup() as group:
-                for worker in self._workers(self._broker, self._stopping):
-                    group.create_task(worker.run())
+                for name, worker in self._workers(self._broker, self._stopping):
+                    group.create_task(keep_running(name, worker.run, self._stopping))
         if self._interrupt is not None:
             raise self._interrupt
 
@@ -301,7 +309,7 @@ class ParkingConsumer:
 
     def _workers(
         self, broker: Broker, stopping: asyncio.Event
-    ) -> list[Intake | OrderedSource | LaneReplay]:
+    ) -> list[tuple[str, Intake | OrderedSource | LaneReplay]]:
         desk = Desk(
             topology=self._topology,
             dependencies=self._dependencies,
@@ -310,13 +318,20 @@ class ParkingConsumer:
             hold_limit=_HOLD_LIMIT,
             stopping=stopping,
             listeners=self._listeners,
+            unacknowledged=self._unacknowledged,
         )
         means = Means(
             broker=broker,
             topology=self._topology,
             desk=desk,
             attempts=AttemptSequence(
-                self._policy, self._circuits, self._dependencies, self._runner, self._failures
+                policy=self._policy,
+                circuits=self._circuits,
+                pauses=self._pauses,
+                dependencies=self._dependencies,
+                runner=self._runner,
+                unacknowledged=self._unacknowledged,
+                failures=self._failures,
             ),
             policy=self._policy,
             circuits=self._circuits,
@@ -325,11 +340,20 @@ class ParkingConsumer:
             grace=self._grace,
         )
         source = OrderedSource if self._on_open == "pause" else Intake
+        queue = self._topology.source
         replays = [
-            LaneReplay(lane, means, concurrency=self._replay_concurrency, rate=self._replay_rate)
+            (
+                f"the replay of {self._topology.parked(lane)!r}",
+                LaneReplay(
+                    lane, means, concurrency=self._replay_concurrency, rate=self._replay_rate
+                ),
+            )
             for lane in self._topology.lanes
         ]
-        return [source(means, concurrency=self._concurrency), *replays]
+        return [
+            (f"the consumer of {queue!r}", source(means, concurrency=self._concurrency)),
+            *replays,
+        ]
 
 
 def _now_ms() -> int:

@@ -43,7 +43,10 @@ class Feed:
         stopping: set when the consumer ends.
         grace: seconds that work in hand may still take then.
         ready: awaited before each subscription.
-        hand_back: awaited with each delivery in hand that was not tried, before it goes back.
+        hand_back: awaited with each delivery in hand before it goes back, and whether its handler
+            was called.
+        unseen_too: whether that includes what was delivered and not received yet. For that no more
+            may be delivered, and what then goes back loses its order.
     """
 
     def __init__(
@@ -55,8 +58,9 @@ class Feed:
         work: Callable[[Delivery], Awaitable[None]],
         stopping: asyncio.Event,
         grace: float,
+        hand_back: Callable[[Delivery, bool], Awaitable[None]],
+        unseen_too: bool = False,
         ready: Callable[[], Awaitable[None]] | None = None,
-        hand_back: Callable[[Delivery], Awaitable[None]] | None = None,
     ) -> None:
         self._broker = broker
         self._queue = queue
@@ -66,7 +70,9 @@ class Feed:
         self._grace = grace
         self._ready = ready
         self._hand_back = hand_back
-        self._unworked: list[Delivery] = []
+        self._unseen_too = unseen_too
+        self._given_back: list[tuple[Delivery, bool]] = []
+        self._cancelled: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(prefetch)
         self._backoff = Backoff()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,6 +96,9 @@ class Feed:
                 if self._stopping.is_set():
                     return
                 await self._once()
+        except Exception:
+            await self._finish(self._grace)  # a defect of ours is no reason to cut handlers off
+            raise
         finally:
             # Normally there are none left; after a cancellation of run() itself they go at once.
             await self._finish(0)
@@ -102,6 +111,7 @@ class Feed:
             await self._backoff.wait(self._stopping)
             return
         self._recycle.clear()
+        self._given_back.clear()
         try:
             await self._serve(subscription)
             if self._stopping.is_set() or self._recycle.is_set():
@@ -115,10 +125,11 @@ class Feed:
             await self._backoff.wait(self._stopping)
 
     async def _return(self, subscription: Subscription) -> None:
-        unworked, self._unworked = self._unworked, []
-        if self._hand_back is not None:
-            for delivery in (*unworked, *await subscription.quiesce()):
-                await self._hand_back(delivery)
+        given_back, self._given_back = self._given_back, []
+        if self._unseen_too:
+            given_back += [(delivery, False) for delivery in await subscription.quiesce()]
+        for delivery, tried in given_back:
+            await self._hand_back(delivery, tried)
 
     async def _serve(self, subscription: Subscription) -> None:
         receiving = asyncio.create_task(self._receive(subscription), name=f"receive {self._queue}")
@@ -143,10 +154,10 @@ class Feed:
     async def _receive(self, subscription: Subscription) -> None:
         while True:
             delivery = await subscription.receive()
-            self._backoff.reset()
             task = asyncio.create_task(self._one(delivery), name=f"message of {self._queue}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._cancelled.discard)
 
     async def _one(self, delivery: Delivery) -> None:
         try:
@@ -154,14 +165,20 @@ class Feed:
             async with self._room:
                 if not delivery.lost:
                     await self._work(delivery)
+                if not delivery.lost:
+                    # Settled: only that is progress. A delivery that comes again and again is not.
+                    self._backoff.reset()
         except GiveBackError as error:
-            if not error.tried:
-                self._unworked.append(delivery)
+            if not error.settled:
+                self._given_back.append((delivery, error.tried))
+            if error.settled or error.expected:
+                self._backoff.reset()
             self._recycle.set()
         except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
+            self._given_back.append((delivery, True))
+            ours = asyncio.current_task() in self._cancelled
+            if ours and isinstance(error, asyncio.CancelledError):
+                raise  # that was said when it was cancelled
             # A defect of ours: the delivery stays unsettled and goes back with the subscription.
             _log.exception("a message of %r could not be worked on and goes back", self._queue)
             self._recycle.set()
@@ -178,6 +195,7 @@ class Feed:
                 self._queue,
                 grace,
             )
+        self._cancelled.update(late)
         for task in late:
             task.cancel()
         if late:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from fusewire.errors import CircuitOpenError, FusewireError
 from fusewire.operation import operation, without_fallbacks
 from fusewire.parking._calling import HandlerCall, HandlerCalls, being_cancelled
+from fusewire.parking._causes import rejection_in
 from fusewire.parking.errors import INSTRUCTIONS, Reject
-from fusewire.parking.policy import rejection_in
 from fusewire.parking.record import KEYS_BY_REQUEST
 from fusewire.parking.settle import GiveBackError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.operation import Operation
+    from fusewire.operation import CallNote, Operation
     from fusewire.parking.record import Record
     from fusewire.parking.view import MessageView
 
@@ -53,6 +53,7 @@ class Attempt:
         doubtful_keys: idempotency keys that the next attempt is to send again; after the last one,
             those of earlier attempts that it did not send.
         refused: breakers that refused a call, where none of the calls that were made failed.
+        notes: how the guarded calls ended that did not end OK, in order.
     """
 
     error: BaseException | None = None
@@ -62,6 +63,7 @@ class Attempt:
     because: BaseException | None = None
     doubtful_keys: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    notes: tuple[CallNote, ...] = ()
 
 
 class HandlerRunner:
@@ -127,7 +129,9 @@ class HandlerRunner:
             # It was cut off and keeps that to itself: how far it came, nobody knows.
             raise asyncio.CancelledError
         attempt = self._attempt(view, work)
-        return replace(attempt, doubtful_keys=_doubtful_keys(attempt, work, record))
+        return replace(
+            attempt, doubtful_keys=_doubtful_keys(attempt, work, record), notes=work.notes
+        )
 
     async def _guarded(self, view: MessageView, call: HandlerCall) -> None:
         if self._guard is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fusewire.parking.feed import Feed
+from fusewire.parking.settle import RETURNS_BEFORE_ALONE, GiveBackError
 
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from fusewire.parking.means import Means
     from fusewire.parking.policy import Verdict
     from fusewire.parking.settle import Work
+
+
+_PROBES_LEFT_TO_LANES = 10.0
+"""Seconds for which the probe of a pause is left to the lanes, where it is due."""
 
 
 class Intake:
@@ -29,7 +34,8 @@ class Intake:
             work=self._take,
             stopping=means.stopping,
             grace=means.grace,
-            hand_back=means.desk.put_back_in_source,
+            hand_back=self._hand_back,
+            unseen_too=True,
         )
 
     async def run(self) -> None:
@@ -49,9 +55,26 @@ class Intake:
         if verdict is not None:
             await self._desk.settle(work, verdict)
 
+    async def _hand_back(self, delivery: Delivery, tried: bool) -> None:  # noqa: FBT001 - a callback
+        if not tried:
+            await self._desk.put_back_in_source(delivery)
+        await self._desk.put_back_suspect(delivery)
+
+    def suspicion(self, delivery: Delivery) -> float:
+        """Return the returns from which on `delivery` is suspected of killing its process."""
+        return RETURNS_BEFORE_ALONE if delivery.counts_returns else 1
+
     async def admit(self, work: Work, needs: tuple[str, ...]) -> Verdict | None:
-        """Park `work` if a circuit that it needs does not admit."""
-        refusing = self._circuits.refusing(needs)
+        """Park `work` if a circuit that it needs does not admit.
+
+        Raises:
+            GiveBackError: it has waited for as long as it may, for one that has to be alone.
+        """
+        if self._desk.held_for(work) <= 0:
+            raise GiveBackError(tried=False)
+        # What pauses is tried by the messages of its lane. If another replica replays that lane
+        # alone, none is tried here, so after a while a new message is.
+        refusing = self._circuits.refusing(needs, patience=_PROBES_LEFT_TO_LANES)
         return None if refusing is None else self._attempts.park(work.record, refusing)
 
     def begins(self, *, in_outage: bool) -> None:

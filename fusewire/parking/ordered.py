@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, NoReturn
 
@@ -86,12 +87,26 @@ class OrderedSource:
             work=self._take,
             stopping=means.stopping,
             grace=means.grace,
+            hand_back=self._hand_back,
             ready=self._admitted_at_all,
         )
 
     async def run(self) -> None:
         """Consume until stopping."""
         await self._feed.run()
+
+    async def _hand_back(self, delivery: Delivery, _tried: bool) -> None:  # noqa: FBT001 - a callback
+        await self._desk.put_back_suspect(delivery)
+
+    def suspicion(self, delivery: Delivery) -> float:
+        """Return the returns from which on `delivery` is suspected of killing its process.
+
+        Each pause returns what is in hand. So these are many, and say nothing in an outage, or if
+        they are not counted.
+        """
+        if self._probing.outage is not None or not delivery.counts_returns:
+            return math.inf
+        return _RETURNS_BEFORE_PARKING
 
     async def _admitted_at_all(self) -> None:
         told = False
@@ -235,6 +250,8 @@ class OrderedSource:
         Raises:
             GiveBackError: always.
         """
+        if work.lone:  # it is stored anew, without its failures: it has its process to answer for
+            raise GiveBackError(tried=work.tried, expected=True)
         waits_for = self._probing.outage
         if waits_for is not None and work.delivery.returned >= _RETURNS_BEFORE_PARKING:
             _log.warning(
@@ -245,10 +262,10 @@ class OrderedSource:
                 work.delivery.returned,
             )
             await self._desk.settle(work, self._attempts.park(work.record, waits_for))
-            raise GiveBackError(tried=True)  # it is settled: the others go back, and not this one
+            raise GiveBackError(tried=True, settled=True)
         if work.tried or work.record.dependency:
             self._unsettled.keep(work.delivery.message, work.record)
-        raise GiveBackError(tried=work.tried)
+        raise GiveBackError(tried=work.tried, expected=True)
 
     async def _work_on(self, work: Work) -> None:
         """Try `work` until it can be settled.
@@ -268,8 +285,9 @@ class OrderedSource:
                     return
                 case Park(record):
                     work.record = _unparked(record, work.record)
-                case Delay(record) if record.reason == "postponed":
-                    # The handler has asked for another time, and gives up its place.
+                case Delay(record) if record.lone or record.reason == "postponed":
+                    # It gives up its place: its handler has asked for another time, or it has to be
+                    # alone.
                     await self._desk.settle(work, verdict)
                     return
                 case Delay(record, tier):
@@ -291,7 +309,8 @@ class OrderedSource:
         closed = outage is None or self._circuits.troubled((outage,)) is None
         self._probing.succeeded(closed=closed)
         if closed and self._probing.standing_aside:
-            raise GiveBackError(tried=True)  # the one aside is to come before what is behind it
+            # The one aside is to come before what is behind it.
+            raise GiveBackError(tried=True, settled=True)
 
 
 def _unparked(record: Record, before: Record) -> Record:

@@ -7,12 +7,13 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fusewire.errors import CircuitOpenError
+from fusewire.parking._failures import REFUSED
 from fusewire.parking.story import story_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fusewire.parking._failures import Failure
     from fusewire.parking.errors import Retry
     from fusewire.parking.record import Record
 
@@ -45,6 +46,12 @@ class Dead:
 
 
 Verdict = Done | Park | Delay | Dead
+
+_REFUSALS_BEFORE_COUNTING = 20
+"""Refusals by a server, which may be full for long, from which on a message's own are counted."""
+
+_CRASHES = 3
+"""Times that a message came back from a run by itself, after which it is dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ class FailurePolicy:
                 times_parked=record.times_parked + 1,
                 first_parked_at_ms=record.first_parked_at_ms or now,
                 parked_at_ms=now,
+                lone=0,
                 # The first parking leaves it free to go round once in the same open time.
                 waits_until_ms=now + round(wait * 1000) if record.times_parked else None,
             )
@@ -89,7 +97,7 @@ class FailurePolicy:
 
     def dead(self, record: Record, reason: str, error: BaseException | None = None) -> Dead:
         """Put it aside for a person."""
-        return Dead(dataclasses.replace(_told(record, error), reason=reason))
+        return Dead(dataclasses.replace(_told(record, error), reason=reason, lone=0))
 
     def refused(
         self,
@@ -120,6 +128,7 @@ class FailurePolicy:
             times_postponed=record.times_postponed + 1,
             first_postponed_at_ms=record.first_postponed_at_ms or now,
             postponed_until_ms=due,
+            lone=0,
         )
         if record.at_most_once:
             # A delay queue gives back at least once.
@@ -132,6 +141,68 @@ class FailurePolicy:
         """Return the next hop of a message that was postponed, or None if it is due."""
         due, now = record.postponed_until_ms, self.now()
         return None if due is None or due <= now else self._hop(record, due, now)
+
+    def held(
+        self,
+        record: Record,
+        failure: Failure,
+        error: BaseException | None,
+        *,
+        wait: float,
+        may_count: bool,
+    ) -> Verdict:
+        """Judge an attempt that failed as others do, so that its message is hardly to blame.
+
+        Args:
+            record: the message's history.
+            failure: what it has in common with others.
+            error: what the handler raised.
+            wait: the seconds until its dependency may be tried again.
+            may_count: whether others were handled meanwhile, so that it may be to blame after all.
+        """
+        refusals = record.refusals + (failure.condition == REFUSED)
+        counts = may_count and not (
+            failure.condition == REFUSED and refusals < _REFUSALS_BEFORE_COUNTING
+        )
+        record = self._attempted(
+            dataclasses.replace(record, refusals=refusals),
+            error,
+            blame=(failure.dependency,),
+            in_outage=not counts,
+        )
+        if record.at_most_once and not failure.without_effect:
+            return self.dead(record, "ambiguous")
+        if counts and record.attempts >= self.max_attempts:
+            return self.dead(record, "exhausted")
+        if self.expired(record):
+            return self.dead(record, "expired")
+        reason = "failed" if failure.condition is None else "condition"
+        return self.park(record, failure.dependency, reason, wait=wait)
+
+    def suspected(self, record: Record, returns: int, limit: float) -> Verdict | None:
+        """Return where a message goes that may have killed its process; None if it may be handled.
+
+        Counts of returns rise for all that was in flight with it, so they only arouse suspicion:
+        it is then handled with nothing else in flight, and only coming back from that counts.
+
+        Args:
+            record: the message's history.
+            returns: how often it came back unsettled.
+            limit: the returns that arouse suspicion.
+        """
+        if record.lone:
+            if not returns:
+                return None
+            if record.lone >= _CRASHES:
+                return self.dead(record, "crashed")
+        elif returns < limit:
+            return None
+        return self.alone(dataclasses.replace(record, lone=record.lone + 1))
+
+    def alone(self, record: Record) -> Delay:
+        """Let it come back by way of a delay, to be handled with nothing else in flight."""
+        # By one of two tiers, so that those suspected together do not all come back together.
+        return Delay(dataclasses.replace(record, reason="suspected"), self._tier(2))
 
     def failed(
         self,
@@ -181,6 +252,7 @@ class FailurePolicy:
             outage_attempts=record.outage_attempts + in_outage,
             first_failed_at_ms=record.first_failed_at_ms or now,
             failed_at_ms=now,
+            lone=0,
         )
 
     def _tier(self, attempts: int) -> float:
@@ -209,20 +281,3 @@ def _told(record: Record, error: BaseException | None) -> Record:
     return dataclasses.replace(
         record, exception=story.exception, exception_message=story.message, stack=story.stack
     )
-
-
-def rejection_in(error: BaseException | None) -> CircuitOpenError | None:
-    """Find the rejection that an error comes from: itself, a cause, a context, or in a group."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        current = waiting.pop()
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        if isinstance(current, CircuitOpenError):
-            return current
-        waiting += [current.__cause__, current.__context__]
-        if isinstance(current, BaseExceptionGroup):
-            waiting += current.exceptions
-    return None

@@ -68,6 +68,9 @@ class Record:
             ordinal of the call, as before. It keeps the one that its first attempt had.
         doubtful_keys: keys of calls that may have had an effect, and that are to be made again;
             the last 16, with a space between them.
+        refusals: how often a full server refused its calls.
+        lone: which time it is that it is handled with nothing else in flight, because it may have
+            killed its process; 0 if there is no such suspicion.
     """
 
     operation_id: str
@@ -92,6 +95,8 @@ class Record:
     at_most_once: bool = False
     key_scheme: int = KEYS_BY_REQUEST
     doubtful_keys: str = ""
+    refusals: int = 0
+    lone: int = 0
 
     def with_doubtful_keys(self, keys: Iterable[str]) -> Record:
         """Return this record with other doubtful keys; of too many, the last ones."""

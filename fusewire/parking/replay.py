@@ -12,7 +12,7 @@ from fusewire.parking.feed import Feed
 from fusewire.parking.pace import Pace
 from fusewire.parking.policy import Done
 from fusewire.parking.ramp import Ramp
-from fusewire.parking.settle import GiveBackError
+from fusewire.parking.settle import RETURNS_BEFORE_ALONE, GiveBackError
 
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
@@ -57,15 +57,22 @@ class LaneReplay:
             stopping=means.stopping,
             grace=means.grace,
             ready=self._admitted_at_all,
-            hand_back=means.desk.put_back,
+            hand_back=self._hand_back,
+            unseen_too=True,
         )
+
+    async def _hand_back(self, delivery: Delivery, tried: bool) -> None:  # noqa: FBT001 - a callback
+        if not tried:
+            await self._desk.put_back(delivery)
 
     async def run(self) -> None:
         """Replay until stopping."""
         async with asyncio.TaskGroup() as group:
             gates = group.create_task(self._open_gates())
-            await self._feed.run()
-            gates.cancel()
+            try:
+                await self._feed.run()
+            finally:
+                gates.cancel()
 
     async def _open_gates(self) -> None:
         await self._stopping.wait()
@@ -170,6 +177,9 @@ class _Replay:
         self._lane = lane
         self._ramp = ramp
         self._falls = ramp.falls
+
+    def suspicion(self, delivery: Delivery) -> float:
+        return RETURNS_BEFORE_ALONE if delivery.counts_returns else 1
 
     async def admit(self, work: Work, needs: tuple[str, ...]) -> Verdict | None:
         return await self._lane.wait(work, needs, self._ramp)

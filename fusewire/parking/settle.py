@@ -35,9 +35,16 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage, HeadersType
 
     from fusewire.brokers import Delivery, Message, Topology
+    from fusewire.parking._unacknowledged import Unacknowledged
     from fusewire.parking.lanes import Dependencies
 
 _log = logging.getLogger(__name__)
+
+RETURNS_BEFORE_ALONE = 3
+"""Returns of a message after which it is suspected of killing its process, and handled alone."""
+
+_POLL = 0.05
+"""Seconds between looks at whether a handler that works on the same message has ended."""
 
 _DELIVERY_COUNT = "x-delivery-count"
 """Where a quorum queue says how often a message was returned to it: handlers may count by it."""
@@ -48,11 +55,15 @@ class GiveBackError(Exception):
 
     Attributes:
         tried: whether its handler was called, so that it is not stored anew as untried.
+        settled: whether it is settled itself, and only the others go back.
+        expected: whether that is how its worker waits, and no sign of trouble.
     """
 
-    def __init__(self, *, tried: bool) -> None:
+    def __init__(self, *, tried: bool, settled: bool = False, expected: bool = False) -> None:
         super().__init__()
         self.tried = tried
+        self.settled = settled
+        self.expected = expected
 
 
 _NOT_STORED = (MoveRefusedError, BrokerUnavailableError)
@@ -74,6 +85,12 @@ class Work:
     """Whether its handler was called, and not just refused."""
     in_doubt: bool = False
     """Whether a copy of it may stand where a move was to bring it, which nobody can tell."""
+    lone: int = 0
+    """Which time it is that it is handled with nothing else in flight; 0 if it need not be."""
+    anonymous: bool = False
+    """Whether it has no identity, so that one that is equal to it may be another."""
+    survived: bool = False
+    """Whether this process is known to have survived the handling that it came back from."""
 
     @property
     def goes_back_as_it_is(self) -> bool:
@@ -98,6 +115,7 @@ class Desk:
         hold_limit: seconds that a delivery may be held because it cannot be settled.
         stopping: set when the consumer ends.
         listeners: told of every settlement.
+        unacknowledged: what was done and could not be acknowledged.
         monotonic: for the hold limit.
     """
 
@@ -111,6 +129,7 @@ class Desk:
         hold_limit: float,
         stopping: asyncio.Event,
         listeners: Listeners,
+        unacknowledged: Unacknowledged,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topology = topology
@@ -120,6 +139,7 @@ class Desk:
         self._hold_limit = hold_limit
         self._stopping = stopping
         self._listeners = listeners
+        self._unacknowledged = unacknowledged
         self._monotonic = monotonic
         self._told_of_anonymous = False
 
@@ -148,9 +168,12 @@ class Desk:
             work = Work(delivery, record, _view(delivery, seen=True), since, ending)
             await self.settle(work, self._policy.dead(record, "malformed", error))
             return None
-        if given or not record.operation_id:
+        anonymous = not (given or record.operation_id)
+        if given or anonymous:
             record = dataclasses.replace(record, operation_id=given or self._assigned())
-        work = Work(delivery, record, view, since, ending)
+        work = Work(delivery, record, view, since, ending, anonymous=anonymous, lone=record.lone)
+        if delivery.redelivered and await self._was_done(work):
+            return None
         if self._policy.expired(record):
             await self.settle(work, self._policy.dead(record, "expired"))
             return None
@@ -162,6 +185,31 @@ class Desk:
             await self.settle(work, hop)
             return None
         return work
+
+    async def _was_done(self, work: Work) -> bool:
+        """Settle `work` if this process has done it, and could not acknowledge it.
+
+        If the handler still works on it, wait for its end: it is never run beside itself.
+
+        Raises:
+            GiveBackError: all that is in hand has to go back.
+        """
+        message = work.delivery.message
+        while not work.anonymous and self._unacknowledged.is_running(message):
+            if work.ending() or self.held_for(work) <= 0:
+                raise GiveBackError(tried=False)
+            await asyncio.sleep(_POLL)
+        ended = self._unacknowledged.recall(message)
+        work.survived = ended is not None
+        if ended is None or not ended.done:
+            return False
+        work.record = ended.record
+        _log.info(
+            "operation %s was done before, and could not be acknowledged then",
+            work.record.operation_id,
+        )
+        await self.settle(work, Done())
+        return True
 
     async def settle(self, work: Work, verdict: Verdict) -> None:
         """Carry out `verdict`, trying again while the broker cannot.
@@ -179,6 +227,7 @@ class Desk:
             except DeliveryLostError as error:
                 # The broker has it, or a copy, and gives it to somebody again.
                 _log.warning("operation %s: %s", work.record.operation_id, error)
+                self._remember(work, verdict)
                 return
             except BrokerError as error:
                 held = self._monotonic() - work.since
@@ -193,6 +242,7 @@ class Desk:
                     verdict = self._moved_once(work, verdict, error)
                 back = held > self._hold_limit or work.ending()
                 if back or await backoff.wait(self._stopping):
+                    self._remember(work, verdict)
                     raise GiveBackError(tried=work.goes_back_as_it_is) from error
             except asyncio.CancelledError:
                 work.in_doubt = True
@@ -205,6 +255,12 @@ class Desk:
         if not work.record.at_most_once or isinstance(verdict, (Done, Dead)):
             return verdict
         return self._policy.dead(verdict.record, "ambiguous", error)
+
+    def _remember(self, work: Work, verdict: Verdict) -> None:
+        """Remember what `work` has come to, for when the broker delivers it again."""
+        done = isinstance(verdict, Done)
+        if not work.anonymous and (done or work.lone):
+            self._unacknowledged.keep(work.delivery.message, work.record, done=done)
 
     def held_for(self, work: Work) -> float:
         """Return the seconds that are left of the hold limit for `work`."""
@@ -225,6 +281,19 @@ class Desk:
         could not deliver any more when a consumer is cancelled comes again as redelivered.
         """
         await self._store_anew(delivery, lambda _record: self._topology.source)
+
+    async def put_back_suspect(self, delivery: Delivery) -> None:
+        """Store a delivery anew if it is to be alone, whether or not its handler was called.
+
+        A redelivery could not be told from one that killed its process.
+        """
+        message = delivery.message
+        try:
+            record = read(message, operation_id=message.message_id or "")
+            if record.lone:
+                await self._carry_out(delivery, self._policy.alone(record))
+        except (BrokerError, MalformedMessageError) as error:
+            _log.warning("message %s goes back as it is: %s", message.message_id, error)
 
     async def _store_anew(self, delivery: Delivery, queue: Callable[[Record], str]) -> None:
         message = delivery.message

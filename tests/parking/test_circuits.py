@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
+from fusewire.parking._pauses import Pauses
 from fusewire.parking.circuits import Circuits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -16,6 +22,10 @@ def registry() -> BreakerRegistry:
     return BreakerRegistry(
         BreakerSettings(failure_threshold=1, recovery_timeout=60, half_open_max_calls=1)
     )
+
+
+def circuits_of(registry: BreakerRegistry, chance: Callable[[], float] = random.random) -> Circuits:
+    return Circuits(registry, Pauses(now_ms=lambda: 0), chance)
 
 
 async def napping(circuits: Circuits, limit: float = 60) -> asyncio.Task[None]:
@@ -30,7 +40,7 @@ async def test_a_circuit_closed_by_another_thread_wakes_who_waits_for_it(
     registry: BreakerRegistry,
 ) -> None:
     registry.get("payments").force_open()
-    naps = [await napping(Circuits(registry)) for _ in range(3)]
+    naps = [await napping(circuits_of(registry)) for _ in range(3)]
     loop = asyncio.get_running_loop()
     begin = loop.time()
     thread = threading.Thread(target=registry.get("payments").reset)
@@ -43,7 +53,7 @@ async def test_a_circuit_closed_by_another_thread_wakes_who_waits_for_it(
 async def test_stopping_ends_the_wait(registry: BreakerRegistry) -> None:
     registry.get("payments").force_open()
     stopping = asyncio.Event()
-    nap = asyncio.create_task(Circuits(registry).nap("payments", stopping, 60))
+    nap = asyncio.create_task(circuits_of(registry).nap("payments", stopping, 60))
     stopping.set()
     await asyncio.wait_for(nap, 10)
 
@@ -51,14 +61,14 @@ async def test_stopping_ends_the_wait(registry: BreakerRegistry) -> None:
 async def test_who_has_waited_hears_no_more_of_the_circuit(registry: BreakerRegistry) -> None:
     breaker = registry.get("payments")
     breaker.force_open()
-    await Circuits(registry).nap("payments", asyncio.Event(), 0)
+    await circuits_of(registry).nap("payments", asyncio.Event(), 0)
     assert not breaker._listeners._listeners
 
 
 async def test_one_that_admits_or_is_not_there_is_not_waited_for(
     registry: BreakerRegistry,
 ) -> None:
-    circuits = Circuits(registry)
+    circuits = circuits_of(registry)
     await circuits.nap("payments", asyncio.Event(), 60)
     registry.get("payments")
     await circuits.nap("payments", asyncio.Event(), 60)
@@ -71,7 +81,7 @@ def test_replicas_wait_differently_long_for_the_end_of_the_same_open_time(
     breaker.acquire().failure(retry_after=0.5)
     look = breaker.look()
     chances = iter((0.0, 0.5, 0.99))
-    waits = [Circuits(registry, lambda: next(chances))._worth(look) for _ in range(3)]
+    waits = [circuits_of(registry, lambda: next(chances))._worth(look) for _ in range(3)]
     assert waits[0] == look.retry_after
     assert waits == sorted(set(waits))
     assert waits[-1] - waits[0] < 0.1  # within what a first replay may be late

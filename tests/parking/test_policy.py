@@ -11,7 +11,8 @@ import pytest
 
 from fusewire.errors import CircuitOpenError, SettingsError
 from fusewire.parking import Retry
-from fusewire.parking.policy import Dead, Delay, FailurePolicy, Park, Verdict, rejection_in
+from fusewire.parking._causes import rejection_in
+from fusewire.parking.policy import Dead, Delay, FailurePolicy, Park, Verdict
 from fusewire.parking.record import Record
 from fusewire.parking.story import MAX_TEXT
 

@@ -7,7 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from fusewire.brokers import Message
 from fusewire.errors import BrokerUnavailableError
+from fusewire.parking._unacknowledged import Unacknowledged
 from fusewire.parking.events import Listeners
 from fusewire.parking.policy import Done
 from fusewire.parking.record import Record
@@ -20,6 +22,7 @@ class Stuck:
 
     def __init__(self) -> None:
         self.tries = 0
+        self.message = Message(body=b"a")
 
     async def done(self) -> None:
         self.tries += 1
@@ -36,6 +39,7 @@ def desk(stopping: asyncio.Event) -> Desk:
         hold_limit=3600,
         stopping=stopping,
         listeners=Listeners(),
+        unacknowledged=Unacknowledged(),
         monotonic=lambda: 0.0,
     )
 

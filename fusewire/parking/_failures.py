@@ -1,0 +1,71 @@
+"""What failed attempts have in common: the dependency, the kind of end, and whose fault it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fusewire.parking._causes import status_in
+from fusewire.parking.errors import Reject
+
+if TYPE_CHECKING:
+    from fusewire.parking.handler import Attempt
+    from fusewire.parking.record import Record
+
+REFUSED = "refused"
+"""The condition of a server that is full, or that said when to come back."""
+
+_WITHOUT_EFFECT = frozenset({"unauthenticated", "permission_denied"})
+"""Conditions in which the server has turned the call away at the door."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What one failed attempt has in common with others.
+
+    Attributes:
+        dependency: the breaker of the call that it failed by; else what the message waited for
+            last; empty where no dependency is involved.
+        kind: how it ended: its condition, the name of its gRPC status, or the type of its error.
+        condition: why no single message is to blame, None if this one may be.
+        without_effect: whether every call of the attempt that did not end OK was turned away
+            before it could take effect.
+    """
+
+    dependency: str
+    kind: str
+    condition: str | None = None
+    without_effect: bool = False
+
+
+def may_have_taken_effect(attempt: Attempt) -> bool:
+    """Tell whether a call of the attempt that did not end OK may have taken effect all the same."""
+    return bool(attempt.blame) or any(
+        note.condition not in _WITHOUT_EFFECT for note in attempt.notes
+    )
+
+
+def failure_of(attempt: Attempt, record: Record) -> Failure:
+    """Return what the failed `attempt` has in common with others.
+
+    Its last call that did not end OK counts, unless the error comes from another one.
+    """
+    error: BaseException | None = attempt.error or attempt.because
+    decided = attempt.error is None or isinstance(attempt.error, Reject)
+    if isinstance(error, Reject):
+        error = error.__cause__ or error
+    status = status_in(error)
+    notes = attempt.notes if status is None else [n for n in attempt.notes if n.status == status]
+    named = status or (type(error).__qualname__ if error is not None else "rejected")
+    if not notes:
+        blamed = attempt.blame[0] if attempt.blame else record.dependency
+        return Failure(blamed, named)
+    note = notes[-1]
+    if decided or note.condition is None:  # what the handler decides is no condition
+        return Failure(note.breaker, named)
+    return Failure(
+        note.breaker,
+        note.condition,
+        note.condition,
+        not may_have_taken_effect(attempt),
+    )
