@@ -8,8 +8,9 @@ import random
 import time
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from fusewire._text import check_text
 from fusewire.breaker.core import UNTIMED, Circuit
 from fusewire.breaker.fallback import with_fallback, with_fallback_async
 from fusewire.breaker.judging import judge_result
@@ -65,8 +66,7 @@ class CircuitBreaker(Circuit):
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        if not isinstance(cast("object", name), str) or not name:
-            raise SettingsError(f"name must be a text that is not empty, got {name!r}")
+        check_text("name", name)
         given = (failure_threshold, recovery_timeout, half_open_max_calls, expected_exceptions)
         if settings is None:
             settings = BreakerSettings(

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from fusewire._text import check_text
 from fusewire.errors import SettingsError
 
 OTHER_LANE = "other"
@@ -48,6 +49,11 @@ class Topology:
             raise SettingsError("queue is empty: give the name of the queue to consume")
         if not all(self.lanes):
             raise SettingsError(f"lanes={self.lanes!r}: a lane's name is empty")
+        check_text("queue", self.source)
+        for lane in self.lanes:
+            check_text("lanes", lane)
+        if self.exchange:
+            check_text("exchange", self.exchange)
         if OTHER_LANE not in self.lanes:
             object.__setattr__(self, "lanes", (*self.lanes, OTHER_LANE))
         if len(self.exchange.encode()) > _MAX_NAME:

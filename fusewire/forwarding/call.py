@@ -82,7 +82,8 @@ def read_call(body: bytes, headers: Mapping[str, Any]) -> StoredCall:
         method=method,
         request=body,
         metadata=_pairs(headers.get(_METADATA)),
-        timeout=None if timeout is None else timeout / 1000,
+        # Earlier releases have stored deadlines that had passed already.
+        timeout=None if timeout is None or timeout <= 0 else timeout / 1000,
         at_most_once=bool(headers.get(_AT_MOST_ONCE)),
     )
 

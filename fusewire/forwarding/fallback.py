@@ -18,6 +18,8 @@ from fusewire.errors import (
 )
 from fusewire.forwarding.call import StoredCall
 from fusewire.interceptors import FallbackDeclined
+from fusewire.interceptors.aio_calls import sendable
+from fusewire.interceptors.ends import LONGEST_TIMEOUT
 from fusewire.interceptors.methods import check_reply
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation
 
@@ -40,6 +42,7 @@ PARKED_METADATA = "fusewire-parked"
 
 Unknown: no confirmation came. Yes: it is parked, and the function that makes the reply failed."""
 
+_LONGEST_KEY = 4096
 _MAX_REQUEST = 4 * 1024 * 1024  # bytes; gRPC's own default limit of a received message
 
 
@@ -188,11 +191,14 @@ class ParkFallback:
             raise _declined(operation_id, "no", f"its request: {failed!r}") from failed
         if len(body) > _MAX_REQUEST:
             raise _declined(operation_id, "no", f"its request has {len(body)} bytes")
+        if not sendable(call.metadata):
+            # A rejected call comes here unseen by grpcio, which would not have sent it.
+            raise _declined(operation_id, "no", "its metadata cannot be sent")
         return StoredCall(
             method=call.method,
             request=body,
             metadata=tuple(pair for pair in call.metadata if pair[0].lower() in self._allowed),
-            timeout=call.timeout,
+            timeout=_sensible(call.timeout),
             at_most_once=not self._idempotent,
         )
 
@@ -233,9 +239,20 @@ def _operation_id(call: CallInfo) -> str:
 
 
 def _check_key(value: str | bytes) -> None:
-    # Parked with it, the call could never be sent: gRPC's metadata is printable ASCII.
+    # Parked with it, the call could never be sent: gRPC's metadata is printable ASCII, and a server
+    # takes 8 KiB of it.
     if not isinstance(value, str) or not value or not (value.isascii() and value.isprintable()):
-        raise SettingsError(f"{IDEMPOTENCY_KEY}={value!r}: give printable ASCII")
+        raise SettingsError(f"{IDEMPOTENCY_KEY}={value!r:.200}: give printable ASCII")
+    if len(value) > _LONGEST_KEY:
+        raise SettingsError(
+            f"{IDEMPOTENCY_KEY}={value!r:.200} has {len(value)} characters: give {_LONGEST_KEY} at "
+            "most"
+        )
+
+
+def _sensible(timeout: float | None) -> float | None:
+    """Return the timeout of a later attempt; None if the call's own has passed, or says nothing."""
+    return timeout if timeout is not None and 0 < timeout < LONGEST_TIMEOUT else None
 
 
 def _serialize(request: Any) -> bytes:

@@ -11,6 +11,8 @@ from fusewire.errors import CircuitOpenError
 from fusewire.forwarding.call import StoredCall, UnreadableCallError, read_call
 from fusewire.forwarding.outcome import ReplayEnd, end_of
 from fusewire.forwarding.sending import ChannelClosedError
+from fusewire.interceptors.aio_calls import sendable
+from fusewire.interceptors.keys import key_of_id
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation
 from fusewire.parking import Reject
 from fusewire.parking.errors import HandBack
@@ -46,8 +48,10 @@ class Forwarder:
         except UnreadableCallError as error:
             raise Reject(str(error), reason="malformed") from error
         operation = current_operation()
-        key = operation.id if operation is not None else str(message.message_id)
-        metadata = (*call.metadata, (IDEMPOTENCY_KEY, key))
+        stored = operation.id if operation is not None else str(message.message_id)
+        metadata = (*call.metadata, (IDEMPOTENCY_KEY, key_of_id(stored)))
+        if not sendable(metadata):
+            raise Reject(f"its metadata cannot be sent: {call.metadata!r:.500}", reason="malformed")
         try:
             await self._send(call, metadata, call.timeout or self._timeout)
         except CircuitOpenError:

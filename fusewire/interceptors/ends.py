@@ -19,7 +19,7 @@ from fusewire.operation import KeyEnd
 WRITE_FAILED: Final = "Internal error from Core"
 """The details, with INTERNAL, of an asyncio call one of whose requests could not be written."""
 
-_LONGEST_TIMEOUT: Final = 7e9
+LONGEST_TIMEOUT: Final = 7e9
 """Seconds that a timeout may have: from here on its nanoseconds since 1970 overflow 64 bits."""
 
 _MESSAGES: Final = frozenset(
@@ -180,5 +180,5 @@ class CallEnd:
             self.code is grpc.StatusCode.DEADLINE_EXCEEDED
             and self.timeout is not None
             # Also infinity, and what is no number.
-            and not abs(self.timeout) < _LONGEST_TIMEOUT
+            and not abs(self.timeout) < LONGEST_TIMEOUT
         )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LONGEST_ID = 128
+_LONGEST_SENT = 16_000  # a server refuses 16 KiB of metadata
 _LONGEST_METHOD = 320  # with it, and with an `n` of ten digits, a key stays below 512 bytes
 
 
@@ -143,6 +144,16 @@ def copy_of(request: Any) -> Any:
 def _add(digest: Any, part: bytes) -> None:
     digest.update(len(part).to_bytes(8, "big"))
     digest.update(part)
+
+
+def key_of_id(operation_id: str) -> str:
+    """Return an operation id as a key of its own: as it is, wherever gRPC can send it so.
+
+    Earlier releases have stored calls under ids that it cannot send, and never has.
+    """
+    if operation_id.isascii() and operation_id.isprintable() and len(operation_id) <= _LONGEST_SENT:
+        return operation_id
+    return _id(operation_id)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf import descriptor_pool
 
+from fusewire._text import check_text
 from fusewire.breaker import BreakerRegistry, CircuitBreaker
 from fusewire.errors import SettingsError
 
@@ -54,6 +55,7 @@ def check_breaker_names(name: str, given: Iterable[object]) -> None:
             raise SettingsError(f"{name}: {each!r} is a breaker: give its name, {each.name!r}")
         if not isinstance(each, str) or not each:
             raise SettingsError(f"{name}: {each!r} is not the name of a breaker")
+        check_text(name, each)
         if (method := _METHOD.fullmatch(each)) is not None:
             _check_method(name, each, *method.groups())
 

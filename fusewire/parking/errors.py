@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fusewire._text import check_text
 from fusewire.errors import FusewireError, SettingsError
 
 if TYPE_CHECKING:
@@ -19,11 +20,14 @@ class Reject(FusewireError):  # noqa: N818 - an instruction to the consumer, as 
     Args:
         why: what a person should know, in words.
         reason: one word for tools that sort dead messages; ``rejected`` by default.
+
+    Raises:
+        SettingsError: `reason` is no text, is empty, or cannot be stored.
     """
 
     def __init__(self, why: str, *, reason: str = "rejected") -> None:
         super().__init__(why)
-        self.reason = reason
+        self.reason = check_text("Reject(reason=…)", reason)
 
 
 class Retry(FusewireError):  # noqa: N818 - an instruction to the consumer

@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from fusewire._text import check_text
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -360,11 +361,12 @@ class Desk:
 
         Raises:
             TypeError: it gave something else than a text.
+            SettingsError: it gave a text that cannot be stored.
         """
         given: object = None if self._identity is None else self._identity(view)
         if given is not None and not isinstance(given, str):
             raise TypeError(f"operation_id gave {given!r}: give a text, or None")
-        return given or None
+        return check_text("what operation_id gives", given) if given else None
 
     def _assigned(self) -> str:
         if not self._told_of_anonymous:
