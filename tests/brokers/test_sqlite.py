@@ -18,6 +18,7 @@ from fusewire.brokers.sqlite import liveness
 from fusewire.errors import (
     BrokerError,
     DeliveryLostError,
+    MoveRefusedError,
     QueueNotFoundError,
     SettingsError,
 )
@@ -74,6 +75,12 @@ async def test_a_prefetch_or_a_queue_of_nothing_is_refused(broker: SQLiteBroker)
         await broker.subscribe("orders", prefetch=0)
     with pytest.raises(SettingsError, match="queue"):
         await broker.create_queue("")
+    with pytest.raises(SettingsError, match="queue must be text that UTF-8 can hold"):
+        await broker.create_queue("\ud800")
+    with pytest.raises(QueueNotFoundError):
+        await broker.depth("\ud800")
+    with pytest.raises(MoveRefusedError):
+        await broker.publish("\ud800", numbered(1))
 
 
 async def test_it_is_used_inside_async_with_only(path: Path) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fusewire.brokers import Message
-from fusewire.brokers.sqlite.codec import decode, encode
+from fusewire.brokers.sqlite.codec import UNREADABLE, decode, encode
 
 if TYPE_CHECKING:
     from fusewire.brokers.message import HeaderValue
@@ -58,6 +58,13 @@ def exactly(value: object) -> object:
     return (type(value), value)
 
 
+def nested(depth: int) -> HeaderValue:
+    value: HeaderValue = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @given(messages)
 @example(Message(body=b"", headers={"$bytes": "AA=="}))
 @example(Message(body=b"", headers={"a": {"$datetime": "2024-01-01"}, "b": {"$dict": {}}}))
@@ -78,11 +85,42 @@ def test_every_message_reads_as_it_was_written(message: Message) -> None:
         ({"a": {"b": [1, object()]}}, r"headers\.a\.b\[1\] holds a object"),
         ({"a": (1, 2)}, r"headers\.a holds a tuple"),
         ({"a": {1: "x"}}, r"headers\.a: key 1 is a int"),
+        ({"a": 10**5000}, r"headers hold a number that cannot be stored"),
+        ({"a": nested(5000)}, r"headers are nested too deeply"),
     ],
 )
 def test_what_cannot_be_stored_is_named(headers: dict[str, HeaderValue], named: str) -> None:
     with pytest.raises(TypeError, match=named):
         encode(Message(body=b"", headers=headers))
+
+
+@pytest.mark.parametrize(
+    ("properties", "named"),
+    [
+        ({"body": 5}, "body must be bytes, got int"),
+        ({"body": "text"}, "body must be bytes, got str"),
+        ({"message_id": 5}, "message_id must be str or None, got int"),
+        ({"exchange": None}, "exchange must be str, got NoneType"),
+        ({"priority": "high"}, "priority must be int or None, got str"),
+        ({"timestamp": 1.5}, "timestamp must be datetime or None, got float"),
+    ],
+)
+def test_a_property_of_another_kind_is_refused(properties: dict[str, Any], named: str) -> None:
+    with pytest.raises(TypeError, match=named):
+        encode(Message(**{"body": b"", **properties}))
+
+
+@pytest.mark.parametrize("text", ["a\r\nb", "Grüße, 世界", "\ud800", "a\0b", "x" * 20_000])
+def test_an_identity_is_stored_whatever_it_holds(text: str) -> None:
+    message = Message(body=b"", message_id=text, headers={text: text}, correlation_id=text)
+
+    assert decode(*encode(message)) == message
+
+
+def test_a_row_that_is_nested_too_deeply_is_delivered_as_it_is() -> None:
+    row = '{"headers":{"a":' + "[" * 100_000 + "]" * 100_000 + "}}"
+
+    assert decode(row, b"body").headers == {UNREADABLE: row}
 
 
 def test_a_body_of_another_bytes_type_is_stored_as_bytes() -> None:

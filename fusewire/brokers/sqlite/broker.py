@@ -130,6 +130,10 @@ class SQLiteBroker:
         """Make a queue, if it does not exist yet."""
         if not queue:
             raise SettingsError("queue is empty: give the name of the queue to make")
+        try:
+            queue.encode()
+        except UnicodeEncodeError as error:
+            raise SettingsError(f"queue must be text that UTF-8 can hold, got {queue!r}") from error
         await self._run(partial(Store.create_queue, queue=queue))
 
     async def subscribe(self, queue: str, *, prefetch: int) -> SQLiteSubscription:
@@ -147,7 +151,8 @@ class SQLiteBroker:
         """Store `message` durably in `queue`; see :meth:`Broker.publish`.
 
         Raises:
-            TypeError: a header holds what `HeaderValue` does not allow.
+            TypeError: something in it cannot be stored, a header that `HeaderValue` does not
+                allow for one; the error says where and what.
         """
         await self._run(partial(Store.publish, queue=queue, message=message), wakes=queue)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import fields
+from datetime import datetime
+from types import NoneType
 from typing import Any
 
 from fusewire.brokers.message import Message
@@ -22,21 +24,40 @@ _DEFAULTS: dict[str, object] = {
     field.name: field.default for field in fields(Message) if field.name not in ("body", "headers")
 }
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    name: (str, NoneType) for name in _DEFAULTS if name not in ("exchange", "routing_key")
+} | {
+    "exchange": (str,),
+    "routing_key": (str,),
+    "timestamp": (datetime, NoneType),
+    "priority": (int, NoneType),
+}
+
 
 def encode(message: Message) -> tuple[str, bytes]:
     """Return the properties, as JSON in ASCII, and the body of `message`.
 
     Raises:
-        TypeError: a header holds what no broker can store; the error names it.
+        TypeError: something in it cannot be stored; the error says where and what.
     """
+    if not isinstance(message.body, (bytes, bytearray, memoryview)):
+        raise TypeError(f"body must be bytes, got {type(message.body).__name__}")
+    for name, kinds in _KINDS.items():
+        if not isinstance(value := getattr(message, name), kinds):
+            raise TypeError(f"{name} must be {_words(kinds)}, got {type(value).__name__}")
     properties: dict[str, object] = {
         name: pack(getattr(message, name), name)
         for name, default in _DEFAULTS.items()
         if getattr(message, name) != default
     }
-    if message.headers:
-        properties["headers"] = pack(message.headers, "headers")
-    return json.dumps(properties, separators=(",", ":")), bytes(message.body)
+    try:
+        if message.headers:
+            properties["headers"] = pack(message.headers, "headers")
+        return json.dumps(properties, separators=(",", ":")), bytes(message.body)
+    except RecursionError as error:
+        raise TypeError("headers are nested too deeply to be stored") from error
+    except ValueError as error:  # the one that json.dumps has left
+        raise TypeError(f"headers hold a number that cannot be stored: {error}") from error
 
 
 def decode(properties: str, body: bytes) -> Message:
@@ -50,6 +71,10 @@ def decode(properties: str, body: bytes) -> Message:
             name: unpack(value) for name, value in json.loads(properties).items()
         }
         return Message(body=body, **values)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         _logger.exception("a stored message cannot be read; delivering its body as it is")
         return Message(body=body, headers={UNREADABLE: str(properties)})
+
+
+def _words(kinds: tuple[type, ...]) -> str:
+    return " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)

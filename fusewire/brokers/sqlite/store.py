@@ -120,7 +120,7 @@ class Store:
 
     def add_queues(self, queues: Sequence[Queue]) -> None:
         """Make those of another file that are absent here."""
-        absent = [queue for queue in queues if not self._exists(queue[0])]
+        absent = [queue for queue in queues if self._find(queue[0]) is None]
         for name, delay_ms, _, single in absent:
             self._db.execute(
                 "INSERT INTO queues (name, delay_ms, single) VALUES (?, ?, ?)",
@@ -155,9 +155,7 @@ class Store:
 
     def publish(self, queue: str, message: Message) -> None:
         """Put `message` at the tail of `queue`."""
-        row = self._db.execute(
-            "SELECT id, delay_ms FROM queues WHERE name = ?", (queue,)
-        ).fetchone()
+        row = self._find(queue)
         if row is None:
             raise MoveRefusedError(f"{self._no_queue(queue)}; the message was not stored")
         (queue_id, delay_ms) = row
@@ -285,16 +283,21 @@ class Store:
 
     # -- errors ------------------------------------------------------------------------------------
 
-    def _exists(self, queue: str) -> bool:
-        row = self._db.execute("SELECT 1 FROM queues WHERE name = ?", (queue,)).fetchone()
-        return row is not None
+    def _find(self, queue: str) -> tuple[int, int | None] | None:
+        """Return a queue's id and delay."""
+        try:
+            row: tuple[int, int | None] | None = self._db.execute(
+                "SELECT id, delay_ms FROM queues WHERE name = ?", (queue,)
+            ).fetchone()
+        except UnicodeEncodeError:  # no queue can have that name
+            return None
+        return row
 
     def _queue(self, queue: str) -> int:
-        row = self._db.execute("SELECT id FROM queues WHERE name = ?", (queue,)).fetchone()
+        row = self._find(queue)
         if row is None:
             raise QueueNotFoundError(self._no_queue(queue))
-        (queue_id,) = row
-        return int(queue_id)
+        return row[0]
 
     def _no_queue(self, queue: str) -> str:
         return f"{self._path} has no queue {queue!r}: make it with create_queue({queue!r})"
