@@ -1,0 +1,87 @@
+"""A call is promised only where it is found, also when the store's file goes away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fusewire.brokers.sqlite.store import Store
+from fusewire.errors import CircuitOpenError
+from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA
+from tests.forwarding.shop import aio_shop, trip
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fusewire.breaker import BreakerRegistry
+    from fusewire.brokers import Message
+    from tests.forwarding.conftest import PaymentsServer
+
+
+def delete(file: Path) -> None:
+    for name in (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")):
+        name.unlink()
+
+
+@pytest.mark.parametrize("forward", [False, True], ids=["parked only", "forwarded"])
+async def test_what_is_promised_after_the_file_was_deleted_is_made(
+    forward: object,
+    queue_name: str,
+    server: PaymentsServer,
+    registry: BreakerRegistry,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "calls.db"
+    server.stop()
+    async with aio_shop(
+        f"sqlite:///{file}", queue_name, server, registry, forward=bool(forward)
+    ) as shop:
+        trip(registry)
+        delete(file)
+        assert await shop.charge("a", "op-a") == b"pending:op-a"
+
+    server.start()
+    async with aio_shop(f"sqlite:///{file}", queue_name, server, registry) as shop:
+        await until(lambda: shop.happened("replayed") == ["op-a"])
+    assert server.effects == {"op-a": b"a"}
+
+
+async def test_a_forwarder_goes_on_with_what_comes_after_its_file_was_deleted(
+    queue_name: str, server: PaymentsServer, registry: BreakerRegistry, tmp_path: Path
+) -> None:
+    file = tmp_path / "calls.db"
+    server.stop()
+    async with aio_shop(f"sqlite:///{file}", queue_name, server, registry) as shop:
+        trip(registry)
+        await shop.charge("a", "op-a")
+        delete(file)
+        await shop.charge("b", "op-b")
+        server.start()
+        await until(lambda: "op-b" in shop.happened("replayed"))
+
+
+async def test_a_call_that_is_stored_in_the_moment_of_the_loss_is_not_promised(
+    queue_name: str,
+    server: PaymentsServer,
+    registry: BreakerRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "calls.db"
+    publish = Store.publish
+
+    def publish_and_lose(self: Store, queue: str, message: Message) -> None:
+        publish(self, queue, message)
+        delete(file)
+
+    async with aio_shop(f"sqlite:///{file}", queue_name, server, registry, forward=False) as shop:
+        trip(registry)
+        monkeypatch.setattr(Store, "publish", publish_and_lose)
+        with pytest.raises(CircuitOpenError) as caught:
+            await shop.charge("a", "op-a")
+
+    trailing = dict(caught.value.trailing_metadata())  # type: ignore[attr-defined]
+    assert trailing[OPERATION_ID_METADATA] == "op-a"
+    assert trailing[PARKED_METADATA] == "unknown"
