@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from fnmatch import fnmatchcase
+from itertools import count
 from typing import TYPE_CHECKING
 
-from fusewire._locks import make_lock
+from fusewire._locks import interrupts_itself, make_lock
 from fusewire.breaker.calls import CircuitBreaker
-from fusewire.breaker.settings import BreakerSettings, check_settings
+from fusewire.breaker.eviction import Candidates
+from fusewire.breaker.settings import BreakerSettings, check_settings, describe_differences
 from fusewire.breaker.states import CircuitState
 from fusewire.errors import SettingsError
 
@@ -27,12 +29,14 @@ class BreakerRegistry:
         overrides: settings by name or by pattern, such as ``"/payments.*"``. An exact name comes
             first, then the longest pattern that fits. ``*``, ``?`` and ``[…]`` are as in a shell.
         limit: breakers kept at most; ``None`` keeps all. When one too many is made, another goes:
-            one that is closed and idle first, one that rejects calls last.
+            of those asked for the longest time ago, one that is closed and idle before one that has
+            counted failures, and one that rejects calls last.
         clock: monotonic seconds, for all of them.
 
     Attributes:
-        generation: a number that changes whenever a breaker goes. Whoever keeps a breaker that
-            :meth:`get` gave has still the right one while the number is the one from before.
+        generation: a number that changes whenever a breaker goes. Whoever keeps breakers that
+            :meth:`get` gave has still the right ones while the number is the one from before, and
+            should keep none of them longer.
 
     Raises:
         SettingsError: `limit` is no whole number of at least 1, or what should be settings is not.
@@ -57,9 +61,10 @@ class BreakerRegistry:
         self._clock = clock
         # No property: it is compared on every guarded call.
         self.generation = 0
+        self._generations = count(1)
         self._lock = make_lock()
-        # The one asked for the longest time ago comes first.
         self._breakers: dict[str, CircuitBreaker] = {}
+        self._candidates = Candidates()
         # What `get` was told for a name, which a later `configure` respects.
         self._told: dict[str, BreakerSettings] = {}
         self._differed: set[str] = set()
@@ -67,25 +72,24 @@ class BreakerRegistry:
     def get(self, name: str, settings: BreakerSettings | None = None) -> CircuitBreaker:
         """Return the breaker called `name`, made now if there is none.
 
-        `settings` apply when it is made, unless an override has exactly this name. If it was made
-        with others, it keeps them, and the log says so once.
+        The first `settings` that are given for a name apply to its breaker, also if it was made
+        before without any, unless an override has exactly this name. Whoever gives others later
+        gets the breaker as it is, and the log says once what differs.
         """
         if settings is not None:
             check_settings(settings, f"settings of circuit {name!r}")
-        while True:
-            with self._lock:
-                if self._has_room_for(name):
-                    breaker = self._get_or_make(name, settings)
-                    differs = self._differs(breaker, settings)
-                    break
-                crowd = tuple(self._breakers.values())
-            # Not under the lock: a look may tell listeners, and they may ask the registry.
-            self.remove(_least(crowd).name)
-        if differs:
-            logger.warning(
-                "circuit %r keeps the settings that it was made with: %r differ", name, settings
-            )
+        if interrupts_itself():
+            return self._get_or_make(name, settings)
+        with self._lock:
+            breaker = self._get_or_make(name, settings)
+        self._make_room(name)
+        if settings is not None:
+            self._apply(breaker, settings)
         return breaker
+
+    def holds(self, breaker: CircuitBreaker) -> bool:
+        """Tell whether `breaker` is still the one that :meth:`get` returns for its name."""
+        return self._breakers.get(breaker.name) is breaker
 
     def configure(
         self,
@@ -116,18 +120,15 @@ class BreakerRegistry:
 
     def __iter__(self) -> Iterator[CircuitBreaker]:
         """Go through the breakers, by name."""
-        with self._lock:
-            return iter(sorted(self._breakers.values(), key=lambda breaker: breaker.name))
+        return iter(sorted(self._breakers.copy().values(), key=lambda breaker: breaker.name))
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is a breaker called `name`; makes none."""
-        with self._lock:
-            return name in self._breakers
+        return name in self._breakers
 
     def __len__(self) -> int:
         """Tell how many breakers there are."""
-        with self._lock:
-            return len(self._breakers)
+        return len(self._breakers)
 
     def _settings_for(self, name: str) -> BreakerSettings:
         if name in self._overrides:
@@ -150,46 +151,63 @@ class BreakerRegistry:
         if overrides is not None:
             self._overrides = dict(overrides)
 
-    def _has_room_for(self, name: str) -> bool:
-        return self._limit is None or name in self._breakers or len(self._breakers) < self._limit
-
     def _get_or_make(self, name: str, settings: BreakerSettings | None) -> CircuitBreaker:
-        breaker = self._breakers.pop(name, None)
+        """Return the breaker. Every step leaves things whole, for what interrupts the thread."""
+        breaker = self._breakers.get(name)
         if breaker is None:
             if settings is not None:
-                self._told[name] = settings
-            breaker = CircuitBreaker(name, settings=self._settings_for(name), clock=self._clock)
-        self._breakers[name] = breaker
+                self._told.setdefault(name, settings)
+            made = CircuitBreaker(name, settings=self._settings_for(name), clock=self._clock)
+            breaker = self._breakers.setdefault(name, made)
+        if self._limit is not None:
+            self._candidates.add(name)
         return breaker
 
-    def _differs(self, breaker: CircuitBreaker, settings: BreakerSettings | None) -> bool:
-        """Tell whether other settings are asked for than the breaker has, for the first time."""
+    def _make_room(self, name: str) -> None:
+        """Let breakers go that are too many; the one called `name` is in use."""
+        while self._limit is not None and len(self._breakers) > self._limit:
+            with self._lock:
+                candidates = self._candidates.first(but=name)
+            if not candidates:
+                return  # another is being made at this moment, and makes room itself
+            # Not under the lock: a look may tell listeners, and they may ask the registry.
+            worth = {
+                each: _worth(breaker)
+                for each in candidates
+                if (breaker := self._breakers.get(each)) is not None
+            }
+            with self._lock:
+                self._forget(self._candidates.choose(candidates, worth))
+
+    def _apply(self, breaker: CircuitBreaker, settings: BreakerSettings) -> None:
+        """Have `settings` apply if they are the first for this name; else say once what differs."""
         name = breaker.name
-        if (
-            settings is None
-            or settings == self._told.get(name, breaker.settings)
-            or name in self._differed
-        ):
-            return False
-        self._differed.add(name)
-        return True
+        with self._lock:
+            as_made = breaker.settings == self._settings_for(name)
+            told = self._told.setdefault(name, settings)
+            chosen = self._settings_for(name)
+            differs = told != settings and name not in self._differed
+            if differs:
+                self._differed.add(name)
+        if told is settings and as_made and chosen != breaker.settings:
+            breaker.replace_settings(chosen)
+        elif differs and chosen is told:
+            logger.warning(
+                "circuit %r keeps the settings that were given first: %s",
+                name,
+                describe_differences(chosen, settings),
+            )
 
     def _forget(self, name: str) -> None:
+        self._candidates.discard(name)
         if self._breakers.pop(name, None) is not None:
-            self.generation += 1
+            self.generation = next(self._generations)
         self._told.pop(name, None)
         self._differed.discard(name)
 
 
 def _is_limit(limit: object) -> bool:
     return isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1
-
-
-def _least(breakers: tuple[CircuitBreaker, ...]) -> CircuitBreaker:
-    """Find the one that is worth least; of equals the first, asked for the longest time ago."""
-    # One that is worth nothing is common, and then the others need not be looked at.
-    idle = next((breaker for breaker in breakers if not _worth(breaker)), None)
-    return min(breakers, key=_worth) if idle is None else idle
 
 
 def _worth(breaker: CircuitBreaker) -> int:

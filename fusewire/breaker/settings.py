@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator  # noqa: TC003 - a reader of files asks for the types
 from dataclasses import dataclass
@@ -144,6 +145,17 @@ def check_settings(value: object, where: str = "settings") -> BreakerSettings:
     if not isinstance(value, BreakerSettings):
         raise SettingsError(f"{where} must be BreakerSettings, got {value!r}")
     return value
+
+
+def describe_differences(settings: BreakerSettings, others: BreakerSettings) -> str:
+    """Say in which fields two settings differ: ``failure_threshold is 5, not 3``."""
+    differ = (
+        (field.name, getattr(settings, field.name), getattr(others, field.name))
+        for field in dataclasses.fields(settings)
+    )
+    return "; ".join(
+        f"{name} is {value!r}, not {other!r}" for name, value, other in differ if value != other
+    )
 
 
 def _is_number(value: object) -> bool:

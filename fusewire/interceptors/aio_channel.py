@@ -86,6 +86,7 @@ class _Guard:
         self._one_request = self.shape.startswith("unary")
         self._keeper = policies.keeper
         self._known: dict[Any, MethodPolicy] = {}
+        self._generation = self._keeper.generation
 
     def _look(self, details: Any) -> tuple[MethodPolicy | None, Any]:
         """Return how a call is guarded, and its details with metadata that can be read again.
@@ -95,6 +96,9 @@ class _Guard:
         method = details.method
         policy = self._known.get(method)
         if policy is None or policy.generation != self._keeper.generation:
+            if self._generation != self._keeper.generation:
+                # So that it keeps no breaker alive that the registry has dropped.
+                self._generation, self._known = self._keeper.generation, {}
             # bytes, whatever the annotation says (https://github.com/grpc/grpc/issues/31092)
             path = method.decode() if isinstance(method, bytes) else method
             self.policies.meet(path, self.shape)

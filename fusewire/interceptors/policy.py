@@ -161,6 +161,7 @@ class Policies:
         self._default_classify: Classify = Classification()
         self._told_unguarded = False
         self._known: dict[str, MethodPolicy | None] = {}
+        self._generation = self.keeper.generation  # of the policies that are known
         self._keys: dict[str, MethodKeys] = {}  # kept, because each warns once
 
     def made(self, method: str, shape: Shape) -> None:
@@ -219,19 +220,33 @@ class Policies:
         self, method: str, shape: Shape, outdated: MethodPolicy | None
     ) -> MethodPolicy | None:
         """Make a policy with the breaker that the registry has now."""
+        if self._generation != self.keeper.generation:
+            self._forget_outdated()
         try:
             policy = self._make(method, shape)
         except Exception:
             # A registry of the user's own may fail. The call must not.
             logger.exception("no guard for %s: its settings could not be had", method)
+            if outdated is not None:
+                self._known[method] = outdated
             return outdated
         # Two threads may both come here. The registry gives both the same breaker, and if it drops
         # that one meanwhile, what they leave here is outdated by its generation.
         self._known[method] = policy
-        former = None if outdated is None else outdated.breaker
-        if self._health and former and policy and policy.breaker is not former:
-            self._health.unwatch(former)
         return policy
+
+    def _forget_outdated(self) -> None:
+        """Keep alive no breaker that the registry has dropped: it has dropped some."""
+        self._generation = self.keeper.generation
+        known, self._known = self._known, {}
+        for policy in known.values():
+            if self._health and policy and policy.breaker and not self._holds(policy.breaker):
+                self._health.unwatch(policy.breaker)
+
+    def _holds(self, breaker: CircuitBreaker) -> bool:
+        # A registry of the user's own may not be able to tell.
+        holds = getattr(self.registry, "holds", None)
+        return holds is None or bool(holds(breaker))
 
     def _guarded(self, method: str) -> bool:
         return not method.startswith(NEVER_GUARDED) and self._settings.find(method) is not None

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitState, default_registry
+from fusewire._locks import make_lock
+from fusewire.breaker import (
+    BreakerRegistry,
+    BreakerSettings,
+    CircuitBreaker,
+    CircuitState,
+    LeaseExpired,
+    Look,
+    default_registry,
+)
 from fusewire.errors import SettingsError
+from tests.support.circuits import interrupt
 
 if TYPE_CHECKING:
     from fusewire.testing import FakeClock
@@ -52,10 +63,9 @@ def test_the_first_settings_win_and_the_log_says_so_once(
         for threshold in (2, 3):
             other = BreakerSettings(failure_threshold=threshold)
             assert registry.get("payments", other).settings is first
-    expected = "circuit 'payments' keeps the settings that it was made with: BreakerSettings("
-    assert len(caplog.records) == 1
-    assert caplog.records[0].getMessage().startswith(expected)
-    assert "failure_threshold=2," in caplog.text
+    assert caplog.messages == [
+        "circuit 'payments' keeps the settings that were given first: failure_threshold is 1, not 2"
+    ]
 
 
 def test_the_process_has_one_registry() -> None:
@@ -212,7 +222,7 @@ def test_a_breaker_that_is_made_anew_may_be_warned_of_anew(
     registry = BreakerRegistry(COMMON)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            registry.get("a")
+            registry.get("a", STRICT)
             registry.get("a", SLOW)
             registry.remove("a")
     assert len(caplog.records) == 2
@@ -240,3 +250,131 @@ def test_the_generation_changes_when_a_breaker_goes_and_only_then() -> None:
     registry.get("a")
     registry.get("c")
     assert registry.generation not in {began, removed}
+
+
+def test_the_first_settings_apply_also_to_a_breaker_that_was_made_before_without_any(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry = BreakerRegistry(COMMON, overrides={"pay*": SLOW})
+    with caplog.at_level(logging.WARNING):
+        for name in ("search", "payments"):
+            breaker = registry.get(name)
+            breaker.acquire().failure()
+            assert registry.get(name, STRICT) is breaker
+            assert breaker.settings is STRICT
+            assert breaker.state is CircuitState.OPEN, "what it has seen is kept"
+    assert caplog.messages == []
+    registry.configure(SLOW)
+    assert registry.get("search").settings is STRICT, "as if they had been given at once"
+
+
+def test_settings_that_were_replaced_by_hand_are_kept(caplog: pytest.LogCaptureFixture) -> None:
+    registry = BreakerRegistry(COMMON)
+    breaker = registry.get("a")
+    breaker.replace_settings(SLOW)
+    assert registry.get("a", STRICT).settings is SLOW
+    assert caplog.messages == []
+
+
+def test_an_override_by_name_is_not_replaced_by_what_is_given_later() -> None:
+    registry = BreakerRegistry(COMMON, overrides={"a": SLOW})
+    registry.get("a")
+    assert registry.get("a", STRICT).settings is SLOW
+
+
+def test_what_differs_is_named_field_by_field(caplog: pytest.LogCaptureFixture) -> None:
+    registry = BreakerRegistry()
+    registry.get("a", BreakerSettings(failure_threshold=3, window_calls=10, recovery_timeout=2.5))
+    registry.get("a", BreakerSettings(failure_threshold=3, minimum_calls=4))
+    (said,) = caplog.messages
+    assert said == (
+        "circuit 'a' keeps the settings that were given first: recovery_timeout is 2.5, not 30.0; "
+        "window_calls is 10, not None; minimum_calls is 10, not 4"
+    )
+
+
+def test_it_tells_whether_it_still_has_a_breaker() -> None:
+    registry = BreakerRegistry()
+    breaker = registry.get("a")
+    assert registry.holds(breaker)
+    registry.remove("a")
+    assert not registry.holds(breaker)
+    registry.get("a")
+    assert not registry.holds(breaker)
+
+
+class LookedAtBreaker(CircuitBreaker):
+    """Counts how often it is looked at."""
+
+    looks = 0
+
+    def look(self) -> Look:
+        type(self).looks += 1
+        return super().look()
+
+
+def test_a_new_name_costs_a_few_looks_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fusewire.breaker.registry.CircuitBreaker", LookedAtBreaker)
+    registry = BreakerRegistry(STRICT, limit=500)
+    for number in range(500):
+        registry.get(f"old {number}").acquire().failure()
+    for number in range(50):
+        LookedAtBreaker.looks = 0
+        registry.get(f"new {number}")
+        assert LookedAtBreaker.looks <= 8
+        assert len(registry) == 500
+    assert "new 49" in registry
+
+
+def test_the_idle_ones_go_first_although_there_are_many_open_ones() -> None:
+    registry = BreakerRegistry(STRICT, limit=40)
+    for number in range(20):
+        registry.get(f"open {number}").acquire().failure()
+    for number in range(60):
+        registry.get(f"idle {number}")
+    assert sum(breaker.state is CircuitState.OPEN for breaker in registry) >= 18
+
+
+def test_a_breaker_that_is_asked_for_stays_though_it_is_idle() -> None:
+    registry = BreakerRegistry(limit=3)
+    for number in range(20):
+        registry.get("asked for")
+        registry.get(f"{number}")
+    assert "asked for" in registry
+    assert "19" in registry
+
+
+def test_one_that_is_made_is_not_the_one_that_goes() -> None:
+    registry = BreakerRegistry(STRICT, limit=2)
+    for name in ("a", "b"):
+        registry.get(name).force_open()
+    registry.get("c")
+    assert [breaker.name for breaker in registry] == ["b", "c"]
+
+
+def test_a_listener_may_ask_the_registry_while_it_makes_room(clock: FakeClock) -> None:
+    registry = BreakerRegistry(STRICT, limit=1, clock=clock)
+    breaker = registry.get("a")
+    asked: list[CircuitBreaker] = []
+    breaker.add_listener(lambda _: asked.append(registry.get("b")))
+    breaker._listeners.put(LeaseExpired("a"))
+    registry.get("c")
+    assert [each.name for each in asked] == ["b"]
+    assert len(registry) == 1
+
+
+def test_a_finalizer_in_the_midst_of_a_circuits_change_gets_its_breaker() -> None:
+    registry = BreakerRegistry(STRICT, limit=2)
+    a, b = registry.get("a"), registry.get("b")
+    other_thread = threading.Thread(target=registry._lock.acquire)
+    other_thread.start()
+    other_thread.join()
+    assert interrupt(a, lambda: registry.get("b")) is b, "it does not wait for the registry"
+    made = interrupt(a, lambda: registry.get("c", COMMON))
+    assert made.settings is COMMON
+    registry._lock = make_lock()
+    assert len(registry) == 3
+    assert registry.get("c") is made
+    assert len(registry) == 2, "room is made by the next who asks"

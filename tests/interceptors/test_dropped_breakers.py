@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -227,3 +228,30 @@ def test_what_a_registry_gives_that_tells_of_no_drops_is_kept(server: EchoServer
         for _ in range(3):
             channel.unary_unary(ECHO)(ask())
     assert registry.asked == [ECHO]
+
+
+def _alive(names: str) -> int:
+    gc.collect()
+    return sum(
+        isinstance(each, CircuitBreaker) and each.name.startswith(names)
+        for each in gc.get_objects()
+    )
+
+
+def test_a_channel_keeps_no_more_breakers_alive_than_the_limit(server: EchoServer) -> None:
+    registry = BreakerRegistry(limit=5)
+    with guard(grpc.insecure_channel(server.target), registry=registry) as channel:
+        for number in range(60):
+            channel.unary_unary(f"/kept.sync/{number}")(ask())
+        assert _alive("/kept.sync/") <= 10
+
+
+async def test_an_asyncio_channel_keeps_no_more_breakers_alive_than_the_limit(
+    server: EchoServer,
+) -> None:
+    registry = BreakerRegistry(limit=5)
+    interceptors = aio_interceptors(registry=registry)
+    async with grpc.aio.insecure_channel(server.target, interceptors=interceptors) as channel:
+        for number in range(60):
+            await channel.unary_unary(f"/kept.aio/{number}")(ask())
+        assert _alive("/kept.aio/") <= 10
