@@ -342,10 +342,12 @@ async def test_a_message_that_is_asked_for_again_and_again_ends_by_its_age(bench
 
 async def test_a_parked_message_past_its_age_is_dead_without_a_call(bench: Bench) -> None:
     dependency = Dependency(bench.registry)
-    for _ in range(2):
-        dependency.breaker.acquire().failure(retry_after=1)
+    dependency.trip()
     await bench.send("a")
     async with bench.consumer(dependency, depends_on="payments", max_age=0.05):
+        await until(lambda: bench.happened("parked") == ["a"])
+        await asyncio.sleep(0.1)  # its age
+        dependency.recover()
         await until(lambda: bench.happened("dead") == ["a"])
     assert dependency.calls == 0
     (dead,) = await bench.dead()
