@@ -186,4 +186,5 @@ async def test_headers_written_by_the_first_version_are_read(
         stack="Traceback",
         not_after_ms=1_900_000_000_000,
         at_most_once=True,
+        key_scheme=0,
     )

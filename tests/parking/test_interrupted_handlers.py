@@ -15,6 +15,8 @@ import pytest
 
 from fusewire.breaker import CircuitState
 from fusewire.parking import ParkingConsumer
+from fusewire.parking import feed as feed_module
+from fusewire.parking.errors import HandBack
 from tests.support.dependency import Dependency
 from tests.support.waiting import until
 
@@ -331,6 +333,40 @@ async def test_a_plain_function_that_outlasts_the_shutdown_counts_if_it_ends_soo
         await asyncio.sleep(0)
         go_on.set()
         await until(lambda: bench.happened("handled") == ["a"])
+    assert await _depth(bench, 0)
+
+
+@pytest.mark.parametrize("kind", ["plain", "future"])
+async def test_what_cannot_be_stopped_is_never_called_again_beside_itself(
+    bench: Bench, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed_module, "_RECYCLE_GRACE", 0.05)
+    monkeypatch.setattr(feed_module, "_HEED", 0.05)
+    go_on = threading.Event()
+    calls: list[str] = []
+
+    def work(message: AbstractIncomingMessage) -> None:
+        calls.append(message.body.decode())
+        if message.body == b"slow":
+            go_on.wait(30)
+        elif calls.count("back") == 1:
+            raise HandBack("all that is in flight goes back")
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+
+        def handler(message: AbstractIncomingMessage) -> object:
+            return work(message) if kind == "plain" else pool.submit(work, message)
+
+        await bench.send("slow")
+        async with bench.consumer(handler, shutdown_timeout=0.05):
+            await until(lambda: "slow" in calls)
+            await bench.send("back")
+            await until(lambda: bench.happened("handled") == ["back"])
+            await until(lambda: "did not end within" in caplog.text)
+            assert calls.count("slow") == 1
+            go_on.set()
+            await until(lambda: "slow" in bench.happened("handled"))
+    assert calls.count("slow") == 1
     assert await _depth(bench, 0)
 
 
