@@ -7,6 +7,7 @@ up.
 from __future__ import annotations
 
 import collections
+import operator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -93,7 +94,8 @@ GUARD = pytest.mark.parametrize("options", [pytest.param(GUARDS[name], id=name) 
 
 def _received(server: EchoServer) -> list[tuple[str, str]]:
     ours = {key for key, _ in PAIRS}
-    return sorted((key, value) for key, value in server.seen()["metadata"] if key in ours)
+    pairs = [(key, value) for key, value in server.seen()["metadata"] if key in ours]
+    return sorted(pairs, key=operator.itemgetter(0))  # in their order within a key
 
 
 @GUARD
