@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import grpc
 import grpc.aio
@@ -49,9 +49,13 @@ def settings_by_selector(
         return Selectors("settings", {EVERYTHING: settings})
     if not isinstance(settings, Mapping):
         raise SettingsError(_no_settings("settings", settings))
-    for selector, value in settings.items():
-        if value is not None and not isinstance(value, BreakerSettings):
-            raise SettingsError(_no_settings(f"settings of {selector!r}", value))
+    wrong = [
+        _no_settings(f"settings of {selector!r}", value)
+        for selector, value in cast("Mapping[str, object]", settings).items()
+        if value is not None and not isinstance(value, BreakerSettings)
+    ]
+    if wrong:
+        raise SettingsError("; ".join(wrong))
     return Selectors("settings", settings)
 
 

@@ -32,6 +32,11 @@ def test_settings_that_are_none_are_told_with_their_selector(wrong: Any, told: s
         aio_interceptors(wrong)
 
 
+def test_settings_of_several_selectors_are_told_at_once() -> None:
+    with pytest.raises(SettingsError, match=r"settings of '/a\.B/C' .*; settings of '\*' "):
+        aio_interceptors({"/a.B/C": 3, "*": "5s"})  # type: ignore[dict-item] # that is the point
+
+
 async def test_a_channel_in_place_of_settings_is_told_what_to_do() -> None:
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         with pytest.raises(SettingsError, match="given to the channel's constructor"):
