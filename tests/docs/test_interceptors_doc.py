@@ -11,7 +11,9 @@ import pytest
 
 from fusewire.breaker import default_registry
 from tests.docs.examples import run_examples
+from tests.interceptors import test_matrix_metadata, test_matrix_types
 from tests.interceptors.test_matrix import CASES, GUARDS, cells
+from tests.interceptors.test_matrix_types import AIO_UNWRITTEN
 from tests.support.grpc_server import EchoServer
 from tests.support.grpc_ways import AIO_WAYS, SYNC_WAYS
 
@@ -58,3 +60,17 @@ def test_the_matrix_in_the_page_is_the_one_that_is_tested() -> None:
     assert counted == tested, json.dumps(tested)
     assert f"{sum(tested.values())} cells" in text
     assert len(GUARDS) == 3
+
+
+def test_the_cells_of_types_and_of_metadata_in_the_page_are_those_that_are_tested() -> None:
+    text = PAGE.read_text()
+    rows = re.findall(r"^\| (what it is|…|metadata:) [^|]*\|(.*) (\d+) \|$", text, re.MULTILINE)
+    counted = dict.fromkeys(("types", "metadata"), 0)
+    for name, columns, number in rows:
+        assert sum(map(int, re.findall(r"\d+", columns))) == int(number)
+        counted["metadata" if name == "metadata:" else "types"] += int(number)
+    types = [*test_matrix_types.cells(SYNC_WAYS), *test_matrix_types.cells(AIO_UNWRITTEN)]
+    metadata = [*test_matrix_metadata.cells(SYNC_WAYS), *test_matrix_metadata.cells(AIO_WAYS)]
+    guards = len(test_matrix_metadata.GUARDS)
+    assert counted == {"types": len(types), "metadata": guards * len(metadata)}
+    assert f"{counted['types']} and {counted['metadata']}" in text

@@ -81,7 +81,7 @@ GUARDS: dict[str, dict[str, Any]] = {
 UNSIZED = ("iterator", "generator", "map", "read once")
 
 
-def _cells(ways: list[Way]) -> Iterator[Any]:
+def cells(ways: list[Way]) -> Iterator[Any]:
     for way in ways:
         for kind in KINDS:
             # There a bare sync channel asks how many there are (grpc/_channel.py, `future`).
@@ -99,7 +99,7 @@ def _received(server: EchoServer) -> list[tuple[str, str]]:
 
 
 @GUARD
-@pytest.mark.parametrize(("way", "kind"), list(_cells(SYNC_WAYS)))
+@pytest.mark.parametrize(("way", "kind"), list(cells(SYNC_WAYS)))
 def test_a_sync_call_sends_the_metadata_that_its_user_gave(
     way: Way, kind: str, options: Any, server: EchoServer, registry: WatchedRegistry
 ) -> None:
@@ -117,7 +117,7 @@ def test_a_sync_call_sends_the_metadata_that_its_user_gave(
 
 
 @GUARD
-@pytest.mark.parametrize(("way", "kind"), list(_cells(AIO_WAYS)))
+@pytest.mark.parametrize(("way", "kind"), list(cells(AIO_WAYS)))
 async def test_an_asyncio_call_sends_the_metadata_that_its_user_gave(
     way: Way, kind: str, options: Any, server: EchoServer, registry: WatchedRegistry
 ) -> None:

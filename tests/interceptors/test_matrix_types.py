@@ -62,7 +62,10 @@ ORDERS = {
 FAILS = ("error status", "dead server")
 
 
-def _cells(ways: list[Way]) -> Iterator[Any]:
+AIO_UNWRITTEN = [way for way in AIO_WAYS if way.style != "write"]
+
+
+def cells(ways: list[Way]) -> Iterator[Any]:
     for way in ways:
         for end in ORDERS:
             for kind in GUARDS:
@@ -139,7 +142,7 @@ def _sync_end(way: Way, channel: Any, order: bytes, *, elsewhere: bool = False) 
     return (kinds(call), raised, kinds(error), callback.given, late.given)
 
 
-@pytest.mark.parametrize(("way", "end", "kind"), list(_cells(SYNC_WAYS)))
+@pytest.mark.parametrize(("way", "end", "kind"), list(cells(SYNC_WAYS)))
 def test_a_sync_call_is_to_libraries_what_a_bare_one_is(  # noqa: PLR0917 - fixtures
     way: Way, end: str, kind: str, server: EchoServer, dead: str, registry: WatchedRegistry
 ) -> None:
@@ -176,9 +179,7 @@ async def _aio_end(way: Way, channel: Any, order: bytes) -> tuple[Any, ...]:
     return (kinds(call), raised, made_within_the_call, callback.given)
 
 
-@pytest.mark.parametrize(
-    ("way", "end", "kind"), list(_cells([way for way in AIO_WAYS if way.style != "write"]))
-)
+@pytest.mark.parametrize(("way", "end", "kind"), list(cells(AIO_UNWRITTEN)))
 async def test_an_asyncio_call_is_to_libraries_what_a_bare_one_is(  # noqa: PLR0917 - fixtures
     way: Way, end: str, kind: str, server: EchoServer, dead: str, registry: WatchedRegistry
 ) -> None:
