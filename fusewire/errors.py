@@ -78,7 +78,13 @@ class CircuitOpenError(CircuitBreakerError):
 
 
 class BrokerError(FusewireError):
-    """The root of the errors of parking storage."""
+    """The root of the errors of parking storage.
+
+    Attributes:
+        told: whether the broker has logged the cause itself, once for all whom it concerns.
+    """
+
+    told = False
 
 
 class BrokerUnavailableError(BrokerError):

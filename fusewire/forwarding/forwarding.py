@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from fusewire.errors import BrokerError
-from fusewire.parking.backoff import Backoff
+from fusewire.parking.backoff import Backoff, level_of
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -117,7 +117,7 @@ class Forwarding:
                     if not self._leaving.is_set():
                         await consumer.run(handle_signals=False)
             except BrokerError as error:
-                _log.warning("%s; %s tries again", error, self._name)
+                _log.log(level_of(error), "%s; %s tries again", error, self._name)
             except Exception:  # noqa: BLE001 - whatever it is, it is logged
                 # Calls go on being parked, and nobody else would make them.
                 _log.exception("%s ended by an error and is started again", self._name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,15 @@ from fusewire.parking.circuits import pause
 if TYPE_CHECKING:
     import asyncio
 
+    from fusewire.errors import BrokerError
+
 _FIRST = 0.1  # seconds
 _MOST = 5.0
+
+
+def level_of(error: BrokerError) -> int:
+    """Return how loudly to log `error`: a warning, unless the broker has said so for all."""
+    return logging.DEBUG if error.told else logging.WARNING
 
 
 class Backoff:

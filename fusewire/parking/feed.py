@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from fusewire.errors import BrokerError
-from fusewire.parking.backoff import Backoff
+from fusewire.parking.backoff import Backoff, level_of
 from fusewire.parking.circuits import either
 from fusewire.parking.settle import GiveBackError
 
@@ -107,7 +107,7 @@ class Feed:
         try:
             subscription = await self._broker.subscribe(self._queue, prefetch=self._prefetch)
         except BrokerError as error:
-            _log.warning("%s; trying again", error)
+            _log.log(level_of(error), "%s; trying again", error)
             await self._backoff.wait(self._stopping)
             return
         self._recycle.clear()
@@ -148,7 +148,7 @@ class Feed:
             if not isinstance(error, BrokerError):
                 raise error
             if not self._stopping.is_set():
-                _log.warning("%s; subscribing again", error)
+                _log.log(level_of(error), "%s; subscribing again", error)
                 await self._backoff.wait(self._stopping)
 
     async def _receive(self, subscription: Subscription) -> None:

@@ -17,7 +17,7 @@ from fusewire.errors import (
     DeliveryLostError,
     MoveRefusedError,
 )
-from fusewire.parking.backoff import Backoff
+from fusewire.parking.backoff import Backoff, level_of
 from fusewire.parking.events import Happening, Listeners, MessageEvent
 from fusewire.parking.policy import Dead, Delay, Done, FailurePolicy, Park, Verdict
 from fusewire.parking.record import (
@@ -232,7 +232,8 @@ class Desk:
                 return
             except BrokerError as error:
                 held = self._monotonic() - work.since
-                _log.warning(
+                _log.log(
+                    level_of(error),
                     "operation %s cannot be moved and stays in hand for %.0f s at most: %s",
                     work.record.operation_id,
                     max(self._hold_limit - held, 0),

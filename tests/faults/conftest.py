@@ -106,7 +106,7 @@ async def survive_on(
             for queue in queues(trial.queue):
                 await field.delete(queue)
         tell(pytestconfig, str(trial), [account], version=rabbitmq.version)
-        assert account.sound, account
+        assert account.sound, str(account)
         assert {*account.handled, *account.removed} == set(trial.references)
         assert set(payments.effects().values()) == {1}
 

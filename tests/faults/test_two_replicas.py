@@ -72,7 +72,7 @@ async def test_a_replica_that_believes_the_circuit_open_bounces_no_message_and_a
         for queue in queues(trial.queue):
             await field.delete(queue)
     tell(pytestconfig, trial.when, [account], version=broken_rabbitmq.version)
-    assert account.sound, account
+    assert account.sound, str(account)
     assert set(account.handled) == set(trial.references)
     assert set(payments.effects().values()) == {1}
     bounced = parked_again(trial.journals[0], lane)

@@ -14,13 +14,14 @@ from fusewire.brokers.rabbitmq.codec import from_amqp
 from fusewire.brokers.rabbitmq.declaring import Declarer, check_name
 from fusewire.brokers.rabbitmq.link import Link, close, is_lost
 from fusewire.brokers.rabbitmq.management import Management
-from fusewire.brokers.rabbitmq.nodes import nodes
+from fusewire.brokers.rabbitmq.nodes import nodes, shown
 from fusewire.brokers.rabbitmq.publisher import Publisher
+from fusewire.brokers.rabbitmq.reachability import Reachability
 from fusewire.brokers.rabbitmq.remedies import Remedies
 from fusewire.brokers.rabbitmq.single import peek_as_consumer
 from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
 from fusewire.brokers.rabbitmq.uncut import uncut
-from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
+from fusewire.errors import BrokerError, SettingsError
 
 if TYPE_CHECKING:
     import ssl
@@ -64,8 +65,12 @@ class RabbitMQBroker:
             raise SettingsError(f"timeout={timeout!r}: give a positive number of seconds")
         self._timeout = timeout
         found = nodes(url)
-        self._consuming = Link(found, purpose="consume", timeout=timeout, ssl_context=ssl_context)
-        self._publishing = Link(found, purpose="publish", timeout=timeout, ssl_context=ssl_context)
+        reachability = Reachability(",".join(map(shown, found)))
+        link = partial(
+            Link, found, timeout=timeout, ssl_context=ssl_context, reachability=reachability
+        )
+        self._consuming = link(purpose="consume")
+        self._publishing = link(purpose="publish")
         self._management = Management.configured(
             management, amqp=found[0], ssl_context=ssl_context, timeout=timeout
         )
@@ -127,7 +132,12 @@ class RabbitMQBroker:
         await self._declarer.refuse_stream(queue)
         channel = await self._consuming.open_channel(confirms=False)
         subscription = RabbitMQSubscription(
-            queue, channel, self._publisher, self._timeout, partial(self.depth, queue)
+            queue,
+            channel,
+            self._publisher,
+            self._timeout,
+            depth=partial(self.depth, queue),
+            connection_lost=self._consuming.lost,
         )
         try:
             await subscription.start(prefetch)
@@ -139,7 +149,7 @@ class RabbitMQBroker:
             await close(channel, self._timeout)
             if not is_lost(error):
                 raise
-            raise BrokerUnavailableError(f"cannot consume {queue!r}: {error!r}") from error
+            raise self._consuming.unavailable(f"cannot consume {queue!r}", error) from error
         return subscription
 
     async def publish(self, queue: str, message: Message) -> None:
@@ -158,7 +168,7 @@ class RabbitMQBroker:
             except Exception as error:
                 if not is_lost(error):
                     raise
-                raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
+                raise self._consuming.unavailable(f"cannot look at {queue!r}", error) from error
         return declared.declaration_result.message_count or 0
 
     async def peek(self, queue: str, *, limit: int) -> list[Message]:
@@ -187,7 +197,7 @@ class RabbitMQBroker:
             except Exception as error:
                 if not is_lost(error):
                     raise
-                raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
+                raise self._consuming.unavailable(f"cannot look at {queue!r}", error) from error
         return messages
 
     async def _peek_single(self, queue: str, limit: int) -> list[Message]:
@@ -205,7 +215,7 @@ class RabbitMQBroker:
             except Exception as error:
                 if not is_lost(error):
                     raise
-                raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
+                raise self._consuming.unavailable(f"cannot look at {queue!r}", error) from error
 
 
 def _unreadable(queue: str, error: ChannelAccessRefused) -> BrokerError:

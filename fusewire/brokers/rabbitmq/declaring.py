@@ -21,7 +21,6 @@ from fusewire.brokers.rabbitmq.single import is_single
 from fusewire.brokers.rabbitmq.uncut import uncut
 from fusewire.errors import (
     BrokerError,
-    BrokerUnavailableError,
     QueueNotFoundError,
     SettingsError,
 )
@@ -175,7 +174,7 @@ class Declarer:
             except Exception as error:
                 if not is_lost(error):
                     raise
-                raise BrokerUnavailableError(f"cannot look at {queue!r}: {error!r}") from error
+                raise self._link.unavailable(f"cannot look at {queue!r}", error) from error
         if not single:
             raise BrokerError(
                 f"the queue {queue!r} was made without x-single-active-consumer, so several "
@@ -230,7 +229,7 @@ class Declarer:
             except Exception as error:
                 if not is_lost(error):
                     raise
-                raise BrokerUnavailableError(f"cannot {what}: {error!r}") from error
+                raise self._link.unavailable(f"cannot {what}", error) from error
 
 
 def _not_shown(name: str, error: AMQPChannelError) -> BrokerError:

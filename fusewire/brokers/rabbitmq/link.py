@@ -14,11 +14,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import aio_pika
-from aio_pika.exceptions import AMQPError
+from aio_pika.exceptions import AMQPChannelError, AMQPError
 
 from fusewire.brokers.rabbitmq.answering import end_with_the_answer, write_in_order
 from fusewire.brokers.rabbitmq.lenient import LenientTransport
 from fusewire.brokers.rabbitmq.nodes import shown, virtual_host
+from fusewire.brokers.rabbitmq.reachability import Reachability, connecting
 from fusewire.brokers.rabbitmq.uncut import begin, loss_told, uncut, within
 from fusewire.errors import BrokerUnavailableError
 
@@ -51,6 +52,7 @@ class Link:
         purpose: what the connection is for, as RabbitMQ shows it.
         timeout: seconds to connect to one node, and for each step after.
         ssl_context: TLS settings for ``amqps://``.
+        reachability: told of whether RabbitMQ can be reached; shared by a broker's connections.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Link:
         purpose: str,
         timeout: float,
         ssl_context: ssl.SSLContext | None,
+        reachability: Reachability | None = None,
     ) -> None:
         self._nodes = nodes
         self._good = 0
@@ -68,6 +71,7 @@ class Link:
         self._ssl_context = ssl_context
         self._connection: AbstractConnection | None = None
         self._opening = asyncio.Lock()
+        self._reachability = reachability or Reachability(self.where)
 
     @property
     def where(self) -> str:
@@ -134,9 +138,7 @@ class Link:
                 await close(channel, self._timeout)
             if not is_lost(error):
                 raise
-            raise BrokerUnavailableError(
-                f"RabbitMQ at {self.where} gave no channel: {error!r}"
-            ) from error
+            raise self.unavailable(f"RabbitMQ at {self.where} gave no channel", error) from error
 
     async def _close_opened(self, channel: AbstractChannel, opening: asyncio.Future[None]) -> None:
         with contextlib.suppress(BrokerUnavailableError):
@@ -155,6 +157,24 @@ class Link:
         version = str(properties.get("version", "0"))
         numbers = version.split("-", maxsplit=1)[0].split("+", maxsplit=1)[0].split(".")
         return tuple(int(number) for number in numbers if number.isdigit())
+
+    def lost(self, error: BaseException | None) -> bool:
+        """Tell whether `error` is the loss of the whole connection, which the log says then.
+
+        That is not so of a channel that RabbitMQ closed, and of a connection that is closed here.
+        """
+        # CancelledError is what heartbeats that stay away make of it: see `uncut`.
+        if isinstance(error, AMQPChannelError):
+            return False
+        if error is None or not (is_lost(error) or isinstance(error, asyncio.CancelledError)):
+            return False
+        return self._connection is None or self._reachability.lost(error)
+
+    def unavailable(self, what: str, error: BaseException) -> BrokerUnavailableError:
+        """Return the error for `what` that the loss of a channel or connection cut off."""
+        unavailable = BrokerUnavailableError(f"{what}: {error!r}")
+        unavailable.told = self.lost(error)
+        return unavailable
 
     async def close(self) -> None:
         """Close the connection. Never raises."""
@@ -179,11 +199,14 @@ class Link:
                 why.append(f"{shown(node)}: {str(error) or type(error).__name__}")
             else:
                 self._good = number
+                self._reachability.reached()
                 return connection
-        raise BrokerUnavailableError(
+        unavailable = BrokerUnavailableError(
             f"RabbitMQ cannot be reached ({'; '.join(why)}): check that it runs, the address, the "
             "virtual host and the credentials"
-        ) from (failed[0] if failed else None)
+        )
+        unavailable.told = self._reachability.lost("; ".join(why))
+        raise unavailable from (failed[0] if failed else None)
 
     async def _connect_to(self, node: URL) -> AbstractConnection:
         connection = _Connection(
@@ -192,6 +215,7 @@ class Link:
             client_properties={"connection_name": f"fusewire {self._purpose}"},
         )
         connection.kwargs["transport_factory"] = transport = LenientTransport()
+        ours = connecting.set(True)
         try:
             await within(self._timeout, connection.connect)
         except BaseException as error:
@@ -200,6 +224,8 @@ class Link:
                 # In RabbitMQ's words: the tracebacks of the client's would only hide them.
                 raise _RefusedError(_in_words(node, transport.refusal)) from None
             raise
+        finally:
+            connecting.reset(ours)
         if connection.transport is not None:
             write_in_order(connection.transport.connection, self._timeout)
         return connection

@@ -114,13 +114,16 @@ class RabbitMQSubscription:
         channel: AbstractChannel,
         publisher: Publisher,
         timeout: float,
+        *,
         depth: Callable[[], Awaitable[int]],
+        connection_lost: Callable[[BaseException | None], bool],
     ) -> None:
         self._queue = queue
         self._channel = channel
         self._publisher = publisher
         self._timeout = timeout
         self._depth = depth
+        self._connection_lost = connection_lost
         self._delivered = 0
         self._watching: asyncio.Task[None] | None = None
         self._arrived: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
@@ -204,9 +207,11 @@ class RabbitMQSubscription:
                 self._end(BrokerUnavailableError(f"nothing comes from {self._queue!r} any more"))
 
     def _on_close(self, _channel: object, error: BaseException | None) -> None:
-        self._end(
-            BrokerUnavailableError(f"the channel that consumed {self._queue!r} was closed: {error}")
+        closed = BrokerUnavailableError(
+            f"the channel that consumed {self._queue!r} was closed: {error}"
         )
+        closed.told = self._connection_lost(error)
+        self._end(closed)
 
     def _on_cancel(self, _frame: object) -> None:
         _log.warning(

@@ -1,0 +1,72 @@
+"""One line in the log when RabbitMQ goes away, and one when it is back, however many notice.
+
+A consumer has a subscription for each lane, and a broker two connections. All of them lose it at
+once, and try again and again. What they raise meanwhile is marked as told.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+_REPEATED = ("error when creating transport", "Cancelling cause reader exited abnormally")
+"""What aiormq (7.2.4) logs, with tracebacks, and raises or hands to close callbacks besides."""
+
+
+class Reachability:
+    """Whether RabbitMQ can be reached, as the connections of one broker find it.
+
+    Args:
+        where: its addresses, without credentials.
+        monotonic: the clock.
+    """
+
+    def __init__(self, where: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._where = where
+        self._monotonic = monotonic
+        self._known = False
+        self._since: float | None = None
+
+    def lost(self, why: object) -> bool:
+        """Note that it cannot be reached; return whether the log says so, now or already.
+
+        Before it was reached for the first time the log does not: whoever enters a broker gets the
+        error.
+        """
+        if self._known and self._since is None:
+            self._since = self._monotonic()
+            _log.warning(
+                "RabbitMQ at %s is away (%s); it is tried again until it is back", self._where, why
+            )
+        return self._known
+
+    def reached(self) -> None:
+        """Note that it can be reached."""
+        self._known = True
+        if self._since is not None:
+            away, self._since = self._monotonic() - self._since, None
+            _log.info("RabbitMQ at %s is back after %.1f s", self._where, away)
+
+
+connecting: ContextVar[bool] = ContextVar("connecting", default=False)
+"""Whether it is Fusewire that connects. The tasks of that connection inherit it."""
+
+
+class _Once(logging.Filter):
+    """Leaves to DEBUG what the client logs of our connections and :class:`Reachability` tells."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not connecting.get() or not str(record.msg).startswith(_REPEATED):
+            return True
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+
+
+logging.getLogger("aiormq.connection").addFilter(_Once())
