@@ -1,0 +1,170 @@
+"""An upgrade, worker by worker, and a roll-back: workers of two releases share one queue."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.processes import KeptProcess
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.parking.conftest import Bench
+
+OLDER = "96d0bde"  # the last commit before stored messages got headers and columns of their own
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tests" / "support" / "fleet_worker.py"
+
+
+@pytest.fixture(scope="session")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with the older release, out of the repository's own history."""
+    archive = subprocess.run(
+        ["git", "-C", ROOT, "archive", "--format=tar", OLDER, "fusewire"],
+        capture_output=True,
+        check=False,
+    )
+    if archive.returncode:
+        pytest.skip(f"needs the history back to {OLDER}: {archive.stderr.decode().strip()}")
+    folder = tmp_path_factory.mktemp("older")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    return folder
+
+
+class Fleet:
+    """Workers of any release on the queue of a bench."""
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        self.bench = bench
+        self.folder = folder
+        self.sent = 0
+        self._workers = contextlib.ExitStack()
+
+    @property
+    def handled(self) -> list[list[str]]:
+        """Return number and worker of each message that was handled, and one line a start."""
+        log = self.folder / "handled"
+        return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+    async def start(self, release: Path, name: str) -> KeptProcess:
+        """Start a worker and wait until it consumes."""
+        program = [sys.executable, SCRIPT, self.bench.address, self.bench.queue, self.folder, name]
+        worker = self._workers.enter_context(
+            KeptProcess(
+                program,
+                env={**os.environ, "PYTHONPATH": str(release)},
+                log=self.folder / f"{name}.log",
+            )
+        )
+        line = [str(release / "fusewire" / "__init__.py"), name]
+        await until(lambda: line in self.handled, f"{name} runs {release}", limit=60)
+        return worker
+
+    async def send(self, count: int) -> None:
+        """Publish messages."""
+        await self.bench.send(*(str(number) for number in range(self.sent, self.sent + count)))
+        self.sent += count
+
+    def down(self) -> None:
+        """Take the dependency away."""
+        (self.folder / "down").touch()
+
+    def up(self) -> None:
+        """Give the dependency back."""
+        (self.folder / "down").unlink()
+
+    async def parked(self, count: int) -> None:
+        """Wait until so many messages stand in the lane, beside those that workers hold of it."""
+
+        async def is_so() -> bool:
+            return await self.bench.depth("parked.payments") >= count
+
+        await until(is_so)
+
+    async def settled(self) -> None:
+        """Wait until all that was sent is handled."""
+        expected = {str(number) for number in range(self.sent)}
+        await until(
+            lambda: expected <= {number for number, _ in self.handled}, "all handled", limit=60
+        )
+
+    def workers_of(self, first: int) -> set[str]:
+        """Return which workers handled the messages from `first` on."""
+        return {
+            name for number, name in self.handled if number.isdecimal() and int(number) >= first
+        }
+
+    def close(self) -> None:
+        self._workers.close()
+
+
+@pytest.fixture
+def fleet(bench: Bench, tmp_path: Path) -> Iterator[Fleet]:
+    folder = tmp_path / "fleet"
+    folder.mkdir()
+    fleet = Fleet(bench, folder)
+    yield fleet
+    fleet.close()
+    for log in folder.glob("*.log"):
+        print(f"{log.name}:\n{log.read_text()[-4000:]}")  # noqa: T201 (shown where a test failed)
+
+
+async def test_workers_of_two_releases_share_a_queue_and_the_older_ones_go_on_alone(
+    bench: Bench, fleet: Fleet, older: Path
+) -> None:
+    await fleet.start(older, "old")
+    newer = await fleet.start(ROOT, "new")
+    await fleet.send(60)  # some of them are delayed
+    await fleet.settled()
+    fleet.down()
+    await fleet.send(60)
+    await fleet.parked(30)
+    fleet.up()
+    await fleet.settled()
+    assert fleet.workers_of(0) == {"old", "new"}
+
+    fleet.down()
+    await fleet.send(60)
+    await fleet.parked(30)
+    assert newer.stop() == 0
+    await fleet.start(older, "rolled-back")
+    before = fleet.sent - 60
+    fleet.up()
+    await fleet.send(20)
+    await fleet.settled()
+
+    assert fleet.workers_of(before) <= {"old", "rolled-back"}
+    assert await bench.dead() == []  # nothing malformed, nothing given up
+    assert await bench.depth("parked.payments") == 0
+    assert Counter(number for number, _ in fleet.handled if number.isdecimal()) == Counter(
+        str(number) for number in range(fleet.sent)
+    )
+
+
+async def test_workers_of_a_newer_release_go_on_with_what_older_ones_left(
+    bench: Bench, fleet: Fleet, older: Path
+) -> None:
+    old = await fleet.start(older, "old")
+    fleet.down()
+    await fleet.send(60)
+    await fleet.parked(30)
+    assert old.stop() == 0
+
+    await fleet.start(ROOT, "new")
+    fleet.up()
+    await fleet.settled()
+
+    assert fleet.workers_of(0) == {"new"}
+    assert await bench.dead() == []
