@@ -45,6 +45,8 @@ class CircuitOpenError(CircuitBreakerError):
         name: the breaker's name.
         state: the state that refused the call, for example ``"open"``.
         retry_after: seconds until a call may be admitted, as far as is known now; never negative.
+            Nobody knows it of a circuit that a person has forced open: then it is its recovery
+            timeout, after which it is time to look again.
         reason: why the circuit opened, in words; empty where it is not known.
     """
 
@@ -58,6 +60,11 @@ class CircuitOpenError(CircuitBreakerError):
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, str, float, str]]:
         return type(self), (self.name, self.state, self.retry_after, self.reason)
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Whether calls may pass again without a person's doing: not if it was forced open."""
+        return self.state != "forced_open"
 
     def code(self) -> grpc.StatusCode:
         """Return UNAVAILABLE, which is what a call ends with that the circuit did not admit.
@@ -74,7 +81,8 @@ class CircuitOpenError(CircuitBreakerError):
 
     def __str__(self) -> str:
         why = f" ({self.reason})" if self.reason else ""
-        return f"circuit {self.name!r} is {self.state}{why}; retry in {self.retry_after:.3g} s"
+        until = f"; retry in {self.retry_after:.3g} s" if self.ends_by_itself else " until set back"
+        return f"circuit {self.name!r} is {self.state}{why}{until}"
 
 
 class BrokerError(FusewireError):

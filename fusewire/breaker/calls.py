@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from fusewire._text import check_text
 from fusewire.breaker.core import UNTIMED, Circuit
 from fusewire.breaker.fallback import with_fallback, with_fallback_async
+from fusewire.breaker.functions import awaitable_of
 from fusewire.breaker.judging import judge_result
 from fusewire.breaker.settings import BreakerSettings
 from fusewire.breaker.states import Outcome
@@ -139,7 +140,10 @@ class CircuitBreaker(Circuit):
 
         Raises:
             CircuitOpenError: the circuit did not admit the call; `func` was not called.
+            SettingsError: what `func` returned cannot be awaited; it is for :meth:`call`.
         """
+        if not inspect.iscoroutinefunction(func):
+            func = functools.partial(awaitable_of, func)
         result: T = await self._guard_coroutine(func, None)(*args, **kwargs)
         return result
 

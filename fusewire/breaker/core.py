@@ -9,7 +9,7 @@ import math
 import random
 import time
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from fusewire._locks import inside
 from fusewire.breaker.changes import Changes
@@ -17,11 +17,11 @@ from fusewire.breaker.events import CHANGES, Cause, Event, Reason, SettingsChang
 from fusewire.breaker.judging import judge_error
 from fusewire.breaker.listeners import Hearing
 from fusewire.breaker.permit import Permit
-from fusewire.breaker.settings import BreakerSettings, check_settings
+from fusewire.breaker.settings import BreakerSettings, check_seconds, check_settings
 from fusewire.breaker.snapshot import Counters, Snapshot
 from fusewire.breaker.states import BY_HAND, CircuitState, Look, Outcome
 from fusewire.breaker.windows import make_window
-from fusewire.errors import CircuitOpenError
+from fusewire.errors import CircuitOpenError, SettingsError
 from fusewire.operation import current_operation
 
 if TYPE_CHECKING:
@@ -106,6 +106,15 @@ class Circuit(Changes):
             return self._look_interrupting(now)
         return self._alone(thread, now, self._look)
 
+    def __enter__(self, *_: object) -> NoReturn:
+        """Refuse ``with breaker:``, which would not say for which call it stands."""
+        raise SettingsError(
+            f"circuit {self._name!r} is no block itself: write `with breaker.acquire():`, which "
+            "takes the permit for one call"
+        )
+
+    __exit__ = __aenter__ = __aexit__ = __enter__
+
     def can_execute(self) -> bool:
         """Tell whether a call made now would be admitted."""
         return self.look().admitted
@@ -166,10 +175,9 @@ class Circuit(Changes):
         ends of itself, so who holds a circuit open says so again and again. No maximum applies.
 
         Raises:
-            ValueError: `seconds` is no finite number above 0.
+            SettingsError: `seconds` is no finite number above 0.
         """
-        if not 0 < seconds < math.inf:
-            raise ValueError(f"seconds must be a finite number above 0, got {seconds!r}")
+        check_seconds("seconds", seconds)
         self._change(self._clock(), self._hold, seconds)
 
     def half_open(self) -> None:

@@ -63,16 +63,15 @@ class Reason:
     calls: int = 0
 
     def __str__(self) -> str:
-        return _WORDS[self.cause].format(self)
+        return _WORDS[self.cause].format(self, round(self.value * self.calls))
 
 
+_RATE = ": a rate of {0.value:.3g}, threshold {0.threshold:g}"
 _WORDS = {
     Cause.CONSECUTIVE_FAILURES: "{0.value:g} failures in a row, threshold {0.threshold:g}",
-    Cause.FAILURE_RATE: "{0.value:.3g} of {0.calls} calls failed, threshold {0.threshold:g}",
-    Cause.SLOW_CALL_RATE: "{0.value:.3g} of {0.calls} calls were slow, threshold {0.threshold:g}",
-    Cause.HANGING_CALLS: (
-        "{0.value:.3g} of {0.calls} calls were slow or hang, threshold {0.threshold:g}"
-    ),
+    Cause.FAILURE_RATE: "{1} of {0.calls} calls failed" + _RATE,
+    Cause.SLOW_CALL_RATE: "{1} of {0.calls} calls were slow" + _RATE,
+    Cause.HANGING_CALLS: "{1} of {0.calls} calls were slow or hang" + _RATE,
     Cause.PROBE_FAILED: "a probe failed",
     Cause.PROBE_SLOW: "a probe took {0.value:.3g} s, slow is more than {0.threshold:g} s",
     Cause.RECOVERY_TIME_OVER: "the recovery time is over",

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fusewire.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
 
 _MAKES_WHAT_DOES_NOT_RUN = (
     inspect.iscoroutinefunction,
@@ -20,3 +28,18 @@ def is_plain_function(value: object) -> bool:
         return False
     call = type(value).__call__  # an object's, whose class may have made it a coroutine function
     return not any(makes(value) or makes(call) for makes in _MAKES_WHAT_DOES_NOT_RUN)
+
+
+def awaitable_of(func: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> Awaitable[T]:
+    """Call `func` and return what it returns, which is to be awaited.
+
+    Raises:
+        SettingsError: it cannot be.
+    """
+    result: object = func(*args, **kwargs)
+    if not inspect.isawaitable(result):
+        raise SettingsError(
+            f"call_async awaits what the function returns, and {func!r} returned {result!r}: call "
+            "plain functions by call()"
+        )
+    return result

@@ -9,7 +9,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from fusewire.breaker.states import Outcome
-from fusewire.errors import CircuitOpenError
+from fusewire.errors import CircuitOpenError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,7 @@ def judge_error(settings: BreakerSettings, error: BaseException) -> Outcome:
     """Say what a call that ended with `error` says.
 
     A rejection by another circuit says nothing about this one's dependency: nothing was sent to it.
+    Nor does a wrong use of the library.
     A group says what the errors in it say: one failure among them is enough.
     """
     if isinstance(error, CANCELLATIONS):
@@ -42,7 +43,7 @@ def judge_error(settings: BreakerSettings, error: BaseException) -> Outcome:
         said = _ask(settings.classify_exception, error)
         if said is not None:
             return said
-    if isinstance(error, (CircuitOpenError, *settings.ignored_exceptions)):
+    if isinstance(error, (CircuitOpenError, SettingsError, *settings.ignored_exceptions)):
         return Outcome.IGNORED
     if isinstance(error, BaseExceptionGroup):
         said_of_each = {judge_error(settings, each) for each in error.exceptions}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
+
+from fusewire.breaker.settings import is_seconds
 
 if TYPE_CHECKING:
     from fusewire.breaker.settings import BreakerSettings
@@ -31,7 +32,7 @@ def hinted_time(settings: BreakerSettings, retry_after: float | None) -> float |
 
     What is no positive finite number is no hint.
     """
-    if retry_after is None or not 0 < retry_after < math.inf:
+    if retry_after is None or not is_seconds(retry_after):
         return None
     return min(retry_after, settings.max_open_time)
 

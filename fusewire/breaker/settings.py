@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
+import logging
 import math
-from collections.abc import Callable, Iterator  # noqa: TC003 - a reader of files asks for the types
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Self
 
 from fusewire.breaker.functions import is_plain_function
 from fusewire.breaker.states import Outcome  # noqa: TC001 - as above
 from fusewire.errors import SettingsError
+
+logger = logging.getLogger(__name__)
+
+MAX_LIKELY_SECONDS = 3600.0
+"""A longer time is taken, and warned of: it looks like milliseconds."""
+
+_LIKE_MILLISECONDS = ("recovery_timeout", "slow_call_duration", "probe_lease", "ramp_duration")
 
 DEFAULT_MAX_OPEN_TIME = 300.0
 """Seconds that a circuit stays open at most, unless settings say otherwise: a server's hint or a
@@ -74,6 +85,15 @@ class BreakerSettings:
     recovery_timeout_jitter: float = 0.0
     ramp_duration: float | None = None
 
+    def __new__(cls, *_: object, **settings: object) -> Self:
+        """Refuse a setting that there is not, and name the nearest one."""
+        for setting in settings:
+            if setting not in cls.__dataclass_fields__:
+                nearest = difflib.get_close_matches(setting, cls.__dataclass_fields__, 1)
+                meant = f"; did you mean {nearest[0]}?" if nearest else ""
+                raise SettingsError(f"there is no setting {setting!r}{meant}")
+        return object.__new__(cls)
+
     def __post_init__(self) -> None:
         """Refuse what cannot be right, alone or together."""
         for setting, (fits, accepted) in _RULES.items():
@@ -82,10 +102,16 @@ class BreakerSettings:
                 continue
             if not fits(value):
                 also = ", or None" if setting in _OPTIONAL else ""
-                raise SettingsError(f"{setting} must be {accepted}{also}, got {value!r}")
+                raise SettingsError(
+                    f"{setting} must be {accepted}{also}, got {value!r}{_hint(value)}"
+                )
         for broken, setting, accepted in self._conflicts():
             if broken:
                 raise SettingsError(f"{setting} must be {accepted}, got {getattr(self, setting)!r}")
+        for setting in _LIKE_MILLISECONDS:
+            seconds = getattr(self, setting)
+            if seconds is not None and seconds > MAX_LIKELY_SECONDS:
+                _warn_of_milliseconds(setting, seconds)
 
     def _conflicts(self) -> Iterator[tuple[bool, str, str]]:
         calls, slow = self.window_calls, self.slow_call_duration
@@ -99,6 +125,12 @@ class BreakerSettings:
             calls is not None and self.minimum_calls > calls,
             "minimum_calls",
             f"at most window_calls ({calls})",
+        )
+        rates = (self.failure_rate_threshold, self.slow_call_rate_threshold)
+        yield (
+            self.failure_threshold is None and rates == (None, None),
+            "failure_threshold",
+            "a number while no rate has a threshold, because nothing would open the circuit",
         )
         for setting in ("failure_rate_threshold", "slow_call_rate_threshold"):
             yield (
@@ -143,8 +175,41 @@ def check_settings(value: object, where: str = "settings") -> BreakerSettings:
         SettingsError: it is not.
     """
     if not isinstance(value, BreakerSettings):
-        raise SettingsError(f"{where} must be BreakerSettings, got {value!r}")
+        hint = ""
+        if isinstance(value, str):
+            hint = "; a preset is had by its name from fusewire.breaker.PRESETS"
+        elif isinstance(value, Mapping):
+            hint = "; write BreakerSettings(**settings)"
+        raise SettingsError(f"{where} must be BreakerSettings, got {value!r}{hint}")
     return value
+
+
+def check_seconds(setting: str, value: object) -> None:
+    """Refuse `value` unless it is a number of seconds; `setting` names it.
+
+    Raises:
+        SettingsError: it is no finite number above 0.
+    """
+    if not is_seconds(value):
+        raise SettingsError(f"{setting} must be {_SECONDS}, got {value!r}{_hint(value)}")
+
+
+def _hint(value: object) -> str:
+    """Say how to write what is not a number of seconds, but was meant for one."""
+    if isinstance(value, timedelta):
+        return f": write {value.total_seconds()!r}, its total_seconds()"
+    return ""
+
+
+@functools.cache
+def _warn_of_milliseconds(setting: str, seconds: float) -> None:
+    """Log it once for each value: settings may be made time and again."""
+    logger.warning(
+        "%s is %r seconds, which is more than an hour: if milliseconds were meant, write %r",
+        setting,
+        seconds,
+        seconds / 1000,
+    )
 
 
 def describe_differences(settings: BreakerSettings, others: BreakerSettings) -> str:
@@ -167,7 +232,8 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_seconds(value: Any) -> bool:
+def is_seconds(value: Any) -> bool:
+    """Tell whether `value` is a finite number above 0."""
     return _is_number(value) and value > 0
 
 
@@ -201,24 +267,24 @@ _FUNCTION = "a plain function, which nobody has to await"
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "failure_threshold": (_is_count, _COUNT),
-    "recovery_timeout": (_is_seconds, _SECONDS),
+    "recovery_timeout": (is_seconds, _SECONDS),
     "half_open_max_calls": (_is_count, _COUNT),
     "expected_exceptions": (_are_exceptions, _EXCEPTIONS),
     "ignored_exceptions": (_are_exceptions, _EXCEPTIONS),
     "classify_exception": (is_plain_function, _FUNCTION),
     "classify_result": (is_plain_function, _FUNCTION),
     "window_calls": (_is_count, _COUNT),
-    "window_seconds": (_is_seconds, _SECONDS),
+    "window_seconds": (is_seconds, _SECONDS),
     "minimum_calls": (_is_count, _COUNT),
     "failure_rate_threshold": (_is_share, _SHARE),
     "slow_call_rate_threshold": (_is_share, _SHARE),
-    "slow_call_duration": (_is_seconds, _SECONDS),
+    "slow_call_duration": (is_seconds, _SECONDS),
     "open_on_hanging": (_is_switch, "True or False"),
-    "probe_lease": (_is_seconds, _SECONDS),
+    "probe_lease": (is_seconds, _SECONDS),
     "recovery_timeout_growth": (_is_growth, "a finite number of at least 1"),
-    "recovery_timeout_max": (_is_seconds, _SECONDS),
+    "recovery_timeout_max": (is_seconds, _SECONDS),
     "recovery_timeout_jitter": (_is_jitter, "a fraction from 0 and below 1"),
-    "ramp_duration": (_is_seconds, _SECONDS),
+    "ramp_duration": (is_seconds, _SECONDS),
 }
 
 _OPTIONAL = frozenset(

@@ -49,6 +49,7 @@ class Look:
         admitted: whether the call would be admitted.
         state: the state that decides it.
         retry_after: seconds until a call may be admitted, as far as is known; 0.0 when admitted.
+            Of a circuit that was forced open nobody knows it: its recovery timeout, then.
     """
 
     admitted: bool

@@ -10,6 +10,7 @@ like any call that ended with UNAVAILABLE.
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -53,7 +54,8 @@ class Rejection(CircuitOpenError):  # noqa: N818 - the state of things, as in Ci
 
     def _pairs(self) -> tuple[tuple[str, str | bytes], ...]:
         # Made when asked: a rejection is the hot path of an outage.
-        return write_retry_after(self.retry_after, str(self)) + self._added
+        wait = self.retry_after if self.ends_by_itself else math.inf
+        return write_retry_after(wait, str(self)) + self._added
 
     def __str__(self) -> str:
         return CircuitOpenError.__str__(self)

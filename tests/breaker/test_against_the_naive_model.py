@@ -72,14 +72,15 @@ WINDOWS: list[dict[str, Any]] = [
 def all_settings(draw: st.DrawFn) -> BreakerSettings:
     window = draw(st.sampled_from(WINDOWS))
     rates = st.sampled_from([None, 0.25, 0.5, 1.0]) if window else st.none()
-    slow_rate = draw(rates)
+    slow_rate, failure_rate = draw(rates), draw(rates)
+    rated = slow_rate is not None or failure_rate is not None
     slow_after = draw(st.sampled_from([0.5, 2.0]))
     return BreakerSettings(
         **window,
-        failure_threshold=draw(st.sampled_from([None, 1, 2, 3, 5])),
+        failure_threshold=draw(st.sampled_from([None, 1, 2, 3, 5] if rated else [1, 2, 3, 5])),
         recovery_timeout=draw(st.sampled_from([1.0, 8.0])),
         half_open_max_calls=draw(st.sampled_from([1, 2, 3])),
-        failure_rate_threshold=draw(rates),
+        failure_rate_threshold=failure_rate,
         slow_call_rate_threshold=slow_rate,
         slow_call_duration=slow_after if slow_rate else draw(st.sampled_from([None, slow_after])),
         open_on_hanging=slow_rate is not None and draw(st.booleans()),

@@ -326,7 +326,7 @@ def test_methods_can_be_decorated(breaker: CircuitBreaker) -> None:
 
 
 async def test_arguments_by_name_reach_function_and_fallback(clock: FakeClock) -> None:
-    breaker = CircuitBreaker("payments", None, clock=clock)
+    breaker = CircuitBreaker("payments", 99, clock=clock)
 
     def make(amount: int, *, currency: str) -> Awaitable[str]:
         return charge_async(amount, currency=currency)
@@ -342,7 +342,7 @@ async def test_arguments_by_name_reach_function_and_fallback(clock: FakeClock) -
         assert (await reply if inspect.isawaitable(reply) else reply) == "3 USD"
     assert await breaker.call_async(charge_async, 3, currency="USD") == "3 USD"
     for classify in (None, lambda _: Outcome.FAILURE):
-        breaker.replace_settings(BreakerSettings(failure_threshold=None, classify_result=classify))
+        breaker.replace_settings(BreakerSettings(failure_threshold=99, classify_result=classify))
         assert breaker(charge)(3, currency="USD") == "3 USD"
         assert await breaker(charge_async)(3, currency="USD") == "3 USD"
         breaker.disable()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.breaker import CircuitBreaker, CircuitState, Look, Outcome
+from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitState, Look, Outcome
 from tests.support.circuits import half_open_circuit
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ def test_only_the_first_settlement_counts(breaker: CircuitBreaker) -> None:
 
 
 def test_without_a_threshold_failures_in_a_row_do_not_open_it(clock: FakeClock) -> None:
-    breaker = CircuitBreaker("payments", None, clock=clock)
+    settings = BreakerSettings(
+        failure_threshold=None, window_calls=10_000, minimum_calls=2000, failure_rate_threshold=1.0
+    )
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
     for _ in range(1000):
         breaker.acquire().failure()
     assert breaker.state is CircuitState.CLOSED

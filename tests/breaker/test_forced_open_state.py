@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.breaker import CircuitBreaker, CircuitOpenError, CircuitState, Look
-from tests.support.circuits import half_open_circuit
+from tests.support.circuits import half_open_circuit, open_circuit
 
 if TYPE_CHECKING:
     from fusewire.testing import FakeClock
@@ -21,6 +21,20 @@ def test_it_rejects_whatever_time_passes(breaker: CircuitBreaker, clock: FakeClo
         breaker.acquire()
     assert (caught.value.state, caught.value.reason) == ("forced_open", "by hand")
     assert breaker.snapshot().counters.rejected == 1
+
+
+def test_its_rejection_names_no_time_because_nothing_happens_then(breaker: CircuitBreaker) -> None:
+    breaker.force_open()
+    with pytest.raises(CircuitOpenError) as caught:
+        breaker.acquire()
+    assert str(caught.value) == "circuit 'payments' is forced_open (by hand) until set back"
+    assert not caught.value.ends_by_itself
+    breaker.automatic()
+    open_circuit(breaker)
+    with pytest.raises(CircuitOpenError) as caught:
+        breaker.acquire()
+    assert str(caught.value).endswith("; retry in 10 s")
+    assert caught.value.ends_by_itself
 
 
 async def test_it_rejects_in_every_way(breaker: CircuitBreaker) -> None:

@@ -42,7 +42,7 @@ def test_the_call_after_too_many_hang_is_rejected(
     assert (look.admitted, look.state, look.retry_after) == (False, CircuitState.OPEN, 30.0)
     with pytest.raises(CircuitOpenError) as caught:
         breaker.acquire()
-    assert caught.value.reason == "0.5 of 4 calls were slow or hang, threshold 0.5"
+    assert caught.value.reason == "2 of 4 calls were slow or hang: a rate of 0.5, threshold 0.5"
     reason = breaker.snapshot().reason
     assert reason is not None
     assert reason.cause is Cause.HANGING_CALLS

@@ -132,7 +132,7 @@ async def status_async(status: int) -> int:
 
 
 async def test_a_classifier_of_results_decides_on_what_functions_give(clock: FakeClock) -> None:
-    breaker = breaker_with(clock, failure_threshold=None, classify_result=by_status)
+    breaker = breaker_with(clock, failure_threshold=99, classify_result=by_status)
     guarded, guarded_async = breaker(lambda status: status), breaker(status_async)
     for status in (200, 404, 500):
         assert guarded(status) == status
@@ -145,7 +145,7 @@ async def test_a_classifier_of_results_decides_on_what_functions_give(clock: Fak
 
 
 async def test_a_fallback_answers_for_results_that_count_as_failures(clock: FakeClock) -> None:
-    breaker = breaker_with(clock, failure_threshold=None, classify_result=by_status)
+    breaker = breaker_with(clock, failure_threshold=99, classify_result=by_status)
 
     async def later(_: int) -> str:
         return await asyncio.sleep(0, "later")

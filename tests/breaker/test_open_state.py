@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,7 @@ from fusewire.breaker import (
     Reason,
     StateChanged,
 )
+from fusewire.errors import SettingsError
 from tests.support.circuits import half_open_circuit, locked, open_circuit
 
 if TYPE_CHECKING:
@@ -182,7 +183,9 @@ def test_probes_decide_about_a_half_open_circuit(breaker: CircuitBreaker, clock:
     assert breaker.state is CircuitState.CLOSED
 
 
-@pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan])
-def test_a_hold_that_makes_no_sense_is_refused(breaker: CircuitBreaker, seconds: float) -> None:
-    with pytest.raises(ValueError, match=r"seconds must be a finite number above 0, got "):
+@pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan, "5s", None, True])
+def test_a_hold_that_makes_no_sense_is_refused(breaker: CircuitBreaker, seconds: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
         breaker.hold_open(seconds)
+    expected = f"seconds must be a finite number of seconds above 0, got {seconds!r}"
+    assert str(caught.value) == expected

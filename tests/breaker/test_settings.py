@@ -188,7 +188,13 @@ def test_the_smallest_values_are_accepted() -> None:
     BreakerSettings(
         failure_threshold=1, half_open_max_calls=1, recovery_timeout=0.001, probe_lease=0.001
     )
-    BreakerSettings(failure_threshold=None, expected_exceptions=())
+    BreakerSettings(
+        failure_threshold=None,
+        expected_exceptions=(),
+        window_calls=1,
+        minimum_calls=1,
+        failure_rate_threshold=0.001,
+    )
 
 
 def test_settings_do_not_change() -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def breaker_with(clock: FakeClock, **settings: object) -> CircuitBreaker:
-    rules = BreakerSettings(**{"failure_threshold": None, **settings})  # type: ignore[arg-type]  # each test names its own
+    rules = BreakerSettings(**{"failure_threshold": 1_000_000, **settings})  # type: ignore[arg-type]  # each test names its own
     return CircuitBreaker("payments", settings=rules, clock=clock)
 
 
@@ -44,7 +44,7 @@ def test_the_failure_rate_opens_from_the_minimum_of_calls_on(clock: FakeClock) -
     breaker.acquire().success()
     assert breaker.state is CircuitState.OPEN
     assert reason_of(breaker) == Reason(Cause.FAILURE_RATE, 0.75, 0.5, 4)
-    assert str(reason_of(breaker)) == "0.75 of 4 calls failed, threshold 0.5"
+    assert str(reason_of(breaker)) == "3 of 4 calls failed: a rate of 0.75, threshold 0.5"
 
 
 def test_a_rate_that_is_met_exactly_opens(clock: FakeClock) -> None:
@@ -97,7 +97,7 @@ def test_the_slow_call_rate_opens(clock: FakeClock) -> None:
         guarded(3.0)
     assert breaker.state is CircuitState.OPEN
     assert reason_of(breaker) == Reason(Cause.SLOW_CALL_RATE, 1.0, 1.0, 4)
-    assert str(reason_of(breaker)) == "1 of 4 calls were slow, threshold 1"
+    assert str(reason_of(breaker)) == "4 of 4 calls were slow: a rate of 1, threshold 1"
 
 
 def test_a_failure_that_was_slow_counts_as_both(clock: FakeClock) -> None:

@@ -136,7 +136,7 @@ async def test_sync_and_asyncio_channels_share_a_methods_breaker(
 
 
 async def test_many_tasks_share_a_breaker_and_settle_every_permit_once(server: EchoServer) -> None:
-    registry = WatchedRegistry(BreakerSettings(failure_threshold=None))
+    registry = WatchedRegistry(BreakerSettings(failure_threshold=1_000_000))
     async with guarded_channel(server.target, registry) as channel:
         method = channel.unary_unary(ECHO)
         await asyncio.gather(

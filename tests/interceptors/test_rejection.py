@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import AioRejectedCall, RejectedCall
+from fusewire.interceptors.hints import read_retry_after
 from tests.support.grpc_server import wait_until
 
 BOTH = pytest.mark.parametrize("kind", [RejectedCall, AioRejectedCall])
@@ -121,5 +122,7 @@ def test_a_rejection_that_is_caught_says_its_status_whatever_was_guarded() -> No
 
 @BOTH
 def test_a_rejection_of_a_circuit_that_stays_open_says_not_to_retry(kind: Any) -> None:
-    error = kind("b", "forced_open", float("inf"))
+    error = kind("b", "forced_open", 30.0, "by hand")
     assert dict(list(error.trailing_metadata()))["grpc-retry-pushback-ms"] == "-1"
+    assert error.details() == "circuit 'b' is forced_open (by hand) until set back"
+    assert read_retry_after(error.trailing_metadata()) is None

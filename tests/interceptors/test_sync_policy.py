@@ -139,7 +139,7 @@ def test_all_channels_of_the_process_share_a_methods_breaker(server: EchoServer)
 
 
 def test_threads_share_a_breaker_and_settle_every_permit_once(server: EchoServer) -> None:
-    registry = WatchedRegistry(BreakerSettings(failure_threshold=None))
+    registry = WatchedRegistry(BreakerSettings(failure_threshold=1_000_000))
     with guard(grpc.insecure_channel(server.target), registry=registry) as channel:
         method = channel.unary_unary(ECHO)
 

@@ -99,7 +99,7 @@ def test_a_first_message_counts_however_late_it_is_read(
 def test_what_the_server_says_first_is_told_from_a_failure_without_a_message(
     server: EchoServer,
 ) -> None:
-    registry = BreakerRegistry(BreakerSettings(failure_threshold=None))
+    registry = BreakerRegistry(BreakerSettings(failure_threshold=1_000_000))
     seen: Counter[tuple[int, bool]] = Counter()
     bare = grpc.insecure_channel(server.target)
     with guard(bare, registry=registry, fallbacks={"*": [b"instead"]}) as channel:
