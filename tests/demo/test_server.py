@@ -19,6 +19,7 @@ from fusewire.demo.payments.v1.payments_pb2 import (
 )
 from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from fusewire.operation import IDEMPOTENCY_KEY
+from tests.support.payments import wait_until_ready
 from tests.support.processes import KeptProcess, free_port
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Server:
         self._channel = grpc.insecure_channel(
             f"127.0.0.1:{self.port}", options=[("grpc.max_reconnect_backoff_ms", 100)]
         )
-        grpc.channel_ready_future(self._channel).result(LIMIT)
+        wait_until_ready(f"127.0.0.1:{self.port}", LIMIT)
 
     def _close_channel(self) -> None:
         if self._channel is not None:

@@ -27,6 +27,20 @@ CHANNEL_OPTIONS = (
 """So that a channel notices a server that is back; gRPC's own limit is two minutes."""
 
 
+def wait_until_ready(target: str, limit: float = 30.0) -> None:
+    """Wait until a server answers; a method that it does not have will do.
+
+    Not by grpc.channel_ready_future: the thread that it leaves raises when the channel is closed.
+    """
+    with grpc.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
+        call = channel.unary_unary("/nothing.Nothing/Ask")
+        try:
+            call(b"", timeout=limit, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+
+
 class PaymentsProcess:
     """A payments server that keeps its port and its ledger over kills and restarts."""
 
@@ -49,8 +63,7 @@ class PaymentsProcess:
         self._process = KeptProcess(
             [sys.executable, "-m", "fusewire.demo.server", *arguments], log=self._log
         )
-        with grpc.insecure_channel(self.target, options=CHANNEL_OPTIONS) as channel:
-            grpc.channel_ready_future(channel).result(30)
+        wait_until_ready(self.target)
 
     def kill(self) -> None:
         """End it with SIGKILL."""
@@ -82,6 +95,12 @@ class PaymentsProcess:
     def repeated(self) -> Counter[str]:
         """Count the attempts at each operation that had been made before."""
         return self._count("SELECT operation_id FROM attempts WHERE came_to = ?", "repeated")
+
+    def references_by_key(self) -> dict[str, str]:
+        """Return which charge each operation id belongs to."""
+        query = "SELECT operation_id, reference FROM entries WHERE kind = ?"
+        with closing(sqlite3.connect(f"file:{self.ledger}?mode=ro", uri=True)) as database:
+            return dict(database.execute(query, (ENTRY_KIND_CHARGE,)))
 
     def _count(self, query: str, argument: object) -> Counter[str]:
         with closing(sqlite3.connect(f"file:{self.ledger}?mode=ro", uri=True)) as database:
