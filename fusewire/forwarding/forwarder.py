@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -12,6 +12,7 @@ from fusewire.forwarding.call import StoredCall, UnreadableCallError, read_call
 from fusewire.forwarding.outcome import ReplayEnd, end_of
 from fusewire.forwarding.sending import ChannelClosedError
 from fusewire.interceptors.aio_calls import sendable
+from fusewire.interceptors.hints import read_retry_after
 from fusewire.interceptors.keys import key_of_id
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation
 from fusewire.parking import Reject
@@ -69,6 +70,13 @@ class Forwarder:
     def _judge(self, call: StoredCall, error: grpc.RpcError) -> None:
         code: grpc.StatusCode = error.code()
         timeout = call.timeout or self._timeout
-        end = end_of(code, error.details() or "", timeout, at_most_once=call.at_most_once)
+        trailing: Any = error.trailing_metadata()
+        end = end_of(
+            code,
+            error.details() or "",
+            timeout,
+            at_most_once=call.at_most_once,
+            hinted=read_retry_after(trailing or ()) is not None,
+        )
         if end is not ReplayEnd.RETRY:
             raise Reject(f"{call.method} ended {code.name}", reason=end.value) from error

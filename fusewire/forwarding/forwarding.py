@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_WAIT = 60.0
+"""Seconds between two starts of a forwarder that ends by errors, at most."""
+
 _LASTED = 60.0
 """Seconds after which a forwarder that ends by an error counts as one that had worked."""
 
@@ -109,7 +112,7 @@ class Forwarding:
 
     async def _keep_running(self) -> None:
         """Run the consumer, and again after any error, until it is asked to end."""
-        backoff = Backoff()
+        unreachable, broken = Backoff(), Backoff(longest=_LONGEST_WAIT)
         while not self._leaving.is_set():
             began = self._loop.time()
             try:
@@ -118,11 +121,14 @@ class Forwarding:
                         await consumer.run(handle_signals=False)
             except BrokerError as error:
                 _log.log(level_of(error), "%s; %s tries again", error, self._name)
+                backoff = unreachable
             except Exception:  # noqa: BLE001 - whatever it is, it is logged
                 # Calls go on being parked, and nobody else would make them.
                 _log.exception("%s ended by an error and is started again", self._name)
+                backoff = broken
             else:
                 return
             if self._loop.time() - began > _LASTED:
-                backoff.reset()
+                unreachable.reset()
+                broken.reset()
             await backoff.wait(self._leaving)

@@ -26,7 +26,12 @@ _NOT_LET_IN = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMIS
 
 
 def end_of(
-    code: grpc.StatusCode, details: str = "", timeout: float | None = None, *, at_most_once: bool
+    code: grpc.StatusCode,
+    details: str = "",
+    timeout: float | None = None,
+    *,
+    at_most_once: bool,
+    hinted: bool = False,
 ) -> ReplayEnd:
     """Judge the status of a replay that did not end OK.
 
@@ -35,10 +40,13 @@ def end_of(
         details: the text that came with it, by which what is no answer of the server's is told.
         timeout: the seconds that the call was given.
         at_most_once: whether it must not be sent again where it may have taken effect.
+        hinted: whether the server said when to come back: it said no only for now.
     """
     end = CallEnd("", code, details, (), timeout, None)
     if end.condition == "local":
         return ReplayEnd.RETRY  # nothing was sent
+    if hinted and not at_most_once:
+        return ReplayEnd.RETRY
     by_server = end.http_status is None
     if by_server and code in FINAL:
         return ReplayEnd.REFUSED

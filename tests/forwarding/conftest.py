@@ -27,6 +27,7 @@ class PaymentsServer(grpc.GenericRpcHandler):
         self.effects: dict[str, bytes] = {}
         self.seen: list[tuple[str, dict[str, Any]]] = []
         self.answer: Callable[[str], grpc.StatusCode | None] = lambda key: None
+        self.trailing: tuple[tuple[str, str], ...] = ()  # sent with what is not OK
         self._server: grpc.Server | None = None
         self.port = 0
         self.start()
@@ -58,6 +59,7 @@ class PaymentsServer(grpc.GenericRpcHandler):
             if code is None:
                 self.effects.setdefault(key, request)
         if code is not None:
+            context.set_trailing_metadata(self.trailing)
             context.abort(code, "as told")
         return b"charged:" + key.encode()
 

@@ -56,3 +56,10 @@ def test_a_call_that_a_local_cause_kept_here_is_sent_again(
     code: Code, details: str, timeout: float, *, at_most_once: bool
 ) -> None:
     assert end_of(code, details, timeout, at_most_once=at_most_once) is ReplayEnd.RETRY
+
+
+@pytest.mark.parametrize("code", ENDS)
+def test_a_server_that_says_when_to_come_back_says_no_only_for_now(code: Code) -> None:
+    assert end_of(code, at_most_once=False, hinted=True) is ReplayEnd.RETRY
+    without = end_of(code, at_most_once=True)
+    assert end_of(code, at_most_once=True, hinted=True) is without
