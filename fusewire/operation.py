@@ -71,19 +71,54 @@ class KeyClaim:
         key: what is sent.
         look: called to find out whether the call is over; it ends the claim if it is. A caller may
             see the end of a future before the future's callbacks are called.
+        if_declined: the end of the call, which is over, if its fallback does not answer.
     """
 
-    __slots__ = ("_operation", "key", "look")
+    __slots__ = ("_numbers", "_operation", "if_declined", "key", "look", "number")
 
-    def __init__(self, operation: Operation) -> None:
+    def __init__(self, operation: Operation, key: str, numbers: _Numbers) -> None:
         self._operation = operation
-        self.key = ""
+        self._numbers = numbers
         self.look: Callable[[], object] | None = None
+        self.if_declined: KeyEnd | None = None
+        self.number = numbers.take()
+        self.key = key if self.number == 1 else f"{key}/{self.number}"
+        numbers.pending[self] = None
 
     def end(self, how: KeyEnd) -> None:
         """Say how the call ended. Only the first word counts; it may come from any thread."""
         self.look = None
-        self._operation.end_claim(self, how)
+        if self._numbers.pending.pop(self, self) is self:
+            return
+        self._operation.end_key(self.key, how)
+        if how is not KeyEnd.ANSWERED:
+            self._numbers.free[self.number] = None
+
+
+class _Numbers:
+    """Which of the calls with equal requests have which number.
+
+    Attributes:
+        pending: claims of calls that are not over.
+        free: numbers of calls that have given theirs back; each below all that were never taken.
+    """
+
+    __slots__ = ("_unused", "free", "pending")
+
+    def __init__(self) -> None:
+        self.pending: dict[KeyClaim, None] = {}
+        self.free: dict[int, None] = {}
+        self._unused = itertools.count(1)
+
+    def take(self) -> int:
+        """Take the lowest number that no other call holds."""
+        for other in list(self.pending):
+            if (look := other.look) is not None:
+                look()
+        for number in sorted(self.free):
+            if self.free.pop(number, 0) is None:
+                return number
+        return next(self._unused)
 
 
 class Operation:
@@ -104,11 +139,10 @@ class Operation:
     """
 
     __slots__ = (
-        "_claims",
         "_doubtful",
         "_failed",
-        "_holders",
         "_notes",
+        "_numbers",
         "_ordinals",
         "_rejected",
         "_sent",
@@ -124,8 +158,7 @@ class Operation:
         self.id = operation_id
         self.keys_by_ordinal = keys_by_ordinal
         self.ended = False
-        self._holders: dict[str, KeyClaim] = {}
-        self._claims: dict[KeyClaim, None] = {}  # of calls that are not over
+        self._numbers: dict[str, _Numbers] = {}
         self._sent: dict[str, None] = {}
         self._doubtful: dict[str, None] = {}
         self._failed: dict[str, None] = {}
@@ -154,7 +187,9 @@ class Operation:
     @property
     def doubtful_keys(self) -> tuple[str, ...]:
         """Keys of calls that may have had an effect, and of calls that are not over."""
-        pending = [claim.key for claim in list(self._claims)]
+        pending = [
+            claim.key for each in list(self._numbers.values()) for claim in list(each.pending)
+        ]
         return tuple(dict.fromkeys([*list(self._doubtful), *pending]))
 
     def has_sent(self, key: str) -> bool:
@@ -163,29 +198,16 @@ class Operation:
 
     def claim_key(self, key: str) -> KeyClaim:
         """Hold `key`, or else the first of ``<key>/2``, ``<key>/3``, … that no call holds."""
-        claim = KeyClaim(self)
-        for number in itertools.count(1):
-            claim.key = key if number == 1 else f"{key}/{number}"
-            holder = self._holders.setdefault(claim.key, claim)
-            if holder is not claim and (look := holder.look) is not None:
-                look()
-                holder = self._holders.setdefault(claim.key, claim)
-            if holder is claim:
-                break
-        self._claims[claim] = None
-        return claim
+        numbers = self._numbers.get(key) or self._numbers.setdefault(key, _Numbers())
+        return KeyClaim(self, key, numbers)
 
-    def end_claim(self, claim: KeyClaim, how: KeyEnd) -> None:
-        """Record how the call that holds `claim` ended; only the first time."""
-        if self._claims.pop(claim, claim) is claim:
-            return
+    def end_key(self, key: str, how: KeyEnd) -> None:
+        """Record how the call that held `key` ended; its claim says so."""
         if how is KeyEnd.ANSWERED:
-            self._sent[claim.key] = None
-            self._doubtful.pop(claim.key, None)
-            return
-        if how is KeyEnd.IN_DOUBT:
-            self._sent[claim.key] = self._doubtful[claim.key] = None
-        self._holders.pop(claim.key, None)
+            self._sent[key] = None
+            self._doubtful.pop(key, None)
+        elif how is KeyEnd.IN_DOUBT:
+            self._sent[key] = self._doubtful[key] = None
 
     def next_key(self, method: str) -> str:
         """Make a key of the former scheme: ``<id>/<method>/<ordinal of the call>``.

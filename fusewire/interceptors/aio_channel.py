@@ -80,10 +80,10 @@ class _Guard:
     """What the guards of the shapes have in common."""
 
     shape: Shape
+    serialize: Callable[[Any], bytes] | None = None  # grpcio does not tell interceptors
 
     def __init__(self, policies: Policies) -> None:
         self.policies = policies
-        self._one_request = self.shape.startswith("unary")
         self._keeper = policies.keeper
         self._known: dict[Any, MethodPolicy] = {}
         self._generation = self._keeper.generation
@@ -112,11 +112,6 @@ class _Guard:
                 return None, details
         return policy, details
 
-    def _guard(self, policy: MethodPolicy, details: Any, request: Any) -> GuardedCall:
-        return GuardedCall(
-            policy, details.metadata, details.timeout, request, one_request=self._one_request
-        )
-
 
 class _UnaryGuard(_Guard):
     """Guards calls whose response is one message."""
@@ -129,7 +124,7 @@ class _UnaryGuard(_Guard):
         policy, details = self._look(details)
         if policy is None:
             return await continuation(details, request)
-        guarded = self._guard(policy, details, request)
+        guarded = GuardedCall(policy, details.metadata, details.timeout, request, self)
         request = guarded.request
         refused = guarded.admit()
         if refused is not None:
@@ -161,7 +156,7 @@ class _StreamGuard(_Guard):
         policy, details = self._look(details)
         if policy is None:
             return await continuation(details, request)
-        guarded = self._guard(policy, details, request)
+        guarded = GuardedCall(policy, details.metadata, details.timeout, request, self)
         request = guarded.request
         refused = guarded.admit(timed=policy.streams != "end")
         if refused is not None:

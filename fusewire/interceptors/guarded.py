@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
@@ -34,12 +34,25 @@ if TYPE_CHECKING:
     from fusewire.breaker import Permit
     from fusewire.interceptors.fallback import CallFallback
     from fusewire.interceptors.keys import MethodKeys
+    from fusewire.interceptors.methods import Shape
     from fusewire.interceptors.policy import MethodPolicy
     from fusewire.operation import KeyClaim
 
 logger = logging.getLogger(__name__)
 
 Pairs = tuple[tuple[str, str | bytes], ...]
+
+
+class RequestSource(Protocol):
+    """What is known of a method's requests before they are made."""
+
+    @property
+    def shape(self) -> Shape:
+        """How many requests and responses a call has."""
+
+    @property
+    def serialize(self) -> Callable[[Any], bytes] | None:
+        """What makes bytes of a request; None if that is not known."""
 
 
 class GuardedCall:
@@ -57,15 +70,12 @@ class GuardedCall:
         metadata: the user's.
         timeout: the user's, in seconds.
         request: the request message, or what gives them.
-        serialize: makes bytes of the message, if that is known.
-        one_request: whether it is one message.
+        source: what is known of the request before it is made.
     """
 
     __slots__ = (
         "_began",
         "_claim",
-        "_if_declined",
-        "_noted",
         "_operation",
         "_permit",
         "_policy",
@@ -83,25 +93,21 @@ class GuardedCall:
         metadata: Iterable[tuple[str, str | bytes]] | None,
         timeout: float | None,
         request: Any,
-        serialize: Callable[[Any], bytes] | None = None,
-        *,
-        one_request: bool,
+        source: RequestSource,
     ) -> None:
         self._policy = policy
         self._timeout = timeout
         self._began = time.monotonic()
         self._permit: Permit | None = None
-        self._noted = False
         self._operation = entered_operation()
         self._claim: KeyClaim | None = None
-        self._if_declined: KeyEnd | None = None
         self.request = request
         self.fallback: CallFallback | None = None
         self.info: CallInfo | None = None
         self.as_it_is = False
         self.metadata: Pairs | None = None
         if policy.prepares:
-            self._prepare(metadata, serialize, one_request=one_request)
+            self._prepare(metadata, source)
 
     @property
     def breaker(self) -> str:
@@ -138,14 +144,18 @@ class GuardedCall:
 
     def succeed(self) -> None:
         """Settle: the call ended OK."""
-        self._settle_success()
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            permit.success()
         if self._claim is not None:
             self._claim.end(KeyEnd.ANSWERED)
 
     def first_message(self) -> None:
         """Take note of the first message of the response stream."""
         if self._policy.streams == "first_message":
-            self._settle_success()
+            permit, self._permit = self._permit, None
+            if permit is not None:
+                permit.success()
 
     def release(self, *, sent: bool = True) -> None:
         """Settle: the call says nothing about the dependency.
@@ -187,11 +197,9 @@ class GuardedCall:
         if permit is not None:
             with noted_by_caller():
                 permit.settle(outcome, retry_after=retry_after)
-        if self._operation is not None and self._policy.breaker is not None and not self._noted:
-            self._noted = True
-            self._operation.note(
-                CallNote(self.breaker, outcome.value, code.name, retry_after, condition)
-            )
+        operation, self._operation = self._operation, None  # one call is noted once
+        if operation is not None and self._policy.breaker is not None:
+            operation.note(CallNote(self.breaker, outcome.value, code.name, retry_after, condition))
         falls_back = outcome is Outcome.FAILURE and self.fallback is not None
         self._end_key(ended, falls_back=falls_back)
         return falls_back
@@ -216,8 +224,8 @@ class GuardedCall:
 
         Say it before the caller can see that end: another call may then have the key.
         """
-        if self._claim is not None and self._if_declined is not None:
-            self._claim.end(self._if_declined)
+        if self._claim is not None and self._claim.if_declined is not None:
+            self._claim.end(self._claim.if_declined)
 
     def keep(self, error: grpc.RpcError, reason: Exception) -> None:
         """Make `error` what the caller sees after all, because the fallback ended with `reason`."""
@@ -229,11 +237,6 @@ class GuardedCall:
         logger.error("the fallback of %s failed", self._policy.method, exc_info=reason)
         attach(error, reason)
 
-    def _settle_success(self) -> None:
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            permit.success()
-
     def _end_key(self, how: KeyEnd, *, falls_back: bool | None = None) -> None:
         """End the key's claim, or hold it while the fallback may still answer."""
         if self._claim is None:
@@ -241,15 +244,14 @@ class GuardedCall:
         if self.fallback is None if falls_back is None else not falls_back:
             self._claim.end(how)
         else:
-            self._if_declined = how
+            self._claim.if_declined = how
 
     def _prepare(
         self,
         metadata: Iterable[tuple[str, str | bytes]] | None,
-        serialize: Callable[[Any], bytes] | None,
-        *,
-        one_request: bool,
+        source: RequestSource,
     ) -> None:
+        one_request = source.shape.startswith("unary")
         keys, fallback = self._policy.keys, self._policy.fallback
         falls_back = fallback is not None and fallbacks_allowed()
         if not falls_back and (keys is None or self._operation is None):
@@ -267,10 +269,7 @@ class GuardedCall:
                 # What goes with a key is what the key was made of, whatever the user does with the
                 # message before it is serialized: asyncio does that later, parking much later.
                 self.request = copy_of(self.request)
-            if (
-                not given
-                and (made := self._make_key(keys, serialize, one_request=one_request)) is not None
-            ):
+            if not given and (made := self._make_key(keys, source)) is not None:
                 pairs = (*pairs, (IDEMPOTENCY_KEY, made))
         if falls_back and fallback is not None:
             info = CallInfo(self._policy.method, self.breaker, pairs, self._timeout)
@@ -283,13 +282,7 @@ class GuardedCall:
         if pairs or metadata is not None:
             self.metadata = pairs
 
-    def _make_key(
-        self,
-        keys: MethodKeys,
-        serialize: Callable[[Any], bytes] | None,
-        *,
-        one_request: bool,
-    ) -> str | None:
+    def _make_key(self, keys: MethodKeys, source: RequestSource) -> str | None:
         """Make the key of this call; None if it gets none of ours."""
         operation = self._operation
         if operation is None:
@@ -299,10 +292,10 @@ class GuardedCall:
             return None
         if operation.keys_by_ordinal:
             return operation.next_key(keys.method) if keys.idempotent else None
-        if not one_request:
+        if not source.shape.startswith("unary"):
             keys.warn_stream()
             return None
-        self._claim = keys.claim(operation, self.request, serialize)
+        self._claim = keys.claim(operation, self.request, source.serialize)
         return None if self._claim is None else self._claim.key
 
 

@@ -17,7 +17,7 @@ from fusewire.interceptors.sync_streams import GuardedStream, is_call
 
 if TYPE_CHECKING:
     from fusewire.interceptors.methods import Shape
-    from fusewire.interceptors.policy import MethodPolicy, Policies
+    from fusewire.interceptors.policy import Policies
 
 
 class _Guarded:
@@ -36,17 +36,7 @@ class _Guarded:
         self._inner = inner
         self._method = method
         self._policies = policies
-        self._serialize = serialize
-
-    def _guard(self, policy: MethodPolicy, request: Any, arguments: dict[str, Any]) -> GuardedCall:
-        return GuardedCall(
-            policy,
-            arguments["metadata"],
-            arguments["timeout"],
-            request,
-            self._serialize,
-            one_request=self.shape.startswith("unary"),
-        )
+        self.serialize = serialize
 
 
 class _UnaryResponse(_Guarded):
@@ -64,7 +54,7 @@ class _UnaryResponse(_Guarded):
         policy = self._policies.of(self._method, self.shape)
         if policy is None:
             return self._inner.future(request, **arguments)
-        guarded = self._guard(policy, request, arguments)
+        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
         request = guarded.request
         refused = guarded.admit()
         if refused is not None:
@@ -87,7 +77,7 @@ class _UnaryResponse(_Guarded):
         policy = self._policies.of(self._method, self.shape)
         if policy is None:
             return call(request, **arguments)
-        guarded = self._guard(policy, request, arguments)
+        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
         request = guarded.request
         refused = guarded.admit()
         error: grpc.RpcError
@@ -124,7 +114,7 @@ class _StreamResponse(_Guarded):
         policy = self._policies.of(self._method, self.shape)
         if policy is None:
             return self._inner(request, **arguments)
-        guarded = self._guard(policy, request, arguments)
+        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
         request = guarded.request
         refused = guarded.admit(timed=policy.streams != "end")
         if refused is not None:

@@ -272,6 +272,13 @@ def policy_of(registry: WatchedRegistry) -> MethodPolicy:
     return found
 
 
+class Unknown:
+    """A method of which nothing is known but its shape."""
+
+    shape = "unary_unary"
+    serialize = None
+
+
 class Bare:
     """A call of grpcio's, as far as what a guard keeps of it goes.
 
@@ -299,7 +306,7 @@ def test_a_call_that_is_gone_when_its_end_is_told_is_settled_by_that_end(
     code: grpc.StatusCode | None,
     outcome: Outcome,
 ) -> None:
-    guarded = GuardedCall(policy_of(registry), None, None, b"", one_request=True)
+    guarded = GuardedCall(policy_of(registry), None, None, b"", Unknown())
     assert guarded.admit() is None
     call = Bare(code)
     remains = Remains(guarded, call)

@@ -49,4 +49,9 @@ def aio_keyed(server: EchoServer, registry: WatchedRegistry, **options: Any) -> 
 
 def held(work: Operation) -> list[str]:
     """Return the keys that a call holds, of those that are over and of those that are not."""
-    return list(work._holders)
+    keys = []
+    for key, numbers in work._numbers.items():
+        unused = int(repr(numbers._unused).strip("count()"))
+        taken = [number for number in range(1, unused) if number not in numbers.free]
+        keys += [key if number == 1 else f"{key}/{number}" for number in taken]
+    return keys
