@@ -6,7 +6,9 @@ one round each: to the no-op interceptor's block, or to the channel without any.
 the median of the rounds, with the middle half of them as the spread. CPU is this process's, of all
 its threads; it is steadier than latency.
 
-On a sync channel a no-op interceptor is one of ``grpc.intercept_channel``.
+On a sync channel a no-op interceptor is one of ``grpc.intercept_channel``. What an idempotency key
+costs is the difference between calls of an idempotent method, with a protobuf message, within an
+operation and outside of one.
 
     pip install opentelemetry-instrumentation-grpc opentelemetry-sdk
     python benchmarks/interceptors.py --rounds 60 --json interceptors.json
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import random
@@ -32,12 +35,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.wrappers_pb2 import StringValue
 from opentelemetry.instrumentation.grpc import aio_client_interceptors, client_interceptor
 from opentelemetry.instrumentation.grpc.grpcext import intercept_channel
 from opentelemetry.sdk.trace import TracerProvider
 
 from fusewire.breaker import BreakerRegistry
 from fusewire.interceptors import aio_interceptors, guard
+from fusewire.operation import operation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -195,6 +200,32 @@ def aio_block(
     return block
 
 
+def sync_keyed(channel: grpc.Channel, calls: int, *, keyed: bool) -> Callable[[], Awaitable[int]]:
+    unary = channel.unary_unary(UNARY, request_serializer=StringValue.SerializeToString)
+
+    async def block() -> int:
+        with operation("order-17") if keyed else contextlib.nullcontext():
+            for number in range(calls):
+                unary(StringValue(value=f"{number:100}"))
+        return calls
+
+    return block
+
+
+def aio_keyed(
+    channel: grpc.aio.Channel, calls: int, *, keyed: bool
+) -> Callable[[], Awaitable[int]]:
+    unary = channel.unary_unary(UNARY, request_serializer=StringValue.SerializeToString)
+
+    async def block() -> int:
+        with operation("order-17") if keyed else contextlib.nullcontext():
+            for number in range(calls):
+                await unary(StringValue(value=f"{number:100}"))
+        return calls
+
+    return block
+
+
 def rejecting(breakers: BreakerRegistry) -> BreakerRegistry:
     breakers.get(UNARY).force_open()
     return breakers
@@ -256,9 +287,23 @@ async def run(target: str, rounds: int, calls: int) -> dict[str, Figures]:
         },
         rounds,
     )
-    for channel in (*sync.values(), open_sync):
+    idempotent: dict[str, Any] = {"registry": BreakerRegistry(), "idempotent": {UNARY}}
+    keyed_sync = guard(grpc.insecure_channel(target), **idempotent)
+    keyed_aio = grpc.aio.insecure_channel(target, interceptors=aio_interceptors(**idempotent))
+    found["sync key"] = await measure(
+        {
+            kind: sync_keyed(keyed_sync, calls, keyed=kind == "keyed")
+            for kind in ("without", "keyed")
+        },
+        rounds,
+    )
+    found["asyncio key"] = await measure(
+        {kind: aio_keyed(keyed_aio, calls, keyed=kind == "keyed") for kind in ("without", "keyed")},
+        rounds,
+    )
+    for channel in (*sync.values(), open_sync, keyed_sync):
         channel.close()
-    for aio_one in (*aio.values(), open_aio):
+    for aio_one in (*aio.values(), open_aio, keyed_aio):
         await aio_one.close()
     return found
 
@@ -278,6 +323,15 @@ def show(found: dict[str, Figures]) -> tuple[dict[str, Any], bool]:
                 f"1/{1 / low:.0f}), {micro:.1f} us; target 1/{1 / target:.0f}"
             )
             table[name] = {"latency": [middle, low, high], "microseconds": micro}
+            continue
+        if "key" in name:
+            middle, low, high = figures.ratio("keyed", "without", 0)
+            micro = (figures.median("keyed", 0) - figures.median("without", 0)) * 1e6
+            print(
+                f"{name}: CPU {middle:.3f} of a call without ({low:.3f} to {high:.3f}), "
+                f"{micro:.1f} us more"
+            )
+            table[name] = {"cpu": [middle, low, high], "microseconds": micro}
             continue
         for kind in KINDS:
             row = {"cpu_us": figures.median(kind, 0) * 1e6, "us": figures.median(kind, 1) * 1e6}
