@@ -6,22 +6,17 @@ import functools
 import inspect
 import random
 import time
-from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
-from types import CoroutineType
+from inspect import CO_COROUTINE
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from fusewire._text import check_text
-from fusewire.breaker.core import UNTIMED, Circuit
-from fusewire.breaker.fallback import with_fallback, with_fallback_async
 from fusewire.breaker.functions import awaitable_of
-from fusewire.breaker.judging import judge_result
+from fusewire.breaker.guards import GuardingCircuit, kind_of
 from fusewire.breaker.settings import BreakerSettings
-from fusewire.breaker.states import Outcome
-from fusewire.breaker.streams import guard_async_generator, guard_generator
 from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,7 +24,7 @@ T = TypeVar("T")
 _FIRST_SETTINGS = (5, 30.0, 3, (Exception,))
 
 
-class CircuitBreaker(Circuit):
+class CircuitBreaker(GuardingCircuit):
     """A circuit breaker: calls to a dependency go through it, and stop while it is down.
 
     Use it as a decorator, or through :meth:`call`, :meth:`call_async`,
@@ -116,7 +111,7 @@ class CircuitBreaker(Circuit):
         for role, given in (("what a breaker guards", func), ("fallback", chosen)):
             if given is not None and not callable(given):
                 raise SettingsError(f"{role} must be a function, got {given!r}")
-        if chosen is not None and not _kind(func) and _kind(chosen) == CO_COROUTINE:
+        if chosen is not None and not kind_of(func) and kind_of(chosen) == CO_COROUTINE:
             raise SettingsError(
                 f"fallback of the plain function {func!r} must be a plain function, got {chosen!r}"
             )
@@ -162,135 +157,3 @@ class CircuitBreaker(Circuit):
         """
         result: T = self._guard(func, fallback or self.fallback)(*args, **kwargs)
         return result
-
-    def _guard(
-        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
-    ) -> Callable[..., Any]:
-        kind = _kind(func)
-        if not kind:
-            return self._guard_function(func, fallback)
-        if kind == CO_COROUTINE:
-            return self._guard_coroutine(func, fallback)
-        guard = guard_generator if kind == CO_GENERATOR else guard_async_generator
-        return guard(self, func, fallback)
-
-    def _guard_function(
-        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
-    ) -> Callable[..., Any]:
-        clock = self._clock
-        notes = self._healthy
-
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            generation = self._free
-            if not generation or self._settings.classify_result is not None:
-                return self._run_with_permit(func, args, kwargs)
-            started = clock() if self._timed else UNTIMED
-            try:
-                result = func(*args, **kwargs)
-            except BaseException as error:
-                self._end_call(generation, started, self.judge(error))
-                raise
-            if type(result) is CoroutineType:
-                return self._drive(result)
-            now = clock() if self._timed else 0.0
-            if (
-                len(notes) < self._room
-                and now < self._room_until
-                and now - started <= self._slow_after
-                and generation == self._free
-            ):
-                notes.append(generation)
-            else:
-                self._end_call(generation, started, Outcome.SUCCESS)
-            return result
-
-        return guarded if fallback is None else with_fallback(self, guarded, fallback)
-
-    def _guard_coroutine(
-        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
-    ) -> Callable[..., Coroutine[Any, Any, Any]]:
-        clock = self._clock
-        notes = self._healthy
-
-        # The same as for a function, with an await: what they might share would cost each of them
-        # a call of its own.
-        async def guarded(*args: Any, **kwargs: Any) -> Any:
-            generation = self._free
-            if not generation or self._settings.classify_result is not None:
-                return await self._run_async_with_permit(func, args, kwargs)
-            started = clock() if self._timed else UNTIMED
-            try:
-                result = await func(*args, **kwargs)
-            except BaseException as error:
-                self._end_call(generation, started, self.judge(error))
-                raise
-            now = clock() if self._timed else 0.0
-            if (
-                len(notes) < self._room
-                and now < self._room_until
-                and now - started <= self._slow_after
-                and generation == self._free
-            ):
-                notes.append(generation)
-            else:
-                self._end_call(generation, started, Outcome.SUCCESS)
-            return result
-
-        return guarded if fallback is None else with_fallback_async(self, guarded, fallback)
-
-    def _end_call(self, generation: int, started: float, outcome: Outcome) -> None:
-        """Record a call that had no permit."""
-        if outcome is Outcome.FAILURE:
-            self._tell_operation()
-        self._change(self._clock(), self._settle_call, generation, started, outcome)
-
-    def _run_with_permit(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        with self.acquire() as permit:
-            result = func(*args, **kwargs)
-            if type(result) is CoroutineType:
-                # Guarded while it is awaited, which may be never: then the call was not made.
-                self._withdraw(permit)
-                return self._drive(result)
-            permit.settle(self._judge_result(result))
-            return result
-
-    async def _run_async_with_permit(
-        self, func: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        with self.acquire() as permit:
-            result = await func(*args, **kwargs)
-            permit.settle(self._judge_result(result))
-            return result
-
-    async def _drive(self, coroutine: CoroutineType[Any, Any, Any]) -> Any:
-        """Await a coroutine that a plain function gave; it has not begun to run."""
-        try:
-            return await self._guard_coroutine(lambda: coroutine, None)()
-        finally:
-            # Only a rejected one is still to be closed; for others this does nothing.
-            coroutine.close()
-
-    def _judge_result(self, result: object) -> Outcome:
-        classify = self._settings.classify_result
-        return Outcome.SUCCESS if classify is None else judge_result(classify, result)
-
-
-_KINDS = {
-    CO_COROUTINE: inspect.iscoroutinefunction,
-    CO_GENERATOR: inspect.isgeneratorfunction,
-    CO_ASYNC_GENERATOR: inspect.isasyncgenfunction,
-}
-_ANY_KIND = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
-
-
-def _kind(func: Callable[..., Any]) -> int:
-    """Tell whether `func` makes a coroutine or a generator of a kind; 0 for what does neither."""
-    # `inspect` takes its time, and for most functions their flags tell.
-    code = getattr(func, "__code__", None)
-    if code is not None:
-        flags: int = code.co_flags
-        return flags & _ANY_KIND
-    call: Any = getattr(func, "__call__", None)  # noqa: B004 - asks how an object's call behaves, not whether
-    return next((kind for kind, fits in _KINDS.items() if fits(func) or fits(call)), 0)

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fusewire._locks import bare_lock, inside, renew_in_child
 from fusewire.breaker.events import Cause, Reason
-from fusewire.breaker.machine import MAX_HALF_OPEN_WAIT, RAMPING, Machine
+from fusewire.breaker.lending import LendingMachine
+from fusewire.breaker.machine import MAX_HALF_OPEN_WAIT, RAMPING
 from fusewire.breaker.states import BY_HAND, CircuitState, Look
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _WHOLE = 0
 _BROKEN = -1
 
 
-class Changes(Machine):
+class Changes(LendingMachine):
     """A machine that threads share, that signal handlers and finalizers use, and that forks.
 
     The lock is held for state arithmetic only: never across a protected call, a listener or a log
@@ -161,7 +162,7 @@ class Changes(Machine):
     def _break_off(self) -> None:
         """Have the next who comes begin anew."""
         self._changing = _BROKEN
-        self._free = 0
+        self._free = self._idle = self._idle_again = 0
         self._let_nothing_pass()
 
     def _renew(self) -> None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 from fusewire._locks import inside
 from fusewire.breaker.changes import Changes
 from fusewire.breaker.events import CHANGES, Cause, Event, Reason, SettingsChanged
-from fusewire.breaker.judging import judge_error
+from fusewire.breaker.judging import CANCELLED_BY_CALLER, judge_error
 from fusewire.breaker.listeners import Hearing
-from fusewire.breaker.permit import Permit
+from fusewire.breaker.loans import current_loan, find_loan
+from fusewire.breaker.permit import Lent, Permit
 from fusewire.breaker.settings import BreakerSettings, check_seconds, check_settings
 from fusewire.breaker.snapshot import Counters, Snapshot
 from fusewire.breaker.states import BY_HAND, CircuitState, Look, Outcome
@@ -78,6 +79,10 @@ class Circuit(Changes):
         Raises:
             CircuitOpenError: the circuit does not admit the call.
         """
+        if self.lends:
+            borrowed = self._borrow(timed=timed)
+            if borrowed is not None:
+                return borrowed
         generation = self._free
         if generation:
             return Permit(self, generation, self._clock() if timed else UNTIMED, False)  # noqa: FBT003 - see Permit
@@ -144,8 +149,20 @@ class Circuit(Changes):
         if first and outcome is Outcome.FAILURE:
             self._tell_operation(retry_after)
 
-    def judge(self, error: BaseException) -> Outcome:
-        """Say what a call that ended with `error` says about the dependency."""
+    def judge(self, error: BaseException, started: float = UNTIMED) -> Outcome:
+        """Say what a call that ended with `error` says about the dependency.
+
+        Args:
+            error: what it ended with.
+            started: the clock's time when it began; without it, a cancellation always says nothing.
+        """
+        max_wait = self._settings.max_wait
+        if (
+            max_wait is not None
+            and isinstance(error, CANCELLED_BY_CALLER)
+            and self._clock() - started >= max_wait
+        ):
+            return Outcome.FAILURE
         return judge_error(self._settings, error)
 
     def force_open(self) -> None:
@@ -254,6 +271,20 @@ class Circuit(Changes):
         if operation is not None:
             operation.note_rejection(self._name)
 
+    def _borrow(self, *, timed: bool) -> Permit | None:
+        """Get the permit of a call around this one, if it lends it."""
+        self._note_overlap()
+        loan = find_loan(self, current_loan())
+        thread = get_ident()
+        if loan is None or thread in inside:
+            return None
+        now = self._clock()
+        return self._alone(thread, now, self._lend, self, loan, now if timed else UNTIMED)
+
+    def _stop_offering(self) -> None:
+        """Offer no loans of healthy calls until two calls meet."""
+        self._change(self._clock(), self._refresh_idle)
+
     def _withdraw(self, permit: Permit) -> None:
         """Take back a permit with which no call was made."""
         self._change(self._clock(), self._take_back, permit)
@@ -279,6 +310,8 @@ class Circuit(Changes):
         permit.settled = True
         self._probes.finish(permit)
         self._running.finish(permit)
+        if permit.lender is not None:
+            permit.lender.lent = Lent.NEVER
 
     def _set_by_hand(
         self, now: float, state: CircuitState, only_from: tuple[CircuitState, ...]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from fusewire.breaker.judging import judge_error, judge_result
+from fusewire.breaker.results import comes_later
 from fusewire.breaker.states import Outcome
 from fusewire.errors import CircuitOpenError
 from fusewire.operation import current_operation, fallbacks_allowed
@@ -22,7 +22,7 @@ def with_fallback(
 ) -> Callable[..., Any]:
     """Let `fallback` answer where `guarded` is rejected or fails.
 
-    If `guarded` gives a coroutine, the answer is awaited.
+    If the result of `guarded` is not there yet, `guarded` has seen to that itself.
     """
 
     def answered(*args: Any, **kwargs: Any) -> Any:
@@ -32,9 +32,9 @@ def with_fallback(
             if not may_answer(circuit, error):
                 raise
             return _answer(fallback, error, args, kwargs)
-        if type(result) is CoroutineType:
-            return with_fallback_async(circuit, lambda *_, **__: result, fallback)(*args, **kwargs)
-        return fallback(*args, **kwargs) if _is_failure(circuit, result) else result
+        if not comes_later(result) and _is_failure(circuit, result):
+            return fallback(*args, **kwargs)
+        return result
 
     return answered
 

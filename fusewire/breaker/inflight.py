@@ -27,6 +27,10 @@ class Probes:
         """Let a probe begin whose lease runs out at `end`."""
         self._ends[permit] = end
 
+    def knows(self, permit: Permit) -> bool:
+        """Tell whether the probe still has its place."""
+        return permit in self._ends
+
     def finish(self, permit: Permit) -> bool:
         """Forget the probe; tell whether it was still known."""
         return self._ends.pop(permit, None) is not None

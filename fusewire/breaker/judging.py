@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CANCELLED_BY_CALLER = (asyncio.CancelledError, concurrent.futures.CancelledError)
+"""How a call ends whose caller no longer waits for it: a failure after ``max_wait`` seconds."""
+
 CANCELLATIONS = (
-    asyncio.CancelledError,
-    concurrent.futures.CancelledError,
+    *CANCELLED_BY_CALLER,
     GeneratorExit,
     KeyboardInterrupt,
     SystemExit,
 )
-"""Ways in which a caller leaves a call: they never count, whatever is expected."""
+"""Ways in which a caller leaves a call: otherwise they never count, whatever is expected."""
 
 _GRAVEST_FIRST = (Outcome.FAILURE, Outcome.SUCCESS, Outcome.IGNORED)
 

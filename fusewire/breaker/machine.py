@@ -355,6 +355,7 @@ class Machine:
         self._slow_after = settings.slow_call_duration or math.inf
         self._timed = (
             settings.slow_call_duration is not None
+            or settings.max_wait is not None
             or self._listeners.hear_calls
             or isinstance(self._window, TimeWindow)
         )

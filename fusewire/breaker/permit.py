@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from fusewire.breaker.loans import enclosing_loan, publish, withdraw
 from fusewire.breaker.states import Outcome
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from fusewire.breaker.loans import Loan
+
 
 class Issuer(Protocol):
-    """What a permit needs of the circuit that issued it."""
+    """What a permit needs of the circuit that issued it.
+
+    Attributes:
+        lends: whether a permit of its has ever been lent.
+    """
+
+    lends: bool
 
     @property
     def name(self) -> str:
@@ -21,22 +31,39 @@ class Issuer(Protocol):
     def settle(self, permit: Permit, outcome: Outcome, retry_after: float | None = None) -> None:
         """Record the outcome, if it is the permit's first."""
 
-    def judge(self, error: BaseException) -> Outcome:
-        """Say what `error` says about the dependency."""
+    def judge(self, error: BaseException, started: float = ...) -> Outcome:
+        """Say what `error`, of a call begun at `started`, says about the dependency."""
+
+
+class Lent(Enum):
+    """Whether a permit has been lent to a call within its own, and where it is now."""
+
+    NEVER = "never"
+    IN_USE = "in use"
+    LEFT = "left"
+    """In use, and the lender's call is over: the borrower alone has something to say."""
+    RETURNED = "returned"
+    """The borrower had nothing to say, so the lender has, or another borrower."""
+
+
+NEVER_LENT = Lent.NEVER
 
 
 class Permit:
     """Leave to make one call through a circuit, got from ``acquire()``.
 
     Settle it once, from any thread: the first settlement wins, later ones do nothing. As a context
-    manager, plain or async, it settles itself by how the block ends.
+    manager, plain or async, it settles itself by how the block ends, and is lent to the first call
+    of the same circuit that is made in the block: then it is settled by that call.
 
     Attributes:
         probe: whether the call finds out if the dependency has recovered. The permit of a probe is
             a lease: when it runs out, its place is given to another call.
     """
 
-    __slots__ = ("_issuer", "generation", "probe", "settled", "started")
+    __slots__ = ("_issuer", "_loan", "generation", "lent", "probe", "settled", "started")
+
+    lender: Permit | None = None
 
     # All by position: a permit is made for each call.
     def __init__(self, issuer: Issuer, generation: int, started: float, probe: bool) -> None:  # noqa: FBT001 - see above
@@ -45,6 +72,7 @@ class Permit:
         self.started = started
         self.probe = probe
         self.settled = False
+        self.lent = NEVER_LENT
 
     @property
     def name(self) -> str:
@@ -73,7 +101,28 @@ class Permit:
         """Settle with `outcome`; `retry_after` as for :meth:`failure`."""
         self._issuer.settle(self, outcome, retry_after)
 
+    def conclude(self, outcome: Outcome) -> None:
+        """Settle by how the code ended in which the permit was lent.
+
+        That the code succeeded says nothing then: its calls know how they ended.
+        """
+        if self.settled:
+            return
+        if outcome is Outcome.SUCCESS and self.lent is not NEVER_LENT:
+            outcome = Outcome.IGNORED
+        self._issuer.settle(self, outcome)
+
+    def lending(self) -> Lending:
+        """Lend the permit to the first call of the same circuit that is made in the block.
+
+        Unlike the permit's own block, it settles nothing: do so afterwards, with :meth:`conclude`.
+        """
+        return Lending(self._issuer, self)
+
     def __enter__(self) -> Self:
+        self._issuer.lends = True
+        self._loan: Loan = [self._issuer, enclosing_loan(), self]
+        publish(self._loan)
         return self
 
     def __exit__(
@@ -82,11 +131,12 @@ class Permit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        outcome = Outcome.SUCCESS if error is None else self._issuer.judge(error)
-        self._issuer.settle(self, outcome)
+        withdraw(self._loan)
+        issuer = self._issuer
+        self.conclude(Outcome.SUCCESS if error is None else issuer.judge(error, self.started))
 
     async def __aenter__(self) -> Self:
-        return self
+        return self.__enter__()
 
     async def __aexit__(
         self,
@@ -95,3 +145,33 @@ class Permit:
         trace: TracebackType | None,
     ) -> None:
         self.__exit__(kind, error, trace)
+
+
+class BorrowedPermit(Permit):
+    """A permit that another call has lent: what it says is said of the lender's."""
+
+    __slots__ = ("lender",)
+
+    lender: Permit
+
+    def __init__(self, issuer: Issuer, lender: Permit, started: float) -> None:
+        # No circuit is ever in this generation, so it takes no short way to its settlement.
+        super().__init__(issuer, -1, started, lender.probe)
+        self.lender = lender
+
+
+class Lending:
+    """The block in which a permit is lent; see :meth:`Permit.lending`."""
+
+    __slots__ = ("_loan",)
+
+    def __init__(self, issuer: Issuer, permit: Permit) -> None:
+        self._loan: Loan = [issuer, None, permit]
+
+    def __enter__(self) -> None:
+        self._loan[0].lends = True
+        self._loan[1] = enclosing_loan()
+        publish(self._loan)
+
+    def __exit__(self, *_: object) -> None:
+        withdraw(self._loan)

@@ -39,8 +39,8 @@ class BreakerSettings:
         recovery_timeout: seconds that the circuit stays open before it lets probes through.
         half_open_max_calls: probes in flight at most, and successful ones needed to close it.
         expected_exceptions: exceptions that count as failures. Others say nothing about the
-            dependency. Cancellation never counts, whatever is named here. An exception group is
-            judged by what is in it.
+            dependency. Cancellation does not count, whatever is named here, except as `max_wait`
+            says. An exception group is judged by what is in it.
         ignored_exceptions: exceptions that say nothing about the dependency, though expected.
         classify_exception: asked first about an exception; ``None`` leaves it to the two before.
         classify_result: asked about a result, which is a success otherwise.
@@ -51,6 +51,9 @@ class BreakerSettings:
         slow_call_rate_threshold: share of slow calls in the window that opens it. While it is set,
             a probe that is slow is taken as failed.
         slow_call_duration: seconds; a call that takes longer is slow.
+        max_wait: seconds; a call that is cancelled after so long is a failure, because
+            ``asyncio.wait_for`` around a call shows a dependency that hangs as a cancellation.
+            ``None``: never. For a stream it is the time that its reader waits for one item.
         open_on_hanging: count calls that still run past `slow_call_duration` as slow already.
         probe_lease: seconds after which the place of a probe that was never settled is taken back,
             and a hanging call is no longer counted.
@@ -78,6 +81,7 @@ class BreakerSettings:
     failure_rate_threshold: float | None = None
     slow_call_rate_threshold: float | None = None
     slow_call_duration: float | None = None
+    max_wait: float | None = None
     open_on_hanging: bool = False
     probe_lease: float = 60.0
     recovery_timeout_growth: float = 1.0
@@ -279,6 +283,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "failure_rate_threshold": (_is_share, _SHARE),
     "slow_call_rate_threshold": (_is_share, _SHARE),
     "slow_call_duration": (is_seconds, _SECONDS),
+    "max_wait": (is_seconds, _SECONDS),
     "open_on_hanging": (_is_switch, "True or False"),
     "probe_lease": (is_seconds, _SECONDS),
     "recovery_timeout_growth": (_is_growth, "a finite number of at least 1"),
@@ -297,6 +302,7 @@ _OPTIONAL = frozenset(
         "failure_rate_threshold",
         "slow_call_rate_threshold",
         "slow_call_duration",
+        "max_wait",
         "recovery_timeout_max",
         "ramp_duration",
     }

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
 from fusewire.breaker.fallback import may_answer
+from fusewire.breaker.states import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
+    from types import TracebackType
 
     from fusewire.breaker.core import Circuit
+    from fusewire.breaker.permit import Lending
 
 
 def guard_generator(
     breaker: Circuit,
     func: Callable[..., Generator[Any, Any, Any]],
     fallback: Callable[..., Any] | None,
+    clock: Callable[[], float],
 ) -> Callable[..., Generator[Any, Any, Any]]:
     """Guard the generator function `func`.
 
@@ -25,14 +30,13 @@ def guard_generator(
     """
 
     def guarded_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        source: _Noting | None = None
+        reading: _Reading | None = None
         try:
-            with breaker.acquire(timed=False):
-                source = _Noting(func(*args, **kwargs))
-                return (yield from source)
+            reading = _Reading(breaker, clock)
+            with reading:
+                return (yield from _Steps(reading, func(*args, **kwargs)))
         except BaseException as error:
-            begun = source is not None and source.begun
-            if begun or fallback is None or not may_answer(breaker, error):
+            if fallback is None or _has_begun(reading) or not may_answer(breaker, error):
                 raise
             try:
                 return (yield from fallback(*args, **kwargs))
@@ -42,30 +46,79 @@ def guard_generator(
     return guarded_generator
 
 
-class _Noting:
-    """A generator that knows whether it has given an item."""
+class _Reading:
+    """The reading of one stream: a call, settled by how the block ends.
 
-    def __init__(self, generator: Generator[Any, Any, Any]) -> None:
-        self._generator = generator
+    Attributes:
+        begun: whether an item has been given.
+        asked: the clock's time when an item was last asked for.
+    """
+
+    def __init__(self, breaker: Circuit, clock: Callable[[], float]) -> None:
+        self._breaker = breaker
+        self._permit = breaker.acquire(timed=False)
+        self._clock = clock
         self.begun = False
-        # ``yield from`` looks for these.
-        self.send = generator.send
-        self.throw = generator.throw
-        self.close = generator.close
+        self.asked = clock()
 
-    def __iter__(self) -> _Noting:
+    def asking(self) -> Lending:
+        """Lend the permit while the stream works on an item, and not while its reader does."""
+        self.asked = self._clock()
+        return self.lending()
+
+    def lending(self) -> Lending:
+        """Lend the permit while the stream does something else."""
+        return self._permit.lending()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        outcome = Outcome.SUCCESS if error is None else self._breaker.judge(error, self.asked)
+        self._permit.conclude(outcome)
+
+
+def _has_begun(reading: _Reading | None) -> bool:
+    return reading is not None and reading.begun
+
+
+class _Steps:
+    """A generator whose steps are those of a reading. ``yield from`` calls what it has."""
+
+    def __init__(self, reading: _Reading, generator: Generator[Any, Any, Any]) -> None:
+        self._reading = reading
+        self._generator = generator
+
+    def __iter__(self) -> _Steps:
         return self
 
     def __next__(self) -> Any:
-        item = next(self._generator)
-        self.begun = True
+        return self.send(None)
+
+    def send(self, value: Any) -> Any:
+        with self._reading.asking():
+            item = self._generator.send(value)
+        self._reading.begun = True
         return item
+
+    def throw(self, *error: Any) -> Any:
+        with self._reading.asking():
+            return self._generator.throw(*error)
+
+    def close(self) -> None:
+        with self._reading.lending():
+            self._generator.close()
 
 
 def guard_async_generator(
     breaker: Circuit,
     func: Callable[..., AsyncGenerator[Any, Any]],
     fallback: Callable[..., Any] | None,
+    clock: Callable[[], float],
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     """Guard the async generator function `func`, as :func:`guard_generator` does a plain one.
 
@@ -73,38 +126,52 @@ def guard_async_generator(
     """
 
     async def guarded_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        begun = False
+        reading: _Reading | None = None
         try:
-            async with breaker.acquire(timed=False):
+            reading = _Reading(breaker, clock)
+            with reading:
                 source = func(*args, **kwargs)
+                step = anext(source)
                 try:
-                    item = await anext(source)
                     while True:
-                        begun = True
+                        with reading.asking():
+                            item = await step
+                        reading.begun = True
                         try:
                             sent = yield item
-                        except Exception as thrown:  # noqa: BLE001 - it is the source's to handle
-                            item = await source.athrow(thrown)
+                        except GeneratorExit:
+                            raise
+                        except BaseException as thrown:  # noqa: BLE001 - the source's to handle, a cancellation too
+                            step = source.athrow(thrown)
                         else:
-                            item = await source.asend(sent)
+                            step = source.asend(sent)
                 except StopAsyncIteration:
                     return
                 finally:
-                    await source.aclose()
+                    with reading.lending():
+                        await source.aclose()
         except BaseException as error:
-            if begun or fallback is None or not may_answer(breaker, error):
+            if fallback is None or _has_begun(reading) or not may_answer(breaker, error):
                 raise
             first_error = error
-        try:
-            async for item in _iterate(fallback(*args, **kwargs)):
-                yield item
-        except Exception as failed:
-            raise failed from first_error
+        async for item in _instead(functools.partial(fallback, *args, **kwargs), first_error):
+            yield item
 
     return guarded_async_generator
 
 
-async def _iterate(items: Any) -> AsyncGenerator[Any, Any]:
+async def _instead(
+    fallback: Callable[[], Any], first_error: BaseException
+) -> AsyncGenerator[Any, Any]:
+    try:
+        async for item in iterate(fallback()):
+            yield item
+    except Exception as failed:
+        raise failed from first_error
+
+
+async def iterate(items: Any) -> AsyncGenerator[Any, Any]:
+    """Give the items of an iterable of either kind."""
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item

@@ -133,9 +133,10 @@ class _UnaryGuard(_Guard):
                 raise rejected
             return self.wrapper(RejectedInner(rejected), guarded, request)
         try:
-            call = await continuation(
-                details if guarded.as_it_is else _amended(details, guarded), request
-            )
+            with guarded.lending():
+                call = await continuation(
+                    details if guarded.as_it_is else _amended(details, guarded), request
+                )
         except BaseException as error:
             settle_raised(guarded, error)
             raise
@@ -165,9 +166,10 @@ class _StreamGuard(_Guard):
                 raise rejected
             return self.wrapper(RejectedInner(rejected), guarded, request)
         try:
-            call = await continuation(
-                details if guarded.as_it_is else _amended(details, guarded), request
-            )
+            with guarded.lending():
+                call = await continuation(
+                    details if guarded.as_it_is else _amended(details, guarded), request
+                )
         except BaseException as error:
             settle_raised(guarded, error)
             raise

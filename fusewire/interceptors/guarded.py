@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -30,6 +31,7 @@ from fusewire.operation import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
     from fusewire.breaker import Permit
     from fusewire.interceptors.fallback import CallFallback
@@ -131,6 +133,10 @@ class GuardedCall:
             return refused
         self.as_it_is = self.metadata is None and not permit.probe
         return None
+
+    def lending(self) -> AbstractContextManager[None]:
+        """Lend the permit while the inner channel makes the call: it may be guarded, too."""
+        return nullcontext() if self._permit is None else self._permit.lending()
 
     def wait_for_ready(self, given: bool | None) -> bool | None:  # noqa: FBT001 - grpcio's own flag, passed on
         """Say whether the call is to wait for a connection.

@@ -63,7 +63,8 @@ class _UnaryResponse(_Guarded):
                 return rejected
             return FallbackFuture(rejected, guarded, request, rejected=True)
         try:
-            inner = self._inner.future(request, **_amended(arguments, guarded))
+            with guarded.lending():
+                inner = self._inner.future(request, **_amended(arguments, guarded))
         except BaseException:
             guarded.release(sent=False)
             raise
@@ -85,7 +86,8 @@ class _UnaryResponse(_Guarded):
             error = RejectedCall.of(refused)
         else:
             try:
-                response = call(request, **_amended(arguments, guarded))
+                with guarded.lending():
+                    response = call(request, **_amended(arguments, guarded))
             except grpc.RpcError as failure:
                 if not settle(guarded, failure):
                     raise
@@ -123,7 +125,8 @@ class _StreamResponse(_Guarded):
                 return rejected
             return GuardedStream(rejected, guarded, request, rejected=True)
         try:
-            inner = self._inner(request, **_amended(arguments, guarded))
+            with guarded.lending():
+                inner = self._inner(request, **_amended(arguments, guarded))
         except BaseException:
             guarded.release(sent=False)
             raise

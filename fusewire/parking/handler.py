@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError, FusewireError
 from fusewire.operation import operation, without_fallbacks
 from fusewire.parking._calling import HandlerCall, HandlerCalls, being_cancelled
@@ -140,19 +141,20 @@ class HandlerRunner:
         breaker = self._registry.get(self._guard)
         permit = breaker.acquire()
         try:
-            await call.run()
+            with permit.lending():
+                await call.run()
             if view.failure is not None:  # raised within process(), and swallowed further out
                 raise view.failure  # noqa: TRY301 - judged like any other, just below
         except BaseException as error:
             if isinstance(error, INSTRUCTIONS) or self._unrecoverable(error):
                 permit.release()  # it is about the message, and no sign of trouble
             else:
-                permit.settle(breaker.judge(error))
+                permit.conclude(breaker.judge(error, permit.started))
             raise
         if not view.rejected:
-            permit.success()
+            permit.conclude(Outcome.SUCCESS)
         elif view.requeued and view.because is not None:
-            permit.settle(breaker.judge(view.because))
+            permit.conclude(breaker.judge(view.because))
         else:
             permit.release()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import Context
 from typing import TYPE_CHECKING
 
 import pytest
@@ -134,10 +135,13 @@ def test_a_decorated_call_from_before_may_end_while_probes_are_under_way(
 ) -> None:
     breaker = CircuitBreaker("payments", 2, 10.0, 2, clock=clock)
 
-    @breaker
-    def work() -> None:
+    def others() -> None:
         half_open_circuit(breaker, clock)
         breaker.acquire()
+
+    @breaker
+    def work() -> None:
+        Context().run(others)
         raise ConnectionError
 
     with pytest.raises(ConnectionError):

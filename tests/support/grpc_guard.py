@@ -8,6 +8,7 @@ from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitBreaker, O
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from fusewire.breaker import Permit
 
@@ -33,6 +34,9 @@ class WatchedPermit:
         self._told = told
         self.probe = permit.probe
         self.settlements = 0
+
+    def lending(self) -> AbstractContextManager[None]:
+        return self._permit.lending()
 
     def success(self) -> None:
         self.settle(Outcome.SUCCESS)

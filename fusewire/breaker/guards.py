@@ -1,0 +1,329 @@
+"""The calls that a circuit guards: from before the function to the settlement.
+
+Three ways lead through a circuit. A call that finds no other in progress in a closed circuit takes
+the shortest. One that may have others within it offers them a loan. One that a circuit does not
+admit freely takes a permit.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Coroutine
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE
+from typing import TYPE_CHECKING, Any
+
+from fusewire.breaker.core import UNTIMED, Circuit
+from fusewire.breaker.fallback import with_fallback, with_fallback_async
+from fusewire.breaker.judging import judge_result
+from fusewire.breaker.later import guard_awaitable, settle_when_done
+from fusewire.breaker.loans import current_loan, enclosing_loan, find_loan, publish, withdraw
+from fusewire.breaker.permit import Permit
+from fusewire.breaker.results import PLAIN, comes_later, tells_its_end
+from fusewire.breaker.states import Outcome
+from fusewire.breaker.streams import guard_async_generator, guard_generator
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fusewire.breaker.loans import Loan
+
+
+class GuardingCircuit(Circuit):
+    """A circuit that calls functions."""
+
+    __slots__ = ()
+
+    def _guard(
+        self, func: Callable[..., Any], fallback: Callable[..., Any] | None = None
+    ) -> Callable[..., Any]:
+        kind = kind_of(func)
+        if not kind:
+            return self._guard_function(func, fallback)
+        if kind == CO_COROUTINE:
+            return self._guard_coroutine(func, fallback)
+        guard = guard_generator if kind == CO_GENERATOR else guard_async_generator
+        return guard(self, func, fallback, self._clock)
+
+    def _guard_function(
+        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
+    ) -> Callable[..., Any]:
+        self.lends = True
+        clock = self._clock
+        notes = self._healthy
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            generation = self._idle
+            if not generation:
+                return self._run_lending(func, fallback, args, kwargs)
+            self._idle = 0
+            timed = self._timed
+            started = clock() if timed else UNTIMED
+            try:
+                result = func(*args, **kwargs)
+            except BaseException as error:
+                self._idle = self._idle_again
+                self._end_call(generation, started, self.judge(error, started))
+                raise
+            self._idle = again = self._idle_again
+            if type(result) not in PLAIN and comes_later(result):
+                return self._follow(
+                    result,
+                    [self, None, generation],
+                    started,
+                    fallback=fallback,
+                    args=args,
+                    kwargs=kwargs,
+                )
+            now = clock() if timed else 0.0
+            if (
+                len(notes) < self._room
+                and now < self._room_until
+                and now - started <= self._slow_after
+                and generation == again
+            ):
+                notes.append(generation)
+            else:
+                self._end_call(generation, started, Outcome.SUCCESS)
+            return result
+
+        return guarded if fallback is None else with_fallback(self, guarded, fallback)
+
+    def _guard_coroutine(
+        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
+    ) -> Callable[..., Coroutine[Any, Any, Any]]:
+        self.lends = True
+        clock = self._clock
+        notes = self._healthy
+
+        # The same as for a function, with an await: what they might share would cost each of them
+        # a call of its own.
+        async def guarded(*args: Any, **kwargs: Any) -> Any:
+            generation = self._idle
+            if not generation:
+                return await self._run_lending_async(func, args, kwargs)
+            self._idle = 0
+            timed = self._timed
+            started = clock() if timed else UNTIMED
+            try:
+                result = await func(*args, **kwargs)
+            except BaseException as error:
+                self._idle = self._idle_again
+                self._end_call(generation, started, self.judge(error, started))
+                raise
+            self._idle = again = self._idle_again
+            now = clock() if timed else 0.0
+            if (
+                len(notes) < self._room
+                and now < self._room_until
+                and now - started <= self._slow_after
+                and generation == again
+            ):
+                notes.append(generation)
+            else:
+                self._end_call(generation, started, Outcome.SUCCESS)
+            return result
+
+        return guarded if fallback is None else with_fallback_async(self, guarded, fallback)
+
+    def _run_lending(
+        self,
+        func: Callable[..., Any],
+        fallback: Callable[..., Any] | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Call `func`, and lend what it has to the calls within it."""
+        generation, around = self._free, current_loan()
+        if around is not None:
+            around = enclosing_loan()
+        if (
+            not generation
+            or self._idle != self._idle_again
+            or self._settings.classify_result is not None
+            or (around is not None and find_loan(self, around) is not None)
+        ):
+            return self._run_with_permit(func, fallback, args, kwargs)
+        timed = self._timed
+        started = self._clock() if timed else UNTIMED
+        loan: Loan = [self, around, generation]
+        publish(loan)
+        try:
+            result = func(*args, **kwargs)
+        except BaseException as error:
+            self._end_lending(withdraw(loan), started, self.judge(error, started))
+            raise
+        publish(around)
+        if type(result) not in PLAIN and comes_later(result):
+            return self._follow(result, loan, started, fallback=fallback, args=args, kwargs=kwargs)
+        lent = loan.pop()
+        now = self._clock() if timed else 0.0
+        self._unproven -= 1
+        if (
+            self._unproven > 0
+            and len(self._healthy) < self._room
+            and now < self._room_until
+            and now - started <= self._slow_after
+            and lent == self._free
+        ):
+            self._healthy.append(generation)
+        else:
+            self._end_offering(lent, started)
+        return result
+
+    async def _run_lending_async(
+        self, func: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        generation, around = self._free, current_loan()
+        if around is not None:
+            around = enclosing_loan()
+        if (
+            not generation
+            or self._idle != self._idle_again
+            or self._settings.classify_result is not None
+            or (around is not None and find_loan(self, around) is not None)
+        ):
+            return await self._run_async_with_permit(func, args, kwargs)
+        timed = self._timed
+        started = self._clock() if timed else UNTIMED
+        loan: Loan = [self, around, generation]
+        publish(loan)
+        try:
+            result = await func(*args, **kwargs)
+        except BaseException as error:
+            self._end_lending(withdraw(loan), started, self.judge(error, started))
+            raise
+        publish(around)
+        lent = loan.pop()
+        now = self._clock() if timed else 0.0
+        self._unproven -= 1
+        if (
+            self._unproven > 0
+            and len(self._healthy) < self._room
+            and now < self._room_until
+            and now - started <= self._slow_after
+            and lent == self._free
+        ):
+            self._healthy.append(generation)
+        else:
+            self._end_offering(lent, started)
+        return result
+
+    def _end_offering(self, lent: int | Permit, started: float) -> None:
+        """Record a call that has offered a loan and succeeded, if it cannot just be noted."""
+        if self._unproven <= 0:
+            self._stop_offering()
+        self._end_lending(lent, started, Outcome.SUCCESS)
+
+    def _end_lending(self, lent: int | Permit, started: float, outcome: Outcome) -> None:
+        """Record a call that has offered a loan: it has a permit now if that was taken."""
+        if isinstance(lent, Permit):
+            lent.conclude(outcome)
+        else:
+            self._end_call(lent, started, outcome)
+
+    def _end_call(self, generation: int, started: float, outcome: Outcome) -> None:
+        """Record a call that had no permit."""
+        if outcome is Outcome.FAILURE:
+            self._tell_operation()
+        self._change(self._clock(), self._settle_call, generation, started, outcome)
+
+    def _run_with_permit(
+        self,
+        func: Callable[..., Any],
+        fallback: Callable[..., Any] | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        permit = self.acquire()
+        around = enclosing_loan()
+        loan: Loan = [self, around, permit]
+        publish(loan)
+        try:
+            result = func(*args, **kwargs)
+        except BaseException as error:
+            withdraw(loan)
+            permit.conclude(self.judge(error, permit.started))
+            raise
+        publish(around)
+        if comes_later(result):
+            return self._follow(
+                result, loan, permit.started, fallback=fallback, args=args, kwargs=kwargs
+            )
+        loan.pop()
+        permit.conclude(self.judge_result(result))
+        return result
+
+    async def _run_async_with_permit(
+        self, func: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        with self.acquire() as permit:
+            result = await func(*args, **kwargs)
+            permit.conclude(self.judge_result(result))
+            return result
+
+    def _follow(
+        self,
+        result: Any,
+        loan: Loan,
+        started: float,
+        *,
+        fallback: Callable[..., Any] | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Guard a result that is not there yet; `loan` is that of the function that gave it."""
+        if tells_its_end(result):
+            settle_when_done(self, loan, started, result)
+            return result
+        # What is awaited or iterated over is a call only then, which may be never.
+        lent = loan.pop()
+        if isinstance(lent, Permit):
+            self._withdraw(lent)
+
+        def give(*_: object, **__: object) -> Any:
+            return result
+
+        if not inspect.isawaitable(result):
+            guard = guard_async_generator if isinstance(result, AsyncGenerator) else guard_generator
+            return guard(self, give, fallback, self._clock)(*args, **kwargs)
+        wait = functools.partial(self._guard_coroutine(give, fallback), *args, **kwargs)
+        if isinstance(result, Coroutine) and not hasattr(type(result), "__aenter__"):
+            return _drive(wait, result)
+        return guard_awaitable(self._guard, result, wait)
+
+    def judge_result(self, result: object) -> Outcome:
+        """Say what a call that gave `result` says about the dependency."""
+        classify = self._settings.classify_result
+        return Outcome.SUCCESS if classify is None else judge_result(classify, result)
+
+
+async def _drive(
+    wait: Callable[[], Coroutine[Any, Any, Any]], coroutine: Coroutine[Any, Any, Any]
+) -> Any:
+    """Await a coroutine that a plain function gave; it has not begun to run."""
+    try:
+        return await wait()
+    finally:
+        # Only a rejected one is still to be closed; for others this does nothing.
+        coroutine.close()
+
+
+_KINDS = {
+    CO_COROUTINE: inspect.iscoroutinefunction,
+    CO_GENERATOR: inspect.isgeneratorfunction,
+    CO_ASYNC_GENERATOR: inspect.isasyncgenfunction,
+}
+_ANY_KIND = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
+
+
+def kind_of(func: Callable[..., Any]) -> int:
+    """Tell whether `func` makes a coroutine or a generator of a kind; 0 for what does neither."""
+    # `inspect` takes its time, and for most functions their flags tell.
+    code = getattr(func, "__code__", None)
+    if code is not None:
+        flags: int = code.co_flags
+        # An old coroutine function (``types.coroutine``) makes generators that are awaited.
+        return 0 if flags & CO_ITERABLE_COROUTINE else flags & _ANY_KIND
+    call: Any = getattr(func, "__call__", None)  # noqa: B004 - asks how an object's call behaves, not whether
+    return next((kind for kind, fits in _KINDS.items() if fits(func) or fits(call)), 0)
