@@ -306,7 +306,10 @@ class Circuit(Changes):
         self._defer(now, self._tell_refusal, answer[0], answer[1])
         return answer
 
-    def _take_back(self, _now: float, permit: Permit) -> None:
+    def _take_back(self, now: float, permit: Permit) -> None:
+        if permit.lent is not Lent.NEVER:
+            self._settle(now, permit, Outcome.IGNORED, None)  # a call was made: the borrower's
+            return
         permit.settled = True
         self._probes.finish(permit)
         self._running.finish(permit)

@@ -45,6 +45,8 @@ from tests.support.naive_circuit import (
     NaiveCircuit,
     NaivePermit,
 )
+from tests.support.nested_calls import NestedCalls
+from tests.support.ways_through import BORROWERS, LENDERS
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
 NIGHTLY = PROFILE == "nightly"
@@ -99,12 +101,17 @@ class Steps:
 
 
 class CircuitMachine(RuleBasedStateMachine):
-    @initialize(rules=all_settings(), start=st.sampled_from([0.0, 1000.0, 1000.25]))
-    def make(self, rules: BreakerSettings, start: float) -> None:
+    @initialize(
+        rules=all_settings(), start=st.sampled_from([0.0, 1000.0, 1000.25]), proved=st.booleans()
+    )
+    def make(self, rules: BreakerSettings, start: float, *, proved: bool = False) -> None:
         self.clock = FakeClock(start)
         self.breaker = CircuitBreaker(
             "payments", settings=rules, clock=self.clock, chance=lambda: CHANCE
         )
+        if proved:  # healthy calls offer no loans
+            self.breaker._unproven = 0
+            self.breaker._refresh()
         self.model = NaiveCircuit(rules, start)
         self.permits: list[tuple[Permit, NaivePermit]] = []
         self.changes: list[tuple[str, str, str]] = []
@@ -206,6 +213,25 @@ class CircuitMachine(RuleBasedStateMachine):
                 self.model.advance(seconds)
                 self.model.settle(expected, outcome)
             assert self.clock.now == self.model.now, "admitted"
+
+    @rule(
+        lender=st.sampled_from(LENDERS),
+        borrower=st.sampled_from(BORROWERS),
+        inner=st.lists(st.tuples(OUTCOMES, SHORT), min_size=1, max_size=3),
+        outcome=OUTCOMES,
+        seconds=SHORT,
+    )
+    def make_calls_within_a_call(
+        self,
+        lender: Any,
+        borrower: Any,
+        inner: list[tuple[str, float]],
+        outcome: str,
+        seconds: float,
+    ) -> None:
+        self.breaker._offer_for_good()
+        nested = NestedCalls(self.breaker, self.model, self.clock)
+        nested.make(lender, borrower, inner, (outcome, seconds))
 
     # One rule for all of them, so that calls and their settlements make up most of the steps.
     @rule(

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import gc
 import inspect
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -142,6 +142,103 @@ async def test_what_is_thrown_into_an_async_generator_and_comes_out_again_counts
     with pytest.raises(ConnectionError):
         await stream.athrow(ConnectionError())
     assert totals(breaker) == (0, 1, 0)
+
+
+class StopError(BaseException):
+    """What a framework throws that is no Exception."""
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError, StopError, KeyboardInterrupt, ValueError]
+)
+async def test_whatever_is_thrown_into_an_async_generator_reaches_it(
+    breaker: CircuitBreaker,
+    error: type[BaseException],
+    guarded: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    seen: list[type[BaseException]] = []
+
+    async def session() -> AsyncIterator[int]:
+        try:
+            yield 1
+        except BaseException as thrown:
+            seen.append(type(thrown))
+            raise
+
+    stream: Any = breaker(session)() if guarded else session()
+    await anext(stream)
+    with pytest.raises(error):
+        await stream.athrow(error())
+    assert seen == [error]
+    if guarded:
+        assert totals(breaker) == ((0, 1, 0) if error is ValueError else (0, 0, 1))
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+async def test_a_transaction_is_rolled_back_when_its_task_is_cancelled(
+    breaker: CircuitBreaker,
+    guarded: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    ends = []
+
+    async def transaction() -> AsyncIterator[None]:
+        try:
+            yield
+        except asyncio.CancelledError:
+            ends.append("rolled back")
+            raise
+        else:
+            ends.append("committed")
+
+    manage = asynccontextmanager(breaker(transaction) if guarded else transaction)
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        async with manage():
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ends == ["rolled back"]
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+async def test_an_async_generator_may_swallow_a_cancellation(
+    breaker: CircuitBreaker,
+    guarded: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    async def swallow() -> AsyncIterator[None]:
+        with suppress(asyncio.CancelledError):
+            yield
+
+    async with asynccontextmanager(breaker(swallow) if guarded else swallow)():
+        raise asyncio.CancelledError
+    assert totals(breaker) == ((1, 0, 0) if guarded else (0, 0, 0))
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+async def test_an_async_generator_that_is_closed_sees_just_that(
+    breaker: CircuitBreaker,
+    guarded: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    seen: list[type[BaseException]] = []
+
+    async def session() -> AsyncIterator[int]:
+        try:
+            yield 1
+        except BaseException as thrown:
+            seen.append(type(thrown))
+            raise
+
+    stream: Any = breaker(session)() if guarded else session()
+    await anext(stream)
+    await stream.aclose()
+    assert seen == [GeneratorExit]
 
 
 async def test_an_async_generator_is_closed_with_its_guard(breaker: CircuitBreaker) -> None:

@@ -30,6 +30,7 @@ class NaivePermit:
     lease_end: float | None = None
     settled: bool = False
     watched: bool = False
+    hangs_from: float = 0.0
 
 
 @dataclass
@@ -98,7 +99,7 @@ class NaiveCircuit:
             return 0
         assert settings.slow_call_duration is not None
         return sum(
-            settings.slow_call_duration < self.now - permit.started <= settings.probe_lease
+            settings.slow_call_duration < self.now - permit.hangs_from <= settings.probe_lease
             for permit in self.watched
         )
 
@@ -195,7 +196,7 @@ class NaiveCircuit:
             cause = self.why_open()
             if cause is not None:
                 self.open(cause)
-        permit = NaivePermit(self.period, self.now, timed)
+        permit = NaivePermit(self.period, self.now, timed, hangs_from=self.now)
         if self.state == HALF_OPEN:
             if len(self.probes) + self.good_probes < self.settings.half_open_max_calls:
                 permit.lease_end = self.now + self.settings.probe_lease
@@ -245,6 +246,20 @@ class NaiveCircuit:
         """Go on in a forked child, without what the parent's threads were doing."""
         self.probes = []
         self.watched = []
+
+    def borrow(self, permit: NaivePermit, *, timed: bool) -> bool:
+        """Lend the permit of an outer call to an inner one, if it is worth anything."""
+        self.notice_leases()
+        expired = permit.lease_end is not None and permit not in self.probes
+        if permit.settled or permit.period != self.period or expired:
+            return False
+        if self.settings.open_on_hanging:
+            if permit in self.watched:
+                self.watched.remove(permit)
+            if timed:
+                self.watched.append(permit)
+            permit.hangs_from = self.now
+        return True
 
     def look(self) -> tuple[bool, str, float]:  # noqa: PLR0911 - one for each rule
         self.notice_leases()
@@ -353,7 +368,7 @@ class NaiveCircuit:
         self.watched = [
             permit
             for permit in self.watched
-            if settings.open_on_hanging and self.now - permit.started <= lease
+            if settings.open_on_hanging and self.now - permit.hangs_from <= lease
         ]
         self.apply_rules()
 
