@@ -218,6 +218,7 @@ class GuardingCircuit(Circuit):
     def _end_lending(self, lent: int | Permit, started: float, outcome: Outcome) -> None:
         """Record a call that has offered a loan: it has a permit now if that was taken."""
         if isinstance(lent, Permit):
+            lent.started = started  # made for a call within, it has that one's
             lent.conclude(outcome)
         else:
             self._end_call(lent, started, outcome)

@@ -6,20 +6,23 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pytest
 from sybil import Document
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 from fusewire.breaker import BreakerSettings
 
-PAGE = Path(__file__).parents[2] / "docs" / "breaker.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "breaker.md"
 
 
-def test_the_examples_run() -> None:
-    document = Document.parse(str(PAGE), PythonCodeBlockParser())
+@pytest.mark.parametrize("page", [PAGE, DOCS / "timeouts.md"], ids=lambda page: page.name)
+def test_the_examples_run(page: Path) -> None:
+    document = Document.parse(str(page), PythonCodeBlockParser())
     examples = list(document.examples())
     for example in examples:
         example.evaluate()
-    assert len(examples) == PAGE.read_text(encoding="utf-8").count("```python")
+    assert len(examples) == page.read_text(encoding="utf-8").count("```python")
 
 
 def test_the_table_has_every_setting_with_its_default() -> None:

@@ -10,6 +10,7 @@ from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitOpenError, 
 from fusewire.operation import operation
 from tests.support.circuits import half_open_circuit
 from tests.support.ways_through import (
+    BORROWERS,
     answer,
     by_block,
     by_call,
@@ -17,6 +18,7 @@ from tests.support.ways_through import (
     by_generator,
     each_lender,
     fail,
+    give_up,
     totals,
     two,
 )
@@ -41,6 +43,27 @@ def test_the_time_of_a_borrowed_permit_is_that_of_its_call(clock: FakeClock, len
     assert breaker.snapshot().counters.slow == 0
     lend(breaker, lambda: work(1.25))
     assert breaker.snapshot().counters.slow == 1
+
+
+@each_lender
+@pytest.mark.parametrize("borrow", BORROWERS)
+def test_the_time_of_the_outer_call_counts_when_the_inner_has_nothing_to_say(
+    clock: FakeClock, lend: Any, borrow: Any
+) -> None:
+    breaker = CircuitBreaker(
+        "payments", settings=BreakerSettings(slow_call_duration=1.0), clock=clock
+    )
+
+    def work() -> None:
+        clock.advance(0.75)
+        with pytest.raises(KeyboardInterrupt):
+            borrow(breaker, give_up)
+        clock.advance(0.5)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        lend(breaker, work)
+    assert breaker.snapshot().counters.slow == (0 if lend is by_generator else 1)
 
 
 def test_a_stream_within_a_timed_call_is_never_slow(clock: FakeClock) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire.breaker import CircuitState
+from fusewire.breaker import BreakerSettings, CircuitState
 from fusewire.errors import CircuitOpenError
 from fusewire.parking import Reject, Retry
+from tests.support.circuits import open_circuit
 from tests.support.dependency import Dependency
 from tests.support.waiting import until
 
@@ -105,6 +106,43 @@ async def test_guard_with_takes_the_permit_around_an_unguarded_handler(bench: Be
         done = ("handled", "replayed")
         await until(lambda: sum(len(bench.happened(what)) for what in done) == 3)
     assert bench.happened("parked")
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_call_of_the_circuit_that_guard_with_names_is_one_with_its_handler(
+    bench: Bench,
+    plain: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    settings = BreakerSettings(failure_threshold=2, half_open_max_calls=1)
+    breaker = bench.registry.get("payments", settings)
+    calls = 0
+
+    @breaker
+    def call() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ConnectionError("down")
+
+    async def handler(_: AbstractIncomingMessage) -> None:
+        call()
+
+    def plain_handler(_: AbstractIncomingMessage) -> None:
+        call()
+
+    await bench.send("a")
+    options = {"guard_with": "payments", "concurrency": 1}
+    async with bench.consumer(plain_handler if plain else handler, **options):
+        await until(lambda: bench.happened("handled") == ["a"])
+        counters = breaker.snapshot().counters
+        assert (counters.succeeded, counters.failed) == (1, 1)
+        breaker.force_open()
+        breaker.automatic()
+        open_circuit(breaker)
+        breaker.half_open()
+        await bench.send("b")
+        await until(lambda: breaker.state is CircuitState.CLOSED)
+    assert breaker.snapshot().counters.late == 0
 
 
 async def test_a_malformed_message_goes_to_the_dead_queue_and_the_rest_go_on(bench: Bench) -> None:
