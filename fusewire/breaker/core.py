@@ -12,14 +12,13 @@ from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn
 
 from fusewire._locks import inside
-from fusewire.breaker.changes import Changes
 from fusewire.breaker.events import CHANGES, Cause, Event, Reason, SettingsChanged
 from fusewire.breaker.judging import CANCELLED_BY_CALLER, judge_error
 from fusewire.breaker.listeners import Hearing
 from fusewire.breaker.loans import current_loan, find_loan
 from fusewire.breaker.permit import Lent, Permit
+from fusewire.breaker.restoring import SnapshotChanges
 from fusewire.breaker.settings import BreakerSettings, check_seconds, check_settings
-from fusewire.breaker.snapshot import Counters, Snapshot
 from fusewire.breaker.states import BY_HAND, CircuitState, Look, Outcome
 from fusewire.breaker.windows import make_window
 from fusewire.errors import CircuitOpenError, SettingsError
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fusewire.breaker.machine import Refusal
+    from fusewire.breaker.snapshot import Snapshot
 
 UNTIMED = math.inf
 """The start of a call whose duration nobody wants: it is never slow, whenever it ends."""
@@ -36,7 +36,7 @@ UNTIMED = math.inf
 _ALL = tuple(CircuitState)
 
 
-class Circuit(Changes):
+class Circuit(SnapshotChanges):
     """One circuit: state, permits and their settlement.
 
     Threads and tasks may share it, signal handlers and finalizers may use it at any time, and
@@ -354,52 +354,3 @@ class Circuit(Changes):
     def _listen_no_more(self, _now: float, hearing: Hearing) -> None:
         self._listeners.remove(hearing)
         self._refresh()
-
-    def _look_and_take_snapshot(self, now: float) -> Snapshot:
-        return self._take_snapshot(now, self._look(now))
-
-    def _take_snapshot(self, now: float, look: Look) -> Snapshot:
-        # The window's figures are those of its content, and not what was counted up to now.
-        content = self._window.dump(now)
-        return Snapshot(
-            name=self._name,
-            state=look.state,
-            retry_after=look.retry_after,
-            reason=self._reason,
-            consecutive_failures=self._consecutive,
-            reopenings=self._reopenings,
-            calls=sum(part.calls for part in content),
-            failed=sum(part.failed for part in content),
-            slow=sum(part.slow for part in content),
-            probes_running=len(self._probes),
-            probes_succeeded=self._probes.succeeded,
-            counters=Counters(
-                succeeded=self._succeeded,
-                failed=self._failed,
-                ignored=self._ignored,
-                slow=self._slow,
-                rejected=self._rejected.value(),
-                late=self._late,
-                expired=self._expired,
-                opened=self._opened,
-            ),
-            window=content,
-        )
-
-    def _load_snapshot(self, now: float, snapshot: Snapshot) -> None:
-        self._enter(snapshot.state, Reason(Cause.RESTORED), now)
-        self._note_reason(snapshot.reason)
-        self._open_until = now + snapshot.retry_after
-        self._consecutive = snapshot.consecutive_failures
-        self._reopenings = snapshot.reopenings
-        self._probes.succeeded = snapshot.probes_succeeded
-        self._window = make_window(self._settings, now)
-        self._window.load(snapshot.window, now)
-        counters = snapshot.counters
-        self._succeeded, self._failed = counters.succeeded, counters.failed
-        self._ignored, self._slow = counters.ignored, counters.slow
-        self._rejected.set(counters.rejected)
-        self._late = counters.late
-        self._expired, self._opened = counters.expired, counters.opened
-        self._refresh()
-        self._apply_rules(now)

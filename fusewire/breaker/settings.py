@@ -21,7 +21,13 @@ logger = logging.getLogger(__name__)
 MAX_LIKELY_SECONDS = 3600.0
 """A longer time is taken, and warned of: it looks like milliseconds."""
 
-_LIKE_MILLISECONDS = ("recovery_timeout", "slow_call_duration", "probe_lease", "ramp_duration")
+_LIKE_MILLISECONDS = (
+    "recovery_timeout",
+    "slow_call_duration",
+    "max_wait",
+    "probe_lease",
+    "ramp_duration",
+)
 
 DEFAULT_MAX_OPEN_TIME = 300.0
 """Seconds that a circuit stays open at most, unless settings say otherwise: a server's hint or a

@@ -1,0 +1,68 @@
+"""A circuit's figures, taken out and put in again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fusewire.breaker.changes import Changes
+from fusewire.breaker.events import Cause, Reason
+from fusewire.breaker.snapshot import Counters, Snapshot
+from fusewire.breaker.windows import make_window
+
+if TYPE_CHECKING:
+    from fusewire.breaker.states import Look
+
+
+class SnapshotChanges(Changes):
+    """A machine of which snapshots are taken, and that goes on from one."""
+
+    __slots__ = ()
+
+    def _look_and_take_snapshot(self, now: float) -> Snapshot:
+        return self._take_snapshot(now, self._look(now))
+
+    def _take_snapshot(self, now: float, look: Look) -> Snapshot:
+        # The window's figures are those of its content, and not what was counted up to now.
+        content = self._window.dump(now)
+        return Snapshot(
+            name=self._name,
+            state=look.state,
+            retry_after=look.retry_after,
+            reason=self._reason,
+            consecutive_failures=self._consecutive,
+            reopenings=self._reopenings,
+            calls=sum(part.calls for part in content),
+            failed=sum(part.failed for part in content),
+            slow=sum(part.slow for part in content),
+            probes_running=len(self._probes),
+            probes_succeeded=self._probes.succeeded,
+            counters=Counters(
+                succeeded=self._succeeded,
+                failed=self._failed,
+                ignored=self._ignored,
+                slow=self._slow,
+                rejected=self._rejected.value(),
+                late=self._late,
+                expired=self._expired,
+                opened=self._opened,
+            ),
+            window=content,
+        )
+
+    def _load_snapshot(self, now: float, snapshot: Snapshot) -> None:
+        self._enter(snapshot.state, Reason(Cause.RESTORED), now)
+        self._note_reason(snapshot.reason)
+        self._open_until = now + snapshot.retry_after
+        self._consecutive = snapshot.consecutive_failures
+        self._reopenings = snapshot.reopenings
+        self._probes.succeeded = snapshot.probes_succeeded
+        self._window = make_window(self._settings, now)
+        self._window.load(snapshot.window, now)
+        counters = snapshot.counters
+        self._succeeded, self._failed = counters.succeeded, counters.failed
+        self._ignored, self._slow = counters.ignored, counters.slow
+        self._rejected.set(counters.rejected)
+        self._late = counters.late
+        self._expired, self._opened = counters.expired, counters.opened
+        self._refresh()
+        self._apply_rules(now)
