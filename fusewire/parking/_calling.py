@@ -83,12 +83,20 @@ class HandlerCall:
         on_loop: whether what runs last, or ran last, is a coroutine on this event loop.
     """
 
-    __slots__ = ("_calls", "_cancelled", "_over", "_stop", "_thread", "_view", "on_loop")
+    __slots__ = (
+        "_calls",
+        "_cancelled",
+        "_over",
+        "_thread",
+        "_view",
+        "_works",
+        "on_loop",
+    )
 
     def __init__(self, calls: HandlerCalls, view: MessageView) -> None:
         self._calls = calls
         self._view = view
-        self._stop: Callable[[], object] | None = None
+        self._works: Any = None  # a task or a future, which can be cancelled
         self._over = False  # its time is
         self._cancelled = False  # by us, because of that
         self._thread: int | None = None
@@ -101,26 +109,35 @@ class HandlerCall:
             HandlerTimeoutError: its time was over, and it was stopped.
             HandlerNotRunError: it returned something that shows that it has not run.
         """
-        loop = asyncio.get_running_loop()
-        after, _ = self._calls.warn_after
-        timers = [loop.call_later(after, self._report_slow)]
-        if self._calls.timeout is not None:
-            timers.append(loop.call_later(self._calls.timeout, self._time_is_over))
+        loop, calls = asyncio.get_running_loop(), self._calls
+        slow = loop.call_later(calls.warn_after[0], self._report_slow)
+        over = None if calls.timeout is None else loop.call_later(calls.timeout, self._time_is_over)
         try:
             await self._run()
         finally:
-            for timer in timers:
-                timer.cancel()
+            slow.cancel()
+            if over is not None:
+                over.cancel()
 
     async def _run(self) -> None:
         if self._calls.is_async:
             result = await self._in_task(self._calls.handler, self._view)
         else:
             result = await self._in_thread()
+        if result is not None:
+            await self._finish(result)
+
+    async def _finish(self, result: Any) -> None:
+        """Wait for what the handler returned, if that has an end; refuse what shows no work."""
         while True:
             if inspect.isawaitable(result):
                 self.on_loop = True
-                result = await self._in_task(_the_same, result)
+                coroutine = result if inspect.iscoroutine(result) else None
+                try:
+                    result = await self._in_task(_the_same, result)
+                finally:
+                    if coroutine is not None:  # cancelled before it began, nobody ever awaits it
+                        coroutine.close()
             elif isinstance(result, _FUTURES):
                 self.on_loop = False
                 result = await self._of_future(result)
@@ -167,9 +184,7 @@ class HandlerCall:
     async def _in_task(self, function: Callable[[Any], Awaitable[Any]], argument: Any) -> Any:
         end = _End()
         task = asyncio.create_task(_contained(function, argument, end), name=self._calls.name)
-        if inspect.iscoroutine(argument):  # cancelled before it began, it would never be awaited
-            task.add_done_callback(lambda _: argument.close())
-        self._stops_by(functools.partial(self._cancel, task))
+        self._begin(task)
         try:
             await task
         except asyncio.CancelledError as cancelled:
@@ -179,19 +194,14 @@ class HandlerCall:
                 raise self._timed_out() from cancelled
             if not end.came:  # else its last step cancelled the task, which has then nothing to end
                 raise
+        finally:
+            self._works = None
         if end.error is not None:
             raise end.error
         if self._cancelled:
             # It keeps its cancellation to itself: how far it came, nobody knows.
             raise self._timed_out()
         return end.result
-
-    def _cancel(self, task: asyncio.Task[Any]) -> None:
-        if task.cancel():
-            self._cancelled = True
-            loop = asyncio.get_running_loop()
-            late = loop.call_later(_HEED, self._report_stuck, "does not heed its cancellation")
-            task.add_done_callback(lambda _: late.cancel())
 
     async def _of_future(self, future: Any) -> Any:
         loop = asyncio.get_running_loop()
@@ -201,13 +211,8 @@ class HandlerCall:
             with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits
                 loop.call_soon_threadsafe(ended.set)
 
-        def stop() -> None:
-            self._cancelled = True
-            if not future.cancel() and not future.done():
-                self._report_stuck("cannot be stopped")
-
         future.add_done_callback(end)
-        self._stops_by(stop)
+        self._begin(future)
         try:
             await ended.wait()
         except asyncio.CancelledError:
@@ -215,21 +220,31 @@ class HandlerCall:
                 raise
             _forget_cancellation()  # as of a plain function
             await ended.wait()
+        finally:
+            self._works = None
         if self._cancelled and future.cancelled():
             raise self._timed_out()
         return future.result()
 
-    def _stops_by(self, stop: Callable[[], object]) -> None:
-        self._stop = stop
+    def _begin(self, works: Any) -> None:
+        self._works = works
         if self._over:
-            stop()
+            self._time_is_over()
 
     def _time_is_over(self) -> None:
         self._over = True
-        if self._stop is not None:
-            self._stop()
-        else:
+        works = self._works
+        if works is None:
             self._report_stuck("is a plain function, which cannot be stopped")
+        elif not isinstance(works, asyncio.Task):
+            self._cancelled = True
+            if not works.cancel() and not works.done():
+                self._report_stuck("cannot be stopped")
+        elif works.cancel():
+            self._cancelled = True
+            loop = asyncio.get_running_loop()
+            late = loop.call_later(_HEED, self._report_stuck, "does not heed its cancellation")
+            works.add_done_callback(lambda _: late.cancel())
 
     def _timed_out(self) -> HandlerTimeoutError:
         return HandlerTimeoutError(
