@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from fusewire.parking._failure_log import FailureLog
     from fusewire.parking._pauses import Pauses
     from fusewire.parking._unacknowledged import Unacknowledged
+    from fusewire.parking._work import Work
     from fusewire.parking.circuits import Circuits
     from fusewire.parking.handler import HandlerRunner
     from fusewire.parking.lanes import Dependencies
     from fusewire.parking.record import Record
-    from fusewire.parking.settle import Work
 
 _log = logging.getLogger(__name__)
 
@@ -128,6 +128,11 @@ class AttemptSequence:
                     verdict = await turn.rejected(work, attempt.rejection)
                 if verdict is not None:
                     return verdict
+        except asyncio.CancelledError as error:
+            # The consumer's own, and its process lives on: it can say so of what may go on record.
+            if work.tried and not work.lone:
+                raise
+            raise GiveBackError(tried=work.tried) from error
         finally:
             _solitude.process.leave(work.delivery)
 

@@ -45,6 +45,8 @@ class Feed:
         ready: awaited before each subscription.
         hand_back: awaited with each delivery in hand before it goes back, and whether its handler
             was called.
+        settling: tells of a task that its handler has ended, and that it settles its message. It
+            is not cut off, or its message might be moved and come again as well.
         unseen_too: whether that includes what was delivered and not received yet. For that no more
             may be delivered, and what then goes back loses its order.
     """
@@ -59,6 +61,7 @@ class Feed:
         stopping: asyncio.Event,
         grace: float,
         hand_back: Callable[[Delivery, bool], Awaitable[None]],
+        settling: Callable[[asyncio.Task[None]], bool],
         unseen_too: bool = False,
         ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -70,12 +73,14 @@ class Feed:
         self._grace = grace
         self._ready = ready
         self._hand_back = hand_back
+        self._settling = settling
         self._unseen_too = unseen_too
         self._given_back: list[tuple[Delivery, bool]] = []
         self._cancelled: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(prefetch)
         self._backoff = Backoff()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._not_begun: dict[asyncio.Task[None] | None, Delivery] = {}
         self._recycle = asyncio.Event()
 
     @property
@@ -156,13 +161,15 @@ class Feed:
             delivery = await subscription.receive()
             task = asyncio.create_task(self._one(delivery), name=f"message of {self._queue}")
             self._tasks.add(task)
+            self._not_begun[task] = delivery
             task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(self._cancelled.discard)
+            task.add_done_callback(self._ended)
 
     async def _one(self, delivery: Delivery) -> None:
         try:
             # After a loss, what was in hand before still runs: the limit holds over subscriptions.
             async with self._room:
+                self._not_begun.pop(asyncio.current_task())
                 if not delivery.lost:
                     await self._work(delivery)
                 if not delivery.lost:
@@ -171,33 +178,53 @@ class Feed:
         except GiveBackError as error:
             if not error.settled:
                 self._given_back.append((delivery, error.tried))
-            if error.settled or error.expected:
+            if isinstance(error.__cause__, asyncio.CancelledError) and not self._is_ours():
+                self._report(error)
+            if error.expected:
                 self._backoff.reset()
             self._recycle.set()
         except BaseException as error:
-            self._given_back.append((delivery, True))
-            ours = asyncio.current_task() in self._cancelled
-            if ours and isinstance(error, asyncio.CancelledError):
+            if isinstance(error, asyncio.CancelledError) and self._is_ours():
                 raise  # that was said when it was cancelled
-            # A defect of ours: the delivery stays unsettled and goes back with the subscription.
-            _log.exception("a message of %r could not be worked on and goes back", self._queue)
+            # A defect: the delivery stays unsettled and goes back with the subscription.
+            self._report(error)
             self._recycle.set()
+
+    def _is_ours(self) -> bool:
+        """Tell whether it is this object that cancelled the current task."""
+        return asyncio.current_task() in self._cancelled
+
+    def _report(self, error: BaseException) -> None:
+        _log.error(
+            "a message of %r could not be worked on and goes back", self._queue, exc_info=error
+        )
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._cancelled.discard(task)
+        if (delivery := self._not_begun.pop(task, None)) is not None:
+            self._given_back.append((delivery, False))
 
     async def _finish(self, grace: float) -> None:
         tasks = set(self._tasks)
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=grace)
-        if late:
+        if not late:
+            return
+        handlers = {task for task in late if not self._settling(task)}
+        if handlers:
             _log.warning(
                 "%d handlers of %r did not end within %g s; their messages go back",
-                len(late),
+                len(handlers),
                 self._queue,
                 grace,
             )
-        self._cancelled.update(late)
-        for task in late:
+        self._cancel(handlers)
+        # Those who do not heed it settle nothing any more: their channel is closed next.
+        _, late = await asyncio.wait(late, timeout=_HEED)
+        self._cancel(late)
+
+    def _cancel(self, tasks: set[asyncio.Task[None]]) -> None:
+        self._cancelled.update(tasks)
+        for task in tasks:
             task.cancel()
-        if late:
-            # Those who do not heed it settle nothing any more: their channel is closed next.
-            await asyncio.wait(late, timeout=_HEED)

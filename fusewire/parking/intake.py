@@ -10,10 +10,10 @@ from fusewire.parking.settle import RETURNS_BEFORE_ALONE, GiveBackError
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
+    from fusewire.parking._work import Work
     from fusewire.parking.handler import Attempt
     from fusewire.parking.means import Means
     from fusewire.parking.policy import Verdict
-    from fusewire.parking.settle import Work
 
 
 _PROBES_LEFT_TO_LANES = 10.0
@@ -35,6 +35,7 @@ class Intake:
             stopping=means.stopping,
             grace=means.grace,
             hand_back=self._hand_back,
+            settling=means.desk.is_settling,
             unseen_too=True,
         )
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
+    from fusewire.parking._work import Work
     from fusewire.parking.handler import Attempt
     from fusewire.parking.means import Means
     from fusewire.parking.policy import Verdict
     from fusewire.parking.record import Record
-    from fusewire.parking.settle import Work
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class OrderedSource:
             stopping=means.stopping,
             grace=means.grace,
             hand_back=self._hand_back,
+            settling=means.desk.is_settling,
             ready=self._admitted_at_all,
         )
 
@@ -262,7 +263,7 @@ class OrderedSource:
                 work.delivery.returned,
             )
             await self._desk.settle(work, self._attempts.park(work.record, waits_for))
-            raise GiveBackError(tried=True, settled=True)
+            raise GiveBackError(tried=True, settled=True, expected=True)
         if work.tried or work.record.dependency:
             self._unsettled.keep(work.delivery.message, work.record)
         raise GiveBackError(tried=work.tried, expected=True)
@@ -310,7 +311,7 @@ class OrderedSource:
         self._probing.succeeded(closed=closed)
         if closed and self._probing.standing_aside:
             # The one aside is to come before what is behind it.
-            raise GiveBackError(tried=True, settled=True)
+            raise GiveBackError(tried=True, settled=True, expected=True)
 
 
 def _unparked(record: Record, before: Record) -> Record:

@@ -17,10 +17,10 @@ from fusewire.parking.settle import RETURNS_BEFORE_ALONE, GiveBackError
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
+    from fusewire.parking._work import Work
     from fusewire.parking.handler import Attempt
     from fusewire.parking.means import Means
     from fusewire.parking.policy import Verdict
-    from fusewire.parking.settle import Work
 
 _LONGEST_WAIT = 1.0
 """Seconds between replays of a message whose circuit is not among ours, and cannot be looked at."""
@@ -58,6 +58,7 @@ class LaneReplay:
             grace=means.grace,
             ready=self._admitted_at_all,
             hand_back=self._hand_back,
+            settling=means.desk.is_settling,
             unseen_too=True,
         )
 
@@ -101,10 +102,10 @@ class LaneReplay:
                 verdict = await self._attempts.run(work, _Replay(self, ramp))
                 if verdict is not None:
                     await self._desk.settle(work, verdict)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if work.goes_back_as_it_is:
                 raise
-            raise GiveBackError(tried=False) from None
+            raise GiveBackError(tried=False) from error
 
     async def wait(self, work: Work, needs: tuple[str, ...], ramp: Ramp) -> Verdict | None:
         """Wait for its turn and until all that `work` needs admits; or return its end instead.

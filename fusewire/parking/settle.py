@@ -7,8 +7,7 @@ import dataclasses
 import logging
 import time
 import uuid
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from fusewire._text import check_text
 from fusewire.errors import (
@@ -17,6 +16,7 @@ from fusewire.errors import (
     DeliveryLostError,
     MoveRefusedError,
 )
+from fusewire.parking._work import Work, original, view_of
 from fusewire.parking.backoff import Backoff, level_of
 from fusewire.parking.events import Happening, Listeners, MessageEvent
 from fusewire.parking.policy import Dead, Delay, Done, FailurePolicy, Park, Verdict
@@ -25,19 +25,17 @@ from fusewire.parking.record import (
     MalformedMessageError,
     Record,
     read,
-    strip,
-    was_moved,
 )
-from fusewire.parking.view import MessageView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aio_pika.abc import AbstractIncomingMessage, HeadersType
+    from aio_pika.abc import AbstractIncomingMessage
 
-    from fusewire.brokers import Delivery, Message, Topology
+    from fusewire.brokers import Delivery, Topology
     from fusewire.parking._unacknowledged import Unacknowledged
     from fusewire.parking.lanes import Dependencies
+    from fusewire.parking.view import MessageView
 
 _log = logging.getLogger(__name__)
 
@@ -47,16 +45,13 @@ RETURNS_BEFORE_ALONE = 3
 _POLL = 0.05
 """Seconds between looks at whether a handler that works on the same message has ended."""
 
-_DELIVERY_COUNT = "x-delivery-count"
-"""Where a quorum queue says how often a message was returned to it: handlers may count by it."""
-
 
 class GiveBackError(Exception):
     """A delivery cannot be settled, or has been held for long enough: it has to go back.
 
     Attributes:
         tried: whether its handler was called, so that it is not stored anew as untried.
-        settled: whether it is settled itself, and only the others go back.
+        settled: whether it is settled itself, or may be, so that only the others go back.
         expected: whether that is how its worker waits, and no sign of trouble.
     """
 
@@ -69,40 +64,6 @@ class GiveBackError(Exception):
 
 _NOT_STORED = (MoveRefusedError, BrokerUnavailableError)
 """Errors after which a message is known to be nowhere else."""
-
-
-@dataclass(slots=True)
-class Work:
-    """A delivery, as it is worked on."""
-
-    delivery: Delivery
-    record: Record
-    view: MessageView
-    since: float
-    """When it came into hand, in monotonic seconds."""
-    ending: Callable[[], bool]
-    """Tells whether all that is in hand is to go back."""
-    tried: bool = False
-    """Whether its handler was called, and not just refused."""
-    in_doubt: bool = False
-    """Whether a copy of it may stand where a move was to bring it, which nobody can tell."""
-    lone: int = 0
-    """Which time it is that it is handled with nothing else in flight; 0 if it need not be."""
-    anonymous: bool = False
-    """Whether it has no identity, so that one that is equal to it may be another."""
-    survived: bool = False
-    """Whether this process is known to have survived the handling that it came back from."""
-
-    @property
-    def goes_back_as_it_is(self) -> bool:
-        """Whether it must not be stored anew as one that was never tried, but be redelivered."""
-        return self.tried or self.in_doubt
-
-    def fresh_view(self) -> MessageView:
-        """Return a view that no handler has had, for an attempt with the delivery in hand."""
-        if self.view.over:
-            self.view = _view(self.delivery, seen=True)
-        return self.view
 
 
 class Desk:
@@ -143,6 +104,7 @@ class Desk:
         self._unacknowledged = unacknowledged
         self._monotonic = monotonic
         self._told_of_anonymous = False
+        self._settling: set[asyncio.Task[Any] | None] = set()
 
     async def open(
         self, delivery: Delivery, *, ending: Callable[[], bool], since: float | None = None
@@ -160,13 +122,13 @@ class Desk:
             record = read(
                 message, operation_id=message.message_id or "", queue=self._topology.source
             )
-            view = _view(delivery, seen=record.may_have_been_seen)
+            view = view_of(delivery, seen=record.may_have_been_seen)
             given = self._operation_id(view)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - ours, or of the user's function
             record = Record(
                 operation_id=message.message_id or uuid.uuid4().hex, queue=self._topology.source
             )
-            work = Work(delivery, record, _view(delivery, seen=True), since, ending)
+            work = Work(delivery, record, view_of(delivery, seen=True), since, ending)
             await self.settle(work, self._policy.dead(record, "malformed", error))
             return None
         anonymous = not (given or record.operation_id)
@@ -221,6 +183,14 @@ class Desk:
         Raises:
             GiveBackError: it could not be carried out within the hold limit, or while stopping.
         """
+        task = asyncio.current_task()
+        self._settling.add(task)
+        try:
+            await self._until_settled(work, verdict)
+        finally:
+            self._settling.discard(task)
+
+    async def _until_settled(self, work: Work, verdict: Verdict) -> None:
         backoff = Backoff()
         while True:
             try:
@@ -245,7 +215,9 @@ class Desk:
                 back = held > self._hold_limit or work.ending()
                 if back or await backoff.wait(self._stopping):
                     self._remember(work, verdict)
-                    raise GiveBackError(tried=work.goes_back_as_it_is) from error
+                    raise GiveBackError(
+                        tried=work.goes_back_as_it_is, settled=work.in_doubt
+                    ) from error
             except asyncio.CancelledError:
                 work.in_doubt = True
                 raise
@@ -263,6 +235,10 @@ class Desk:
         done = isinstance(verdict, Done)
         if not work.anonymous and (done or work.lone):
             self._unacknowledged.keep(work.delivery.message, work.record, done=done)
+
+    def is_settling(self, task: asyncio.Task[Any]) -> bool:
+        """Tell whether `task` moves or acknowledges a message just now, so that it soon ends."""
+        return task in self._settling
 
     def held_for(self, work: Work) -> float:
         """Return the seconds that are left of the hold limit for `work`."""
@@ -302,7 +278,7 @@ class Desk:
         try:
             record = read(message, operation_id=message.message_id or "")
             if record.at_most_once and not delivery.redelivered:
-                await delivery.move(queue(record), record.write(_original(delivery)))
+                await delivery.move(queue(record), record.write(original(delivery)))
         except (BrokerError, MalformedMessageError) as error:
             _log.warning("message %s goes back as it is: %s", message.message_id, error)
 
@@ -315,11 +291,11 @@ class Desk:
                 await delivery.done()
             case Park(record):
                 lane = self._lane(record.dependency)
-                await delivery.move(lane, record.write(_original(delivery)))
+                await delivery.move(lane, record.write(original(delivery)))
             case Delay(record, tier):
-                await delivery.move(self._topology.delay(tier), record.write(_original(delivery)))
+                await delivery.move(self._topology.delay(tier), record.write(original(delivery)))
             case Dead(record):
-                await delivery.move(self._topology.dead, record.write(_original(delivery)))
+                await delivery.move(self._topology.dead, record.write(original(delivery)))
 
     def _tell(self, work: Work, verdict: Verdict) -> None:
         record = work.record if isinstance(verdict, Done) else verdict.record
@@ -379,19 +355,3 @@ class Desk:
                 OPERATION_ID,
             )
         return uuid.uuid4().hex
-
-
-def _view(delivery: Delivery, *, seen: bool) -> MessageView:
-    # RabbitMQ promises that what is not redelivered was seen by nobody. A delay queue and a lane
-    # give a message back as a new one, and handlers look for duplicates by that promise.
-    headers = cast("HeadersType", strip(_original(delivery).headers))
-    return MessageView(delivery.message, redelivered=seen or delivery.redelivered, headers=headers)
-
-
-def _original(delivery: Delivery) -> Message:
-    """Return a message with what its source queue said of it, which no other queue knows."""
-    message = delivery.message
-    if was_moved(message) or not (delivery.returned and delivery.counts_returns):
-        return message
-    headers = {_DELIVERY_COUNT: delivery.returned, **message.headers}
-    return dataclasses.replace(message, headers=headers)

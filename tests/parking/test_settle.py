@@ -10,10 +10,11 @@ import pytest
 from fusewire.brokers import Message
 from fusewire.errors import BrokerUnavailableError
 from fusewire.parking._unacknowledged import Unacknowledged
+from fusewire.parking._work import Work
 from fusewire.parking.events import Listeners
 from fusewire.parking.policy import Done
 from fusewire.parking.record import Record
-from fusewire.parking.settle import Desk, GiveBackError, Work
+from fusewire.parking.settle import Desk, GiveBackError
 from tests.support.waiting import until
 
 

@@ -1,0 +1,71 @@
+"""A delivery, as it is worked on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from fusewire.parking.record import strip, was_moved
+from fusewire.parking.view import MessageView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aio_pika.abc import HeadersType
+
+    from fusewire.brokers import Delivery, Message
+    from fusewire.parking.record import Record
+
+_DELIVERY_COUNT = "x-delivery-count"
+"""Where a quorum queue says how often a message was returned to it: handlers may count by it."""
+
+
+@dataclass(slots=True)
+class Work:
+    """A delivery, as it is worked on."""
+
+    delivery: Delivery
+    record: Record
+    view: MessageView
+    since: float
+    """When it came into hand, in monotonic seconds."""
+    ending: Callable[[], bool]
+    """Tells whether all that is in hand is to go back."""
+    tried: bool = False
+    """Whether its handler was called, and not just refused."""
+    in_doubt: bool = False
+    """Whether a copy of it may stand where a move was to bring it, which nobody can tell."""
+    lone: int = 0
+    """Which time it is that it is handled with nothing else in flight; 0 if it need not be."""
+    anonymous: bool = False
+    """Whether it has no identity, so that one that is equal to it may be another."""
+    survived: bool = False
+    """Whether this process is known to have survived the handling that it came back from."""
+
+    @property
+    def goes_back_as_it_is(self) -> bool:
+        """Whether it must not be stored anew as one that was never tried, but be redelivered."""
+        return self.tried or self.in_doubt
+
+    def fresh_view(self) -> MessageView:
+        """Return a view that no handler has had, for an attempt with the delivery in hand."""
+        if self.view.over:
+            self.view = view_of(self.delivery, seen=True)
+        return self.view
+
+
+def view_of(delivery: Delivery, *, seen: bool) -> MessageView:
+    # RabbitMQ promises that what is not redelivered was seen by nobody. A delay queue and a lane
+    # give a message back as a new one, and handlers look for duplicates by that promise.
+    headers = cast("HeadersType", strip(original(delivery).headers))
+    return MessageView(delivery.message, redelivered=seen or delivery.redelivered, headers=headers)
+
+
+def original(delivery: Delivery) -> Message:
+    """Return a message with what its source queue said of it, which no other queue knows."""
+    message = delivery.message
+    if was_moved(message) or not (delivery.returned and delivery.counts_returns):
+        return message
+    headers = {_DELIVERY_COUNT: delivery.returned, **message.headers}
+    return dataclasses.replace(message, headers=headers)

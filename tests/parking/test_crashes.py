@@ -1,0 +1,190 @@
+"""A message that kills its process is found, and those beside it are not blamed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import aio_pika
+import pytest
+
+from fusewire.parking import _solitude
+from tests.support import crashing_worker
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from aio_pika.abc import AbstractIncomingMessage
+
+    from tests.parking.conftest import Bench
+    from tests.support.processes import KeptProcess
+
+INNOCENT = [f"m{number}" for number in range(9)]
+
+
+async def supervised(
+    start: Callable[[], KeptProcess], over: Callable[[], Awaitable[bool]], *, starts: int
+) -> int:
+    """Start a worker again whenever it crashes, until it is over; return how often it crashed."""
+    for crashes in range(starts):
+        worker = start()
+        try:
+            await until(lambda worker=worker: not worker.running or over(), limit=60)
+            if worker.running:
+                return crashes
+            assert worker.wait(1) == crashing_worker.CRASHED
+        finally:
+            worker.kill()
+    raise AssertionError(f"not over after {starts} starts")
+
+
+async def classic(bench: Bench, url: str) -> None:
+    """Make the source queue a classic one."""
+    connection = await aio_pika.connect(url)
+    async with connection, connection.channel() as channel:
+        await channel.queue_delete(bench.queue)
+        await channel.declare_queue(
+            bench.queue, durable=True, arguments={"x-queue-type": "classic"}
+        )
+
+
+@pytest.mark.parametrize("kind", ["as it comes", "classic"])
+async def test_of_ten_in_flight_the_one_that_kills_the_process_is_dead_and_nine_are_handled(
+    bench: Bench, tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    if kind == "classic":
+        if not bench.address.startswith("amqp"):
+            pytest.skip("RabbitMQ's")
+        await classic(bench, request.getfixturevalue("amqp_url"))
+    await bench.broker.create_queue(f"{bench.queue}.dead")
+    log = tmp_path / "log"
+    await bench.send("m0", "m1", "poison", *INNOCENT[2:])
+
+    def ended() -> set[str]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        return {line.removeprefix("ends ") for line in lines if line.startswith("ends ")}
+
+    async def over() -> bool:
+        return ended() == set(INNOCENT) and await bench.depth("dead") == 1
+
+    crashes = await supervised(
+        lambda: crashing_worker.start(bench.address, bench.queue, log), over, starts=8
+    )
+    assert crashes <= 6
+    (dead,) = await bench.dead()
+    assert dead.body == b"poison"
+    assert dead.headers["fusewire-reason"] == "crashed"
+    assert "fusewire-lone" not in dead.headers
+    alone = [line for line in log.read_text().splitlines() if line.startswith("begins poison")]
+    assert [line.split()[-1] for line in alone[-3:]] == ["1", "1", "1"]  # nothing beside it
+
+
+async def test_twenty_deployments_in_a_row_kill_no_message(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_solitude, "_QUIET", 0.05)
+    monkeypatch.setattr(_solitude, "_LONGEST_QUIET", 0.3)
+    ended: list[str] = []
+    begun = 0
+    release = asyncio.Event()
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        nonlocal begun
+        begun += 1
+        await release.wait()  # for longer than a deployment waits
+        ended.append(message.body.decode())
+
+    bodies = [*INNOCENT, "m9"]
+    await bench.send(*bodies)
+    # Of the deliveries that are under way when a consumer is cancelled, RabbitMQ takes some for
+    # redelivered. So suspects must not come back all the time, which by default they do not either.
+    options = {"shutdown_timeout": 0, "concurrency": 10, "delay_tiers": (0.5, 2.0)}
+    for _ in range(20):
+        before = begun
+        async with bench.consumer(handler, **options):
+            await until(lambda before=before: begun > before)
+    release.set()
+    async with bench.consumer(handler, **options):
+        await until(lambda: set(ended) == set(bodies))
+        await until(lambda: len(bench.happened("handled")) == 10)
+    assert bench.happened("dead") == []
+    assert sorted(bench.happened("handled")) == sorted(bodies)
+
+
+async def test_a_message_under_suspicion_is_handled_with_nothing_beside_it(
+    bench: Bench,
+) -> None:
+    running: set[str] = set()
+    beside: dict[str, set[str]] = {}
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        body = message.body.decode()
+        beside[body] = set(running)
+        for other in running:
+            beside[other].add(body)
+        running.add(body)
+        await asyncio.sleep(0.05)
+        running.discard(body)
+
+    await bench.send(*INNOCENT)
+    await bench.send("suspect-1", "suspect-2", headers={"fusewire-lone": 1})
+    async with bench.consumer(handler, concurrency=20):
+        await bench.send("later-1", "later-2")
+        await until(lambda: len(bench.happened("handled")) == 13)
+    assert beside["suspect-1"] == beside["suspect-2"] == set()
+    assert any(beside.values())
+
+
+async def test_whatever_settles_a_suspect_clears_it(bench: Bench) -> None:
+    async def handler(message: AbstractIncomingMessage) -> None:
+        raise ValueError("no such account")
+
+    await bench.send("suspect", headers={"fusewire-lone": 2})
+    async with bench.consumer(handler, max_attempts=2):
+        await until(lambda: bench.happened("dead") == ["suspect"])
+    (dead,) = await bench.dead()
+    assert dead.headers["fusewire-reason"] == "exhausted"
+    assert "fusewire-lone" not in dead.headers
+
+
+async def test_a_suspect_does_not_keep_others_for_ever_from_a_handler_that_does_not_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_solitude, "_LONGEST_WAIT", 0.2)
+    go_on = asyncio.Event()
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        if message.body == b"slow":
+            await go_on.wait()
+
+    await bench.send("slow")
+    async with bench.consumer(handler, concurrency=5):
+        await bench.send("suspect", headers={"fusewire-lone": 1})
+        await until(lambda: "suspect" in bench.happened("delayed"))
+        await bench.send("a", "b")
+        await until(lambda: {"a", "b"} <= set(bench.happened("handled")))
+        assert "suspect" not in bench.happened("handled")
+        go_on.set()
+        await until(lambda: {"slow", "suspect"} <= set(bench.happened("handled")))
+
+
+async def test_a_suspect_that_waits_when_the_consumer_stops_is_no_crash(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = asyncio.Event()
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        await go_on.wait()
+
+    await bench.send("slow")
+    for _ in range(5):
+        async with bench.consumer(handler, shutdown_timeout=0, delay_tiers=(0.05,)):
+            await bench.send("suspect", headers={"fusewire-lone": 1})
+            await until(lambda: _solitude.process._claim is not None or go_on.is_set())
+        bench.events.clear()
+    go_on.set()
+    async with bench.consumer(handler, delay_tiers=(0.05,)):
+        await until(lambda: bench.happened("handled").count("suspect") == 5)
+    assert bench.happened("dead") == []

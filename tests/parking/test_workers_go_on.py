@@ -1,0 +1,153 @@
+"""Nothing stops in silence: what ends a worker is said, and the worker is started again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from fusewire.errors import BrokerUnavailableError
+from fusewire.parking import _supervision, feed
+from fusewire.parking.feed import Feed
+from fusewire.parking.lanes import Dependencies
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    import pytest
+    from aio_pika.abc import AbstractIncomingMessage
+
+    from fusewire.parking.backoff import Backoff
+    from tests.parking.conftest import Bench
+
+
+async def test_a_worker_that_ends_by_an_error_is_started_again_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    starts = 0
+
+    async def run() -> None:
+        nonlocal starts
+        starts += 1
+        if starts < 3:
+            raise LookupError("a defect")
+
+    await asyncio.wait_for(
+        _supervision.keep_running("the consumer of 'q'", run, asyncio.Event()), 20
+    )
+    assert starts == 3
+    assert caplog.messages == ["the consumer of 'q' ended by an error and is started again"] * 2
+    assert all(record.exc_info for record in caplog.records)
+
+
+async def test_a_worker_that_always_fails_is_no_reason_not_to_stop() -> None:
+    stopping = asyncio.Event()
+
+    async def run() -> None:
+        raise LookupError("a defect")
+
+    kept = asyncio.create_task(_supervision.keep_running("it", run, stopping))
+    await asyncio.sleep(0)
+    stopping.set()
+    await asyncio.wait_for(kept, 20)
+
+
+async def test_a_defect_in_receiving_stops_neither_the_source_nor_its_lanes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = ["source", "lane"]
+    receive = Feed._receive
+
+    async def failing(self: Feed, subscription: Any) -> None:
+        if broken:
+            raise LookupError(broken.pop())
+        await receive(self, subscription)
+
+    monkeypatch.setattr(Feed, "_receive", failing)
+    await bench.send("a")
+    async with bench.consumer(lambda message: None):
+        await until(lambda: bench.happened("handled") == ["a"])
+    assert "ended by an error and is started again" in caplog.text
+
+
+async def test_a_task_that_somebody_else_cancels_is_said_and_its_message_comes_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled = False
+    needs = Dependencies.of
+
+    def cancelling(self: Dependencies, message: AbstractIncomingMessage) -> tuple[str, ...]:
+        nonlocal cancelled
+        if not cancelled:
+            cancelled = True
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        return needs(self, message)
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Dependencies, "of", cancelling)
+    await bench.send("a", "b", "c")
+    async with bench.consumer(handler, concurrency=2):
+        await until(lambda: set(bench.happened("handled")) == {"a", "b", "c"})
+    [said] = [each for each in caplog.records if "could not be worked on" in each.message]
+    assert said.levelno == logging.ERROR
+    assert said.exc_info
+
+
+class Flapping:
+    """A broker that delivers, and takes the delivery back before it can be settled."""
+
+    def __init__(self) -> None:
+        self.subscriptions = 0
+
+    async def subscribe(self, queue: str, *, prefetch: int) -> Flapping:
+        self.subscriptions += 1
+        self.given = False
+        return self
+
+    async def receive(self) -> Any:
+        if self.given:
+            raise BrokerUnavailableError("the connection was lost")
+        self.given = True
+
+        class Lost:
+            lost = True
+
+        return Lost()
+
+    async def release(self) -> None: ...
+
+
+async def test_a_delivery_alone_does_not_reset_the_back_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    async def note(self: Backoff, stopping: asyncio.Event) -> bool:
+        waits.append(self._next)
+        self._next = min(self._next * 2, self._longest)
+        if len(waits) == 8:
+            stopping.set()
+        await asyncio.sleep(0)
+        return stopping.is_set()
+
+    monkeypatch.setattr(feed.Backoff, "wait", note)
+
+    async def nothing(*_: object) -> None: ...
+
+    broker: Any = Flapping()
+    stopping = asyncio.Event()
+    source = Feed(
+        broker,
+        "q",
+        prefetch=1,
+        work=nothing,
+        stopping=stopping,
+        grace=0,
+        hand_back=nothing,
+        settling=lambda _task: False,
+    )
+    await asyncio.wait_for(source.run(), 20)
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
