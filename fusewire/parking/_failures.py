@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 REFUSED = "refused"
 """The condition of a server that is full, or that said when to come back."""
 
-_WITHOUT_EFFECT = frozenset({"unauthenticated", "permission_denied"})
-"""Conditions in which the server has turned the call away at the door."""
+_WITHOUT_EFFECT = frozenset({"unauthenticated", "permission_denied", "local"})
+"""Conditions in which the call was turned away at the door, or was not sent at all."""
 
 
 @dataclass(frozen=True, slots=True)

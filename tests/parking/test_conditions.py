@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,10 @@ import pytest
 from fusewire.brokers import Message
 from fusewire.operation import CallNote, current_operation
 from fusewire.parking import Reject, _pauses
+from fusewire.parking._failures import Failure, failure_of
+from fusewire.parking.handler import Attempt
+from fusewire.parking.policy import Dead, FailurePolicy, Park
+from fusewire.parking.record import Record
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -200,7 +205,7 @@ async def test_what_fails_alone_still_runs_out_of_attempts_beside_others_that_wa
     assert bench.happened("dead") == ["poison"]
 
 
-@pytest.mark.parametrize("condition", ["unauthenticated", "permission_denied"])
+@pytest.mark.parametrize("condition", ["unauthenticated", "permission_denied", "local"])
 async def test_an_at_most_once_message_that_is_turned_away_stays_in_its_lane(
     bench: Bench, server: Server, condition: str
 ) -> None:
@@ -215,11 +220,10 @@ async def test_an_at_most_once_message_that_is_turned_away_stays_in_its_lane(
     assert bench.happened("dead") == []
 
 
-@pytest.mark.parametrize("condition", ["refused", "local"])
 async def test_an_at_most_once_message_of_a_full_server_is_in_doubt(
-    bench: Bench, server: Server, condition: str
+    bench: Bench, server: Server
 ) -> None:
-    server.condition, server.status = condition, "RESOURCE_EXHAUSTED"
+    server.condition, server.status = "refused", "RESOURCE_EXHAUSTED"
     await park(bench, "a", **{"fusewire-at-most-once": True})
     async with bench.consumer(server, depends_on=PAYMENTS):
         await until(lambda: bench.happened("dead") == ["a"])
@@ -259,3 +263,75 @@ async def test_pause_mode_is_not_consumed_while_its_first_message_is_turned_away
 
         await until(at_rest)
     assert set(server.calls) <= {"a", "b"}  # begun together
+
+
+def failed(*notes: CallNote, error: Exception, blame: tuple[str, ...] = ()) -> Failure:
+    return failure_of(Attempt(error, blame=blame, notes=notes), Record(operation_id="a"))
+
+
+TURNED_AWAY = CallNote(PAYMENTS, "success", "UNAUTHENTICATED", None, "unauthenticated")
+FULL = CallNote(PAYMENTS, "failure", "RESOURCE_EXHAUSTED", 2.0, "refused")
+TOO_LARGE = CallNote(PAYMENTS, "ignored", "RESOURCE_EXHAUSTED", None, None)
+CRASHED = CallNote(PAYMENTS, "failure", "UNAVAILABLE", None, None)
+
+
+def test_an_attempt_fails_by_the_last_call_that_its_error_comes_from() -> None:
+    away = StatusError("UNAUTHENTICATED")
+    assert failed(TURNED_AWAY, error=away).condition == "unauthenticated"
+    assert failed(TURNED_AWAY, error=ValueError()).condition == "unauthenticated"  # raised of it
+    assert failed(FULL, TURNED_AWAY, error=StatusError("RESOURCE_EXHAUSTED")).condition == "refused"
+    assert failed(TURNED_AWAY, error=StatusError("INTERNAL")) == Failure("", "INTERNAL")
+
+
+def test_a_message_that_is_too_large_or_crashes_the_server_is_its_own_failure() -> None:
+    size = failed(TOO_LARGE, error=StatusError("RESOURCE_EXHAUSTED"))
+    assert size == Failure(PAYMENTS, "RESOURCE_EXHAUSTED")
+    assert failed(CRASHED, error=StatusError("UNAVAILABLE")).condition is None
+
+
+def test_what_a_handler_decides_is_no_condition() -> None:
+    reject = Reject("no such account")
+    reject.__cause__ = StatusError("UNAUTHENTICATED")
+    assert failed(TURNED_AWAY, error=reject) == Failure(PAYMENTS, "UNAUTHENTICATED")
+
+
+def test_a_call_before_the_last_may_have_taken_effect() -> None:
+    away = StatusError("UNAUTHENTICATED")
+    assert failed(TURNED_AWAY, error=away).without_effect
+    assert not failed(CRASHED, TURNED_AWAY, error=away).without_effect
+    assert not failed(TURNED_AWAY, error=away, blame=("stock",)).without_effect
+    assert not failed(FULL, error=StatusError("RESOURCE_EXHAUSTED")).without_effect
+
+
+def test_refusals_count_from_the_twentieth_on() -> None:
+    policy = FailurePolicy(2, (1.0,), lambda: 1000)
+    failure = failed(FULL, error=StatusError("RESOURCE_EXHAUSTED"))
+    record = Record(operation_id="a")
+    for refusal in range(1, 21):
+        verdict = policy.held(record, failure, None, wait=1, may_count=True)
+        assert isinstance(verdict, Park)
+        record = verdict.record
+        assert (record.refusals, record.attempts) == (refusal, int(refusal == 20))
+    assert record.reason == "condition"
+    assert isinstance(policy.held(record, failure, None, wait=1, may_count=True), Dead)
+
+
+async def test_an_at_most_once_message_whose_call_failed_before_a_refusal_is_in_doubt(
+    bench: Bench,
+) -> None:
+    stock = bench.registry.get("stock")
+    stock.force_open()
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        with contextlib.suppress(ConnectionError):
+            bench.registry.get(PAYMENTS).call(fail)
+        await stock.call_async(asyncio.sleep, 0)
+
+    def fail() -> None:
+        raise ConnectionError("it may have taken effect")
+
+    await park(bench, "a", **{"fusewire-at-most-once": True})
+    async with bench.consumer(handler, depends_on=PAYMENTS):
+        await until(lambda: bench.happened("dead") == ["a"])
+    (dead,) = await bench.dead()
+    assert dead.headers["fusewire-reason"] == "ambiguous"
