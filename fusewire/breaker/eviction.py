@@ -23,8 +23,6 @@ class Candidates:
     there are others.
     """
 
-    __slots__ = ("_asked", "_by_worth")
-
     def __init__(self) -> None:
         self._asked = count()
         # Names, and when they were asked for last.
@@ -40,14 +38,12 @@ class Candidates:
         for names in self._by_worth:
             names.pop(name, None)
 
-    def first(self, *, but: str) -> dict[str, int]:
-        """Return the names to look at, and when they were asked for; never `but`."""
+    def first(self) -> dict[str, int]:
+        """Return the names to look at, and when they were asked for."""
         found: dict[str, int] = {}
         for names in self._by_worth:
             # Copied in one step: a thread that interrupts itself adds without a lock.
-            for name, asked in tuple(islice(names.items(), LOOKS + 1)):
-                if name != but and len(found) < LOOKS:
-                    found[name] = asked
+            found.update(tuple(islice(names.items(), LOOKS - len(found))))
         return found
 
     def choose(self, names: Mapping[str, int], worth: Mapping[str, int]) -> str:

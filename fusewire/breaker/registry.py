@@ -80,9 +80,13 @@ class BreakerRegistry:
             check_settings(settings, f"settings of circuit {name!r}")
         if interrupts_itself():
             return self._get_or_make(name, settings)
-        with self._lock:
-            breaker = self._get_or_make(name, settings)
-        self._make_room(name)
+        while True:
+            with self._lock:
+                candidates = self._candidates_for(name)
+                if not candidates:
+                    breaker = self._get_or_make(name, settings)
+                    break
+            self._let_one_go(candidates, name)
         if settings is not None:
             self._apply(breaker, settings)
         return breaker
@@ -163,20 +167,23 @@ class BreakerRegistry:
             self._candidates.add(name)
         return breaker
 
-    def _make_room(self, name: str) -> None:
-        """Let breakers go that are too many; the one called `name` is in use."""
-        while self._limit is not None and len(self._breakers) > self._limit:
-            with self._lock:
-                candidates = self._candidates.first(but=name)
-            if not candidates:
-                return  # another is being made at this moment, and makes room itself
-            # Not under the lock: a look may tell listeners, and they may ask the registry.
-            worth = {
-                each: _worth(breaker)
-                for each in candidates
-                if (breaker := self._breakers.get(each)) is not None
-            }
-            with self._lock:
+    def _candidates_for(self, name: str) -> dict[str, int]:
+        """Return those of which one has to go before there is room for `name`."""
+        if self._limit is None or name in self._breakers or len(self._breakers) < self._limit:
+            return {}
+        # None, if this interrupts the thread in the midst of making the only one.
+        return self._candidates.first()
+
+    def _let_one_go(self, candidates: dict[str, int], name: str) -> None:
+        """Let that of the candidates go which is worth least."""
+        # Not under the lock: a look may tell listeners, and they may ask the registry.
+        worth = {
+            each: _worth(breaker)
+            for each in candidates
+            if (breaker := self._breakers.get(each)) is not None
+        }
+        with self._lock:
+            if self._candidates_for(name):
                 self._forget(self._candidates.choose(candidates, worth))
 
     def _apply(self, breaker: CircuitBreaker, settings: BreakerSettings) -> None:

@@ -340,6 +340,35 @@ def test_a_circuit_forked_in_the_midst_of_a_change_begins_anew(breaker: CircuitB
     assert heard == [StateChanged("payments", CircuitState.OPEN, CircuitState.CLOSED, reason)]
 
 
+def test_a_thread_that_forks_in_the_midst_of_its_change_keeps_its_lock(
+    breaker: CircuitBreaker,
+) -> None:
+    lock = breaker._lock
+
+    def fork_and_look() -> None:
+        breaker._renew()
+        assert breaker._lock is lock
+
+    interrupt(breaker, fork_and_look)
+    breaker._renew()
+    assert breaker._lock is not lock
+
+
+def test_a_listener_that_forks_goes_on_in_the_child(breaker: CircuitBreaker) -> None:
+    heard: list[Event] = []
+
+    def listener(event: Event) -> None:
+        heard.append(event)
+        if len(heard) == 1:
+            breaker._renew()
+            breaker.reset()
+
+    breaker.add_listener(listener)
+    breaker.force_open()
+    breaker.force_open()
+    assert len(heard) == 3
+
+
 def test_a_circuit_that_was_broken_off_before_the_fork_begins_anew(breaker: CircuitBreaker) -> None:
     open_circuit(breaker)
     break_off(breaker)

@@ -377,4 +377,23 @@ def test_a_finalizer_in_the_midst_of_a_circuits_change_gets_its_breaker() -> Non
     registry._lock = make_lock()
     assert len(registry) == 3
     assert registry.get("c") is made
-    assert len(registry) == 2, "room is made by the next who asks"
+    registry.get("d")
+    assert len(registry) == 2, "room is made by the next that is made"
+
+
+def test_a_signal_handler_in_the_midst_of_making_the_only_one_does_not_wait_for_it() -> None:
+    registry = BreakerRegistry(limit=1)
+    made: list[CircuitBreaker] = []
+    add = registry._candidates.add
+
+    def interrupted(name: str) -> None:
+        if name == "a":
+            made.append(registry.get("b"))
+        add(name)
+
+    registry._candidates.add = interrupted  # type: ignore[method-assign] # the handler
+    a = registry.get("a")
+    assert registry.holds(a)
+    assert registry.holds(made[0])
+    registry.get("c")
+    assert [breaker.name for breaker in registry] == ["c"]
