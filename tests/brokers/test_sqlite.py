@@ -15,14 +15,16 @@ import pytest
 
 from fusewire.brokers import Message, SQLiteBroker, Topology
 from fusewire.brokers.sqlite import liveness
+from fusewire.brokers.sqlite.session import Session
 from fusewire.errors import (
     BrokerError,
     DeliveryLostError,
     MoveRefusedError,
     QueueNotFoundError,
     SettingsError,
+    UnconfirmedError,
 )
-from tests.support.messages import drain, number_of, numbered, publish_numbered, take
+from tests.support.messages import drain, number_of, numbered, publish_numbered, take, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -93,6 +95,24 @@ async def test_it_is_used_inside_async_with_only(path: Path) -> None:
             await broker.__aenter__()
     with pytest.raises(BrokerError, match="async with"):
         await broker.depth("orders")
+
+
+async def test_what_nobody_foresaw_fails_what_was_asked_and_nothing_after_it(
+    broker: SQLiteBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def is_said() -> bool:
+        return caplog.text.count("nobody foresaw") > 1
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Session, "run", lambda *_: 1 / 0)
+        broken.setattr(Session, "look", lambda *_: 1 / 0)
+        with pytest.raises(UnconfirmedError, match="the log says why"):
+            await broker.publish("orders", numbered(1))
+        await until(is_said)
+
+    await broker.publish("orders", numbered(2))
+    assert await drain(broker, "orders", 1) == [numbered(2)]
+    assert "ZeroDivisionError" in caplog.text
 
 
 async def test_it_can_be_entered_again(path: Path) -> None:

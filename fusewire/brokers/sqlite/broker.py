@@ -111,7 +111,7 @@ class SQLiteBroker:
         worker = self._worker
         if worker is None:
             return
-        # SQLite's calls are bounded by the busy timeout, so this cannot wait for ever.
+        # SQLite's calls are bounded by the busy timeout, so this cannot wait forever.
         with anyio.CancelScope(shield=True):
             for subscription in list(self._subscriptions.values()):
                 await subscription.release()

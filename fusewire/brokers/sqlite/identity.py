@@ -75,7 +75,7 @@ class FileIdentity:
         """
         for name, known in zip(self._beside, self._files_beside, strict=True):
             if known is not None and _look_up(name) == known:
-                with suppress(FileNotFoundError):  # another process was faster
+                with suppress(OSError):  # another process was faster, or the folder is read-only
                     os.unlink(name)  # noqa: PTH108 (as in the rest of this module)
 
 

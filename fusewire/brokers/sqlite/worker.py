@@ -14,13 +14,14 @@ import os
 import queue
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fusewire.brokers.sqlite.session import Job, News, Session
-from fusewire.errors import BrokerError
+from fusewire.errors import BrokerError, UnconfirmedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fusewire.brokers.sqlite.store import Store
 
@@ -131,14 +132,37 @@ class Worker:
             interval = self._poll_interval if session.has_receivers else _IDLE_LOOK
             group, last = self._next_group(max(0.0, looked + interval - time.monotonic()))
             if time.monotonic() >= looked + interval:
-                news = session.look()
-                if news.changed or news.lost:
-                    self._tell(self._on_news, news)
+                self._look(session)
                 looked = time.monotonic()
             if group:
-                session.run([job for job, _ in group])
+                self._run(session, [job for job, _ in group])
                 self._tell(_settle, [(future, job.result, job.error) for job, future in group])
-                session.tidy()
+                with self._reporting():
+                    session.tidy()
+
+    # What is raised in the following, and nobody foresaw, must not end the thread: everything that
+    # is submitted afterwards would wait forever.
+
+    def _look(self, session: Session) -> None:
+        with self._reporting():
+            news = session.look()
+            if news.changed or news.lost:
+                self._tell(self._on_news, news)
+
+    def _run(self, session: Session, jobs: list[Job[Any]]) -> None:
+        for job in jobs:
+            job.error = UnconfirmedError(
+                f"{self._path}: it may or may not have been stored; the log says why"
+            )
+        with self._reporting():
+            session.run(jobs)
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            _logger.exception("%s: something failed that nobody foresaw; going on", self._path)
 
     def _next_group(
         self, timeout: float
