@@ -134,6 +134,7 @@ class Session:
     def tidy(self) -> None:
         """Do what nobody waits for: copy the log back when it has grown."""
         try:
+            self._leave_if_lost()
             if self._file is not None:
                 self._file.checkpointer.run_if_due()
         except sqlite3.Error as error:
@@ -177,7 +178,7 @@ class Session:
 
     def _begin(self) -> OpenFile:
         for _ in range(_OPENINGS):
-            file = self._file or self._current()
+            file = self._current()
             # IMMEDIATE: a transaction that begins by reading cannot wait for another that writes.
             file.connection.execute("BEGIN IMMEDIATE")
             # Looked at again: from now on no other process can save what this file holds, and leave
