@@ -63,11 +63,11 @@ def replace_all(path: Path) -> None:
 
 
 def delete_log(path: Path) -> None:
-    log_of(path).unlink()
+    log_of(path).unlink(missing_ok=True)  # between two deletions others may have left them
 
 
 def delete_index(path: Path) -> None:
-    index_of(path).unlink()
+    index_of(path).unlink(missing_ok=True)
 
 
 def delete_both(path: Path) -> None:
