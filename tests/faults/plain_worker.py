@@ -148,13 +148,15 @@ def fork(count: int, child: Callable[[], Awaitable[None]], registry: BreakerRegi
                 breaker.acquire().success()
             breaker.snapshot()
 
-    threads = [threading.Thread(target=use) for _ in range(2)]
+    sys.setswitchinterval(1e-6)  # so that a fork finds one of them in the middle of something
+    threads = [threading.Thread(target=use) for _ in range(4)]
     for thread in threads:
         thread.start()
     pids = []
     for _ in range(count):
         pid = os.fork()
         if not pid:
+            sys.setswitchinterval(0.005)
             asyncio.run(child())  # type: ignore[arg-type] # a coroutine function
             os._exit(0)
         pids.append(pid)

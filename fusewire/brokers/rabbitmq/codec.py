@@ -70,6 +70,7 @@ _FIRST_DEATH, _LAST_DEATH = "x-first-death-", "x-last-death-"
 _CARRIED = "fusewire-"
 _OUR_DELAY = re.compile(r"\.delay\.\d+\Z")  # how the names of delay queues end; see Topology
 
+_MAX_NAME = 128  # bytes of a header's name, to which pamqp cuts it
 _PERSISTENT = 2  # AMQP's delivery mode
 _COMPOUND = (bytes, bytearray, dict, list)  # what a table holds otherwise than we do
 _LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # of 32 bits, with which pamqp writes all of them
@@ -86,6 +87,7 @@ def to_amqp(message: Message, frame: int) -> tuple[bytes, Basic.Properties]:
     Raises:
         ValueError: AMQP cannot carry it. That is never so of a message that AMQP brought.
     """
+    properties = None
     try:
         properties, body = _to_properties(message), message.body
         headers, room = cast("FieldTable", properties.headers), frame - _BESIDE
@@ -93,7 +95,8 @@ def to_amqp(message: Message, frame: int) -> tuple[bytes, Basic.Properties]:
             properties.headers = {TRANSFER: _FORMAT, _IN_BODY: len(table)}
             body = table + body
     except Exception as error:  # whatever pamqp makes of it: it promises no class of errors
-        raise ValueError(f"AMQP cannot carry it: {error!r}") from error
+        why = "" if properties is None else what_cannot_be_written(properties)
+        raise ValueError(f"AMQP cannot carry it: {why or repr(error)}") from error
     return body, properties
 
 
@@ -107,10 +110,14 @@ def _to_properties(message: Message) -> Basic.Properties:
     exact = {}
     for key, value in message.headers.items():
         name = f"{_CARRIED}{key}" if _is_brokers_own(key) else key
-        headers[name] = value if isinstance(value, str) else _to_table(value)
+        too_long = _is_too_long(name)
+        inexact = too_long or _holds(value, _is_inexact) or _has_long_names(value)
         # A decimal is nothing that a header of ours may hold, but AMQP brings them; JSON has none.
-        if _holds(value, _is_inexact) and not _holds(value, _is_decimal):
+        if inexact and not _holds(value, _is_decimal):
             exact[key] = value
+            if too_long:
+                continue
+        headers[name] = value if isinstance(value, str) else _to_table(value)
     headers[TRANSFER] = _FORMAT
     headers[_EXCHANGE] = message.exchange
     headers[_ROUTING_KEY] = message.routing_key
@@ -139,6 +146,27 @@ def _to_properties(message: Message) -> Basic.Properties:
         message_type=message.type,
         app_id=message.app_id,
     )
+
+
+def what_cannot_be_written(properties: Basic.Properties) -> str:
+    """Say which property or header pamqp does not write, and why; empty where it writes all."""
+    for name in Basic.Properties.__slots__:
+        value = getattr(properties, name)
+        if name == "headers":
+            for header, held in (value or {}).items():
+                if why := _refusal(Basic.Properties(headers={header: held})):
+                    return f"header {header!r:.80} cannot be {held!r:.80} ({why})"
+        elif why := _refusal(Basic.Properties(**{name: value})):
+            return f"{name} cannot be {value!r:.80} ({why})"
+    return _refusal(properties)
+
+
+def _refusal(properties: Basic.Properties) -> str:
+    try:
+        properties.marshal()
+    except Exception as error:  # noqa: BLE001 - pamqp promises no class of errors
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def from_amqp(delivered: DeliveredMessage) -> Message:
@@ -319,6 +347,19 @@ def _is_inexact(value: object) -> bool:
     if isinstance(value, datetime):
         return value.microsecond > 0 or value.year < 1970  # noqa: PLR2004 - see _to_scalar
     return isinstance(value, float)
+
+
+def _is_too_long(name: str) -> bool:
+    # Most are short: four bytes are the most that a character has.
+    return len(name) > _MAX_NAME // _CHARACTER and (
+        len(name.encode(errors="surrogatepass")) > _MAX_NAME
+    )
+
+
+def _has_long_names(value: HeaderValue) -> bool:
+    if isinstance(value, dict):
+        return any(_is_too_long(name) or _has_long_names(item) for name, item in value.items())
+    return isinstance(value, list) and any(map(_has_long_names, value))
 
 
 def _is_decimal(value: object) -> bool:

@@ -72,7 +72,9 @@ class LenientTransport(TransportFactory):
 class LenientReader:
     """What aiormq uses of a stream, for a frame in three parts: type, rest of head, rest."""
 
-    def __init__(self, stream: asyncio.StreamReader, refused: Callable[[str], None]) -> None:
+    def __init__(
+        self, stream: asyncio.StreamReader, refused: Callable[[str], None] = lambda _why: None
+    ) -> None:
         self._stream = stream
         self._refused = refused
         self._part = 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from aio_pika.exceptions import DeliveryError, PublishError
 from aiormq.exceptions import ChannelAccessRefused
 
-from fusewire.brokers.rabbitmq.codec import to_amqp
+from fusewire.brokers.rabbitmq.codec import to_amqp, what_cannot_be_written
 from fusewire.brokers.rabbitmq.link import Link, close
 from fusewire.brokers.rabbitmq.uncut import begin, loss_told
 from fusewire.errors import BrokerError, MoveRefusedError, UnconfirmedError
@@ -144,9 +144,9 @@ class Publisher:
             sent: the bytes of the body, and the properties.
         """
         size, properties = sent
-        if not _can_be_written(properties):
+        if why := what_cannot_be_written(properties):
             # aiormq has sent nothing, and has taken back what it counted: others go on.
-            return _not_carried(queue, error)
+            return _not_carried(queue, f"AMQP cannot carry it: {why}")
         self._abandon(way)  # the frames may be with the broker already
         if isinstance(error, ChannelAccessRefused) and exchange not in way.permitted:
             # The broker asks for each exchange of a channel once, before it stores anything.
@@ -188,16 +188,8 @@ class Publisher:
             begin(close(way.channel, self._timeout))
 
 
-def _can_be_written(properties: Basic.Properties) -> bool:
-    try:
-        properties.marshal()
-    except Exception:  # noqa: BLE001 - pamqp promises no class of errors
-        return False
-    return True
-
-
-def _not_carried(queue: str, error: Exception) -> MoveRefusedError:
-    return MoveRefusedError(f"a message for {queue!r} is not stored: {error}")
+def _not_carried(queue: str, why: object) -> MoveRefusedError:
+    return MoveRefusedError(f"a message for {queue!r} is not stored: {why}")
 
 
 def _too_large(queue: str, size: int, largest: float) -> MoveRefusedError:
