@@ -62,11 +62,16 @@ async def aio_shop(
     registry: BreakerRegistry,
     *,
     forward: bool = True,
+    max_attempts: int = 5,
     **park: Any,
 ) -> AsyncIterator[AioShop]:
     park = {"idempotent": True, **park} if "at_most_once" not in park else park
     async with ParkedCalls(
-        address, queue=queue, registry=registry, delay_tiers=(0.05, 0.2)
+        address,
+        queue=queue,
+        registry=registry,
+        delay_tiers=(0.05, 0.2),
+        max_attempts=max_attempts,
     ) as calls:
         fallbacks = {CHARGE: calls.park(**{"reply": pending, **park})}
         interceptors = aio_interceptors(registry=registry, fallbacks=fallbacks)
