@@ -240,7 +240,9 @@ class GuardedCall:
             if reason.metadata:
                 _add_trailing_metadata(error, reason.metadata)
             return
-        logger.error("the fallback of %s failed", self._policy.method, exc_info=reason)
+        if (unsaid := self._policy.failures.unsaid(reason)) is not None:
+            more = f" ({unsaid} more like it were not logged)" if unsaid else ""
+            logger.error("the fallback of %s failed%s", self._policy.method, more, exc_info=reason)
         attach(error, reason)
 
     def _end_key(self, how: KeyEnd, *, falls_back: bool | None = None) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from fusewire._throttle import Throttle
 from fusewire.breaker import BreakerSettings, CircuitBreaker, default_registry
 from fusewire.errors import SettingsError
 from fusewire.interceptors.arguments import (
@@ -57,6 +58,7 @@ class MethodPolicy:
         prepares: whether its calls may have to be changed before they are sent.
         generation: the registry's when it gave the breaker; once the registry has another, a later
             call asks anew.
+        failures: which failures of its fallback are logged.
     """
 
     method: str
@@ -67,6 +69,7 @@ class MethodPolicy:
     streams: Streams
     prepares: bool
     generation: int
+    failures: Throttle = field(default_factory=Throttle, compare=False)
 
 
 class _Keeper(Protocol):

@@ -74,6 +74,8 @@ STOPPING = {
     "quiesce",
     "release",
     "put_back",
+    "put_back_in_source",
+    "_store_anew",
     "__aexit__",
 }
 """Functions that run when a consumer is stopped."""
