@@ -114,6 +114,17 @@ def check_reply(path: str, reply: Any) -> None:
         checked_message(path, reply)
 
 
+_told: set[str] = set()
+_MOST_TOLD = 1000
+
+
+def warn_once(text: str) -> None:
+    """Warn of what is wrong with settings, once in a process, which may make many channels."""
+    if text not in _told and len(_told) < _MOST_TOLD:
+        _told.add(text)
+        logger.warning("%s", text)
+
+
 class Names:
     """The names of methods and services in one channel's settings.
 
@@ -159,15 +170,13 @@ class Names:
                 near = self._nearest(selector, methods)
                 # Where only stubs tell, a method may be made later. Not if it looks like another.
                 if near or known is not None:
-                    logger.warning("%s", self._complaint(selector, methods))
+                    warn_once(self._complaint(selector, methods))
         if service not in self._services:
             for other in difflib.get_close_matches(service, self._services, cutoff=_NEAR):
                 if other not in self._made and known_methods(other) is None:
-                    logger.warning(
-                        "settings name the service %r, which nothing knows, and the service %r "
-                        "is called, which they do not name: is that the one?",
-                        other,
-                        service,
+                    warn_once(
+                        f"settings name the service {other!r}, which nothing knows, and the "
+                        f"service {service!r} is called, which they do not name: is that the one?"
                     )
 
     def _complaint(self, selector: str, methods: Collection[str]) -> str:

@@ -20,7 +20,7 @@ from fusewire.interceptors.arguments import (
 from fusewire.interceptors.classification import Classification, Classify
 from fusewire.interceptors.fallback import CallFallback, Fallback, as_call_fallback, refusal, unfit
 from fusewire.interceptors.keys import MethodKeys
-from fusewire.interceptors.methods import Names, known_method
+from fusewire.interceptors.methods import Names, known_method, warn_once
 from fusewire.interceptors.selectors import EVERYTHING, Selectors, check_selector, selected
 from fusewire.interceptors.targets import targets
 
@@ -212,11 +212,10 @@ class Policies:
         self._names.used(method)
         if self._settings.selector_of(method) is None and not self._told_unguarded:
             self._told_unguarded = True
-            logger.warning(
-                "a call to %r is not guarded, because no selector of its channel's settings "
-                'matches it; add "*": None to the settings if that is meant, or "*": '
-                "BreakerSettings()",
-                method,
+            warn_once(
+                f"a call to {method!r} is not guarded, because no selector of its channel's "
+                'settings matches it; add "*": None to the settings if that is meant, or "*": '
+                "BreakerSettings()"
             )
 
     def _renew(

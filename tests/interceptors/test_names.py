@@ -78,6 +78,11 @@ def test_what_may_be_right_is_taken(
     assert caplog.text == ""
 
 
+@pytest.fixture(autouse=True)
+def nothing_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusewire.interceptors.methods._told", set())
+
+
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
 
@@ -144,6 +149,16 @@ def test_the_first_call_that_no_selector_matches_is_told_once(
     (warning,) = warned(caplog)
     assert "'/test.Echo/Do' is not guarded" in warning
     assert '"*": None' in warning
+
+
+def test_a_program_that_makes_a_channel_for_each_call_is_told_once(
+    server: EchoServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"/test.Ehco/*": BreakerSettings(), "/test.Echo/Doo": BreakerSettings()}
+    for _ in range(3):
+        with guard(server.connect(), settings, registry=BreakerRegistry()) as channel:
+            channel.unary_unary(ECHO)(ask())
+    assert len(warned(caplog)) == 2  # the name, and that the call is not guarded
 
 
 def test_methods_that_are_left_unguarded_on_purpose_are_no_warning(
