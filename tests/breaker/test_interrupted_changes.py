@@ -431,7 +431,7 @@ def at_each_line(act: Callable[[int], None], work: Callable[[], None]) -> int:
             event == "line"
             and threading.get_ident() in inside
             and "/fusewire/breaker/" in code.co_filename
-            and code.co_name not in ("_alone", "_break_off")
+            and not any(name in code.co_name for name in ("_alone", "_break_off"))
         ):
             line = (code.co_name, frame.f_lineno)
             # What is done for it has lines, too: to interrupt them for ever would never end.
