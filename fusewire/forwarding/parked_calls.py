@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import logging
 import os
 import threading
 import time
@@ -22,8 +21,7 @@ from fusewire.forwarding.fallback import ParkFallback, check_seconds
 from fusewire.forwarding.forwarder import Forwarder
 from fusewire.forwarding.forwarding import Forwarding
 from fusewire.forwarding.receipt import Receipt
-from fusewire.forwarding.sending import sender
-from fusewire.interceptors.channels import registries_of
+from fusewire.forwarding.sending import check_guards, sender
 from fusewire.parking import Happening, MessageEvent, ParkingConsumer
 from fusewire.parking.events import Listeners
 from fusewire.parking.lanes import Dependencies
@@ -36,8 +34,6 @@ if TYPE_CHECKING:
     from fusewire.breaker import BreakerRegistry
     from fusewire.brokers import Broker, Topology
     from fusewire.forwarding.call import StoredCall
-
-_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -235,34 +231,13 @@ class ParkedCalls:
                 "own: enter it with `async with` on the channel's loop"
             )
         send = sender(channel)
-        self._check_guards(channel)
+        check_guards(channel, self._registry)
         handler = Forwarder(send, self._replay_timeout, self._end_forwarding)
         consumer = ParkingConsumer(self._broker, handler=handler, **self._consumer_options)
         consumer.add_listener(self._listeners.tell)
         self._forwarding = Forwarding(consumer, self._loop, self._thread)
         self._loop.call_soon_threadsafe(self._forwarding.begin)
         return self._forwarding
-
-    def _check_guards(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
-        """Compare the channel's guards with the breakers that say when to replay.
-
-        Raises:
-            SettingsError: they are of different registries.
-        """
-        registries = registries_of(channel)
-        if registries is None:
-            return  # a channel of the user's own making
-        if not registries:
-            _log.warning(
-                "forward_to() was given a channel without a guard: no circuit opens while the "
-                "server is down, and each replay then costs the call an attempt; give "
-                "guard(channel), or a channel with aio_interceptors()"
-            )
-        elif self._registry not in registries:
-            raise SettingsError(
-                "the channel's guard and this ParkedCalls have different registries, so the "
-                "breakers that say when to replay would never change: give both the same registry="
-            )
 
     def _end_forwarding(self) -> None:
         if self._forwarding is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import anyio.to_thread
@@ -10,9 +11,13 @@ import grpc
 import grpc.aio
 
 from fusewire.errors import FusewireError, SettingsError
+from fusewire.interceptors.channels import registries_of
 
 if TYPE_CHECKING:
+    from fusewire.breaker import BreakerRegistry
     from fusewire.forwarding.call import StoredCall
+
+_log = logging.getLogger(__name__)
 
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
 
@@ -56,6 +61,28 @@ def sender(channel: grpc.Channel | grpc.aio.Channel) -> Sender:
     raise SettingsError(
         f"channel={channel!r} is neither a grpc.Channel nor a grpc.aio.Channel: give a guarded one"
     )
+
+
+def check_guards(channel: grpc.Channel | grpc.aio.Channel, registry: BreakerRegistry) -> None:
+    """Compare a channel's guards with the breakers that say when to replay, those of `registry`.
+
+    Raises:
+        SettingsError: they are of different registries.
+    """
+    registries = registries_of(channel)
+    if registries is None:
+        return  # a channel of the user's own making
+    if not registries:
+        _log.warning(
+            "forward_to() was given a channel without a guard: no circuit opens while the "
+            "server is down, and each replay then costs the call an attempt; give "
+            "guard(channel), or a channel with aio_interceptors()"
+        )
+    elif registry not in registries:
+        raise SettingsError(
+            "the channel's guard and this ParkedCalls have different registries, so the "
+            "breakers that say when to replay would never change: give both the same registry="
+        )
 
 
 class _AioSender:
