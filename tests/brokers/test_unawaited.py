@@ -6,11 +6,13 @@ import asyncio
 import gc
 import sys
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aio_pika.abc import UnderlayConnection
 
+from fusewire.brokers import Topology
 from fusewire.brokers.rabbitmq.acknowledging import Acknowledger
 from fusewire.brokers.rabbitmq.answering import ConnectionFrames
 from fusewire.brokers.rabbitmq.link import Link, close
@@ -84,7 +86,8 @@ async def test_a_connection_that_could_not_be_closed_is_not_closed_again_when_it
 
 def test_a_forwarding_whose_event_loop_is_closed_leaves_nothing_unawaited() -> None:
     loop = asyncio.new_event_loop()
-    forwarding = Forwarding(None, loop, None)  # type: ignore[arg-type]
+    consumer = SimpleNamespace(topology=Topology("calls"))
+    forwarding = Forwarding(consumer, loop, None)  # type: ignore[arg-type]
     loop.close()
     with pytest.raises(RuntimeError, match="closed"):
         forwarding.__exit__(None, None, None)
