@@ -222,7 +222,8 @@ class Feed:
         self._cancel(handlers)
         # Those who do not heed it settle nothing any more: their channel is closed next.
         _, late = await asyncio.wait(late, timeout=_HEED)
-        self._cancel(late)
+        # Not twice: a plain function cannot be stopped, and whoever waits for it would go away.
+        self._cancel(late - handlers)
 
     def _cancel(self, tasks: set[asyncio.Task[None]]) -> None:
         self._cancelled.update(tasks)
