@@ -72,6 +72,7 @@ class LendingMachine(Machine):
     def _settle(
         self, now: float, permit: Permit, outcome: Outcome, retry_after: float | None
     ) -> bool:
+        """Settle the permit; tell whether this is its first settlement."""
         if permit.settled:
             return False
         if outcome is Outcome.IGNORED and permit.lent in (Lent.IN_USE, Lent.LEFT):

@@ -219,9 +219,7 @@ class Machine:
     def _settle(
         self, now: float, permit: Permit, outcome: Outcome, retry_after: float | None
     ) -> bool:
-        """Settle the permit; tell whether this is its first settlement."""
-        if permit.settled:
-            return False
+        """Settle a permit that is not settled yet; tell that this is its first settlement."""
         permit.settled = True
         if self._settings.open_on_hanging:
             self._running.finish(permit)

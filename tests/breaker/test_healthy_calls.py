@@ -37,6 +37,22 @@ def awaited(breaker: CircuitBreaker, work: Callable[[], Any]) -> Callable[[], No
     return call
 
 
+def prove(breaker: CircuitBreaker) -> None:
+    """Have its healthy calls offer no loans, as after many of them."""
+    breaker._unproven = 0
+    breaker._refresh()
+
+
+def plain_alone(breaker: CircuitBreaker, work: Callable[[], Any]) -> Callable[[], None]:
+    prove(breaker)
+    return plain(breaker, work)
+
+
+def awaited_alone(breaker: CircuitBreaker, work: Callable[[], Any]) -> Callable[[], None]:
+    prove(breaker)
+    return awaited(breaker, work)
+
+
 def by_permit(breaker: CircuitBreaker, work: Callable[[], Any]) -> Callable[[], None]:
     def call() -> None:
         with breaker.acquire():
@@ -45,7 +61,7 @@ def by_permit(breaker: CircuitBreaker, work: Callable[[], Any]) -> Callable[[], 
     return call
 
 
-WAYS = [plain, awaited, by_permit]
+WAYS = [plain, awaited, plain_alone, awaited_alone, by_permit]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -70,10 +86,11 @@ def test_a_slow_call_is_not_healthy(
     assert breaker.snapshot().counters.slow == 1
 
 
-@pytest.mark.parametrize(("way", "limit"), [(plain, 64), (awaited, 64), (by_permit, 16)])
+@pytest.mark.parametrize("way", WAYS)
 def test_few_calls_are_noted_before_they_are_counted(
-    clock: FakeClock, way: Callable[..., Callable[[], None]], limit: int
+    clock: FakeClock, way: Callable[..., Callable[[], None]]
 ) -> None:
+    limit = 16 if way is by_permit else 64
     breaker = CircuitBreaker("payments", settings=COUNT, clock=clock)
     call = way(breaker, lambda: None)
     for noted in range(1, limit + 1):
@@ -107,7 +124,7 @@ def test_a_call_that_ends_after_a_change_of_state_is_late(
     assert (counters.succeeded, counters.late) == (0, 1)
 
 
-@pytest.mark.parametrize("way", [plain, awaited])
+@pytest.mark.parametrize("way", [plain, awaited, plain_alone, awaited_alone])
 def test_the_clock_is_not_read_for_a_call_whose_duration_nobody_wants(
     clock: FakeClock, way: Callable[..., Callable[[], None]]
 ) -> None:
