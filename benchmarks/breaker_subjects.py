@@ -145,6 +145,20 @@ def through_permit_async() -> Callable[[], Any]:
     return block
 
 
+def ours_that_met() -> tuple[CircuitBreaker, Callable[[], Any]]:
+    """Make a circuit two of whose calls have met, so that all its calls offer loans from then on."""
+    breaker = ours(COUNT)
+    inner = breaker(answer)
+    nested = breaker(lambda: inner())  # noqa: PLW0108 - a function of its own
+    nested()
+    return breaker, nested
+
+
+def ours_that_met_async() -> Callable[[], Any]:
+    breaker, _ = ours_that_met()
+    return breaker(answer_async)
+
+
 def ours_with_failures() -> Callable[[], None]:
     breaker = ours(COUNT)
     return one_percent(breaker(answer), breaker(fail))
@@ -194,6 +208,8 @@ def subjects() -> dict[str, Callable[[], Any]]:
         "bare": calls_of(answer),
         "ours, failures in a row": calls_of(ours(BreakerSettings())(answer)),
         "ours, count 100, slow calls": calls_of(ours(COUNT)(answer)),
+        "ours, count 100, offering loans": calls_of(ours_that_met()[0](answer)),
+        "ours, count 100, two in one path": calls_of(ours_that_met()[1]),
         "ours, count 100, 1 % failures": ours_with_failures(),
         "ours, count 100, permit": through_permit(),
         "ours, count 100, .call()": calls_of(functools.partial(ours(COUNT).call, answer)),
@@ -225,6 +241,7 @@ def async_subjects() -> dict[str, Callable[[], Any]]:
         f"{aio}bare": calls_of_async(answer_async),
         f"{aio}ours, failures in a row": calls_of_async(ours(BreakerSettings())(answer_async)),
         f"{aio}ours, count 100, slow calls": calls_of_async(ours(COUNT)(answer_async)),
+        f"{aio}ours, count 100, offering loans": calls_of_async(ours_that_met_async()),
         f"{aio}ours, count 100, permit": through_permit_async(),
         f"{aio}ours, time 60 s": calls_of_async(ours(TIME_60)(answer_async)),
         f"{aio}ours, time 300 s": calls_of_async(ours(TIME_300)(answer_async)),
