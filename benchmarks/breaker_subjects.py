@@ -146,7 +146,7 @@ def through_permit_async() -> Callable[[], Any]:
 
 
 def ours_that_met() -> tuple[CircuitBreaker, Callable[[], Any]]:
-    """Make a circuit two of whose calls have met, so that all its calls offer loans from then on."""
+    """Make a circuit whose calls all offer loans, because two of them have met."""
     breaker = ours(COUNT)
     inner = breaker(answer)
     nested = breaker(lambda: inner())  # noqa: PLW0108 - a function of its own
