@@ -195,19 +195,22 @@ class Machine:
 
     def _count_healthy(self, now: float) -> None:
         notes = self._healthy
-        healthy = 0
         # Not until it is empty: other threads may go on noting.
-        for _ in range(len(notes)):
-            note = notes.popleft()
-            if isinstance(note, Permit):
-                if note.settled:
-                    continue
-                note.settled = True
-                note = note.generation
-            if note == self._generation:
-                healthy += 1
-            else:
-                self._note_late(Outcome.SUCCESS)
+        taken = [notes.popleft() for _ in range(len(notes))]
+        # Mostly all are generations and the same, which is counted at once.
+        healthy = 0 if isinstance(taken[0], Permit) else taken.count(self._generation)
+        if healthy < len(taken):
+            healthy = 0
+            for note in taken:
+                if isinstance(note, Permit):
+                    if note.settled:
+                        continue
+                    note.settled = True
+                    note = note.generation  # noqa: PLW2901 - what is compared
+                if note == self._generation:
+                    healthy += 1
+                else:
+                    self._note_late(Outcome.SUCCESS)
         if healthy:
             self._succeeded += healthy
             self._consecutive = 0
