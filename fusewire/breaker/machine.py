@@ -39,7 +39,7 @@ NOTES = 64
 """Healthy calls noted at most before they are counted: a note is dear when it is kept for long, and
 counting is dear when it is done for each."""
 
-PERMIT_NOTES = 16
+PERMIT_NOTES = 32
 """The same where the note is the call's permit, which is larger."""
 
 RAMPING = "it admits a growing share of calls after its recovery"

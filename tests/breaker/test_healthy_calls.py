@@ -90,7 +90,7 @@ def test_a_slow_call_is_not_healthy(
 def test_few_calls_are_noted_before_they_are_counted(
     clock: FakeClock, way: Callable[..., Callable[[], None]]
 ) -> None:
-    limit = 16 if way is by_permit else 64
+    limit = 32 if way is by_permit else 64
     breaker = CircuitBreaker("payments", settings=COUNT, clock=clock)
     call = way(breaker, lambda: None)
     for noted in range(1, limit + 1):
