@@ -74,7 +74,9 @@ STOPPING = {
     "quiesce",
     "release",
     "put_back",
+    "_hand_back",
     "put_back_in_source",
+    "put_back_suspect",
     "_store_anew",
     "__aexit__",
 }
