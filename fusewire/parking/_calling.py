@@ -23,6 +23,7 @@ import anyio.to_thread
 import grpc
 
 from fusewire.parking._callables import check_callable, is_coroutine_function, name_of
+from fusewire.parking._overdue import Overdue
 from fusewire.parking.errors import HandlerNotRunError, HandlerTimeoutError
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class HandlerCalls:
         self.name = name_of(handler)
         self.timeout = timeout
         self.warn_after = warn_after
+        self.slow = Overdue(warn_after[0], HandlerCall.report_slow)
+        self.over = None if timeout is None else Overdue(timeout, HandlerCall.time_is_over)
         self.is_async = is_coroutine_function(handler)
         self._threads = threads
         self._limiter: anyio.CapacityLimiter | None = None
@@ -109,23 +112,21 @@ class HandlerCall:
             HandlerTimeoutError: its time was over, and it was stopped.
             HandlerNotRunError: it returned something that shows that it has not run.
         """
-        loop, calls = asyncio.get_running_loop(), self._calls
-        slow = loop.call_later(calls.warn_after[0], self._report_slow)
-        over = None if calls.timeout is None else loop.call_later(calls.timeout, self._time_is_over)
+        calls = self._calls
+        calls.slow.begin(self)
+        if calls.over is not None:
+            calls.over.begin(self)
         try:
-            await self._run()
+            if calls.is_async:
+                result = await self._in_task(calls.handler, self._view)
+            else:
+                result = await self._in_thread()
+            if result is not None:
+                await self._finish(result)
         finally:
-            slow.cancel()
-            if over is not None:
-                over.cancel()
-
-    async def _run(self) -> None:
-        if self._calls.is_async:
-            result = await self._in_task(self._calls.handler, self._view)
-        else:
-            result = await self._in_thread()
-        if result is not None:
-            await self._finish(result)
+            calls.slow.end(self)
+            if calls.over is not None:
+                calls.over.end(self)
 
     async def _finish(self, result: Any) -> None:
         """Wait for what the handler returned, if that has an end; refuse what shows no work."""
@@ -229,9 +230,10 @@ class HandlerCall:
     def _begin(self, works: Any) -> None:
         self._works = works
         if self._over:
-            self._time_is_over()
+            self.time_is_over()
 
-    def _time_is_over(self) -> None:
+    def time_is_over(self) -> None:
+        """End it, if that can be done; else report it."""
         self._over = True
         works = self._works
         if works is None:
@@ -262,7 +264,8 @@ class HandlerCall:
             self._where(),
         )
 
-    def _report_slow(self) -> None:
+    def report_slow(self) -> None:
+        """Log that it is slow, and where its thread is."""
         after, limit = self._calls.warn_after
         _log.warning(
             "handler %s has worked on a message for %g s. Beyond %g s a message may be delivered "

@@ -187,6 +187,8 @@ class Pauses:
 
     def begin(self, dependencies: Iterable[str]) -> tuple[str, ...]:
         """Begin an attempt; return the dependencies that it is the probe of."""
+        if not self._pauses:
+            return ()
         return tuple(
             name for name in dependencies if name in self._pauses and self._pauses[name].begin()
         )

@@ -162,7 +162,6 @@ class Feed:
             task = asyncio.create_task(self._one(delivery), name=f"message of {self._queue}")
             self._tasks.add(task)
             self._not_begun[task] = delivery
-            task.add_done_callback(self._tasks.discard)
             task.add_done_callback(self._ended)
 
     async def _one(self, delivery: Delivery) -> None:
@@ -200,6 +199,7 @@ class Feed:
         )
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         self._cancelled.discard(task)
         if (delivery := self._not_begun.pop(task, None)) is not None:
             self._given_back.append((delivery, False))

@@ -67,6 +67,10 @@ class Attempt:
     notes: tuple[CallNote, ...] = ()
 
 
+_WELL = Attempt()
+"""What comes of most: made once, since that takes a microsecond."""
+
+
 class HandlerRunner:
     """Calls a handler, plain or coroutine, in the scope of an operation.
 
@@ -176,7 +180,7 @@ class HandlerRunner:
         if error is None:
             if work.rejected:
                 self._warn_of_swallowing(work.rejected[0])
-            return Attempt(blame=blame)
+            return Attempt(blame=blame) if blame else _WELL
         if rejection is not None:
             self._warn_of_registry(rejection.name)
             if made or rejection.name in blame:

@@ -198,7 +198,10 @@ class _Recorded(Coroutine[Any, Any, None]):
 def _copied(value: Any) -> Any:
     """Copy a header's containers, however deep; what they hold cannot be changed."""
     if isinstance(value, dict):
-        return {key: _copied(held) for key, held in value.items()}
+        return {
+            key: _copied(held) if isinstance(held, (dict, list)) else held
+            for key, held in value.items()
+        }
     if isinstance(value, list):
         return [_copied(held) for held in value]
     return value
