@@ -24,7 +24,15 @@ from fusewire.errors import (
     SettingsError,
     UnconfirmedError,
 )
-from tests.support.messages import drain, number_of, numbered, publish_numbered, take, until
+from tests.support.messages import (
+    LIMIT,
+    drain,
+    number_of,
+    numbered,
+    publish_numbered,
+    take,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -113,6 +121,30 @@ async def test_what_nobody_foresaw_fails_what_was_asked_and_nothing_after_it(
     await broker.publish("orders", numbered(2))
     assert await drain(broker, "orders", 1) == [numbered(2)]
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_what_fails_in_closing_keeps_nobody_waiting(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    close = Session.close
+
+    def close_and_fail(self: Session) -> None:
+        close(self)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Session, "close", close_and_fail)
+    with anyio.fail_after(LIMIT):
+        async with SQLiteBroker(path):
+            pass
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_the_thread_ends_when_the_event_loop_is_closed_and_the_broker_is_not(path: Path) -> None:
+    asyncio.run(SQLiteBroker(path).__aenter__())
+
+    [thread] = [each for each in threading.enumerate() if each.name == f"fusewire {path}"]
+    thread.join(LIMIT)
+    assert not thread.is_alive()
 
 
 async def test_it_can_be_entered_again(path: Path) -> None:

@@ -227,6 +227,22 @@ async def test_a_file_that_another_process_keeps_locked_is_an_error_and_no_wait_
         assert await drain(broker, "orders", 2) == [numbered(0), numbered(1)]
 
 
+async def test_all_that_waits_for_a_locked_file_fails_after_one_wait(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT", 1.0)
+    async with SQLiteBroker(path) as broker:
+        await broker.create_queue("orders")
+        with closing(sqlite3.connect(path, isolation_level=None)) as hog:
+            hog.execute("BEGIN IMMEDIATE")
+            with anyio.fail_after(LIMIT):  # of a minute, if each waits by itself
+                results = await asyncio.gather(
+                    *(broker.publish("orders", numbered(number)) for number in range(60)),
+                    return_exceptions=True,
+                )
+    assert {type(result) for result in results} == {BrokerUnavailableError}
+
+
 async def test_the_log_is_copied_back_when_it_has_grown(path: Path) -> None:
     log = path.with_name(f"{path.name}-wal")
     async with SQLiteBroker(path) as broker:

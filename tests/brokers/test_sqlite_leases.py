@@ -230,6 +230,23 @@ async def test_a_waiting_receiver_whose_lease_was_lost_is_told(path: Path, in_ha
             await take(subscription, 1)
 
 
+async def test_a_receiver_with_room_whose_delivery_shows_that_its_lease_was_lost_is_told(
+    path: Path,
+) -> None:
+    async with SQLiteBroker(path, lease=0.8, poll_interval=0.01) as broker:
+        await broker.create_queue("orders")
+        await broker.publish("orders", numbered(1))
+        subscription = await broker.subscribe("orders", prefetch=2)
+        [delivery] = await take(subscription, 1)
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("DELETE FROM receivers")
+
+        with pytest.raises(DeliveryLostError):
+            await delivery.done()
+        with pytest.raises(BrokerUnavailableError, match="lease expired"):
+            await take(subscription, 1)
+
+
 def test_a_process_elsewhere_is_never_known_to_be_dead() -> None:
     gone = start_and_end()
 

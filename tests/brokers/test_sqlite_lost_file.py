@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ import anyio.lowlevel
 import pytest
 
 from fusewire.brokers import SQLiteBroker, Topology
+from fusewire.brokers.sqlite.database import open_database
+from fusewire.brokers.sqlite.openfile import OpenFile
 from fusewire.brokers.sqlite.store import Store
 from fusewire.errors import (
     BrokerError,
@@ -105,6 +108,15 @@ async def broker(path: Path) -> AsyncIterator[SQLiteBroker]:
         yield opened
 
 
+def empty_log(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
 async def found_by_name(path: Path) -> list[int]:
     """Return the numbers that a process finds that knows nothing but the file's name."""
     async with SQLiteBroker(path) as other:
@@ -169,6 +181,73 @@ async def test_a_file_that_was_moved_holds_all_that_it_held(
     await broker.depth("orders")
 
     assert await found_by_name(path.with_name("moved.db")) == [0, 1, 2]
+
+
+async def test_a_file_that_was_moved_holds_all_that_it_held_though_another_took_its_place(
+    path: Path, broker: SQLiteBroker
+) -> None:
+    await publish_numbered(broker, "orders", range(3))
+    move_file(path)
+    replace_file(path)
+
+    await broker.publish("orders", numbered(3))
+
+    assert await found_by_name(path) == [3]
+    assert await found_by_name(path.with_name("moved.db")) == [0, 1, 2]
+
+
+async def test_a_process_that_opens_the_name_of_a_moved_file_shares_nothing_with_it(
+    path: Path, broker: SQLiteBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = path.with_name("confirmed")
+    processes = []
+
+    def move_and_start() -> None:
+        move_file(path)
+        processes.append(start("publish", path, "orders", 3, log))
+        limit = time.monotonic() + 1.5
+        while not (log.exists() and confirmed_in(log)) and time.monotonic() < limit:
+            time.sleep(0.01)
+
+    await publish_numbered(broker, "orders", range(3))
+    in_the_middle(monkeypatch, move_and_start)
+    with pytest.raises(UnconfirmedError):
+        await broker.publish("orders", numbered(3))
+    await broker.publish("orders", numbered(4))
+
+    with processes[0] as publisher:
+
+        async def has_ended() -> bool:
+            return not publisher.running
+
+        await until(has_ended)
+    assert confirmed_in(log) <= set(await found_by_name(path)) <= {0, 1, 2, 4}
+    assert 4 in await found_by_name(path)
+    assert await found_by_name(path.with_name("moved.db")) == [0, 1, 2, 3]
+
+
+async def test_a_file_that_is_replaced_while_it_is_opened_is_not_taken_for_the_other(
+    path: Path, broker: SQLiteBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await broker.__aexit__(None, None, None)
+    async with SQLiteBroker(path.with_name("backup.db")) as backup:
+        await backup.publish("orders", numbered(7))
+    replaced = []
+
+    def open_and_replace(path: str) -> sqlite3.Connection:
+        connection = open_database(path)
+        if not replaced:
+            replaced.append(path)
+            replace_file(Path(path))
+        return connection
+
+    monkeypatch.setattr("fusewire.brokers.sqlite.openfile.open_database", open_and_replace)
+    async with SQLiteBroker(path) as again:
+        await again.publish("orders", numbered(1))
+
+        with closing(sqlite3.connect(path)) as file:
+            found = file.execute("SELECT body FROM messages").fetchall()
+        assert found == [(b"7",), (b"1",)]
 
 
 async def test_the_queues_of_a_lost_file_are_made_in_the_next(
@@ -349,9 +428,94 @@ async def test_two_brokers_of_one_process_both_go_on(
     assert await found_by_name(path) == list(range(10))
 
 
+@pytest.mark.parametrize("tear", TEARS)
+async def test_a_reader_that_holds_up_the_copying_makes_nothing_lost(
+    path: Path, tear: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusewire.brokers.sqlite.database.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("fusewire.brokers.sqlite.checkpoint.BUSY_TIMEOUT", 0.05)
+    async with SQLiteBroker(path) as broker:
+        await broker.create_queue("orders")
+        with closing(read_only(path)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM messages").fetchone()
+            await publish_numbered(broker, "orders", range(3))
+            tear(path)
+            with pytest.raises(BrokerUnavailableError, match="cannot be copied"):
+                await broker.publish("orders", numbered(3))
+            reader.execute("COMMIT")
+
+        await broker.publish("orders", numbered(4))
+
+    assert await found_by_name(path) == [0, 1, 2, 4]
+
+
+async def test_a_log_that_cannot_be_copied_is_left_to_the_next_process(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fusewire.brokers.sqlite.database.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("fusewire.brokers.sqlite.checkpoint.BUSY_TIMEOUT", 0.05)
+    async with SQLiteBroker(path) as broker:
+        await broker.create_queue("orders")
+        with closing(read_only(path)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM messages").fetchone()
+            await publish_numbered(broker, "orders", range(3))
+            delete_index(path)
+            await broker.__aexit__(None, None, None)
+
+    assert "held 3 messages" in caplog.text
+    assert await found_by_name(path) == [0, 1, 2]
+
+
+async def test_a_file_that_is_replaced_after_its_log_was_deleted_is_lost(
+    path: Path, broker: SQLiteBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    await publish_numbered(broker, "orders", range(3))
+    delete_both(path)
+
+    async def is_saved() -> bool:
+        return "nothing is lost" in caplog.text
+
+    await until(is_saved)
+    replace_file(path)
+    await broker.publish("orders", numbered(3))
+
+    assert await found_by_name(path) == [3]
+    [error] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "held 3 messages" in error.getMessage()
+
+
+async def test_a_receiver_settles_nothing_in_a_file_that_came_while_the_log_was_rescued(
+    path: Path, broker: SQLiteBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave, replacements = OpenFile.leave, [replace_file]
+
+    def leave_and_replace(self: OpenFile) -> None:
+        leave(self)
+        while replacements:
+            replacements.pop()(path)
+
+    monkeypatch.setattr(OpenFile, "leave", leave_and_replace)
+    await publish_numbered(broker, "orders", range(2))
+    subscription = await broker.subscribe("orders", prefetch=2)
+    done, _ = await take(subscription, 2)
+    delete_both(path)
+    await publish_numbered(broker, "orders", range(10, 12))
+    again = await take(await broker.subscribe("orders", prefetch=2), 2)
+
+    with pytest.raises(DeliveryLostError):
+        await done.done()
+
+    assert [number_of(delivery.message) for delivery in again] == [10, 11]
+    for delivery in again:
+        await delivery.done()
+
+
 async def test_a_log_that_others_have_replaced_is_not_mixed_with_theirs(
     path: Path, broker: SQLiteBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
+    empty_log(path)  # so that the queue is in the file itself
     await publish_numbered(broker, "orders", range(3))
     delete_both(path)
     log = path.with_name("confirmed")
@@ -426,6 +590,28 @@ async def test_processes_that_share_a_file_lose_nothing_when_log_or_index_is_del
         ]
     assert confirmed_in(log) <= set(numbers)
     assert len(numbers) == len(set(numbers))
+
+
+async def test_a_process_leaves_no_other_alone_in_its_transaction(
+    path: Path, broker: SQLiteBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = tmp_path / "ready"
+    await broker.publish("orders", numbered(0))
+    with start("hold", path, "orders", 1, ready):
+        await until(anyio.Path(ready).exists)
+        empty_log(path)  # so that there is nothing to save
+
+        def delete_and_wait() -> None:
+            delete_both(path)
+            limit = time.monotonic() + 1.0  # many looks of the other's
+            while not log_of(path).exists() and time.monotonic() < limit:
+                time.sleep(0.01)
+
+        in_the_middle(monkeypatch, delete_and_wait)
+
+        await broker.publish("orders", numbered(1))
+
+        assert await found_by_name(path) == [1]
 
 
 async def test_every_process_notices_that_the_file_was_deleted(

@@ -198,3 +198,16 @@ async def test_a_crash_inside_a_move_leaves_the_original_where_it_was(
     assert delivery.message == numbered(1)
     assert delivery.redelivered
     assert await broker.depth("dead") == 0
+
+
+async def test_children_that_were_forked_in_the_middle_of_transactions_use_the_file(
+    path: Path, broker: SQLiteBroker
+) -> None:
+    with start("fork", path, "orders", 5) as parent:
+
+        async def has_ended() -> bool:
+            return not parent.running
+
+        await until(has_ended)
+
+    assert await numbers_in(broker, "orders") == Counter(range(5))

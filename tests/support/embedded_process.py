@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import threading
+import time
 from pathlib import Path
 from signal import SIGKILL
 from typing import TYPE_CHECKING
@@ -99,6 +100,42 @@ async def die_in_move(path: str, source: str, target: str) -> None:
     await move(path, source, target)
 
 
+async def fork(path: str, queue: str, count: str) -> None:
+    """Publish without end, and meanwhile fork children that publish a numbered message each."""
+    store = Store.publish
+
+    def store_slowly(self: Store, queue: str, message: Message) -> None:
+        store(self, queue, message)
+        time.sleep(0.05)  # so that a fork meets a transaction
+
+    async def publish_one(number: int) -> None:
+        async with SQLiteBroker(path) as broker:
+            await broker.publish(queue, numbered(number))
+
+    def fork_one(number: int) -> int:
+        child = os.fork()
+        if not child:
+            try:
+                asyncio.run(publish_one(number))
+            finally:
+                os._exit(0)
+        return os.waitpid(child, 0)[1]
+
+    Store.publish = store_slowly  # type: ignore[method-assign]  # the fault that is tested
+    async with SQLiteBroker(path) as broker:
+        await broker.create_queue("others")
+
+        async def work() -> None:
+            while True:
+                await broker.publish("others", numbered(0))
+                await asyncio.sleep(0.02)  # so that others get a turn
+
+        working = asyncio.create_task(work())
+        for number in range(int(count)):
+            await asyncio.to_thread(fork_one, number)
+        working.cancel()
+
+
 if __name__ == "__main__":
-    roles = (hold, move, move_and_die, publish, die_in_move)
+    roles = (hold, move, move_and_die, publish, die_in_move, fork)
     asyncio.run({role.__name__: role for role in roles}[sys.argv[1]](*sys.argv[2:]))

@@ -8,11 +8,14 @@ and most Pythons carry an older SQLite. So both ways here keep every commit out 
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
+from typing import TYPE_CHECKING
 
-from fusewire.brokers.sqlite.database import BUSY_TIMEOUT, use_safe_writes
+from fusewire.brokers.sqlite.database import BUSY_TIMEOUT, connect, use_safe_writes
 from fusewire.brokers.sqlite.identity import names_beside
+
+if TYPE_CHECKING:
+    import sqlite3
 
 _BYTES = 4 * 2**20  # a log of SQLite's own default: 1000 pages of 4 KiB
 
@@ -27,9 +30,8 @@ class Checkpointer:
     """
 
     def __init__(self, connection: sqlite3.Connection, path: str) -> None:
-        self._connection = connection
         # SQLite refuses a checkpoint on the connection that is in a transaction.
-        self._copying = sqlite3.connect(path, isolation_level=None)
+        self._copying = connect(path)
         use_safe_writes(self._copying)
         self._copying.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the log
         self._log, _ = names_beside(path)
@@ -42,27 +44,29 @@ class Checkpointer:
         """Close its connection."""
         self._copying.close()
 
-    def run_if_due(self) -> None:
-        """Call it outside a transaction.
+    def is_due(self) -> bool:
+        """Return whether the log has grown enough."""
+        size = self._size()
+        if size < self._copied_at:  # it began from the start
+            self._copied_at, self._limit = 0, _BYTES
+        return size >= self._limit
+
+    def run(self) -> None:
+        """Copy what can be copied. Call it while the other connection is in a transaction.
 
         Raises:
             sqlite3.Error: SQLite cannot; what was committed stays committed.
         """
-        try:
-            size = os.stat(self._log).st_size  # noqa: PTH116 (a Path a commit costs more than the call)
-        except FileNotFoundError:
-            return
-        if size < self._copied_at:  # it began from the start
-            self._copied_at, self._limit = 0, _BYTES
-        if size < self._limit:
-            return
+        size = self._size()
         # PASSIVE waits for nobody, but does not keep commits out; the transaction does that.
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            self._copying.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        finally:
-            self._connection.execute("ROLLBACK")
+        self._copying.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         self._copied_at, self._limit = size, size + _BYTES
+
+    def _size(self) -> int:
+        try:
+            return os.stat(self._log).st_size  # noqa: PTH116 (a Path a commit costs more than the call)
+        except OSError:  # deleted
+            return 0
 
 
 def copy_all(connection: sqlite3.Connection) -> bool:

@@ -79,7 +79,7 @@ def open_database(path: str) -> sqlite3.Connection:
         sqlite3.Error: SQLite cannot; see `translate`.
         BrokerError: it is not a file of Fusewire's, or a newer Fusewire's.
     """
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+    connection = connect(path)
     try:
         connection.execute("BEGIN")  # so that all of the format is read at one time
         complete = _format(connection, path) == FORMAT and not _missing_columns(connection)
@@ -94,6 +94,13 @@ def open_database(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def connect(database: str, *, uri: bool = False) -> sqlite3.Connection:
+    """Return a connection in autocommit mode, which a forked child may close in any thread."""
+    return sqlite3.connect(
+        database, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=uri
+    )
 
 
 def use_safe_writes(connection: sqlite3.Connection) -> None:
@@ -177,6 +184,11 @@ def commits_of_others(connection: sqlite3.Connection) -> int:
 def _is(error: sqlite3.Error, *codes: int) -> bool:
     # The low byte of an extended result code is the primary one. The module's own errors have none.
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in codes
+
+
+def is_locked(error: sqlite3.Error) -> bool:
+    """Return whether another process has held the file for too long."""
+    return _is(error, sqlite3.SQLITE_BUSY)
 
 
 def may_be_stored(error: sqlite3.Error) -> bool:

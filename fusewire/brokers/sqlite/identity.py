@@ -17,8 +17,8 @@ _File = tuple[int, int] | None  # device and inode
 class FileIdentity:
     """The file, its log and its index, as their names led to them when this was made.
 
-    Make it while the database is open. The files themselves are never opened here: closing one
-    would take SQLite's locks away.
+    It means something as long as they are open: afterwards, other files may have their numbers. The
+    files themselves are never opened here: closing one would take SQLite's locks away.
     """
 
     def __init__(self, path: str) -> None:
@@ -30,11 +30,16 @@ class FileIdentity:
     @property
     def complete(self) -> bool:
         """Whether there was a file under each name."""
-        return self._file is not None and None not in self._files_beside
+        return None not in self._files()
+
+    def is_same_file(self, other: FileIdentity) -> bool:
+        """Return whether `other` is the same file, whatever its log and index."""
+        return self._file == other._file
 
     def clashes(self, other: FileIdentity) -> bool:
-        """Return whether `other` is the same file with another log or index."""
-        return self._file == other._file and self._files_beside != other._files_beside
+        """Return whether `other` has some of these three files, and not all of them."""
+        mine, others = self._files() - {None}, other._files() - {None}
+        return mine != others and not mine.isdisjoint(others)
 
     def intact(self) -> bool:
         """Return whether each name leads to the file that it led to."""
@@ -47,36 +52,41 @@ class FileIdentity:
         """Return whether the file's own name leads to it."""
         return self._file is not None and _look_up_file(self._path) == self._file
 
-    def leads_elsewhere(self) -> bool:
-        """Return whether another file, log or index stands in the place of one of these."""
+    def others_beside(self) -> bool:
+        """Return whether another log or index stands in the place of one of these."""
         return any(
-            there not in (None, known)
-            for there, known in (
-                (_look_up_file(self._path), self._file),
-                *zip(map(_look_up, self._beside), self._files_beside, strict=True),
-            )
+            _look_up(name) not in (None, known)
+            for name, known in zip(self._beside, self._files_beside, strict=True)
         )
+
+    def is_open(self) -> bool:
+        """Return whether this process has these files open, and not others of their names."""
+        numbers = _open_numbers()
+        found = {_look_up_number(number) for number in numbers}
+        return not numbers or self._files() <= found
 
     def log_is_empty(self) -> bool:
         """Return whether the log holds nothing, also when it has lost its name."""
         log = self._files_beside[0]
         for number in _open_numbers():
-            with suppress(OSError):  # closed meanwhile
-                stat = os.fstat(number)
-                if (stat.st_dev, stat.st_ino) == log:
-                    return stat.st_size == 0
+            if _look_up_number(number) == log:
+                with suppress(OSError):  # closed meanwhile
+                    return os.fstat(number).st_size == 0
         return False
 
     def unlink_beside(self) -> None:
         """Take the names of log and index away where they still lead to these.
 
-        Then whoever opens the file's name afterwards shares neither with those that use these. Call
-        it while they are open: afterwards, other files may have their numbers.
+        Then a process that opens the file's name afterwards shares neither with those that use
+        these.
         """
         for name, known in zip(self._beside, self._files_beside, strict=True):
             if known is not None and _look_up(name) == known:
                 with suppress(OSError):  # another process was faster, or the folder is read-only
                     os.unlink(name)  # noqa: PTH108 (as in the rest of this module)
+
+    def _files(self) -> set[_File]:
+        return {self._file, *self._files_beside}
 
 
 def names_beside(path: str) -> tuple[str, str]:
@@ -86,13 +96,13 @@ def names_beside(path: str) -> tuple[str, str]:
 
 
 def torn(path: str) -> bool:
-    """Return whether there is a log without an index, or the reverse.
+    """Return whether one of file, log and index was deleted, and not all that belongs to it.
 
-    Then one of them was deleted, and those that have the file open use another log, or other locks,
-    than a process that opens it now would: together they would destroy it.
+    Those that have it open then use another log, or other locks, than a process that opens it now
+    would: together they would destroy it.
     """
     log, index = (_look_up(name) is not None for name in names_beside(path))
-    return log != index
+    return log != index or (log and _look_up_file(path) is None)
 
 
 def _open_numbers() -> list[int]:
@@ -100,6 +110,14 @@ def _open_numbers() -> list[int]:
         return [int(name) for name in os.listdir("/dev/fd")]  # noqa: PTH208 (numbers)
     except OSError:  # Windows, where nobody can delete what is open
         return []
+
+
+def _look_up_number(number: int) -> _File:
+    try:
+        stat = os.fstat(number)
+    except OSError:  # closed meanwhile
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def _look_up_file(path: str) -> _File:

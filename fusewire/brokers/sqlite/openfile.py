@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusewire.brokers.sqlite.checkpoint import Checkpointer, copy_all
-from fusewire.brokers.sqlite.database import open_database
+from fusewire.brokers.sqlite.database import connect, open_database
 from fusewire.brokers.sqlite.identity import FileIdentity, torn
 from fusewire.brokers.sqlite.store import Store
 from fusewire.errors import BrokerUnavailableError
@@ -52,15 +52,18 @@ class OpenFile:
         mine: set[Receiver],
         queues: Sequence[Queue] = (),
     ) -> None:
+        self._path = path
         limit = time.monotonic() + _OPENING
-        while not self._open(path, patient=time.monotonic() < limit):
-            if time.monotonic() > limit:
+        patient = True
+        while not self._open(patient=patient):
+            if not patient:
                 raise BrokerUnavailableError(
-                    f"{path}: its -wal or -shm was deleted, and another connection of this process "
-                    "still uses it; close that one"
+                    f"{path}: it was moved, deleted or replaced, or its -wal or -shm was, and "
+                    "another connection of this process still uses the former one; close that one"
                 )
             # As soon as those that have it open look at it, they save what they have, and leave it.
             time.sleep(_PAUSE)
+            patient = time.monotonic() < limit
         self.store = Store(self.connection, path, lease, clock, mine)
         try:
             self._make(queues)
@@ -68,14 +71,17 @@ class OpenFile:
             self.close()
             raise
 
-    def _open(self, path: str, *, patient: bool) -> bool:
+    def _open(self, *, patient: bool) -> bool:
         """Open the file; return whether it has its own log and index."""
+        path = self._path
         before = FileIdentity(path)
         if (patient and torn(path)) or _clashes(before):
             return False
         with ExitStack() as opened:
             self.connection = opened.enter_context(closing(open_database(path)))
             self.identity = FileIdentity(path)
+            if not (self.identity.complete and self.identity.is_open()):
+                return False
             self.checkpointer = opened.enter_context(closing(Checkpointer(self.connection, path)))
             self._guard = opened.enter_context(closing(_open_read_only(path)))
             _opened.add(self)
@@ -84,7 +90,7 @@ class OpenFile:
                 # Deleted in between. Those that have them open can save what they hold as long as
                 # no others stand in their place.
                 self.identity.unlink_beside()
-            elif self.identity.complete and self.identity.intact() and not _clashes(self.identity):
+            elif self.identity.intact() and not _clashes(self.identity):
                 opened.pop_all()
                 return True
         return False
@@ -103,6 +109,10 @@ class OpenFile:
     def leave(self) -> None:
         """Close it, and delete nothing that others have made under the names of log and index."""
         self.identity.unlink_beside()
+        self.close_as_it_is()
+
+    def close_as_it_is(self) -> None:
+        """Close it, and leave log and index where they are."""
         # One that cannot write deletes nothing, so that one has to be the last.
         self._close_writers()
         self._guard.close()
@@ -113,20 +123,42 @@ class OpenFile:
         self.connection.close()
 
     def save(self) -> bool:
-        """Copy the log into the file; return whether the name leads to all that it held then."""
-        found = self.identity.leads_to_file()
-        if found and self.identity.log_is_empty():
-            return True  # another process was faster
-        limit = time.monotonic() + _RETREAT
-        while found and self.identity.leads_elsewhere() and time.monotonic() < limit:
-            time.sleep(_PAUSE)
-        if self.identity.leads_elsewhere():
-            # To copy into a file that others use with another log would destroy it.
+        """Copy the log into the file; return whether the name leads to all that it held then.
+
+        Raises:
+            BrokerUnavailableError: it cannot be copied now, and is lost if the file is left.
+        """
+        if not self.identity.leads_to_file():
+            with suppress(sqlite3.Error):
+                copy_all(self.connection)  # one that was moved is then whole, wherever it is
             return False
-        with suppress(sqlite3.Error):
-            # One that was moved is then whole without its log, wherever it is.
-            return copy_all(self.connection) and found
-        return False
+        limit = time.monotonic() + _RETREAT
+        while self.identity.others_beside():
+            # Another process has saved it, or uses the file with another log: to copy this one
+            # then, too, would destroy it.
+            if self.identity.log_is_empty():
+                return True
+            if time.monotonic() > limit:
+                return False
+            time.sleep(_PAUSE)
+        # Also where the log is empty: this waits for a transaction of another process.
+        try:
+            if copy_all(self.connection):
+                return True
+            reason = "a reader holds it"
+        except sqlite3.Error as error:
+            reason = str(error)
+        raise BrokerUnavailableError(
+            f"{self._path}: its -wal or -shm was deleted while it was open, and what they hold "
+            f"cannot be copied into the file yet: {reason}"
+        )
+
+    def anchor(self) -> sqlite3.Connection:
+        """Keep another file from being taken for this one once it is left: open it, and no more.
+
+        While it is open nobody gets its number. It takes no locks and does not open the index.
+        """
+        return connect(_read_only(self._path), uri=True)
 
     def inventory(self) -> tuple[int | None, list[Queue]]:
         """Return how many messages it holds, None if it cannot be read, and its queues."""
@@ -137,9 +169,13 @@ class OpenFile:
 
 
 def _open_read_only(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True, isolation_level=None)
+    connection = connect(_read_only(path), uri=True)
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # from here on it is open
     return connection
+
+
+def _read_only(path: str) -> str:
+    return f"{Path(path).as_uri()}?mode=ro"
 
 
 def _clashes(identity: FileIdentity) -> bool:

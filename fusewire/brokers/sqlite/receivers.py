@@ -73,9 +73,7 @@ class Receivers:
         if receiver not in self._mine:
             return False
         row = self._db.execute("SELECT 1 FROM receivers WHERE id = ?", (receiver.id,)).fetchone()
-        if row is None:
-            self._mine.discard(receiver)
-        return row is not None
+        return row is not None  # if it is gone, `renew` reports it
 
     def remove(self, receiver: Receiver) -> None:
         """Forget a receiver of this process that has nothing any more."""

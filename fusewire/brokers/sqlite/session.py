@@ -9,11 +9,16 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from fusewire.brokers.sqlite.database import commits_of_others, may_be_stored, translate
+from fusewire.brokers.sqlite.database import (
+    commits_of_others,
+    is_locked,
+    may_be_stored,
+    translate,
+)
 from fusewire.brokers.sqlite.openfile import OpenFile
 from fusewire.brokers.sqlite.store import lease_lost
 from fusewire.errors import BrokerError, BrokerUnavailableError, UnconfirmedError
@@ -82,6 +87,11 @@ class Session:
         self._file: OpenFile | None = None
         self._seen = commits_of_others(self._current().connection)
 
+    def close_in_child(self) -> None:
+        """Close in a forked child what it has inherited; the file stays the parent's."""
+        if self._file is not None:
+            self._file.close_as_it_is()
+
     @property
     def has_receivers(self) -> bool:
         """Whether there is something to renew, and somebody to tell what has happened."""
@@ -89,9 +99,23 @@ class Session:
 
     def close(self) -> None:
         """Close the file. What is in hand stays so until the lease ends."""
-        self._leave_if_lost()
-        if self._file is not None:
-            self._file.close()
+        file, self._file = self._file, None
+        if file is None:
+            return
+        if file.identity.intact():
+            file.close()
+            return
+        try:
+            saved = file.save()
+        except BrokerUnavailableError as error:
+            _logger.error("%s. It held %s messages", error, _number(file.inventory()[0]))  # noqa: TRY400 (told, not unexpected)
+            file.close_as_it_is()  # a log that still has its name is read by the next
+            return
+        if saved:
+            self._report_rescue()
+        else:
+            self._report_loss(file.inventory()[0])
+        file.leave()
 
     def look(self) -> News:
         """Look for the file and for what happened meanwhile; renew the leases when it is time."""
@@ -124,21 +148,23 @@ class Session:
                 job.error = type(error)(str(error))
                 job.error.__cause__ = error.__cause__
         except sqlite3.Error as error:
-            if len(jobs) > 1:
+            if len(jobs) > 1 and not is_locked(error):
                 # One of them may be the cause (a body too big, say): let it fail alone.
                 for job in jobs:
                     self.run([job])
                 return
-            jobs[0].error = self._explain(error)
+            for job in jobs:
+                job.error = self._explain(error)
 
     def tidy(self) -> None:
         """Do what nobody waits for: copy the log back when it has grown."""
         try:
-            self._leave_if_lost()
-            if self._file is not None:
-                self._file.checkpointer.run_if_due()
+            if self._file is not None and self._file.checkpointer.is_due():
+                self._transact(lambda file: file.checkpointer.run())
         except sqlite3.Error as error:
             self._complain(translate(error, self._path))
+        except BrokerError as error:
+            self._complain(error)
 
     def _renew(self) -> list[Receiver]:
         if time.monotonic() < self._next_renewal:
@@ -167,8 +193,12 @@ class Session:
             changes_before = file.connection.total_changes
             result = self._finish(file, run)
             has_written = file.connection.total_changes != changes_before
-            if file.identity.intact() or self._leave(file):
-                return result
+            try:
+                if file.identity.intact() or self._leave(file):
+                    return result
+            except BrokerUnavailableError:
+                if not has_written:
+                    raise
             if has_written:
                 raise UnconfirmedError(
                     f"{self._path}: the file was moved, deleted or replaced while this was stored; "
@@ -208,44 +238,83 @@ class Session:
         """Return the file that the name leads to, opened if it is not open yet."""
         self._leave_if_lost()
         if self._file is None:
-            try:
-                self._file = OpenFile(
-                    self._path, self._lease, self._clock, self._mine, self._queues
-                )
-            except sqlite3.Error as error:
-                raise translate(error, self._path) from error
+            self._file = self._open()
             self._queues = []
         return self._file
+
+    def _open(self) -> OpenFile:
+        try:
+            return OpenFile(self._path, self._lease, self._clock, self._mine, self._queues)
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
 
     def _leave_if_lost(self) -> None:
         if self._file is not None and not self._file.identity.intact():
             self._leave(self._file)
 
     def _leave(self, file: OpenFile) -> bool:
-        """Close a file that is not found any more; return whether all that it held is."""
-        self._file = None
-        self._untold = True
+        """Close a file that is not found any more; return whether all that it held is.
+
+        Raises:
+            BrokerUnavailableError: what it holds would be lost; it stays open.
+        """
         saved = file.save()
+        count, queues = file.inventory()
+        self._untold = True
+        self._file = None
         if saved:
-            _logger.warning(
-                "%s: its -wal or -shm was deleted while it was open; what they held was copied "
-                "into the file, and nothing is lost. Leave them alone while the file is in use",
-                self._path,
-            )
+            self._file = self._leave_and_return(file)
         else:
-            count, self._queues = file.inventory()
-            _logger.error(
-                "%s: the file was moved, deleted or replaced while it was open. It held %s "
-                "messages, which are not found under its name now. What the name leads to is "
-                "opened instead. To have them handled, put the file back while no process uses it",
-                self._path,
-                "an unknown number of" if count is None else count,
-            )
-            why = f"{self._path}: the file was moved, deleted or replaced while it was open"
-            self._orphans.extend((receiver, why) for receiver in self._mine)
-            self._mine.clear()
-        file.leave()
-        return saved
+            file.leave()
+        if self._file is not None:
+            self._report_rescue()
+            return True
+        self._report_loss(count)
+        self._queues = queues
+        why = f"{self._path}: the file was moved, deleted or replaced while it was open"
+        self._orphans.extend((receiver, why) for receiver in self._mine)
+        self._mine.clear()
+        return False
+
+    def _leave_and_return(self, file: OpenFile) -> OpenFile | None:
+        """Leave a file and open it again; return None if the name leads to another by then."""
+        try:
+            anchor = file.anchor()
+        except sqlite3.Error:
+            file.leave()
+            return None
+        with closing(anchor):
+            found = file.identity.leads_to_file()
+            file.leave()
+            if not found:
+                return None
+            try:
+                again = self._open()
+            except BrokerError as error:
+                self._complain(error)
+                return None
+        if again.identity.is_same_file(file.identity):
+            return again
+        again.close()
+        return None
+
+    # -- what is logged ----------------------------------------------------------------------------
+
+    def _report_rescue(self) -> None:
+        _logger.warning(
+            "%s: its -wal or -shm was deleted while it was open; what they held was copied "
+            "into the file, and nothing is lost. Leave them alone while the file is in use",
+            self._path,
+        )
+
+    def _report_loss(self, count: int | None) -> None:
+        _logger.error(
+            "%s: the file was moved, deleted or replaced while it was open. It held %s "
+            "messages, which are not found under its name now. What the name leads to is "
+            "opened instead. To have them handled, put the file back while no process uses it",
+            self._path,
+            _number(count),
+        )
 
     def _complain(self, error: BrokerError) -> None:
         if str(error) != self._complaint:  # once, and not at each look
@@ -272,6 +341,10 @@ def _run_each(jobs: list[Job[Any]], file: OpenFile) -> None:
             job.error = error
             file.connection.execute("ROLLBACK TO job")
         file.connection.execute("RELEASE job")
+
+
+def _number(count: int | None) -> str:
+    return "an unknown number of" if count is None else str(count)
 
 
 def _keeps_going_away(path: str) -> str:

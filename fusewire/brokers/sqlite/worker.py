@@ -17,6 +17,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fusewire.brokers.sqlite.forking import User
 from fusewire.brokers.sqlite.session import Job, News, Session
 from fusewire.errors import BrokerError, UnconfirmedError
 
@@ -66,6 +67,8 @@ class Worker:
         self._opened = self._new_future()
         self._closed = self._new_future()
         self._ending = False
+        self._session: Session | None = None
+        self._user = User(self._close_in_child)
 
     async def open(self) -> None:
         """Start the thread and open the file.
@@ -102,6 +105,8 @@ class Worker:
 
     async def close(self) -> None:
         """End the thread, after the jobs that are queued."""
+        if os.getpid() != self._pid:
+            return  # the thread is the parent's, and so is the file
         self._ending = True
         self._queue.put(None)
         await asyncio.shield(self._closed)
@@ -112,23 +117,32 @@ class Worker:
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         return future
 
+    def _close_in_child(self) -> None:
+        if self._session is not None:
+            self._session.close_in_child()
+
     def _main(self) -> None:
         try:
-            session = Session(self._path, self._lease, self._clock)
+            with self._user.inside():
+                session = self._session = Session(self._path, self._lease, self._clock)
         except Exception as error:  # noqa: BLE001 (it is raised in `open`)
+            self._user.end()
             self._tell(_settle, [(self._opened, None, error)])
             return
         self._tell(_settle, [(self._opened, None, None)])
         try:
             self._work(session)
         finally:
-            session.close()
+            with self._inside():
+                session.close()
+            self._user.end()
             self._tell(_settle, [(self._closed, None, None)])
 
     def _work(self, session: Session) -> None:
         looked = -math.inf
         last = False
-        while not last:
+        # A loop that was closed without closing the broker: nobody can ask for anything any more.
+        while not last and not self._loop.is_closed():
             interval = self._poll_interval if session.has_receivers else _IDLE_LOOK
             group, last = self._next_group(max(0.0, looked + interval - time.monotonic()))
             if time.monotonic() >= looked + interval:
@@ -137,14 +151,14 @@ class Worker:
             if group:
                 self._run(session, [job for job, _ in group])
                 self._tell(_settle, [(future, job.result, job.error) for job, future in group])
-                with self._reporting():
+                with self._inside():
                     session.tidy()
 
     # What is raised in the following, and nobody foresaw, must not end the thread: everything that
     # is submitted afterwards would wait forever.
 
     def _look(self, session: Session) -> None:
-        with self._reporting():
+        with self._inside():
             news = session.look()
             if news.changed or news.lost:
                 self._tell(self._on_news, news)
@@ -154,13 +168,14 @@ class Worker:
             job.error = UnconfirmedError(
                 f"{self._path}: it may or may not have been stored; the log says why"
             )
-        with self._reporting():
+        with self._inside():
             session.run(jobs)
 
     @contextmanager
-    def _reporting(self) -> Iterator[None]:
+    def _inside(self) -> Iterator[None]:
         try:
-            yield
+            with self._user.inside():
+                yield
         except Exception:
             _logger.exception("%s: something failed that nobody foresaw; going on", self._path)
 
@@ -183,9 +198,8 @@ class Worker:
     def _tell(self, callback: Callable[..., None], *args: object) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *args)
-        except RuntimeError:  # the loop was closed without closing the broker: nobody listens
+        except RuntimeError:  # nobody listens
             _logger.debug("%s: the event loop is closed", self._path)
-            self._queue.put(None)  # or the leases would be renewed for as long as the process lives
 
 
 def _settle(results: list[tuple[asyncio.Future[Any], object, Exception | None]]) -> None:
