@@ -26,7 +26,8 @@ IDEMPOTENCY_KEY = "idempotency-key"
 """Metadata key that carries an operation id to the server (the name of the IETF's
 ``draft-ietf-httpapi-idempotency-key-header-07``, in the lower case that gRPC asks for)."""
 
-_NOTES_KEPT = 64
+NOTES_KEPT = 64
+"""Notes of an operation that are kept, the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ class Operation:
         "_ordinals",
         "_rejected",
         "_sent",
+        "_succeeded",
         "ended",
         "id",
         "keys_by_ordinal",
@@ -163,7 +165,8 @@ class Operation:
         self._doubtful: dict[str, None] = {}
         self._failed: dict[str, None] = {}
         self._rejected: dict[str, None] = {}
-        self._notes: deque[CallNote] = deque(maxlen=_NOTES_KEPT)
+        self._succeeded: dict[str, None] = {}
+        self._notes: deque[CallNote] = deque(maxlen=NOTES_KEPT)
         self._ordinals: dict[str, int] = {}
 
     @property
@@ -178,6 +181,11 @@ class Operation:
         A refusal that a fallback answered is not among them: the handler did not see it.
         """
         return list(self._rejected)
+
+    @property
+    def succeeded(self) -> list[str]:
+        """Names of the breakers of whose gRPC calls one ended OK in this attempt, each once."""
+        return list(self._succeeded)
 
     @property
     def notes(self) -> tuple[CallNote, ...]:
@@ -234,6 +242,10 @@ class Operation:
         """
         condition = None if retry_after is None else "refused"
         self.note(CallNote(breaker, "failure", None, retry_after, condition))
+
+    def note_success(self, breaker: str) -> None:
+        """Record that a call guarded by `breaker` ended OK."""
+        self._succeeded.setdefault(breaker)
 
     def note_rejection(self, breaker: str) -> None:
         """Record that `breaker` refused a call: nothing was sent."""

@@ -153,6 +153,8 @@ class GuardedCall:
         permit, self._permit = self._permit, None
         if permit is not None:
             permit.success()
+        if self._operation is not None and self._policy.breaker is not None:
+            self._operation.note_success(self.breaker)
         if self._claim is not None:
             self._claim.end(KeyEnd.ANSWERED)
 

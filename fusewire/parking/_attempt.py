@@ -162,6 +162,8 @@ class AttemptSequence:
             if _solitude.process.enter(work.delivery):
                 return None
             await asyncio.sleep(_POLL)
+            if work.ending():
+                raise GiveBackError(tried=False)
 
     async def _call(
         self, work: Work, turn: Turn, needs: tuple[str, ...]
@@ -240,7 +242,7 @@ class AttemptSequence:
     ) -> Verdict:
         error = attempt.error
         if error is None and not attempt.unwanted:
-            self._pauses.succeeded(needs)
+            self._pauses.succeeded((*needs, *attempt.succeeded))
             return Done()
         if error is not None and not isinstance(error, INSTRUCTIONS):
             self._failures.note(record, error)
@@ -248,7 +250,10 @@ class AttemptSequence:
             return self._policy.postpone(record, error)
         failure = failure_of(attempt, record)
         others_succeed = self._pauses.handled_since(failure.dependency, record.failed_at_ms)
-        waits = self._pauses.failed(failure, record.operation_id, probes=probes)
+        # A circuit that is not closed has its own waits, which end when the dependency is back.
+        waits = (
+            failure.condition is not None or self._circuits.troubled((failure.dependency,)) is None
+        ) and self._pauses.failed(failure, record.operation_id, probes=probes)
         if failure.condition is None and (not waits or record.at_most_once):
             return self._ordinary(record, attempt, needs, in_outage=in_outage)
         return self._policy.held(
@@ -256,7 +261,9 @@ class AttemptSequence:
             failure,
             error or attempt.because,
             wait=self._circuits.wait(failure.dependency),
-            may_count=others_succeed and not (in_outage or probes or waits),
+            may_count=others_succeed
+            and failure.condition is not None
+            and not (in_outage or probes),
         )
 
     def _ordinary(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fusewire.operation import NOTES_KEPT
 from fusewire.parking._causes import status_in
 from fusewire.parking.errors import Reject
 
@@ -28,8 +29,7 @@ class Failure:
             last; empty where no dependency is involved.
         kind: how it ended: its condition, the name of its gRPC status, or the type of its error.
         condition: why no single message is to blame, None if this one may be.
-        without_effect: whether every call of the attempt that did not end OK was turned away
-            before it could take effect.
+        without_effect: whether no call of the attempt can have had an effect.
     """
 
     dependency: str
@@ -39,10 +39,10 @@ class Failure:
 
 
 def may_have_taken_effect(attempt: Attempt) -> bool:
-    """Tell whether a call of the attempt that did not end OK may have taken effect all the same."""
-    return bool(attempt.blame) or any(
-        note.condition not in _WITHOUT_EFFECT for note in attempt.notes
-    )
+    """Tell whether a call of the attempt has had an effect, or may have had one."""
+    if attempt.succeeded or len(attempt.notes) >= NOTES_KEPT:  # of more, the first are not known
+        return True
+    return any(note.condition not in _WITHOUT_EFFECT for note in attempt.notes)
 
 
 def failure_of(attempt: Attempt, record: Record) -> Failure:

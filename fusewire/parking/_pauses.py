@@ -82,26 +82,25 @@ class Pause:
 
     def wait(self) -> float:
         """Return the seconds until a probe may begin; 0 if anything may begin now."""
-        if self.began is None:
-            return 0.0
-        if self._probing:
-            return self._wait  # until its end is known
-        return max(self._due - self._now(), 0.0)
+        return 0.0 if self.began is None else max(self._due - self._now(), 0.0)
 
     def overdue(self) -> float:
         """Return the seconds for which a probe has been due, and nobody has begun one."""
-        if self.began is None or self._probing:
-            return 0.0
-        return max(self._now() - self._due, 0.0)
+        return 0.0 if self.began is None else max(self._now() - self._due, 0.0)
 
     def begin(self) -> bool:
         """Begin an attempt; return whether it is the probe. Call it only if :meth:`wait` is 0."""
         self._probing = self.began is not None
+        if self._probing:
+            # Until its end is known; but one that hangs must not keep all others waiting.
+            self._due = self._now() + LONGEST_WAIT
         return self._probing
 
     def release(self) -> None:
         """End a probe that says nothing: another may begin at once."""
-        self._probing = False
+        if self._probing:
+            self._probing = False
+            self._due = self._now()
 
     def failed(self, operation: str, kind: str, *, condition: bool, probe: bool) -> Change | None:
         """Note that the message `operation` failed, and whether it was the probe."""

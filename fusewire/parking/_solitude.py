@@ -6,6 +6,7 @@ been beside the one that did it.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,20 @@ _LONGEST_QUIET = 2.0
 _LONGEST_WAIT = 60.0
 """Seconds that it keeps others from beginning, while handlers that began before it do not end."""
 
+_LONGEST_ALONE = 60.0
+"""Seconds that it keeps others from beginning once it runs: it may not kill its process, but hang.
+
+From then on a crash takes others with it. That only makes them suspects.
+"""
+
+_HANGS = 600.0
+"""Seconds after which a handler is taken for one that never ends, and is not waited for."""
+
 
 class Solitude:
     """Admits attempts side by side, or one by itself.
 
-    It may be used from several event loops in several threads: each change is one step of a set or
+    It may be used from several event loops in several threads: each change is one step of a dict or
     one assignment, and both sides write before they read.
 
     Args:
@@ -38,16 +48,18 @@ class Solitude:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._running: set[object] = set()
+        self._running: dict[object, float] = {}
         self._claim: _Claim | None = None
         self._arrived = 0.0
 
     def enter(self, attempt: object) -> bool:
         """Begin `attempt`; False while one waits to be alone, or is."""
-        self._running.add(attempt)
-        if self._claim is None:
+        now = self._now()
+        self._running[attempt] = now
+        claim = self._claim
+        if claim is None or (claim.began is not None and now - claim.began >= _LONGEST_ALONE):
             return True
-        self._running.discard(attempt)
+        self._running.pop(attempt, None)
         return False
 
     def claim(self, attempt: object) -> bool:
@@ -60,29 +72,41 @@ class Solitude:
 
     def alone(self) -> bool | None:
         """Return whether the one that claimed may begin; None if it has waited for too long."""
-        if self._claim is None:
+        claim, now = self._claim, self._now()
+        if claim is None:
             return None
-        waited = self._now() - self._claim.since
-        if self._running:
+        waited = now - claim.since
+        if any(now - since < _HANGS for since in list(self._running.values())):
             return None if waited >= _LONGEST_WAIT else False
-        return self._now() - self._arrived >= _QUIET or waited >= _LONGEST_QUIET
+        if now - self._arrived < _QUIET and waited < _LONGEST_QUIET:
+            return False
+        claim.began = now
+        return True
 
     def leave(self, attempt: object) -> None:
         """End `attempt`, or its claim."""
-        self._running.discard(attempt)
+        self._running.pop(attempt, None)
         if self._claim is not None and self._claim.attempt is attempt:
             self._claim = None
 
+    def forget(self) -> None:
+        """Forget all: this process is a child, and none of it is in flight here."""
+        self._running.clear()
+        self._claim = None
+
 
 class _Claim:
-    """The attempt that is to be alone."""
+    """The attempt that is to be alone, and is since it has begun."""
 
-    __slots__ = ("attempt", "since")
+    __slots__ = ("attempt", "began", "since")
 
     def __init__(self, attempt: object, since: float) -> None:
         self.attempt = attempt
         self.since = since
+        self.began: float | None = None
 
 
 process = Solitude()
 """The one of this process, whichever consumers it has."""
+
+os.register_at_fork(after_in_child=process.forget)

@@ -55,6 +55,7 @@ class Attempt:
             those of earlier attempts that it did not send.
         refused: breakers that refused a call, where none of the calls that were made failed.
         notes: how the guarded calls ended that did not end OK, in order.
+        succeeded: breakers of whose calls one ended OK.
     """
 
     error: BaseException | None = None
@@ -65,6 +66,7 @@ class Attempt:
     doubtful_keys: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     notes: tuple[CallNote, ...] = ()
+    succeeded: tuple[str, ...] = ()
 
 
 _WELL = Attempt()
@@ -113,7 +115,7 @@ class HandlerRunner:
         fallbacks = without_fallbacks() if record.times_parked else nullcontext()
         with _operation_of(record) as work, fallbacks:
             try:
-                await self._guarded(view, call)
+                await self._guarded(view, call, work)
             except asyncio.CancelledError as error:
                 if being_cancelled():
                     raise
@@ -135,11 +137,12 @@ class HandlerRunner:
             raise asyncio.CancelledError
         attempt = self._attempt(view, work)
         doubtful_keys, notes = _doubtful_keys(attempt, work, record), work.notes
-        if not doubtful_keys and not notes:
-            return attempt  # most; replacing costs several microseconds
-        return replace(attempt, doubtful_keys=doubtful_keys, notes=notes)
+        succeeded = tuple(work.succeeded)
+        if not doubtful_keys and not notes and not succeeded:
+            return attempt  # replacing costs several microseconds
+        return replace(attempt, doubtful_keys=doubtful_keys, notes=notes, succeeded=succeeded)
 
-    async def _guarded(self, view: MessageView, call: HandlerCall) -> None:
+    async def _guarded(self, view: MessageView, call: HandlerCall, work: Operation) -> None:
         if self._guard is None:
             await call.run()
             return
@@ -158,6 +161,7 @@ class HandlerRunner:
             raise
         if not view.rejected:
             permit.conclude(Outcome.SUCCESS)
+            work.note_success(self._guard)
         elif view.requeued and view.because is not None:
             permit.conclude(breaker.judge(view.because))
         else:

@@ -50,6 +50,9 @@ Verdict = Done | Park | Delay | Dead
 _REFUSALS_BEFORE_COUNTING = 20
 """Refusals by a server, which may be full for long, from which on a message's own are counted."""
 
+CONDITION = "condition"
+"""Why a message was parked that failed by a condition."""
+
 _CRASHES = 3
 """Times that a message came back from a run by itself, after which it is dead."""
 
@@ -176,8 +179,18 @@ class FailurePolicy:
             return self.dead(record, "exhausted")
         if self.expired(record):
             return self.dead(record, "expired")
-        reason = "failed" if failure.condition is None else "condition"
+        reason = "failed" if failure.condition is None else CONDITION
         return self.park(record, failure.dependency, reason, wait=wait)
+
+    def rest(self, record: Record) -> float:
+        """Return the seconds for which what failed by a condition is not tried again.
+
+        Its lane may be open to others, or it would be tried without a break and soon be dead.
+        """
+        if record.reason != CONDITION or record.failed_at_ms is None:
+            return 0.0
+        tier = self.tiers[min(max(record.attempts, 1), len(self.tiers)) - 1]
+        return min(max(tier - (self.now() - record.failed_at_ms) / 1000, 0.0), tier)
 
     def suspected(self, record: Record, returns: int, limit: float) -> Verdict | None:
         """Return where a message goes that may have killed its process; None if it may be handled.

@@ -10,7 +10,7 @@ from fusewire.errors import BrokerError
 from fusewire.parking.circuits import AFTER_REJECTION, pause
 from fusewire.parking.feed import Feed
 from fusewire.parking.pace import Pace
-from fusewire.parking.policy import Done
+from fusewire.parking.policy import CONDITION, Done
 from fusewire.parking.ramp import Ramp
 from fusewire.parking.settle import RETURNS_BEFORE_ALONE, GiveBackError
 
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from fusewire.parking.policy import Verdict
 
 _LONGEST_WAIT = 1.0
-"""Seconds between replays of a message whose circuit is not among ours, and cannot be looked at."""
+"""Seconds between replays of a message whose circuit is not among ours, and cannot be looked at.
+
+Also the seconds for which a message rests in hand before it makes room for others.
+"""
 
 
 class LaneReplay:
@@ -98,6 +101,9 @@ class LaneReplay:
             return
         ramp = self._ramps[work.record.dependency]
         try:
+            if (ending := await self._rest(work)) is not None:
+                await self._desk.settle(work, ending)
+                return
             async with ramp:
                 verdict = await self._attempts.run(work, _Replay(self, ramp))
                 if verdict is not None:
@@ -106,6 +112,24 @@ class LaneReplay:
             if work.goes_back_as_it_is:
                 raise
             raise GiveBackError(tried=False) from error
+
+    async def _rest(self, work: Work) -> Verdict | None:
+        """Wait, without a place, until what was turned away may be tried again.
+
+        Returns:
+            where it goes for the rest of that time, if it keeps others from their turn.
+
+        Raises:
+            GiveBackError: it was held for as long as it may be, or the consumer is stopping.
+        """
+        record = work.record
+        while not work.delivery.lost and (rest := self._policy.rest(record)) > 0:
+            if self._feed.ending or self._desk.held_for(work) <= 0:
+                raise GiveBackError(tried=False)
+            await self._feed.linger(min(rest, _LONGEST_WAIT))
+            if rest > _LONGEST_WAIT and await self._is_full():
+                return self._policy.park(record, record.dependency, CONDITION, wait=rest)
+        return None
 
     async def wait(self, work: Work, needs: tuple[str, ...], ramp: Ramp) -> Verdict | None:
         """Wait for its turn and until all that `work` needs admits; or return its end instead.
@@ -151,9 +175,13 @@ class LaneReplay:
         Of a lane for several dependencies, all that is in hand may wait for one that is down, while
         what is behind it waits for one that has recovered.
         """
-        if len(self._members) == 1 or self._in_hand < self._concurrency:
+        if len(self._members) == 1 or not self._policy.may_go_round(work.record):
             return False
-        if not self._policy.may_go_round(work.record):
+        return await self._is_full()
+
+    async def _is_full(self) -> bool:
+        """Tell whether as many are in hand as may be, and others wait behind them."""
+        if self._in_hand < self._concurrency:
             return False
         try:
             return await self._broker.depth(self._queue) > 0

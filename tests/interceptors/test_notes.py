@@ -69,6 +69,27 @@ async def test_the_end_of_an_asyncio_call_is_noted_once(
     assert work.failed == ([ECHO] if note.outcome == "failure" else [])
 
 
+@STYLES
+def test_a_call_that_ends_ok_leaves_the_name_of_its_breaker(
+    guarded: grpc.Channel, style: str
+) -> None:
+    with operation("op-1") as work:
+        seen(guarded.unary_unary(ECHO), style, ask())
+        wait_until(lambda: work.succeeded, "the success")
+    assert (work.succeeded, work.notes) == ([ECHO], ())
+
+
+async def test_an_asyncio_call_that_ends_ok_leaves_the_name_of_its_breaker(
+    server: EchoServer, registry: WatchedRegistry
+) -> None:
+    async with grpc.aio.insecure_channel(
+        server.target, interceptors=aio_interceptors(registry=registry)
+    ) as channel:
+        with operation("op-1") as work:
+            await aio_seen(channel.unary_unary(ECHO)(ask()))
+    assert (work.succeeded, work.notes) == ([ECHO], ())
+
+
 def test_a_stream_that_has_spoken_notes_its_end_too(
     server: EchoServer, registry: WatchedRegistry
 ) -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire.brokers import Message
-from fusewire.operation import CallNote, current_operation
+from fusewire.operation import CallNote
 from fusewire.parking import Reject, _pauses
 from fusewire.parking._failures import Failure, failure_of
 from fusewire.parking.handler import Attempt
 from fusewire.parking.policy import Dead, FailurePolicy, Park
 from fusewire.parking.record import Record
+from tests.support.turning_away import PAYMENTS, Server, StatusError
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -23,45 +24,8 @@ if TYPE_CHECKING:
 
     from tests.parking.conftest import Bench
 
-PAYMENTS = "payments"
 CONDITIONS = ["unauthenticated", "permission_denied", "local", "refused"]
 BODIES = [f"m{number}" for number in range(12)]
-
-
-class StatusError(Exception):
-    """What a gRPC call raises, as far as anybody asks."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self._name = name
-
-    def code(self) -> Any:
-        class Code:
-            name = self._name
-
-        return Code
-
-
-class Server:
-    """What handlers call, and how it ends their calls."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.effects: list[str] = []
-        self.condition: str | None = None
-        self.status = "UNAUTHENTICATED"
-        self.turned_away: set[str] = set()
-
-    async def __call__(self, message: AbstractIncomingMessage) -> None:
-        body = message.body.decode()
-        self.calls.append(body)
-        await asyncio.sleep(0)
-        if self.condition is not None and (not self.turned_away or body in self.turned_away):
-            operation = current_operation()
-            assert operation is not None
-            operation.note(CallNote(PAYMENTS, "success", self.status, None, self.condition))
-            raise StatusError(self.status)
-        self.effects.append(body)
 
 
 @pytest.fixture
@@ -265,8 +229,9 @@ async def test_pause_mode_is_not_consumed_while_its_first_message_is_turned_away
     assert set(server.calls) <= {"a", "b"}  # begun together
 
 
-def failed(*notes: CallNote, error: Exception, blame: tuple[str, ...] = ()) -> Failure:
-    return failure_of(Attempt(error, blame=blame, notes=notes), Record(operation_id="a"))
+def failed(*notes: CallNote, error: Exception, succeeded: tuple[str, ...] = ()) -> Failure:
+    attempt = Attempt(error, notes=notes, succeeded=succeeded)
+    return failure_of(attempt, Record(operation_id="a"))
 
 
 TURNED_AWAY = CallNote(PAYMENTS, "success", "UNAUTHENTICATED", None, "unauthenticated")
@@ -297,9 +262,12 @@ def test_what_a_handler_decides_is_no_condition() -> None:
 
 def test_a_call_before_the_last_may_have_taken_effect() -> None:
     away = StatusError("UNAUTHENTICATED")
+    counted = CallNote(PAYMENTS, "failure", "UNAUTHENTICATED", None, "unauthenticated")
+    assert failed(counted, error=away).without_effect  # whatever a user takes it for
     assert failed(TURNED_AWAY, error=away).without_effect
     assert not failed(CRASHED, TURNED_AWAY, error=away).without_effect
-    assert not failed(TURNED_AWAY, error=away, blame=("stock",)).without_effect
+    assert not failed(TURNED_AWAY, error=away, succeeded=("stock",)).without_effect
+    assert not failed(*[TURNED_AWAY] * 64, error=away).without_effect  # there may be more
     assert not failed(FULL, error=StatusError("RESOURCE_EXHAUSTED")).without_effect
 
 

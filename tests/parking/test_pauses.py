@@ -127,6 +127,19 @@ def test_a_probe_that_ends_without_an_answer_is_made_again_at_once(
     assert pause.begin()
 
 
+def test_a_probe_that_hangs_keeps_the_others_waiting_for_a_minute_and_no_longer(
+    pause: Pause, clock: FakeClock
+) -> None:
+    paused(pause)
+    clock.advance(1)
+    assert pause.begin()
+    clock.advance(LONGEST_WAIT - 1)
+    assert pause.wait() == 1
+    clock.advance(1)
+    assert pause.wait() == 0
+    assert pause.begin()
+
+
 def test_a_success_ends_it(pause: Pause, clock: FakeClock) -> None:
     paused(pause)
     clock.advance(1)
@@ -163,6 +176,7 @@ class Machine(RuleBasedStateMachine):
         self.probing = False
         self.failed_probes = 0
         self.last_probe = -math.inf
+        self.probe_began = -math.inf
 
     @rule(
         operation=st.sampled_from("abcdefghijkl"),
@@ -196,11 +210,13 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.pause.began is not None and not self.pause.wait())
     @rule()
     def a_probe_begins(self) -> None:
-        assert not self.probing
+        # One that hangs is given up.
+        assert not self.probing or self.clock() - self.probe_began >= LONGEST_WAIT
         least = min(2**self.failed_probes, LONGEST_WAIT) / 2
         assert self.clock() - self.last_probe >= least - 1e-6
         assert self.pause.begin()
         self.probing = True
+        self.probe_began = self.clock()
 
     @precondition(lambda self: self.probing)
     @rule(chance=st.floats(0, 1, exclude_max=True))
@@ -231,10 +247,9 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_for_more_than_a_minute(self) -> None:
         assert 0 <= self.pause.wait() <= LONGEST_WAIT
-        if self.pause.began is None or self.probing:
-            assert self.pause.overdue() == 0
+        assert not (self.pause.wait() and self.pause.overdue())
         if self.pause.began is None:
-            assert self.pause.wait() == 0
+            assert self.pause.wait() == self.pause.overdue() == 0
 
 
 TestMachine = Machine.TestCase
