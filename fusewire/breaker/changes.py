@@ -6,8 +6,8 @@ deferred, and done before the change that it interrupted ends; and it is answere
 whole change left, which is one tuple. It is never given a probe, which would have to be counted.
 
 A change that an exception breaks off, such as a ``KeyboardInterrupt``, or that another thread was
-making when the process forked, leaves figures that may not fit together. The circuit then begins
-anew, in the next change.
+making when the process forked, leaves figures that may not fit together. The next change then
+starts the circuit from the beginning.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Changes(LendingMachine):
                 before = listeners.number
                 try:
                     if self._changing:
-                        self._begin_anew(now)
+                        self._start_again(now)
                     self._changing = thread
                     self._tidy(now)
                     if self._deferred:
@@ -153,14 +153,14 @@ class Changes(LendingMachine):
         state, wait, _ = answer
         return Look(False, state, wait)  # noqa: FBT003 - as above
 
-    def _begin_anew(self, now: float) -> None:
-        """Begin with nothing seen. A state that a person set stays; else the circuit is closed."""
+    def _start_again(self, now: float) -> None:
+        """Start with nothing seen. A state that a person set stays; else the circuit is closed."""
         state = self._state if self._state in BY_HAND else CircuitState.CLOSED
         self._enter(state, Reason(Cause.INTERRUPTED), now)
         self._publish()
 
     def _break_off(self) -> None:
-        """Have the next who comes begin anew."""
+        """Have the next change start the circuit from the beginning."""
         self._changing = _BROKEN
         self._free = self._idle = self._idle_again = 0
         self._let_nothing_pass()

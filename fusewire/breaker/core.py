@@ -27,6 +27,7 @@ from fusewire.operation import current_operation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fusewire.breaker.loans import Loan
     from fusewire.breaker.machine import Refusal
     from fusewire.breaker.snapshot import Snapshot
 
@@ -80,9 +81,13 @@ class Circuit(SnapshotChanges):
             CircuitOpenError: the circuit does not admit the call.
         """
         if self.lends:
-            borrowed = self._borrow(timed=timed)
-            if borrowed is not None:
-                return borrowed
+            if self._idle != self._idle_again:
+                self._offer_for_good()
+            around = current_loan()
+            if around is not None:
+                borrowed = self._borrow(around, timed=timed)
+                if borrowed is not None:
+                    return borrowed
         generation = self._free
         if generation:
             return Permit(self, generation, self._clock() if timed else UNTIMED, False)  # noqa: FBT003 - see Permit
@@ -99,6 +104,8 @@ class Circuit(SnapshotChanges):
         else:
             came = self._alone(thread, now, self._come, started)
         if isinstance(came, Permit):
+            if timed:
+                came.started = self._clock()  # listeners may have taken their time
             return came
         self._tell_operation_of_rejection()
         raise CircuitOpenError(self._name, *came)
@@ -137,7 +144,7 @@ class Circuit(SnapshotChanges):
             and now - permit.started <= self._slow_after
             and permit.generation == self._free
         ):
-            # The permit is settled by whoever counts it: see Machine.
+            # The permit is settled when it is counted: see Machine.
             self._healthy.append(permit)
             return
         thread = get_ident()
@@ -178,18 +185,18 @@ class Circuit(SnapshotChanges):
         self._by_hand(CircuitState.METRICS_ONLY)
 
     def automatic(self) -> None:
-        """End a state that was set by hand: begin anew, closed. Otherwise do nothing."""
+        """End a state that was set by hand: start again, closed. Otherwise do nothing."""
         self._by_hand(CircuitState.CLOSED, only_from=BY_HAND)
 
     def reset(self) -> None:
-        """Begin anew, closed, with an empty window, whatever the state. Totals are kept."""
+        """Start again, closed, with an empty window, whatever the state. Totals are kept."""
         self._by_hand(CircuitState.CLOSED)
 
     def hold_open(self, seconds: float) -> None:
         """Keep an open circuit open for `seconds` from now at least. Otherwise do nothing.
 
-        For who knows from elsewhere that the dependency is down, such as from a health check. It
-        ends of itself, so who holds a circuit open says so again and again. No maximum applies.
+        For code that learns elsewhere that the dependency is down, from a health check for example.
+        Call it again before the time is over to go on holding the circuit. No maximum applies.
 
         Raises:
             SettingsError: `seconds` is no finite number above 0.
@@ -228,7 +235,7 @@ class Circuit(SnapshotChanges):
     def restore(self, snapshot: Snapshot) -> None:
         """Go on where another breaker of this name was when `snapshot` was taken of it.
 
-        The rest of an open time counts from now. Probes that were under way are forgotten.
+        The rest of an open time counts from now. Probes in flight are forgotten.
 
         Raises:
             ValueError: the snapshot is of a breaker of another name.
@@ -248,8 +255,8 @@ class Circuit(SnapshotChanges):
 
         Listeners are called in order after the circuit's lock is released, on the thread that
         caused the event or on one that is delivering already. What they raise is logged and changes
-        nothing. Single calls (:class:`CallEvent`) are told only to who names them: they make each
-        call dearer.
+        nothing. Events of single calls (:class:`CallEvent`) are told only to listeners that name
+        them, because they make each call slower.
         """
         hearing = Hearing(listener, kinds if isinstance(kinds, tuple) else (kinds,))
         self._change(self._clock(), self._listen, hearing)
@@ -271,10 +278,9 @@ class Circuit(SnapshotChanges):
         if operation is not None:
             operation.note_rejection(self._name)
 
-    def _borrow(self, *, timed: bool) -> Permit | None:
-        """Get the permit of a call around this one, if it lends it."""
-        self._note_overlap()
-        loan = find_loan(self, current_loan())
+    def _borrow(self, around: Loan, *, timed: bool) -> Permit | None:
+        """Get the permit of a call around this one, if one of these loans is this circuit's."""
+        loan = find_loan(self, around)
         thread = get_ident()
         if loan is None or thread in inside:
             return None
@@ -307,14 +313,16 @@ class Circuit(SnapshotChanges):
         return answer
 
     def _take_back(self, now: float, permit: Permit) -> None:
-        if permit.lent is not Lent.NEVER:
-            self._settle(now, permit, Outcome.IGNORED, None)  # a call was made: the borrower's
+        lender = permit.lender
+        if permit.lent is not Lent.NEVER or (lender is not None and lender.lent is Lent.LEFT):
+            # A call was made, the borrower's or the lender's, and is over but for this.
+            self._settle(now, permit, Outcome.IGNORED, None)
             return
         permit.settled = True
         self._probes.finish(permit)
         self._running.finish(permit)
-        if permit.lender is not None:
-            permit.lender.lent = Lent.NEVER
+        if lender is not None:
+            lender.lent = Lent.NEVER
 
     def _set_by_hand(
         self, now: float, state: CircuitState, only_from: tuple[CircuitState, ...]

@@ -78,7 +78,7 @@ _WORDS = {
     Cause.PROBES_SUCCEEDED: "{0.value:g} probes succeeded",
     Cause.BY_HAND: "by hand",
     Cause.RESTORED: "restored from a snapshot",
-    Cause.INTERRUPTED: "a change was broken off by an exception or a fork, so it begins anew",
+    Cause.INTERRUPTED: "a change was broken off by an exception or a fork, so it starts again",
 }
 
 

@@ -84,7 +84,7 @@ def _answer(
         reply = fallback(*args, **kwargs)
     except Exception as failed:
         raise failed from error
-    _tell_operation(error)
+    note_answered(error)
     return reply
 
 
@@ -99,12 +99,19 @@ async def _answer_async(
         reply = await reply if inspect.isawaitable(reply) else reply
     except Exception as failed:
         raise failed from error
-    _tell_operation(error)
+    note_answered(error)
     return reply
 
 
-def _tell_operation(error: BaseException | None) -> None:
-    """Let the unit of work that this context is doing know that a refusal was answered."""
+def note_answered(error: BaseException | None) -> None:
+    """Let this context's unit of work know that a fallback answered, if `error` is a refusal."""
     operation = current_operation()
     if operation is not None and isinstance(error, CircuitOpenError):
         operation.note_answered(error.name)
+
+
+def note_unanswered(error: BaseException | None) -> None:
+    """Let it know that the fallback failed after all."""
+    operation = current_operation()
+    if operation is not None and isinstance(error, CircuitOpenError):
+        operation.note_rejection(error.name)

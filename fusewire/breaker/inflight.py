@@ -1,4 +1,4 @@
-"""Calls under way that a circuit must know of: probes, and calls that may hang."""
+"""Calls in flight that a circuit must know of: probes, and calls that may hang."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Probes:
         self.succeeded = 0
 
     def __len__(self) -> int:
-        """Tell how many are under way."""
+        """Return how many are in flight."""
         return len(self._ends)
 
     def begin(self, permit: Permit, end: float) -> None:
@@ -43,11 +43,11 @@ class Probes:
         return len(over)
 
     def next_end(self) -> float:
-        """Tell when the next lease runs out. There must be a probe under way."""
+        """Return when the next lease runs out. There must be a probe in flight."""
         return min(self._ends.values())
 
     def forget_running(self) -> None:
-        """Forget the probes under way; those that succeeded stay counted."""
+        """Forget the probes in flight; those that succeeded stay counted."""
         self._ends.clear()
 
     def clear(self) -> None:
@@ -57,9 +57,9 @@ class Probes:
 
 
 class Running:
-    """The calls of a closed circuit that are under way, and how many of them hang.
+    """The calls of a closed circuit that are in flight, and how many of them hang.
 
-    Calls begin in the order of time, so the eldest are found at the front: no call is looked at
+    Calls begin in the order of time, so the oldest are found at the front: no call is looked at
     more than twice.
     """
 
@@ -80,15 +80,15 @@ class Running:
 
     def hanging(self, now: float, after: float, lease: float) -> int:
         """Count the calls that have run for longer than `after` and less than `lease` seconds."""
-        for permit, started in tuple(_eldest(self._running, now - after)):
+        for permit, started in tuple(_oldest(self._running, now - after)):
             del self._running[permit]
             self._hanging[permit] = started
-        for permit, _ in tuple(_eldest(self._hanging, now - lease)):
+        for permit, _ in tuple(_oldest(self._hanging, now - lease)):
             del self._hanging[permit]
         return len(self._hanging)
 
     def reconsider(self, now: float, lease: float) -> None:
-        """Look at the calls anew, because other rules say when one hangs.
+        """Look at the calls again, because other rules say when one hangs.
 
         What has run for longer than the `lease` it began with is forgotten.
         """
@@ -102,7 +102,7 @@ class Running:
         self._hanging.clear()
 
 
-def _eldest(calls: dict[Permit, float], before: float) -> Iterator[tuple[Permit, float]]:
+def _oldest(calls: dict[Permit, float], before: float) -> Iterator[tuple[Permit, float]]:
     for permit, started in calls.items():
         if started >= before:
             break

@@ -34,7 +34,10 @@ def settle_when_done(breaker: GuardingCircuit, loan: Loan, started: float, pendi
     # Callbacks run in any thread, and the operation of this context is to hear of a failure.
     context = copy_context()
     settle = functools.partial(_settle_done, breaker, loan, started)
-    pending.add_done_callback(functools.partial(context.run, settle))
+    if asyncio.isfuture(pending) and pending.done():
+        settle(pending)  # its loop may be closed, and then it takes no callbacks
+    else:
+        pending.add_done_callback(functools.partial(context.run, settle))
 
 
 def _settle_done(breaker: GuardingCircuit, loan: Loan, started: float, done: Any) -> None:
@@ -45,24 +48,29 @@ def _settle_done(breaker: GuardingCircuit, loan: Loan, started: float, done: Any
     permit = lent if isinstance(lent, Permit) else Permit(breaker, lent, started, False)  # noqa: FBT003 - see Permit
     permit.started = started
     try:
-        if done.cancelled():
+        if not hasattr(done, "exception"):
+            # Awaited, it says more than cancelled(), which is also true if its server cancelled it.
+            task = asyncio.get_running_loop().create_task(
+                _settle_aio_call(breaker, permit, done, started)
+            )
+            _watching.add(task)
+            task.add_done_callback(_watching.discard)
+        elif done.cancelled():
             permit.conclude(breaker.judge(asyncio.CancelledError(), started))
-        elif hasattr(done, "exception"):
+        else:
             # Asked for its exception, a future of asyncio would no longer log that nobody has.
             error = done._exception if asyncio.isfuture(done) else done.exception()  # noqa: SLF001 - see above
             permit.conclude(
                 breaker.judge_result(done.result()) if error is None else breaker.judge(error)
             )
-        else:
-            task = asyncio.get_running_loop().create_task(_settle_aio_call(breaker, permit, done))
-            _watching.add(task)
-            task.add_done_callback(_watching.discard)
     except Exception:
         logger.exception("the end of a call through circuit %r is not counted", breaker.name)
         permit.release()
 
 
-async def _settle_aio_call(breaker: GuardingCircuit, permit: Permit, done: Any) -> None:
+async def _settle_aio_call(
+    breaker: GuardingCircuit, permit: Permit, done: Any, started: float
+) -> None:
     """Settle by a call of grpc.aio that is over: it tells how only when it is awaited."""
     outcome = Outcome.SUCCESS
     try:
@@ -71,7 +79,7 @@ async def _settle_aio_call(breaker: GuardingCircuit, permit: Permit, done: Any) 
         else:  # a stream raises its status here, and no message of it is read
             await done.wait_for_connection()
     except BaseException as error:
-        outcome = breaker.judge(error)
+        outcome = breaker.judge(error, started)
         if not isinstance(error, Exception):
             raise
     finally:

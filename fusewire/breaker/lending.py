@@ -44,6 +44,7 @@ class LendingMachine(Machine):
         chance: Callable[[], float],
     ) -> None:
         self._unproven: float = PROVING
+        self._idle = self._idle_again = 0
         # Whether a call can have offered a loan. Permits that are settled by hand never do.
         self.lends = False
         super().__init__(name, settings, clock, chance)
@@ -95,15 +96,13 @@ class LendingMachine(Machine):
 
     def _refresh_idle(self, _now: float) -> None:
         quiet = self._unproven <= 0 and self._settings.classify_result is None
+        busy = self._idle != self._idle_again
         # What a healthy call takes that finds none in progress, and puts back at its end.
-        self._idle_again = self._idle = self._free if quiet else 0
-
-    def _note_overlap(self) -> None:
-        """Offer loans from now on if a call is in progress that does not."""
-        if self._idle != self._idle_again:
-            self._offer_for_good()
+        self._idle_again = self._free if quiet else 0
+        self._idle = 0 if busy else self._idle_again
 
     def _offer_for_good(self) -> None:
+        """Offer loans from now on: a call is in progress that does not, or has lent its permit."""
         # Without the lock: it changes no figure, and comes with calls that should not wait.
         self._unproven = math.inf
         self._idle_again = self._idle = 0

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from types import CoroutineType
 from typing import TYPE_CHECKING
 
-from fusewire._locks import interrupts_itself
 from fusewire.breaker.events import CallEvent, CallEventsDropped, Event
 from fusewire.breaker.functions import is_plain_function
 from fusewire.errors import SettingsError
@@ -59,11 +58,11 @@ class Hearing:
 
 
 class Listeners:
-    """Queues of events and those who want to hear them.
+    """Queues of events, and the listeners that want to hear them.
 
     Events are put while the circuit's lock is held, so their order is that of the changes. They are
-    delivered after it is released, by one thread at a time: who finds a delivery under way leaves
-    its events to it. So a listener may use the breaker, and never hears events out of order.
+    delivered after it is released, by one thread at a time: the others leave their events to
+    it. So a listener may use the breaker, and never hears events out of order.
 
     A caller delivers the events of its own change, and for a time others that stand before them or
     come meanwhile; what is left then waits for the next caller. So listeners that take longer than
@@ -136,14 +135,12 @@ class Listeners:
         self.calls.append(entry)
 
     def deliver(self, before: int, last: int) -> None:
-        """Deliver what is queued, unless a delivery is under way, which then delivers it.
+        """Deliver what is queued, unless another thread is delivering, which then does it.
 
         Args:
             before: the number of the event that was put last before the caller's own.
             last: the number of the caller's last.
         """
-        if interrupts_itself():
-            return  # it would call listeners in the midst of a change, whose thread delivers later
         if self.dropped != self._said:
             self._say_dropped()
         token = object()
@@ -161,7 +158,7 @@ class Listeners:
                     del self._turn["turn"]
 
     def forget(self) -> None:
-        """Forget what is queued, and who delivers it: in a forked child, the parent does that."""
+        """Forget what is queued and whose turn it is: in a forked child, the parent delivers it."""
         self.changes.clear()
         self.calls.clear()
         self._turn.clear()

@@ -1,12 +1,13 @@
-"""The arithmetic of a circuit: who is admitted, and what an outcome changes.
+"""The arithmetic of a circuit: which calls are admitted, and what an outcome changes.
 
-No lock, no clock, no listener is called here: whoever calls holds the circuit's lock and brings the
+No lock, no clock, no listener is called here: the caller holds the circuit's lock and brings the
 time along.
 
 Most calls find a closed circuit and a window in which all is well, and succeed. Such a healthy
 call can change nothing but the number of calls. So it is only noted in a deque, which is safe
-without a lock and is kept short, and whoever needs the figures next counts it. Every figure stays
-exact: a note carries the generation of its call, so that a late one is told from one in time.
+without a lock and is kept short, and it is counted when the figures are needed next. Every
+figure stays exact: a note carries the generation of its call, so that a late one is told from one
+in time.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ MAX_HALF_OPEN_WAIT = 1.0
 """Seconds that a call is told to wait at most while all probes are in flight: most end sooner."""
 
 NOTES = 64
-"""Healthy calls noted at most before they are counted: a note is dear when it is kept for long, and
-counting is dear when it is done for each."""
+"""Healthy calls noted at most before they are counted: notes that are kept for long cost much, and
+so does counting that is done for each call."""
 
 PERMIT_NOTES = 32
 """The same where the note is the call's permit, which is larger."""
@@ -350,7 +351,7 @@ class Machine:
         self._refresh()
 
     def _refresh(self) -> None:
-        """Work out anew which calls pass with the least to do. Ends each change of state."""
+        """Work out again which calls pass with the least to do. Ends each change of state."""
         self._refreshed = True
         settings = self._settings
         self._slow_after = settings.slow_call_duration or math.inf
@@ -376,7 +377,7 @@ class Machine:
         return not self._listeners.hear_calls and not self._listeners.left
 
     def _refresh_room(self) -> None:
-        """Work out anew how many healthy calls, and until when, need only be noted."""
+        """Work out again how many healthy calls, and until when, need only be noted."""
         window = self._window
         room = 0
         if self._is_quiet():

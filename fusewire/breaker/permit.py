@@ -1,11 +1,11 @@
-"""Leave to make one call: settled once, by whoever comes first."""
+"""Leave to make one call: settled once, and the first settlement wins."""
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from fusewire.breaker.loans import enclosing_loan, publish, withdraw
+from fusewire.breaker.loans import current_loan, enclosing_loan, publish, withdraw
 from fusewire.breaker.states import Outcome
 
 if TYPE_CHECKING:
@@ -169,9 +169,11 @@ class Lending:
         self._loan: Loan = [issuer, None, permit]
 
     def __enter__(self) -> None:
-        self._loan[0].lends = True
-        self._loan[1] = enclosing_loan()
-        publish(self._loan)
+        loan = self._loan
+        loan[0].lends = True
+        if current_loan() is not None:
+            loan[1] = enclosing_loan()
+        publish(loan)
 
     def __exit__(self, *_: object) -> None:
         withdraw(self._loan)

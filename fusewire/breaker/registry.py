@@ -1,4 +1,4 @@
-"""One breaker per name: whoever asks for a dependency shares its circuit."""
+"""One breaker per name: all that ask for a dependency share its circuit."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class BreakerRegistry:
         clock: monotonic seconds, for all of them.
 
     Attributes:
-        generation: a number that changes whenever a breaker goes. Whoever keeps breakers that
-            :meth:`get` gave has still the right ones while the number is the one from before, and
+        generation: a number that changes whenever a breaker goes. Code that keeps
+            breakers from :meth:`get` still has the right ones while the number stays the same, and
             should keep none of them longer.
 
     Raises:
@@ -73,8 +73,8 @@ class BreakerRegistry:
         """Return the breaker called `name`, made now if there is none.
 
         The first `settings` that are given for a name apply to its breaker, also if it was made
-        before without any, unless an override has exactly this name. Whoever gives others later
-        gets the breaker as it is, and the log says once what differs.
+        before without any, unless an override has exactly this name. Others that are given later
+        change nothing, and the log says once what differs.
         """
         if settings is not None:
             check_settings(settings, f"settings of circuit {name!r}")

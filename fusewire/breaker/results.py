@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 
 PLAIN: set[type] = set()
-"""Types whose objects are results that are there, as far as they have been seen: to ask is dear."""
+"""Types whose objects are results that are there, as far as they have been seen: asking is slow."""
 
 MOST_PLAIN = 512
 """Types that are kept alive at most by being known."""

@@ -21,7 +21,7 @@ def why_open(
         settings: the criteria; any that is met is enough.
         consecutive: failures in a row.
         window: the latest calls.
-        running: the calls that are under way.
+        running: the calls in flight.
         now: the time.
     """
     threshold = settings.failure_threshold

@@ -55,7 +55,7 @@ class Snapshot:
         calls: calls in the window.
         failed: failed ones among them.
         slow: slow ones among them.
-        probes_running: probes under way.
+        probes_running: probes in flight.
         probes_succeeded: probes that succeeded since it is half open.
         counters: totals since it was made.
         window: content of the window, oldest first.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from fusewire.breaker.fallback import may_answer
+from fusewire.breaker.fallback import may_answer, note_answered, note_unanswered
 from fusewire.breaker.states import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
+    from typing import Self
 
     from fusewire.breaker.core import Circuit
     from fusewire.breaker.permit import Lending
@@ -39,8 +41,11 @@ def guard_generator(
             if fallback is None or _has_begun(reading) or not may_answer(breaker, error):
                 raise
             try:
-                return (yield from fallback(*args, **kwargs))
+                items = fallback(*args, **kwargs)
+                note_answered(error)
+                return (yield from items)
             except Exception as failed:
+                note_unanswered(error)
                 raise failed from error
 
     return guarded_generator
@@ -126,48 +131,97 @@ def guard_async_generator(
     """
 
     async def guarded_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        reading: _Reading | None = None
-        try:
-            reading = _Reading(breaker, clock)
-            with reading:
-                source = func(*args, **kwargs)
-                step = anext(source)
-                try:
-                    while True:
-                        with reading.asking():
-                            item = await step
-                        reading.begun = True
-                        try:
-                            sent = yield item
-                        except GeneratorExit:
-                            raise
-                        except BaseException as thrown:  # noqa: BLE001 - the source's to handle, a cancellation too
-                            step = source.athrow(thrown)
-                        else:
-                            step = source.asend(sent)
-                except StopAsyncIteration:
-                    return
-                finally:
-                    with reading.lending():
-                        await source.aclose()
-        except BaseException as error:
-            if fallback is None or _has_begun(reading) or not may_answer(breaker, error):
-                raise
-            first_error = error
-        async for item in _instead(functools.partial(fallback, *args, **kwargs), first_error):
-            yield item
+        answer = None if fallback is None else functools.partial(fallback, *args, **kwargs)
+        with _AsyncSteps(breaker, clock) as steps:
+            step = steps.begin(functools.partial(func, *args, **kwargs), answer)
+            try:
+                while True:
+                    item = await step
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        raise
+                    except BaseException as thrown:  # noqa: BLE001 - the source's to handle, a cancellation too
+                        step = steps.go_on(steps.source.athrow(thrown))
+                    else:
+                        step = steps.go_on(steps.source.asend(sent))
+            except StopAsyncIteration:
+                return
+            finally:
+                await steps.close()
 
     return guarded_async_generator
 
 
-async def _instead(
-    fallback: Callable[[], Any], first_error: BaseException
-) -> AsyncGenerator[Any, Any]:
-    try:
-        async for item in iterate(fallback()):
-            yield item
-    except Exception as failed:
-        raise failed from first_error
+class _AsyncSteps:
+    """The steps of an async generator, or of the fallback that answers in its place.
+
+    A fallback answers only before the first item, so the first step decides which of them it is.
+
+    Attributes:
+        source: what gives the items.
+    """
+
+    def __init__(self, breaker: Circuit, clock: Callable[[], float]) -> None:
+        self._breaker = breaker
+        self._clock = clock
+        self._reading: _Reading | None = None  # there is none of the fallback's items
+        self._first_error: BaseException | None = None
+        self.source: AsyncGenerator[Any, Any] = iterate(())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._reading is not None:
+            self._reading.__exit__(kind, error, trace)
+
+    async def begin(
+        self, make: Callable[[], AsyncGenerator[Any, Any]], answer: Callable[[], Any] | None
+    ) -> Any:
+        """Return the first item; raise ``StopAsyncIteration`` if there is none."""
+        try:
+            self._reading = _Reading(self._breaker, self._clock)
+            self.source = make()
+            return await self.go_on(anext(self.source))
+        except StopAsyncIteration:
+            raise
+        except BaseException as error:
+            if answer is None or not may_answer(self._breaker, error):
+                raise
+            await self.close()
+            self.__exit__(type(error), error, None)
+            self._reading, self._first_error = None, error
+        return await self.go_on(self._answer(answer))
+
+    async def _answer(self, answer: Callable[[], Any]) -> Any:
+        items = answer()
+        note_answered(self._first_error)
+        self.source = items if isinstance(items, AsyncGenerator) else iterate(items)
+        return await anext(self.source)
+
+    async def go_on(self, step: Awaitable[Any]) -> Any:
+        """Return the next item, for which `step` is to be awaited."""
+        if self._reading is not None:
+            with self._reading.asking():
+                return await step
+        try:
+            return await step
+        except StopAsyncIteration:
+            raise
+        except Exception as failed:
+            note_unanswered(self._first_error)
+            raise failed from self._first_error
+
+    async def close(self) -> None:
+        """Close what gave the items."""
+        with nullcontext() if self._reading is None else self._reading.lending():
+            await self.source.aclose()
 
 
 async def iterate(items: Any) -> AsyncGenerator[Any, Any]:

@@ -141,7 +141,7 @@ def settle_late(call: Any, conclude: Callable[[Any], object]) -> None:
 
 
 class _Late:
-    """What is called once, by whoever comes first, and at the latest when nobody else can."""
+    """What is called once: by the first that calls it, and at the latest when nobody else can."""
 
     def __init__(self, call: Any, conclude: Callable[[Any], object]) -> None:
         self.call = call

@@ -79,7 +79,7 @@ class _FallbackCall(grpc.aio.Call):
         else:
             self._decide()
             return response
-        await self._fallback  # cancelled with whoever awaits it, as the call itself is
+        await self._fallback  # cancelled with the code that awaits it, as the call itself is
         if self._error is not None:
             raise self._error
         return self._message
@@ -128,7 +128,7 @@ class _FallbackCall(grpc.aio.Call):
             except Exception as reason:  # noqa: BLE001 - logged and attached by keep()
                 guarded.keep(error, reason)
                 self._error = error
-            self._ended()  # before whoever awaits the task goes on
+            self._ended()  # before the code that awaits the task goes on
 
     def _ended(self, _: Any = None) -> None:
         self._over = True

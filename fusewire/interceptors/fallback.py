@@ -243,7 +243,7 @@ def attach(error: BaseException, reason: Exception) -> None:
 
     It is set, and not left to the raising: the same error is raised wherever its user looks, and a
     context is lost where the user is handling another error. A fallback may say ``raise … from
-    error`` too. Then its link is cut, because a circle would hold for ever whoever follows causes.
+    error`` too. Then its link is cut, because code that follows causes would never leave a circle.
     """
     if reason is error:
         return

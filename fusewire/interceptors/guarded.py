@@ -313,7 +313,7 @@ def _add_trailing_metadata(error: grpc.RpcError, added: Pairs) -> None:
     if isinstance(error, Rejection):
         error.add_trailing_metadata(added)
         return
-    # grpcio's errors cannot be made anew with other metadata (the sync ones hold the call's state),
+    # grpcio's errors cannot be copied with other metadata (the sync ones hold the call's state),
     # and the caller is to see the very error. So the object's own answer replaces its class's.
     before: Any = error.trailing_metadata() or ()
     after: Any = (*before, *added)

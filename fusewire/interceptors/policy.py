@@ -57,7 +57,7 @@ class MethodPolicy:
         streams: when a call whose response is a stream is settled, and what its time is.
         prepares: whether its calls may have to be changed before they are sent.
         generation: the registry's when it gave the breaker; once the registry has another, a later
-            call asks anew.
+            call asks again.
         failures: which failures of its fallback are logged.
     """
 

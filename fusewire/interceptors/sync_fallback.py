@@ -105,8 +105,8 @@ def answer(guarded: GuardedCall, request: Any, error: grpc.RpcError) -> Fallback
 class FallbackFuture(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time
     """A future whose failure a fallback may answer: pending until both are over.
 
-    The fallback is asked in a worker's thread, or in that of whoever waits without a limit before a
-    worker is free: fallbacks that wait for each other's futures so never wait for a worker.
+    The fallback is asked in a worker's thread, or, until one is free, in a thread that waits
+    without a limit: so fallbacks that wait for each other's futures never wait for a worker.
 
     Args:
         inner: the call's own future.

@@ -18,7 +18,7 @@ _MOST = 16  # at most so many block at a time; more wait their turn
 
 
 class _Workers:
-    """A pool that is made when it is first needed, anew after a fork."""
+    """A pool that is made when it is first needed, and again after a fork."""
 
     def __init__(self, name: str) -> None:
         self._name = name

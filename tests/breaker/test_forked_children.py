@@ -90,7 +90,7 @@ def test_a_child_that_is_forked_in_the_midst_of_a_change_does_not_wait_for_it() 
         inside.wait(30)
 
         def work():
-            assert breaker.state is CircuitState.CLOSED, "it begins anew"
+            assert breaker.state is CircuitState.CLOSED, "it starts again"
             assert breaker.snapshot().consecutive_failures == 0
             breaker.acquire().failure()
             breaker.acquire().failure()
@@ -213,7 +213,7 @@ def test_a_prefork_pool_replaces_its_children_while_the_parent_works() -> None:
         stop.set()
         for thread in threads:
             thread.join()
-        # What the parent had seen is kept; what was half done begins anew.
+        # What the parent had seen is kept; what was half done starts again.
         assert set(results) <= {(1, "open"), (0, "closed")}, results
         assert (1, "open") in results
     """)

@@ -336,12 +336,12 @@ def test_a_change_that_is_broken_off_begins_the_circuit_anew(
     breaker.acquire().failure()
     reason = Reason(Cause.INTERRUPTED)
     assert heard == [StateChanged("payments", CircuitState.OPEN, CircuitState.CLOSED, reason)]
-    assert str(reason) == ("a change was broken off by an exception or a fork, so it begins anew")
+    assert str(reason) == ("a change was broken off by an exception or a fork, so it starts again")
     assert breaker.snapshot().consecutive_failures == 1
     assert breaker.snapshot().counters.failed == 3
     breaker.acquire().failure()
     clock.advance(10)
-    assert breaker.state is CircuitState.HALF_OPEN, "it begins anew only once"
+    assert breaker.state is CircuitState.HALF_OPEN, "it starts again only once"
 
 
 def test_no_healthy_call_passes_by_a_change_that_is_broken_off(breaker: CircuitBreaker) -> None:

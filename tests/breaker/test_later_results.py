@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import gc
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +199,18 @@ def test_a_failure_in_another_thread_is_told_to_the_operation(breaker: CircuitBr
         assert work.failed == ["payments"]
 
 
+def test_a_task_of_a_loop_that_is_closed_is_settled_at_once(breaker: CircuitBreaker) -> None:
+    def work() -> asyncio.Task[str]:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(answer_async())
+        loop.run_until_complete(task)
+        loop.close()
+        return task
+
+    assert breaker.call(work).result() == "answer"
+    assert totals(breaker) == (1, 0, 0, 0)
+
+
 def test_an_end_that_cannot_be_read_is_logged_and_says_nothing(
     breaker: CircuitBreaker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -236,6 +250,20 @@ async def test_a_call_that_is_cancelled_says_nothing(breaker: CircuitBreaker) ->
     await asyncio.wait([task, call._task])
     await settled(breaker, 2)
     assert totals(breaker) == (0, 0, 2, 0)
+
+
+async def test_a_call_that_its_server_cancelled_is_a_failure(breaker: CircuitBreaker) -> None:
+    class CancelledByServer(WithCallbacks):
+        """As of grpc.aio: ``cancelled()`` does not say by whom, and awaiting it does."""
+
+        def cancelled(self) -> bool:
+            return True
+
+    call = breaker.call(CancelledByServer, fail_async)
+    with pytest.raises(ConnectionError):
+        await call
+    await settled(breaker, 1)
+    assert totals(breaker) == (0, 1, 0, 0)
 
 
 async def test_a_stream_of_a_call_is_settled_by_its_status_and_not_read(
@@ -340,6 +368,32 @@ async def test_a_coroutine_that_borrows_gives_its_permit_back_to_be_lent(
     assert totals(breaker) == (1, 2, 0, 0)
     assert await pending == "answer"
     assert totals(breaker) == (2, 2, 0, 0)
+
+
+def test_a_coroutine_that_borrows_longer_than_its_lender_lasts_frees_the_probe(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    half_open_circuit(breaker, clock)
+    begun, left = threading.Event(), threading.Event()
+
+    def outlive() -> Any:
+        begun.set()
+        left.wait(10)
+        return answer_async()
+
+    threads = []
+
+    def begin() -> None:
+        context = contextvars.copy_context()
+        work = threading.Thread(target=lambda: asyncio.run(context.run(breaker.call, outlive)))
+        work.start()
+        threads.append(work)
+        begun.wait(10)
+
+    breaker.call(begin)
+    left.set()
+    threads[0].join(10)
+    assert breaker.snapshot().probes_running == 0
 
 
 # Which results are there.

@@ -72,6 +72,16 @@ def test_a_call_that_comes_while_another_is_in_progress_begins_it_again(
     assert breaker.snapshot().counters.succeeded == before + 2 + PROVING + 1
 
 
+def test_other_settings_do_not_hide_the_call_in_progress(breaker: CircuitBreaker) -> None:
+    def change_and_call() -> None:
+        breaker.replace_settings(BreakerSettings(failure_threshold=3))
+        breaker.call(answer)
+
+    prove(breaker)
+    breaker.call(change_and_call)
+    assert publishes(breaker)
+
+
 async def test_an_awaited_call_that_meets_another_begins_it_again(
     breaker: CircuitBreaker,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.breaker import (
+    BreakerSettings,
     CallEvent,
     CallEventsDropped,
     CallFailed,
@@ -23,7 +24,7 @@ from fusewire.breaker import (
     StateChanged,
 )
 from fusewire.testing import FakeClock
-from tests.support.circuits import open_circuit
+from tests.support.circuits import half_open_circuit, open_circuit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -330,3 +331,18 @@ def test_many_callers_share_the_work_of_a_slow_listener() -> None:
         thread.join(60)
     assert max(longest) < 1.0
     assert len(set(heard)) > 1
+
+
+def test_a_probe_is_not_slow_because_a_listener_is(clock: FakeClock) -> None:
+    settings = BreakerSettings(
+        failure_threshold=1,
+        half_open_max_calls=1,
+        slow_call_duration=1.0,
+        slow_call_rate_threshold=0.5,
+        window_calls=10,
+    )
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
+    breaker.add_listener(SlowListener(clock, 5.0))
+    half_open_circuit(breaker, clock)
+    breaker.call(lambda: None)
+    assert breaker.state is CircuitState.CLOSED
