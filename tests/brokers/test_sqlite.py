@@ -67,11 +67,11 @@ async def test_an_exchange_that_only_rabbitmq_has_is_ignored(broker: SQLiteBroke
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"lease": 0}, "lease=0"),
-        ({"lease": float("nan")}, "lease=nan"),
-        ({"lease": float("inf")}, "lease=inf"),
-        ({"poll_interval": -1}, "poll_interval=-1"),
-        ({"lease": 1.0, "poll_interval": 0.5}, r"poll_interval=0\.5.*0\.25 s"),
+        ({"lease": 0}, "lease must be .*, got 0"),
+        ({"lease": float("nan")}, "lease must be .*, got nan"),
+        ({"lease": float("inf")}, "lease must be .*, got inf"),
+        ({"poll_interval": -1}, "poll_interval must be .*, got -1"),
+        ({"lease": 1.0, "poll_interval": 0.5}, r"poll_interval must be .*0\.25 s, got 0\.5"),
         ({"path": ""}, "path"),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_setting_that_cannot_be_right_is_refused(settings: dict[str, object], 
 
 
 async def test_a_prefetch_or_a_queue_of_nothing_is_refused(broker: SQLiteBroker) -> None:
-    with pytest.raises(SettingsError, match="prefetch=0"):
+    with pytest.raises(SettingsError, match=r"prefetch must be .*, got 0"):
         await broker.subscribe("orders", prefetch=0)
     with pytest.raises(SettingsError, match="queue"):
         await broker.create_queue("")
@@ -109,7 +109,7 @@ async def test_what_nobody_foresaw_fails_what_was_asked_and_nothing_after_it(
     broker: SQLiteBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def is_said() -> bool:
-        return caplog.text.count("nobody foresaw") > 1
+        return caplog.text.count("unexpected error") > 1
 
     with monkeypatch.context() as broken:
         broken.setattr(Session, "run", lambda *_: 1 / 0)

@@ -9,19 +9,19 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
-from fusewire.brokers import SQLiteBroker, Topology
+from fusewire.brokers import SQLiteBroker
 from fusewire.brokers.sqlite import liveness
 from fusewire.brokers.sqlite.session import Job, Session
 from fusewire.errors import BrokerUnavailableError, DeliveryLostError
+from tests.support.embedded_leases import Clock, SetClock, Silent
 from tests.support.embedded_process import start
 from tests.support.messages import (
     LIMIT,
-    drain,
     number_of,
     numbered,
     publish_numbered,
@@ -30,15 +30,8 @@ from tests.support.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from fusewire.brokers.sqlite.receivers import Receiver
-    from fusewire.brokers.sqlite.store import Claimed, Store
-
-T = TypeVar("T")
-
-STEPS = [-86_400.0, -120.0, 120.0, 86_400.0]  # seconds by which somebody sets the clock
 
 
 @pytest.fixture
@@ -52,16 +45,6 @@ async def broker(path: Path) -> AsyncIterator[SQLiteBroker]:
         await opened.create_queue("orders")
         await opened.create_queue("dead")
         yield opened
-
-
-class Clock:
-    """Seconds since the epoch, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -80,25 +63,6 @@ def clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cl
     else:
         request.getfixturevalue("wall_only")
     return clock
-
-
-class Silent:
-    """A receiver that gives no sign of life: nobody has its session renew the lease."""
-
-    def __init__(self, path: Path, clock: Callable[[], float], lease: float) -> None:
-        self.session = Session(str(path), lease, clock)
-        self.receiver: Receiver = self.run(lambda store: store.subscribe("orders"))
-
-    def run(self, operation: Callable[[Store], T]) -> T:
-        job = Job(operation)
-        self.session.run([job])
-        if job.error is not None:
-            raise job.error
-        return cast("T", job.result)
-
-    def claim(self) -> Claimed:
-        [claimed] = self.run(lambda store: store.claim("orders", self.receiver, 1))
-        return claimed
 
 
 async def test_a_lease_that_ends_gives_the_message_to_the_next_and_fences_the_last(
@@ -152,7 +116,7 @@ async def test_a_message_that_came_back_to_its_last_receiver_is_fenced_too(
 
         assert again.id == lost.id
         assert again.redelivered
-        assert other.receiver != silent.receiver
+        assert other.receiver.id != silent.receiver.id
 
 
 async def test_a_slow_handler_that_blocks_the_event_loop_keeps_its_message(
@@ -211,9 +175,9 @@ async def test_a_receiver_whose_lease_was_lost_is_told_and_can_begin_again(
         with pytest.raises(BrokerUnavailableError, match="lease expired"):
             await take(subscription, 1)
 
-    anew = await take(await broker.subscribe("orders", prefetch=2), 2)
-    assert [number_of(delivery.message) for delivery in anew] == [0, 1]
-    assert [delivery.redelivered for delivery in anew] == [True, False]
+    again = await take(await broker.subscribe("orders", prefetch=2), 2)
+    assert [number_of(delivery.message) for delivery in again] == [0, 1]
+    assert [delivery.redelivered for delivery in again] == [True, False]
 
 
 @pytest.mark.parametrize("in_hand", [0, 1], ids=["with room", "without room"])
@@ -281,129 +245,6 @@ async def test_what_comes_back_while_a_job_runs_is_heard_of_at_the_next_look(
 
             assert session.look().changed
             assert not session.look().changed
-
-
-# -- clocks that are set ---------------------------------------------------------------------------
-
-
-class SetClock:
-    """The time of day, as everybody reads it after somebody has set it."""
-
-    def __init__(self) -> None:
-        self.step = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.step
-
-
-@pytest.mark.parametrize("step", STEPS)
-async def test_setting_the_clock_takes_no_message_from_a_broker_that_lives(
-    path: Path, step: float
-) -> None:
-    clock = SetClock()
-    one = SQLiteBroker(path, lease=50, poll_interval=0.01, clock=clock)
-    two = SQLiteBroker(path, lease=50, poll_interval=0.01, clock=clock)
-    async with one, two:
-        await one.create_queue("orders")
-        await one.publish("orders", numbered(1))
-        [delivery] = await take(await one.subscribe("orders", prefetch=1), 1)
-        waiting = await two.subscribe("orders", prefetch=1)
-
-        clock.step = step
-
-        with anyio.move_on_after(0.3):  # many looks of the other's
-            pytest.fail(f"taken from a broker that lives: {await waiting.receive()}")
-        await delivery.done()
-        assert await two.depth("orders") == 0
-
-
-@pytest.mark.parametrize("step", STEPS)
-async def test_setting_the_clock_lets_a_lease_end_at_its_time(
-    path: Path, step: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wall, steady = Clock(), Clock()
-    monkeypatch.setattr(liveness, "steady", steady)
-    async with SQLiteBroker(path, lease=5000, poll_interval=0.01, clock=wall) as broker:
-        await broker.create_queue("orders")
-        await broker.publish("orders", numbered(1))
-        silent = Silent(path, wall, lease=50)
-        with closing(silent.session):
-            silent.claim()
-            subscription = await broker.subscribe("orders", prefetch=1)
-            wall.now += step
-            steady.now += 49.9
-            with anyio.move_on_after(0.2):
-                pytest.fail(f"too early: {await subscription.receive()}")
-            steady.now += 0.2
-
-            [delivery] = await take(subscription, 1)
-
-    assert delivery.message == numbered(1)
-
-
-@pytest.mark.parametrize("step", STEPS)
-async def test_setting_the_clock_shortens_and_lengthens_no_delay(
-    path: Path, step: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wall, steady = Clock(), Clock()
-    monkeypatch.setattr(liveness, "steady", steady)
-    topology = Topology("orders", delay_tiers=(30.0,))
-    async with SQLiteBroker(path, clock=wall) as broker:
-        await broker.create_queue("orders")
-        await broker.prepare(topology)
-        await broker.publish(topology.delay(30.0), numbered(1))
-        wall.now += step
-
-        steady.now += 29.9
-        assert await broker.depth("orders") == 0
-        steady.now += 0.2
-
-        assert await drain(broker, "orders", 1) == [numbered(1)]
-
-
-async def test_a_delay_is_corrected_for_a_release_that_reads_the_time_of_day_alone(
-    path: Path,
-) -> None:
-    clock = SetClock()
-    topology = Topology("orders", delay_tiers=(60.0,))
-    async with SQLiteBroker(path, clock=clock) as broker:
-        await broker.create_queue("orders")
-        await broker.prepare(topology)
-        await broker.publish(topology.delay(60.0), numbered(1))
-        clock.step = 120
-
-        assert await broker.depth("orders") == 0
-
-        with closing(sqlite3.connect(path)) as reader:
-            [(due,)] = reader.execute("SELECT due FROM messages").fetchall()
-        assert clock() + 30 < due <= clock() + 60
-
-
-async def test_what_another_boot_left_goes_by_the_time_of_day(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wall, steady = Clock(), Clock()
-    topology = Topology("orders", delay_tiers=(30.0,))
-    with monkeypatch.context() as boot:
-        boot.setattr(liveness, "steady", lambda: 1e9)
-        boot.setattr(liveness, "clock", lambda: "an earlier boot")
-        boot.setattr(liveness, "home", lambda: "an earlier boot")
-        async with SQLiteBroker(path, clock=wall) as broker:
-            await broker.create_queue("orders")
-            await broker.prepare(topology)
-            await broker.publish("orders", numbered(1))
-            await broker.publish(topology.delay(30.0), numbered(2))
-        silent = Silent(path, wall, lease=50)
-        silent.claim()
-        silent.session.close()
-    monkeypatch.setattr(liveness, "steady", steady)
-
-    async with SQLiteBroker(path, clock=wall) as broker:
-        assert await broker.depth("orders") == 0
-        wall.now += 30.1
-        assert await broker.depth("orders") == 1
-        wall.now += 20
-        assert await broker.depth("orders") == 2
 
 
 # -- who is dead -----------------------------------------------------------------------------------

@@ -32,13 +32,13 @@ T = TypeVar("T")
 class SQLiteBroker:
     """Durable queues in one file, for the processes of one host.
 
-    What is published or moved is on the disk when the call returns. Messages in the hand of a
-    process that dies come back: at once where the kernel says that it is dead, else when its lease
+    What is published or moved is on the disk when the call returns. Messages that a process
+    holds when it dies come back: at once where the kernel says that it is dead, else when its lease
     ends.
 
     Args:
         path: the file; made if it is absent. It must lie on a local disk.
-        lease: seconds for which a process that gives no sign of life keeps what it has in hand.
+        lease: seconds for which a process that gives no sign of life keeps its messages.
         poll_interval: seconds between looks for messages of other processes; those that come
             through this broker are received at once.
         clock: seconds since the epoch, the same for all processes on the file.
@@ -56,13 +56,13 @@ class SQLiteBroker:
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not os.fspath(path):
-            raise SettingsError("path is empty: give the name of the broker's file")
+            raise SettingsError("path must name the broker's file, got an empty one")
         _check_seconds("lease", lease)
         _check_seconds("poll_interval", poll_interval)
         if poll_interval > lease / 4:
             raise SettingsError(
-                f"poll_interval={poll_interval!r}: a lease of {lease:g} s needs at most a quarter, "
-                f"{lease / 4:g} s"
+                f"poll_interval must be at most a quarter of the lease, {lease / 4:g} s, "
+                f"got {poll_interval!r}"
             )
         # Absolute, so that a later chdir() means no other file, and ":memory:" no memory.
         self._path = os.path.abspath(os.fspath(path))  # noqa: PTH100 (Path.absolute() keeps "..")
@@ -107,7 +107,7 @@ class SQLiteBroker:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give back what is in hand, and close the file."""
+        """Give back what is not settled, and close the file."""
         worker = self._worker
         if worker is None:
             return
@@ -129,7 +129,7 @@ class SQLiteBroker:
     async def create_queue(self, queue: str) -> None:
         """Make a queue, if it does not exist yet."""
         if not queue:
-            raise SettingsError("queue is empty: give the name of the queue to make")
+            raise SettingsError("queue must be the name of the queue to make, got an empty one")
         try:
             queue.encode()
         except UnicodeEncodeError as error:
@@ -139,7 +139,7 @@ class SQLiteBroker:
     async def subscribe(self, queue: str, *, prefetch: int) -> SQLiteSubscription:
         """Begin to receive from `queue`; see :meth:`Broker.subscribe`."""
         if prefetch < 1:
-            raise SettingsError(f"prefetch={prefetch!r}: give the messages in hand, at least 1")
+            raise SettingsError(f"prefetch must be at least 1 message, got {prefetch!r}")
         receiver = await self._run(partial(Store.subscribe, queue=queue))
         subscription = SQLiteSubscription(
             receiver, queue, prefetch=prefetch, submit=self._submit, forget=self._forget
@@ -198,4 +198,4 @@ class SQLiteBroker:
 
 def _check_seconds(name: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
-        raise SettingsError(f"{name}={value!r}: give seconds, more than 0")
+        raise SettingsError(f"{name} must be a positive number of seconds, got {value!r}")

@@ -25,8 +25,8 @@ _PAUSE = 0.01  # seconds
 class Checkpointer:
     """Copies the log back when it has grown, and waits for no reader.
 
-    A reader, a backup say, keeps SQLite from copying what is younger than it. To wait for its end
-    would hold up all who write. So what can be copied is copied, and the log grows meanwhile.
+    A reader, a backup say, keeps SQLite from copying what is younger than it. Waiting for its end
+    would block all writers. So what can be copied is copied, and the log grows meanwhile.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: str) -> None:
@@ -70,7 +70,7 @@ class Checkpointer:
 
 
 def copy_all(connection: sqlite3.Connection) -> bool:
-    """Copy the whole log back, and wait for writers and readers if need be; return whether it is.
+    """Copy the whole log back, waiting for writers and readers; return whether all is copied.
 
     Raises:
         sqlite3.Error: SQLite cannot.

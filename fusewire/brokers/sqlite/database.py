@@ -52,7 +52,7 @@ ALTER TABLE queues ADD COLUMN active INTEGER;
 """What makes each format of the one before it; the first, of an empty file."""
 
 _COLUMNS = (
-    # How many receivers died with it in hand.
+    # How many receivers died while they held it.
     ("messages", "deaths", "INTEGER NOT NULL DEFAULT 0"),
     # When it is due, and until when a lease holds, on a clock that nobody sets: on which one
     # (boot and time namespace) and at what time of it. Empty where it is not known.
@@ -117,7 +117,7 @@ def _use_wal(connection: sqlite3.Connection, path: str) -> None:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         except sqlite3.OperationalError as error:
             # Two processes that make one file together: SQLite refuses the change of mode without
-            # waiting, lest they wait for each other.
+            # waiting, because they could wait for each other.
             if not _is(error, sqlite3.SQLITE_BUSY) or time.monotonic() > limit:
                 raise
             time.sleep(0.01)
@@ -192,7 +192,7 @@ def is_locked(error: sqlite3.Error) -> bool:
 
 
 def may_be_stored(error: sqlite3.Error) -> bool:
-    """Say whether a COMMIT that failed so may still take effect after a crash."""
+    """Return whether a COMMIT that failed so may still take effect after a crash."""
     # When flushing the log fails, its frames may be on the disk all the same.
     return _is(error, sqlite3.SQLITE_IOERR)
 

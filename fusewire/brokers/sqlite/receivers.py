@@ -1,7 +1,7 @@
-"""Who may hold messages, for how long, and who is dead.
+"""Receivers: how long they may hold messages, and which of them are dead.
 
-A receiver is one subscription. What it has in hand carries its id, and its lease lies in one row of
-its own: renewing it costs one update, however much is in hand.
+A receiver is one subscription. The messages that it holds carry its id, and its lease lies in one
+row of its own: renewing it costs one update, however many messages it holds.
 
 A lease outlives its process and may outlive the boot, so it is written down as a time of day. But
 that clock can be set, and would then take messages from processes that live. So it is written down
@@ -69,7 +69,7 @@ class Receivers:
         return receiver
 
     def holds_lease(self, receiver: Receiver) -> bool:
-        """Return whether nobody has taken back what `receiver` has."""
+        """Return whether `receiver` still holds its messages."""
         if receiver not in self._mine:
             return False
         row = self._db.execute("SELECT 1 FROM receivers WHERE id = ?", (receiver.id,)).fetchone()

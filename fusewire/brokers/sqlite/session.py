@@ -78,7 +78,7 @@ class Session:
         self._lease = lease
         self._clock = clock
         self._mine: set[Receiver] = set()
-        self._orphans: list[tuple[Receiver, str]] = []  # of files that were lost; not told yet
+        self._orphans: list[tuple[Receiver, str]] = []  # of files that were lost; not reported yet
         self._queues: list[Queue] = []  # of a file that was lost, to be made in the next
         self._renewal_interval = lease / 4
         self._next_renewal = time.monotonic() + self._renewal_interval
@@ -94,11 +94,11 @@ class Session:
 
     @property
     def has_receivers(self) -> bool:
-        """Whether there is something to renew, and somebody to tell what has happened."""
+        """Whether there is something to renew, and a receiver to report to."""
         return bool(self._mine or self._orphans)
 
     def close(self) -> None:
-        """Close the file. What is in hand stays so until the lease ends."""
+        """Close the file. Receivers keep their messages until their leases end."""
         file, self._file = self._file, None
         if file is None:
             return
@@ -108,7 +108,7 @@ class Session:
         try:
             saved = file.save()
         except BrokerUnavailableError as error:
-            _logger.error("%s. It held %s messages", error, _number(file.inventory()[0]))  # noqa: TRY400 (told, not unexpected)
+            _logger.error("%s. It held %s messages", error, _number(file.inventory()[0]))  # noqa: TRY400 (it is expected)
             file.close_as_it_is()  # a log that still has its name is read by the next
             return
         if saved:
@@ -133,8 +133,8 @@ class Session:
         except BrokerError as error:
             self._complain(error)
         orphans, self._orphans = self._orphans, []
-        told = [(receiver, lease_lost(self._path)) for receiver in lost]
-        return News(changed, (*told, *orphans))
+        expired = [(receiver, lease_lost(self._path)) for receiver in lost]
+        return News(changed, (*expired, *orphans))
 
     def run(self, jobs: list[Job[Any]]) -> None:
         """Run `jobs` in order; each then has its result, which is on the disk, or its error."""
@@ -157,7 +157,7 @@ class Session:
                 job.error = self._explain(error)
 
     def tidy(self) -> None:
-        """Do what nobody waits for: copy the log back when it has grown."""
+        """Do what no caller waits for: copy the log back when it has grown."""
         try:
             if self._file is not None and self._file.checkpointer.is_due():
                 self._transact(lambda file: file.checkpointer.run())

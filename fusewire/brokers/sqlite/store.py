@@ -52,7 +52,7 @@ _CORRECT_EARLY = f"UPDATE messages SET due = :wall + steady_due - :steady WHERE 
 
 
 class Claimed(NamedTuple):
-    """A message that a receiver has in hand."""
+    """A message that a receiver holds."""
 
     id: int
     message: Message
@@ -132,7 +132,7 @@ class Store:
         )
 
     def message_count(self) -> int:
-        """Count all messages: those that wait, are delayed, or are in somebody's hand."""
+        """Count all messages: those that wait, are delayed, or are held by a receiver."""
         (count,) = self._db.execute("SELECT count(*) FROM messages").fetchone()
         return int(count)
 
@@ -173,7 +173,7 @@ class Store:
         return self._receivers.add()
 
     def claim(self, queue: str, receiver: Receiver, limit: int) -> list[Claimed]:
-        """Put up to `limit` messages, oldest first, into the hand of `receiver`.
+        """Claim up to `limit` messages, oldest first, for `receiver` to hold.
 
         None, where the queue has one receiver at a time and that is another.
         """
@@ -196,15 +196,15 @@ class Store:
         ]
 
     def done(self, receiver: Receiver, id_: int) -> None:
-        """Delete a message in hand."""
+        """Delete a message that `receiver` holds."""
         if not self._receivers.holds_lease(receiver) or not self._delete(receiver, id_):
             raise DeliveryLostError(
-                f"{self._path}: the message is no longer in this receiver's hand "
+                f"{self._path}: this receiver no longer holds the message "
                 "(settled before, released, or its lease expired)"
             )
 
     def move(self, receiver: Receiver, id_: int, queue: str, message: Message) -> None:
-        """Delete a message in hand and put `message` at the tail of `queue`."""
+        """Delete a message that `receiver` holds and put `message` at the tail of `queue`."""
         self.done(receiver, id_)
         self.publish(queue, message)
 
@@ -250,7 +250,7 @@ class Store:
         ) or bool(self._receivers.dead())
 
     def on_time(self) -> None:
-        """Return the delayed messages that are due, and what dead receivers had in hand."""
+        """Return the delayed messages that are due, and what dead receivers held."""
         for id_ in self._receivers.dead():
             self._db.execute(
                 "UPDATE messages SET receiver = NULL, handed_before = 1, deaths = deaths + 1"
@@ -306,7 +306,7 @@ class Store:
 def lease_lost(path: str) -> str:
     """Return why a receiver holds nothing any more."""
     return (
-        f"{path}: what this receiver had in hand was given back: its lease expired before it was "
+        f"{path}: this receiver's messages were given back: its lease expired before it was "
         "renewed (was the process stopped, or the clock set?), or the file was moved, deleted or "
         "replaced"
     )

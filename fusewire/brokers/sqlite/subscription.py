@@ -59,8 +59,8 @@ class SQLiteSubscription:
         self._prefetch = prefetch
         self._submit = submit
         self._forget = forget
-        self._claimed: deque[Claimed] = deque()  # in hand, and not yet received by anybody
-        self._received: set[int] = set()  # in hand, received, and not settled
+        self._claimed: deque[Claimed] = deque()  # held, and not received yet
+        self._received: set[int] = set()  # held, received, and not settled
         self._claiming = False
         self._quiet = False
         self._look = True  # there may be something to claim
@@ -87,30 +87,30 @@ class SQLiteSubscription:
             await self._changed.wait()
 
     async def quiesce(self) -> Sequence[SQLiteDelivery]:
-        """Claim no more. What nobody received goes back as if it had never been in hand."""
+        """Claim no more. What was not received goes back as if it had never been claimed."""
         self._quiet = True
         return ()
 
     async def release(self) -> None:
-        """Give back all that is in hand, in order, and end. Never raises."""
+        """Give back all messages, in order, and end. Never raises."""
         self.end(BrokerUnavailableError(f"the subscription to {self.queue!r} was released"))
         if self._given_back is not None:
             with anyio.CancelScope(shield=True):  # bounded by the busy timeout
                 await asyncio.wait([self._given_back])
 
     def look_again(self) -> None:
-        """Take notice that the queue may hold something new."""
+        """Note that the queue may hold something new."""
         self._look = True
         self._changed.set()
 
     def end(self, why: Exception) -> None:
-        """Give back all that is in hand; `receive` raises `why` from now on."""
+        """Give back all messages; `receive` raises `why` from now on."""
         if self._ended is None:
             self.lose(why)
             self._give_back()
 
     def lose(self, why: Exception) -> None:
-        """Take notice that nothing is in hand any more; `receive` raises `why` from now on."""
+        """Note that no message is held any more; `receive` raises `why` from now on."""
         if self._ended is None:
             self._ended = why
             self._claimed.clear()
@@ -118,7 +118,7 @@ class SQLiteSubscription:
             self._forget(self._receiver)
 
     def holds(self, claimed: Claimed) -> bool:
-        """Tell whether a message is in hand and not settled."""
+        """Return whether a message is held and not settled."""
         return self._ended is None and claimed.id in self._received
 
     def settle(
@@ -151,7 +151,7 @@ class SQLiteSubscription:
         if claim.cancelled():
             return
         error = claim.exception()
-        if isinstance(error, UnconfirmedError):  # whether it is in hand: the lease decides
+        if isinstance(error, UnconfirmedError):  # the lease decides whether it is held
             self.end(BrokerUnavailableError(str(error)))
         elif isinstance(error, Exception):
             self.end(error)
@@ -193,13 +193,13 @@ class SQLiteSubscription:
 
 
 class SQLiteDelivery:
-    """One message in hand.
+    """One message that was received and is not settled.
 
     Attributes:
         message: the message as it was stored.
-        redelivered: whether somebody received it before and did not settle it.
-        returned: how many receivers died with it in hand: their process ended, or gave no sign of
-            life for the length of its lease. What is released does not count.
+        redelivered: whether it was received before and not settled.
+        returned: how many receivers died while they held it: their process ended, or gave no sign
+            of life for the length of its lease. What is released does not count.
         counts_returns: whether `returned` is a count: always.
     """
 
@@ -216,14 +216,14 @@ class SQLiteDelivery:
 
     @property
     def lost(self) -> bool:
-        """Whether it is in nobody's hand, or in another's."""
+        """Whether this receiver no longer holds it."""
         return not self._subscription.holds(self._claimed)
 
     async def done(self) -> None:
         """Take the message off its queue for good.
 
         Raises:
-            DeliveryLostError: it is not in hand any more, or the file could not be written: then
+            DeliveryLostError: it is no longer held, or the file could not be written: then
                 the subscription ends and the message comes again.
         """
         settled = self._subscription.settle(self._claimed, queue=None, message=None)
@@ -239,10 +239,10 @@ class SQLiteDelivery:
         """Take the message off its queue and store `message` in `queue`, in one transaction.
 
         Raises:
-            MoveRefusedError: there is no such queue; the original is still in hand.
-            BrokerUnavailableError: not stored; the original is still in hand.
-            UnconfirmedError: the disk failed in the commit; the original is still in hand.
-            DeliveryLostError: the original is not in hand any more; nothing was stored.
+            MoveRefusedError: there is no such queue; the original is still held.
+            BrokerUnavailableError: not stored; the original is still held.
+            UnconfirmedError: the disk failed in the commit; the original is still held.
+            DeliveryLostError: the original is no longer held; nothing was stored.
             TypeError: a header holds what `HeaderValue` does not allow.
         """
         await asyncio.shield(self._subscription.settle(self._claimed, queue=queue, message=message))

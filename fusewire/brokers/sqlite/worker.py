@@ -154,7 +154,7 @@ class Worker:
                 with self._inside():
                     session.tidy()
 
-    # What is raised in the following, and nobody foresaw, must not end the thread: everything that
+    # An unexpected error in the following must not end the thread: everything that
     # is submitted afterwards would wait forever.
 
     def _look(self, session: Session) -> None:
@@ -177,7 +177,7 @@ class Worker:
             with self._user.inside():
                 yield
         except Exception:
-            _logger.exception("%s: something failed that nobody foresaw; going on", self._path)
+            _logger.exception("%s: unexpected error; going on", self._path)
 
     def _next_group(
         self, timeout: float
