@@ -18,6 +18,7 @@ import re
 import uuid
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from pamqp import decode, encode
@@ -75,6 +76,7 @@ _PERSISTENT = 2  # AMQP's delivery mode
 _COMPOUND = (bytes, bytearray, dict, list)  # what a table holds otherwise than we do
 _LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # of 32 bits, with which pamqp writes all of them
 _INTEGERS = range(-(2**63), 2**63)  # that a table can hold
+_NAMES_KNOWN = 1024  # of which it is remembered whose they are: messages have few, and the same
 
 
 def to_amqp(message: Message, frame: int) -> tuple[bytes, Basic.Properties]:
@@ -109,15 +111,18 @@ def _to_properties(message: Message) -> Basic.Properties:
     headers: dict[str, object] = {}
     exact = {}
     for key, value in message.headers.items():
-        name = f"{_CARRIED}{key}" if _is_brokers_own(key) else key
+        name = _carried(key)
         too_long = _is_too_long(name)
+        if not too_long and _is_plain(value):  # as nearly all are
+            headers[name] = value
+            continue
         inexact = too_long or _holds(value, _is_inexact) or _has_long_names(value)
         # A decimal is nothing that a header of ours may hold, but AMQP brings them; JSON has none.
         if inexact and not _holds(value, _is_decimal):
             exact[key] = value
             if too_long:
                 continue
-        headers[name] = value if isinstance(value, str) else _to_table(value)
+        headers[name] = _to_table(value)
     headers[TRANSFER] = _FORMAT
     headers[_EXCHANGE] = message.exchange
     headers[_ROUTING_KEY] = message.routing_key
@@ -233,8 +238,22 @@ def _read(delivered: DeliveredMessage) -> Message:
     )
 
 
+@lru_cache(_NAMES_KNOWN)
 def _is_brokers_own(name: str) -> bool:
     return name in _BROKERS_OWN or name.startswith((_FIRST_DEATH, _LAST_DEATH))
+
+
+@lru_cache(_NAMES_KNOWN)
+def _carried(name: str) -> str:
+    """Return the name by which a header travels."""
+    return f"{_CARRIED}{name}" if _is_brokers_own(name) else name
+
+
+@lru_cache(_NAMES_KNOWN)
+def _arrived(name: str) -> str:
+    """Return the name that a header had before it travelled."""
+    carried = name.removeprefix(_CARRIED)
+    return carried if _is_brokers_own(carried) else name
 
 
 def _sorted(
@@ -254,8 +273,7 @@ def _sorted(
         elif _is_brokers_own(name):
             hops[name] = read
         elif name not in _IDENTITY:
-            carried = name.startswith(_CARRIED) and _is_brokers_own(name[len(_CARRIED) :])
-            kept[name[len(_CARRIED) :] if carried else name] = read
+            kept[_arrived(name)] = read
     return kept, hops
 
 
@@ -339,6 +357,11 @@ def _holds(value: HeaderValue, kind: Callable[[object], bool]) -> bool:
     if isinstance(value, list):
         return any(_holds(item, kind) for item in value)
     return kind(value)
+
+
+def _is_plain(value: object) -> bool:
+    """Tell of a text or a number that a table holds as it is."""
+    return isinstance(value, str) or (type(value) is int and value in _INTEGERS)
 
 
 def _is_inexact(value: object) -> bool:
