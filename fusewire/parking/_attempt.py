@@ -139,8 +139,10 @@ class AttemptSequence:
     def needs(self, work: Work) -> tuple[str, ...]:
         """Return what `work` needs: what it waited for, then what is declared."""
         declared = self._dependencies.of(work.view)
-        waited_for = (work.record.dependency,) if work.record.dependency else ()
-        return tuple(dict.fromkeys((*waited_for, *declared)))
+        waited_for = work.record.dependency
+        if not waited_for or (waited_for,) == declared:
+            return declared
+        return tuple(dict.fromkeys((waited_for, *declared)))
 
     def park(self, record: Record, dependency: str) -> Verdict:
         """Wait for `dependency`; not an attempt."""

@@ -98,9 +98,10 @@ class Circuits:
             dependencies: names of breakers.
             patience: seconds for which the probe of a pause is left to others.
         """
-        return next(
-            (name for name in dependencies if not self.admits(name, patience=patience)), None
-        )
+        for name in dependencies:
+            if not self.admits(name, patience=patience):
+                return name
+        return None
 
     def troubled(self, dependencies: Iterable[str]) -> str | None:
         """Return the first of `dependencies` whose circuit is not closed.

@@ -45,7 +45,7 @@ class Feed:
         ready: awaited before each subscription.
         hand_back: awaited with each delivery in hand before it goes back, and whether its handler
             was called.
-        settling: tells of a task that its handler has ended, and that it settles its message. It
+        settling: tells of a delivery that its handler has ended, and that it is being settled. It
             is not cut off, or its message might be moved and come again as well.
         unseen_too: whether that includes what was delivered and not received yet. For that no more
             may be delivered, and what then goes back loses its order.
@@ -61,7 +61,7 @@ class Feed:
         stopping: asyncio.Event,
         grace: float,
         hand_back: Callable[[Delivery, bool], Awaitable[None]],
-        settling: Callable[[asyncio.Task[None]], bool],
+        settling: Callable[[Delivery], bool],
         unseen_too: bool = False,
         ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -79,8 +79,8 @@ class Feed:
         self._cancelled: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(prefetch)
         self._backoff = Backoff()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._not_begun: dict[asyncio.Task[None] | None, Delivery] = {}
+        self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        self._not_begun: set[Delivery] = set()
         self._recycle = asyncio.Event()
 
     @property
@@ -160,15 +160,15 @@ class Feed:
         while True:
             delivery = await subscription.receive()
             task = asyncio.create_task(self._one(delivery), name=f"message of {self._queue}")
-            self._tasks.add(task)
-            self._not_begun[task] = delivery
+            self._tasks[task] = delivery
+            self._not_begun.add(delivery)
             task.add_done_callback(self._ended)
 
     async def _one(self, delivery: Delivery) -> None:
         try:
             # After a loss, what was in hand before still runs: the limit holds over subscriptions.
             async with self._room:
-                self._not_begun.pop(asyncio.current_task())
+                self._not_begun.discard(delivery)
                 if not delivery.lost:
                     await self._work(delivery)
                 if not delivery.lost:
@@ -199,9 +199,10 @@ class Feed:
         )
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        delivery = self._tasks.pop(task)
         self._cancelled.discard(task)
-        if (delivery := self._not_begun.pop(task, None)) is not None:
+        if delivery in self._not_begun:
+            self._not_begun.remove(delivery)
             self._given_back.append((delivery, False))
 
     async def _finish(self, grace: float) -> None:
@@ -211,7 +212,7 @@ class Feed:
         _, late = await asyncio.wait(tasks, timeout=grace)
         if not late:
             return
-        handlers = {task for task in late if not self._settling(task)}
+        handlers = {task for task in late if not self._settling(self._tasks[task])}
         if handlers:
             _log.warning(
                 "%d handlers of %r did not end within %g s; their messages go back",

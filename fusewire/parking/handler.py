@@ -69,6 +69,9 @@ class Attempt:
     succeeded: tuple[str, ...] = ()
 
 
+_ALLOWED = nullcontext()
+"""Leaves fallbacks as they are."""
+
 _WELL = Attempt()
 """What comes of most: made once, since that takes a microsecond."""
 
@@ -112,7 +115,7 @@ class HandlerRunner:
             GiveBackError: Ctrl-C ended the handler.
         """
         call = HandlerCall(self._calls, view)
-        fallbacks = without_fallbacks() if record.times_parked else nullcontext()
+        fallbacks = without_fallbacks() if record.times_parked else _ALLOWED
         with _operation_of(record) as work, fallbacks:
             try:
                 await self._guarded(view, call, work)
@@ -179,12 +182,12 @@ class HandlerRunner:
             # and a call of it failed, that was an attempt.
             error = rejection or error
             made = because is None and bool(blame)
-        else:
-            rejection = None if isinstance(error, INSTRUCTIONS) else rejection_in(error)
-        if error is None:
+        elif error is None:
             if work.rejected:
                 self._warn_of_swallowing(work.rejected[0])
             return Attempt(blame=blame) if blame else _WELL
+        else:
+            rejection = None if isinstance(error, INSTRUCTIONS) else rejection_in(error)
         if rejection is not None:
             self._warn_of_registry(rejection.name)
             if made or rejection.name in blame:

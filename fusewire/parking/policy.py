@@ -282,9 +282,11 @@ class FailurePolicy:
     def _too_late(self, record: Record, when: int) -> bool:
         if record.not_after_ms is not None and when > record.not_after_ms:
             return True
+        if self.max_age is None:
+            return False
         times = (record.first_parked_at_ms, record.first_failed_at_ms, record.first_postponed_at_ms)
         known = [time for time in times if time is not None]
-        return self.max_age is not None and bool(known) and when > min(known) + self.max_age * 1000
+        return bool(known) and when > min(known) + self.max_age * 1000
 
 
 def _told(record: Record, error: BaseException | None) -> Record:

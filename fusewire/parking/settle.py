@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fusewire._text import check_text
 from fusewire.errors import (
@@ -104,7 +104,7 @@ class Desk:
         self._unacknowledged = unacknowledged
         self._monotonic = monotonic
         self._told_of_anonymous = False
-        self._settling: set[asyncio.Task[Any] | None] = set()
+        self._settling: set[Delivery] = set()
 
     async def open(
         self, delivery: Delivery, *, ending: Callable[[], bool], since: float | None = None
@@ -183,12 +183,11 @@ class Desk:
         Raises:
             GiveBackError: it could not be carried out within the hold limit, or while stopping.
         """
-        task = asyncio.current_task()
-        self._settling.add(task)
+        self._settling.add(work.delivery)
         try:
             await self._until_settled(work, verdict)
         finally:
-            self._settling.discard(task)
+            self._settling.discard(work.delivery)
 
     async def _until_settled(self, work: Work, verdict: Verdict) -> None:
         backoff = Backoff()
@@ -236,9 +235,9 @@ class Desk:
         if not work.anonymous and (done or work.lone):
             self._unacknowledged.keep(work.delivery.message, work.record, done=done)
 
-    def is_settling(self, task: asyncio.Task[Any]) -> bool:
-        """Tell whether `task` moves or acknowledges a message just now, so that it soon ends."""
-        return task in self._settling
+    def is_settling(self, delivery: Delivery) -> bool:
+        """Tell whether `delivery` is moved or acknowledged just now, which soon ends."""
+        return delivery in self._settling
 
     def held_for(self, work: Work) -> float:
         """Return the seconds that are left of the hold limit for `work`."""
