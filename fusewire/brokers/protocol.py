@@ -122,8 +122,23 @@ class Broker(Protocol):
             BrokerError: what can be asked did not answer.
         """
 
-    async def create_queue(self, queue: str) -> None:
-        """Make a durable queue, if it does not exist yet."""
+    async def create_queue(self, queue: str, *, expires: float | None = None) -> None:
+        """Make a durable queue, if it does not exist yet.
+
+        Args:
+            queue: its name.
+            expires: seconds without use after which the broker may delete it; never by default.
+
+        Raises:
+            BrokerError: it may not be made.
+        """
+
+    async def delete_queue(self, queue: str) -> None:
+        """Delete a queue that holds nothing, if it exists.
+
+        Raises:
+            BrokerError: it could not be deleted.
+        """
 
     async def subscribe(self, queue: str, *, prefetch: int) -> Subscription:
         """Begin to receive from `queue`, with at most `prefetch` messages in hand.

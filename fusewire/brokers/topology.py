@@ -12,6 +12,9 @@ from fusewire.errors import SettingsError
 OTHER_LANE = "other"
 """The lane for dependencies that no other lane was declared for."""
 
+LONE = "lone"
+"""What follows the source's name in those of marks; see :meth:`Topology.lone`."""
+
 DELAY_TIERS = (1.0, 5.0, 30.0, 120.0, 600.0)
 """Seconds that a message waits after its first, second, … failed attempt."""
 
@@ -80,6 +83,11 @@ class Topology:
     def delay(self, tier: float) -> str:
         """Return the delay queue of a tier, in seconds."""
         return self._derive(f"delay.{milliseconds(tier)}")
+
+    def lone(self, operation_id: str, number: int) -> str:
+        """Return the queue that marks that a message's handler was called by itself."""
+        digest = hashlib.sha256(operation_id.encode(errors="surrogatepass")).hexdigest()[:_DIGEST]
+        return self._derive(f"{LONE}.{digest}.{number}")
 
     @property
     def derived(self) -> tuple[str, ...]:

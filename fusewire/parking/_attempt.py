@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
     from fusewire.parking._failure_log import FailureLog
+    from fusewire.parking._marks import Marks
     from fusewire.parking._pauses import Pauses
     from fusewire.parking._unacknowledged import Unacknowledged
     from fusewire.parking._work import Work
@@ -78,6 +79,7 @@ class AttemptSequence:
         runner: calls the handler.
         failures: where first failures are logged.
         unacknowledged: told which messages the handler works on.
+        marks: of attempts that are made with nothing else in flight.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class AttemptSequence:
         runner: HandlerRunner,
         failures: FailureLog,
         unacknowledged: Unacknowledged,
+        marks: Marks,
     ) -> None:
         self._policy = policy
         self._circuits = circuits
@@ -98,6 +101,7 @@ class AttemptSequence:
         self._runner = runner
         self._failures = failures
         self._unacknowledged = unacknowledged
+        self._marks = marks
 
     async def run(self, work: Work, turn: Turn) -> Verdict | None:
         """Try `work` once; None if its delivery was lost while it waited.
@@ -135,6 +139,11 @@ class AttemptSequence:
             raise GiveBackError(tried=work.tried) from error
         finally:
             _solitude.process.leave(work.delivery)
+            await self._marks.end(work.delivery)
+
+    async def ready(self) -> None:
+        """Say first, before anything is received, what this process has survived."""
+        await self._marks.pay()
 
     def needs(self, work: Work) -> tuple[str, ...]:
         """Return what `work` needs: what it waited for, then what is declared."""
@@ -156,7 +165,7 @@ class AttemptSequence:
             GiveBackError: it has to go back to its queue.
         """
         while True:
-            ending = await turn.admit(work, needs) or self._suspect(work, turn)
+            ending = await turn.admit(work, needs) or await self._suspect(work, turn)
             if ending is not None or work.delivery.lost:
                 return ending
             if work.lone:
@@ -198,19 +207,22 @@ class AttemptSequence:
         turn.ended(attempt, verdict, in_outage=in_outage or bool(probes))
         return attempt, verdict
 
-    def _suspect(self, work: Work, turn: Turn) -> Verdict | None:
+    async def _suspect(self, work: Work, turn: Turn) -> Verdict | None:
         """Return where `work` goes if it may have killed its process before."""
-        delivery = work.delivery
+        delivery, operation_id = work.delivery, work.record.operation_id
         if not delivery.returned or work.survived:
             return None
-        verdict = self._policy.suspected(work.record, delivery.returned, turn.suspicion(delivery))
-        if verdict is not None:
-            _log.warning(
-                "operation %s came back unsettled and may kill its process: it is handled with "
-                "nothing else in flight, at most three times",
-                work.record.operation_id,
-            )
-        return verdict
+        if work.lone:
+            return self._policy.suspected(work.record, await self._marks.left(operation_id))
+        if delivery.returned < turn.suspicion(delivery):
+            return None
+        _log.warning(
+            "operation %s came back unsettled and may kill its process: it is handled with nothing "
+            "else in flight, until it has ended or has killed its process three times",
+            operation_id,
+        )
+        await self._marks.clear(operation_id)  # of an earlier suspicion
+        return self._policy.suspected(work.record, ())
 
     async def _be_alone(self, work: Work) -> Verdict | None:
         """Wait until nothing else is in flight; return a verdict to try that later instead.
@@ -231,6 +243,8 @@ class AttemptSequence:
                 )
                 return self._policy.alone(work.record)
             await asyncio.sleep(_POLL)
+        if not work.delivery.lost:
+            await self._marks.begin(work)
         return None
 
     def _judge(

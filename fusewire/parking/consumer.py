@@ -14,6 +14,7 @@ from fusewire.parking._attempt import AttemptSequence
 from fusewire.parking._callables import check_plain
 from fusewire.parking._calling import HandlerCalls
 from fusewire.parking._failure_log import FailureLog
+from fusewire.parking._marks import Marks
 from fusewire.parking._pauses import ALIKE_BY_CONDITION, Pauses
 from fusewire.parking._settings import (
     check_breaker_names,
@@ -310,6 +311,7 @@ class ParkingConsumer:
     def _workers(
         self, broker: Broker, stopping: asyncio.Event
     ) -> list[tuple[str, Intake | OrderedSource | LaneReplay]]:
+        marks = Marks(broker, self._topology)
         desk = Desk(
             topology=self._topology,
             dependencies=self._dependencies,
@@ -319,6 +321,7 @@ class ParkingConsumer:
             stopping=stopping,
             listeners=self._listeners,
             unacknowledged=self._unacknowledged,
+            marks=marks,
         )
         means = Means(
             broker=broker,
@@ -331,6 +334,7 @@ class ParkingConsumer:
                 dependencies=self._dependencies,
                 runner=self._runner,
                 unacknowledged=self._unacknowledged,
+                marks=marks,
                 failures=self._failures,
             ),
             policy=self._policy,

@@ -37,6 +37,7 @@ class Intake:
             hand_back=self._hand_back,
             settling=means.desk.is_settling,
             unseen_too=True,
+            ready=means.attempts.ready,
         )
 
     async def run(self) -> None:

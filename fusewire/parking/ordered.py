@@ -110,6 +110,7 @@ class OrderedSource:
         return _RETURNS_BEFORE_PARKING
 
     async def _admitted_at_all(self) -> None:
+        await self._attempts.ready()
         told = False
         while not self._stopping.is_set():
             outage = self._probing.outage

@@ -11,7 +11,7 @@ from fusewire.parking._failures import REFUSED
 from fusewire.parking.story import story_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from fusewire.parking._failures import Failure
     from fusewire.parking.errors import Retry
@@ -53,8 +53,8 @@ _REFUSALS_BEFORE_COUNTING = 20
 CONDITION = "condition"
 """Why a message was parked that failed by a condition."""
 
-_CRASHES = 3
-"""Times that a message came back from a run by itself, after which it is dead."""
+CRASHES = 3
+"""Attempts by itself that began and did not end, after which a message is dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,25 +192,21 @@ class FailurePolicy:
         tier = self.tiers[min(max(record.attempts, 1), len(self.tiers)) - 1]
         return min(max(tier - (self.now() - record.failed_at_ms) / 1000, 0.0), tier)
 
-    def suspected(self, record: Record, returns: int, limit: float) -> Verdict | None:
-        """Return where a message goes that may have killed its process; None if it may be handled.
+    def suspected(self, record: Record, left: Collection[int]) -> Verdict:
+        """Return where a message goes that came back and may have killed its process.
 
         Counts of returns rise for all that was in flight with it, so they only arouse suspicion:
-        it is then handled with nothing else in flight, and only coming back from that counts.
+        it is then handled with nothing else in flight, and only attempts that began so and did not
+        end count.
 
         Args:
             record: the message's history.
-            returns: how often it came back unsettled.
-            limit: the returns that arouse suspicion.
+            left: the numbers of those attempts.
         """
-        if record.lone:
-            if not returns:
-                return None
-            if record.lone >= _CRASHES:
-                return self.dead(record, "crashed")
-        elif returns < limit:
-            return None
-        return self.alone(dataclasses.replace(record, lone=record.lone + 1))
+        free = [number for number in range(1, CRASHES + 1) if number not in left]
+        if not free:
+            return self.dead(record, "crashed")
+        return self.alone(dataclasses.replace(record, lone=free[0]))
 
     def alone(self, record: Record) -> Delay:
         """Let it come back by way of a delay, to be handled with nothing else in flight."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
     from fusewire.brokers import Delivery, Topology
+    from fusewire.parking._marks import Marks
     from fusewire.parking._unacknowledged import Unacknowledged
     from fusewire.parking.lanes import Dependencies
     from fusewire.parking.view import MessageView
@@ -78,6 +79,7 @@ class Desk:
         stopping: set when the consumer ends.
         listeners: told of every settlement.
         unacknowledged: what was done and could not be acknowledged.
+        marks: of attempts that were made with nothing else in flight.
         monotonic: for the hold limit.
     """
 
@@ -92,6 +94,7 @@ class Desk:
         stopping: asyncio.Event,
         listeners: Listeners,
         unacknowledged: Unacknowledged,
+        marks: Marks,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topology = topology
@@ -102,6 +105,7 @@ class Desk:
         self._stopping = stopping
         self._listeners = listeners
         self._unacknowledged = unacknowledged
+        self._marks = marks
         self._monotonic = monotonic
         self._told_of_anonymous = False
         self._settling: set[Delivery] = set()
@@ -222,6 +226,8 @@ class Desk:
                 raise
             else:
                 self._tell(work, verdict)
+                if work.lone and (isinstance(verdict, Done) or not verdict.record.lone):
+                    await self._marks.clear(work.record.operation_id)
                 return
 
     def _moved_once(self, work: Work, verdict: Verdict, error: BrokerError) -> Verdict:

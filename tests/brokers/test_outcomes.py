@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import anyio
 import pytest
 
 from fusewire.errors import (
+    BrokerError,
     BrokerUnavailableError,
     DeliveryLostError,
     MoveRefusedError,
@@ -92,6 +94,24 @@ async def test_queues_are_made_once_and_making_them_again_changes_nothing(
 
     await until_depth(broker, topology.source, 1)
     await until_depth(broker, topology.dead, 1)
+
+
+async def test_only_a_queue_that_holds_nothing_is_deleted(
+    broker: Broker, topology: Topology
+) -> None:
+    mark = topology.lone("an operation", 1)
+    await broker.create_queue(mark, expires=60)
+    await broker.create_queue(mark, expires=60)
+    await broker.publish(mark, numbered(1))
+    with pytest.raises(BrokerError, match=re.escape(mark)):
+        await broker.delete_queue(mark)
+    assert [number_of(message) for message in await drain(broker, mark, 1)] == [1]
+
+    await broker.delete_queue(mark)
+    await broker.delete_queue(mark)
+
+    with pytest.raises(QueueNotFoundError):
+        await broker.depth(mark)
 
 
 # -- moving ----------------------------------------------------------------------------------------

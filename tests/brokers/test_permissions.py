@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,7 +78,7 @@ async def test_they_are_enough_to_make_the_source_queue_too(
 
 
 @BOTH
-async def test_where_all_was_imported_nothing_may_be_configured(
+async def test_where_all_was_imported_nothing_but_marks_may_be_configured(
     virtual_host: VirtualHost, topology: Topology
 ) -> None:
     url = user(virtual_host, permissions(topology))
@@ -86,10 +87,16 @@ async def test_where_all_was_imported_nothing_may_be_configured(
         definitions(topology, (3, 10), virtual_host=virtual_host.name, with_source=True, user=name)
     )
     allowed = virtual_host.managed.api("GET", f"permissions/{virtual_host.path}/{name}")
-    assert allowed["configure"] == "^$"
+    assert allowed["configure"] == permissions(topology).configure
+    mark = topology.lone("an operation", 1)
+    assert re.fullmatch(allowed["configure"], mark)
+    assert not any(re.fullmatch(allowed["configure"], queue) for queue in topology.derived)
     async with RabbitMQBroker(url) as broker:
         await broker.prepare(topology)
         await park_delay_and_put_aside(broker, topology)
+        await broker.create_queue(mark, expires=60)
+        assert await broker.depth(mark) == 0
+        await broker.delete_queue(mark)
 
 
 @BOTH
@@ -125,6 +132,7 @@ async def test_no_permission_is_printed_that_is_not_needed(
                     for queue in (topology.source, *lanes):
                         await (await broker.subscribe(queue, prefetch=1)).release()
                     await broker.publish(topology.dead, Message(body=b"x"))
+                    await broker.create_queue(topology.lone("an operation", 1), expires=60)
                 except BrokerError:
                     missed = True
             assert missed or "does not let us bind" in caplog.text, left_out

@@ -36,6 +36,17 @@ def test_a_lane_named_like_a_method_is_one_word_of_the_name() -> None:
     assert name == "orders.parked./payments.v1.Payments/Charge#20#2A"
 
 
+def test_marks_are_named_by_operation_and_number_and_within_amqps_limit() -> None:
+    topology = Topology("orders")
+
+    names = {topology.lone(operation, number) for operation in ("a", "b") for number in (1, 2)}
+
+    assert len(names) == 4
+    assert all(name.startswith("orders.lone.") for name in names)
+    assert topology.lone("a", 1) == Topology("orders").lone("a", 1)
+    assert len(Topology("q" * 300).lone("a" * 300, 1).encode()) <= 255
+
+
 @given(source=names, lanes=st.lists(names, unique=True, max_size=4))
 def test_no_name_is_too_long_for_amqp_and_no_two_are_the_same(
     source: str, lanes: list[str]

@@ -38,7 +38,7 @@ def commands(text: str, name: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("exchange", ["", "parking lot"])
-async def test_what_it_prints_can_be_imported_and_then_a_consumer_needs_to_configure_nothing(
+async def test_what_it_prints_can_be_imported_and_then_a_consumer_needs_to_make_nothing(
     virtual_host: VirtualHost, exchange: str
 ) -> None:
     url = virtual_host.user("^$", "^$", "^$")

@@ -41,6 +41,7 @@ def desk(stopping: asyncio.Event) -> Desk:
         stopping=stopping,
         listeners=Listeners(),
         unacknowledged=Unacknowledged(),
+        marks=unused,
         monotonic=lambda: 0.0,
     )
 

@@ -102,9 +102,13 @@ class RabbitMQBroker:
         for queue in (topology.source, *topology.derived):
             self._publisher.exchanges[queue] = topology.exchange
 
-    async def create_queue(self, queue: str) -> None:
-        """Make a quorum queue, if there is none of the name."""
-        await self._declarer.create_queue(queue)
+    async def create_queue(self, queue: str, *, expires: float | None = None) -> None:
+        """Make a quorum queue, if there is none of the name; a classic one if it expires."""
+        await self._declarer.create_queue(queue, expires=expires)
+
+    async def delete_queue(self, queue: str) -> None:
+        """Delete a classic queue that holds nothing."""
+        await self._declarer.delete_queue(queue)
 
     async def audit(self, topology: Topology) -> list[Finding]:
         """Look for what is unsafe about the queues; as far as AMQP shows it without management."""

@@ -16,7 +16,7 @@ from pamqp.constants import DOMAIN_REGEX
 
 from fusewire.brokers.rabbitmq.kinds import STREAM, queue_type
 from fusewire.brokers.rabbitmq.link import is_lost
-from fusewire.brokers.rabbitmq.queues import kept_arguments, queue_arguments
+from fusewire.brokers.rabbitmq.queues import expiring_arguments, kept_arguments, queue_arguments
 from fusewire.brokers.rabbitmq.single import is_single
 from fusewire.brokers.rabbitmq.uncut import uncut
 from fusewire.errors import (
@@ -89,10 +89,34 @@ class Declarer:
             for queue in (topology.source, *topology.derived):
                 await self._bind(queue, topology.exchange)
 
-    async def create_queue(self, queue: str) -> None:
-        """Make a quorum queue, if there is none of the name."""
-        if not await self.exists(queue):
+    async def create_queue(self, queue: str, *, expires: float | None = None) -> None:
+        """Make a quorum queue, if there is none of the name; a classic one if it expires."""
+        if await self.exists(queue):
+            return
+        if expires is None:
             await self._make(queue, kept_arguments(await self._link.version()))
+        else:
+            await self._make(queue, expiring_arguments(expires))
+
+    async def delete_queue(self, queue: str) -> None:
+        """Delete a classic queue that holds nothing; quorum queues cannot be deleted so.
+
+        Raises:
+            BrokerError: RabbitMQ refuses it.
+        """
+        check_name(queue)
+        try:
+            await self._step(
+                f"delete {queue!r}",
+                lambda channel: channel.queue_delete(queue, if_empty=True, timeout=self._timeout),
+            )
+        except ChannelNotFoundEntity:
+            return  # before RabbitMQ 3.2, and while the node that has it is down
+        except AMQPChannelError as error:
+            raise BrokerError(
+                f"RabbitMQ does not let us delete the queue {queue!r} ({error}): grant the "
+                "permissions that `fusewire topology` prints"
+            ) from error
 
     async def exists(self, queue: str) -> bool:
         """Tell whether there is a queue of the name."""

@@ -14,6 +14,7 @@ from fusewire.brokers.rabbitmq.queues import (
     kept_arguments,
     queue_arguments,
 )
+from fusewire.brokers.topology import LONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,7 +68,7 @@ def permissions(
     read = [topology.source, *lanes]
     write = [exchange]
     if not declares:
-        return Permissions(matching(()), matching(write), matching(read))
+        return Permissions(_and_marks(topology, ()), matching(write), matching(read))
     configure = [*topology.derived]
     if makes_source:
         configure = [topology.source, *configure]
@@ -78,7 +79,7 @@ def permissions(
         configure = [exchange, *configure]
         write += [topology.source, *topology.derived]
         read += [exchange]
-    return Permissions(matching(configure), matching(write), matching(read))
+    return Permissions(_and_marks(topology, configure), matching(write), matching(read))
 
 
 def definitions(
@@ -96,7 +97,7 @@ def definitions(
         version: RabbitMQ's, for the arguments that depend on it.
         virtual_host: where they are to be.
         with_source: whether the source queue is among them; otherwise it has to exist.
-        user: an existing user, who gets the permissions to work with them and to declare nothing.
+        user: an existing user, who gets the permissions to work with them and to make only marks.
     """
     arguments = dict(queue_arguments(topology, version))
     if with_source:
@@ -173,6 +174,13 @@ def policies(topology: Topology, version: tuple[int, ...]) -> list[Policy]:
         "RabbitMQ 4 drops a message after 20 returns, and a lost connection is one",
     )
     return [kept, source]
+
+
+def _and_marks(topology: Topology, names: Iterable[str]) -> str:
+    """Return a regular expression of names and of the marks, whose names are not known before."""
+    escaped = [re.escape(name) for name in dict.fromkeys(names)]
+    marks = re.escape(f"{topology.source}.{LONE}.") + ".+"
+    return f"^({'|'.join([*escaped, marks])})$"
 
 
 def matching(names: Iterable[str]) -> str:

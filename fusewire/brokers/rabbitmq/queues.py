@@ -45,3 +45,8 @@ def kept_arguments(version: tuple[int, ...]) -> FieldTable:
     if version >= DELIVERY_LIMIT_SINCE:
         arguments["x-delivery-limit"] = -1
     return arguments
+
+
+def expiring_arguments(seconds: float) -> FieldTable:
+    """Return the arguments of a queue that RabbitMQ deletes when it was not used for `seconds`."""
+    return {"x-queue-type": "classic", "x-expires": milliseconds(seconds)}

@@ -126,8 +126,8 @@ class SQLiteBroker:
         """Find nothing: nobody can set a queue up in a way that loses messages."""
         return ()
 
-    async def create_queue(self, queue: str) -> None:
-        """Make a queue, if it does not exist yet."""
+    async def create_queue(self, queue: str, *, expires: float | None = None) -> None:  # noqa: ARG002 - the protocol
+        """Make a queue, if it does not exist yet. It stays until it is deleted."""
         if not queue:
             raise SettingsError("queue must be the name of the queue to make, got an empty one")
         try:
@@ -135,6 +135,10 @@ class SQLiteBroker:
         except UnicodeEncodeError as error:
             raise SettingsError(f"queue must be text that UTF-8 can hold, got {queue!r}") from error
         await self._run(partial(Store.create_queue, queue=queue))
+
+    async def delete_queue(self, queue: str) -> None:
+        """Delete a queue that holds nothing, if it exists."""
+        await self._run(partial(Store.delete_queue, queue=queue))
 
     async def subscribe(self, queue: str, *, prefetch: int) -> SQLiteSubscription:
         """Begin to receive from `queue`; see :meth:`Broker.subscribe`."""

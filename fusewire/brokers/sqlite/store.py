@@ -13,6 +13,7 @@ from fusewire.brokers.sqlite import codec, liveness
 from fusewire.brokers.sqlite.receivers import Receiver, Receivers
 from fusewire.brokers.topology import milliseconds
 from fusewire.errors import (
+    BrokerError,
     BrokerUnavailableError,
     DeliveryLostError,
     MoveRefusedError,
@@ -89,6 +90,15 @@ class Store:
     def create_queue(self, queue: str) -> None:
         """Make a plain queue, unless there is one."""
         self._db.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (queue,))
+
+    def delete_queue(self, queue: str) -> None:
+        """Delete a queue that holds nothing, if there is one."""
+        if (row := self._find(queue)) is None:
+            return
+        held = self._db.execute("SELECT 1 FROM messages WHERE queue = ? LIMIT 1", row[:1])
+        if held.fetchone() is not None:
+            raise BrokerError(f"{self._path}: the queue {queue!r} holds messages and stays")
+        self._db.execute("DELETE FROM queues WHERE id = ?", row[:1])
 
     def prepare(self, topology: Topology) -> None:
         """Make the queues of `topology`, and let those for delay return to its source."""

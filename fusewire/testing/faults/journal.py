@@ -280,8 +280,11 @@ class _WatchedBroker:
     async def audit(self, topology: Topology) -> Sequence[Finding]:
         return await self._broker.audit(topology)
 
-    async def create_queue(self, queue: str) -> None:
-        await self._broker.create_queue(queue)
+    async def create_queue(self, queue: str, *, expires: float | None = None) -> None:
+        await self._broker.create_queue(queue, expires=expires)
+
+    async def delete_queue(self, queue: str) -> None:
+        await self._broker.delete_queue(queue)
 
     async def subscribe(self, queue: str, *, prefetch: int) -> Subscription:
         subscription = await self._broker.subscribe(queue, prefetch=prefetch)

@@ -1,0 +1,122 @@
+"""Marks of attempts by themselves that have begun: what tells a crash from any other return.
+
+A message comes back unsettled because its process crashed, because its connection was lost, or
+because it was on its way to a consumer that ended and was never given to a handler. The broker
+says the same of all of them. So a mark is stored before the handler is called, and taken away
+whenever that process lives to see the handler's end, or the loss of the delivery. A mark that is
+left says that the handler was called and that its process ended with it.
+
+A mark is an empty queue: nothing can be written onto a message that is in hand, and whoever gets it
+next can look for a queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from fusewire.errors import BrokerError, BrokerUnavailableError, QueueNotFoundError
+from fusewire.parking.policy import CRASHES
+
+if TYPE_CHECKING:
+    from fusewire.brokers import Broker, Delivery, Topology
+    from fusewire.parking._work import Work
+
+_log = logging.getLogger(__name__)
+
+_KEPT = 86400.0
+"""Seconds after which RabbitMQ deletes a mark that nobody took away."""
+
+_LOOK = 0.5
+"""Seconds between looks at whether the delivery was lost."""
+
+
+class Marks:
+    """Makes marks, looks for them, and takes them away. All in doubt counts for the message.
+
+    Args:
+        broker: where they are stored.
+        topology: gives them their names.
+    """
+
+    def __init__(self, broker: Broker, topology: Topology) -> None:
+        self._broker = broker
+        self._topology = topology
+        self._made: dict[Delivery, tuple[str, asyncio.Task[None]]] = {}
+        self._owed: set[str] = set()
+
+    async def begin(self, work: Work) -> None:
+        """Mark that the handler of `work`, which is alone, is called next."""
+        name = self._topology.lone(work.record.operation_id, work.lone)
+        self._owed.discard(name)
+        try:
+            await self._broker.create_queue(name, expires=_KEPT)
+        except BrokerUnavailableError as error:
+            _log.info("operation %s is handled without a mark: %s", work.record.operation_id, error)
+        except BrokerError as error:
+            _log.warning(
+                "if operation %s kills this process, it cannot be counted, and the message is "
+                "tried again and again: %s",
+                work.record.operation_id,
+                error,
+            )
+            return
+        watch = asyncio.create_task(self._take_away_if_lost(work.delivery, name))
+        self._made[work.delivery] = name, watch
+
+    async def end(self, delivery: Delivery) -> None:
+        """Take away the mark of `delivery`, if it has one: this process has lived to do so."""
+        made = self._made.pop(delivery, None)
+        if made is None:
+            return
+        name, watch = made
+        if watch.done():
+            return  # it was taken away; another process may have made one of the name since
+        watch.cancel()
+        self._owed.add(name)
+        await self.pay()
+
+    async def pay(self) -> None:
+        """Take away what could not be taken away before."""
+        for name in list(self._owed):
+            try:
+                await self._broker.delete_queue(name)
+            except BrokerError as error:
+                _log.info("the mark %r stays for now: %s", name, error)
+                return
+            self._owed.discard(name)
+
+    async def left(self, operation_id: str) -> set[int]:
+        """Return which attempts of a message began and did not end."""
+        await self.pay()
+        return {number for number in _NUMBERS if await self._exists(operation_id, number)}
+
+    async def clear(self, operation_id: str) -> None:
+        """Take away all marks of a message that was settled, or was not suspected until now."""
+        for number in await self.left(operation_id):
+            self._owed.add(self._topology.lone(operation_id, number))
+        await self.pay()
+
+    async def _exists(self, operation_id: str, number: int) -> bool:
+        name = self._topology.lone(operation_id, number)
+        try:
+            await self._broker.depth(name)
+        except QueueNotFoundError:
+            return False
+        except BrokerError as error:
+            _log.info("cannot look for the mark %r: %s", name, error)
+            return False
+        return name not in self._owed
+
+    async def _take_away_if_lost(self, delivery: Delivery, name: str) -> None:
+        # Others get the message while its handler runs here, and may do so for long.
+        while not delivery.lost:  # noqa: ASYNC110 - brokers know it, and tell nobody
+            await asyncio.sleep(_LOOK)
+        self._owed.add(name)
+        while name in self._owed:
+            await self.pay()
+            await asyncio.sleep(_LOOK)
+
+
+_NUMBERS = range(1, CRASHES + 1)

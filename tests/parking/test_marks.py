@@ -1,0 +1,242 @@
+"""Only an attempt that began by itself, and did not end, counts as a crash of its message."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fusewire.brokers import Topology
+from fusewire.errors import BrokerError, BrokerUnavailableError, QueueNotFoundError
+from fusewire.parking import _marks
+from fusewire.parking._marks import Marks
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractIncomingMessage
+
+    from fusewire.brokers import Broker
+    from tests.parking.conftest import Bench
+
+
+async def marks_of(bench: Bench, operation_id: str) -> set[int]:
+    """Return the numbers of the marks that are left of a message."""
+    found = set()
+    for number in (1, 2, 3):
+        try:
+            await bench.broker.depth(Topology(bench.queue).lone(operation_id, number))
+        except QueueNotFoundError:
+            continue
+        found.add(number)
+    return found
+
+
+async def mark(bench: Bench, operation_id: str, *numbers: int) -> None:
+    """Leave marks, as processes do that crash."""
+    for number in numbers:
+        name = Topology(bench.queue).lone(operation_id, number)
+        await bench.broker.create_queue(name, expires=60)
+
+
+async def give_out_in_vain(bench: Bench) -> None:
+    """Let a receiver have what comes next, and let it go back before anybody works on it."""
+    subscription = await bench.broker.subscribe(bench.queue, prefetch=1)
+    await subscription.receive()
+    await subscription.release()
+
+
+async def test_a_suspect_that_came_back_without_its_handler_being_called_is_not_dead(
+    bench: Bench,
+) -> None:
+    await bench.send("suspect", headers={"fusewire-lone": 3})
+    for _ in range(4):
+        await give_out_in_vain(bench)
+
+    async with bench.consumer(lambda _message: None):
+        await until(lambda: bench.happened("handled") == ["suspect"])
+
+    assert bench.happened("dead") == []
+
+
+async def test_three_marks_that_were_left_make_it_dead(bench: Bench) -> None:
+    if not bench.address.startswith("amqp"):
+        pytest.skip("a receiver of SQLite's that lives on is never counted")
+    calls: list[str] = []
+    await bench.send("suspect", headers={"fusewire-lone": 3})
+    await mark(bench, "suspect", 1, 2, 3)
+    await give_out_in_vain(bench)
+
+    async with bench.consumer(lambda message: calls.append(message.body.decode())):
+        await until(lambda: bench.happened("dead") == ["suspect"])
+
+        assert calls == []
+        (dead,) = await bench.dead()
+        assert dead.headers["fusewire-reason"] == "crashed"
+        await until_marks(bench, set())
+
+
+async def test_a_mark_stands_while_the_handler_runs_and_goes_with_the_rest_when_it_is_settled(
+    bench: Bench,
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(_message: AbstractIncomingMessage) -> None:
+        begun.set()
+        await go_on.wait()
+
+    await bench.send("suspect", headers={"fusewire-lone": 2})
+    await mark(bench, "suspect", 1)
+    async with bench.consumer(handler):
+        await asyncio.wait_for(begun.wait(), 30)
+        assert await marks_of(bench, "suspect") == {1, 2}
+        go_on.set()
+        await until(lambda: bench.happened("handled") == ["suspect"])
+
+    assert await marks_of(bench, "suspect") == set()
+
+
+async def test_a_process_that_stops_takes_its_own_mark_away_and_no_other(bench: Bench) -> None:
+    begun = asyncio.Event()
+
+    async def handler(_message: AbstractIncomingMessage) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    await bench.send("suspect", headers={"fusewire-lone": 2})
+    await mark(bench, "suspect", 1)
+    async with bench.consumer(handler, shutdown_timeout=0):
+        await asyncio.wait_for(begun.wait(), 30)
+
+    assert await marks_of(bench, "suspect") == {1}
+
+
+async def test_a_process_that_lost_the_delivery_takes_its_mark_away_while_the_handler_runs(
+    bench: Bench,
+) -> None:
+    if not bench.address.startswith("amqp"):
+        pytest.skip("there is no connection to lose")
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(_message: AbstractIncomingMessage) -> None:
+        begun.set()
+        await go_on.wait()
+
+    await bench.send("suspect", headers={"fusewire-lone": 3})
+    await mark(bench, "suspect", 1, 2)
+    async with bench.consumer(handler):
+        await asyncio.wait_for(begun.wait(), 30)
+        assert await marks_of(bench, "suspect") == {1, 2, 3}
+        await bench.drop_connection()
+        await until_marks(bench, {1, 2})
+        go_on.set()
+        await until(lambda: "suspect" in bench.happened("handled"))
+
+    assert bench.happened("dead") == []
+
+
+async def until_marks(bench: Bench, wanted: set[int]) -> None:
+    async def so() -> bool:
+        return await marks_of(bench, "suspect") == wanted
+
+    await until(so)
+
+
+class Refusing:
+    """A broker that makes and deletes nothing, for as long as it has an error for it."""
+
+    def __init__(self, error: BrokerError) -> None:
+        self.error: BrokerError | None = error
+        self.queues: set[str] = set()
+
+    async def create_queue(self, queue: str, *, expires: float | None = None) -> None:
+        assert expires is not None
+        if self.error is not None:
+            raise self.error
+        self.queues.add(queue)
+
+    async def delete_queue(self, queue: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.queues.discard(queue)
+
+    async def depth(self, queue: str) -> int:
+        if self.error is not None:
+            raise self.error
+        if queue not in self.queues:
+            raise QueueNotFoundError(queue)
+        return 0
+
+
+def alone(lone: int, *, lost: bool = False) -> Any:
+    class Delivered:
+        def __init__(self) -> None:
+            self.lost = lost
+
+    class Alone:
+        def __init__(self) -> None:
+            self.delivery = Delivered()
+            self.record = type("Record", (), {"operation_id": "a"})()
+            self.lone = lone
+
+    return Alone()
+
+
+def marks_on(broker: Any) -> Marks:
+    placed: Broker = broker
+    return Marks(placed, Topology("orders"))
+
+
+async def test_where_no_mark_may_be_made_the_log_says_what_follows_and_nothing_counts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = Refusing(BrokerError("ACCESS_REFUSED: grant it"))
+    marks, work = marks_on(broker), alone(1)
+
+    with caplog.at_level(logging.WARNING):
+        await marks.begin(work)
+        await marks.end(work.delivery)
+
+    assert "cannot be counted" in caplog.text
+    assert "grant it" in caplog.text
+    assert await marks.left("a") == set()
+
+
+async def test_a_mark_that_cannot_be_taken_away_now_does_not_count_here_and_is_taken_away_later() -> (
+    None
+):
+    broker = Refusing(BrokerUnavailableError("away"))
+    marks, work = marks_on(broker), alone(2)
+    broker.error = None
+    await marks.begin(work)
+    assert await marks.left("a") == {2}
+
+    broker.error = BrokerUnavailableError("away")
+    await marks.end(work.delivery)
+    assert len(broker.queues) == 1
+    broker.error = None
+    assert await marks.left("a") == set()
+
+    assert broker.queues == set()
+
+
+async def test_a_mark_that_was_taken_away_with_the_loss_is_not_taken_from_who_made_it_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_marks, "_LOOK", 0.01)
+    broker = Refusing(BrokerError("none"))
+    broker.error = None
+    here, elsewhere, work = marks_on(broker), marks_on(broker), alone(1, lost=True)
+    await here.begin(work)
+    await until(lambda: not broker.queues)
+    _, watch = here._made[work.delivery]
+    await watch
+
+    other = alone(1)
+    await elsewhere.begin(other)
+    await here.end(work.delivery)
+
+    assert len(broker.queues) == 1
+    await elsewhere.end(other.delivery)
+    assert broker.queues == set()
