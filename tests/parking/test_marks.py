@@ -203,9 +203,7 @@ async def test_where_no_mark_may_be_made_the_log_says_what_follows_and_nothing_c
     assert await marks.left("a") == set()
 
 
-async def test_a_mark_that_cannot_be_taken_away_now_does_not_count_here_and_is_taken_away_later() -> (
-    None
-):
+async def test_a_mark_that_cannot_be_taken_away_now_is_taken_away_before_others_count() -> None:
     broker = Refusing(BrokerUnavailableError("away"))
     marks, work = marks_on(broker), alone(2)
     broker.error = None

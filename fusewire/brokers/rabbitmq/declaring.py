@@ -2,7 +2,7 @@
 
 Each is looked for passively first: declared anew with other arguments than it was made with (by a
 policy's author, by an older version), it would refuse and close the channel. And where everything
-was made beforehand, an application needs no permission to configure anything.
+was made beforehand, an application needs the permission to configure marks only.
 """
 
 from __future__ import annotations
