@@ -120,8 +120,11 @@ class Permit:
         return Lending(self._issuer, self)
 
     def __enter__(self) -> Self:
-        self._issuer.lends = True
-        self._loan: Loan = [self._issuer, enclosing_loan(), self]
+        issuer, around = self._issuer, current_loan()
+        issuer.lends = True
+        if around is not None:
+            around = enclosing_loan()
+        self._loan: Loan = [issuer, around, self]
         publish(self._loan)
         return self
 

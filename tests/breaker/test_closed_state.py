@@ -25,7 +25,7 @@ def test_it_opens_at_the_threshold_and_not_before(breaker: CircuitBreaker) -> No
     assert breaker.state is CircuitState.OPEN
 
 
-def test_a_success_starts_the_count_anew(breaker: CircuitBreaker) -> None:
+def test_a_success_starts_the_count_again(breaker: CircuitBreaker) -> None:
     breaker.acquire().failure()
     breaker.acquire().success()
     breaker.acquire().failure()

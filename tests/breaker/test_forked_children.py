@@ -329,7 +329,7 @@ def test_a_forked_circuit_drops_events_that_the_parent_delivers(breaker: Circuit
     assert heard == [LeaseExpired("payments")]
 
 
-def test_a_circuit_forked_in_the_midst_of_a_change_begins_anew(breaker: CircuitBreaker) -> None:
+def test_a_circuit_forked_in_the_midst_of_a_change_starts_again(breaker: CircuitBreaker) -> None:
     heard: list[Event] = []
     open_circuit(breaker)
     breaker.add_listener(heard.append)
@@ -369,7 +369,9 @@ def test_a_listener_that_forks_goes_on_in_the_child(breaker: CircuitBreaker) -> 
     assert len(heard) == 3
 
 
-def test_a_circuit_that_was_broken_off_before_the_fork_begins_anew(breaker: CircuitBreaker) -> None:
+def test_a_circuit_that_was_broken_off_before_the_fork_starts_again(
+    breaker: CircuitBreaker,
+) -> None:
     open_circuit(breaker)
     break_off(breaker)
     breaker._renew()

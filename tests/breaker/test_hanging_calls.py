@@ -128,7 +128,7 @@ def test_replacing_settings_keeps_what_hangs(breaker: CircuitBreaker, clock: Fak
     assert not breaker.look().admitted
 
 
-def test_other_settings_decide_anew_which_calls_hang(
+def test_other_settings_decide_again_which_calls_hang(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
     for _ in range(4):

@@ -324,7 +324,7 @@ def test_two_threads_in_finalizers_do_not_wait_for_each_others_circuit() -> None
         assert breaker.snapshot().counters.failed + breaker.snapshot().counters.late == 2
 
 
-def test_a_change_that_is_broken_off_begins_the_circuit_anew(
+def test_a_change_that_is_broken_off_starts_the_circuit_again(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
     heard: list[Event] = []
@@ -434,7 +434,7 @@ def at_each_line(act: Callable[[int], None], work: Callable[[], None]) -> int:
             and not any(name in code.co_name for name in ("_alone", "_break_off"))
         ):
             line = (code.co_name, frame.f_lineno)
-            # What is done for it has lines, too: to interrupt them for ever would never end.
+            # What is done for it has lines, too: to interrupt them too would never end.
             if times[line] < TIMES:
                 times[line] += 1
                 lines += 1

@@ -224,7 +224,7 @@ def test_probes_and_successes_of_a_round_never_exceed_the_permitted_number() -> 
     assert max(admitted.values()) <= limit
 
 
-def test_a_bounded_registry_holds_no_more_than_its_limit_whoever_asks() -> None:
+def test_a_bounded_registry_holds_no_more_than_its_limit_whatever_is_asked() -> None:
     registry = BreakerRegistry(limit=5)
 
     def work(chance: random.Random) -> None:

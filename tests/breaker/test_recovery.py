@@ -24,7 +24,7 @@ def open_times(breaker: CircuitBreaker, clock: FakeClock, rounds: int) -> list[f
     return times
 
 
-def test_the_open_time_grows_to_its_maximum_and_begins_anew_after_closing(
+def test_the_open_time_grows_to_its_maximum_and_starts_again_after_closing(
     clock: FakeClock,
 ) -> None:
     settings = BreakerSettings(

@@ -98,7 +98,7 @@ def test_breakers_are_listed_by_name() -> None:
     assert [breaker.name for breaker in registry] == ["a", "b", "c"]
 
 
-def test_a_removed_breaker_is_made_anew() -> None:
+def test_a_removed_breaker_is_made_again() -> None:
     registry = BreakerRegistry(COMMON)
     first = registry.get("a", STRICT)
     registry.remove("a")
@@ -216,7 +216,7 @@ def test_who_asks_for_the_settings_that_a_breaker_has_is_not_warned(
     assert caplog.records == []
 
 
-def test_a_breaker_that_is_made_anew_may_be_warned_of_anew(
+def test_a_breaker_that_is_made_again_may_be_warned_of_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     registry = BreakerRegistry(COMMON)

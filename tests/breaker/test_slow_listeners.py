@@ -44,7 +44,7 @@ class SlowListener:
 
 
 def others_cause(breaker: CircuitBreaker, *events: Event) -> None:
-    """Queue events as other callers do that find a delivery under way."""
+    """Queue events as other callers do while one delivers."""
     for event in events:
         breaker._listeners.put(event)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("how", ["force_open", "disable", "metrics_only"])
-def test_automatic_ends_a_state_set_by_hand_and_begins_anew(
+def test_automatic_ends_a_state_set_by_hand_and_starts_again(
     breaker: CircuitBreaker, how: str
 ) -> None:
     breaker.acquire().failure()
@@ -36,7 +36,7 @@ def test_automatic_leaves_other_states_alone(breaker: CircuitBreaker) -> None:
     assert breaker.state is CircuitState.OPEN
 
 
-def test_reset_begins_anew_and_keeps_the_totals(clock: FakeClock) -> None:
+def test_reset_starts_again_and_keeps_the_totals(clock: FakeClock) -> None:
     settings = BreakerSettings(
         failure_threshold=2, window_calls=10, failure_rate_threshold=1.0, recovery_timeout=10
     )
