@@ -3,8 +3,9 @@
 A message comes back unsettled because its process crashed, because its connection was lost, or
 because it was on its way to a consumer that ended and was never given to a handler. The broker
 says the same of all of them. So a mark is stored before the handler is called, and taken away
-whenever that process lives to see the handler's end, or the loss of the delivery. A mark that is
-left says that the handler was called and that its process ended with it.
+when that process lives to see the handler's end or the loss of the delivery, and before anything
+begins beside a handler that takes long. A mark that is left says that the handler was called by
+itself and that its process ended with it.
 
 A mark is an empty queue: nothing can be written onto a message that is in hand, and whoever gets it
 next can look for a queue.
@@ -17,6 +18,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from fusewire.errors import BrokerError, BrokerUnavailableError, QueueNotFoundError
+from fusewire.parking import _solitude
 from fusewire.parking.policy import CRASHES
 
 if TYPE_CHECKING:
@@ -61,8 +63,8 @@ class Marks:
                 work.record.operation_id,
                 error,
             )
-            return
-        watch = asyncio.create_task(self._take_away_if_lost(work.delivery, name))
+            name = ""
+        watch = asyncio.create_task(self._take_away_early(work.delivery, name))
         self._made[work.delivery] = name, watch
 
     async def end(self, delivery: Delivery) -> None:
@@ -74,7 +76,8 @@ class Marks:
         if watch.done():
             return  # it was taken away; another process may have made one of the name since
         watch.cancel()
-        self._owed.add(name)
+        if name:
+            self._owed.add(name)
         await self.pay()
 
     async def pay(self) -> None:
@@ -109,14 +112,17 @@ class Marks:
             return False
         return name not in self._owed
 
-    async def _take_away_if_lost(self, delivery: Delivery, name: str) -> None:
-        # Others get the message while its handler runs here, and may do so for long.
-        while not delivery.lost:  # noqa: ASYNC110 - brokers know it, and tell nobody
+    async def _take_away_early(self, delivery: Delivery, name: str) -> None:
+        """Take the mark away while the handler runs, if that goes on lost or not alone."""
+        while not (delivery.lost or _solitude.process.asked(delivery)):  # noqa: ASYNC110 - no event
             await asyncio.sleep(_LOOK)
-        self._owed.add(name)
+        if name:
+            self._owed.add(name)
+        await self.pay()
         while name in self._owed:
-            await self.pay()
             await asyncio.sleep(_LOOK)
+            await self.pay()
+        _solitude.process.share(delivery)  # not before, or their crash would be this message's
 
 
 _NUMBERS = range(1, CRASHES + 1)

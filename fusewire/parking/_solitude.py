@@ -29,7 +29,7 @@ _LONGEST_WAIT = 60.0
 _LONGEST_ALONE = 60.0
 """Seconds that it keeps others from beginning once it runs: it may not kill its process, but hang.
 
-From then on a crash takes others with it. That only makes them suspects.
+From then on a crash takes others with it, and may be theirs. It only makes all of them suspects.
 """
 
 _HANGS = 600.0
@@ -57,8 +57,10 @@ class Solitude:
         now = self._now()
         self._running[attempt] = now
         claim = self._claim
-        if claim is None or (claim.began is not None and now - claim.began >= _LONGEST_ALONE):
+        if claim is None or claim.shared:
             return True
+        if claim.began is not None and now - claim.began >= _LONGEST_ALONE:
+            claim.asked = True
         self._running.pop(attempt, None)
         return False
 
@@ -83,6 +85,17 @@ class Solitude:
         claim.began = now
         return True
 
+    def asked(self, attempt: object) -> bool:
+        """Tell whether `attempt` has been alone for so long that others are to begin beside it."""
+        claim = self._claim
+        return claim is not None and claim.attempt is attempt and claim.asked
+
+    def share(self, attempt: object) -> None:
+        """Let others begin beside `attempt`: nothing says any more that it is alone."""
+        claim = self._claim
+        if claim is not None and claim.attempt is attempt:
+            claim.shared = True
+
     def leave(self, attempt: object) -> None:
         """End `attempt`, or its claim."""
         self._running.pop(attempt, None)
@@ -96,14 +109,16 @@ class Solitude:
 
 
 class _Claim:
-    """The attempt that is to be alone, and is since it has begun."""
+    """The attempt that is to be alone, and is since it has begun, until it is shared."""
 
-    __slots__ = ("attempt", "began", "since")
+    __slots__ = ("asked", "attempt", "began", "shared", "since")
 
     def __init__(self, attempt: object, since: float) -> None:
         self.attempt = attempt
         self.since = since
         self.began: float | None = None
+        self.asked = False
+        self.shared = False
 
 
 process = Solitude()

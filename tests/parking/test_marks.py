@@ -10,7 +10,7 @@ import pytest
 
 from fusewire.brokers import Topology
 from fusewire.errors import BrokerError, BrokerUnavailableError, QueueNotFoundError
-from fusewire.parking import _marks
+from fusewire.parking import _marks, _solitude
 from fusewire.parking._marks import Marks
 from tests.support.waiting import until
 
@@ -141,6 +141,33 @@ async def until_marks(bench: Bench, wanted: set[int]) -> None:
         return await marks_of(bench, "suspect") == wanted
 
     await until(so)
+
+
+async def test_nothing_begins_beside_a_long_handler_while_its_mark_stands(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_solitude, "_LONGEST_ALONE", 0.3)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    marks_beside: list[set[int]] = []
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        if message.body == b"suspect":
+            begun.set()
+            await go_on.wait()
+        else:
+            marks_beside.append(await marks_of(bench, "suspect"))
+
+    await bench.send("suspect", headers={"fusewire-lone": 2})
+    await mark(bench, "suspect", 1)
+    async with bench.consumer(handler, concurrency=5):
+        await asyncio.wait_for(begun.wait(), 30)
+        assert await marks_of(bench, "suspect") == {1, 2}
+        await bench.send("other")
+        await until(lambda: bench.happened("handled") == ["other"])
+        go_on.set()
+        await until(lambda: "suspect" in bench.happened("handled"))
+
+    assert marks_beside == [{1}]
 
 
 class Refusing:

@@ -182,7 +182,11 @@ def test_a_handler_that_hangs_alone_keeps_others_from_beginning_for_a_minute_at_
     begin_alone(solitude, clock, "suspect")
     clock.advance(59)
     assert not solitude.enter("other")
+    assert not solitude.asked("suspect")
     clock.advance(1)
+    assert not solitude.enter("other")
+    assert solitude.asked("suspect")
+    solitude.share("suspect")  # it takes its mark away first
     assert solitude.enter("other")
     assert not solitude.claim("another suspect")  # it comes again later, and stops nothing
 
