@@ -66,6 +66,7 @@ class Pause:
         self._now = now
         self._chance = chance
         self._kind: str | None = None
+        self._by_condition = False
         self._row: set[str] = set()
         self._failed_by_condition: set[str] = set()
         self._wait = 0.0
@@ -80,6 +81,15 @@ class Pause:
         """How the messages of the row fail, None if the last one succeeded."""
         return self._kind
 
+    @property
+    def holds_tried(self) -> bool:
+        """Whether messages wait that have failed before and come back from their delay.
+
+        They go on, unless no message is to blame: only a second attempt shows whether it is the
+        first ones that fail.
+        """
+        return self.began is not None and self._by_condition
+
     def wait(self) -> float:
         """Return the seconds until a probe may begin; 0 if anything may begin now."""
         return 0.0 if self.began is None else max(self._due - self._now(), 0.0)
@@ -89,12 +99,13 @@ class Pause:
         return 0.0 if self.began is None else max(self._now() - self._due, 0.0)
 
     def begin(self) -> bool:
-        """Begin an attempt; return whether it is the probe. Call it only if :meth:`wait` is 0."""
-        self._probing = self.began is not None
-        if self._probing:
-            # Until its end is known; but one that hangs must not keep all others waiting.
-            self._due = self._now() + LONGEST_WAIT
-        return self._probing
+        """Begin an attempt; return whether it is the probe."""
+        if self.began is None or self.wait() > 0:
+            return False
+        self._probing = True
+        # Until its end is known; but one that hangs must not keep all others waiting.
+        self._due = self._now() + LONGEST_WAIT
+        return True
 
     def release(self) -> None:
         """End a probe that says nothing: another may begin at once."""
@@ -107,7 +118,7 @@ class Pause:
         if self.began is not None:
             return self._probe_failed(kind) if probe else None
         if kind != self._kind:
-            self._kind, self._row = kind, set()
+            self._kind, self._by_condition, self._row = kind, condition, set()
         self._row.add(operation)
         # A message that comes round again has seen the others of its lane fail before it.
         again = condition and operation in self._failed_by_condition
@@ -171,15 +182,16 @@ class Pauses:
         self._handled_at_ms: dict[str, int] = {}
         self._watchers: set[Callable[[], None]] = set()
 
-    def wait(self, dependency: str, *, patience: float = 0.0) -> float:
+    def wait(self, dependency: str, *, patience: float = 0.0, tried: bool = False) -> float:
         """Return the seconds until a message that needs `dependency` may be tried; 0 if now.
 
         Args:
             dependency: a breaker's name.
             patience: seconds for which a probe is left to others.
+            tried: whether the message has failed before and comes back from its delay.
         """
         pause = self._pauses.get(dependency)
-        if pause is None or pause.began is None:
+        if pause is None or pause.began is None or (tried and not pause.holds_tried):
             return 0.0
         wait = pause.wait()
         return wait or max(patience - pause.overdue(), 0.0)

@@ -73,14 +73,15 @@ class Circuits:
         look = self.look(dependency)
         return (look is not None and look.state in _OPEN) or self._pauses.wait(dependency) > 0
 
-    def admits(self, dependency: str, *, patience: float = 0.0) -> bool:
+    def admits(self, dependency: str, *, patience: float = 0.0, tried: bool = False) -> bool:
         """Tell whether a call to `dependency` would be admitted now.
 
         Args:
             dependency: a breaker's name.
             patience: seconds for which the probe of a pause is left to others.
+            tried: whether the message has failed before and comes back from its delay.
         """
-        if self._pauses.wait(dependency, patience=patience) > 0:
+        if self._pauses.wait(dependency, patience=patience, tried=tried) > 0:
             return False
         look = self.look(dependency)
         return look is None or look.admitted
@@ -91,15 +92,18 @@ class Circuits:
         wait = self._pauses.wait(dependency)
         return wait if look is None else max(wait, look.retry_after)
 
-    def refusing(self, dependencies: Iterable[str], *, patience: float = 0.0) -> str | None:
+    def refusing(
+        self, dependencies: Iterable[str], *, patience: float = 0.0, tried: bool = False
+    ) -> str | None:
         """Return the first of `dependencies` that would not admit a call now.
 
         Args:
             dependencies: names of breakers.
             patience: seconds for which the probe of a pause is left to others.
+            tried: whether the message has failed before and comes back from its delay.
         """
         for name in dependencies:
-            if not self.admits(name, patience=patience):
+            if not self.admits(name, patience=patience, tried=tried):
                 return name
         return None
 

@@ -76,7 +76,9 @@ class Intake:
             raise GiveBackError(tried=False)
         # What pauses is tried by the messages of its lane. If another replica replays that lane
         # alone, none is tried here, so after a while a new message is.
-        refusing = self._circuits.refusing(needs, patience=_PROBES_LEFT_TO_LANES)
+        refusing = self._circuits.refusing(
+            needs, patience=_PROBES_LEFT_TO_LANES, tried=work.record.attempts > 0
+        )
         return None if refusing is None else self._attempts.park(work.record, refusing)
 
     def begins(self, *, in_outage: bool) -> None:

@@ -119,6 +119,28 @@ async def test_a_circuit_that_opens_has_its_own_waits_and_no_pause_besides(
         await until(lambda: sorted(effects) == bodies)
 
 
+async def test_messages_that_fail_at_first_and_succeed_at_last_do_not_wait_for_each_other(
+    bench: Bench, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pauses, "FIRST_WAIT", 600)
+    bodies, tried = [f"m{number:02}" for number in range(40)], set()
+    server.condition = None
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        if message.body not in tried:
+            tried.add(message.body)
+            operation = current_operation()
+            assert operation is not None
+            operation.note(CallNote(PAYMENTS, "success", "ABORTED"))
+            raise StatusError("ABORTED")
+        await server(message)
+
+    await bench.send(*bodies)
+    async with bench.consumer(handler, depends_on=PAYMENTS):
+        await until(lambda: sorted(server.effects) == bodies)
+    assert len(server.calls) == 40
+
+
 @pytest.mark.parametrize(("kind", "failures"), [("condition", 4), ("otherwise", 12)])
 async def test_a_success_of_an_undeclared_dependency_breaks_a_row_of_failures(
     bench: Bench, server: Server, kind: str, failures: int, caplog: pytest.LogCaptureFixture

@@ -269,10 +269,12 @@ def pause_of(pauses: Pauses, dependency: str = "payments") -> None:
         pauses.failed(by_token(dependency), operation, probes=())
 
 
-def test_each_dependency_has_a_pause_of_its_own(pauses: Pauses) -> None:
+def test_each_dependency_has_a_pause_of_its_own(pauses: Pauses, clock: FakeClock) -> None:
     pause_of(pauses, "payments")
     assert pauses.wait("payments") == 1
     assert pauses.wait("stock") == 0
+    assert pauses.begin(["stock", "payments"]) == ()  # not due
+    clock.advance(1)
     assert pauses.begin(["stock", "payments"]) == ("payments",)
 
 
