@@ -121,12 +121,18 @@ class GuardedStream(grpc.aio.Call):
         if fallback is None or info is None:
             raise error
         messages = as_messages(await fallback.reply(info, self._request, error))
+
+        def checked(message: Any) -> Any:
+            checked_message(info.method, message)
+            self._guarded.answered(error)  # whether or not the reader wants the others
+            return message
+
         if isinstance(messages, AsyncIterable):
             async for message in messages:
-                yield checked_message(info.method, message)
+                yield checked(message)
         else:
             for message in messages:
-                yield checked_message(info.method, message)
+                yield checked(message)
         self._guarded.answered(error)
 
     def _conclude(self) -> bool:

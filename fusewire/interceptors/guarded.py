@@ -131,7 +131,10 @@ class GuardedCall:
         except CircuitOpenError as refused:
             self._end_key(KeyEnd.NO_EFFECT)
             return refused
-        self.as_it_is = self.metadata is None and not permit.probe
+        self.as_it_is = self.metadata is None
+        if permit.probe:
+            self.as_it_is = False  # see wait_for_ready
+            self._began = time.monotonic()  # listeners of the change to half open took their time
         return None
 
     def lending(self) -> AbstractContextManager[None]:
@@ -238,6 +241,8 @@ class GuardedCall:
     def keep(self, error: grpc.RpcError, reason: Exception) -> None:
         """Make `error` what the caller sees after all, because the fallback ended with `reason`."""
         self.declined()
+        if self._operation is not None and isinstance(error, CircuitOpenError):
+            self._operation.note_rejection(error.name)
         if isinstance(reason, FallbackDeclined):
             if reason.metadata:
                 _add_trailing_metadata(error, reason.metadata)

@@ -133,7 +133,7 @@ class GuardedStream(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type
 
     def _next_reply(self) -> Any:
         try:
-            return next(self._replies or iter(()))
+            message = next(self._replies or iter(()))
         except StopIteration:
             if self._cause is not None:
                 self._guarded.answered(self._cause)
@@ -147,6 +147,9 @@ class GuardedStream(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type
             self._error, self._replies, self._answers = error, None, False
             self._end()
             raise error  # noqa: B904 - its cause is set
+        if self._cause is not None:
+            self._guarded.answered(self._cause)  # whether or not the reader wants the others
+        return message
 
     def _conclude(self, ended: Any) -> bool:
         """Settle by how the inner stream ended; tell whether the fallback is to answer."""

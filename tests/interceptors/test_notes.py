@@ -14,6 +14,8 @@ from tests.support.grpc_calls import STYLES, aio_seen, seen
 from tests.support.grpc_server import ECHO, STREAM, ask, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.grpc_guard import WatchedBreaker, WatchedRegistry
     from tests.support.grpc_server import EchoServer
 
@@ -189,3 +191,42 @@ def test_a_local_cause_is_a_condition_unless_it_lies_in_the_message(
     code: grpc.StatusCode, details: str, condition: str | None
 ) -> None:
     assert end(code, details).condition == condition
+
+
+def one_message(_request: object, _error: grpc.RpcError) -> Iterator[bytes]:
+    yield b"kept"
+    raise LookupError
+
+
+def test_a_refusal_that_a_streams_fallback_answered_is_none_to_the_handler(
+    server: EchoServer, registry: WatchedRegistry
+) -> None:
+    registry.get(STREAM).open()
+    fallbacks = {STREAM: one_message}
+    with (
+        guard(
+            grpc.insecure_channel(server.target), registry=registry, fallbacks=fallbacks
+        ) as channel,
+        operation("op-1") as work,
+    ):
+        stream = channel.unary_stream(STREAM)(ask())
+        assert next(stream) == b"kept"
+        assert work.rejected == []
+        with pytest.raises(CircuitOpenError):
+            next(stream)
+        assert work.rejected == [STREAM]
+
+
+async def test_a_refusal_that_an_asyncio_streams_fallback_answered_is_none_to_the_handler(
+    server: EchoServer, registry: WatchedRegistry
+) -> None:
+    registry.get(STREAM).open()
+    interceptors = aio_interceptors(registry=registry, fallbacks={STREAM: one_message})
+    async with grpc.aio.insecure_channel(server.target, interceptors=interceptors) as channel:
+        with operation("op-1") as work:
+            stream = channel.unary_stream(STREAM)(ask())
+            assert await stream.read() == b"kept"
+            assert work.rejected == []
+            with pytest.raises(CircuitOpenError):
+                await stream.read()
+            assert work.rejected == [STREAM]

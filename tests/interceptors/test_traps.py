@@ -14,17 +14,19 @@ import grpc
 import grpc.experimental
 import pytest
 
-from fusewire.breaker import Outcome
-from fusewire.interceptors import FallbackDeclined, aio_interceptors, guard
+from fusewire.breaker import BreakerRegistry, BreakerSettings, Outcome
+from fusewire.interceptors import CallEnd, FallbackDeclined, aio_interceptors, guard
+from fusewire.interceptors import guarded as guarded_module
 from fusewire.interceptors.guarded import GuardedCall
 from fusewire.interceptors.policy import MethodPolicy, Policies
 from fusewire.interceptors.sync_calls import Remains
 from tests.support.grpc_calls import STYLES, aio_seen, seen, until
+from tests.support.grpc_guard import Clock
 from tests.support.grpc_no_op import aio_no_op
 from tests.support.grpc_server import CHAT, ECHO, GATHER, STREAM, EchoServer, ask, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from tests.support.grpc_guard import WatchedBreaker, WatchedRegistry
 
@@ -255,13 +257,16 @@ def test_a_stream_of_a_single_thread_is_read_and_settled_as_any(
     assert breaker.outcomes == [OK, FAILURE, last]
 
 
-def policy_of(registry: WatchedRegistry) -> MethodPolicy:
+def policy_of(
+    registry: WatchedRegistry | BreakerRegistry,
+    classify: Callable[[CallEnd], Outcome] | None = None,
+) -> MethodPolicy:
     found = Policies(
         None,
         dependency=None,
         registry=registry,  # type: ignore[arg-type] # watched
         fallbacks=None,
-        classify=None,
+        classify=classify,
         idempotent=(),
         streams="end",
         breaker_per="method",
@@ -313,6 +318,27 @@ def test_a_call_that_is_gone_when_its_end_is_told_is_settled_by_that_end(
     del call
     remains.settle()
     assert breaker.outcomes == [outcome]
+
+
+def test_the_time_that_listeners_take_is_not_a_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(guarded_module, "time", SimpleNamespace(monotonic=clock))
+    registry = BreakerRegistry(BreakerSettings(failure_threshold=1), clock=clock)
+    breaker = registry.get(ECHO)
+    breaker.acquire().failure()
+    clock.pass_time(breaker.settings.recovery_timeout)
+    breaker.add_listener(lambda _: clock.pass_time(5.0))
+    ends: list[CallEnd] = []
+
+    def classify(end: CallEnd) -> Outcome:
+        ends.append(end)
+        return IGNORED
+
+    guarded = GuardedCall(policy_of(registry, classify), None, None, b"", Unknown())
+    assert guarded.admit() is None
+    clock.pass_time(0.25)
+    guarded.fail(grpc.StatusCode.CANCELLED, None, ())
+    assert [end.duration for end in ends] == [0.25]
 
 
 @GUARDS
