@@ -149,18 +149,39 @@ class OrderedSource:
 
     async def _in_turn(self, delivery: Delivery) -> None:
         since = self._monotonic()
+        try:
+            await self._wait_for_turn(delivery)
+        except asyncio.CancelledError as error:
+            # Nothing was done with it: it must not look as if it had been.
+            raise GiveBackError(tried=False) from error
+        try:
+            try:
+                work = await self._next(delivery, since)
+                if work is not None and self._probing.outage is not None:
+                    await self._begin(work)  # with the door closed: one at a time
+                    return
+            finally:
+                self._door.release()
+            if work is not None:
+                await self._begin(work)
+        finally:
+            self._room.release()
+
+    async def _wait_for_turn(self, delivery: Delivery) -> None:
+        """Wait, and take the room and the door.
+
+        Raises:
+            GiveBackError: it has to go back.
+        """
         if self._probing.standing_aside and not self._somebody_aside:
             self._somebody_aside = True
             await self._stand_aside(delivery)
-        async with self._room:
-            async with self._door:
-                work = await self._next(delivery, since)
-                if work is None:
-                    return
-                if self._probing.outage is not None:
-                    await self._begin(work)  # with the door closed: one at a time
-                    return
-            await self._begin(work)
+        await self._room.acquire()
+        try:
+            await self._door.acquire()
+        except BaseException:
+            self._room.release()
+            raise
 
     async def _next(self, delivery: Delivery, since: float) -> Work | None:
         """Wait until `delivery` may begin; None if there is nothing left to do about it."""

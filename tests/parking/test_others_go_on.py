@@ -13,6 +13,7 @@ from fusewire.brokers import Message
 from fusewire.operation import CallNote, current_operation
 from fusewire.parking import _pauses, _solitude
 from fusewire.parking._solitude import Solitude
+from fusewire.parking.ordered import OrderedSource
 from fusewire.testing import FakeClock
 from tests.support.turning_away import PAYMENTS, Server, StatusError
 from tests.support.waiting import until
@@ -20,6 +21,7 @@ from tests.support.waiting import until
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
+    from fusewire.brokers import Delivery
     from tests.parking.conftest import Bench
 
 
@@ -180,6 +182,36 @@ async def test_an_at_most_once_message_one_of_whose_calls_was_made_is_not_tried_
         await until(lambda: bench.happened("dead") == ["bad"])
     (dead,) = await bench.dead()
     assert dead.headers["fusewire-reason"] == "ambiguous"
+
+
+async def test_in_order_an_at_most_once_message_that_waits_for_its_turn_is_not_blamed_for_a_stop(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[bytes] = []
+    in_hand: list[bytes] = []
+    release = asyncio.Event()
+    in_turn = OrderedSource._in_turn
+
+    async def spied(self: OrderedSource, delivery: Delivery) -> None:
+        in_hand.append(delivery.message.body)
+        await in_turn(self, delivery)
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        begun.append(message.body)
+        await release.wait()
+
+    monkeypatch.setattr(OrderedSource, "_in_turn", spied)
+    await bench.send("slow")
+    await bench.send("once", headers={"fusewire-at-most-once": True})
+    async with bench.consumer(handler, on_open="pause", concurrency=1, shutdown_timeout=0.5):
+        await until(lambda: in_hand == [b"slow", b"once"])
+        await until(lambda: begun == [b"slow"])
+    release.set()
+    async with bench.consumer(handler, on_open="pause", concurrency=1):
+        await until(lambda: b"once" in begun or bench.happened("dead"))
+        await until(lambda: len(bench.happened("handled") + bench.happened("dead")) == 2)
+    assert bench.happened("dead") == []
+    assert begun.count(b"once") == 1
 
 
 @pytest.fixture
