@@ -81,8 +81,9 @@ async def test_of_ten_in_flight_the_one_that_kills_the_process_is_dead_and_nine_
     assert [line.split()[-1] for line in alone[-3:]] == ["1", "1", "1"]  # nothing beside it
 
 
+@pytest.mark.parametrize("lone", [0, 3], ids=["new", "suspected"])
 async def test_twenty_deployments_in_a_row_kill_no_message(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, lone: int
 ) -> None:
     monkeypatch.setattr(_solitude, "_QUIET", 0.05)
     monkeypatch.setattr(_solitude, "_LONGEST_QUIET", 0.3)
@@ -97,7 +98,7 @@ async def test_twenty_deployments_in_a_row_kill_no_message(
         ended.append(message.body.decode())
 
     bodies = [*INNOCENT, "m9"]
-    await bench.send(*bodies)
+    await bench.send(*bodies, headers={"fusewire-lone": lone} if lone else {})
     # With such short delays suspects come all the time, and RabbitMQ redelivers what is on its way
     # to a consumer when that is cancelled.
     options = {"shutdown_timeout": 0, "concurrency": 10, "delay_tiers": (0.05, 0.1)}
