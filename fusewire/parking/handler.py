@@ -140,10 +140,9 @@ class HandlerRunner:
             raise asyncio.CancelledError
         attempt = self._attempt(view, work)
         doubtful_keys, notes = _doubtful_keys(attempt, work, record), work.notes
-        succeeded = tuple(work.succeeded)
-        if not doubtful_keys and not notes and not succeeded:
-            return attempt  # replacing costs several microseconds
-        return replace(attempt, doubtful_keys=doubtful_keys, notes=notes, succeeded=succeeded)
+        if not doubtful_keys and not notes:
+            return attempt  # most; replacing costs several microseconds
+        return replace(attempt, doubtful_keys=doubtful_keys, notes=notes)
 
     async def _guarded(self, view: MessageView, call: HandlerCall, work: Operation) -> None:
         if self._guard is None:
@@ -171,13 +170,13 @@ class HandlerRunner:
             permit.release()
 
     def _attempt(self, view: MessageView, work: Operation) -> Attempt:
-        blame = tuple(work.failed)
+        blame, succeeded = tuple(work.failed), tuple(work.succeeded)
         error, because = _said(view)
         made = False
         if view.rejected or isinstance(error, Reject):
             rejection = self._reason(because, work)
             if error is None and rejection is None:
-                return Attempt(blame=blame, unwanted=True, because=because)
+                return Attempt(blame=blame, unwanted=True, because=because, succeeded=succeeded)
             # A refusal by a circuit is never what ends a message. If the handler does not say why,
             # and a call of it failed, that was an attempt.
             error = rejection or error
@@ -185,14 +184,16 @@ class HandlerRunner:
         elif error is None:
             if work.rejected:
                 self._warn_of_swallowing(work.rejected[0])
-            return Attempt(blame=blame) if blame else _WELL
+            known = blame or succeeded
+            return Attempt(blame=blame, succeeded=succeeded) if known else _WELL
         else:
             rejection = None if isinstance(error, INSTRUCTIONS) else rejection_in(error)
         if rejection is not None:
             self._warn_of_registry(rejection.name)
             if made or rejection.name in blame:
                 rejection = None  # a call was made and failed before the refusal
-        return Attempt(error, rejection, blame, refused=() if blame else tuple(work.rejected))
+        refused = () if blame else tuple(work.rejected)
+        return Attempt(error, rejection, blame, refused=refused, succeeded=succeeded)
 
     def _reason(self, because: BaseException | None, work: Operation) -> CircuitOpenError | None:
         """Find the rejection for which a handler does not want its message.
