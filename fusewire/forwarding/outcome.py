@@ -21,7 +21,7 @@ class ReplayEnd(Enum):
 
 
 # Nobody looked at the request: a token has run out, or a right is missing. It waits in its lane
-# until that is mended, whatever the call.
+# until that is fixed, whatever the call.
 _NOT_LET_IN = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 
 

@@ -7,8 +7,8 @@ when that process lives to see the handler's end or the loss of the delivery, an
 begins beside a handler that takes long. A mark that is left says that the handler was called by
 itself and that its process ended with it.
 
-A mark is an empty queue: nothing can be written onto a message that is in hand, and whoever gets it
-next can look for a queue.
+A mark is an empty queue: nothing can be written onto a message that is in flight, and the consumer
+that gets the message next can look for a queue.
 """
 
 from __future__ import annotations

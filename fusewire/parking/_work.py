@@ -31,7 +31,7 @@ class Work:
     since: float
     """When it came into hand, in monotonic seconds."""
     ending: Callable[[], bool]
-    """Tells whether all that is in hand is to go back."""
+    """Tells whether all that is in flight is to go back."""
     tried: bool = False
     """Whether its handler was called, and not just refused."""
     in_doubt: bool = False
@@ -45,11 +45,11 @@ class Work:
 
     @property
     def goes_back_as_it_is(self) -> bool:
-        """Whether it must not be stored anew as one that was never tried, but be redelivered."""
+        """Whether it must not be stored again as one that was never tried, but be redelivered."""
         return self.tried or self.in_doubt
 
     def fresh_view(self) -> MessageView:
-        """Return a view that no handler has had, for an attempt with the delivery in hand."""
+        """Return a view that no handler has had, for an attempt with the delivery in flight."""
         if self.view.over:
             self.view = view_of(self.delivery, seen=True)
         return self.view

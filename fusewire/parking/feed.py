@@ -43,7 +43,7 @@ class Feed:
         stopping: set when the consumer ends.
         grace: seconds that work in hand may still take then.
         ready: awaited before each subscription.
-        hand_back: awaited with each delivery in hand before it goes back, and whether its handler
+        hand_back: awaited with each delivery in flight before it goes back, and whether its handler
             was called.
         settling: tells of a delivery that its handler has ended, and that it is being settled. It
             is not cut off, or its message might be moved and come again as well.
@@ -223,7 +223,7 @@ class Feed:
         self._cancel(handlers)
         # Those who do not heed it settle nothing any more: their channel is closed next.
         _, late = await asyncio.wait(late, timeout=_HEED)
-        # Not twice: a plain function cannot be stopped, and whoever waits for it would go away.
+        # Not twice: a plain function cannot be stopped, and the task that waits for it would end.
         self._cancel(late - handlers)
 
     def _cancel(self, tasks: set[asyncio.Task[None]]) -> None:

@@ -102,7 +102,7 @@ class OrderedSource:
     def suspicion(self, delivery: Delivery) -> float:
         """Return the returns from which on `delivery` is suspected of killing its process.
 
-        Each pause returns what is in hand. So these are many, and say nothing in an outage, or if
+        Each pause returns what is in flight. So these are many, and say nothing in an outage, or if
         they are not counted.
         """
         if self._probing.outage is not None or not delivery.counts_returns:
@@ -137,7 +137,7 @@ class OrderedSource:
         """Work on one delivery in its turn.
 
         Raises:
-            GiveBackError: it has to go back, or what is in hand besides.
+            GiveBackError: it has to go back, or what is in flight besides.
         """
         try:
             await self._in_turn(delivery)
@@ -273,7 +273,7 @@ class OrderedSource:
         Raises:
             GiveBackError: always.
         """
-        if work.lone:  # it is stored anew, without its failures: it has its process to answer for
+        if work.lone:  # it is stored again, without its failures: it has its process to answer for
             raise GiveBackError(tried=work.tried, expected=True)
         waits_for = self._probing.outage
         if waits_for is not None and work.delivery.returned >= _RETURNS_BEFORE_PARKING:
@@ -294,7 +294,7 @@ class OrderedSource:
         """Try `work` until it can be settled.
 
         Raises:
-            GiveBackError: it has to go back, or what is in hand besides.
+            GiveBackError: it has to go back, or what is in flight besides.
         """
         while True:
             verdict = await self._attempts.run(work, self)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LONGEST_WAIT = 1.0
 """Seconds between replays of a message whose circuit is not among ours, and cannot be looked at.
 
-Also the seconds for which a message rests in hand before it makes room for others.
+Also the seconds for which a message rests in flight before it makes room for others.
 """
 
 
@@ -180,7 +180,7 @@ class LaneReplay:
         return await self._is_full()
 
     async def _is_full(self) -> bool:
-        """Tell whether as many are in hand as may be, and others wait behind them."""
+        """Tell whether as many are in flight as may be, and others wait behind them."""
         if self._in_hand < self._concurrency:
             return False
         try:

@@ -159,7 +159,7 @@ class Desk:
         If the handler still works on it, wait for its end: it is never run beside itself.
 
         Raises:
-            GiveBackError: all that is in hand has to go back.
+            GiveBackError: all that is in flight has to go back.
         """
         message = work.delivery.message
         while not work.anonymous and self._unacknowledged.is_running(message):
@@ -266,7 +266,7 @@ class Desk:
         await self._store_anew(delivery, lambda _record: self._topology.source)
 
     async def put_back_suspect(self, delivery: Delivery) -> None:
-        """Store a delivery anew if it is to be alone, whether or not its handler was called.
+        """Store a delivery again if it is to be alone, whether or not its handler was called.
 
         A redelivery could not be told from one that killed its process.
         """

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fusewire.brokers import Broker
 
 POISON = "poison"
-"""The reference of the order that kills whoever handles it."""
+"""The reference of the order that kills the process that handles it."""
 PARTS = 3
 """Charges that a handler of ``in_another_order`` makes for one order."""
 _FAILURES = 2  # of the attempts at one order, before all of its charges are made

@@ -162,7 +162,7 @@ async def test_what_was_not_tried_when_its_consumer_stops_is_no_doubt(
     handler = Handler(bench)
     handler.dependency.trip()
     await bench.send(*"abc", headers=ONCE)
-    moves.fail("refused", times=10**6)  # all stay in hand, and none is tried
+    moves.fail("refused", times=10**6)  # all stay in flight, and none is tried
     async with bench.consumer(handler, concurrency=3, **options("park")) as consumer:
         await until(lambda: moves.count >= 6)
         moves.fail("", times=0)

@@ -111,7 +111,7 @@ def test_an_outage_is_told_once_and_only_after_rabbitmq_was_reached(
     clock = FakeClock()
     reachability = Reachability("amqp://host/", clock)
     with caplog.at_level(logging.INFO):
-        assert not reachability.lost("refused")  # whoever enters the broker gets the error
+        assert not reachability.lost("refused")  # the caller gets the error
         reachability.reached()
         assert caplog.messages == []
         for _ in range(3):

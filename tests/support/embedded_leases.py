@@ -53,6 +53,6 @@ class Silent:
         return cast("T", job.result)
 
     def claim(self) -> Claimed:
-        """Take one message in hand."""
+        """Take one message."""
         [claimed] = self.run(lambda store: store.claim("orders", self.receiver, 1))
         return claimed

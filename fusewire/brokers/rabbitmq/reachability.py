@@ -37,8 +37,8 @@ class Reachability:
     def lost(self, why: object) -> bool:
         """Note that it cannot be reached; return whether the log says so, now or already.
 
-        Before it was reached for the first time the log does not: whoever enters a broker gets the
-        error.
+        Before it was reached for the first time the log does not: the caller that enters a broker
+        gets the error.
         """
         if self._known and self._since is None:
             self._since = self._monotonic()
