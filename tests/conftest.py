@@ -9,12 +9,12 @@ import secrets
 import threading
 from typing import TYPE_CHECKING
 
-import aio_pika
 import pytest
 from aio_pika.exceptions import AMQPError
 
 from fusewire.brokers.topology import Topology
 from tests.support import leftovers
+from tests.support.amqp import connect
 from tests.support.payments import PaymentsProcess
 from tests.support.processes import close_reaper
 from tests.support.rabbitmq import NoRabbitMQError, OwnRabbitMQ, RabbitMQ
@@ -166,7 +166,7 @@ def _delete_queues(url: str, names: list[str]) -> None:
 
     async def delete() -> None:
         async with asyncio.timeout(30):
-            connection = await aio_pika.connect(url)
+            connection = await connect(url)
             async with connection, connection.channel() as channel:
                 for name in names:
                     await channel.queue_delete(name)

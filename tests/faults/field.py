@@ -14,6 +14,7 @@ from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
 from fusewire.testing.faults import Place
 from fusewire.testing.faults.counting import places
 from tests.faults.armed_worker import DELAY_TIERS, LANE
+from tests.support.amqp import connect
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -54,7 +55,7 @@ class Field:
             try:
                 async with asyncio.timeout(_LIMIT):
                     if self._connection is None or self._connection.is_closed:
-                        self._connection = await aio_pika.connect(self._url)
+                        self._connection = await connect(self._url)
                     async with self._connection.channel() as channel:
                         return await do(channel)
             except (AMQPError, OSError, RuntimeError):

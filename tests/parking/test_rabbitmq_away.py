@@ -16,6 +16,7 @@ from fusewire.errors import BrokerUnavailableError
 from fusewire.parking import ParkingConsumer
 from fusewire.testing import FakeClock
 from fusewire.testing.faults import FaultProxy
+from tests.support.amqp import connect
 from tests.support.processes import free_port
 from tests.support.waiting import until
 
@@ -91,7 +92,7 @@ async def test_what_the_client_library_logs_of_other_connections_is_left_as_it_i
                 pass
         assert lines(caplog) == []  # it was raised
         with pytest.raises(aio_pika.exceptions.AMQPConnectionError):
-            await aio_pika.connect(nowhere)
+            await connect(nowhere)
         assert [level for level, _ in lines(caplog)] == ["ERROR"]
 
 

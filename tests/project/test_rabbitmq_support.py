@@ -12,6 +12,7 @@ import aio_pika
 import pytest
 
 from tests.support import rabbitmq_choice, rabbitmq_node
+from tests.support.amqp import connect
 from tests.support.processes import KeptProcess, is_gone
 from tests.support.rabbitmq import (
     URL_VARIABLE,
@@ -98,7 +99,7 @@ async def test_a_killed_broker_comes_back_at_its_url_with_its_messages(
         await channel.declare_queue("kept", durable=True, arguments=QUORUM)
     private_rabbitmq.stop()  # see OwnRabbitMQ.kill
     private_rabbitmq.start()
-    connection = await aio_pika.connect(url)
+    connection = await connect(url)
     channel = await connection.channel()
     message = aio_pika.Message(b"kept", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
     await channel.default_exchange.publish(message, "kept")
