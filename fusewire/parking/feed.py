@@ -45,8 +45,8 @@ class Feed:
         ready: awaited before each subscription.
         hand_back: awaited with each delivery in flight before it goes back, and whether its handler
             was called.
-        settling: tells of a delivery that its handler has ended, and that it is being settled. It
-            is not cut off, or its message might be moved and come again as well.
+        settling: returns whether the handler of a delivery has ended and the delivery is being
+            settled. It is not cut off, or its message might be moved and come again as well.
         unseen_too: whether that includes what was delivered and not received yet. For that no more
             may be delivered, and what then goes back loses its order.
     """

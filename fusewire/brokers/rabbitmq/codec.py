@@ -360,7 +360,7 @@ def _holds(value: HeaderValue, kind: Callable[[object], bool]) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    """Tell of a text or a number that a table holds as it is."""
+    """Return whether `value` is a text or a number that a table holds as it is."""
     return isinstance(value, str) or (type(value) is int and value in _INTEGERS)
 
 

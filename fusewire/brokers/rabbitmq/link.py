@@ -161,7 +161,7 @@ class Link:
     def lost(self, error: BaseException | None) -> bool:
         """Tell whether `error` is the loss of the whole connection, which the log says then.
 
-        That is not so of a channel that RabbitMQ closed, and of a connection that is closed here.
+        A channel that RabbitMQ closed and a connection that is closed here do not count.
         """
         # CancelledError is what heartbeats that stay away make of it: see `uncut`.
         if isinstance(error, AMQPChannelError):
