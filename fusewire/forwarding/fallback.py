@@ -18,9 +18,9 @@ from fusewire.errors import (
 )
 from fusewire.forwarding.call import StoredCall
 from fusewire.interceptors import FallbackDeclined
-from fusewire.interceptors.aio_calls import sendable
-from fusewire.interceptors.ends import LONGEST_TIMEOUT
-from fusewire.interceptors.methods import check_reply
+from fusewire.interceptors._aio.completion import sendable
+from fusewire.interceptors._call_end import LONGEST_TIMEOUT
+from fusewire.interceptors._methods import check_reply
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from fusewire.forwarding.receipt import Receipt
     from fusewire.interceptors import CallInfo
-    from fusewire.interceptors.methods import Shape
+    from fusewire.interceptors._methods import Shape
 
 _log = logging.getLogger(__name__)
 

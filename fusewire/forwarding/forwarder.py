@@ -11,9 +11,9 @@ from fusewire.errors import CircuitOpenError
 from fusewire.forwarding.call import StoredCall, UnreadableCallError, read_call
 from fusewire.forwarding.outcome import ReplayEnd, end_of
 from fusewire.forwarding.sending import ChannelClosedError
-from fusewire.interceptors.aio_calls import sendable
-from fusewire.interceptors.hints import read_retry_after
-from fusewire.interceptors.keys import key_of_id
+from fusewire.interceptors._aio.completion import sendable
+from fusewire.interceptors._keys import key_of_id
+from fusewire.interceptors._retry_info import read_retry_after
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation
 from fusewire.parking import Reject
 from fusewire.parking.errors import HandBack

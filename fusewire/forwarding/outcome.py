@@ -6,7 +6,7 @@ from enum import Enum
 
 import grpc
 
-from fusewire.interceptors.ends import FINAL, CallEnd
+from fusewire.interceptors._call_end import FINAL, CallEnd
 
 
 class ReplayEnd(Enum):

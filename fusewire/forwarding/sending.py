@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from fusewire.errors import FusewireError, SettingsError
-from fusewire.interceptors.channels import registries_of
+from fusewire.interceptors._registries import registries_of
 
 if TYPE_CHECKING:
     from fusewire.breaker import BreakerRegistry

@@ -1,20 +1,20 @@
 """gRPC client interceptors: a circuit breaker on every method, on sync and asyncio channels."""
 
-from fusewire.interceptors.aio_channel import aio_interceptors
-from fusewire.interceptors.arguments import (
+from fusewire.interceptors._aio.interceptors import aio_interceptors
+from fusewire.interceptors._arguments import (
     BreakerPer,
     ClassifyBySelector,
     SettingsBySelector,
     Streams,
     StreamsBySelector,
 )
-from fusewire.interceptors.classification import (
+from fusewire.interceptors._call_end import CallEnd
+from fusewire.interceptors._classification import (
     DEFAULT_OUTCOMES,
     Classification,
     Classify,
 )
-from fusewire.interceptors.ends import CallEnd
-from fusewire.interceptors.fallback import (
+from fusewire.interceptors._fallback import (
     FALLBACK_METADATA,
     CallFallback,
     CallInfo,
@@ -22,10 +22,10 @@ from fusewire.interceptors.fallback import (
     FallbackDeclined,
     SelectiveFallback,
 )
-from fusewire.interceptors.health import HealthProbe
-from fusewire.interceptors.methods import Shape
-from fusewire.interceptors.rejection import AioRejectedCall, RejectedCall
-from fusewire.interceptors.sync_channel import guard
+from fusewire.interceptors._health import HealthProbe
+from fusewire.interceptors._methods import Shape
+from fusewire.interceptors._rejection import AioRejectedCall, RejectedCall
+from fusewire.interceptors._sync.channel import guard
 from fusewire.operation import without_fallbacks
 
 __all__ = [

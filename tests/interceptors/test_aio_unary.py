@@ -12,7 +12,7 @@ import pytest
 from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import AioRejectedCall, aio_interceptors
-from fusewire.interceptors.classification import DEFAULT_OUTCOMES
+from fusewire.interceptors._classification import DEFAULT_OUTCOMES
 from tests.support.grpc_calls import aio_seen, until
 from tests.support.grpc_server import ECHO, ask
 from tests.support.processes import free_port

@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2, status_pb2
 from fusewire.breaker import Outcome
 from fusewire.errors import SettingsError
 from fusewire.interceptors import DEFAULT_OUTCOMES, CallEnd, Classification
-from fusewire.interceptors.hints import read_retry_after, write_retry_after
+from fusewire.interceptors._retry_info import read_retry_after, write_retry_after
 from fusewire.operation import KeyEnd
 
 Code = grpc.StatusCode

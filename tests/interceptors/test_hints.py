@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 
 from fusewire.breaker import Outcome
 from fusewire.interceptors import aio_interceptors, guard
-from fusewire.interceptors.hints import PUSHBACK, read_retry_after
+from fusewire.interceptors._retry_info import PUSHBACK, read_retry_after
 from tests.support.grpc_calls import until
 from tests.support.grpc_no_op import aio_no_op
 from tests.support.grpc_server import ECHO, EchoServer, ask, wait_until

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusewire.errors import SettingsError
-from fusewire.interceptors.keys import MethodKeys
+from fusewire.interceptors._keys import MethodKeys
 from fusewire.operation import KeyEnd, Operation
 from tests.support.grpc_keys import key_of
 

@@ -80,7 +80,7 @@ def test_what_may_be_right_is_taken(
 
 @pytest.fixture(autouse=True)
 def nothing_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fusewire.interceptors.methods._told", set())
+    monkeypatch.setattr("fusewire.interceptors._methods._told", set())
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -176,7 +176,7 @@ def test_a_stub_that_is_imported_after_its_guard_is_compared_at_its_first_call(
 ) -> None:
     settings = {SLIP: BreakerSettings(), "*": BreakerSettings()}
     with monkeypatch.context() as before:
-        before.setattr("fusewire.interceptors.methods.known_methods", lambda _service: None)
+        before.setattr("fusewire.interceptors._methods.known_methods", lambda _service: None)
         channel = guard(server.connect(), settings, registry=BreakerRegistry())
     with channel:
         payments = payments_pb2_grpc.PaymentsStub(channel)

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import AioRejectedCall, RejectedCall
-from fusewire.interceptors.hints import read_retry_after
+from fusewire.interceptors._retry_info import read_retry_after
 from tests.support.grpc_server import wait_until
 
 BOTH = pytest.mark.parametrize("kind", [RejectedCall, AioRejectedCall])

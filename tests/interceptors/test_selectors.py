@@ -9,7 +9,7 @@ import pytest
 from fusewire.breaker import BreakerSettings
 from fusewire.errors import SettingsError
 from fusewire.interceptors import CallInfo, Classification, aio_interceptors, guard
-from fusewire.interceptors.selectors import Selectors, selected
+from fusewire.interceptors._selectors import Selectors, selected
 
 BAD = [
     "",

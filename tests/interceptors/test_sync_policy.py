@@ -15,7 +15,7 @@ from fusewire.interceptors import (
     Classification,
     guard,
 )
-from fusewire.interceptors.classification import DEFAULT_OUTCOMES
+from fusewire.interceptors._classification import DEFAULT_OUTCOMES
 from fusewire.operation import operation
 from tests.support.grpc_calls import STYLES, call, seen
 from tests.support.grpc_guard import WatchedRegistry

@@ -13,7 +13,7 @@ from fusewire.interceptors import (
     RejectedCall,
     guard,
 )
-from fusewire.interceptors.classification import DEFAULT_OUTCOMES
+from fusewire.interceptors._classification import DEFAULT_OUTCOMES
 from tests.support.grpc_calls import STYLES, call, seen
 from tests.support.grpc_server import ECHO, ask, wait_until
 from tests.support.processes import free_port

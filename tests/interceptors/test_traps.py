@@ -16,10 +16,10 @@ import pytest
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings, Outcome
 from fusewire.interceptors import CallEnd, FallbackDeclined, aio_interceptors, guard
-from fusewire.interceptors import guarded as guarded_module
-from fusewire.interceptors.guarded import GuardedCall
-from fusewire.interceptors.policy import MethodPolicy, Policies
-from fusewire.interceptors.sync_calls import Remains
+from fusewire.interceptors import _call as call_module
+from fusewire.interceptors._call import GuardedCall
+from fusewire.interceptors._policy import MethodPolicy, Policies
+from fusewire.interceptors._sync.completion import Remains
 from tests.support.grpc_calls import STYLES, aio_seen, seen, until
 from tests.support.grpc_guard import Clock
 from tests.support.grpc_no_op import aio_no_op
@@ -322,7 +322,7 @@ def test_a_call_that_is_gone_when_its_end_is_told_is_settled_by_that_end(
 
 def test_the_time_that_listeners_take_is_not_a_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(guarded_module, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(call_module, "time", SimpleNamespace(monotonic=clock))
     registry = BreakerRegistry(BreakerSettings(failure_threshold=1), clock=clock)
     breaker = registry.get(ECHO)
     breaker.acquire().failure()

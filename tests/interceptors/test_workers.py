@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from fusewire.interceptors.sync_calls import watch, when_over
-from fusewire.interceptors.workers import run_in_worker
+from fusewire.interceptors._sync.completion import watch, when_over
+from fusewire.interceptors._sync.executor import run_in_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _AFTER_FORK = """
 import os, threading
-from fusewire.interceptors.workers import run_in_worker
+from fusewire.interceptors._sync.executor import run_in_worker
 
 def runs():
     ran = threading.Event()

@@ -15,7 +15,7 @@ import grpc
 
 from fusewire.breaker import Outcome
 from fusewire.errors import SettingsError
-from fusewire.interceptors.ends import CallEnd
+from fusewire.interceptors._call_end import CallEnd
 
 DEFAULT_OUTCOMES: Final[Mapping[grpc.StatusCode, Outcome]] = MappingProxyType(
     {

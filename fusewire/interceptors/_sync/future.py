@@ -1,7 +1,7 @@
 """Calls of a sync channel that a fallback may answer: their replies, and their futures."""
 
 # The methods of calls and futures do what grpcio says of them, with the arguments that it gives.
-# ruff: noqa: D102, ARG002
+# ruff: noqa: ARG002
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from fusewire._locks import make_condition
-from fusewire.interceptors.fallback import FALLBACK_METADATA
-from fusewire.interceptors.sync_calls import Remains, settle, when_over
-from fusewire.interceptors.workers import DoneCallbacks, run_in_worker
+from fusewire.interceptors._fallback import FALLBACK_METADATA
+from fusewire.interceptors._sync.completion import Remains, settle, when_over
+from fusewire.interceptors._sync.executor import DoneCallbacks, run_in_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from fusewire.interceptors.guarded import GuardedCall, Pairs
+    from fusewire.interceptors._call import GuardedCall, Pairs
 
 
 class FallbackReply(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg] # not subscriptable at run time

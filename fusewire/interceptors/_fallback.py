@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 from google.protobuf.message import Message
 
 from fusewire.errors import FusewireError, SettingsError
-from fusewire.interceptors.methods import check_reply
+from fusewire.interceptors._methods import check_reply
 
 if TYPE_CHECKING:
     import grpc
 
-    from fusewire.interceptors.methods import Shape
+    from fusewire.interceptors._methods import Shape
 
 FALLBACK_METADATA = "fusewire-fallback"
 """Trailing metadata of a call that a fallback answered; its value is the breaker's name."""

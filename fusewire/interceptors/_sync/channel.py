@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from fusewire.errors import SettingsError
-from fusewire.interceptors.policy import Policies
-from fusewire.interceptors.sync_methods import (
+from fusewire.interceptors._policy import Policies
+from fusewire.interceptors._sync.multicallable import (
     GuardedStreamStream,
     GuardedStreamUnary,
     GuardedUnaryStream,
     GuardedUnaryUnary,
 )
-from fusewire.interceptors.targets import target_of
+from fusewire.interceptors._targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from types import TracebackType
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.interceptors.arguments import (
+    from fusewire.interceptors._arguments import (
         BreakerPer,
         ClassifyBySelector,
         SettingsBySelector,
         StreamsBySelector,
     )
-    from fusewire.interceptors.fallback import Fallback
-    from fusewire.interceptors.health import HealthProbe
+    from fusewire.interceptors._fallback import Fallback
+    from fusewire.interceptors._health import HealthProbe
 
 
 def guard(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from fusewire._throttle import Throttle
 from fusewire.breaker import BreakerSettings, CircuitBreaker, default_registry
 from fusewire.errors import SettingsError
-from fusewire.interceptors.arguments import (
+from fusewire.interceptors._arguments import (
     BreakerPer,
     checked_choice,
     checked_dependency,
@@ -17,25 +17,25 @@ from fusewire.interceptors.arguments import (
     settings_by_selector,
     streams_by_selector,
 )
-from fusewire.interceptors.classification import Classification, Classify
-from fusewire.interceptors.fallback import CallFallback, Fallback, as_call_fallback, refusal, unfit
-from fusewire.interceptors.keys import MethodKeys
-from fusewire.interceptors.methods import Names, known_method, warn_once
-from fusewire.interceptors.selectors import EVERYTHING, Selectors, check_selector, selected
-from fusewire.interceptors.targets import targets
+from fusewire.interceptors._classification import Classification, Classify
+from fusewire.interceptors._fallback import CallFallback, Fallback, as_call_fallback, refusal, unfit
+from fusewire.interceptors._keys import MethodKeys
+from fusewire.interceptors._methods import Names, known_method, warn_once
+from fusewire.interceptors._selectors import EVERYTHING, Selectors, check_selector, selected
+from fusewire.interceptors._targets import targets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.interceptors.arguments import (
+    from fusewire.interceptors._arguments import (
         ClassifyBySelector,
         SettingsBySelector,
         Streams,
         StreamsBySelector,
     )
-    from fusewire.interceptors.health import HealthProbe
-    from fusewire.interceptors.methods import Shape
+    from fusewire.interceptors._health import HealthProbe
+    from fusewire.interceptors._methods import Shape
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from fusewire.errors import CircuitOpenError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fusewire.interceptors.guarded import GuardedCall
+    from fusewire.interceptors._call import GuardedCall
 
 # grpcio's status of a call whose interceptor raised, whatever the cause (grpc/_interceptor.py).
 _INTERCEPTOR_RAISED = (grpc.StatusCode.INTERNAL, "Exception raised while intercepting the RPC")

@@ -18,8 +18,8 @@ import grpc
 import grpc.aio
 
 from fusewire.errors import CircuitOpenError
-from fusewire.interceptors.hints import write_retry_after
-from fusewire.interceptors.workers import DoneCallbacks
+from fusewire.interceptors._retry_info import write_retry_after
+from fusewire.interceptors._sync.executor import DoneCallbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,11 +15,11 @@ import grpc.aio
 
 from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError
-from fusewire.interceptors.ends import CallEnd
-from fusewire.interceptors.fallback import CallInfo, FallbackDeclined, attach
-from fusewire.interceptors.hints import read_retry_after
-from fusewire.interceptors.keys import copy_of
-from fusewire.interceptors.rejection import Rejection
+from fusewire.interceptors._call_end import CallEnd
+from fusewire.interceptors._fallback import CallInfo, FallbackDeclined, attach
+from fusewire.interceptors._keys import copy_of
+from fusewire.interceptors._rejection import Rejection
+from fusewire.interceptors._retry_info import read_retry_after
 from fusewire.operation import (
     IDEMPOTENCY_KEY,
     CallNote,
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from fusewire.breaker import Permit
-    from fusewire.interceptors.fallback import CallFallback
-    from fusewire.interceptors.keys import MethodKeys
-    from fusewire.interceptors.methods import Shape
-    from fusewire.interceptors.policy import MethodPolicy
+    from fusewire.interceptors._fallback import CallFallback
+    from fusewire.interceptors._keys import MethodKeys
+    from fusewire.interceptors._methods import Shape
+    from fusewire.interceptors._policy import MethodPolicy
     from fusewire.operation import KeyClaim
 
 logger = logging.getLogger(__name__)

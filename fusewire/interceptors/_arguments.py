@@ -12,8 +12,8 @@ import grpc.aio
 from fusewire.breaker import PRESETS, BreakerSettings
 from fusewire.breaker.functions import is_plain_function
 from fusewire.errors import SettingsError
-from fusewire.interceptors.classification import Classify
-from fusewire.interceptors.selectors import EVERYTHING, Selectors
+from fusewire.interceptors._classification import Classify
+from fusewire.interceptors._selectors import EVERYTHING, Selectors
 
 SettingsBySelector: TypeAlias = BreakerSettings | Mapping[str, BreakerSettings | None] | None
 """Settings of all breakers, or by selector; None in their place leaves methods unguarded."""

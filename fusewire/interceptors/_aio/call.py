@@ -1,7 +1,6 @@
 """Calls of an asyncio channel with one response, whose failure a fallback may answer."""
 
 # The methods of calls do what grpcio says of them.
-# ruff: noqa: D102
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import grpc.aio
 
-from fusewire.interceptors.aio_calls import (
+from fusewire.interceptors._aio.completion import (
     CANCELLED_DETAILS,
     RejectedInner,
     cancelled_here,
@@ -23,12 +22,12 @@ from fusewire.interceptors.aio_calls import (
     settle_late,
     when_over,
 )
-from fusewire.interceptors.fallback import FALLBACK_METADATA
+from fusewire.interceptors._fallback import FALLBACK_METADATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from fusewire.interceptors.guarded import GuardedCall
+    from fusewire.interceptors._call import GuardedCall
 
 logger = logging.getLogger(__name__)
 

@@ -113,7 +113,7 @@ class CallEnd:
             limit = _SIZE_LIMIT.match(self.details)
             return limit is not None and limit[2] is not None and limit[1] != "SERVER"
         # asyncio's word for a request that could not be written, because the call is over. The
-        # server's own status mostly follows it (aio_calls.settle_late); where it does not, it may
+        # server's own status mostly follows it (settle_late in _aio); where it does not, it may
         # have been any.
         return (
             (self.code, self.details) in _MESSAGES

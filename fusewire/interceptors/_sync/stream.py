@@ -4,7 +4,6 @@ A stream that needs neither is the inner channel's own object, which only tells 
 """
 
 # The methods of calls and futures do what grpcio says of them.
-# ruff: noqa: D102
 
 from __future__ import annotations
 
@@ -15,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from fusewire._locks import make_condition
-from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
-from fusewire.interceptors.methods import checked_message
-from fusewire.interceptors.sync_calls import Remains, settle, when_over
-from fusewire.interceptors.sync_fallback import answer
-from fusewire.interceptors.workers import DoneCallbacks
+from fusewire.interceptors._fallback import FALLBACK_METADATA, as_messages
+from fusewire.interceptors._methods import checked_message
+from fusewire.interceptors._sync.completion import Remains, settle, when_over
+from fusewire.interceptors._sync.executor import DoneCallbacks
+from fusewire.interceptors._sync.future import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from fusewire.interceptors.guarded import GuardedCall, Pairs
+    from fusewire.interceptors._call import GuardedCall, Pairs
 
 
 def is_call(stream: Any) -> bool:

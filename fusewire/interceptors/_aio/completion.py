@@ -1,7 +1,6 @@
 """Calls of an asyncio channel that a fallback may answer, and the reading of how a call ended."""
 
 # The methods of calls do what grpcio says of them.
-# ruff: noqa: D102
 
 from __future__ import annotations
 
@@ -14,13 +13,13 @@ import grpc
 import grpc.aio
 
 from fusewire.errors import CircuitOpenError
-from fusewire.interceptors.ends import WRITE_FAILED
+from fusewire.interceptors._call_end import WRITE_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable
 
-    from fusewire.interceptors.guarded import GuardedCall
-    from fusewire.interceptors.rejection import AioRejectedCall
+    from fusewire.interceptors._call import GuardedCall
+    from fusewire.interceptors._rejection import AioRejectedCall
 
 T = TypeVar("T")
 

@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from fusewire.interceptors.aio_calls import RejectedInner, sendable, settle_raised, watch
-from fusewire.interceptors.aio_fallback import FallbackStreamUnary, FallbackUnaryUnary
-from fusewire.interceptors.aio_streams import GuardedStream, GuardedStreamStream, GuardedUnaryStream
-from fusewire.interceptors.guarded import GuardedCall
-from fusewire.interceptors.policy import Policies
-from fusewire.interceptors.rejection import AioRejectedCall
+from fusewire.interceptors._aio.call import FallbackStreamUnary, FallbackUnaryUnary
+from fusewire.interceptors._aio.completion import RejectedInner, sendable, settle_raised, watch
+from fusewire.interceptors._aio.stream import GuardedStream, GuardedStreamStream, GuardedUnaryStream
+from fusewire.interceptors._call import GuardedCall
+from fusewire.interceptors._policy import Policies
+from fusewire.interceptors._rejection import AioRejectedCall
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.interceptors.arguments import (
+    from fusewire.interceptors._arguments import (
         BreakerPer,
         ClassifyBySelector,
         SettingsBySelector,
         StreamsBySelector,
     )
-    from fusewire.interceptors.fallback import Fallback
-    from fusewire.interceptors.health import HealthProbe
-    from fusewire.interceptors.methods import Shape
-    from fusewire.interceptors.policy import MethodPolicy
+    from fusewire.interceptors._fallback import Fallback
+    from fusewire.interceptors._health import HealthProbe
+    from fusewire.interceptors._methods import Shape
+    from fusewire.interceptors._policy import MethodPolicy
 
 
 def aio_interceptors(

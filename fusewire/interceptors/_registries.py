@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from fusewire.interceptors.policy import Policies
-from fusewire.interceptors.targets import layers_of
+from fusewire.interceptors._policy import Policies
+from fusewire.interceptors._targets import layers_of
 
 if TYPE_CHECKING:
     from fusewire.breaker import BreakerRegistry

@@ -1,7 +1,7 @@
 """The methods of a guarded sync channel, of all four shapes."""
 
 # The methods do what grpcio says of them, with arguments of the names that it gives them.
-# ruff: noqa: D102, FBT001, PLR0917
+# ruff: noqa: FBT001, PLR0917
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from fusewire.interceptors.guarded import GuardedCall
-from fusewire.interceptors.rejection import RejectedCall
-from fusewire.interceptors.sync_calls import settle, watch
-from fusewire.interceptors.sync_fallback import FallbackFuture, FallbackReply, answer
-from fusewire.interceptors.sync_streams import GuardedStream, is_call
+from fusewire.interceptors._call import GuardedCall
+from fusewire.interceptors._rejection import RejectedCall
+from fusewire.interceptors._sync.completion import settle, watch
+from fusewire.interceptors._sync.future import FallbackFuture, FallbackReply, answer
+from fusewire.interceptors._sync.stream import GuardedStream, is_call
 
 if TYPE_CHECKING:
-    from fusewire.interceptors.methods import Shape
-    from fusewire.interceptors.policy import Policies
+    from fusewire.interceptors._methods import Shape
+    from fusewire.interceptors._policy import Policies
 
 
 class _Guarded:

@@ -4,7 +4,6 @@ A stream that needs neither is the inner channel's own call, which only tells it
 """
 
 # The methods of calls do what grpcio says of them.
-# ruff: noqa: D102
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from fusewire.interceptors.aio_calls import (
+from fusewire.interceptors._aio.completion import (
     CANCELLED_DETAILS,
     RejectedInner,
     cancelled_here,
@@ -26,13 +25,13 @@ from fusewire.interceptors.aio_calls import (
     settle_late,
     when_over,
 )
-from fusewire.interceptors.fallback import FALLBACK_METADATA, as_messages
-from fusewire.interceptors.methods import checked_message
+from fusewire.interceptors._fallback import FALLBACK_METADATA, as_messages
+from fusewire.interceptors._methods import checked_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from fusewire.interceptors.guarded import GuardedCall
+    from fusewire.interceptors._call import GuardedCall
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Asyncio channels: how their calls are made, watched and answered."""

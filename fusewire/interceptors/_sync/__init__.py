@@ -1,0 +1,1 @@
+"""Sync channels: how their calls are made, watched and answered."""
