@@ -1,7 +1,8 @@
 """Durable queues for parking: one protocol, RabbitMQ for production, SQLite embedded."""
 
+from typing import NoReturn
+
 from fusewire.brokers.address import open_broker
-from fusewire.brokers.findings import Finding, Severity
 from fusewire.brokers.message import HeaderValue, Message
 from fusewire.brokers.protocol import Broker, Delivery, Subscription
 from fusewire.brokers.rabbitmq import RabbitMQBroker
@@ -13,13 +14,17 @@ __all__ = [
     "OTHER_LANE",
     "Broker",
     "Delivery",
-    "Finding",
     "HeaderValue",
     "Message",
     "RabbitMQBroker",
     "SQLiteBroker",
-    "Severity",
     "Subscription",
     "Topology",
     "open_broker",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name in ("Finding", "Severity"):
+        raise AttributeError(f"fusewire.brokers.{name} has moved: import fusewire.audit.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

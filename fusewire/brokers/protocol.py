@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from fusewire.brokers.findings import Finding
     from fusewire.brokers.message import Message
     from fusewire.brokers.topology import Topology
 
@@ -113,13 +112,6 @@ class Broker(Protocol):
         Raises:
             QueueNotFoundError: the source queue does not exist.
             BrokerError: a derived queue is absent and may not be made.
-        """
-
-    async def audit(self, topology: Topology) -> Sequence[Finding]:
-        """Look for what could lose messages, or what was not meant, about queues that exist.
-
-        Raises:
-            BrokerError: what can be asked did not answer.
         """
 
     async def create_queue(self, queue: str, *, expires: float | None = None) -> None:

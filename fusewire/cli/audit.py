@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from fusewire.brokers import RabbitMQBroker, Severity
+from fusewire.audit import Severity
+from fusewire.audit import audit as audit_queues
+from fusewire.brokers import RabbitMQBroker
 from fusewire.cli.ending import fail
 from fusewire.cli.printing import Format, say
 from fusewire.cli.queues import (
@@ -27,7 +29,8 @@ from fusewire.errors import FusewireError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fusewire.brokers import Finding, Topology
+    from fusewire.audit import Finding
+    from fusewire.brokers import Topology
 
 _UNSAFE = 1
 _UNSEEN = 3
@@ -89,7 +92,7 @@ def audit(
 
 async def _findings(broker: RabbitMQBroker, queues: Topology) -> Sequence[Finding]:
     async with broker:
-        return await broker.audit(queues)
+        return await audit_queues(broker, queues)
 
 
 _STYLES = {Severity.LOSS: "bold red", Severity.WARNING: "yellow", Severity.UNCHECKED: "dim"}

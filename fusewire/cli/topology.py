@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fusewire.brokers.rabbitmq.definitions import definitions, permissions, policies
+from fusewire.audit import definitions, permissions, policies
 from fusewire.cli.ending import fail
 from fusewire.cli.printing import Format, say
 from fusewire.cli.queues import (
@@ -26,8 +26,8 @@ from fusewire.cli.queues import (
 from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
+    from fusewire.audit import Permissions
     from fusewire.brokers import Topology
-    from fusewire.brokers.rabbitmq.definitions import Permissions
 
 _OLDEST = (3, 10)
 

@@ -7,7 +7,7 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from fusewire.brokers import Severity
+from fusewire.audit import Severity, audit
 from fusewire.errors import FusewireError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ async def auditing(broker: Broker, topology: Topology) -> AsyncIterator[None]:
 
 async def _audit(broker: Broker, topology: Topology) -> None:
     try:
-        findings = await broker.audit(topology)
+        findings = await audit(broker, topology)
     except FusewireError as error:
         _log.warning("the queues of %r were not audited: %s", topology.source, error)
         return

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire import ParkedCalls
+from fusewire.audit import Permissions, definitions, permissions
 from fusewire.brokers import Message, RabbitMQBroker, Topology
-from fusewire.brokers.rabbitmq.definitions import Permissions, definitions, permissions
 from fusewire.errors import BrokerError, MoveRefusedError, SettingsError, UnconfirmedError
 from tests.support.messages import drain, take, until_depth
 from tests.support.waiting import until

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire.brokers import Finding, RabbitMQBroker, Severity, SQLiteBroker
+from fusewire.audit import Finding, Severity
+from fusewire.brokers import RabbitMQBroker, SQLiteBroker
 from fusewire.errors import BrokerUnavailableError
 from fusewire.parking import ParkingConsumer
 from tests.support.waiting import until
@@ -63,7 +64,7 @@ async def test_an_audit_that_fails_stops_no_consumer(
     async def failing(*_: object) -> list[Finding]:
         raise error
 
-    monkeypatch.setattr(SQLiteBroker, "audit", failing)
+    monkeypatch.setattr("fusewire.parking.audit.audit", failing)
     async with SQLiteBroker(tmp_path / "x.db") as broker:
         await broker.create_queue("orders")
         async with ParkingConsumer(broker, queue="orders", handler=handler):
@@ -83,7 +84,7 @@ async def test_a_consumer_neither_waits_for_its_audit_nor_leaves_it_behind(
             ended.set()
         return [Finding(Severity.LOSS, "", "", "", "")]
 
-    monkeypatch.setattr(SQLiteBroker, "audit", endless)
+    monkeypatch.setattr("fusewire.parking.audit.audit", endless)
     async with SQLiteBroker(tmp_path / "x.db") as broker:
         await broker.create_queue("orders")
         async with ParkingConsumer(broker, queue="orders", handler=handler):

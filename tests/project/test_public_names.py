@@ -62,17 +62,25 @@ PUBLIC = {
         "StateChanged",
         "default_registry",
     ],
+    "fusewire.audit": [
+        "Finding",
+        "Permissions",
+        "Policy",
+        "Severity",
+        "audit",
+        "definitions",
+        "permissions",
+        "policies",
+    ],
     "fusewire.brokers": [
         "Broker",
         "DELAY_TIERS",
         "Delivery",
-        "Finding",
         "HeaderValue",
         "Message",
         "OTHER_LANE",
         "RabbitMQBroker",
         "SQLiteBroker",
-        "Severity",
         "Subscription",
         "Topology",
         "open_broker",
@@ -171,3 +179,9 @@ def test_the_breaker_needs_neither_grpc_nor_a_broker_client() -> None:
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True, timeout=60
     )
     assert {"grpc", "aio_pika", "google.protobuf"}.isdisjoint(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["Finding", "Severity"])
+def test_a_name_that_has_moved_says_where_to(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"import fusewire\.audit\.{name}"):
+        getattr(import_module("fusewire.brokers"), name)

@@ -1,5 +1,19 @@
 """The production broker: quorum queues on RabbitMQ, through aio-pika."""
 
 from fusewire.brokers.rabbitmq.broker import RabbitMQBroker
+from fusewire.brokers.rabbitmq.kinds import STREAM
+from fusewire.brokers.rabbitmq.management_address import ManagementAddress
+from fusewire.brokers.rabbitmq.queues import (
+    DELIVERY_LIMIT_SINCE,
+    kept_arguments,
+    queue_arguments,
+)
 
-__all__ = ["RabbitMQBroker"]
+__all__ = [
+    "DELIVERY_LIMIT_SINCE",
+    "STREAM",
+    "ManagementAddress",
+    "RabbitMQBroker",
+    "kept_arguments",
+    "queue_arguments",
+]

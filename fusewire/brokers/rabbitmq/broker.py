@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Self
 from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
-from fusewire.brokers.rabbitmq.audit import audit
-from fusewire.brokers.rabbitmq.audit_by_amqp import audit_by_amqp
 from fusewire.brokers.rabbitmq.codec import from_amqp
 from fusewire.brokers.rabbitmq.declaring import Declarer, check_name
 from fusewire.brokers.rabbitmq.link import Link, close, is_lost
-from fusewire.brokers.rabbitmq.management import Management
+from fusewire.brokers.rabbitmq.management_address import management_address
 from fusewire.brokers.rabbitmq.nodes import nodes, shown
 from fusewire.brokers.rabbitmq.publisher import Publisher
 from fusewire.brokers.rabbitmq.reachability import Reachability
-from fusewire.brokers.rabbitmq.remedies import Remedies
 from fusewire.brokers.rabbitmq.single import peek_as_consumer
 from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
 from fusewire.brokers.rabbitmq.uncut import uncut
@@ -25,9 +22,9 @@ from fusewire.errors import BrokerError, SettingsError
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterable
     from types import TracebackType
 
-    from fusewire.brokers.findings import Finding
     from fusewire.brokers.message import Message
     from fusewire.brokers.topology import Topology
 
@@ -44,7 +41,7 @@ class RabbitMQBroker:
             confirm.
         ssl_context: TLS settings for ``amqps://``, in place of the query's; without either the
             system's certificates are trusted.
-        management: URL of the management API, for :meth:`audit`; by default what
+        management: URL of the management API, for :func:`fusewire.audit.audit`; by default what
             ``FUSEWIRE_MANAGEMENT_URL`` says in the environment. Its user is the AMQP URL's, unless
             it names one. For ``https://`` the `ssl_context` holds too; without, the system's
             certificates, or those of the file that ``?cafile=`` names.
@@ -71,7 +68,7 @@ class RabbitMQBroker:
         )
         self._consuming = link(purpose="consume")
         self._publishing = link(purpose="publish")
-        self._management = Management.configured(
+        self.management = management_address(
             management, amqp=found[0], ssl_context=ssl_context, timeout=timeout
         )
         self._declarer = Declarer(self._consuming, timeout)
@@ -110,22 +107,30 @@ class RabbitMQBroker:
         """Delete a classic queue that holds nothing."""
         await self._declarer.delete_queue(queue)
 
-    async def audit(self, topology: Topology) -> list[Finding]:
-        """Look for what is unsafe about the queues; as far as AMQP shows it without management."""
-        version = await self._consuming.version()
-        if self._management is None:
-            queues = (topology.source, *topology.derived)
-            types = {
-                queue: await self._declarer.type_of(queue)
-                for queue in queues
-                if await self._declarer.exists(queue)
-            }
-            remedy = Remedies(self._consuming.virtual_host)
-            return audit_by_amqp(topology, types, version, remedy)
-        facts = await self._management.facts(
-            topology, virtual_host=self._consuming.virtual_host, version=version
-        )
-        return audit(topology, facts)
+    @property
+    def virtual_host(self) -> str:
+        """The name of the virtual host."""
+        return self._consuming.virtual_host
+
+    async def version(self) -> tuple[int, ...]:
+        """Return RabbitMQ's version, ``(3, 10, 8)`` for example.
+
+        Raises:
+            BrokerUnavailableError: RabbitMQ cannot be reached.
+        """
+        return await self._consuming.version()
+
+    async def queue_types(self, queues: Iterable[str]) -> dict[str, str | None]:
+        """Return the type of each of `queues` that exists; None where RabbitMQ does not say.
+
+        Raises:
+            BrokerError: one may not be looked at.
+        """
+        return {
+            queue: await self._declarer.type_of(queue)
+            for queue in queues
+            if await self._declarer.exists(queue)
+        }
 
     async def subscribe(self, queue: str, *, prefetch: int) -> RabbitMQSubscription:
         """Consume `queue` on a channel of its own.

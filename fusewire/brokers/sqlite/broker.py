@@ -17,10 +17,9 @@ from fusewire.brokers.sqlite.worker import Worker
 from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from types import TracebackType
 
-    from fusewire.brokers.findings import Finding
     from fusewire.brokers.message import Message
     from fusewire.brokers.sqlite.receivers import Receiver
     from fusewire.brokers.sqlite.session import News
@@ -121,10 +120,6 @@ class SQLiteBroker:
     async def prepare(self, topology: Topology) -> None:
         """Make the queues derived from the source; see :meth:`Broker.prepare`."""
         await self._run(partial(Store.prepare, topology=topology))
-
-    async def audit(self, topology: Topology) -> Sequence[Finding]:  # noqa: ARG002 - the protocol
-        """Find nothing: nobody can set a queue up in a way that loses messages."""
-        return ()
 
     async def create_queue(self, queue: str, *, expires: float | None = None) -> None:  # noqa: ARG002 - the protocol
         """Make a queue, if it does not exist yet. It stays until it is deleted."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fusewire.brokers import Broker, Delivery, Message, Subscription, Topology
-    from fusewire.brokers.findings import Finding
 
 SUBSCRIBED, RECEIVED, ENDED = "subscribed", "received", "ended"
 BEGAN, REFUSED, DOUBT, SETTLED = "began", "refused", "doubt", "settled"
@@ -276,9 +275,6 @@ class _WatchedBroker:
 
     async def prepare(self, topology: Topology) -> None:
         await self._broker.prepare(topology)
-
-    async def audit(self, topology: Topology) -> Sequence[Finding]:
-        return await self._broker.audit(topology)
 
     async def create_queue(self, queue: str, *, expires: float | None = None) -> None:
         await self._broker.create_queue(queue, expires=expires)

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from fusewire.brokers import Severity, Topology
-from fusewire.brokers.rabbitmq.audit import audit
-from fusewire.brokers.rabbitmq.audit_by_amqp import audit_by_amqp
-from fusewire.brokers.rabbitmq.facts import (
+from fusewire.audit import Severity
+from fusewire.audit._by_amqp import findings_by_amqp
+from fusewire.audit._facts import (
     ExchangeFacts,
     Facts,
     PolicyFacts,
     QueueFacts,
     effective_policy,
 )
-from fusewire.brokers.rabbitmq.queues import kept_arguments, queue_arguments
-from fusewire.brokers.rabbitmq.remedies import Remedies
+from fusewire.audit._rules import findings_of
+from fusewire.brokers import Topology
+from fusewire.brokers.rabbitmq import kept_arguments, queue_arguments
 
 PLAIN = Topology("q", delay_tiers=(1.0,))
 ROUTED = Topology("q", delay_tiers=(1.0,), exchange="x")
@@ -53,7 +53,7 @@ def found(facts: Facts, topology: Topology = PLAIN) -> list[tuple[Severity, str,
     """Return severity, subject and first words of what was found, without what none can check."""
     return [
         (finding.severity, finding.subject, finding.what)
-        for finding in audit(topology, facts)
+        for finding in findings_of(topology, facts)
         if finding.subject != "consumer_timeout"
     ]
 
@@ -129,7 +129,7 @@ def test_a_classic_queue_drops_by_its_argument_whatever_a_policy_says() -> None:
     facts = changed("q", type="classic", arguments=arguments, policy=policy)
 
     [finding] = [
-        f for f in audit(PLAIN, facts) if f.what == "has max-length 9 and overflow drop-head"
+        f for f in findings_of(PLAIN, facts) if f.what == "has max-length 9 and overflow drop-head"
     ]
     assert "delete_queue" in finding.remedy
 
@@ -197,7 +197,7 @@ def test_a_delivery_limit_that_returns_reach_is_told_with_the_way_to_lift_it(
 ) -> None:
     facts = changed(name, made(version=version), **changes)
 
-    [finding, _] = audit(PLAIN, facts)
+    [finding, _] = findings_of(PLAIN, facts)
 
     assert (finding.severity, finding.subject) == (LOSS, name)
     assert what in finding.what
@@ -229,7 +229,7 @@ def test_a_delay_queue_gives_back_what_it_gets(
 def test_a_policy_that_undoes_a_delay_queue_is_what_the_remedy_changes() -> None:
     facts = changed("q.delay.1000", policy={"overflow": "drop-head"})
 
-    [finding, _] = audit(PLAIN, facts)
+    [finding, _] = findings_of(PLAIN, facts)
 
     assert "take overflow out of the policy" in finding.remedy
 
@@ -252,7 +252,7 @@ def test_at_least_once_takes_a_feature_flag() -> None:
 def test_what_could_not_be_seen_is_told() -> None:
     facts = dataclasses.replace(made(version=(3, 10, 8)), features={}, policies_seen=False)
 
-    assert [finding.subject for finding in audit(PLAIN, facts)] == [
+    assert [finding.subject for finding in findings_of(PLAIN, facts)] == [
         "policies",
         "feature flags",
         "consumer_timeout",
@@ -314,7 +314,7 @@ def test_the_worst_comes_first() -> None:
     facts = changed("q", policy={"consumer-timeout": 1})
     facts = changed("q.dead", facts, policy={"message-ttl": 1})
 
-    assert [finding.severity for finding in audit(PLAIN, facts)] == [LOSS, WARNING, UNCHECKED]
+    assert [finding.severity for finding in findings_of(PLAIN, facts)] == [LOSS, WARNING, UNCHECKED]
 
 
 @pytest.mark.parametrize("topology", [PLAIN, ROUTED])
@@ -322,7 +322,7 @@ def test_without_management_everything_that_is_not_shown_is_not_checked(
     topology: Topology,
 ) -> None:
     types: dict[str, str | None] = dict.fromkeys(NAMES[:-1], "quorum")
-    findings = audit_by_amqp(topology, types, (4, 0, 5), Remedies("/"))
+    findings = findings_by_amqp(topology, types, (4, 0, 5), "/")
 
     assert [f.subject for f in findings if f.severity is WARNING] == ["q.dead"]
     assert {f.severity for f in findings} == {WARNING, UNCHECKED}
@@ -332,7 +332,7 @@ def test_without_management_everything_that_is_not_shown_is_not_checked(
 
 def test_without_management_the_types_of_queues_are_told_as_far_as_rabbitmq_names_them() -> None:
     types = {"q": "stream", "q.parked.other": "classic", "q.delay.1000": None, "q.dead": "stream"}
-    findings = audit_by_amqp(PLAIN, types, (4, 0, 5), Remedies("/"))
+    findings = findings_by_amqp(PLAIN, types, (4, 0, 5), "/")
 
     told = [(f.severity, f.subject, f.what) for f in findings if f.severity is not UNCHECKED]
     assert told == [
@@ -345,7 +345,7 @@ def test_without_management_the_types_of_queues_are_told_as_far_as_rabbitmq_name
 
 
 def test_a_stream_as_source_is_told_with_what_is_lost() -> None:
-    [finding] = [f for f in audit(PLAIN, changed("q", type="stream")) if f.severity is LOSS]
+    [finding] = [f for f in findings_of(PLAIN, changed("q", type="stream")) if f.severity is LOSS]
     assert finding.subject == "q"
     assert "never be handled" in finding.why
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.brokers.findings import Finding, Severity
-from fusewire.brokers.rabbitmq.audit_by_amqp import is_absent, of_type
-from fusewire.brokers.rabbitmq.queues import DELIVERY_LIMIT_SINCE
-from fusewire.brokers.rabbitmq.remedies import Remedies
+from fusewire.audit._by_amqp import is_absent, of_type
+from fusewire.audit._remediation import Remediation
+from fusewire.audit.findings import Finding, Severity
+from fusewire.brokers.rabbitmq import DELIVERY_LIMIT_SINCE
 from fusewire.brokers.topology import milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fusewire.brokers.rabbitmq.facts import ExchangeFacts, Facts, QueueFacts
+    from fusewire.audit._facts import ExchangeFacts, Facts, QueueFacts
     from fusewire.brokers.topology import Topology
 
 _CONSUMER_TIMEOUT = 1_800_000  # ms: RabbitMQ's default, of which up to half is used to wait
@@ -30,7 +30,7 @@ _GOES = "what waits in it would be gone without having been handled"
 _KEPT = "nothing may take messages out of it but their replay or a person"
 
 
-def audit(topology: Topology, facts: Facts) -> list[Finding]:
+def findings_of(topology: Topology, facts: Facts) -> list[Finding]:
     """Return what is unsafe about the queues of `topology`, the worst first."""
     rules = _Rules(topology, facts)
     order = list(Severity)
@@ -41,7 +41,7 @@ class _Rules:
     def __init__(self, topology: Topology, facts: Facts) -> None:
         self._topology = topology
         self._facts = facts
-        self._remedy = Remedies(facts.virtual_host)
+        self._remedy = Remediation(facts.virtual_host)
 
     def findings(self) -> Iterator[Finding]:
         topology, queues = self._topology, self._facts.queues

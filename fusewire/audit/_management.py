@@ -11,33 +11,26 @@ import asyncio
 import base64
 import http.client
 import json
-import os
 import re
-import ssl
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
-from yarl import URL
-
-from fusewire.brokers.rabbitmq.facts import (
+from fusewire.audit._facts import (
     ExchangeFacts,
     Facts,
     PolicyFacts,
     QueueFacts,
     effective_policy,
 )
-from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
+from fusewire.errors import BrokerError, BrokerUnavailableError
 
 if TYPE_CHECKING:
-    from fusewire.brokers.topology import Topology
+    from fusewire.brokers import Topology
+    from fusewire.brokers.rabbitmq import ManagementAddress
 
 _Policies: TypeAlias = "tuple[list[PolicyFacts], list[PolicyFacts]]"
 """Those of users, and those of operators."""
 
-VARIABLE = "FUSEWIRE_MANAGEMENT_URL"
-"""The environment variable that gives the URL where no argument does."""
-
-_NAMED = f"the address of the management API (management=, or {VARIABLE})"
 _MAX_ANSWER = 8 * 2**20  # bytes; a virtual host with thousands of policies has less
 _EFFECTIVE = "effective_policy_definition"
 _PORTS = {"http": 15672, "https": 15671}
@@ -48,46 +41,18 @@ class _RefusedError(BrokerError):
 
 
 class Management:
-    """The management API at one URL.
+    """The management API at one address."""
 
-    Args:
-        url: ``http://`` or ``https://``; ``cafile`` in its query names the certificate of the
-            authority to trust. Without credentials in it, those of `amqp` are used.
-        amqp: the AMQP URL.
-        ssl_context: TLS settings for ``https://``; goes before what the query says.
-        timeout: seconds that one question may take.
-
-    Raises:
-        SettingsError: it is no such URL, or its certificate file cannot be read.
-    """
-
-    def __init__(
-        self, url: str, *, amqp: URL, ssl_context: ssl.SSLContext | None, timeout: float
-    ) -> None:
-        parsed = _parse(url)
-        user, password = parsed.user, parsed.password
-        if user is None:
-            user, password = amqp.user or "guest", amqp.password or "guest"
-        self.where = str(parsed.with_user(None).with_query(None))
+    def __init__(self, address: ManagementAddress) -> None:
+        self.where = str(address.url)
         """The address without credentials, for messages."""
-        self._authorization = base64.b64encode(f"{user}:{password or ''}".encode()).decode()
-        self._host = parsed.host or ""
-        self._port = parsed.explicit_port or _PORTS[parsed.scheme]
-        self._path = parsed.raw_path.rstrip("/")
-        self._timeout = timeout
-        self._ssl_context: ssl.SSLContext | None = None
-        if parsed.scheme == "https":
-            self._ssl_context = ssl_context or _trusting(parsed.query.get("cafile"))
-
-    @classmethod
-    def configured(
-        cls, url: str | None, *, amqp: URL, ssl_context: ssl.SSLContext | None, timeout: float
-    ) -> Self | None:
-        """Return the one at `url`, else the one that the environment names, else None."""
-        url = url or os.environ.get(VARIABLE)
-        if not url:
-            return None
-        return cls(url, amqp=amqp, ssl_context=ssl_context, timeout=timeout)
+        user = f"{address.user}:{address.password}".encode()
+        self._authorization = base64.b64encode(user).decode()
+        self._host = address.url.host or ""
+        self._port = address.url.explicit_port or _PORTS[address.url.scheme]
+        self._path = address.url.raw_path.rstrip("/")
+        self._timeout = address.timeout
+        self._ssl_context = address.ssl_context
 
     async def facts(
         self, topology: Topology, *, virtual_host: str, version: tuple[int, ...]
@@ -211,25 +176,6 @@ class Management:
         return http.client.HTTPSConnection(
             self._host, self._port, timeout=self._timeout, context=self._ssl_context
         )
-
-
-def _parse(url: str) -> URL:
-    try:
-        parsed = URL(url)
-    except ValueError as error:
-        raise SettingsError(f"{_NAMED} is not a URL") from error
-    if parsed.scheme not in _PORTS or not parsed.host:
-        raise SettingsError(
-            f"{_NAMED} begins with http:// or https:// and a host, not {parsed.scheme!r}"
-        )
-    return parsed
-
-
-def _trusting(cafile: str | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=cafile)
-    except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(f"cafile={cafile!r} of {_NAMED}: {error}") from error
 
 
 def _policies(told: list[dict[str, Any]]) -> list[PolicyFacts]:

@@ -6,13 +6,13 @@ import json
 import shlex
 from typing import TYPE_CHECKING
 
-from fusewire.brokers.rabbitmq.definitions import matching
+from fusewire.audit._definitions import matching
 
 if TYPE_CHECKING:
-    from fusewire.brokers.rabbitmq.facts import QueueFacts
+    from fusewire.audit._facts import QueueFacts
 
 
-class Remedies:
+class Remediation:
     """Remedies for the queues of one virtual host."""
 
     def __init__(self, virtual_host: str) -> None:

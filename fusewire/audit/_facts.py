@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fusewire.brokers.rabbitmq.queues import DELIVERY_LIMIT_SINCE
+from fusewire.brokers.rabbitmq import DELIVERY_LIMIT_SINCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

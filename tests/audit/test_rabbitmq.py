@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import aio_pika
 import pytest
 
-from fusewire.brokers import Finding, RabbitMQBroker, Severity, SQLiteBroker, Topology
+from fusewire.audit import Finding, Severity, audit
+from fusewire.brokers import RabbitMQBroker, SQLiteBroker, Topology
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -36,7 +37,7 @@ async def audited(
     async with RabbitMQBroker(host.url, **options) as broker:
         return [
             finding
-            for finding in await broker.audit(topology)
+            for finding in await audit(broker, topology)
             if finding.subject != "consumer_timeout"
         ]
 
@@ -210,7 +211,7 @@ async def test_a_user_who_may_list_no_policies_is_told_what_was_not_seen(
     address = virtual_host.user("^$", "^$", "^$", tags="management")
 
     async with RabbitMQBroker(address, management=anonymous(virtual_host)) as broker:
-        found = {(finding.severity, finding.subject) for finding in await broker.audit(TOPOLOGY)}
+        found = {(finding.severity, finding.subject) for finding in await audit(broker, TOPOLOGY)}
 
     # RabbitMQ 4 lets it list them.
     assert (Severity.UNCHECKED, "policies") in found or (Severity.LOSS, TOPOLOGY.dead) in found
@@ -225,12 +226,12 @@ async def test_a_user_who_may_not_ask_is_told_what_it_takes(
 
     async with RabbitMQBroker(address, management=anonymous(virtual_host)) as broker:
         if tags:  # the user of the AMQP address
-            found = [finding.subject for finding in await broker.audit(TOPOLOGY)]
+            found = [finding.subject for finding in await audit(broker, TOPOLOGY)]
             # RabbitMQ 3 lets administrators only see the feature flags.
             assert found in (["consumer_timeout"], ["feature flags", "consumer_timeout"])
         else:
             with pytest.raises(BrokerError, match="tag `management`") as caught:
-                await broker.audit(TOPOLOGY)
+                await audit(broker, TOPOLOGY)
             assert "user-" not in str(caught.value)
 
 
@@ -329,4 +330,4 @@ def test_a_wrong_address_is_told_without_the_password(url: str, named: str) -> N
 
 async def test_there_is_nothing_to_find_on_sqlite(tmp_path: Path) -> None:
     async with SQLiteBroker(tmp_path / "x.db") as broker:
-        assert list(await broker.audit(TOPOLOGY)) == []
+        assert list(await audit(broker, TOPOLOGY)) == []

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.brokers.findings import Finding, Severity
-from fusewire.brokers.rabbitmq.kinds import STREAM
-from fusewire.brokers.rabbitmq.queues import DELIVERY_LIMIT_SINCE
+from fusewire.audit._remediation import Remediation
+from fusewire.audit.findings import Finding, Severity
+from fusewire.brokers.rabbitmq import DELIVERY_LIMIT_SINCE, STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fusewire.brokers.rabbitmq.remedies import Remedies
     from fusewire.brokers.topology import Topology
 
 
-def audit_by_amqp(
-    topology: Topology, types: Mapping[str, str | None], version: tuple[int, ...], remedy: Remedies
+def findings_by_amqp(
+    topology: Topology,
+    types: Mapping[str, str | None],
+    version: tuple[int, ...],
+    virtual_host: str,
 ) -> list[Finding]:
     """Return the findings where there is no management API: mostly that it was not checked.
 
@@ -24,8 +26,9 @@ def audit_by_amqp(
         topology: the queues.
         types: the type of each queue that exists; None where RabbitMQ does not say.
         version: RabbitMQ's.
-        remedy: of the virtual host.
+        virtual_host: for the commands that the remedies name.
     """
+    remedy = Remediation(virtual_host)
     queues = (topology.source, *topology.derived)
     limits = "TTL, expiry, length limits and what happens at them, by argument or policy"
     unchecked = {
@@ -66,7 +69,7 @@ def audit_by_amqp(
     ]
 
 
-def of_type(name: str, its_type: str, remedy: Remedies, *, source: bool) -> Iterator[Finding]:
+def of_type(name: str, its_type: str, remedy: Remediation, *, source: bool) -> Iterator[Finding]:
     """Return the finding about a queue's type, unless it is a quorum queue."""
     if its_type == "classic":
         yield Finding(

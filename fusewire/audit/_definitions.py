@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fusewire.brokers.rabbitmq.queues import (
+from fusewire.brokers.rabbitmq import (
     DELIVERY_LIMIT_SINCE,
     kept_arguments,
     queue_arguments,
