@@ -13,6 +13,9 @@ _Scalar: TypeAlias = "bool | bytes | datetime | float | int | str | None"
 HeaderValue: TypeAlias = "_Scalar | list[HeaderValue] | dict[str, HeaderValue]"
 """What a header may hold: the part of AMQP's field table that survives every broker."""
 
+UNREADABLE = "fusewire-unreadable"
+"""The header in which a message that could not be read carries what could not be read of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
@@ -36,6 +39,9 @@ class Message:
         priority: AMQP priority, 0 to 255.
         exchange: the exchange that it was published to; empty for the default one.
         routing_key: the routing key that it was published with.
+        unreadable: why the broker could not read all of what is stored; None for every other
+            message. It is set on reading only, and never stored. Parking dead-letters such a
+            message as ``malformed``, so that it holds up nobody.
     """
 
     body: bytes
@@ -52,3 +58,4 @@ class Message:
     priority: int | None = None
     exchange: str = ""
     routing_key: str = ""
+    unreadable: str | None = None

@@ -129,8 +129,11 @@ def read(message: Message, *, operation_id: str, queue: str = "") -> Record:
         queue: the source queue to use where the headers give none.
 
     Raises:
-        MalformedMessageError: a header of ours has the wrong type, or the format is not known.
+        MalformedMessageError: a header of ours has the wrong type, or the format is not known, or
+            the broker could not read the message.
     """
+    if message.unreadable is not None:
+        raise MalformedMessageError(message.unreadable)
     headers = message.headers
     if (version := headers.get(_FORMAT_HEADER, FORMAT)) != FORMAT:
         raise MalformedMessageError(

@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fusewire.brokers import Message
-from fusewire.brokers.sqlite.codec import UNREADABLE, decode, encode
+from fusewire.brokers.message import UNREADABLE
+from fusewire.brokers.sqlite.codec import decode, encode
 
 if TYPE_CHECKING:
     from fusewire.brokers.message import HeaderValue
@@ -120,7 +121,9 @@ def test_an_identity_is_stored_whatever_it_holds(text: str) -> None:
 def test_a_row_that_is_nested_too_deeply_is_delivered_as_it_is() -> None:
     row = '{"headers":{"a":' + "[" * 100_000 + "]" * 100_000 + "}}"
 
-    assert decode(row, b"body").headers == {UNREADABLE: row}
+    message = decode(row, b"body")
+    assert message.headers == {UNREADABLE: row}
+    assert message.unreadable == "the stored properties are damaged"
 
 
 def test_a_body_of_another_bytes_type_is_stored_as_bytes() -> None:

@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from fusewire.brokers import Message, SQLiteBroker, Topology
+from fusewire.brokers.message import UNREADABLE
 from fusewire.brokers.sqlite import database
-from fusewire.brokers.sqlite.codec import UNREADABLE
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -307,5 +307,7 @@ async def test_a_damaged_row_is_delivered_and_holds_up_nothing(
         {UNREADABLE: '{"y":1}'},
         {},
     ]
+    damaged = "the stored properties are damaged"
+    assert [delivery.message.unreadable for delivery in deliveries] == [damaged, damaged, None]
     assert [delivery.message.body for delivery in deliveries] == [b"0", b"1", b"2"]
     assert "cannot be read" in caplog.text

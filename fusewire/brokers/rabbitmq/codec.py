@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, cast
 from pamqp import decode, encode
 from pamqp.commands import Basic
 
-from fusewire.brokers.message import HeaderValue, Message
-from fusewire.brokers.rabbitmq.lenient import FORMAT, UNREADABLE
+from fusewire.brokers.message import UNREADABLE, HeaderValue, Message
+from fusewire.brokers.rabbitmq.lenient import UNREADABLE_PROPERTIES
 from fusewire.brokers.tagged import pack, unpack
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ _BLANK = (
 )
 _EXACT = "fusewire-exact"  # headers that AMQP, or pamqp, holds inexactly: floats above all
 _IDENTITY = frozenset({TRANSFER, _MESSAGE_ID, _EXCHANGE, _ROUTING_KEY, _USER_ID, _BLANK, _EXACT})
+_READ = _IDENTITY | {UNREADABLE_PROPERTIES}  # what a message's properties are made of
 _IN_BODY = "fusewire-headers-in-body"  # the bytes of the body that are the table of headers
 _BESIDE = 6144
 """Bytes of a frame that are not for our headers.
@@ -66,6 +67,7 @@ DELIVERY_COUNT = "x-delivery-count"
 # twice round two TTL queues is dropped as a dead-letter cycle, and CC and BCC route it elsewhere
 # too. So they travel under our prefix, and are themselves again when the message is read.
 _COUNTS = frozenset({DELIVERY_COUNT, "x-acquired-count"})
+_DELIVERYS = _COUNTS | {UNREADABLE_PROPERTIES}  # what is the delivery's, not the message's
 _BROKERS_OWN = frozenset({"x-death", "CC", "BCC", *_COUNTS})
 _FIRST_DEATH, _LAST_DEATH = "x-first-death-", "x-last-death-"
 _CARRIED = "fusewire-"
@@ -177,20 +179,20 @@ def _refusal(properties: Basic.Properties) -> str:
 def from_amqp(delivered: DeliveredMessage) -> Message:
     """Read a delivery, with the identity that it had before any transfer.
 
-    One that cannot be read comes with its body and its raw headers in a text, and in a format that
-    no parking reads: it is put aside, and holds up nobody.
+    One that cannot be read comes with its body, its raw headers in a text, and why.
     """
     try:
         return _read(delivered)
-    except Exception:  # noqa: BLE001 - one that gets out here is one that aiormq drops
+    except Exception as error:  # noqa: BLE001 - one that gets out here is one that aiormq drops
         _log.exception("a message cannot be read; it is handed on as one that is malformed")
         properties = delivered.header.properties
         return Message(
             body=delivered.body,
-            headers={FORMAT: "unreadable", UNREADABLE: repr(properties.headers)},
+            headers={UNREADABLE: repr(properties.headers)},
             message_id=properties.message_id,
             exchange=delivered.exchange or "",
             routing_key=delivered.routing_key or "",
+            unreadable=f"the headers cannot be read ({type(error).__name__})",
         )
 
 
@@ -235,7 +237,12 @@ def _read(delivered: DeliveredMessage) -> Message:
         priority=properties.priority or (0 if "priority" in blank else None),
         exchange=exchange or "",
         routing_key=routing_key or "",
+        unreadable=_why_unreadable(headers) if UNREADABLE_PROPERTIES in headers else None,
     )
+
+
+def _why_unreadable(headers: dict[str, Any]) -> str:
+    return f"properties cannot be read: {headers[UNREADABLE_PROPERTIES]}"
 
 
 @lru_cache(_NAMES_KNOWN)
@@ -268,11 +275,11 @@ def _sorted(
     for name, value in headers.items():
         read = _from_table(value) if isinstance(value, _COMPOUND) else value
         if not transferred:
-            if name not in _COUNTS:
+            if name not in _DELIVERYS:
                 kept[name] = read
         elif _is_brokers_own(name):
             hops[name] = read
-        elif name not in _IDENTITY:
+        elif name not in _READ:
             kept[_arrived(name)] = read
     return kept, hops
 

@@ -6,8 +6,8 @@ the message again, with all else that was in hand, again and again. What stands 
 socket and aiormq changes such a message's content header, and passes on everything else as it is.
 
 A time is understood in any unit. Of other properties that cannot be read the message comes without,
-with the whole content header in :data:`UNREADABLE`, and with a format that no parking reads: it is
-put aside as malformed.
+with the whole content header in the header `UNREADABLE`, and their names in another, from which the
+codec makes :attr:`Message.unreadable`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from pamqp.commands import Basic, Connection
 from pamqp.constants import FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD
 from pamqp.header import ContentHeader
 
+from fusewire.brokers.message import UNREADABLE
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
     from yarl import URL
 
-UNREADABLE = "fusewire-unreadable"
-"""The header that carries what a message had instead, where its properties cannot be read."""
-
-FORMAT = "fusewire-format"
-"""The header with the format of parking's record; one that it does not know, it puts aside."""
+UNREADABLE_PROPERTIES = "fusewire-unreadable-properties"
+"""The header that names the properties that cannot be read. It goes no further than the codec."""
 
 _CLOSE = struct.pack(">HH", *divmod(Connection.Close.index, 2**16))
 _HEAD = 7  # bytes of a frame: its type, its channel and its length
@@ -177,7 +176,7 @@ def _mended(payload: bytes) -> bytes:
     if unreadable:
         told = encode.field_table(
             {
-                FORMAT: f"unreadable ({', '.join(unreadable)})",
+                UNREADABLE_PROPERTIES: ", ".join(unreadable),
                 UNREADABLE: bytearray(payload[_START:]),
             }
         )

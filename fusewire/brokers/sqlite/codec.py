@@ -12,16 +12,15 @@ from datetime import datetime
 from types import NoneType
 from typing import Any
 
-from fusewire.brokers.message import Message
+from fusewire.brokers.message import UNREADABLE, Message
 from fusewire.brokers.tagged import pack, unpack
-
-UNREADABLE = "fusewire-unreadable"
-"""The header that carries the stored properties of a row that cannot be read."""
 
 _logger = logging.getLogger("fusewire.brokers.sqlite")
 
 _DEFAULTS: dict[str, object] = {
-    field.name: field.default for field in fields(Message) if field.name not in ("body", "headers")
+    field.name: field.default
+    for field in fields(Message)
+    if field.name not in ("body", "headers", "unreadable")
 }
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -64,7 +63,7 @@ def decode(properties: str, body: bytes) -> Message:
     """Return the message of a row.
 
     A row that was damaged is still delivered, with its body and with its raw properties in a
-    header: a receiver can put it aside, and it does not hold up the messages behind it.
+    header: a receiver can dead-letter it, and it does not hold up the messages behind it.
     """
     try:
         values: dict[str, Any] = {
@@ -73,7 +72,11 @@ def decode(properties: str, body: bytes) -> Message:
         return Message(body=body, **values)
     except (ValueError, TypeError, AttributeError, RecursionError):
         _logger.exception("a stored message cannot be read; delivering its body as it is")
-        return Message(body=body, headers={UNREADABLE: str(properties)})
+        return Message(
+            body=body,
+            headers={UNREADABLE: str(properties)},
+            unreadable="the stored properties are damaged",
+        )
 
 
 def _words(kinds: tuple[type, ...]) -> str:
