@@ -132,7 +132,7 @@ async def test_queues_made_otherwise_are_seen_for_what_they_are(
         await channel.declare_queue(TOPOLOGY.source, durable=True)
         await channel.declare_queue(TOPOLOGY.dead, durable=True, arguments={"x-expires": 99999})
         await channel.declare_exchange("parking", "topic")
-        delay = {"x-queue-type": "quorum", "x-message-ttl": 1000}
+        delay: dict[str, Any] = {"x-queue-type": "quorum", "x-message-ttl": 1000}
         await channel.declare_queue(TOPOLOGY.delay(1.0), durable=True, arguments=delay)
 
     found = {(finding.subject, finding.what) for finding in await audited(virtual_host)}
@@ -157,7 +157,7 @@ async def test_the_default_delivery_limit_of_version_4_is_found_and_its_remedy_l
         pytest.skip(f"RabbitMQ {version} has no default delivery limit")
     connection = await aio_pika.connect(virtual_host.url)
     async with connection, connection.channel() as channel:
-        quorum = {"x-queue-type": "quorum"}
+        quorum: dict[str, Any] = {"x-queue-type": "quorum"}
         await channel.declare_queue(TOPOLOGY.source, durable=True, arguments=quorum)
     async with RabbitMQBroker(virtual_host.url) as broker:
         await broker.prepare(TOPOLOGY)

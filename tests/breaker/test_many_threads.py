@@ -55,7 +55,7 @@ def _switch_threads_as_often_as_possible() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def run_threads(work: Callable[[random.Random], None]) -> None:
+def run_threads(work: Callable[[random.Random], object]) -> None:
     """Run `work` in many threads at once, and raise what it raised."""
     errors: list[BaseException] = []
     together = threading.Barrier(THREADS)

@@ -124,7 +124,7 @@ async def test_a_refusal_that_a_coroutine_answered_is_none_to_the_handler(
 
     breaker.force_open()
     with operation("op-1") as work:
-        assert await breaker(fail_async, fallback=kept)() == "kept"  # type: ignore[func-returns-value]
+        assert await breaker(fail_async, fallback=kept)() == "kept"
     assert work.rejected == []
 
 

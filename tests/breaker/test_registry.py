@@ -391,7 +391,7 @@ def test_a_signal_handler_in_the_midst_of_making_the_only_one_does_not_wait_for_
             made.append(registry.get("b"))
         add(name)
 
-    registry._candidates.add = interrupted  # type: ignore[method-assign] # the handler
+    registry._candidates.add = interrupted
     a = registry.get("a")
     assert registry.holds(a)
     assert registry.holds(made[0])

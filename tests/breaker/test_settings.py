@@ -201,7 +201,7 @@ def test_the_smallest_values_are_accepted() -> None:
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        BreakerSettings().failure_threshold = 1  # type: ignore[misc]  # that is the point
+        BreakerSettings().failure_threshold = 1
 
 
 def test_a_breaker_takes_the_four_first_settings_by_position() -> None:

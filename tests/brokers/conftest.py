@@ -32,6 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         callspec = getattr(item, "callspec", None)
         if callspec is not None and callspec.params.get("place") == "rabbitmq":
+            assert isinstance(item, pytest.Function)
             item.fixturenames = ["rabbitmq", *item.fixturenames]
 
 

@@ -28,7 +28,7 @@ async def turns() -> None:
 async def test_an_answer_waits_for_room_behind_what_waits_already(
     written: asyncio.Queue[object],
 ) -> None:
-    channel = ChannelFrames(ConnectionFrames(written, timeout=5))
+    channel = ChannelFrames(ConnectionFrames(written, timeout=5))  # type: ignore[arg-type] # as a queue
     acknowledging = asyncio.ensure_future(channel.put("acknowledged"))
     await turns()
     assert written.get_nowait() == "first"  # there is room, for whom it was made
@@ -41,7 +41,7 @@ async def test_the_number_of_a_channel_is_not_used_again_before_its_answer(
     written: asyncio.Queue[object],
 ) -> None:
     connection = ConnectionFrames(written, timeout=5)
-    ChannelFrames(connection).put_nowait("answer")
+    ChannelFrames(connection).put_nowait("answer")  # type: ignore[arg-type] # as a queue
     await turns()
     opening = asyncio.ensure_future(connection.put("opened"))
     assert written.get_nowait() == "first"
@@ -52,11 +52,11 @@ async def test_the_number_of_a_channel_is_not_used_again_before_its_answer(
 async def test_nothing_of_a_channel_comes_after_its_answer() -> None:
     written: asyncio.Queue[object] = asyncio.Queue()
     connection = ConnectionFrames(written, timeout=5)
-    channel = ChannelFrames(connection)
+    channel = ChannelFrames(connection)  # type: ignore[arg-type] # as a queue
     channel.put_nowait("answer")
     with pytest.raises(ChannelInvalidStateError):
         await channel.put("acknowledged")
-    await ChannelFrames(connection).put("of another")
+    await ChannelFrames(connection).put("of another")  # type: ignore[arg-type] # as a queue
     assert [await written.get() for _ in range(2)] == ["answer", "of another"]
 
 

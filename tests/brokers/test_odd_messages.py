@@ -76,7 +76,7 @@ async def publish_raw(outside: AbstractChannel, queue: str, payload: bytes) -> N
     await channel.write_queue.put(raw)
 
 
-ODD = {
+ODD: dict[str, Any] = {
     "large": 1e300,
     "larger": -1e300,
     "just too large": 3.4028235677973366e38,
@@ -322,6 +322,7 @@ def test_whatever_bytes_a_text_or_a_time_has_pamqp_reads_what_is_passed_on(
 
     _, channel, header = frame.unmarshal(asyncio.run(passed_on(sent)))
 
+    assert isinstance(header, ContentHeader)
     assert (channel, header.body_size) == (1, 4)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -148,7 +148,7 @@ async def test_a_lane_of_a_file_becomes_single_when_it_is_asked_for(place: Place
         await first.prepare(place.topology)
         await second.prepare(dataclasses.replace(place.topology, single=True))
         active = await first.subscribe(lane, prefetch=1)
-        waiting = await second.subscribe(lane, prefetch=1)
+        waiting: Any = await second.subscribe(lane, prefetch=1)
         await first.publish(lane, numbered(0))
         await take(active, 1)
         got = asyncio.ensure_future(waiting.receive())

@@ -213,7 +213,7 @@ async def test_a_message_whose_identity_was_damaged_is_received_all_the_same(
     await broker.create_queue(queue_name)
     async with outsider(amqp_url) as channel:
         for exact in ('{"a":{"$bytes":5}}', "{", "[" * 5000, "17"):
-            headers = {"fusewire-transfer": 1, "fusewire-exact": exact, "a": 1}
+            headers: dict[str, Any] = {"fusewire-transfer": 1, "fusewire-exact": exact, "a": 1}
             message = aio_pika.Message(b"x", headers=headers)
             await channel.default_exchange.publish(message, queue_name)
     subscription = await broker.subscribe(queue_name, prefetch=10)

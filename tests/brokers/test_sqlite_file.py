@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ async def test_opening_waits_for_another_process_that_is_making_the_file(
 ) -> None:
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as maker:
         maker.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr(database.time, "sleep", lambda _: maker.execute("ROLLBACK"))
+        monkeypatch.setattr(time, "sleep", lambda _: maker.execute("ROLLBACK"))
         async with SQLiteBroker(path) as broker:
             await broker.create_queue("orders")
         assert not maker.in_transaction

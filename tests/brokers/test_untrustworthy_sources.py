@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aio_pika
 import pytest
@@ -85,7 +85,7 @@ async def test_a_queue_with_one_active_consumer_is_asked_beside_it(
 ) -> None:
     queue = f"{queue_name}.single"
     forget_queue(queue)
-    arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+    arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-single-active-consumer": True}
     await outside.declare_queue(queue, durable=True, arguments=arguments)
     subscription = await broker.subscribe(queue, prefetch=1)
     assert await broker._declarer.type_of(queue) == "quorum"

@@ -71,7 +71,8 @@ async def test_a_header_with_a_name_that_only_the_broker_may_give_is_moved_and_k
 ) -> None:
     topology = Topology(queue_name)
     await broker.prepare(topology)
-    joke = {"x-last-death-" + "q" * 100: 1}  # with our prefix it is longer than a header may be
+    # With our prefix it is longer than a header may be.
+    joke: dict[str, Any] = {"x-last-death-" + "q" * 100: 1}
     async with await aio_pika.connect(amqp_url) as connection:
         channel = await connection.channel()
         await channel.default_exchange.publish(aio_pika.Message(b"a", headers=joke), queue_name)

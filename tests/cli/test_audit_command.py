@@ -14,7 +14,7 @@ from fusewire.brokers import RabbitMQBroker, Topology
 from fusewire.cli.app import app
 
 if TYPE_CHECKING:
-    from click.testing import Result
+    from typer.testing import Result
 
     from tests.support.rabbitmq_managed import VirtualHost
 

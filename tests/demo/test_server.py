@@ -53,6 +53,7 @@ class Server:
 
     @property
     def payments(self) -> PaymentsStub:
+        assert self._channel is not None
         return PaymentsStub(self._channel)
 
     def kill(self) -> None:

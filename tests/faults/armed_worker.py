@@ -95,7 +95,7 @@ async def work(order: dict[str, Any]) -> None:
     async with grpc.aio.insecure_channel(
         order["target"], interceptors=interceptors, options=CHANNEL_OPTIONS
     ) as channel:
-        stub: Any = PaymentsStub(channel)  # type: ignore[call-overload] # generated for both kinds
+        stub: Any = PaymentsStub(channel)
 
         async def on_order(message: AbstractIncomingMessage) -> None:
             request = ChargeRequest.FromString(message.body)

@@ -108,7 +108,7 @@ async def work(order: dict[str, Any], registry: BreakerRegistry) -> None:
     async with grpc.aio.insecure_channel(
         order["target"], interceptors=interceptors, options=CHANNEL_OPTIONS
     ) as channel:
-        stub: Any = PaymentsStub(channel)  # type: ignore[call-overload] # generated for both kinds
+        stub: Any = PaymentsStub(channel)
         handler = HANDLERS[order["handler"]].__get__(Work(stub, journal, Path(order["folder"])))
         async with (
             broker_of(order) as broker,

@@ -125,7 +125,7 @@ def usual(point: Await) -> str:
 
 
 def missed(tried: list[Trial]) -> list[Await]:
-    return sorted({trial.point for trial in tried} - {t.point for t in tried if t.struck})
+    return sorted({t.point for t in tried if t.point} - {t.point for t in tried if t.struck})
 
 
 class Run:

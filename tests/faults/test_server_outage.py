@@ -67,7 +67,7 @@ async def orders(
     async with grpc.aio.insecure_channel(
         server.target, interceptors=interceptors, options=CHANNEL_OPTIONS
     ) as channel:
-        stub: Any = PaymentsStub(channel)  # type: ignore[call-overload] # generated for both kinds
+        stub: Any = PaymentsStub(channel)
 
         async def on_order(message: AbstractIncomingMessage) -> None:
             async with message.process():
@@ -193,7 +193,7 @@ async def test_payments_are_parked_and_made_once_though_the_server_dies_during_r
             payments.target, interceptors=interceptors, options=CHANNEL_OPTIONS
         )
         forwarding = calls.forward_to(channel)
-        stub: Any = PaymentsStub(channel)  # type: ignore[call-overload] # generated for both kinds
+        stub: Any = PaymentsStub(channel)
 
         async def pay(reference: str) -> None:
             request = ChargeRequest(

@@ -297,7 +297,7 @@ async def test_a_clock_that_jumps_gives_nothing_to_two_workers(
             ahead.write_text(jump)
             await bench.order(MANY // 3)
             charged = len(bench.references) - MANY // 6
-            await until(lambda c=charged: bench.payments.charges() >= c, "charged", limit=LIMIT)  # type: ignore[misc]
+            await until(lambda c=charged: bench.payments.charges() >= c, "charged", limit=LIMIT)
         await bench.passed(lambda: bench.payments.charges() == len(bench.references))
         bench.stop()
         assert bench.payments.repeated().total() == 0

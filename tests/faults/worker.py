@@ -33,15 +33,15 @@ async def die(*_: Any) -> None:
 
 async def main(url: str, queue: str, target: str, when: str) -> None:
     if when == "confirmed":
-        RabbitMQDelivery.done = die  # type: ignore[method-assign]
+        RabbitMQDelivery.done = die  # type: ignore[assignment]
     if when == "published":
-        aiormq.channel.Channel._on_confirm_frame = die  # type: ignore[method-assign]
+        aiormq.channel.Channel._on_confirm_frame = die  # type: ignore[assignment]
     registry = BreakerRegistry(BreakerSettings(failure_threshold=1, recovery_timeout=0.5))
     interceptors = aio_interceptors(registry=registry, idempotent=[CHARGE])
     async with grpc.aio.insecure_channel(
         target, interceptors=interceptors, options=CHANNEL_OPTIONS
     ) as channel:
-        stub: Any = PaymentsStub(channel)  # type: ignore[call-overload]
+        stub: Any = PaymentsStub(channel)
 
         async def on_order(message: AbstractIncomingMessage) -> None:
             await stub.Charge(ChargeRequest.FromString(message.body), timeout=2)

@@ -201,7 +201,7 @@ def test_a_forwarder_on_a_sync_channel_without_a_guard_says_so(
 def test_a_guard_is_found_beneath_other_interceptors(
     file: str, queue_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Other(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg] # not subscriptable at run time
+    class Other(grpc.UnaryUnaryClientInterceptor):
         def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
             return continuation(details, request)
 

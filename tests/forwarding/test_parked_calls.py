@@ -213,7 +213,8 @@ async def test_at_most_once_a_call_that_took_effect_is_not_parked_though_its_end
             async with grpc.aio.insecure_channel(
                 mortal.target, interceptors=interceptors, options=options
             ) as channel:
-                call: Any = channel.unary_unary(ECHO)(ask(delay=20))
+                method: Any = channel.unary_unary(ECHO)
+                call = method(ask(delay=20))
                 await until(lambda: mortal.seen()["begun"] == 1, "the effect")
                 mortal.kill()
                 with pytest.raises(grpc.aio.AioRpcError, match="refused") as caught:
@@ -498,7 +499,7 @@ async def test_a_store_that_does_not_confirm_in_time_is_told_as_unknown(
             await asyncio.Event().wait()
 
         shop.calls._park_timeout = 0.1
-        broker.publish = never  # type: ignore[method-assign]
+        broker.publish = never  # type: ignore[assignment]
         with pytest.raises(CircuitOpenError) as caught:
             await shop.charge("a", "op-a")
     assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "unknown"  # type: ignore[attr-defined]

@@ -294,7 +294,7 @@ async def test_a_done_callback_that_raises_does_not_harm_the_count(
     assert breaker.every_permit_settled_once()
 
 
-class Wrapped(grpc.aio.UnaryUnaryCall):
+class Wrapped(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg] # not subscriptable at run time
     """Another interceptor's own call: what grpc.aio promises of calls, and no more."""
 
     _channel = None  # grpcio 1.71 asks for it when a channel is closed

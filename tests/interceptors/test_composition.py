@@ -227,7 +227,7 @@ def test_a_generator_in_a_streams_place_gives_its_permit_back_when_it_is_dropped
     assert breaker.outcomes == (OK if kind == "first_message" and read else IGNORED)
 
 
-class Blocking(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor):  # type: ignore[type-arg] # not subscriptable at run time
+class Blocking(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor):
     """Waits for the end of every call, futures too, as py-grpc-prometheus and examples do.
 
     What it gives in their place is an error without callbacks, or a call that is over.
@@ -240,7 +240,7 @@ class Blocking(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientIntercept
     intercept_stream_unary = intercept_unary_unary
 
 
-class Erring(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg] # not subscriptable at run time
+class Erring(grpc.UnaryUnaryClientInterceptor):
     """Gives the error of a blocking call, which has no callbacks, in the place of a future."""
 
     def __init__(self, error: grpc.RpcError) -> None:

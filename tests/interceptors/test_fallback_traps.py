@@ -136,7 +136,7 @@ def test_what_the_server_cancels_gets_its_fallback_where_that_is_a_failure(
     assert registry.get(way.path).outcomes == FAILURE
 
 
-class _PlainCalls(grpc.UnaryStreamClientInterceptor):  # type: ignore[type-arg] # not subscriptable at run time
+class _PlainCalls(grpc.UnaryStreamClientInterceptor):
     """Gives streams that are calls and no futures: they do not say whether they are cancelled."""
 
     def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:

@@ -128,7 +128,7 @@ def test_a_protobuf_request_is_told_by_its_own_bytes(
     request = wrappers_pb2.StringValue(value=OK.decode())
     method = keyed().unary_unary(ECHO, request_serializer=text_of)
     with operation("op-1"):
-        assert call(method, style, request) == b"done"  # type: ignore[arg-type]
+        assert call(method, style, request) == b"done"
     assert sent_keys(server) == [key_of(request.SerializeToString())]
 
 

@@ -34,30 +34,30 @@ def test_settings_that_are_none_are_told_with_their_selector(wrong: Any, told: s
 
 def test_settings_of_several_selectors_are_told_at_once() -> None:
     with pytest.raises(SettingsError, match=r"settings of '/a\.B/C' .*; settings of '\*' "):
-        aio_interceptors({"/a.B/C": 3, "*": "5s"})  # type: ignore[dict-item] # that is the point
+        aio_interceptors({"/a.B/C": 3, "*": "5s"})
 
 
 async def test_a_channel_in_place_of_settings_is_told_what_to_do() -> None:
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         with pytest.raises(SettingsError, match="given to the channel's constructor"):
-            aio_interceptors(channel)  # type: ignore[arg-type] # that is the point
+            aio_interceptors(channel)
 
 
 def test_a_target_in_place_of_a_channel_is_told_what_to_do() -> None:
     with pytest.raises(SettingsError) as caught:
-        guard("payments:50051")  # type: ignore[arg-type] # that is the point
+        guard("payments:50051")
     assert "give guard(grpc.insecure_channel('payments:50051'))" in str(caught.value)
 
 
 async def test_an_asyncio_channel_is_told_how_it_is_guarded() -> None:
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         with pytest.raises(SettingsError, match="interceptors=aio_interceptors"):
-            guard(channel)  # type: ignore[arg-type] # that is the point
+            guard(channel)
 
 
 def test_anything_else_is_no_channel() -> None:
     with pytest.raises(SettingsError, match=r"must be a grpc\.Channel, got 7"):
-        guard(7)  # type: ignore[arg-type] # that is the point
+        guard(7)
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -51,4 +51,4 @@ def test_anything_but_a_method_or_a_service_is_refused() -> None:
         grpc.insecure_channel("127.0.0.1:1") as channel,
         pytest.raises(SettingsError, match=r"breaker_per: 'host'.*'method' and 'service'"),
     ):
-        guard(channel, breaker_per="host")  # type: ignore[arg-type] # that is the point
+        guard(channel, breaker_per="host")

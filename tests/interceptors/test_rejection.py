@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # no py.typed
 
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import AioRejectedCall, RejectedCall

@@ -128,7 +128,7 @@ def test_a_way_to_settle_streams_that_does_not_exist_is_refused() -> None:
         grpc.insecure_channel("127.0.0.1:1") as channel,
         pytest.raises(SettingsError, match=r"streams: 'last'.*'first_message'"),
     ):
-        guard(channel, streams="last")  # type: ignore[arg-type] # that is the point
+        guard(channel, streams="last")
 
 
 # Fallbacks.

@@ -56,7 +56,7 @@ class _EarlyReader(_Stream):
         raise self.inner.exception(LIMIT)
 
 
-class _Intercepting(grpc.UnaryStreamClientInterceptor):  # type: ignore[type-arg, misc] # as grpcio's stubs have it
+class _Intercepting(grpc.UnaryStreamClientInterceptor):
     def __init__(self, change: Callable[[Any], Any]) -> None:
         self._change = change
 

@@ -144,8 +144,8 @@ class _EndsMeanwhile:
 
 
 class _EndingMeanwhile(
-    grpc.UnaryUnaryClientInterceptor,  # type: ignore[type-arg] # not subscriptable at run time
-    grpc.UnaryStreamClientInterceptor,  # type: ignore[type-arg] # not subscriptable at run time
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
 ):
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         return _EndsMeanwhile(continuation(details, request))
@@ -207,7 +207,7 @@ def test_what_the_server_cancels_is_no_local_cancel(
         wait_until(lambda: registry.get(ECHO).outcomes == [IGNORED], "the call's outcome")
 
 
-class _Failing(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg] # not subscriptable at run time
+class _Failing(grpc.UnaryUnaryClientInterceptor):
     """Raises the error of another call: grpcio says INTERNAL of it, whatever it is."""
 
     def __init__(self, error: grpc.RpcError) -> None:
@@ -264,7 +264,7 @@ def policy_of(
     found = Policies(
         None,
         dependency=None,
-        registry=registry,  # type: ignore[arg-type] # watched
+        registry=registry,
         fallbacks=None,
         classify=classify,
         idempotent=(),
@@ -427,7 +427,7 @@ async def test_an_abandoned_asyncio_streams_place_as_a_probe_is_given_back(
 # What a call was made with stays with it where a guard changes something else of it.
 
 
-class _Recording(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg] # not subscriptable at run time
+class _Recording(grpc.UnaryUnaryClientInterceptor):
     def __init__(self) -> None:
         self.details: list[Any] = []
 

@@ -113,7 +113,7 @@ class _Guarded:
 def test_a_future_of_another_make_is_watched_too(over: Any) -> None:
     future, guarded = _OthersFuture(), _Guarded()
     future.over = over
-    watch(guarded, future)  # type: ignore[arg-type] # a stand-in
+    watch(guarded, future)
     assert guarded.settled == (["succeed"] if over else [])
     future.end()
     assert guarded.settled == ["succeed"]
@@ -128,7 +128,7 @@ def test_an_object_without_a_status_says_nothing() -> None:
 
     future, guarded = Bare(), _Guarded()
     future.over = True
-    watch(guarded, future)  # type: ignore[arg-type] # a stand-in
+    watch(guarded, future)
     assert guarded.settled == ["release"]
 
 

@@ -97,7 +97,8 @@ async def test_a_cancellation_that_nobody_asked_the_handler_for_is_a_failed_atte
 ) -> None:
     async def handler(_: AbstractIncomingMessage) -> None:
         async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
-            call = channel.unary_unary("/a/b")(b"", wait_for_ready=True)
+            method: Any = channel.unary_unary("/a/b")
+            call = method(b"", wait_for_ready=True)
             asyncio.get_running_loop().call_soon(call.cancel)
             await call
 

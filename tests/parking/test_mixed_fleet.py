@@ -60,7 +60,8 @@ class Fleet:
 
     async def start(self, release: Path, name: str) -> KeptProcess:
         """Start a worker and wait until it consumes."""
-        program = [sys.executable, SCRIPT, self.bench.address, self.bench.queue, self.folder, name]
+        place = (self.bench.address, self.bench.queue, str(self.folder))
+        program = [sys.executable, str(SCRIPT), *place, name]
         worker = self._workers.enter_context(
             KeptProcess(
                 program,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -62,8 +62,8 @@ async def test_messages_that_rest_leave_their_lane_to_those_behind_them(
     lane = f"{bench.queue}.parked.{PAYMENTS}"
     await bench.broker.create_queue(lane)
     server.turned_away = {"bad-1", "bad-2", "bad-3"}
-    parked = {"fusewire-times-parked": 1, "fusewire-dependency": PAYMENTS}
-    rests = {
+    parked: dict[str, Any] = {"fusewire-times-parked": 1, "fusewire-dependency": PAYMENTS}
+    rests: dict[str, Any] = {
         "fusewire-reason": "condition",
         "fusewire-failed-at-ms": time.time_ns() // 1_000_000,
     }

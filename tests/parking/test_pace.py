@@ -43,7 +43,7 @@ def test_who_waits_as_long_as_told_may_start(rate: Fraction, steps: list[Fractio
         now += step
         wait = pace.start()
         if wait:
-            assert wait <= 1 / rate  # type: ignore[operator]
+            assert wait <= 1 / rate
             now += wait  # type: ignore[assignment]
             assert pace.start() == 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aio_pika
 import pytest
@@ -264,7 +264,7 @@ async def test_a_queue_with_a_delivery_limit_loses_nothing_however_long_the_outa
     connection = await aio_pika.connect(amqp_url)
     async with connection, connection.channel() as channel:
         await channel.queue_delete(bench.queue)
-        arguments = {"x-queue-type": "quorum", "x-delivery-limit": 20}
+        arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": 20}
         await channel.declare_queue(bench.queue, durable=True, arguments=arguments)
     server.breaker.replace_settings(BreakerSettings(failure_threshold=1, recovery_timeout=0.02))
     server.down = True

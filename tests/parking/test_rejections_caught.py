@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.parking.conftest import Bench
 
-Work = "Callable[[AbstractIncomingMessage], Awaitable[None]]"
+Work: TypeAlias = "Callable[[AbstractIncomingMessage], Awaitable[None]]"
 
 
 async def _reject_it(message: AbstractIncomingMessage, work: Work) -> None:

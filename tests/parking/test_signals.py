@@ -152,7 +152,7 @@ async def test_the_former_handler_is_called_and_comes_back(former: list[int]) ->
 async def test_blocks_may_end_in_any_order(former: list[int], first_to_end: int) -> None:
     before = signal.getsignal(signal.SIGTERM)
     stopped: list[int] = []
-    blocks = [until_signal(lambda number=number: stopped.append(number)) for number in (0, 1)]  # type: ignore[misc] # its default
+    blocks = [until_signal(lambda number=number: stopped.append(number)) for number in (0, 1)]
     for block in blocks:
         block.__enter__()
     blocks[first_to_end].__exit__(None, None, None)

@@ -265,7 +265,10 @@ async def test_what_waits_in_hand_when_the_connection_drops_is_not_replayed_twic
     lane = f"{bench.queue}.parked.other"
     async with bench.consumer(handler, replay_concurrency=3):
         for body in ("a", "b"):
-            headers = {"fusewire-times-parked": 1, "fusewire-dependency": "payments"}
+            headers: dict[str, Any] = {
+                "fusewire-times-parked": 1,
+                "fusewire-dependency": "payments",
+            }
             await bench.broker.publish(
                 lane, Message(body=body.encode(), message_id=body, headers=headers)
             )

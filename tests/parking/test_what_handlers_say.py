@@ -63,7 +63,7 @@ async def test_what_a_coroutine_says_counts_without_an_await(
 IN_PLAIN_FUNCTIONS: dict[str, Callable[[AbstractIncomingMessage], Any]] = {
     "returned": lambda message: message.reject(),
     "anyio.from_thread": lambda message: anyio.from_thread.run(message.reject),
-    "asyncio.run": lambda message: asyncio.run(message.reject()),  # type: ignore[arg-type]
+    "asyncio.run": lambda message: asyncio.run(message.reject()),
 }
 
 
@@ -81,7 +81,7 @@ async def test_a_plain_function_may_run_it_as_a_coroutine_too(
 async def test_a_task_of_it_is_a_task(bench: Bench) -> None:
     async def handler(message: AbstractIncomingMessage) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(message.reject())  # type: ignore[arg-type]
+            group.create_task(message.reject())
 
     await bench.send("a")
     async with bench.consumer(handler):
@@ -139,7 +139,7 @@ async def test_a_framework_that_asks_for_the_lock_can_reject(
     assert "after it had settled" not in caplog.text
 
 
-class Ended(grpc.Future):
+class Ended(grpc.Future[None]):
     """A call of grpcio's that ends on a thread of its own."""
 
     def __init__(self, go_on: threading.Event, error: Exception | None) -> None:
@@ -170,8 +170,10 @@ class Ended(grpc.Future):
     def result(self, timeout: float | None = None) -> None:
         return self._future.result(timeout)
 
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        return self._future.exception(timeout)
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        error = self._future.exception(timeout)
+        assert error is None or isinstance(error, Exception)
+        return error
 
     def traceback(self, timeout: float | None = None) -> Any:
         return None

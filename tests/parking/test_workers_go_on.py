@@ -7,7 +7,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from fusewire.errors import BrokerUnavailableError
-from fusewire.parking import _supervision, feed
+from fusewire.parking import _supervision
+from fusewire.parking.backoff import Backoff
 from fusewire.parking.feed import Feed
 from fusewire.parking.lanes import Dependencies
 from tests.support.waiting import until
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import pytest
     from aio_pika.abc import AbstractIncomingMessage
 
-    from fusewire.parking.backoff import Backoff
     from tests.parking.conftest import Bench
 
 
@@ -133,7 +133,7 @@ async def test_a_delivery_alone_does_not_reset_the_back_off(
         await asyncio.sleep(0)
         return stopping.is_set()
 
-    monkeypatch.setattr(feed.Backoff, "wait", note)
+    monkeypatch.setattr(Backoff, "wait", note)
 
     async def nothing(*_: object) -> None: ...
 

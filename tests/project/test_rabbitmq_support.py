@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import aio_pika
 import pytest
@@ -25,7 +26,7 @@ from tests.support.rabbitmq import (
 from tests.support.rabbitmq_choice import Broker
 from tests.support.waiting import until_sync
 
-QUORUM = {"x-queue-type": "quorum"}
+QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
 
 
 def loopback_only(pid: int) -> bool:
@@ -94,7 +95,7 @@ async def test_a_killed_broker_comes_back_at_its_url_with_its_messages(
     private_rabbitmq: OwnRabbitMQ,
 ) -> None:
     url = private_rabbitmq.url
-    async with await aio_pika.connect(url) as connection:
+    async with await connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("kept", durable=True, arguments=QUORUM)
     private_rabbitmq.stop()  # see OwnRabbitMQ.kill

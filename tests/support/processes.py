@@ -140,10 +140,11 @@ class KeptProcess:
     ) -> None:
         with contextlib.ExitStack() as stack:
             output: IO[bytes] | None = stack.enter_context(log.open("ab")) if log else None
+            program = [os.fspath(word) for word in argv]
             # The shell waits for a line before it becomes the program. So the reaper knows of the
             # program before it runs, and a test run killed at any moment leaves nothing behind.
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", 'read -r _ && exec "$@"', "sh", *map(os.fspath, argv)],
+                ["/bin/sh", "-c", 'read -r _ && exec "$@"', "sh", *program],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,

@@ -129,7 +129,7 @@ class RabbitMQContainer:
         self._on_loopback = _shares_loopback(self._container.get_docker_client())
         self._container.with_bind_ports(_AMQP, self._port)
         if self._on_loopback:
-            self._container.ports[_AMQP] = ("127.0.0.1", self._port)
+            self._container.ports[_AMQP] = ("127.0.0.1", self._port)  # type: ignore[assignment]  # docker takes both
         self.running = False
         try:
             self._container.start()

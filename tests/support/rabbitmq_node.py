@@ -98,7 +98,7 @@ class PrivateNode:
         home = self.directory
         beside = self._beside
         self._port, distribution = free_port(), free_port()
-        self._mapper_port = free_port() if beside is None else beside._mapper_port
+        self._mapper_port: int = free_port() if beside is None else beside._mapper_port
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}/"
         self.name = f"fusewire-{self._port}@localhost"
         cookie = home / ".erlang.cookie"

@@ -83,8 +83,8 @@ class Server:
         finally:
             for number, handler in former.items():
                 signal.signal(number, handler)
-        for number in reversed(self.captured):
-            signal.raise_signal(number)
+        for captured in reversed(self.captured):
+            signal.raise_signal(captured)
 
 
 async def in_a_lifespan(database: str) -> None:

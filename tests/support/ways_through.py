@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     from fusewire.breaker import CircuitBreaker
 
@@ -28,7 +28,7 @@ def fail() -> str:
     raise ConnectionError("down")
 
 
-def two() -> Iterator[int]:
+def two() -> Generator[int]:
     yield 1
     yield 2
 

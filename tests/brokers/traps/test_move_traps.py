@@ -141,8 +141,8 @@ async def test_our_own_delays_are_no_part_of_what_befell_a_message_and_a_shovels
     )
 
     def ways(message: Message) -> list[str]:
-        deaths = message.headers.get("x-death")
-        return [death["queue"] for death in deaths] if isinstance(deaths, list) else []  # type: ignore[index,call-overload,misc]
+        deaths: Any = message.headers.get("x-death")
+        return [death["queue"] for death in deaths] if isinstance(deaths, list) else []
 
     await outside.default_exchange.publish(aio_pika.Message(b"a"), wait)
     subscription = await broker.subscribe(queue_name, prefetch=1)
