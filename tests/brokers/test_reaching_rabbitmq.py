@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
+from fusewire.audit import audit
 from fusewire.brokers import Message, RabbitMQBroker, Topology, open_broker
 from fusewire.brokers.rabbitmq.nodes import nodes, virtual_host
 from fusewire.errors import BrokerUnavailableError, SettingsError
@@ -85,7 +86,7 @@ async def test_a_virtual_host_may_have_any_name(managed: Managed, name: str) -> 
             assert broker._consuming.virtual_host == host.name
             await store_and_take(broker)
             await broker.prepare(Topology("orders"))
-            audited = await broker.audit(Topology("orders"))
+            audited = await audit(broker, Topology("orders"))
             assert [finding.subject for finding in audited] == ["consumer_timeout"]
 
 

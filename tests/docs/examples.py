@@ -12,7 +12,7 @@ from fusewire import default_registry
 from fusewire.brokers import Message, Topology, open_broker
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
 from fusewire.errors import QueueNotFoundError
-from tests.support.payments import CHARGE
+from tests.docs.own_payments import CHARGE
 from tests.support.waiting import until
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from fusewire import Retry, default_registry
 from fusewire.brokers import Topology
 from fusewire.cli.app import app
 from tests.docs.examples import consume_through_an_outage, run_examples
-from tests.support.payments import CHARGE
+from tests.docs.own_payments import CHARGE
 
 if TYPE_CHECKING:
     from tests.support.payments import PaymentsProcess

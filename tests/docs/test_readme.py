@@ -13,7 +13,7 @@ from fusewire.demo.payments.v1.payments_pb2 import (
     STATUS_PENDING,
 )
 from tests.docs.examples import consume_through_an_outage, run_examples
-from tests.support.payments import CHARGE
+from tests.docs.own_payments import CHARGE
 from tests.support.waiting import until
 
 if TYPE_CHECKING:

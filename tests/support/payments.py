@@ -15,6 +15,7 @@ from tests.support.processes import KeptProcess, free_port
 from tests.support.waiting import until_sync
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 CHARGE = "/fusewire.demo.payments.v1.Payments/Charge"
@@ -44,7 +45,10 @@ def wait_until_ready(target: str, limit: float = 30.0) -> None:
 class PaymentsProcess:
     """A payments server that keeps its port and its ledger over kills and restarts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, program: Sequence[str] = ("-m", "fusewire.demo.server")
+    ) -> None:
+        self._program = program
         self.port = free_port()
         self.ledger = folder / "ledger.db"
         self._log = folder / "server.log"
@@ -60,9 +64,7 @@ class PaymentsProcess:
         """Start it, and return when it answers."""
         arguments = ["--port", str(self.port), "--ledger", str(self.ledger)]
         arguments += ["--think-time", str(self.think_time)]
-        self._process = KeptProcess(
-            [sys.executable, "-m", "fusewire.demo.server", *arguments], log=self._log
-        )
+        self._process = KeptProcess([sys.executable, *self._program, *arguments], log=self._log)
         wait_until_ready(self.target)
 
     def kill(self) -> None:
