@@ -1,6 +1,7 @@
 """gRPC client interceptors: a circuit breaker on every method, on sync and asyncio channels."""
 
 from fusewire.interceptors._aio.interceptors import aio_interceptors
+from fusewire.interceptors._aio.rejected import AioRejectedCall
 from fusewire.interceptors._arguments import (
     BreakerPer,
     ClassifyBySelector,
@@ -24,8 +25,8 @@ from fusewire.interceptors._fallback import (
 )
 from fusewire.interceptors._health import HealthProbe
 from fusewire.interceptors._methods import Shape
-from fusewire.interceptors._rejection import AioRejectedCall, RejectedCall
 from fusewire.interceptors._sync.channel import guard
+from fusewire.interceptors._sync.completed import RejectedCall
 from fusewire.operation import without_fallbacks
 
 __all__ = [

@@ -16,7 +16,7 @@ import grpc.aio
 from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors._call_end import CallEnd
-from fusewire.interceptors._fallback import CallInfo, FallbackDeclined, attach
+from fusewire.interceptors._fallback import CallInfo, FallbackDeclined, chain_cause
 from fusewire.interceptors._keys import copy_of
 from fusewire.interceptors._rejection import Rejection
 from fusewire.interceptors._retry_info import read_retry_after
@@ -238,7 +238,7 @@ class GuardedCall:
         if self._claim is not None and self._claim.if_declined is not None:
             self._claim.end(self._claim.if_declined)
 
-    def keep(self, error: grpc.RpcError, reason: Exception) -> None:
+    def keep_original(self, error: grpc.RpcError, reason: Exception) -> None:
         """Make `error` what the caller sees after all, because the fallback ended with `reason`."""
         self.declined()
         if self._operation is not None and isinstance(error, CircuitOpenError):
@@ -250,7 +250,7 @@ class GuardedCall:
         if (unsaid := self._policy.failures.unsaid(reason)) is not None:
             more = f" ({unsaid} more like it were not logged)" if unsaid else ""
             logger.error("the fallback of %s failed%s", self._policy.method, more, exc_info=reason)
-        attach(error, reason)
+        chain_cause(error, reason)
 
     def _end_key(self, how: KeyEnd, *, falls_back: bool | None = None) -> None:
         """End the key's claim, or hold it while the fallback may still answer."""

@@ -238,7 +238,7 @@ def as_messages(given: Any) -> Any:
     return map(_copied, given)
 
 
-def attach(error: BaseException, reason: Exception) -> None:
+def chain_cause(error: BaseException, reason: Exception) -> None:
     """Make `reason`, with which a fallback failed, the cause of `error`, as ``raise … from`` does.
 
     It is set, and not left to the raising: the same error is raised wherever its user looks, and a

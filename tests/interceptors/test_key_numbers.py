@@ -12,7 +12,8 @@ import grpc
 import pytest
 
 from fusewire.errors import CircuitOpenError
-from fusewire.interceptors import FallbackDeclined, sync_calls
+from fusewire.interceptors import FallbackDeclined
+from fusewire.interceptors._sync import completion
 from fusewire.operation import operation, without_fallbacks
 from tests.support.grpc_calls import STYLES, aio_seen, call, seen, until
 from tests.support.grpc_keys import aio_keyed, held, key_of, sent_keys
@@ -162,7 +163,7 @@ def test_an_end_whose_callbacks_have_not_run_gives_the_key_back(
     monkeypatch: pytest.MonkeyPatch,
     shape: str,
 ) -> None:
-    monkeypatch.setattr(sync_calls, "when_over", lambda *_: None)
+    monkeypatch.setattr(completion, "when_over", lambda *_: None)
     with operation("op-1"):
         if shape == "unary_unary":
             method, path = keyed().unary_unary(ECHO), ECHO

@@ -19,7 +19,7 @@ from fusewire.interceptors import CallEnd, FallbackDeclined, aio_interceptors, g
 from fusewire.interceptors import _call as call_module
 from fusewire.interceptors._call import GuardedCall
 from fusewire.interceptors._policy import MethodPolicy, Policies
-from fusewire.interceptors._sync.completion import Remains
+from fusewire.interceptors._sync.completion import CollectableCall
 from tests.support.grpc_calls import STYLES, aio_seen, seen, until
 from tests.support.grpc_guard import Clock
 from tests.support.grpc_no_op import aio_no_op
@@ -314,7 +314,7 @@ def test_a_call_that_is_gone_when_its_end_is_told_is_settled_by_that_end(
     guarded = GuardedCall(policy_of(registry), None, None, b"", Unknown())
     assert guarded.admit() is None
     call = Bare(code)
-    remains = Remains(guarded, call)
+    remains = CollectableCall(guarded, call)
     del call
     remains.settle()
     assert breaker.outcomes == [outcome]

@@ -12,18 +12,18 @@ import grpc
 import pytest
 
 from fusewire.interceptors._sync.completion import watch, when_over
-from fusewire.interceptors._sync.executor import run_in_worker
+from fusewire.interceptors._sync.executor import run_fallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _AFTER_FORK = """
 import os, threading
-from fusewire.interceptors._sync.executor import run_in_worker
+from fusewire.interceptors._sync.executor import run_fallback
 
 def runs():
     ran = threading.Event()
-    run_in_worker(ran.set)
+    run_fallback(ran.set)
     return ran.wait(10)
 
 assert runs()
@@ -42,7 +42,7 @@ def test_a_worker_is_a_thread_of_its_own() -> None:
         names.append(threading.current_thread().name)
         done.set()
 
-    run_in_worker(job)
+    run_fallback(job)
     assert done.wait(20)
     assert names[0].startswith("fusewire-fallback")
 

@@ -14,7 +14,6 @@ import grpc.aio
 
 from fusewire.interceptors._aio.completion import (
     CANCELLED_DETAILS,
-    RejectedInner,
     cancelled_here,
     channel_of,
     may_change,
@@ -22,6 +21,7 @@ from fusewire.interceptors._aio.completion import (
     settle_late,
     when_over,
 )
+from fusewire.interceptors._aio.rejected import AioUnsentCall
 from fusewire.interceptors._fallback import FALLBACK_METADATA
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class _FallbackCall(grpc.aio.Call):
             undecided.set_result(None)
 
     def _conclude(self) -> None:
-        rejected = isinstance(self._inner, RejectedInner)
+        rejected = isinstance(self._inner, AioUnsentCall)
         failed = rejected or settle(self._guarded, self._inner)
         if failed and not cancelled_here(self._inner) and not self._loop.is_closed():
             self._fallback = self._loop.create_task(self._fall_back(), context=self._context)
@@ -124,8 +124,8 @@ class _FallbackCall(grpc.aio.Call):
                 self._message = await guarded.fallback.reply(guarded.info, self._request, error)
                 self._replied = True
                 guarded.answered(error)
-            except Exception as reason:  # noqa: BLE001 - logged and attached by keep()
-                guarded.keep(error, reason)
+            except Exception as reason:  # noqa: BLE001 - logged and chained by keep_original()
+                guarded.keep_original(error, reason)
                 self._error = error
             self._ended()  # before the code that awaits the task goes on
 

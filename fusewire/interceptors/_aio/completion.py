@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -16,10 +16,9 @@ from fusewire.errors import CircuitOpenError
 from fusewire.interceptors._call_end import WRITE_FAILED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from fusewire.interceptors._call import GuardedCall
-    from fusewire.interceptors._rejection import AioRejectedCall
 
 T = TypeVar("T")
 
@@ -206,58 +205,3 @@ def channel_of(call: Any) -> Any:
     if channel is not None:
         return channel
     return getattr(getattr(call, "_cython_call", None), "_channel", None)
-
-
-class RejectedInner(grpc.aio.UnaryUnaryCall[Any, Any]):
-    """A call that ended before it began: what there is to fall back from on a rejection.
-
-    It serves all shapes, as far as their fallbacks ask for it.
-    """
-
-    _channel = None  # see channel_of
-
-    def __init__(self, error: AioRejectedCall) -> None:
-        self._error = error
-
-    def __await__(self) -> Generator[None, None, Any]:
-        yield from ()
-        raise self._error
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        raise self._error
-
-    async def code(self) -> grpc.StatusCode:
-        return self._error.code()
-
-    async def details(self) -> str:
-        return self._error.details()
-
-    async def debug_error_string(self) -> str:
-        return self._error.debug_error_string()
-
-    async def initial_metadata(self) -> grpc.aio.Metadata:
-        return self._error.initial_metadata()
-
-    async def trailing_metadata(self) -> grpc.aio.Metadata:
-        return self._error.trailing_metadata()
-
-    async def wait_for_connection(self) -> None:
-        raise self._error
-
-    def cancel(self) -> bool:
-        return False
-
-    def cancelled(self) -> bool:
-        return False
-
-    def done(self) -> bool:
-        return True
-
-    def time_remaining(self) -> float | None:
-        return None
-
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        callback(self)

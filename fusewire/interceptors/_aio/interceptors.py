@@ -12,11 +12,11 @@ import grpc
 import grpc.aio
 
 from fusewire.interceptors._aio.call import FallbackStreamUnary, FallbackUnaryUnary
-from fusewire.interceptors._aio.completion import RejectedInner, sendable, settle_raised, watch
+from fusewire.interceptors._aio.completion import sendable, settle_raised, watch
+from fusewire.interceptors._aio.rejected import AioRejectedCall, AioUnsentCall
 from fusewire.interceptors._aio.stream import GuardedStream, GuardedStreamStream, GuardedUnaryStream
 from fusewire.interceptors._call import GuardedCall
 from fusewire.interceptors._policy import Policies
-from fusewire.interceptors._rejection import AioRejectedCall
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -131,7 +131,7 @@ class _UnaryGuard(_Guard):
             rejected = AioRejectedCall.of(refused)
             if guarded.fallback is None:
                 raise rejected
-            return self.wrapper(RejectedInner(rejected), guarded, request)
+            return self.wrapper(AioUnsentCall(rejected), guarded, request)
         try:
             with guarded.lending():
                 call = await continuation(
@@ -164,7 +164,7 @@ class _StreamGuard(_Guard):
             rejected = AioRejectedCall.of(refused)
             if guarded.fallback is None:
                 raise rejected
-            return self.wrapper(RejectedInner(rejected), guarded, request)
+            return self.wrapper(AioUnsentCall(rejected), guarded, request)
         try:
             with guarded.lending():
                 call = await continuation(

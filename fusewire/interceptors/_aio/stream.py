@@ -17,7 +17,6 @@ import grpc.aio
 
 from fusewire.interceptors._aio.completion import (
     CANCELLED_DETAILS,
-    RejectedInner,
     cancelled_here,
     channel_of,
     may_change,
@@ -25,6 +24,7 @@ from fusewire.interceptors._aio.completion import (
     settle_late,
     when_over,
 )
+from fusewire.interceptors._aio.rejected import AioUnsentCall
 from fusewire.interceptors._fallback import FALLBACK_METADATA, as_messages
 from fusewire.interceptors._methods import checked_message
 
@@ -60,7 +60,7 @@ class GuardedStream(grpc.aio.Call):
         self._cancelled = False  # while a fallback was read
         self._over = False
         self._callbacks: list[Callable[[Any], None]] = []
-        if isinstance(inner, RejectedInner):
+        if isinstance(inner, AioUnsentCall):
             self._answers = True
         else:
             when_over(inner, self._inner_ended)
@@ -108,7 +108,7 @@ class GuardedStream(grpc.aio.Call):
             self._cancelled = True  # who gives up a read gives up the call (_read in grpcio)
             raise
         except Exception as reason:
-            self._guarded.keep(failure, reason)
+            self._guarded.keep_original(failure, reason)
             self._answers, self._error = False, failure
             raise failure from reason
         finally:

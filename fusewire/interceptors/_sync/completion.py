@@ -21,8 +21,9 @@ _INTERCEPTOR_RAISED = (grpc.StatusCode.INTERNAL, "Exception raised while interce
 # grpcio's details of a call that was dropped before its end (grpc/_channel.py).
 _DROPPED = "Cancelled upon garbage collection!"
 
-# grpcio's class of the calls of a SingleThreadedUnaryStream, which tell an end only to who reads.
-_TELLS_ITS_READER = "_SingleThreadedRendezvous"
+# grpcio's class of the calls of a SingleThreadedUnaryStream, which report their end only to a
+# reader.
+_REPORTS_TO_READERS = "_SingleThreadedRendezvous"
 
 
 def settle(guarded: GuardedCall, call: Any) -> bool:
@@ -42,12 +43,12 @@ def settle(guarded: GuardedCall, call: Any) -> bool:
             guarded.succeed()
             return False
         return guarded.fail(code, details, call.trailing_metadata())
-    except Exception:  # noqa: BLE001 - whatever has no status says nothing; a ValueError of grpcio's, say
+    except Exception:  # noqa: BLE001 - what has no status says nothing; grpcio raises ValueError
         guarded.release()
         return False
 
 
-def when_over(call: Any, callback: functools.partial[None]) -> None:
+def when_over(call: Any, callback: functools.partial[Any]) -> None:
     """Call `callback` when `call` is over, now if it is, without keeping `call` alive."""
     # A partial, and not a plain function: grpcio logs a callback's `func` when it raises, and a
     # channel's thread does not survive one without (https://github.com/grpc/grpc/pull/42765).
@@ -63,11 +64,16 @@ def when_over(call: Any, callback: functools.partial[None]) -> None:
             callback()
 
 
-class Remains:
-    """What a guard keeps of a call: enough to tell its end, too little to keep it from collection.
+def watch(guarded: GuardedCall, call: Any) -> None:
+    """Settle `guarded` when `call` is over, and let `call` be collected as if it were unwatched."""
+    when_over(call, functools.partial(CollectableCall.settle, CollectableCall(guarded, call)))
 
-    A reader takes the last message and drops the call before the channel's thread has told the
-    end. So how it ended is read from what the call stood on.
+
+class CollectableCall:
+    """What a guard keeps of a call: enough to know its end, too little to keep it alive.
+
+    A reader may take the last message and drop the call before the channel's thread reports the
+    end. Then how the call ended is read from its state, which outlives it.
 
     Args:
         guarded: released if the call is dropped before its end.
@@ -80,7 +86,7 @@ class Remains:
         self._guarded = guarded
         self._state = getattr(call, "_state", None)  # grpcio's own calls have it
         self._call: Callable[[], Any]
-        reads = type(call).__name__ == _TELLS_ITS_READER
+        reads = type(call).__name__ == _REPORTS_TO_READERS
         dropped = functools.partial(_dropped, guarded, self._state) if reads else None
         try:
             self._call = weakref.ref(call, dropped)
@@ -102,20 +108,20 @@ class Remains:
             whether the fallback is to answer in its place.
         """
         call = self._call()
-        return settle(self._guarded, _Ended(self._state) if call is None else call)
+        return settle(self._guarded, EndedCall(self._state) if call is None else call)
 
 
-class _Ended:
-    """What a call that is gone would say, if it was over before."""
+class EndedCall:
+    """What a call that has been collected would say, if it ended before that."""
 
     def __init__(self, state: Any) -> None:
         self._state = state
 
     def code(self) -> grpc.StatusCode:
-        """Return how it ended.
+        """Return the status that it ended with.
 
         Raises:
-            ValueError: it did not end: its user has dropped it, and it was cancelled by that.
+            ValueError: its user dropped it before its end, which cancelled it.
         """
         code: grpc.StatusCode | None = getattr(self._state, "code", None)
         if code is None or self.details() == _DROPPED:
@@ -137,18 +143,9 @@ def _same(call: Any) -> Any:
 
 
 def _dropped(guarded: GuardedCall, state: Any, _: object) -> None:
-    """Release a call that was cancelled: by its user, or by being dropped.
+    """Release a call that its user cancelled or dropped.
 
     This may run wherever objects are collected, so it waits for no lock: see Permit.
     """
     if state is not None and state.code is grpc.StatusCode.CANCELLED:
         guarded.release()
-
-
-def watch(guarded: GuardedCall, call: Any) -> None:
-    """Settle `guarded` when the future `call` is over, and let it be collected as if unwatched."""
-    when_over(call, functools.partial(_settle_remains, Remains(guarded, call)))
-
-
-def _settle_remains(remains: Remains) -> None:
-    remains.settle()

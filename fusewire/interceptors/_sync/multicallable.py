@@ -1,23 +1,60 @@
 """The methods of a guarded sync channel, of all four shapes."""
 
-# The methods do what grpcio says of them, with arguments of the names that it gives them.
-# ruff: noqa: FBT001, PLR0917
-
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from fusewire.interceptors._call import GuardedCall
-from fusewire.interceptors._rejection import RejectedCall
+from fusewire.interceptors._stage import Stage
+from fusewire.interceptors._sync.completed import FallbackReply, RejectedCall
 from fusewire.interceptors._sync.completion import settle, watch
-from fusewire.interceptors._sync.future import FallbackFuture, FallbackReply, answer
-from fusewire.interceptors._sync.stream import GuardedStream, is_call
+from fusewire.interceptors._sync.future import WatchedFuture
+from fusewire.interceptors._sync.stream import WatchedStream, is_call
+from fusewire.interceptors._sync.watched import answer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fusewire.interceptors._methods import Shape
-    from fusewire.interceptors._policy import Policies
+    from fusewire.interceptors._policy import MethodPolicy, Policies
+
+
+def _with_grpcios_signature(make_call: Callable[[Any, Any, dict[str, Any]], Any]) -> Any:
+    """Give `make_call`, of a request and the other arguments, the signature of grpcio's methods."""
+
+    @functools.wraps(make_call, assigned=("__name__", "__qualname__", "__doc__"), updated=())
+    def method(  # noqa: PLR0917 - grpcio's order
+        self: Any,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,  # noqa: FBT001 - grpcio's own flag
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        arguments = {
+            "timeout": timeout,
+            "metadata": metadata,
+            "credentials": credentials,
+            "wait_for_ready": wait_for_ready,
+            "compression": compression,
+        }
+        return make_call(self, request, arguments)
+
+    return method
+
+
+def _of_iterators(method: Any) -> Any:
+    """Name the first argument of `method` as grpcio does where the requests are a stream."""
+
+    @functools.wraps(method, updated=())
+    def renamed(self: Any, request_iterator: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self, request_iterator, *args, **kwargs)
+
+    return renamed
 
 
 class _Guarded:
@@ -38,48 +75,50 @@ class _Guarded:
         self._policies = policies
         self.serialize = serialize
 
+    def _policy(self) -> MethodPolicy | None:
+        return self._policies.of(self._method, self.shape)
+
 
 class _UnaryResponse(_Guarded):
     """A method whose response is one message."""
 
-    def _call(self, request: Any, arguments: dict[str, Any]) -> Any:
+    @_with_grpcios_signature
+    def __call__(self, request: Any, arguments: dict[str, Any]) -> Any:
+        """Make the call and wait for its response."""
         answered = self._blocking(self._inner, request, arguments)
         return answered.message if isinstance(answered, FallbackReply) else answered
 
-    def _with_call(self, request: Any, arguments: dict[str, Any]) -> Any:
+    @_with_grpcios_signature
+    def with_call(self, request: Any, arguments: dict[str, Any]) -> Any:
+        """Make the call, wait for its response, and return the call too."""
         answered = self._blocking(self._inner.with_call, request, arguments)
         return (answered.message, answered) if isinstance(answered, FallbackReply) else answered
 
-    def _future(self, request: Any, arguments: dict[str, Any]) -> Any:
-        policy = self._policies.of(self._method, self.shape)
+    @_with_grpcios_signature
+    def future(self, request: Any, arguments: dict[str, Any]) -> Any:
+        """Make the call and return it at once."""
+        policy = self._policy()
         if policy is None:
             return self._inner.future(request, **arguments)
         guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
-        request = guarded.request
         refused = guarded.admit()
         if refused is not None:
             rejected = RejectedCall.of(refused)
             if guarded.fallback is None:
                 return rejected
-            return FallbackFuture(rejected, guarded, request, rejected=True)
-        try:
-            with guarded.lending():
-                inner = self._inner.future(request, **_amended(arguments, guarded))
-        except BaseException:
-            guarded.release(sent=False)
-            raise
+            return WatchedFuture(rejected, guarded, Stage.FAILED)
+        inner = _start(self._inner.future, guarded, arguments)
         if guarded.fallback is None:
             watch(guarded, inner)
             return inner
-        return FallbackFuture(inner, guarded, request)
+        return WatchedFuture(inner, guarded)
 
     def _blocking(self, call: Any, request: Any, arguments: dict[str, Any]) -> Any:
-        """Make a blocking call; returns what `call` does, or the fallback's reply."""
-        policy = self._policies.of(self._method, self.shape)
+        """Make a blocking call; return what `call` does, or the fallback's reply."""
+        policy = self._policy()
         if policy is None:
             return call(request, **arguments)
         guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
-        request = guarded.request
         refused = guarded.admit()
         error: grpc.RpcError
         if refused is not None:
@@ -87,7 +126,7 @@ class _UnaryResponse(_Guarded):
         else:
             try:
                 with guarded.lending():
-                    response = call(request, **_amended(arguments, guarded))
+                    response = call(guarded.request, **_amended(arguments, guarded))
             except grpc.RpcError as failure:
                 if not settle(guarded, failure):
                     raise
@@ -99,7 +138,7 @@ class _UnaryResponse(_Guarded):
                 guarded.succeed()
                 return response
         try:
-            reply = answer(guarded, request, error)
+            reply = answer(guarded, error)
             if reply is None:
                 raise error
             guarded.answered(error)
@@ -112,30 +151,24 @@ class _UnaryResponse(_Guarded):
 class _StreamResponse(_Guarded):
     """A method whose response is a stream."""
 
-    def _call(self, request: Any, arguments: dict[str, Any]) -> Any:
-        policy = self._policies.of(self._method, self.shape)
+    @_with_grpcios_signature
+    def __call__(self, request: Any, arguments: dict[str, Any]) -> Any:
+        """Make the call and return its response stream."""
+        policy = self._policy()
         if policy is None:
             return self._inner(request, **arguments)
         guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
-        request = guarded.request
         refused = guarded.admit(timed=policy.streams != "end")
         if refused is not None:
             rejected = RejectedCall.of(refused)
             if guarded.fallback is None:
                 return rejected
-            return GuardedStream(rejected, guarded, request, rejected=True)
-        try:
-            with guarded.lending():
-                inner = self._inner(request, **_amended(arguments, guarded))
-        except BaseException:
-            guarded.release(sent=False)
-            raise
+            return WatchedStream(rejected, guarded, Stage.FAILED)
+        inner = _start(self._inner, guarded, arguments)
         if guarded.fallback is None and policy.streams != "first_message" and is_call(inner):
             watch(guarded, inner)
             return inner
-        stream = GuardedStream(inner, guarded, request)
-        stream.begin()
-        return stream
+        return WatchedStream(inner, guarded)
 
 
 class GuardedUnaryUnary(
@@ -143,45 +176,6 @@ class GuardedUnaryUnary(
     grpc.UnaryUnaryMultiCallable,  # type: ignore[type-arg] # not subscriptable at run time
 ):
     """A unary-unary method, guarded."""
-
-    def __call__(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._call(
-            request, _arguments(timeout, metadata, credentials, wait_for_ready, compression)
-        )
-
-    def with_call(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._with_call(
-            request, _arguments(timeout, metadata, credentials, wait_for_ready, compression)
-        )
-
-    def future(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._future(
-            request, _arguments(timeout, metadata, credentials, wait_for_ready, compression)
-        )
 
 
 class GuardedStreamUnary(
@@ -191,48 +185,9 @@ class GuardedStreamUnary(
     """A stream-unary method, guarded."""
 
     shape = "stream_unary"
-
-    def __call__(
-        self,
-        request_iterator: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._call(
-            request_iterator,
-            _arguments(timeout, metadata, credentials, wait_for_ready, compression),
-        )
-
-    def with_call(
-        self,
-        request_iterator: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._with_call(
-            request_iterator,
-            _arguments(timeout, metadata, credentials, wait_for_ready, compression),
-        )
-
-    def future(
-        self,
-        request_iterator: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._future(
-            request_iterator,
-            _arguments(timeout, metadata, credentials, wait_for_ready, compression),
-        )
+    __call__ = _of_iterators(_UnaryResponse.__call__)
+    with_call = _of_iterators(_UnaryResponse.with_call)
+    future = _of_iterators(_UnaryResponse.future)
 
 
 class GuardedUnaryStream(
@@ -243,19 +198,6 @@ class GuardedUnaryStream(
 
     shape = "unary_stream"
 
-    def __call__(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._call(
-            request, _arguments(timeout, metadata, credentials, wait_for_ready, compression)
-        )
-
 
 class GuardedStreamStream(
     _StreamResponse,
@@ -264,36 +206,17 @@ class GuardedStreamStream(
     """A stream-stream method, guarded."""
 
     shape = "stream_stream"
-
-    def __call__(
-        self,
-        request_iterator: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._call(
-            request_iterator,
-            _arguments(timeout, metadata, credentials, wait_for_ready, compression),
-        )
+    __call__ = _of_iterators(_StreamResponse.__call__)
 
 
-def _arguments(
-    timeout: float | None,
-    metadata: Any,
-    credentials: grpc.CallCredentials | None,
-    wait_for_ready: bool | None,
-    compression: grpc.Compression | None,
-) -> dict[str, Any]:
-    return {
-        "timeout": timeout,
-        "metadata": metadata,
-        "credentials": credentials,
-        "wait_for_ready": wait_for_ready,
-        "compression": compression,
-    }
+def _start(call: Any, guarded: GuardedCall, arguments: dict[str, Any]) -> Any:
+    """Start an inner call that does not block. What it raises, it raises before sending."""
+    try:
+        with guarded.lending():
+            return call(guarded.request, **_amended(arguments, guarded))
+    except BaseException:
+        guarded.release(sent=False)
+        raise
 
 
 def _amended(arguments: dict[str, Any], guarded: GuardedCall) -> dict[str, Any]:
