@@ -50,8 +50,8 @@ async def test_the_consumer_parks_an_order_and_makes_it_after_the_outage(
 
 def test_the_commands_are_as_shown(virtual_host: VirtualHost) -> None:
     topology, audit = (
-        shlex.split(line)[1:]
-        for line in re.findall(r"^fusewire .*$", PAGE.read_text("utf-8"), re.MULTILINE)
+        shlex.split(line.replace("\\\n", ""))[1:]
+        for line in re.findall(r"^fusewire (?:.*\\\n)*.*$", PAGE.read_text("utf-8"), re.MULTILINE)
     )
     printed = CliRunner().invoke(app, topology)
     assert printed.exit_code == 0, printed.output
