@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from fusewire.interceptors._aio.call import FallbackStreamUnary, FallbackUnaryUnary
+from fusewire.interceptors._aio.call import WatchedStreamUnary, WatchedUnaryUnary
 from fusewire.interceptors._aio.completion import sendable, settle_raised, watch
 from fusewire.interceptors._aio.rejected import AioRejectedCall, AioUnsentCall
-from fusewire.interceptors._aio.stream import GuardedStream, GuardedStreamStream, GuardedUnaryStream
+from fusewire.interceptors._aio.stream import WatchedStreamStream, WatchedUnaryStream
 from fusewire.interceptors._call import GuardedCall
 from fusewire.interceptors._policy import Policies
 
@@ -116,7 +116,7 @@ class _Guard:
 class _UnaryGuard(_Guard):
     """Guards calls whose response is one message."""
 
-    wrapper: type[FallbackUnaryUnary | FallbackStreamUnary]
+    wrapper: type[WatchedUnaryUnary | WatchedStreamUnary]
 
     async def _intercept(
         self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any
@@ -131,7 +131,7 @@ class _UnaryGuard(_Guard):
             rejected = AioRejectedCall.of(refused)
             if guarded.fallback is None:
                 raise rejected
-            return self.wrapper(AioUnsentCall(rejected), guarded, request)
+            return self.wrapper(AioUnsentCall(rejected), guarded)
         try:
             with guarded.lending():
                 call = await continuation(
@@ -143,13 +143,13 @@ class _UnaryGuard(_Guard):
         if guarded.fallback is None:
             watch(guarded, call)
             return call
-        return self.wrapper(call, guarded, request)
+        return self.wrapper(call, guarded)
 
 
 class _StreamGuard(_Guard):
     """Guards calls whose response is a stream."""
 
-    wrapper: type[GuardedStream]
+    wrapper: type[WatchedUnaryStream | WatchedStreamStream]
 
     async def _intercept(
         self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any
@@ -164,7 +164,7 @@ class _StreamGuard(_Guard):
             rejected = AioRejectedCall.of(refused)
             if guarded.fallback is None:
                 raise rejected
-            return self.wrapper(AioUnsentCall(rejected), guarded, request)
+            return self.wrapper(AioUnsentCall(rejected), guarded)
         try:
             with guarded.lending():
                 call = await continuation(
@@ -176,14 +176,14 @@ class _StreamGuard(_Guard):
         if guarded.fallback is None and policy.streams != "first_message":
             watch(guarded, call)
             return call
-        return self.wrapper(call, guarded, request)
+        return self.wrapper(call, guarded)
 
 
 class _UnaryUnaryGuard(_UnaryGuard, grpc.aio.UnaryUnaryClientInterceptor):
     """Guards unary-unary calls."""
 
     shape = "unary_unary"
-    wrapper = FallbackUnaryUnary
+    wrapper = WatchedUnaryUnary
     # Any, because messages are of any type.
     intercept_unary_unary = _UnaryGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
 
@@ -192,7 +192,7 @@ class _StreamUnaryGuard(_UnaryGuard, grpc.aio.StreamUnaryClientInterceptor):
     """Guards stream-unary calls."""
 
     shape = "stream_unary"
-    wrapper = FallbackStreamUnary
+    wrapper = WatchedStreamUnary
     # Any, because messages are of any type.
     intercept_stream_unary = _UnaryGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
 
@@ -201,7 +201,7 @@ class _UnaryStreamGuard(_StreamGuard, grpc.aio.UnaryStreamClientInterceptor):
     """Guards unary-stream calls."""
 
     shape = "unary_stream"
-    wrapper = GuardedUnaryStream
+    wrapper = WatchedUnaryStream
     # Any, because messages are of any type.
     intercept_unary_stream = _StreamGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
 
@@ -210,7 +210,7 @@ class _StreamStreamGuard(_StreamGuard, grpc.aio.StreamStreamClientInterceptor):
     """Guards stream-stream calls."""
 
     shape = "stream_stream"
-    wrapper = GuardedStreamStream
+    wrapper = WatchedStreamStream
     # Any, because messages are of any type.
     intercept_stream_stream = _StreamGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
 
