@@ -1,17 +1,33 @@
-"""Every exception that Fusewire raises on purpose.
+"""The exceptions that Fusewire raises on purpose.
 
 ::
 
     FusewireError
-    ├── SettingsError (ValueError)      a setting that cannot be right; raised when it is made
+    ├── SettingsError (ValueError)          a setting that cannot be right; raised when it is made
     ├── CircuitBreakerError
-    │   └── CircuitOpenError            the circuit does not admit the call; nothing was sent
-    └── BrokerError                     parking storage: RabbitMQ or SQLite
-        ├── BrokerUnavailableError      cannot be reached, or was lost; nothing was stored
-        ├── UnconfirmedError            may have been stored: the confirmation did not come in time
-        ├── QueueNotFoundError          a queue that must exist does not
-        ├── MoveRefusedError            the target did not take the message; it stays where it was
-        └── DeliveryLostError           the delivery is the broker's again; it will come back
+    │   └── CircuitOpenError                the circuit does not admit the call; nothing was sent
+    │       ├── interceptors.RejectedCall (grpc.RpcError, grpc.Call, grpc.Future)
+    │       │                               the same around a gRPC call, on a sync channel
+    │       └── interceptors.AioRejectedCall (grpc.aio.AioRpcError)
+    │                                       the same on an asyncio channel
+    ├── BrokerError                         parking storage: RabbitMQ or SQLite
+    │   ├── BrokerUnavailableError          cannot be reached, or was lost; nothing was stored
+    │   ├── UnconfirmedError                may have been stored: no confirmation came in time
+    │   ├── QueueNotFoundError              a queue that must exist does not
+    │   ├── MoveRefusedError                the target refused the message; it stays where it was
+    │   └── DeliveryLostError               the broker has the delivery, and delivers it again
+    ├── interceptors.FallbackDeclined       a fallback raises it: the caller gets its error
+    ├── parking.Reject                      a handler raises it: to the dead queue at once
+    ├── parking.Retry                       a handler raises it: again at the time it names
+    ├── parking.HandlerTimeoutError (TimeoutError)
+    │                                       a handler did not end in time: a failed attempt
+    ├── parking.HandlerNotRunError          a handler returned without running: a failed attempt
+    ├── parking.RedeliveryWantedError       a handler asked for redelivery: a failed attempt
+    ├── parking.MalformedMessageError       the headers of a parked message cannot be read
+    └── forwarding.UnreadableCallError      a message in a queue of calls is no call
+
+Those without a room's name are in this module; the others are in the room that raises them. A few
+more classes derive from these inside the rooms and never reach a user.
 
 This module lies beneath the rooms: all of them may import it, and it imports none.
 """

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
-from fusewire.errors import SettingsError
+from fusewire._validation import invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -156,7 +156,7 @@ class Operation:
     def __init__(self, operation_id: str, *, keys_by_ordinal: bool = False) -> None:
         if not isinstance(cast("object", operation_id), str) or not operation_id:
             # Works that share an id share their keys, and a server would do only one of them.
-            raise SettingsError(f"operation_id must be a text, not empty, got {operation_id!r}")
+            raise invalid("operation_id", "a non-empty string", operation_id)
         self.id = operation_id
         self.keys_by_ordinal = keys_by_ordinal
         self.ended = False

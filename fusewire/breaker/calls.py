@@ -9,8 +9,7 @@ import time
 from inspect import CO_COROUTINE
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from fusewire._text import check_text
-from fusewire.breaker.functions import awaitable_of
+from fusewire._validation import check_text, invalid
 from fusewire.breaker.guards import GuardingCircuit, kind_of
 from fusewire.breaker.settings import BreakerSettings
 from fusewire.errors import SettingsError
@@ -76,7 +75,7 @@ class CircuitBreaker(GuardingCircuit):
                 f"settings must come alone: circuit {name!r} got single settings beside them"
             )
         if fallback is not None and not callable(fallback):
-            raise SettingsError(f"fallback must be a function, got {fallback!r}")
+            raise invalid("fallback", "a function", fallback)
         super().__init__(name, settings, clock, chance)
         self.fallback = fallback
 
@@ -110,7 +109,7 @@ class CircuitBreaker(GuardingCircuit):
         chosen = fallback or self.fallback
         for role, given in (("what a breaker guards", func), ("fallback", chosen)):
             if given is not None and not callable(given):
-                raise SettingsError(f"{role} must be a function, got {given!r}")
+                raise invalid(role, "a function", given)
         if chosen is not None and not kind_of(func) and kind_of(chosen) == CO_COROUTINE:
             raise SettingsError(
                 f"fallback of the plain function {func!r} must be a plain function, got {chosen!r}"
@@ -138,7 +137,7 @@ class CircuitBreaker(GuardingCircuit):
             SettingsError: what `func` returned cannot be awaited; it is for :meth:`call`.
         """
         if not inspect.iscoroutinefunction(func):
-            func = functools.partial(awaitable_of, func)
+            func = functools.partial(_awaitable_of, func)
         result: T = await self._guard_coroutine(func, None)(*args, **kwargs)
         return result
 
@@ -157,3 +156,18 @@ class CircuitBreaker(GuardingCircuit):
         """
         result: T = self._guard(func, fallback or self.fallback)(*args, **kwargs)
         return result
+
+
+def _awaitable_of(func: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> Awaitable[T]:
+    """Call `func` and return what it returns, which is to be awaited.
+
+    Raises:
+        SettingsError: it cannot be.
+    """
+    result: object = func(*args, **kwargs)
+    if not inspect.isawaitable(result):
+        raise SettingsError(
+            f"call_async awaits what the function returns, and {func!r} returned {result!r}: call "
+            "plain functions by call()"
+        )
+    return result

@@ -12,13 +12,14 @@ from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn
 
 from fusewire._locks import inside
+from fusewire._validation import SECONDS, check
 from fusewire.breaker.events import CHANGES, Cause, Event, Reason, SettingsChanged
 from fusewire.breaker.judging import CANCELLED_BY_CALLER, judge_error
 from fusewire.breaker.listeners import Hearing
 from fusewire.breaker.loans import current_loan, find_loan
 from fusewire.breaker.permit import Lent, Permit
+from fusewire.breaker.presets import check_settings
 from fusewire.breaker.restoring import SnapshotChanges
-from fusewire.breaker.settings import BreakerSettings, check_seconds, check_settings
 from fusewire.breaker.states import BY_HAND, CircuitState, Look, Outcome
 from fusewire.breaker.windows import make_window
 from fusewire.errors import CircuitOpenError, SettingsError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from fusewire.breaker.loans import Loan
     from fusewire.breaker.machine import Refusal
+    from fusewire.breaker.settings import BreakerSettings
     from fusewire.breaker.snapshot import Snapshot
 
 UNTIMED = math.inf
@@ -201,7 +203,7 @@ class Circuit(SnapshotChanges):
         Raises:
             SettingsError: `seconds` is no finite number above 0.
         """
-        check_seconds("seconds", seconds)
+        check("seconds", seconds, SECONDS)
         self._change(self._clock(), self._hold, seconds)
 
     def half_open(self) -> None:

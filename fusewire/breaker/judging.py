@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fusewire.breaker.settings import BreakerSettings
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.breaker")
 
 CANCELLED_BY_CALLER = (asyncio.CancelledError, concurrent.futures.CancelledError)
 """How a call ends whose caller no longer waits for it: a failure after ``max_wait`` seconds."""

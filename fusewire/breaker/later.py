@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fusewire.breaker.guards import GuardingCircuit
     from fusewire.breaker.loans import Loan
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.breaker")
 
 _watching: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks weakly
 

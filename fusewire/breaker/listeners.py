@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from types import CoroutineType
 from typing import TYPE_CHECKING
 
+from fusewire._validation import PLAIN_FUNCTION, check, invalid
 from fusewire.breaker.events import CallEvent, CallEventsDropped, Event
-from fusewire.breaker.functions import is_plain_function
-from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.breaker")
 
 MAX_TIME_FOR_OTHERS = 0.1
 """Seconds for which a caller at most delivers events that other callers have caused."""
@@ -43,18 +42,12 @@ class Hearing:
 
     def __post_init__(self) -> None:
         """Refuse what would fail, or do nothing, only when the first event comes."""
-        if not is_plain_function(self.listener):
-            raise SettingsError(
-                "listener must be a plain function, not async and not a generator: nobody awaits "
-                f"what it returns; got {self.listener!r}"
-            )
+        check("listener", self.listener, PLAIN_FUNCTION)
         kinds: tuple[object, ...] = self.kinds
         if not kinds or not all(
             isinstance(kind, type) and issubclass(kind, Event) for kind in kinds
         ):
-            raise SettingsError(
-                f"kinds must be a class of events or a tuple of such, got {kinds!r}"
-            )
+            raise invalid("kinds", "a class of events or a tuple of such", kinds)
 
 
 class Listeners:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.breaker.settings import is_seconds
+from fusewire._validation import is_seconds
 
 if TYPE_CHECKING:
     from fusewire.breaker.settings import BreakerSettings

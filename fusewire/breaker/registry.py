@@ -9,16 +9,17 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from fusewire._locks import interrupts_itself, make_lock
+from fusewire._validation import COUNT, check
 from fusewire.breaker.calls import CircuitBreaker
 from fusewire.breaker.eviction import Candidates
-from fusewire.breaker.settings import BreakerSettings, check_settings, describe_differences
+from fusewire.breaker.presets import check_settings
+from fusewire.breaker.settings import BreakerSettings, describe_differences
 from fusewire.breaker.states import CircuitState
-from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.breaker")
 
 
 class BreakerRegistry:
@@ -50,10 +51,7 @@ class BreakerRegistry:
         limit: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if limit is not None and not _is_limit(limit):
-            raise SettingsError(
-                f"limit must be a whole number of at least 1, or None, got {limit!r}"
-            )
+        check("limit", limit, COUNT.or_none)
         self._settings = BreakerSettings()
         self._overrides: dict[str, BreakerSettings] = {}
         self._take(settings, overrides)
@@ -211,10 +209,6 @@ class BreakerRegistry:
             self.generation = next(self._generations)
         self._told.pop(name, None)
         self._differed.discard(name)
-
-
-def _is_limit(limit: object) -> bool:
-    return isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1
 
 
 def _worth(breaker: CircuitBreaker) -> int:

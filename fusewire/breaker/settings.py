@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import logging
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator  # noqa: TC003 - typing.get_type_hints needs it
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Self
 
-from fusewire.breaker.functions import is_plain_function
+from fusewire._validation import (
+    COUNT,
+    EXCEPTIONS,
+    GROWTH,
+    JITTER,
+    PLAIN_FUNCTION,
+    SECONDS,
+    SHARE,
+    SWITCH,
+    Rule,
+    check,
+    check_fields,
+    invalid,
+)
 from fusewire.breaker.states import Outcome  # noqa: TC001 - as above
-from fusewire.errors import SettingsError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.breaker")
 
 MAX_LIKELY_SECONDS = 3600.0
 """A longer time is taken, and warned of: it looks like milliseconds."""
@@ -97,27 +106,16 @@ class BreakerSettings:
 
     def __new__(cls, *_: object, **settings: object) -> Self:
         """Refuse a setting that there is not, and name the nearest one."""
-        for setting in settings:
-            if setting not in cls.__dataclass_fields__:
-                nearest = difflib.get_close_matches(setting, cls.__dataclass_fields__, 1)
-                meant = f"; did you mean {nearest[0]}?" if nearest else ""
-                raise SettingsError(f"there is no setting {setting!r}{meant}")
+        check_fields(cls, settings, cls.__dataclass_fields__)
         return object.__new__(cls)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be right, alone or together."""
-        for setting, (fits, accepted) in _RULES.items():
-            value = getattr(self, setting)
-            if value is None and setting in _OPTIONAL:
-                continue
-            if not fits(value):
-                also = ", or None" if setting in _OPTIONAL else ""
-                raise SettingsError(
-                    f"{setting} must be {accepted}{also}, got {value!r}{_hint(value)}"
-                )
+        for setting, rule in _RULES.items():
+            check(setting, getattr(self, setting), rule)
         for broken, setting, accepted in self._conflicts():
             if broken:
-                raise SettingsError(f"{setting} must be {accepted}, got {getattr(self, setting)!r}")
+                raise invalid(setting, accepted, getattr(self, setting))
         for setting in _LIKE_MILLISECONDS:
             seconds = getattr(self, setting)
             if seconds is not None and seconds > MAX_LIKELY_SECONDS:
@@ -178,39 +176,6 @@ class BreakerSettings:
         return max(self.recovery_timeout, DEFAULT_MAX_OPEN_TIME)
 
 
-def check_settings(value: object, where: str = "settings") -> BreakerSettings:
-    """Return `value` if it is settings; `where` says where it was given.
-
-    Raises:
-        SettingsError: it is not.
-    """
-    if not isinstance(value, BreakerSettings):
-        hint = ""
-        if isinstance(value, str):
-            hint = "; a preset is had by its name from fusewire.breaker.PRESETS"
-        elif isinstance(value, Mapping):
-            hint = "; write BreakerSettings(**settings)"
-        raise SettingsError(f"{where} must be BreakerSettings, got {value!r}{hint}")
-    return value
-
-
-def check_seconds(setting: str, value: object) -> None:
-    """Refuse `value` unless it is a number of seconds; `setting` names it.
-
-    Raises:
-        SettingsError: it is no finite number above 0.
-    """
-    if not is_seconds(value):
-        raise SettingsError(f"{setting} must be {_SECONDS}, got {value!r}{_hint(value)}")
-
-
-def _hint(value: object) -> str:
-    """Say how to write what is not a number of seconds, but was meant for one."""
-    if isinstance(value, timedelta):
-        return f": write {value.total_seconds()!r}, its total_seconds()"
-    return ""
-
-
 @functools.cache
 def _warn_of_milliseconds(setting: str, seconds: float) -> None:
     """Log it once for each value: settings may be made time and again."""
@@ -233,83 +198,25 @@ def describe_differences(settings: BreakerSettings, others: BreakerSettings) -> 
     )
 
 
-def _is_number(value: object) -> bool:
-    # bool is an int, and True as a figure is a slip of the pen.
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def is_seconds(value: Any) -> bool:
-    """Tell whether `value` is a finite number above 0."""
-    return _is_number(value) and value > 0
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 < value <= 1
-
-
-def _is_jitter(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < 1
-
-
-def _is_growth(value: Any) -> bool:
-    return _is_number(value) and value >= 1
-
-
-def _is_switch(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _are_exceptions(value: object) -> bool:
-    return isinstance(value, tuple) and all(
-        isinstance(kind, type) and issubclass(kind, BaseException) for kind in value
-    )
-
-
-_COUNT = "a whole number of at least 1"
-_SECONDS = "a finite number of seconds above 0"
-_SHARE = "a fraction above 0 and up to 1"
-_EXCEPTIONS = "a tuple of exception classes"
-_FUNCTION = "a plain function, which nobody has to await"
-
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "failure_threshold": (_is_count, _COUNT),
-    "recovery_timeout": (is_seconds, _SECONDS),
-    "half_open_max_calls": (_is_count, _COUNT),
-    "expected_exceptions": (_are_exceptions, _EXCEPTIONS),
-    "ignored_exceptions": (_are_exceptions, _EXCEPTIONS),
-    "classify_exception": (is_plain_function, _FUNCTION),
-    "classify_result": (is_plain_function, _FUNCTION),
-    "window_calls": (_is_count, _COUNT),
-    "window_seconds": (is_seconds, _SECONDS),
-    "minimum_calls": (_is_count, _COUNT),
-    "failure_rate_threshold": (_is_share, _SHARE),
-    "slow_call_rate_threshold": (_is_share, _SHARE),
-    "slow_call_duration": (is_seconds, _SECONDS),
-    "max_wait": (is_seconds, _SECONDS),
-    "open_on_hanging": (_is_switch, "True or False"),
-    "probe_lease": (is_seconds, _SECONDS),
-    "recovery_timeout_growth": (_is_growth, "a finite number of at least 1"),
-    "recovery_timeout_max": (is_seconds, _SECONDS),
-    "recovery_timeout_jitter": (_is_jitter, "a fraction from 0 and below 1"),
-    "ramp_duration": (is_seconds, _SECONDS),
+_RULES: dict[str, Rule] = {
+    "failure_threshold": COUNT.or_none,
+    "recovery_timeout": SECONDS,
+    "half_open_max_calls": COUNT,
+    "expected_exceptions": EXCEPTIONS,
+    "ignored_exceptions": EXCEPTIONS,
+    "classify_exception": PLAIN_FUNCTION.or_none,
+    "classify_result": PLAIN_FUNCTION.or_none,
+    "window_calls": COUNT.or_none,
+    "window_seconds": SECONDS.or_none,
+    "minimum_calls": COUNT,
+    "failure_rate_threshold": SHARE.or_none,
+    "slow_call_rate_threshold": SHARE.or_none,
+    "slow_call_duration": SECONDS.or_none,
+    "max_wait": SECONDS.or_none,
+    "open_on_hanging": SWITCH,
+    "probe_lease": SECONDS,
+    "recovery_timeout_growth": GROWTH,
+    "recovery_timeout_max": SECONDS.or_none,
+    "recovery_timeout_jitter": JITTER,
+    "ramp_duration": SECONDS.or_none,
 }
-
-_OPTIONAL = frozenset(
-    {
-        "failure_threshold",
-        "classify_exception",
-        "classify_result",
-        "window_calls",
-        "window_seconds",
-        "failure_rate_threshold",
-        "slow_call_rate_threshold",
-        "slow_call_duration",
-        "max_wait",
-        "recovery_timeout_max",
-        "ramp_duration",
-    }
-)

@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, TypeAlias
 
+from fusewire._validation import invalid
 from fusewire.brokers.rabbitmq import RabbitMQBroker
 from fusewire.brokers.sqlite import SQLiteBroker
 from fusewire.errors import SettingsError
@@ -15,10 +16,8 @@ if TYPE_CHECKING:
 
 BrokerAddress: TypeAlias = "str | os.PathLike[str] | Broker"
 
-_ACCEPTED = (
-    "give amqp://… or amqps://… for RabbitMQ, or sqlite:///relative/file.db, "
-    "sqlite:////absolute/file.db or a pathlib.Path for the embedded broker"
-)
+_FILE = "sqlite:///relative/file.db or sqlite:////absolute/file.db"
+_ACCEPTED = f"amqp://… or amqps://… for RabbitMQ, or {_FILE} or a pathlib.Path for a file"
 
 
 def open_broker(address: BrokerAddress) -> Broker:
@@ -35,10 +34,10 @@ def open_broker(address: BrokerAddress) -> Broker:
     """
     if not isinstance(address, os.PathLike) and not address:  # what an unset variable gives
         raise SettingsError(
-            f"broker address {address!r}: it says nowhere; is a variable not set? {_ACCEPTED}"
+            f"the broker's address must be {_ACCEPTED}, got {address!r}; is a variable not set?"
         )
     if isinstance(address, os.PathLike):
-        return SQLiteBroker(_named(os.fspath(address), repr(address)))
+        return SQLiteBroker(_named(os.fspath(address), address))
     if not isinstance(address, str):
         return address
     scheme, separator, rest = address.partition("://")
@@ -48,7 +47,7 @@ def open_broker(address: BrokerAddress) -> Broker:
         case "sqlite":
             return SQLiteBroker(_file(address, rest))
         case _:
-            raise SettingsError(f"broker address {redacted(address)!r}: {_ACCEPTED}")
+            raise invalid("the broker's address", _ACCEPTED, redacted(address))
 
 
 def redacted(address: str) -> str:
@@ -62,18 +61,13 @@ def redacted(address: str) -> str:
 def _file(address: str, rest: str) -> str:
     host, slash, path = rest.partition("/")
     if host or not slash or not path or path.endswith("/") or "?" in path or "#" in path:
-        raise SettingsError(
-            f"broker address {redacted(address)!r} names no file: write sqlite:///relative/file.db "
-            "or sqlite:////absolute/file.db"
-        )
-    return _named(path, repr(redacted(address)))
+        raise invalid("the broker's address", _FILE, redacted(address))
+    return _named(path, redacted(address))
 
 
-def _named(path: str, given: str) -> str:
+def _named(path: str, given: object) -> str:
     # What SQLite takes for a database in memory, and what is the current folder.
     if path in ("", ".") or path.rpartition("/")[2] == ":memory:":
-        raise SettingsError(
-            f"broker address {given} names no file, and what is stored has to outlive the process: "
-            f"{_ACCEPTED}"
-        )
+        accepted = f"{_FILE}, because what is stored must outlive the process"
+        raise invalid("the broker's address", accepted, given)
     return path

@@ -6,8 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from fusewire._text import check_text
-from fusewire.errors import SettingsError
+from fusewire._validation import DELAYS, check, check_text, invalid
 
 OTHER_LANE = "other"
 """The lane for dependencies that no other lane was declared for."""
@@ -20,7 +19,6 @@ DELAY_TIERS = (1.0, 5.0, 30.0, 120.0, 600.0)
 
 _MAX_NAME = 255  # bytes; AMQP 0-9-1's limit of a short string
 _DIGEST = 16  # hexadecimal digits: 64 bits, ample to keep a few hundred names apart
-_SHORTEST, _LONGEST = 0.001, 2**31 / 1000  # seconds; AMQP counts milliseconds in 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +46,17 @@ class Topology:
     single: bool = False
 
     def __post_init__(self) -> None:
-        if not self.source:
-            raise SettingsError("queue is empty: give the name of the queue to consume")
-        if not all(self.lanes):
-            raise SettingsError(f"lanes={self.lanes!r}: a lane's name is empty")
         check_text("queue", self.source)
         for lane in self.lanes:
-            check_text("lanes", lane)
+            check_text("each name in lanes", lane)
         if self.exchange:
             check_text("exchange", self.exchange)
         if OTHER_LANE not in self.lanes:
             object.__setattr__(self, "lanes", (*self.lanes, OTHER_LANE))
         if len(self.exchange.encode()) > _MAX_NAME:
-            raise SettingsError(f"exchange={self.exchange!r}: give at most {_MAX_NAME} bytes")
+            raise invalid("exchange", f"at most {_MAX_NAME} bytes long", self.exchange)
         tiers = self.delay_tiers
-        if not tiers or not all(_is_tier(tier) for tier in tiers):
-            raise SettingsError(
-                f"delay_tiers={tiers!r}: give seconds as numbers, at least one, each from 0.001 to "
-                "2147483"
-            )
-        counted = [milliseconds(tier) for tier in tiers]
-        if counted != sorted(set(counted)):
-            raise SettingsError(f"delay_tiers={tiers!r}: give growing seconds, none twice (in ms)")
+        check("delay_tiers", tiers, DELAYS)
 
     @property
     def dead(self) -> str:
@@ -106,10 +93,6 @@ class Topology:
         digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
         head = name.encode()[: _MAX_NAME - _DIGEST - 1].decode(errors="ignore")
         return f"{head}.{digest}"
-
-
-def _is_tier(tier: object) -> bool:
-    return isinstance(tier, (int, float)) and _SHORTEST <= tier <= _LONGEST
 
 
 def _encode(text: str) -> str:

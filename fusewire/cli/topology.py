@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fusewire._validation import invalid
 from fusewire.audit import definitions, permissions, policies
 from fusewire.cli.ending import fail
 from fusewire.cli.printing import Format, say
@@ -80,7 +81,7 @@ def _version(written: str) -> tuple[int, ...]:
         major, minor = matched.groups(default="0")
         version = (int(major), int(minor.replace("x", "0")))
     if version < _OLDEST:
-        raise SettingsError(f"--rabbitmq {written!r}: give a version from 3.10 on, 4.0 for example")
+        raise invalid("--rabbitmq", "a version from 3.10 on, such as 4.0", written)
     return version
 
 

@@ -14,7 +14,7 @@ from fusewire.demo.setting import LANE
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.demo")
 
 _DELETE_LIMIT = 10.0  # seconds
 
@@ -68,4 +68,4 @@ async def delete_queues(address: str, *sources: str) -> None:
                 for name in names:
                     await channel.queue_delete(name)
     except (OSError, AMQPError) as error:  # a TimeoutError is an OSError
-        _log.warning("the demo's queues could not be deleted (%r): %s", error, ", ".join(names))
+        logger.warning("the demo's queues could not be deleted (%r): %s", error, ", ".join(names))

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fusewire._validation import invalid
 from fusewire.demo.children import Child, DemoError, ended_after, free_port
 from fusewire.demo.queues import Queues, demo_queues, is_rabbitmq
 from fusewire.demo.reckoning import Reckoning, read_records, reckon
@@ -16,7 +17,6 @@ from fusewire.demo.setting import THINK_TIME, Plan
 from fusewire.demo.tally import Tally
 from fusewire.demo.timeline import moments_in_words
 from fusewire.demo.worker import ADDRESS_VARIABLE
-from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -223,9 +223,7 @@ def _workplace(keep: Path | None) -> Iterator[Path]:
     try:
         keep.mkdir(parents=True, exist_ok=True)
         if next(keep.iterdir(), None) is not None:
-            raise SettingsError(f"keep={str(keep)!r} is not empty: name a new folder")
+            raise invalid("keep", "a new or empty folder", str(keep))
     except OSError as error:
-        raise SettingsError(
-            f"keep={str(keep)!r} cannot be used ({error}): name a new folder"
-        ) from error
+        raise invalid("keep", f"a folder that can be made and read ({error})", str(keep)) from error
     yield keep.resolve()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fusewire._validation import check, number_from
 from fusewire.breaker import BreakerSettings
-from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,9 +78,7 @@ class Plan:
             ("outage", 1, 3600),
             ("drain_limit", 1, 3600),
         ):
-            value = getattr(self, name)
-            if not math.isfinite(value) or not least <= value <= most:
-                raise SettingsError(f"{name}={value!r}: give a number from {least} to {most}")
+            check(name, getattr(self, name), number_from(least, most))
 
     @property
     def order_rate(self) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
-import math
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fusewire._validation import SECONDS, check, check_callable, invalid
 from fusewire.errors import (
     BrokerError,
     CircuitOpenError,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fusewire.interceptors import CallInfo
     from fusewire.interceptors._methods import Shape
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.forwarding")
 
 OPERATION_ID_METADATA = "fusewire-operation-id"
 """Trailing metadata of a call that could not be parked: its operation id, to ask again with."""
@@ -85,14 +85,12 @@ class ParkFallback:
     ) -> None:
         if bool(idempotent) == bool(at_most_once):
             raise SettingsError(
-                "park() must be told one of: idempotent=True, if the server honors the operation "
-                f"id in its {IDEMPOTENCY_KEY!r} metadata, or at_most_once=True, if it does not; "
+                "park() must be given one of idempotent=True, if the server honors the operation "
+                f"id in its {IDEMPOTENCY_KEY!r} metadata, and at_most_once=True, if it does not, "
                 f"got {'both' if idempotent else 'neither'}"
             )
-        if not callable(reply):
-            raise SettingsError(f"reply={reply!r}: give a function (request, receipt) -> response")
-        if expires_after is not None:
-            check_seconds("expires_after", expires_after)
+        check_callable("reply", reply, "a request", "its receipt")
+        check("expires_after", expires_after, SECONDS.or_none)
         self._home = home
         self._reply = reply
         self._idempotent = idempotent
@@ -203,25 +201,18 @@ class ParkFallback:
         )
 
 
-def check_seconds(name: str, value: object) -> None:
-    """Check a duration.
-
-    Raises:
-        SettingsError: it is none; the message names it.
-    """
-    if isinstance(value, bool) or not (isinstance(value, int | float) and 0 < value < math.inf):
-        raise SettingsError(f"{name}={value!r}: give seconds, more than 0, as a number")
-
-
 def _allowed(keys: Collection[str]) -> frozenset[str]:
     if isinstance(keys, str):
-        raise SettingsError(f"metadata={keys!r}: give a list of keys")
+        raise invalid("metadata", "a list of keys", keys, f"write [{keys!r}]")
     allowed = frozenset(key.lower() for key in keys)
     for key in allowed:
         if key in _CREDENTIALS or key.startswith("grpc-"):
-            raise SettingsError(
-                f"metadata: {key!r} is not stored: credentials come fresh from the channel when "
-                "the call is replayed, and grpc- is gRPC's own"
+            raise invalid(
+                "each key in metadata",
+                "one that may be stored",
+                key,
+                "credentials come fresh from the channel when the call is replayed, and grpc- is "
+                "gRPC's own",
             )
     return allowed - {IDEMPOTENCY_KEY}
 
@@ -242,12 +233,9 @@ def _check_key(value: str | bytes) -> None:
     # Parked with it, the call could never be sent: gRPC's metadata is printable ASCII, and a server
     # takes 8 KiB of it.
     if not isinstance(value, str) or not value or not (value.isascii() and value.isprintable()):
-        raise SettingsError(f"{IDEMPOTENCY_KEY}={value!r:.200}: give printable ASCII")
+        raise invalid(IDEMPOTENCY_KEY, "printable ASCII", value)
     if len(value) > _LONGEST_KEY:
-        raise SettingsError(
-            f"{IDEMPOTENCY_KEY}={value!r:.200} has {len(value)} characters: give {_LONGEST_KEY} at "
-            "most"
-        )
+        raise invalid(IDEMPOTENCY_KEY, f"at most {_LONGEST_KEY} characters long", value)
 
 
 def _sensible(timeout: float | None) -> float | None:
@@ -273,10 +261,10 @@ def _declined(operation_id: str, parked: str, why: str) -> FallbackDeclined:
 
 def _not_parked(operation_id: str, failed: Exception) -> FallbackDeclined:
     parked = "unknown" if isinstance(failed, UnconfirmedError) else "no"
-    _log.error("operation %s could not be parked (parked: %s): %s", operation_id, parked, failed)
+    logger.error("operation %s could not be parked (parked: %s): %s", operation_id, parked, failed)
     return _declined(operation_id, parked, str(failed))
 
 
 def _unanswered(operation_id: str, failed: Exception) -> FallbackDeclined:
-    _log.error("operation %s is parked, and its reply failed", operation_id, exc_info=failed)
+    logger.error("operation %s is parked, and its reply failed", operation_id, exc_info=failed)
     return _declined(operation_id, "yes", f"its reply failed: {failed!r}")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fusewire.forwarding.sending import Sender
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.forwarding")
 
 
 class Forwarder:
@@ -58,7 +58,7 @@ class Forwarder:
         except CircuitOpenError:
             raise  # nothing was sent: it waits
         except ChannelClosedError as error:
-            _log.warning("%s: forwarding ends, and what is not settled stays parked", error)
+            logger.warning("%s: forwarding ends, and what is not settled stays parked", error)
             self._stop()
             if error.sent and call.at_most_once:
                 raise Reject(str(error), reason=ReplayEnd.AMBIGUOUS.value) from error

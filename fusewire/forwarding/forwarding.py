@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fusewire.parking import ParkingConsumer
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.forwarding")
 
 _LONGEST_WAIT = 60.0
 """Seconds between two starts of a forwarder that ends by errors, at most."""
@@ -107,7 +107,9 @@ class Forwarding:
             await self._keep_running()
         except asyncio.CancelledError:
             if not self._leaving.is_set():
-                _log.error("%s was cancelled and has ended: calls stay parked", self._name)
+                logger.error(  # noqa: TRY400 - a cancellation's traceback says nothing
+                    "%s was cancelled and has ended: calls stay parked", self._name
+                )
             raise
 
     async def _keep_running(self) -> None:
@@ -120,11 +122,11 @@ class Forwarding:
                     if not self._leaving.is_set():
                         await consumer.run(handle_signals=False)
             except BrokerError as error:
-                _log.log(level_of(error), "%s; %s tries again", error, self._name)
+                logger.log(level_of(error), "%s; %s tries again", error, self._name)
                 backoff = unreachable
-            except Exception:  # noqa: BLE001 - whatever it is, it is logged
+            except Exception:
                 # Calls go on being parked, and nobody else would make them.
-                _log.exception("%s ended by an error and is started again", self._name)
+                logger.exception("%s ended by an error and is started again", self._name)
                 backoff = broken
             else:
                 return

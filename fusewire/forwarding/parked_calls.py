@@ -14,10 +14,11 @@ import grpc
 import grpc.aio
 from anyio.from_thread import start_blocking_portal
 
+from fusewire._validation import SECONDS, check
 from fusewire.breaker import default_registry
 from fusewire.brokers import DELAY_TIERS, open_broker
 from fusewire.errors import FusewireError, SettingsError, UnconfirmedError
-from fusewire.forwarding.fallback import ParkFallback, check_seconds
+from fusewire.forwarding.fallback import ParkFallback
 from fusewire.forwarding.forwarder import Forwarder
 from fusewire.forwarding.forwarding import Forwarding
 from fusewire.forwarding.receipt import Receipt
@@ -95,8 +96,8 @@ class ParkedCalls:
         exchange: str = "",
         shutdown_timeout: float = 30.0,
     ) -> None:
-        check_seconds("park_timeout", park_timeout)
-        check_seconds("replay_timeout", replay_timeout)
+        check("park_timeout", park_timeout, SECONDS)
+        check("replay_timeout", replay_timeout, SECONDS)
         self._address = address
         self._queue = queue
         self._dependencies = Dependencies(None, lanes)
@@ -227,8 +228,8 @@ class ParkedCalls:
             raise RuntimeError("forward_to() was called before: one channel for one ParkedCalls")
         if isinstance(channel, grpc.aio.Channel) and self._thread != threading.get_ident():
             raise SettingsError(
-                "channel is an asyncio channel, and this ParkedCalls runs on an event loop of its "
-                "own: enter it with `async with` on the channel's loop"
+                "channel must be a sync one, got an asyncio channel, because this ParkedCalls runs "
+                "on an event loop of its own: enter it with `async with` on the channel's loop"
             )
         send = sender(channel)
         check_guards(channel, self._registry)

@@ -10,6 +10,7 @@ import anyio.to_thread
 import grpc
 import grpc.aio
 
+from fusewire._validation import invalid
 from fusewire.errors import FusewireError, SettingsError
 from fusewire.interceptors._registries import registries_of
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from fusewire.breaker import BreakerRegistry
     from fusewire.forwarding.call import StoredCall
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.forwarding")
 
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
 
@@ -58,9 +59,7 @@ def sender(channel: grpc.Channel | grpc.aio.Channel) -> Sender:
         return _AioSender(channel)
     if isinstance(channel, grpc.Channel):
         return _SyncSender(channel)
-    raise SettingsError(
-        f"channel={channel!r} is neither a grpc.Channel nor a grpc.aio.Channel: give a guarded one"
-    )
+    raise invalid("channel", "a guarded grpc.Channel or grpc.aio.Channel", channel)
 
 
 def check_guards(channel: grpc.Channel | grpc.aio.Channel, registry: BreakerRegistry) -> None:
@@ -73,15 +72,15 @@ def check_guards(channel: grpc.Channel | grpc.aio.Channel, registry: BreakerRegi
     if registries is None:
         return  # a channel of the user's own making
     if not registries:
-        _log.warning(
+        logger.warning(
             "forward_to() was given a channel without a guard: no circuit opens while the "
             "server is down, and each replay then costs the call an attempt; give "
             "guard(channel), or a channel with aio_interceptors()"
         )
     elif registry not in registries:
         raise SettingsError(
-            "the channel's guard and this ParkedCalls have different registries, so the "
-            "breakers that say when to replay would never change: give both the same registry="
+            "registry must be that of the channel's guard, got another one, so the breakers that "
+            "say when to replay would never change: give both the same registry="
         )
 
 

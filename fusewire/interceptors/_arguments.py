@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 import grpc
 import grpc.aio
 
-from fusewire.breaker import PRESETS, BreakerSettings
-from fusewire.breaker.functions import is_plain_function
+from fusewire._validation import Rule, check, invalid, is_plain_function, one_of
+from fusewire.breaker import BreakerSettings
+from fusewire.breaker.presets import settings_hint
 from fusewire.errors import SettingsError
 from fusewire.interceptors._classification import Classify
-from fusewire.interceptors._selectors import EVERYTHING, Selectors
+from fusewire.interceptors._selectors import EVERYTHING, Selectors, place
 
 SettingsBySelector: TypeAlias = BreakerSettings | Mapping[str, BreakerSettings | None] | None
 """Settings of all breakers, or by selector; None in their place leaves methods unguarded."""
@@ -29,6 +30,10 @@ StreamsBySelector: TypeAlias = Streams | Mapping[str, Streams]
 
 BreakerPer: TypeAlias = Literal["method", "service"]
 """What has a breaker of its own."""
+
+_CLASSIFY = Rule(
+    "a Classification or a plain function from a CallEnd to an Outcome", is_plain_function
+).or_none
 
 
 class RegistrysOwn:
@@ -48,9 +53,9 @@ def settings_by_selector(
     if isinstance(settings, BreakerSettings):
         return Selectors("settings", {EVERYTHING: settings})
     if not isinstance(settings, Mapping):
-        raise SettingsError(_no_settings("settings", settings))
+        raise _no_settings("settings", _SETTINGS_OR_MAPPING, settings)
     wrong = [
-        _no_settings(f"settings of {selector!r}", value)
+        str(_no_settings(f"settings[{selector!r}]", "BreakerSettings or None", value))
         for selector, value in cast("Mapping[str, object]", settings).items()
         if value is not None and not isinstance(value, BreakerSettings)
     ]
@@ -59,20 +64,14 @@ def settings_by_selector(
     return Selectors("settings", settings)
 
 
-def _no_settings(where: str, given: object) -> str:
-    text = f"{where} must be BreakerSettings"
-    if where == "settings":
-        text += " or a mapping from selectors to BreakerSettings or None"
-    else:
-        text += " or None, which leaves the methods unguarded"
-    text += f", got {given!r}"
-    if isinstance(given, str) and given in PRESETS:
-        return f"{text}; give fusewire.breaker.PRESETS[{given!r}]"
-    if isinstance(given, Mapping):
-        return f"{text}; give BreakerSettings(**{{...}}) of it"
+_SETTINGS_OR_MAPPING = "BreakerSettings or a mapping from selectors to BreakerSettings or None"
+
+
+def _no_settings(name: str, accepted: str, given: object) -> SettingsError:
+    hint = settings_hint(given)
     if isinstance(given, grpc.Channel | grpc.aio.Channel):
-        return f"{text}; interceptors are made first, and given to the channel's constructor"
-    return text
+        hint = "make the interceptors first, and give them to the channel's constructor"
+    return invalid(name, accepted, given, hint)
 
 
 def classify_by_selector(classify: ClassifyBySelector) -> Selectors[Classify]:
@@ -81,13 +80,7 @@ def classify_by_selector(classify: ClassifyBySelector) -> Selectors[Classify]:
     Raises:
         SettingsError: something of it cannot be right.
     """
-    by_selector = classify if isinstance(classify, Mapping) else {EVERYTHING: classify}
-    for selector, function in by_selector.items():
-        if function is not None and not is_plain_function(function):
-            raise SettingsError(
-                f"classify: {selector!r}: {function!r} is neither; accepted are a Classification "
-                "and a plain function of a CallEnd that returns an Outcome"
-            )
+    by_selector = _checked("classify", classify, _CLASSIFY)
     return Selectors(
         "classify", {key: value for key, value in by_selector.items() if value is not None}
     )
@@ -99,32 +92,28 @@ def streams_by_selector(streams: object) -> Selectors[Streams]:
     Raises:
         SettingsError: something of it cannot be right.
     """
-    by_selector = streams if isinstance(streams, Mapping) else {EVERYTHING: streams}
-    return Selectors(
-        "streams",
-        {
-            selector: checked_choice("streams", choice, Streams)
-            for selector, choice in by_selector.items()
-        },
-    )
+    return Selectors("streams", _checked("streams", streams, one_of(*get_args(Streams))))
 
 
-def checked_choice(setting: str, choice: object, choices: Any) -> Any:
+def _checked(setting: str, given: Any, rule: Rule) -> dict[str, Any]:
+    """Return values by selector, of one that is for everything or of several."""
+    if not isinstance(given, Mapping):
+        return {EVERYTHING: check(setting, given, rule)}
+    return {
+        selector: check(place(setting, selector), value, rule) for selector, value in given.items()
+    }
+
+
+def check_choice(name: str, choice: Any, choices: Any) -> Any:
     """Return `choice` if it is one of a literal type's `choices`.
 
     Raises:
-        SettingsError: something of it cannot be right.
+        SettingsError: it is none of them.
     """
-    accepted = get_args(choices)
-    if choice not in accepted:
-        raise SettingsError(
-            f"{setting}: {choice!r} is none of them; accepted are "
-            + " and ".join(map(repr, accepted))
-        )
-    return choice
+    return check(name, choice, one_of(*get_args(choices)))
 
 
-def checked_dependency(dependency: object) -> str:
+def check_dependency(dependency: object) -> str:
     """Return the name of a dependency, empty for None.
 
     Raises:
@@ -133,8 +122,9 @@ def checked_dependency(dependency: object) -> str:
     if dependency is None:
         return ""
     if not isinstance(dependency, str) or not re.fullmatch(r"[!-~]+", dependency):
-        raise SettingsError(
-            f"dependency: {dependency!r} is not a name; accepted are visible ASCII characters "
-            "without spaces, for example 'payments-eu'"
+        raise invalid(
+            "dependency",
+            "a name of visible ASCII characters without spaces, such as 'payments-eu'",
+            dependency,
         )
     return dependency

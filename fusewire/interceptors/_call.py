@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fusewire.interceptors._policy import MethodPolicy
     from fusewire.operation import KeyClaim
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.interceptors")
 
 Pairs = tuple[tuple[str, str | bytes], ...]
 

@@ -5,7 +5,6 @@ A call that ended OK is a success always; these rules are for the other ends.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -13,8 +12,8 @@ from typing import Final, cast
 
 import grpc
 
+from fusewire._validation import SECONDS, SECONDS_OR_ZERO, check, instance_of, invalid
 from fusewire.breaker import Outcome
-from fusewire.errors import SettingsError
 from fusewire.interceptors._call_end import CallEnd
 
 DEFAULT_OUTCOMES: Final[Mapping[grpc.StatusCode, Outcome]] = MappingProxyType(
@@ -57,6 +56,10 @@ Classify = Callable[[CallEnd], Outcome]
 """A function that decides what a call's end says. One that raises is logged and means IGNORED."""
 
 
+_STATUS = instance_of(grpc.StatusCode)
+_OUTCOME = instance_of(Outcome)
+
+
 @dataclass(frozen=True, slots=True)
 class Classification:
     """The table of statuses, with changes; an instance is a :data:`Classify` function.
@@ -83,24 +86,13 @@ class Classification:
 
     def __post_init__(self) -> None:
         for code, outcome in cast("Mapping[object, object]", self.outcomes).items():
-            if not isinstance(code, grpc.StatusCode) or not isinstance(outcome, Outcome):
-                raise SettingsError(
-                    f"outcomes: {code!r}: {outcome!r} is not a status and what it means; "
-                    "accepted is, for example, {grpc.StatusCode.NOT_FOUND: Outcome.FAILURE}"
-                )
-        if self.outcomes.get(grpc.StatusCode.OK, Outcome.SUCCESS) is not Outcome.SUCCESS:
-            raise SettingsError("outcomes: OK is always a success; accepted are other statuses")
+            check("each status in outcomes", code, _STATUS)
+            check(f"outcomes[{code}]", outcome, _OUTCOME)
+            if code is grpc.StatusCode.OK and outcome is not Outcome.SUCCESS:
+                raise invalid(f"outcomes[{code}]", "Outcome.SUCCESS, which OK always is", outcome)
         object.__setattr__(self, "outcomes", MappingProxyType(dict(self.outcomes)))
-        if not _is_duration(self.min_deadline):
-            raise SettingsError(
-                f"min_deadline: {self.min_deadline!r} is not a duration; "
-                "accepted are seconds from 0 up"
-            )
-        if self.max_wait is not None and not (_is_duration(self.max_wait) and self.max_wait > 0):
-            raise SettingsError(
-                f"max_wait: {self.max_wait!r} is not a duration; accepted are seconds above 0, "
-                "and None"
-            )
+        check("min_deadline", self.min_deadline, SECONDS_OR_ZERO)
+        check("max_wait", self.max_wait, SECONDS.or_none)
 
     def __call__(self, end: CallEnd) -> Outcome:
         """Decide what `end` says about the dependency."""
@@ -122,12 +114,3 @@ class Classification:
         if end.code is not grpc.StatusCode.DEADLINE_EXCEEDED or timeout is None:
             return False
         return timeout <= 0 or timeout < self.min_deadline
-
-
-def _is_duration(value: object) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= 0
-    )

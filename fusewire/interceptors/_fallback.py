@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from google.protobuf.message import Message
 
+from fusewire._validation import name_of, signature_problem
 from fusewire.errors import FusewireError, SettingsError
 from fusewire.interceptors._methods import check_reply
+from fusewire.interceptors._selectors import place
 
 if TYPE_CHECKING:
     import grpc
@@ -176,7 +178,7 @@ def unfit(fallback: CallFallback, *, sync: bool, shape: Shape | None) -> str | N
 
 def refusal(selector: str, reason: str) -> SettingsError:
     """Make the error that says why a method cannot have its fallback."""
-    return SettingsError(f"fallbacks: {selector!r}: {reason}")
+    return SettingsError(f"{place('fallbacks', selector)}: {reason}")
 
 
 def _refuse(selector: str, reason: str | None) -> None:
@@ -208,14 +210,8 @@ def _no_function(given: Callable[..., Any], *, sync: bool) -> str | None:
             f"{given!r} is a coroutine function, which a sync channel cannot run; give a message, "
             "a plain function or a CallFallback"
         )
-    try:
-        signature = inspect.signature(given)
-    except (TypeError, ValueError):  # some built-in functions have none
-        return None
-    try:
-        signature.bind(None, None)
-    except TypeError:
-        return f"it is called with (request, error), got the function {given!r}{signature}"
+    if (problem := signature_problem(given, 2)) is not None:
+        return f"it must be callable as (request, error), got {name_of(given)}: {problem}"
     return None
 
 

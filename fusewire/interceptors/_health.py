@@ -7,15 +7,14 @@ with a deadline, and not by ``Watch``: a server that hangs would leave the last 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from typing import TYPE_CHECKING, Self
 
 import grpc
 
 from fusewire._locks import make_lock, renew_in_child
+from fusewire._validation import SECONDS, check, invalid
 from fusewire.breaker import CircuitState, StateChanged
-from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import CircuitBreaker, Event
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.interceptors")
 
 _CHECK = "/grpc.health.v1.Health/Check"
 # HealthCheckResponse has one field, the status: tag, then a varint of one byte. SERVING is 1.
@@ -79,13 +78,11 @@ class HealthProbe:
         timeout: float = 1.0,
     ) -> None:
         if not isinstance(channel, grpc.Channel):
-            raise SettingsError(
-                f"channel: {channel!r} is not a grpc.Channel; accepted is a sync channel, also "
-                "for circuits of asyncio channels"
+            raise invalid(
+                "channel", "a sync grpc.Channel, also for circuits of asyncio channels", channel
             )
-        for setting, value in (("interval", interval), ("timeout", timeout)):
-            if not _is_duration(value):
-                raise SettingsError(f"{setting}: {value!r}; accepted are seconds above 0")
+        check("interval", interval, SECONDS)
+        check("timeout", timeout, SECONDS)
         self._check: Callable[..., bytes] = channel.unary_unary(_CHECK)
         self._service = service
         self._interval = interval
@@ -250,12 +247,6 @@ class HealthProbe:
 
 def _is_open(breaker: CircuitBreaker) -> bool:
     return breaker.state in (CircuitState.OPEN, CircuitState.HALF_OPEN)
-
-
-def _is_duration(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) and value > 0
 
 
 def _varint(number: int) -> bytes:

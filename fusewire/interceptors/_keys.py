@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fusewire.operation import KeyClaim, Operation
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.interceptors")
 
 _LONGEST_ID = 128
 _LONGEST_SENT = 16_000  # a server refuses 16 KiB of metadata

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 
+from fusewire._validation import nearest
 from fusewire.errors import SettingsError
+from fusewire.interceptors._selectors import place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.interceptors")
 
 Shape: TypeAlias = Literal["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
 """Whether a method takes one request or a stream of them, and gives one response or a stream."""
@@ -184,13 +186,13 @@ class Names:
         rest = ", ".join(repr(method) for method in sorted(methods))
         hint = f"did you mean {near!r}?" if near else f"its methods are {rest or 'none'}"
         service = service_of(selector)
-        return f"{self._named[selector]}: {selector!r} is not a method of {service!r}; {hint}"
+        return f"{place(self._named[selector], selector)}: {service!r} has no such method; {hint}"
 
     def _nearest(self, selector: str, methods: Collection[str]) -> str | None:
         """Return the method that `selector` may mean, and that no other selector names."""
         free = {name_of(method): method for method in methods if method not in self._named}
-        near = difflib.get_close_matches(name_of(selector), free, n=1, cutoff=_NEAR)
-        return free[near[0]] if near else None
+        near = nearest(name_of(selector), free, cutoff=_NEAR)
+        return free[near] if near else None
 
 
 def _is_among(selector: str, methods: Collection[str]) -> bool:

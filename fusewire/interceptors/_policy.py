@@ -11,8 +11,8 @@ from fusewire.breaker import BreakerSettings, CircuitBreaker, default_registry
 from fusewire.errors import SettingsError
 from fusewire.interceptors._arguments import (
     BreakerPer,
-    checked_choice,
-    checked_dependency,
+    check_choice,
+    check_dependency,
     classify_by_selector,
     settings_by_selector,
     streams_by_selector,
@@ -21,7 +21,7 @@ from fusewire.interceptors._classification import Classification, Classify
 from fusewire.interceptors._fallback import CallFallback, Fallback, as_call_fallback, refusal, unfit
 from fusewire.interceptors._keys import MethodKeys
 from fusewire.interceptors._methods import Names, known_method, warn_once
-from fusewire.interceptors._selectors import EVERYTHING, Selectors, check_selector, selected
+from fusewire.interceptors._selectors import EVERYTHING, Selectors, check_selector, place, selected
 from fusewire.interceptors._targets import targets
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fusewire.interceptors._health import HealthProbe
     from fusewire.interceptors._methods import Shape
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.interceptors")
 
 NEVER_GUARDED = ("/grpc.health.v1.", "/grpc.reflection.")
 """Services that are asked how things stand: a breaker would hide the answer."""
@@ -124,13 +124,13 @@ class Policies:
         target: str = "",
     ) -> None:
         self._settings = settings_by_selector(settings)
-        self._prefix = checked_dependency(dependency)
+        self._prefix = check_dependency(dependency)
         self.registry = default_registry() if registry is None else registry
         self.keeper: _Keeper = self.registry if hasattr(self.registry, "generation") else _Forever()
         self._classify = classify_by_selector(classify)
         self._idempotent = selected("idempotent", idempotent)
         self._streams = streams_by_selector(streams)
-        self._per_service = checked_choice("breaker_per", breaker_per, BreakerPer) == "service"
+        self._per_service = check_choice("breaker_per", breaker_per, BreakerPer) == "service"
         self._health = health
         self._fallbacks = Selectors(
             "fallbacks",
@@ -146,7 +146,7 @@ class Policies:
         for selector in fallbacks or {}:
             if not selector.endswith(EVERYTHING) and not self._guarded(selector):
                 raise SettingsError(
-                    f"fallbacks: {selector!r} is a method that is not guarded, so its fallback "
+                    f"{place('fallbacks', selector)}: the method is not guarded, so its fallback "
                     "would never be asked; give the method settings or leave its fallback out"
                 )
         self._names = Names(
@@ -184,9 +184,9 @@ class Policies:
         """
         if shape.startswith("stream") and self._idempotent.names(method):
             raise SettingsError(
-                f"idempotent: {method!r} takes a stream of requests, of which no key can be made "
-                "before it is sent; leave it out, and give its calls an idempotency-key of their "
-                "own"
+                f"{place('idempotent', method)}: the method takes a stream of requests, and no key "
+                "can be made before they are sent; leave it out, and give its calls an "
+                "idempotency-key of their own"
             )
         if self._fallbacks.names(method):
             fallback = self._fallbacks.find(method)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from fusewire.errors import SettingsError
+from fusewire._validation import invalid
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -32,10 +32,14 @@ def check_selector(setting: str, selector: object) -> str:
     """
     if isinstance(selector, str) and _SELECTOR.fullmatch(selector):
         return selector
-    raise SettingsError(
-        f"{setting}: {selector!r} is not a selector; "
-        "accepted are '/pkg.Service/Method', '/pkg.Service/*' and '*'"
+    raise invalid(
+        f"each selector in {setting}", "'/pkg.Service/Method', '/pkg.Service/*' or '*'", selector
     )
+
+
+def place(setting: str, selector: str) -> str:
+    """Return how messages name the value of a setting for one selector."""
+    return f"{setting}[{selector!r}]"
 
 
 class Selectors(Generic[T]):
@@ -80,8 +84,5 @@ def selected(setting: str, selectors: Collection[str]) -> Selectors[bool]:
         SettingsError: a selector is malformed, or a single string was given where several belong.
     """
     if isinstance(selectors, str):
-        raise SettingsError(
-            f"{setting}: {selectors!r} is one string; accepted is a collection of selectors, "
-            f"for example {{{selectors!r}}}"
-        )
+        raise invalid(setting, "a collection of selectors", selectors, f"write {{{selectors!r}}}")
     return Selectors(setting, dict.fromkeys(selectors, True))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import BreakerRegistry
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.interceptors")
 
 
 def layers_of(channel: grpc.Channel) -> Iterator[grpc.Channel]:

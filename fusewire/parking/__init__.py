@@ -3,6 +3,7 @@
 from fusewire.parking.consumer import ParkingConsumer
 from fusewire.parking.errors import HandlerNotRunError, HandlerTimeoutError, Reject, Retry
 from fusewire.parking.events import Happening, MessageEvent
+from fusewire.parking.handler import RedeliveryWantedError
 from fusewire.parking.record import MalformedMessageError
 from fusewire.parking.view import MessageView
 
@@ -14,6 +15,7 @@ __all__ = [
     "MessageEvent",
     "MessageView",
     "ParkingConsumer",
+    "RedeliveryWantedError",
     "Reject",
     "Retry",
 ]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fusewire.parking.lanes import Dependencies
     from fusewire.parking.record import Record
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 _POLL = 0.02
 """Seconds between looks at whether a message may begin, while one has to be alone."""
@@ -216,7 +216,7 @@ class AttemptSequence:
             return self._policy.suspected(work.record, await self._marks.left(operation_id))
         if delivery.returned < turn.suspicion(delivery):
             return None
-        _log.warning(
+        logger.warning(
             "operation %s came back unsettled and may kill its process: it is handled with nothing "
             "else in flight, until it has ended or has killed its process three times",
             operation_id,
@@ -236,7 +236,7 @@ class AttemptSequence:
             if work.ending():
                 raise GiveBackError(tried=False)
             if alone is None:
-                _log.warning(
+                logger.warning(
                     "operation %s has to be handled with nothing else in flight, and other "
                     "handlers do not end: it waits",
                     work.record.operation_id,

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import grpc
 
-from fusewire.parking._callables import check_callable, is_coroutine_function, name_of
+from fusewire._validation import is_coroutine_function, name_of
+from fusewire.parking._breaker_names import check_handler
 from fusewire.parking._overdue import Overdue
 from fusewire.parking.errors import HandlerNotRunError, HandlerTimeoutError
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from fusewire.parking.view import MessageView
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 _HEED = 5.0
 """Seconds that a coroutine has to end once it is cancelled, before it is reported."""
@@ -60,7 +61,7 @@ class HandlerCalls:
         timeout: float | None,
         warn_after: tuple[float, float],
     ) -> None:
-        check_callable("handler", handler, "a message")
+        check_handler("handler", handler, "a message")
         self.handler = handler
         self.name = name_of(handler)
         self.timeout = timeout
@@ -255,7 +256,7 @@ class HandlerCall:
         )
 
     def _report_stuck(self, why: str) -> None:
-        _log.error(
+        logger.error(
             "handler %s did not end within %g s (handler_timeout) and %s: its message and its "
             "place stay taken until it ends%s",
             self._calls.name,
@@ -267,7 +268,7 @@ class HandlerCall:
     def report_slow(self) -> None:
         """Log that it is slow, and where its thread is."""
         after, limit = self._calls.warn_after
-        _log.warning(
+        logger.warning(
             "handler %s has worked on a message for %g s. Beyond %g s a message may be delivered "
             "again while its handler still works, and what it has done cannot be acknowledged: do "
             "less in it, or set handler_timeout%s",

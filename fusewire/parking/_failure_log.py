@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from fusewire.parking.record import Record
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 _QUIET = 60.0
 """Seconds after one of a kind was logged in which others of it are only counted."""
@@ -45,7 +45,7 @@ class FailureLog:
             return
         more = f" ({kind.unsaid} more like it were not logged)" if kind.unsaid else ""
         kind.unsaid, kind.quiet_until = 0, now + _QUIET
-        _log.warning(
+        logger.warning(
             "the first attempt of operation %s failed in handler %s%s",
             record.operation_id,
             self._handler,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fusewire.brokers import Broker, Delivery, Topology
     from fusewire.parking._work import Work
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 _KEPT = 86400.0
 """Seconds after which RabbitMQ deletes a mark that nobody took away."""
@@ -55,9 +55,11 @@ class Marks:
         try:
             await self._broker.create_queue(name, expires=_KEPT)
         except BrokerUnavailableError as error:
-            _log.info("operation %s is handled without a mark: %s", work.record.operation_id, error)
+            logger.info(
+                "operation %s is handled without a mark: %s", work.record.operation_id, error
+            )
         except BrokerError as error:
-            _log.warning(
+            logger.warning(
                 "if operation %s kills this process, it cannot be counted, and the message is "
                 "tried again and again: %s",
                 work.record.operation_id,
@@ -86,7 +88,7 @@ class Marks:
             try:
                 await self._broker.delete_queue(name)
             except BrokerError as error:
-                _log.info("the mark %r stays for now: %s", name, error)
+                logger.info("the mark %r stays for now: %s", name, error)
                 return
             self._owed.discard(name)
 
@@ -108,7 +110,7 @@ class Marks:
         except QueueNotFoundError:
             return False
         except BrokerError as error:
-            _log.info("cannot look for the mark %r: %s", name, error)
+            logger.info("cannot look for the mark %r: %s", name, error)
             return False
         return name not in self._owed
 

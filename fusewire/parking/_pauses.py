@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fusewire.parking._failures import Failure
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 ALIKE_BY_CONDITION = 3
 """Different messages in a row that fail by one condition, after which the others wait."""
@@ -241,7 +241,7 @@ class Pauses:
             if pause is not None:
                 began = pause.began
                 if pause.succeeded() is Change.ENDED and began is not None:
-                    _log.info(
+                    logger.info(
                         "messages that need %r are handled again, %.0f s after they began to wait",
                         name,
                         self._now() - began,
@@ -271,7 +271,7 @@ class Pauses:
 
     def _say(self, name: str, pause: Pause, change: Change | None) -> None:
         if change in {Change.BEGAN, Change.STILL} and pause.began is not None:
-            _log.warning(
+            logger.warning(
                 "messages that need %r %s alike (%s): they wait and lose no attempts, and one is "
                 "tried again in %.0f s",
                 name,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 _LONGEST_WAIT = 60.0
 """Seconds between starts, at most."""
@@ -31,8 +31,8 @@ async def keep_running(
     while True:
         try:
             await run()
-        except Exception:  # noqa: BLE001 - whatever it is, it is logged
-            _log.exception("%s ended by an error and is started again", name)
+        except Exception:
+            logger.exception("%s ended by an error and is started again", name)
         else:
             return
         if await backoff.wait(stopping):

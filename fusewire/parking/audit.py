@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fusewire.brokers import Broker, Topology
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 
 @asynccontextmanager
@@ -37,15 +37,15 @@ async def _audit(broker: Broker, topology: Topology) -> None:
     try:
         findings = await audit(broker, topology)
     except FusewireError as error:
-        _log.warning("the queues of %r were not audited: %s", topology.source, error)
+        logger.warning("the queues of %r were not audited: %s", topology.source, error)
         return
-    except Exception:  # noqa: BLE001 - a defect of ours must not stop the consumer
-        _log.exception("the queues of %r were not audited", topology.source)
+    except Exception:
+        logger.exception("the queues of %r were not audited", topology.source)
         return
     unchecked = [found for found in findings if found.severity is Severity.UNCHECKED]
     for found in findings:
         if found.severity is not Severity.UNCHECKED:
-            _log.warning(
+            logger.warning(
                 "%s (%s): %s; %s. %s",
                 found.subject,
                 found.severity,
@@ -55,7 +55,7 @@ async def _audit(broker: Broker, topology: Topology) -> None:
             )
     if unchecked:
         subjects = ", ".join(found.subject for found in unchecked)
-        _log.info(
+        logger.info(
             "of the queues of %r not checked: %s. %s",
             topology.source,
             subjects,

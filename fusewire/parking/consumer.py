@@ -7,21 +7,25 @@ import time
 from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Literal, Self
 
+from fusewire._validation import (
+    COUNT,
+    RATE,
+    SECONDS,
+    SECONDS_OR_ZERO,
+    Rule,
+    check,
+    count_up_to,
+    instance_of,
+    one_of,
+)
 from fusewire.breaker import BreakerRegistry, default_registry
 from fusewire.brokers import DELAY_TIERS, Topology, open_broker
-from fusewire.errors import SettingsError
 from fusewire.parking._attempt import AttemptSequence
-from fusewire.parking._callables import check_plain
+from fusewire.parking._breaker_names import check_breaker_names, check_function
 from fusewire.parking._calling import HandlerCalls
 from fusewire.parking._failure_log import FailureLog
 from fusewire.parking._marks import Marks
 from fusewire.parking._pauses import ALIKE_BY_CONDITION, Pauses
-from fusewire.parking._settings import (
-    check_breaker_names,
-    check_number,
-    check_registry,
-    check_whole,
-)
 from fusewire.parking._supervision import keep_running
 from fusewire.parking._unacknowledged import Unacknowledged
 from fusewire.parking.audit import auditing
@@ -148,28 +152,23 @@ class ParkingConsumer:
         handler_timeout: float | None = None,
         shutdown_timeout: float = 30.0,
     ) -> None:
-        if on_open not in ("park", "pause"):
-            raise SettingsError(f"on_open={on_open!r}: give 'park' or 'pause'")
-        if replay not in ("shared", "single"):
-            raise SettingsError(f"replay={replay!r}: give 'shared' or 'single'")
+        check("on_open", on_open, one_of("park", "pause"))
+        check("replay", replay, one_of("shared", "single"))
         # In order, one more than is handled is held.
-        check_whole("concurrency", concurrency, most=_MOST_HELD - (on_open == "pause"))
-        check_whole("replay_concurrency", replay_concurrency, most=_MOST_HELD)
-        check_whole("max_attempts", max_attempts)
-        if replay_rate is not None:
-            check_number("replay_rate", replay_rate, "messages a second")
-        if max_age is not None:
-            check_number("max_age", max_age)
-        if handler_timeout is not None:
-            check_number("handler_timeout", handler_timeout)
-        check_number("shutdown_timeout", shutdown_timeout, zero=True)
+        check("concurrency", concurrency, _held_up_to(_MOST_HELD - (on_open == "pause")))
+        check("replay_concurrency", replay_concurrency, _held_up_to(_MOST_HELD))
+        check("max_attempts", max_attempts, COUNT)
+        check("replay_rate", replay_rate, RATE.or_none)
+        check("max_age", max_age, SECONDS.or_none)
+        check("handler_timeout", handler_timeout, SECONDS.or_none)
+        check("shutdown_timeout", shutdown_timeout, SECONDS_OR_ZERO)
         if operation_id is not None:
-            check_plain("operation_id", operation_id, "a message")
+            check_function("operation_id", operation_id, "a message")
         if guard_with is not None:
             check_breaker_names("guard_with", [guard_with])
+        check("registry", registry, instance_of(BreakerRegistry).or_none)
         if registry is None:  # an empty one is false
             registry = default_registry()
-        check_registry(registry)
         open_broker(address)  # refused here, and not when the consumer is entered
         self._address = address
         self._dependencies = Dependencies(depends_on, lanes)
@@ -358,6 +357,10 @@ class ParkingConsumer:
             (f"the consumer of {queue!r}", source(means, concurrency=self._concurrency)),
             *replays,
         ]
+
+
+def _held_up_to(most: int) -> Rule:
+    return count_up_to(most, "which is AMQP's limit")
 
 
 def _now_ms() -> int:

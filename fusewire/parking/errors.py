@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire._text import check_text
+from fusewire._validation import check_text, invalid
 from fusewire.errors import FusewireError, SettingsError
 
 if TYPE_CHECKING:
@@ -52,12 +52,13 @@ class Retry(FusewireError):  # noqa: N818 - an instruction to the consumer
     ) -> None:
         if (after is None) == (at is None):
             raise SettingsError(
-                "Retry: give after=, in seconds, or at=, a datetime; one of the two"
+                "Retry must be given one of after=, in seconds, and at=, a datetime, got "
+                + ("neither" if after is None else "both")
             )
         if after is not None and not 0 <= after <= _LONGEST:
-            raise SettingsError(f"Retry(after={after!r}): give seconds, from 0 to {_LONGEST:g}")
+            raise invalid("Retry(after=…)", f"seconds from 0 to {_LONGEST:g}", after)
         if at is not None and at.utcoffset() is None:
-            raise SettingsError(f"Retry(at={at!r}): give a datetime with a time zone")
+            raise invalid("Retry(at=…)", "a datetime with a time zone", at)
         when = f"in {after:g} s" if after is not None else f"at {at}"
         super().__init__(f"{why} (to be tried again {when})".lstrip())
         self.after = after

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fusewire.parking._callables import check_plain
+from fusewire.parking._breaker_names import check_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 
 class Happening(StrEnum):
@@ -63,7 +63,7 @@ class Listeners:
         Raises:
             SettingsError: it is no plain function of an event.
         """
-        check_plain("listener", listener, "an event")
+        check_function("listener", listener, "an event")
         self._listeners.append(listener)
 
         def remove() -> None:
@@ -77,5 +77,5 @@ class Listeners:
         for listener in tuple(self._listeners):
             try:
                 listener(event)
-            except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, it is logged
-                _log.exception("a listener of messages raised; nothing else is changed by it")
+            except (Exception, SystemExit):
+                logger.exception("a listener of messages raised; nothing else is changed by it")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fusewire.brokers import Broker, Delivery, Subscription
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 _RECYCLE_GRACE = 600.0
 """Seconds that handlers may take when others' messages have to go back: no reason to cut them off.
@@ -112,7 +112,7 @@ class Feed:
         try:
             subscription = await self._broker.subscribe(self._queue, prefetch=self._prefetch)
         except BrokerError as error:
-            _log.log(level_of(error), "%s; trying again", error)
+            logger.log(level_of(error), "%s; trying again", error)
             await self._backoff.wait(self._stopping)
             return
         self._recycle.clear()
@@ -153,7 +153,7 @@ class Feed:
             if not isinstance(error, BrokerError):
                 raise error
             if not self._stopping.is_set():
-                _log.log(level_of(error), "%s; subscribing again", error)
+                logger.log(level_of(error), "%s; subscribing again", error)
                 await self._backoff.wait(self._stopping)
 
     async def _receive(self, subscription: Subscription) -> None:
@@ -194,7 +194,7 @@ class Feed:
         return asyncio.current_task() in self._cancelled
 
     def _report(self, error: BaseException) -> None:
-        _log.error(
+        logger.error(
             "a message of %r could not be worked on and goes back", self._queue, exc_info=error
         )
 
@@ -214,7 +214,7 @@ class Feed:
             return
         handlers = {task for task in late if not self._settling(self._tasks[task])}
         if handlers:
-            _log.warning(
+            logger.warning(
                 "%d handlers of %r did not end within %g s; their messages go back",
                 len(handlers),
                 self._queue,

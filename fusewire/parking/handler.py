@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Handler: TypeAlias = Callable[[AbstractIncomingMessage], Awaitable[Any] | Any]
 
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 _UNKNOWN_WAIT = 1.0
 """Seconds until the next look at a circuit that refused, of which no more is known."""
@@ -212,7 +212,7 @@ class HandlerRunner:
     def _warn_of_swallowing(self, name: str) -> None:
         if not self._warned_of_swallowing:
             self._warned_of_swallowing = True
-            _log.warning(
+            logger.warning(
                 "handler %s returned although circuit %r had refused a call of it, and its message "
                 "counts as handled: if its work was not done, let CircuitOpenError through, and "
                 "the message is parked (this is said once for each consumer)",
@@ -223,7 +223,7 @@ class HandlerRunner:
     def _warn_of_registry(self, name: str) -> None:
         if name not in self._registry and not self._warned_of_registry:
             self._warned_of_registry = True
-            _log.warning(
+            logger.warning(
                 "circuit %r refused a call of handler %s and is not in the consumer's registry, "
                 "which cannot see when it closes: give the consumer and the channel the same "
                 "registry= (this is said once for each consumer)",
@@ -249,7 +249,7 @@ def _said(view: MessageView) -> tuple[BaseException | None, BaseException | None
     if error is not None and view.explicit:
         # It said what is to become of the message, and failed at something else afterwards.
         if error is not because:
-            _log.error("a handler raised after it had settled its message", exc_info=error)
+            logger.error("a handler raised after it had settled its message", exc_info=error)
         error, because = None, because or error
     if view.rejected and view.requeued:
         error = RedeliveryWantedError("the handler asked for the message again")

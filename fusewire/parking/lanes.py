@@ -6,18 +6,18 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
+from fusewire._validation import invalid
 from fusewire.breaker import CircuitBreaker
 from fusewire.brokers import OTHER_LANE
 from fusewire.errors import SettingsError
-from fusewire.parking._callables import check_plain
-from fusewire.parking._settings import check_breaker_names
+from fusewire.parking._breaker_names import check_breaker_names, check_function, refused_breaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from aio_pika.abc import AbstractIncomingMessage
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 DependsOn: TypeAlias = (
     "str | Collection[str] | Callable[[AbstractIncomingMessage], str | Collection[str]] | None"
@@ -43,19 +43,22 @@ class Dependencies:
         self._of: Callable[[AbstractIncomingMessage], str | Collection[str]] | None = None
         self._always: tuple[str, ...] = ()
         if isinstance(depends_on, CircuitBreaker):  # which can be called, too
-            raise SettingsError(f"depends_on={depends_on!r}: give its name, {depends_on.name!r}")
+            raise refused_breaker("depends_on", depends_on)
         if callable(depends_on):
-            check_plain("depends_on", depends_on, "a message")
+            check_function("depends_on", depends_on, "a message")
             self._of = depends_on
         else:
             self._always = _names("depends_on", depends_on or ())
         self._lane_of: dict[str, str] = {}
         for lane, members in (lanes or {}).items():
             if isinstance(members, str):
-                raise SettingsError(f"lanes[{lane!r}]={members!r}: give a list of dependencies")
+                raise invalid(f"lanes[{lane!r}]", "a list of names of breakers", members)
             for dependency in _names(f"lanes[{lane!r}]", members):
                 if dependency in self._lane_of:
-                    raise SettingsError(f"lanes: {dependency!r} stands in two lanes")
+                    raise SettingsError(
+                        f"lanes must name each breaker once, got {dependency!r} in "
+                        f"{self._lane_of[dependency]!r} and in {lane!r}"
+                    )
                 self._lane_of[dependency] = lane
         if lanes is None:
             self._lane_of = {name: name for name in self._always}
@@ -95,7 +98,7 @@ class Dependencies:
         if strangers and not self._warned_of_lanes:
             self._warned_of_lanes = True
             known = ", ".join(map(repr, self._lane_of)) or "none"
-            _log.warning(
+            logger.warning(
                 "depends_on names %r, which is in no lane (those in one: %s): its messages wait in "
                 "the lane %r with all that is in none; name it in lanes= (this is said once for "
                 "each consumer)",
@@ -107,7 +110,7 @@ class Dependencies:
 
 def _names(setting: str, given: str | Collection[str]) -> tuple[str, ...]:
     if not isinstance(given, Iterable):  # what a function of the user's gave
-        raise SettingsError(f"{setting} gave {given!r}: give names of breakers, or () for none")
+        raise invalid(f"what {setting} returns", "names of breakers, or () for none", given)
     names = [given] if isinstance(given, str) else list(given)
     check_breaker_names(setting, names)
     return tuple(dict.fromkeys(names))

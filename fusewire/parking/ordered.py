@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fusewire.parking.policy import Verdict
     from fusewire.parking.record import Record
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 _RETURNS_BEFORE_HOLDING = 8
 """Returns after which a message stays in hand while its circuit is open.
@@ -125,7 +125,7 @@ class OrderedSource:
             if not told:
                 told = True
                 name = self._probing.outage
-                _log.warning("%r is not consumed while circuit %r is open", self._queue, name)
+                logger.warning("%r is not consumed while circuit %r is open", self._queue, name)
             if refusing is None:
                 await pause(unseen, self._stopping)
             else:
@@ -277,7 +277,7 @@ class OrderedSource:
             raise GiveBackError(tried=work.tried, expected=True)
         waits_for = self._probing.outage
         if waits_for is not None and work.delivery.returned >= _RETURNS_BEFORE_PARKING:
-            _log.warning(
+            logger.warning(
                 "operation %s was returned to %r %d times and is parked, lest the broker drops it: "
                 "it loses its place; give the queue x-delivery-limit=-1",
                 work.record.operation_id,

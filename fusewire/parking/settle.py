@@ -9,7 +9,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from fusewire._text import check_text
+from fusewire._validation import check_text
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fusewire.parking.lanes import Dependencies
     from fusewire.parking.view import MessageView
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 RETURNS_BEFORE_ALONE = 3
 """Returns of a message after which it is suspected of killing its process, and handled alone."""
@@ -171,7 +171,7 @@ class Desk:
         if ended is None or not ended.done:
             return False
         work.record = ended.record
-        _log.info(
+        logger.info(
             "operation %s was done before, and could not be acknowledged then",
             work.record.operation_id,
         )
@@ -200,12 +200,12 @@ class Desk:
                 await self._carry_out(work.delivery, verdict)
             except DeliveryLostError as error:
                 # The broker has it, or a copy, and gives it to somebody again.
-                _log.warning("operation %s: %s", work.record.operation_id, error)
+                logger.warning("operation %s: %s", work.record.operation_id, error)
                 self._remember(work, verdict)
                 return
             except BrokerError as error:
                 held = self._monotonic() - work.since
-                _log.log(
+                logger.log(
                     level_of(error),
                     "operation %s cannot be moved and stays in hand for %.0f s at most: %s",
                     work.record.operation_id,
@@ -276,7 +276,7 @@ class Desk:
             if record.lone:
                 await self._carry_out(delivery, self._policy.alone(record))
         except (BrokerError, MalformedMessageError) as error:
-            _log.warning("message %s goes back as it is: %s", message.message_id, error)
+            logger.warning("message %s goes back as it is: %s", message.message_id, error)
 
     async def _store_anew(self, delivery: Delivery, queue: Callable[[Record], str]) -> None:
         message = delivery.message
@@ -285,7 +285,7 @@ class Desk:
             if record.at_most_once and not delivery.redelivered:
                 await delivery.move(queue(record), record.write(original(delivery)))
         except (BrokerError, MalformedMessageError) as error:
-            _log.warning("message %s goes back as it is: %s", message.message_id, error)
+            logger.warning("message %s goes back as it is: %s", message.message_id, error)
 
     def _lane(self, dependency: str) -> str:
         return self._topology.parked(self._dependencies.lane(dependency))
@@ -313,7 +313,7 @@ class Desk:
                 happening = Happening.DELAYED
             case Dead():
                 happening = Happening.DEAD
-                _log.error(
+                logger.error(
                     "operation %s is dead (%s) and waits in %s: %s %s",
                     record.operation_id,
                     record.reason,
@@ -323,7 +323,7 @@ class Desk:
                 )
         self._announce(happening, record, record.reason)
         if isinstance(verdict, Done) and record.doubtful_keys:
-            _log.warning(
+            logger.warning(
                 "operation %s was handled without its call %s, which may have had an effect in an "
                 "earlier attempt: if its request holds a time or a random value, it was made again "
                 "under another idempotency key, and may have taken effect twice. Give such calls "
@@ -347,13 +347,13 @@ class Desk:
         """
         given: object = None if self._identity is None else self._identity(view)
         if given is not None and not isinstance(given, str):
-            raise TypeError(f"operation_id gave {given!r}: give a text, or None")
-        return check_text("what operation_id gives", given) if given else None
+            raise TypeError(f"what operation_id returns must be a string or None, got {given!r}")
+        return check_text("what operation_id returns", given) if given else None
 
     def _assigned(self) -> str:
         if not self._told_of_anonymous:
             self._told_of_anonymous = True
-            _log.warning(
+            logger.warning(
                 "messages of %r have no message_id and no %s header: they get an operation id when "
                 "they are first moved, and duplicates of them cannot be recognized",
                 self._topology.source,

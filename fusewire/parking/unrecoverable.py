@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TypeAlias
 
-from fusewire.errors import SettingsError
-from fusewire.parking._callables import check_plain
+from fusewire._validation import invalid
+from fusewire.parking._breaker_names import check_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.parking")
 
 DeadOn: TypeAlias = (
     "type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]"
@@ -31,18 +31,17 @@ def unrecoverable(dead_on: DeadOn) -> Callable[[BaseException], bool]:
     if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in types):
         return lambda error: isinstance(error, types)  # type: ignore[arg-type] # seen just above
     if isinstance(dead_on, (tuple, type)) or not callable(dead_on):
-        raise SettingsError(
-            f"dead_on={dead_on!r}: give an exception type, a tuple of them, or a function of an "
-            "exception"
+        raise invalid(
+            "dead_on", "an exception type, a tuple of them, or a function of an exception", dead_on
         )
-    check_plain("dead_on", dead_on, "an exception")
+    check_function("dead_on", dead_on, "an exception")
     asked: Callable[[BaseException], bool] = dead_on
 
     def ask(error: BaseException) -> bool:
         try:
             return bool(asked(error))
-        except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, it is logged
-            _log.exception("dead_on failed on %r, which is taken for one to try again", error)
+        except (Exception, SystemExit):
+            logger.exception("dead_on failed on %r, which is taken for one to try again", error)
             return False
 
     return ask

@@ -157,8 +157,7 @@ def test_one_that_could_never_hear_is_refused(breaker: CircuitBreaker, listener:
     with pytest.raises(SettingsError) as caught:
         breaker.add_listener(listener)
     assert str(caught.value) == (
-        "listener must be a plain function, not async and not a generator: nobody awaits what it "
-        f"returns; got {listener!r}"
+        f"listener must be a plain function, which nobody has to await, got {listener!r}"
     )
 
 

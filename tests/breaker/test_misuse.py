@@ -50,20 +50,29 @@ def test_a_setting_that_there_is_not_is_refused_and_the_nearest_named(
     given: str, nearest: str
 ) -> None:
     settings: Any = {given: 3}
-    assert refusal(lambda: BreakerSettings(**settings)) == f"there is no setting {given!r}{nearest}"
+    assert (
+        refusal(lambda: BreakerSettings(**settings))
+        == f"BreakerSettings has no setting {given!r}{nearest}"
+    )
 
 
 def test_what_is_no_settings_is_refused_with_the_way_to_write_them() -> None:
     wrong: Any
     wrong = "critical"
     assert refusal(lambda: CircuitBreaker("a", settings=wrong)) == (
-        "settings must be BreakerSettings, got 'critical'; a preset is had by its name from "
-        "fusewire.breaker.PRESETS"
+        "settings must be BreakerSettings, got 'critical'; write "
+        "fusewire.breaker.PRESETS['critical']"
     )
     wrong = {"failure_threshold": 3}
     assert refusal(lambda: BreakerRegistry(wrong)) == (
         "settings must be BreakerSettings, got {'failure_threshold': 3}; write "
-        "BreakerSettings(**settings)"
+        "BreakerSettings(failure_threshold=3)"
+    )
+    wrong = {"failure_treshold": 3}
+    assert refusal(lambda: BreakerRegistry(wrong)) == (
+        "settings must be BreakerSettings, got {'failure_treshold': 3}; write "
+        "BreakerSettings(...), and mind: BreakerSettings has no setting 'failure_treshold'; did "
+        "you mean failure_threshold?"
     )
     wrong = 3
     assert refusal(lambda: CircuitBreaker("a", settings=wrong)) == (
@@ -76,7 +85,7 @@ def test_a_timedelta_is_refused_with_its_seconds(breaker: CircuitBreaker) -> Non
     delta: Any = timedelta(minutes=1, milliseconds=500)
     said = (
         "must be a finite number of seconds above 0, got datetime.timedelta(seconds=60, "
-        "microseconds=500000): write 60.5, its total_seconds()"
+        "microseconds=500000); write 60.5, its total_seconds()"
     )
     assert refusal(lambda: BreakerSettings(recovery_timeout=delta)) == f"recovery_timeout {said}"
     assert refusal(lambda: breaker.hold_open(delta)) == f"seconds {said}"

@@ -28,7 +28,7 @@ def test_an_address_that_was_not_given_is_refused(address: object) -> None:
     [Path(":memory:"), Path(), "sqlite:///:memory:", "sqlite:////tmp/:memory:", "sqlite:///."],
 )
 def test_what_would_not_outlive_the_process_is_refused(address: str | Path) -> None:
-    with pytest.raises(SettingsError, match="has to outlive the process"):
+    with pytest.raises(SettingsError, match="must outlive the process"):
         open_broker(address)
 
 

@@ -238,9 +238,9 @@ async def test_a_name_that_the_client_cannot_write_is_told(
     ("url", "options", "named"),
     [
         ("http://127.0.0.1/", {}, "amqp"),
-        ("amqp://127.0.0.1/", {"timeout": 0}, "timeout=0"),
-        ("amqp://127.0.0.1/", {"timeout": float("nan")}, "timeout=nan"),
-        ("amqp://user:secret@127.0.0.1:port/", {}, "not a URL"),
+        ("amqp://127.0.0.1/", {"timeout": 0}, r"timeout must be .*, got 0"),
+        ("amqp://127.0.0.1/", {"timeout": float("nan")}, r"timeout must be .*, got nan"),
+        ("amqp://user:secret@127.0.0.1:port/", {}, "must be a URL"),
     ],
 )
 def test_a_wrong_setting_is_told_without_the_password(

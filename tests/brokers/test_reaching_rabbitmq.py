@@ -171,8 +171,8 @@ def test_a_comma_in_a_password_parts_nothing() -> None:
 @pytest.mark.parametrize(
     ("address", "named"),
     [
-        ("amqp://a/shop,amqp://b/", "different virtual hosts"),
-        ("amqp://", "no host"),
+        ("amqp://a/shop,amqp://b/", "got the virtual hosts '/', 'shop'"),
+        ("amqp://", "must name a host"),
     ],
 )
 def test_addresses_that_cannot_be_of_one_cluster_are_refused(address: str, named: str) -> None:

@@ -85,7 +85,7 @@ async def test_a_prefetch_or_a_queue_of_nothing_is_refused(broker: SQLiteBroker)
         await broker.subscribe("orders", prefetch=0)
     with pytest.raises(SettingsError, match="queue"):
         await broker.create_queue("")
-    with pytest.raises(SettingsError, match="queue must be text that UTF-8 can hold"):
+    with pytest.raises(SettingsError, match="queue must be a string that UTF-8 can encode"):
         await broker.create_queue("\ud800")
     with pytest.raises(QueueNotFoundError):
         await broker.depth("\ud800")

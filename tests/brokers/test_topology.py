@@ -76,7 +76,7 @@ def test_each_default_tier_has_a_queue(tier: float) -> None:
     ("settings", "named"),
     [
         ({"source": ""}, "queue"),
-        ({"lanes": ("payments", "")}, "lanes"),
+        ({"lanes": ("payments", "")}, "each name in lanes must be"),
         ({"delay_tiers": ()}, "delay_tiers"),
         ({"delay_tiers": (0.0,)}, "delay_tiers"),
         ({"delay_tiers": (-1.0,)}, "delay_tiers"),

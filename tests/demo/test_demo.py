@@ -151,12 +151,12 @@ def test_a_broker_that_cannot_be_reached_is_named_and_nothing_is_left_running(
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--rate", "0"], "rate=0.0"),
-        (["--rate", "nan"], "rate=nan"),
-        (["--healthy", "-1"], "healthy=-1.0"),
-        (["--outage", "inf"], "outage=inf"),
+        (["--rate", "0"], "rate must be a number from 1 to 500, got 0.0"),
+        (["--rate", "nan"], "got nan"),
+        (["--healthy", "-1"], "got -1.0"),
+        (["--outage", "inf"], "got inf"),
         (["--broker", "http://127.0.0.1"], "amqp://"),
-        (["--keep", "."], "keep='.' is not empty"),
+        (["--keep", "."], "keep must be a new or empty folder, got '.'"),
     ],
 )
 def test_an_option_that_cannot_be_right_is_named(options: list[str], named: str) -> None:

@@ -44,7 +44,7 @@ async def test_a_forwarder_that_ends_by_an_error_goes_on_and_says_so(  # noqa: P
         monkeypatch.setattr(ParkingConsumer, where, fail_twice)
         shop.forward()
         await until(lambda: shop.happened("replayed") == ["op-a"])
-    said = [record for record in caplog.records if record.name == "fusewire.forwarding.forwarding"]
+    said = [record for record in caplog.records if record.name == "fusewire.forwarding"]
     assert [record.levelno for record in said] == [logging.ERROR] * 2
     for record in said:
         assert record.exc_info is not None

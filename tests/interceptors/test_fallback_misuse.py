@@ -49,9 +49,9 @@ BOTH = pytest.mark.parametrize("make", [made_sync, made_aio])
     [
         ("*", Store(), r"Store would be given to callers as the reply; .* park\(reply="),
         ("*", payments_pb2.ChargeReply, "ChargeReply is a class of messages"),
-        ("*", lambda: b"", r"it is called with \(request, error\)"),
-        ("*", lambda request: request, r"it is called with \(request, error\)"),
-        ("*", lambda request, error, more: request, r"it is called with \(request, error\)"),
+        ("*", lambda: b"", r"it must be callable as \(request, error\)"),
+        ("*", lambda request: request, r"it must be callable as \(request, error\)"),
+        ("*", lambda request, error, more: request, r"it must be callable as \(request, error\)"),
         (CHARGE, {"status": "PENDING"}, "is a fusewire.demo.payments.v1.ChargeReply, got a dict"),
         (CHARGE, "PENDING", "ChargeReply, got a str"),
         (CHARGE, payments_pb2.RefundReply(), "ChargeReply, got a .*RefundReply"),
@@ -62,7 +62,7 @@ def test_what_can_be_no_fallback_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=told) as caught:
         make({selector: wrong})
-    assert str(caught.value).startswith(f"fallbacks: {selector!r}: ")
+    assert str(caught.value).startswith(f"fallbacks[{selector!r}]: ")
 
 
 @BOTH

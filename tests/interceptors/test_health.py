@@ -282,7 +282,7 @@ def test_settings_that_cannot_be_right_are_refused(
 
 async def test_an_asyncio_channel_is_refused() -> None:
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
-        with pytest.raises(SettingsError, match="sync channel"):
+        with pytest.raises(SettingsError, match=r"must be a sync grpc\.Channel"):
             HealthProbe(channel)
 
 

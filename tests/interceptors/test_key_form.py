@@ -179,7 +179,7 @@ def key_of_a_map() -> str:
 
 @pytest.mark.parametrize("operation_id", ["", None, 17])
 def test_an_operation_has_an_id(operation_id: Any) -> None:
-    with pytest.raises(SettingsError, match="operation_id must be a text"):
+    with pytest.raises(SettingsError, match="operation_id must be a non-empty string"):
         Operation(operation_id)
 
 

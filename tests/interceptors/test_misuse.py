@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ("critical", r"got 'critical'; give fusewire\.breaker\.PRESETS\['critical'\]"),
-        ({"*": "critical"}, r"settings of '\*' must be .*PRESETS\['critical'\]"),
+        ("critical", r"got 'critical'; write fusewire\.breaker\.PRESETS\['critical'\]"),
+        ({"*": "critical"}, r"settings\['\*'\] must be .*PRESETS\['critical'\]"),
         (3, "settings must be BreakerSettings or a mapping from selectors"),
-        ({"/a.B/C": 3}, "settings of '/a.B/C' must be BreakerSettings or None"),
-        ({"/a.B/C": {"failure_threshold": 3}}, r"give BreakerSettings\(\*\*"),
+        ({"/a.B/C": 3}, r"settings\['/a.B/C'\] must be BreakerSettings or None"),
+        ({"/a.B/C": {"failure_treshold": 3}}, r"settings\['/a.B/C'\] .* mean failure_threshold\?"),
+        ({"/a.B/C": {"failure_threshold": 3}}, r"write BreakerSettings\(failure_threshold=3\)"),
     ],
 )
 def test_settings_that_are_none_are_told_with_their_selector(wrong: Any, told: str) -> None:
@@ -33,20 +34,30 @@ def test_settings_that_are_none_are_told_with_their_selector(wrong: Any, told: s
 
 
 def test_settings_of_several_selectors_are_told_at_once() -> None:
-    with pytest.raises(SettingsError, match=r"settings of '/a\.B/C' .*; settings of '\*' "):
+    with pytest.raises(SettingsError, match=r"settings\['/a\.B/C'\] .*; settings\['\*'\] "):
         aio_interceptors({"/a.B/C": 3, "*": "5s"})
+
+
+def test_a_choice_with_a_typo_is_told_with_its_selector_and_the_nearest_one() -> None:
+    wrong: Any = {"/a.B/*": "firstmessage"}
+    with pytest.raises(SettingsError) as caught:
+        aio_interceptors(streams=wrong)
+    assert str(caught.value) == (
+        "streams['/a.B/*'] must be 'end', 'first_message' or 'total_time', got 'firstmessage'; "
+        "did you mean 'first_message'?"
+    )
 
 
 async def test_a_channel_in_place_of_settings_is_told_what_to_do() -> None:
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
-        with pytest.raises(SettingsError, match="given to the channel's constructor"):
+        with pytest.raises(SettingsError, match="give them to the channel's constructor"):
             aio_interceptors(channel)
 
 
 def test_a_target_in_place_of_a_channel_is_told_what_to_do() -> None:
     with pytest.raises(SettingsError) as caught:
         guard("payments:50051")
-    assert "give guard(grpc.insecure_channel('payments:50051'))" in str(caught.value)
+    assert "write guard(grpc.insecure_channel('payments:50051'))" in str(caught.value)
 
 
 async def test_an_asyncio_channel_is_told_how_it_is_guarded() -> None:

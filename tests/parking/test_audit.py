@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.support.rabbitmq_managed import VirtualHost
 
-LOGGER = "fusewire.parking.audit"
+LOGGER = "fusewire.parking"
 
 
 async def handler(message: Any) -> None:

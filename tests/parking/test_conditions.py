@@ -71,7 +71,7 @@ async def test_a_condition_kills_no_message_however_long_it_lasts(
 async def test_a_backlog_that_is_turned_away_waits_and_is_tried_one_at_a_time(
     bench: Bench, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "fusewire.parking._pauses")
+    caplog.set_level(logging.INFO, "fusewire.parking")
     server.condition = "unauthenticated"
     await park(bench, *BODIES)
     async with bench.consumer(server, depends_on=PAYMENTS, max_attempts=1):

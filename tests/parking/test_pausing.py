@@ -281,7 +281,7 @@ async def test_a_queue_with_a_delivery_limit_loses_nothing_however_long_the_outa
     server.down = True
     monkeypatch.setattr(ordered_module, "_RETURNS_BEFORE_HOLDING", 1000)
     await bench.send(*BODIES)
-    with caplog.at_level(logging.WARNING, "fusewire.parking.ordered"):
+    with caplog.at_level(logging.WARNING, "fusewire.parking"):
         async with bench.consumer(server, **options):
             await until(lambda: bench.happened("parked"))
             server.down = False

@@ -124,6 +124,7 @@ PUBLIC = {
         "MessageEvent",
         "MessageView",
         "ParkingConsumer",
+        "RedeliveryWantedError",
         "Reject",
         "Retry",
     ],

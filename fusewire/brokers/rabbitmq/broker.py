@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
+from fusewire._validation import SECONDS, check
 from fusewire.brokers.rabbitmq.codec import from_amqp
 from fusewire.brokers.rabbitmq.declaring import Declarer, check_name
 from fusewire.brokers.rabbitmq.link import Link, close, is_lost
@@ -18,7 +19,7 @@ from fusewire.brokers.rabbitmq.reachability import Reachability
 from fusewire.brokers.rabbitmq.single import peek_as_consumer
 from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
 from fusewire.brokers.rabbitmq.uncut import uncut
-from fusewire.errors import BrokerError, SettingsError
+from fusewire.errors import BrokerError
 
 if TYPE_CHECKING:
     import ssl
@@ -58,8 +59,7 @@ class RabbitMQBroker:
         ssl_context: ssl.SSLContext | None = None,
         management: str | None = None,
     ) -> None:
-        if not 0 < timeout < float("inf"):
-            raise SettingsError(f"timeout={timeout!r}: give a positive number of seconds")
+        check("timeout", timeout, SECONDS)
         self._timeout = timeout
         found = nodes(url)
         reachability = Reachability(",".join(map(shown, found)))

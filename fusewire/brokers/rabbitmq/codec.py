@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from aiormq.abc import DeliveredMessage
     from pamqp.common import FieldTable
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.brokers.rabbitmq")
 
 TRANSFER = "fusewire-transfer"
 """Header of a republished message: the format version of the headers that keep its identity."""
@@ -183,8 +183,8 @@ def from_amqp(delivered: DeliveredMessage) -> Message:
     """
     try:
         return _read(delivered)
-    except Exception as error:  # noqa: BLE001 - one that gets out here is one that aiormq drops
-        _log.exception("a message cannot be read; it is handed on as one that is malformed")
+    except Exception as error:
+        logger.exception("a message cannot be read; it is handed on as one that is malformed")
         properties = delivered.header.properties
         return Message(
             body=delivered.body,

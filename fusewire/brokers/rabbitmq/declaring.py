@@ -14,6 +14,7 @@ from aio_pika.exceptions import AMQPChannelError, ChannelNotFoundEntity
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 from pamqp.constants import DOMAIN_REGEX
 
+from fusewire._validation import invalid
 from fusewire.brokers.rabbitmq.kinds import STREAM, queue_type
 from fusewire.brokers.rabbitmq.link import is_lost
 from fusewire.brokers.rabbitmq.queues import expiring_arguments, kept_arguments, queue_arguments
@@ -22,7 +23,6 @@ from fusewire.brokers.rabbitmq.uncut import uncut
 from fusewire.errors import (
     BrokerError,
     QueueNotFoundError,
-    SettingsError,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fusewire.brokers.rabbitmq.link import Link
     from fusewire.brokers.topology import Topology
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.brokers.rabbitmq")
 
 _MAX_NAME = 255  # bytes: AMQP's short string
 _RESERVED = "amq."
@@ -65,10 +65,13 @@ class Declarer:
         if topology.exchange:
             check_name(topology.exchange, "exchange")
         if topology.source.startswith(_RESERVED):
-            raise SettingsError(
-                f"queue {topology.source!r}: names that begin with {_RESERVED!r} are RabbitMQ's "
-                "own, which it gives to queues that were declared without a name and mostly go "
-                "with their connection; declare a durable queue, give it a name, and publish to it"
+            raise invalid(
+                "queue",
+                f"a name that does not begin with {_RESERVED!r}",
+                topology.source,
+                "such names are RabbitMQ's own, for queues that were declared without a name and "
+                "usually go with their connection; declare a durable queue, give it a name, and "
+                "publish to it",
             )
         if not await self.exists(topology.source):
             self.no_queue(
@@ -232,7 +235,7 @@ class Declarer:
         except ChannelAccessRefused:
             # Where applications may not declare, it was bound beforehand. Where it was not, the
             # first move is returned, and says so.
-            _log.info(
+            logger.info(
                 "RabbitMQ does not let us bind %r to %r: taken for bound already", queue, exchange
             )
         except AMQPChannelError as error:
@@ -274,7 +277,9 @@ def check_name(name: str, kind: str = "queue") -> None:
     """
     # pamqp raises ValueError without saying for which name, and in a task of the client's own.
     if not DOMAIN_REGEX[f"{kind}-name"].fullmatch(name) or len(name.encode()) > _MAX_NAME:
-        raise SettingsError(
-            f"{kind} {name!r}: the AMQP client takes names of at most {_MAX_NAME} letters, digits, "
-            "spaces and - _ . : @ # , / +"
+        raise invalid(
+            kind,
+            f"at most {_MAX_NAME} letters, digits, spaces and - _ . : @ # , / +, which the AMQP "
+            "client takes",
+            name,
         )

@@ -57,10 +57,10 @@ def management_address(
     try:
         parsed = URL(url)
     except ValueError as error:
-        raise SettingsError(f"{_NAMED} is not a URL") from error
+        raise SettingsError(f"{_NAMED} must be a URL, and cannot be read") from error
     if parsed.scheme not in _SCHEMES or not parsed.host:
         raise SettingsError(
-            f"{_NAMED} begins with http:// or https:// and a host, not {parsed.scheme!r}"
+            f"{_NAMED} must begin with http:// or https:// and a host, got {parsed.scheme!r}"
         )
     user, password = parsed.user, parsed.password
     if user is None:
@@ -77,4 +77,6 @@ def _trusting(cafile: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=cafile)
     except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(f"cafile={cafile!r} of {_NAMED}: {error}") from error
+        raise SettingsError(
+            f"cafile of {_NAMED} must be a readable file of certificates, got {cafile!r}: {error}"
+        ) from error

@@ -6,6 +6,7 @@ import re
 
 from yarl import URL
 
+from fusewire._validation import invalid
 from fusewire.errors import SettingsError
 
 _SCHEMES = ("amqp://", "amqps://")
@@ -21,9 +22,10 @@ def nodes(address: str) -> tuple[URL, ...]:
     # Before a scheme only: a password may hold a comma.
     found = tuple(_parse(url) for url in re.split(r"\s*,\s*(?=amqps?://)", address.strip()))
     if len({virtual_host(url) for url in found}) > 1:
+        names = sorted({virtual_host(url) for url in found})
         raise SettingsError(
-            "the addresses of RabbitMQ name different virtual hosts: they are to be nodes of one "
-            "cluster, with the same virtual host in each address"
+            "the addresses of RabbitMQ must be nodes of one cluster with the same virtual host in "
+            f"each, got the virtual hosts {', '.join(map(repr, names))}"
         )
     return found
 
@@ -41,13 +43,13 @@ def shown(url: URL) -> str:
 def _parse(url: str) -> URL:
     if not url.startswith(_SCHEMES):
         scheme = url.split(":", maxsplit=1)[0]
-        raise SettingsError(f"a RabbitMQ address begins with amqp:// or amqps://, not {scheme!r}")
+        raise invalid("the scheme of a RabbitMQ address", "amqp:// or amqps://", scheme)
     try:
         parsed = URL(url)
     except ValueError as error:
-        raise SettingsError("the address of RabbitMQ is not a URL") from error
+        raise SettingsError("the address of RabbitMQ must be a URL, and cannot be read") from error
     if not parsed.host:
-        raise SettingsError("the address of RabbitMQ names no host")
+        raise SettingsError("the address of RabbitMQ must name a host")
     if "heartbeat" in parsed.query:
         return parsed
     return parsed.update_query(heartbeat=_HEARTBEAT)

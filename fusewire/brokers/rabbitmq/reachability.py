@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.brokers.rabbitmq")
 
 _REPEATED = ("error when creating transport", "Cancelling cause reader exited abnormally")
 """What aiormq (7.2.4) logs, with tracebacks, and raises or hands to close callbacks besides."""
@@ -42,7 +42,7 @@ class Reachability:
         """
         if self._known and self._since is None:
             self._since = self._monotonic()
-            _log.warning(
+            logger.warning(
                 "RabbitMQ at %s is away (%s); it is tried again until it is back", self._where, why
             )
         return self._known
@@ -52,7 +52,7 @@ class Reachability:
         self._known = True
         if self._since is not None:
             away, self._since = self._monotonic() - self._since, None
-            _log.info("RabbitMQ at %s is back after %.1f s", self._where, away)
+            logger.info("RabbitMQ at %s is back after %.1f s", self._where, away)
 
 
 connecting: ContextVar[bool] = ContextVar("connecting", default=False)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fusewire.brokers.message import Message
     from fusewire.brokers.rabbitmq.publisher import Publisher
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("fusewire.brokers.rabbitmq")
 
 _LOOK = 10.0
 """Seconds between looks whether what waits in the queue still comes."""
@@ -203,7 +203,7 @@ class RabbitMQSubscription:
             delivered = self._delivered
             stalled = stalled + 1 if waiting >= max(before, 1) else 0
             if stalled == _LOOKS:
-                _log.info("nothing comes from %r, where messages wait", self._queue)
+                logger.info("nothing comes from %r, where messages wait", self._queue)
                 self._end(BrokerUnavailableError(f"nothing comes from {self._queue!r} any more"))
 
     def _on_close(self, _channel: object, error: BaseException | None) -> None:
@@ -214,7 +214,7 @@ class RabbitMQSubscription:
         self._end(closed)
 
     def _on_cancel(self, _frame: object) -> None:
-        _log.warning(
+        logger.warning(
             "RabbitMQ cancelled the consumer of %r: deleted, or its leader moved", self._queue
         )
         self._end(BrokerUnavailableError(f"RabbitMQ cancelled the consumer of {self._queue!r}"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import time
 from functools import partial
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import anyio
 
+from fusewire._validation import COUNT, SECONDS, check, check_text, invalid
 from fusewire.brokers.sqlite.store import Store
 from fusewire.brokers.sqlite.subscription import SQLiteSubscription
 from fusewire.brokers.sqlite.worker import Worker
-from fusewire.errors import BrokerError, BrokerUnavailableError, SettingsError
+from fusewire.errors import BrokerError, BrokerUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,13 +55,12 @@ class SQLiteBroker:
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not os.fspath(path):
-            raise SettingsError("path must name the broker's file, got an empty one")
-        _check_seconds("lease", lease)
-        _check_seconds("poll_interval", poll_interval)
+            raise invalid("path", "the broker's file", path)
+        check("lease", lease, SECONDS)
+        check("poll_interval", poll_interval, SECONDS)
         if poll_interval > lease / 4:
-            raise SettingsError(
-                f"poll_interval must be at most a quarter of the lease, {lease / 4:g} s, "
-                f"got {poll_interval!r}"
+            raise invalid(
+                "poll_interval", f"at most a quarter of the lease, {lease / 4:g} s", poll_interval
             )
         # Absolute, so that a later chdir() means no other file, and ":memory:" no memory.
         self._path = os.path.abspath(os.fspath(path))  # noqa: PTH100 (Path.absolute() keeps "..")
@@ -123,12 +122,7 @@ class SQLiteBroker:
 
     async def create_queue(self, queue: str, *, expires: float | None = None) -> None:  # noqa: ARG002 - the protocol
         """Make a queue, if it does not exist yet. It stays until it is deleted."""
-        if not queue:
-            raise SettingsError("queue must be the name of the queue to make, got an empty one")
-        try:
-            queue.encode()
-        except UnicodeEncodeError as error:
-            raise SettingsError(f"queue must be text that UTF-8 can hold, got {queue!r}") from error
+        check_text("queue", queue)
         await self._run(partial(Store.create_queue, queue=queue))
 
     async def delete_queue(self, queue: str) -> None:
@@ -137,8 +131,7 @@ class SQLiteBroker:
 
     async def subscribe(self, queue: str, *, prefetch: int) -> SQLiteSubscription:
         """Begin to receive from `queue`; see :meth:`Broker.subscribe`."""
-        if prefetch < 1:
-            raise SettingsError(f"prefetch must be at least 1 message, got {prefetch!r}")
+        check("prefetch", prefetch, COUNT)
         receiver = await self._run(partial(Store.subscribe, queue=queue))
         subscription = SQLiteSubscription(
             receiver, queue, prefetch=prefetch, submit=self._submit, forget=self._forget
@@ -193,8 +186,3 @@ class SQLiteBroker:
 
     def _forget(self, receiver: Receiver) -> None:
         self._subscriptions.pop(receiver, None)
-
-
-def _check_seconds(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise SettingsError(f"{name} must be a positive number of seconds, got {value!r}")

@@ -15,7 +15,7 @@ from typing import Any
 from fusewire.brokers.message import UNREADABLE, Message
 from fusewire.brokers.tagged import pack, unpack
 
-_logger = logging.getLogger("fusewire.brokers.sqlite")
+logger = logging.getLogger("fusewire.brokers.sqlite")
 
 _DEFAULTS: dict[str, object] = {
     field.name: field.default
@@ -71,7 +71,7 @@ def decode(properties: str, body: bytes) -> Message:
         }
         return Message(body=body, **values)
     except (ValueError, TypeError, AttributeError, RecursionError):
-        _logger.exception("a stored message cannot be read; delivering its body as it is")
+        logger.exception("a stored message cannot be read; delivering its body as it is")
         return Message(
             body=body,
             headers={UNREADABLE: str(properties)},

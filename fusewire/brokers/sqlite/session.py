@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 _OPENINGS = 5  # of a file that is moved again and again, for one transaction
 
-_logger = logging.getLogger("fusewire.brokers.sqlite")
+logger = logging.getLogger("fusewire.brokers.sqlite")
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class Session:
         try:
             saved = file.save()
         except BrokerUnavailableError as error:
-            _logger.error("%s. It held %s messages", error, _number(file.inventory()[0]))  # noqa: TRY400 (it is expected)
+            logger.error("%s. It held %s messages", error, _number(file.inventory()[0]))  # noqa: TRY400 (it is expected)
             file.close_as_it_is()  # a log that still has its name is read by the next
             return
         if saved:
@@ -301,14 +301,14 @@ class Session:
     # -- what is logged ----------------------------------------------------------------------------
 
     def _report_rescue(self) -> None:
-        _logger.warning(
+        logger.warning(
             "%s: its -wal or -shm was deleted while it was open; what they held was copied "
             "into the file, and nothing is lost. Leave them alone while the file is in use",
             self._path,
         )
 
     def _report_loss(self, count: int | None) -> None:
-        _logger.error(
+        logger.error(
             "%s: the file was moved, deleted or replaced while it was open. It held %s "
             "messages, which are not found under its name now. What the name leads to is "
             "opened instead. To have them handled, put the file back while no process uses it",
@@ -318,7 +318,7 @@ class Session:
 
     def _complain(self, error: BrokerError) -> None:
         if str(error) != self._complaint:  # once, and not at each look
-            _logger.warning("%s; trying again", error)
+            logger.warning("%s; trying again", error)
         self._complaint = str(error)
 
     def _explain(self, error: sqlite3.Error) -> BrokerError:

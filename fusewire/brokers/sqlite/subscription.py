@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _RETRY = 1.0  # seconds between attempts to give messages back to a file that cannot be written
 
-_logger = logging.getLogger("fusewire.brokers.sqlite")
+logger = logging.getLogger("fusewire.brokers.sqlite")
 
 
 class Submit(Protocol):
@@ -176,7 +176,7 @@ class SQLiteSubscription:
                 wakes=self.queue,
             )
         except BrokerError as error:  # closed meanwhile, or forked
-            _logger.debug("the lease decides: %s", error)
+            logger.debug("the lease decides: %s", error)
         else:
             self._given_back.add_done_callback(self._note_given_back)
 
@@ -184,7 +184,7 @@ class SQLiteSubscription:
         if given_back.cancelled() or given_back.exception() is None:
             return
         # The lease is renewed as long as the receiver's row is there: it cannot be left to expire.
-        _logger.warning(
+        logger.warning(
             "what was received from %r cannot be given back: %s; trying again",
             self.queue,
             given_back.exception(),

@@ -31,7 +31,7 @@ T = TypeVar("T")
 _IDLE_LOOK = 0.5  # seconds between looks for the file where nobody receives
 _GROUP = 256  # jobs in one commit; more would only make the first of them wait longer
 
-_logger = logging.getLogger("fusewire.brokers.sqlite")
+logger = logging.getLogger("fusewire.brokers.sqlite")
 
 
 class Worker:
@@ -177,7 +177,7 @@ class Worker:
             with self._user.inside():
                 yield
         except Exception:
-            _logger.exception("%s: unexpected error; going on", self._path)
+            logger.exception("%s: unexpected error; going on", self._path)
 
     def _next_group(
         self, timeout: float
@@ -199,7 +199,7 @@ class Worker:
         try:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:  # nobody listens
-            _logger.debug("%s: the event loop is closed", self._path)
+            logger.debug("%s: the event loop is closed", self._path)
 
 
 def _settle(results: list[tuple[asyncio.Future[Any], object, Exception | None]]) -> None:

@@ -161,7 +161,7 @@ def _serializer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def _no_channel(given: object) -> str:
     if isinstance(given, str):
         return (
-            f"channel must be a grpc.Channel, got the target {given!r}; give "
+            f"channel must be a grpc.Channel, got the target {given!r}; write "
             f"guard(grpc.insecure_channel({given!r})), or a secure channel"
         )
     if isinstance(given, grpc.aio.Channel):

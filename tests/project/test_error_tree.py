@@ -1,0 +1,64 @@
+"""The tree of exceptions at the top of `fusewire/errors.py` is what the classes say."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+
+from fusewire import errors
+
+ROOMS = ("errors", "breaker", "interceptors", "brokers", "parking", "forwarding", "testing")
+_NODE = re.compile(
+    r"^ {4}((?:│   |    )*)(?:├── |└── )?([A-Z]\w*|\w+\.[A-Z]\w*)(?: \((.*)\))?(?:  |$)"
+)
+
+
+def drawn() -> dict[str, tuple[str, list[str]]]:
+    """Read the drawing: by each class, the one it hangs from and those in brackets."""
+    tree: dict[str, tuple[str, list[str]]] = {}
+    above: list[str] = []
+    for line in (errors.__doc__ or "").split("::")[1].splitlines():
+        if (node := _NODE.match(line)) is None:
+            continue
+        depth = 0 if not above else len(node[1]) // 4 + 1
+        del above[depth:]
+        others = node[3].split(", ") if node[3] else []
+        tree[node[2]] = (above[-1] if above else "Exception", others)
+        above.append(node[2])
+    return tree
+
+
+def exported() -> dict[type[errors.FusewireError], str]:
+    """Find the exceptions that users can import, with the names that the drawing has for them."""
+    found: dict[type[errors.FusewireError], str] = {}
+    for room in ROOMS:
+        module = import_module(f"fusewire.{room}")
+        for name in vars(module) if room == "errors" else module.__all__:
+            given = getattr(module, name)
+            if isinstance(given, type) and issubclass(given, errors.FusewireError):
+                found.setdefault(given, name if room == "errors" else f"{room}.{name}")
+    return found
+
+
+def real() -> dict[str, tuple[str, list[str]]]:
+    names = exported()
+    tree: dict[str, tuple[str, list[str]]] = {}
+    for kind, name in names.items():
+        parent = next((base for base in kind.__mro__[1:] if base in names), None)
+        others = [_name_of(base) for base in kind.__bases__ if not _is_ours(base)]
+        tree[name] = (names[parent] if parent else "Exception", others)
+    return tree
+
+
+def _is_ours(kind: type) -> bool:
+    return kind is Exception or kind.__module__.startswith("fusewire")
+
+
+def _name_of(kind: type) -> str:
+    if kind.__module__ == "builtins":
+        return kind.__name__
+    return f"grpc.{'aio.' if kind.__module__.startswith('grpc.aio') else ''}{kind.__name__}"
+
+
+def test_the_tree_that_is_drawn_is_that_of_the_classes() -> None:
+    assert drawn() == real()
