@@ -45,9 +45,15 @@ def real() -> dict[str, tuple[str, list[str]]]:
     tree: dict[str, tuple[str, list[str]]] = {}
     for kind, name in names.items():
         parent = next((base for base in kind.__mro__[1:] if base in names), None)
-        others = [_name_of(base) for base in kind.__bases__ if not _is_ours(base)]
+        own = [each for each in kind.__mro__ if _is_ours(each) and each not in _above(parent)]
+        bases = {base for each in own for base in each.__bases__}
+        others = [_name_of(each) for each in kind.__mro__ if each in bases and not _is_ours(each)]
         tree[name] = (names[parent] if parent else "Exception", others)
     return tree
+
+
+def _above(parent: type | None) -> tuple[type, ...]:
+    return (parent or Exception).__mro__
 
 
 def _is_ours(kind: type) -> bool:
