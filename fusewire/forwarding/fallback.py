@@ -8,6 +8,7 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fusewire._sendable import LONGEST_TIMEOUT, is_valid_metadata
 from fusewire._validation import SECONDS, check, check_callable, invalid
 from fusewire.errors import (
     BrokerError,
@@ -17,10 +18,7 @@ from fusewire.errors import (
     UnconfirmedError,
 )
 from fusewire.forwarding.call import StoredCall
-from fusewire.interceptors import FallbackDeclined
-from fusewire.interceptors._aio.completion import sendable
-from fusewire.interceptors._call_end import LONGEST_TIMEOUT
-from fusewire.interceptors._methods import check_reply
+from fusewire.interceptors import FallbackDeclined, check_reply
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation
 
 if TYPE_CHECKING:
@@ -29,8 +27,7 @@ if TYPE_CHECKING:
     import grpc
 
     from fusewire.forwarding.receipt import Receipt
-    from fusewire.interceptors import CallInfo
-    from fusewire.interceptors._methods import Shape
+    from fusewire.interceptors import CallInfo, Shape
 
 logger = logging.getLogger("fusewire.forwarding")
 
@@ -189,7 +186,7 @@ class ParkFallback:
             raise _declined(operation_id, "no", f"its request: {failed!r}") from failed
         if len(body) > _MAX_REQUEST:
             raise _declined(operation_id, "no", f"its request has {len(body)} bytes")
-        if not sendable(call.metadata):
+        if not is_valid_metadata(call.metadata):
             # A rejected call comes here unseen by grpcio, which would not have sent it.
             raise _declined(operation_id, "no", "its metadata cannot be sent")
         return StoredCall(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from fusewire._key_text import key_of_id
+from fusewire._sendable import is_valid_metadata
 from fusewire.errors import CircuitOpenError
 from fusewire.forwarding.call import StoredCall, UnreadableCallError, read_call
 from fusewire.forwarding.outcome import ReplayEnd, end_of
 from fusewire.forwarding.sending import ChannelClosedError
-from fusewire.interceptors._aio.completion import sendable
-from fusewire.interceptors._keys import key_of_id
-from fusewire.interceptors._retry_info import read_retry_after
+from fusewire.interceptors import read_retry_after
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation
 from fusewire.parking import Reject
 from fusewire.parking.errors import HandBack
@@ -51,7 +51,7 @@ class Forwarder:
         operation = current_operation()
         stored = operation.id if operation is not None else str(message.message_id)
         metadata = (*call.metadata, (IDEMPOTENCY_KEY, key_of_id(stored)))
-        if not sendable(metadata):
+        if not is_valid_metadata(metadata):
             raise Reject(f"its metadata cannot be sent: {call.metadata!r:.500}", reason="malformed")
         try:
             await self._send(call, metadata, call.timeout or self._timeout)

@@ -6,7 +6,7 @@ from enum import Enum
 
 import grpc
 
-from fusewire.interceptors._call_end import FINAL, CallEnd
+from fusewire.interceptors import CallEnd
 
 
 class ReplayEnd(Enum):
@@ -47,12 +47,11 @@ def end_of(
         return ReplayEnd.RETRY  # nothing was sent
     if hinted and not at_most_once:
         return ReplayEnd.RETRY
-    by_server = end.http_status is None
-    if by_server and code in FINAL:
+    if end.final:
         return ReplayEnd.REFUSED
     if not at_most_once or code in _NOT_LET_IN:
         return ReplayEnd.RETRY
     # ABORTED is an answer for now, such as a transaction that lost its race: nothing happened, and
     # a person may send it again.
-    answered = by_server and code is grpc.StatusCode.ABORTED
+    answered = end.http_status is None and code is grpc.StatusCode.ABORTED
     return ReplayEnd.REFUSED if answered else ReplayEnd.AMBIGUOUS

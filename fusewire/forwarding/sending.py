@@ -12,7 +12,7 @@ import grpc.aio
 
 from fusewire._validation import invalid
 from fusewire.errors import FusewireError, SettingsError
-from fusewire.interceptors._registries import registries_of
+from fusewire.interceptors import registries_of
 
 if TYPE_CHECKING:
     from fusewire.breaker import BreakerRegistry

@@ -24,7 +24,9 @@ from fusewire.interceptors._fallback import (
     SelectiveFallback,
 )
 from fusewire.interceptors._health import HealthProbe
-from fusewire.interceptors._methods import Shape
+from fusewire.interceptors._methods import Shape, check_reply
+from fusewire.interceptors._registries import registries_of
+from fusewire.interceptors._retry_info import read_retry_after
 from fusewire.interceptors._sync.channel import guard
 from fusewire.interceptors._sync.completed import RejectedCall
 from fusewire.operation import without_fallbacks
@@ -50,6 +52,9 @@ __all__ = [
     "Streams",
     "StreamsBySelector",
     "aio_interceptors",
+    "check_reply",
     "guard",
+    "read_retry_after",
+    "registries_of",
     "without_fallbacks",
 ]

@@ -14,13 +14,11 @@ from typing import Final
 
 import grpc
 
+from fusewire._sendable import LONGEST_TIMEOUT
 from fusewire.operation import KeyEnd
 
 WRITE_FAILED: Final = "Internal error from Core"
 """The details, with INTERNAL, of an asyncio call one of whose requests could not be written."""
-
-LONGEST_TIMEOUT: Final = 7e9
-"""Seconds that a timeout may have: from here on its nanoseconds since 1970 overflow 64 bits."""
 
 _MESSAGES: Final = frozenset(
     {
@@ -59,7 +57,7 @@ _TOO_LARGE_A_REQUEST: Final = ("CLIENT: Sent", "SERVER: Received")
 
 _PROXYS_ANSWER: Final = re.compile(r"Received http2 header with status: ([0-9]{3})")
 
-FINAL: Final = frozenset(
+_FINAL: Final = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.NOT_FOUND,
@@ -69,7 +67,7 @@ FINAL: Final = frozenset(
         # Not UNIMPLEMENTED: gRPC makes it of a proxy's 404, which ends when the route is there.
     }
 )
-"""The server looked at the request and said no; sent again, it would be told the same."""
+"""By these the server says no to the request itself, and would say so again."""
 
 _NOT_LET_IN: Final = MappingProxyType(
     {
@@ -129,6 +127,11 @@ class CallEnd:
         return None if answer is None else int(answer[1])
 
     @property
+    def final(self) -> bool:
+        """Whether the server said no to the request itself, and would say so again."""
+        return self.code in _FINAL and self.http_status is None
+
+    @property
     def condition(self) -> str | None:
         """Why no single call is to blame for the end, None if this one may be.
 
@@ -157,7 +160,7 @@ class CallEnd:
 
         ABORTED is in doubt: a server may say so while an earlier call of the same key is not over.
         """
-        if self.code in FINAL and self.http_status is None:
+        if self.final:
             return KeyEnd.ANSWERED
         if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             limit = _SIZE_LIMIT.match(self.details)

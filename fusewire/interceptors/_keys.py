@@ -11,13 +11,13 @@ length before it. `n` tells equal requests of one operation apart, from the seco
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from google.protobuf.message import Message
+
+from fusewire._key_text import key_of_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from fusewire.operation import KeyClaim, Operation
 
 logger = logging.getLogger("fusewire.interceptors")
-
-_LONGEST_ID = 128
-_LONGEST_SENT = 16_000  # a server refuses 16 KiB of metadata
-_LONGEST_METHOD = 320  # with it, and with an `n` of ten digits, a key stays below 512 bytes
 
 
 class MethodKeys:
@@ -81,9 +77,8 @@ class MethodKeys:
             return None
         digest = self._begun.copy()
         _add(digest, data)
-        return operation.claim_key(
-            f"{_id(operation.id)}/{_method(self.method)}/{digest.hexdigest()[:32]}"
-        )
+        key = key_of_request(operation.id, self.method, digest.hexdigest()[:32])
+        return operation.claim_key(key)
 
     def warn_ended(self) -> None:
         """Warn, once, of a call of an idempotent method that is made after its operation's end."""
@@ -144,30 +139,3 @@ def copy_of(request: Any) -> Any:
 def _add(digest: Any, part: bytes) -> None:
     digest.update(len(part).to_bytes(8, "big"))
     digest.update(part)
-
-
-def key_of_id(operation_id: str) -> str:
-    """Return an operation id as a key of its own: as it is, wherever gRPC can send it so.
-
-    Earlier releases have stored calls under ids that it cannot send, and never has.
-    """
-    if operation_id.isascii() and operation_id.isprintable() and len(operation_id) <= _LONGEST_SENT:
-        return operation_id
-    return _id(operation_id)
-
-
-@functools.lru_cache(maxsize=1024)
-def _id(operation_id: str) -> str:
-    return _short(operation_id, "", _LONGEST_ID)
-
-
-@functools.lru_cache(maxsize=1024)
-def _method(path: str) -> str:
-    return _short(path.lstrip("/"), "/", _LONGEST_METHOD)
-
-
-def _short(text: str, safe: str, longest: int) -> str:
-    # No encoded text begins with an asterisk, so none is taken for the digest of another.
-    data = text.encode(errors="surrogatepass")
-    encoded = quote(data, safe=safe)
-    return encoded if len(encoded) <= longest else "*" + hashlib.sha256(data).hexdigest()

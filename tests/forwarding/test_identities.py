@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from fusewire._key_text import key_of_id
 from fusewire.brokers import Message, open_broker
 from fusewire.errors import CircuitOpenError
 from fusewire.forwarding import PARKED_METADATA, ParkedCalls
 from fusewire.forwarding.call import StoredCall
 from fusewire.interceptors import guard
-from fusewire.interceptors._keys import key_of_id
 from fusewire.operation import operation
 from fusewire.parking.record import Record
 from tests.forwarding.conftest import CHARGE, PaymentsServer

@@ -113,7 +113,10 @@ PUBLIC = {
         "Streams",
         "StreamsBySelector",
         "aio_interceptors",
+        "check_reply",
         "guard",
+        "read_retry_after",
+        "registries_of",
         "without_fallbacks",
     ],
     "fusewire.parking": [

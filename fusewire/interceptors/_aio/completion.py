@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -16,7 +15,7 @@ from fusewire.errors import CircuitOpenError
 from fusewire.interceptors._call_end import WRITE_FAILED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine
 
     from fusewire.interceptors._call import GuardedCall
 
@@ -25,31 +24,6 @@ T = TypeVar("T")
 CANCELLED_DETAILS = "Locally cancelled by application!"  # grpcio's own words
 
 _FIRST_LOOK, _LAST_LOOK = 0.01, 0.32  # seconds
-
-_KEY = re.compile(r"[0-9a-z_.-]+")
-_VALUE = re.compile(r"[ -~]*")
-_BYTES_VALUE = re.compile(rb"[ -~]*")
-
-
-def sendable(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
-    """Tell whether grpcio will send `metadata`.
-
-    On asyncio a call whose metadata cannot be sent never ends: it is never done, and no callback
-    fires.
-    The rules are those of ``validate_metadata.cc`` and of the Cython layer.
-    """
-    try:
-        for key, value in metadata or ():
-            if not _KEY.fullmatch(key):
-                return False
-            if isinstance(value, bytes):
-                if not key.endswith("-bin") and not _BYTES_VALUE.fullmatch(value):
-                    return False
-            elif key.endswith("-bin") or not _VALUE.fullmatch(value):
-                return False
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def settle(guarded: GuardedCall, call: Any) -> bool:

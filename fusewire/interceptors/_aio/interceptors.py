@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
+from fusewire._sendable import is_valid_metadata
 from fusewire.interceptors._aio.call import WatchedStreamUnary, WatchedUnaryUnary
-from fusewire.interceptors._aio.completion import sendable, settle_raised, watch
+from fusewire.interceptors._aio.completion import settle_raised, watch
 from fusewire.interceptors._aio.rejected import AioRejectedCall, AioUnsentCall
 from fusewire.interceptors._aio.stream import WatchedStreamStream, WatchedUnaryStream
 from fusewire.interceptors._call import GuardedCall
@@ -108,7 +109,7 @@ class _Guard:
             self._known[method] = policy
         if details.metadata:
             details = _with_lasting_metadata(details)
-            if not sendable(details.metadata):
+            if not is_valid_metadata(details.metadata):
                 return None, details
         return policy, details
 
