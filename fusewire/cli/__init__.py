@@ -9,9 +9,9 @@ _NEEDED = {"typer", "click", "rich"}
 
 def main() -> None:
     """Run the command line: the entry point of ``fusewire``."""
-    # Imported here: what the command needs is an extra, and the library does without it.
+    # Imported here: the command's dependencies are an extra that the library does not need.
     try:
-        from fusewire.cli.app import app  # noqa: PLC0415 - see above
+        from fusewire.cli._app import app  # noqa: PLC0415 - see above
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _NEEDED:

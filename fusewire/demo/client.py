@@ -1,4 +1,4 @@
-"""The client process of the demo: it charges at a steady rate, and calls park while they must.
+"""The client process of the demo: it charges at a steady rate, and parks calls in an outage.
 
 ``python -m fusewire.demo.client TARGET QUEUE RATE``.
 """
@@ -14,10 +14,7 @@ import grpc
 import grpc.aio
 
 from fusewire.breaker import BreakerRegistry
-from fusewire.demo.payments.v1.payments_pb2 import STATUS_PENDING, ChargeReply, ChargeRequest
-from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
-from fusewire.demo.queues import delete_queues
-from fusewire.demo.setting import (
+from fusewire.demo._config import (
     ACCOUNTS,
     CALL_TIMEOUT,
     CHANNEL_OPTIONS,
@@ -26,22 +23,25 @@ from fusewire.demo.setting import (
     PAYMENT,
     SETTINGS,
 )
-from fusewire.demo.worker import ADDRESS_VARIABLE, Worker
+from fusewire.demo._queues import delete_queues
+from fusewire.demo._worker import ADDRESS_VARIABLE, Worker
+from fusewire.demo.payments.v1.payments_pb2 import STATUS_PENDING, ChargeReply, ChargeRequest
+from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from fusewire.forwarding import ParkedCalls, Receipt
 from fusewire.interceptors import aio_interceptors
 
 
 def pending(request: ChargeRequest, receipt: Receipt) -> ChargeReply:
-    """Answer for the server: the charge is stored, and will be made."""
+    """Return the reply for a charge that is stored and will be made later."""
     del request
     return ChargeReply(status=STATUS_PENDING, operation_id=receipt.operation_id)
 
 
 async def work(target: str, address: str, queue: str, rate: float) -> None:
-    """Charge until the parent says quiet, and forward until it says stop, or is gone."""
+    """Charge until the parent sends quiet, and forward until SIGTERM or the parent's end."""
     worker = Worker()
     registry = BreakerRegistry()
-    registry.get(CHARGE, SETTINGS).add_listener(worker.tell_of_circuit)
+    registry.get(CHARGE, SETTINGS).add_listener(worker.report_circuit)
     async with ParkedCalls(
         address,
         queue=queue,
@@ -49,7 +49,7 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
         lanes={LANE: [CHARGE]},
         shutdown_timeout=2 * CALL_TIMEOUT,
     ) as calls:
-        calls.add_listener(worker.tell_of_message)
+        calls.add_listener(worker.report_message)
         interceptors = aio_interceptors(
             SETTINGS,
             registry=registry,
@@ -68,7 +68,7 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
                     currency="EUR",
                     reference=reference,
                 )
-                worker.tell("asked", reference=reference)
+                worker.send("asked", reference=reference)
                 begin = time.monotonic()
                 operation, code = "", ""
                 try:
@@ -78,7 +78,7 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
                 else:
                     result = "pending" if reply.status == STATUS_PENDING else "ok"
                     operation = reply.operation_id
-                worker.tell(
+                worker.send(
                     "answered",
                     reference=reference,
                     begin=begin,
@@ -90,16 +90,16 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
 
             # Within the channel's block, so that no replay is cut off by the channel's end.
             async with calls.forward_to(channel):
-                worker.tell("ready")
+                worker.send("ready")
                 await worker.steadily(rate, charge)
-                worker.tell("quiet")
+                worker.send("quiet")
                 await worker.stop.wait()
     if worker.orphaned:
         await delete_queues(address, queue)
 
 
 def main() -> None:
-    """Work as the command line says."""
+    """Run the client with the arguments of the command line."""
     target, queue, rate = sys.argv[1:]
     asyncio.run(work(target, os.environ[ADDRESS_VARIABLE], queue, float(rate)))
 

@@ -1,4 +1,4 @@
-"""The orders process of the demo: orders come in on a queue, and each is charged for.
+"""The orders process of the demo: a consumer charges for each order that comes in.
 
 ``python -m fusewire.demo.orders TARGET QUEUE RATE``. Publisher and consumer share a process
 to save one; they share nothing else.
@@ -15,10 +15,7 @@ import grpc.aio
 
 from fusewire.breaker import BreakerRegistry
 from fusewire.brokers import Message, open_broker
-from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
-from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
-from fusewire.demo.queues import delete_queues
-from fusewire.demo.setting import (
+from fusewire.demo._config import (
     ACCOUNTS,
     CALL_TIMEOUT,
     CHANNEL_OPTIONS,
@@ -27,7 +24,10 @@ from fusewire.demo.setting import (
     ORDER,
     SETTINGS,
 )
-from fusewire.demo.worker import ADDRESS_VARIABLE, Worker
+from fusewire.demo._queues import delete_queues
+from fusewire.demo._worker import ADDRESS_VARIABLE, Worker
+from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
+from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from fusewire.errors import BrokerError
 from fusewire.interceptors import aio_interceptors
 from fusewire.parking import ParkingConsumer
@@ -40,10 +40,10 @@ _RETRY = 0.2  # seconds between tries to publish an order
 
 
 async def work(target: str, address: str, queue: str, rate: float) -> None:
-    """Publish and consume orders until the parent says stop, or is gone."""
+    """Publish and consume orders until SIGTERM or the parent's end."""
     worker = Worker()
     registry = BreakerRegistry()
-    registry.get(CHARGE, SETTINGS).add_listener(worker.tell_of_circuit)
+    registry.get(CHARGE, SETTINGS).add_listener(worker.report_circuit)
     # Declared idempotent: the call carries a key derived from the order's id, on every attempt.
     interceptors = aio_interceptors(SETTINGS, registry=registry, idempotent=[CHARGE])
     async with (
@@ -74,7 +74,7 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
                 except BrokerError:  # published again under the same id
                     await asyncio.sleep(_RETRY)
                 else:
-                    worker.tell("published", operation=order)
+                    worker.send("published", operation=order)
                     return
 
         consumer = ParkingConsumer(
@@ -86,12 +86,12 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
             registry=registry,
             shutdown_timeout=2 * CALL_TIMEOUT,
         )
-        consumer.add_listener(worker.tell_of_message)
+        consumer.add_listener(worker.report_message)
         async with consumer:
             consuming = asyncio.create_task(consumer.run(handle_signals=False))
-            worker.tell("ready")
+            worker.send("ready")
             await worker.steadily(rate, publish)
-            worker.tell("quiet")
+            worker.send("quiet")
             await worker.stop.wait()
             consumer.stop()
             await consuming
@@ -100,7 +100,7 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
 
 
 def main() -> None:
-    """Work as the command line says."""
+    """Run publisher and consumer with the arguments of the command line."""
     target, queue, rate = sys.argv[1:]
     asyncio.run(work(target, os.environ[ADDRESS_VARIABLE], queue, float(rate)))
 

@@ -1,8 +1,8 @@
 """The payments server of the demo, a process of its own.
 
 ``python -m fusewire.demo.server --port 50051 --ledger payments.db``. It listens on the loopback
-interface only, and says ``ready`` on its standard output when it does. It knows nothing of circuits
-and parking: all that it honors is the key in the metadata.
+interface only, and writes ``ready`` to its standard output when it does. It knows nothing about
+circuits and parking: it only honors the key in the metadata.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from fusewire.demo.ledger import Ledger, RefusedError, Wrong
+from fusewire.demo._ledger import Ledger, RefusedError, Wrong
 from fusewire.demo.payments.v1.payments_pb2 import (
     ChargeReply,
     ChargeRequest,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _THREADS = 32
-_GRACE = 2.0  # seconds that calls under way get when the server is asked to end
+_GRACE = 2.0  # seconds that calls in flight get when the server ends
 
 _CODES = {
     Wrong.ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
@@ -53,9 +53,9 @@ class PaymentsService(PaymentsServicer):
     """The service over a ledger.
 
     Args:
-        ledger: where everything is.
-        think_time: seconds between the commit of a charge and its reply. A server that is killed
-            meanwhile leaves callers who do not know that they were charged.
+        ledger: the accounts, charges and refunds.
+        think_time: seconds between the commit of a charge and its reply. If the server is killed
+            meanwhile, callers do not know that they were charged.
     """
 
     def __init__(self, ledger: Ledger, *, think_time: float = 0.0) -> None:
@@ -73,7 +73,7 @@ class PaymentsService(PaymentsServicer):
         return reply
 
     def Refund(self, request: RefundRequest, context: grpc.ServicerContext) -> RefundReply:  # noqa: N802 - the name in the .proto
-        """Give back what a charge took."""
+        """Refund a charge."""
         try:
             return self._ledger.refund(request, _operation_id(context))
         except RefusedError as error:
@@ -82,7 +82,7 @@ class PaymentsService(PaymentsServicer):
     def GetBalance(  # noqa: N802 - the name in the .proto
         self, request: GetBalanceRequest, context: grpc.ServicerContext
     ) -> GetBalanceReply:
-        """Tell what an account holds."""
+        """Return the balance of an account."""
         del context
         return GetBalanceReply(balance_cents=self._ledger.balance(request.account))
 
@@ -109,7 +109,7 @@ def serve(port: int, path: Path, *, think_time: float = 0.0) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
     ledger = Ledger(path)
-    # Without SO_REUSEPORT: two servers on one port would each get some of the calls.
+    # Without SO_REUSEPORT: two servers on one port would each get a part of the calls.
     server = grpc.server(ThreadPoolExecutor(_THREADS), options=[("grpc.so_reuseport", 0)])
     add_PaymentsServicer_to_server(PaymentsService(ledger, think_time=think_time), server)
     server.add_insecure_port(f"127.0.0.1:{port}")
@@ -131,7 +131,7 @@ def _operation_id(context: grpc.ServicerContext) -> str | None:
 def _end_with_parent() -> None:
     while os.read(0, 4096):
         pass
-    os._exit(1)  # what is acknowledged is on the disk
+    os._exit(1)  # every acknowledged charge is on the disk
 
 
 def main() -> None:
@@ -141,7 +141,9 @@ def main() -> None:
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--think-time", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument(
-        "--kept", action="store_true", help="end when the standard input does: the parent is gone"
+        "--kept",
+        action="store_true",
+        help="end with the standard input: the parent is gone",
     )
     arguments = parser.parse_args()
     if arguments.kept:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fusewire.brokers import RabbitMQBroker, Topology
-from fusewire.cli.app import app
+from fusewire.cli._app import app
 
 if TYPE_CHECKING:
     from typer.testing import Result

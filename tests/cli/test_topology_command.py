@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from fusewire import BreakerRegistry, ParkedCalls, ParkingConsumer
 from fusewire.brokers import Message, RabbitMQBroker
-from fusewire.cli.app import app
+from fusewire.cli._app import app
 from tests.support.waiting import until
 
 if TYPE_CHECKING:

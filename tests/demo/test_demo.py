@@ -17,7 +17,7 @@ import pytest
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from fusewire.brokers import Topology
-from fusewire.demo.setting import LANE
+from fusewire.demo._config import LANE
 from tests.support.processes import KeptProcess, is_gone
 from tests.support.waiting import until_sync
 

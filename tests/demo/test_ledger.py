@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.demo.ledger import MOST_CENTS, Ledger, RefusedError, Wrong
+from fusewire.demo._ledger import MOST_CENTS, Ledger, RefusedError, Wrong
 from fusewire.demo.payments.v1.payments_pb2 import (
     ENTRY_KIND_CHARGE,
     ENTRY_KIND_REFUND,

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fusewire import Retry, default_registry
 from fusewire.brokers import Topology
-from fusewire.cli.app import app
+from fusewire.cli._app import app
 from tests.docs.examples import consume_through_an_outage, run_examples
 from tests.docs.own_payments import CHARGE
 

@@ -17,7 +17,7 @@ import grpc
 import pytest
 
 from fusewire.brokers import Message, Topology, open_broker
-from fusewire.demo.ledger import Ledger
+from fusewire.demo._ledger import Ledger
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
 from fusewire.demo.payments.v1.payments_pb2_grpc import add_PaymentsServicer_to_server
 from fusewire.demo.server import PaymentsService

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from fusewire.cli.audit import audit
-from fusewire.cli.ending import fail
-from fusewire.cli.topology import topology
+from fusewire.cli._audit import audit
+from fusewire.cli._exit import fail
+from fusewire.cli._topology import topology
 from fusewire.errors import FusewireError
 
 _INTERRUPTED = 130
@@ -51,34 +51,32 @@ def demo(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="amqp:// or amqps:// for RabbitMQ; by default the embedded broker, in a file.",
+            help="amqp:// or amqps:// for RabbitMQ; by default the embedded broker.",
             show_default=False,
         ),
     ] = None,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="End with the ledger as one JSON object on the last line."),
+        typer.Option("--json", help="Print the report as one JSON object on the last line."),
     ] = False,
     rate: Annotated[float, typer.Option(help="Payments per second.")] = 40.0,
     healthy: Annotated[float, typer.Option(help="Seconds before and after the outage.")] = 8.0,
     outage: Annotated[float, typer.Option(help="Seconds that the server is down.")] = 12.0,
     keep: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER", help="A new folder for the ledger and the logs, which then stay."
-        ),
+        typer.Option(metavar="FOLDER", help="A new folder that keeps the ledger and the logs."),
     ] = None,
 ) -> None:
-    """Kill a payments server in mid-load, and see that no payment is lost or made twice.
+    """Kill a payments server under load, and check that no payment is lost or made twice.
 
-    A client charges at a steady rate, and a consumer charges for orders. The server is killed,
-    and comes back. The final ledger is read from the server's own records. The exit status is 1
-    if anything was lost or charged twice, and 2 if the demo could not be run.
+    A client charges at a steady rate, and a consumer charges for orders. The server is killed and
+    started again. The report compares what was promised with the server's own records. The exit
+    status is 1 if anything was lost or charged twice, and 2 if the demo could not run.
     """
-    # Imported here: these need the demo's extra, and take long to load.
+    # Imported here: they need the demo's extra, and load slowly.
     try:
-        from fusewire.demo.run import run_demo  # noqa: PLC0415 - see above
-        from fusewire.demo.setting import Plan  # noqa: PLC0415 - see above
+        from fusewire.demo._config import Plan  # noqa: PLC0415 - see above
+        from fusewire.demo._run import run_demo  # noqa: PLC0415 - see above
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise

@@ -1,4 +1,4 @@
-"""The final ledger: what was asked and promised, held against the server's own records."""
+"""The report: what was asked and promised, compared with the server's own records."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from fusewire.demo._config import ORDER, PAYMENT
+from fusewire.demo._tally import Tally, percentile
 from fusewire.demo.payments.v1.payments_pb2 import ENTRY_KIND_CHARGE
-from fusewire.demo.setting import ORDER, PAYMENT
-from fusewire.demo.tally import Tally, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,8 +22,8 @@ class Records:
     """What the server's ledger says.
 
     Attributes:
-        charges: operation id and reference of every charge that it made.
-        repeated: charges asked for again that it recognized and did not make again.
+        charges: operation id and reference of every charge.
+        repeated: charges that were requested again, recognized, and not made again.
     """
 
     charges: tuple[tuple[str, str], ...]
@@ -45,34 +45,34 @@ def read_records(path: Path) -> Records:
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """Of payments, answered OK or PENDING, in milliseconds; None where there were none."""
+    """Latencies of payments that were answered OK or PENDING, in milliseconds; None without any."""
 
     p50: float | None
     p99: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reckoning:
-    """The final ledger. Payments and orders are counted by operation id, each once.
+class Report:
+    """The final figures. Payments and orders are counted by operation id, each once.
 
     Attributes:
         broker: which kind of broker it was.
-        asked: payments that the client asked for.
+        asked: payments that the client requested.
         charged: payments in the server's ledger.
         parked: payments that were parked, at least once.
-        replayed: parked payments that were made later.
+        replayed: parked payments that were charged later.
         lost: payments answered OK or PENDING that are not in the server's ledger.
         charged_twice: payments charged more than once.
         failed: payments that got an error, or no answer.
-        repeated: charges that the server was asked for again, and did not make again.
+        repeated: charges that were requested again, and that the server did not make again.
         orders_asked: orders that were published.
-        orders_handled: orders whose handler has ended well.
+        orders_handled: orders whose handler has succeeded.
         orders_parked: orders that were parked, at least once.
         orders_lost: orders published that are not in the server's ledger.
         orders_charged_twice: orders charged for more than once.
-        latency_ms: how long payments took that were asked before the server was killed, from then
-            until the client's circuit was closed again, and after that.
-        remarks: what else there is to know, in sentences.
+        latency_ms: how long payments took: those requested before the server was killed, from then
+            until the client's circuit closed again, and after that.
+        remarks: other remarks, in sentences.
     """
 
     broker: str
@@ -94,7 +94,7 @@ class Reckoning:
 
     @property
     def faults(self) -> list[str]:
-        """What of it must not be, in words; empty if all is well."""
+        """What went wrong, in words; empty if nothing did."""
         wrong = {
             "lost": self.lost,
             "charged twice": self.charged_twice,
@@ -111,13 +111,13 @@ class Reckoning:
         return asdict(self)
 
 
-def reckon(
+def make_report(
     tally: Tally, records: Records, *, broker: str, killed: float, recovered: float | None
-) -> Reckoning:
-    """Hold what was told against the server's records.
+) -> Report:
+    """Compare what the processes reported with the server's records.
 
     Args:
-        tally: what the processes told.
+        tally: what the processes reported.
         records: what the server's ledger says.
         broker: which kind of broker it was.
         killed: when the server was killed, in monotonic seconds.
@@ -131,7 +131,7 @@ def reckon(
         for reference, answer in tally.answers.items()
         if answer.result != "error"
     }
-    return Reckoning(
+    return Report(
         broker=broker,
         asked=len(tally.asked),
         charged=len({operation for operation, _ in payments}),
@@ -190,8 +190,8 @@ def _remarks(tally: Tally) -> Iterable[str]:
     unanswered = len(tally.asked - tally.answers.keys())
     if unanswered:
         yield f"payments without an answer: {unanswered}"
-    for name, fates in (("payments", tally.payments), ("orders", tally.orders)):
-        if fates.waiting:
-            yield f"{name} still parked: {len(fates.waiting)}"
-        for reason, count in Counter(fates.dead.values()).items():
+    for name, outcomes in (("payments", tally.payments), ("orders", tally.orders)):
+        if outcomes.waiting:
+            yield f"{name} still parked: {len(outcomes.waiting)}"
+        for reason, count in Counter(outcomes.dead.values()).items():
             yield f"{name} in the dead queue as {reason}: {count}"

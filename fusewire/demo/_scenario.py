@@ -1,4 +1,4 @@
-"""The demo's course: a healthy time, an outage in mid-load, the recovery, a healthy time."""
+"""The demo's scenario: healthy, an outage under load, the recovery, healthy again."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fusewire._validation import invalid
-from fusewire.demo.children import Child, DemoError, ended_after, free_port
-from fusewire.demo.queues import Queues, demo_queues, is_rabbitmq
-from fusewire.demo.reckoning import Reckoning, read_records, reckon
-from fusewire.demo.setting import THINK_TIME, Plan
-from fusewire.demo.tally import Tally
-from fusewire.demo.timeline import moments_in_words
-from fusewire.demo.worker import ADDRESS_VARIABLE
+from fusewire.demo._config import THINK_TIME, Plan
+from fusewire.demo._queues import Queues, demo_queues, is_rabbitmq
+from fusewire.demo._report import Report, make_report, read_records
+from fusewire.demo._subprocesses import Child, DemoError, ended_after, free_port
+from fusewire.demo._tally import Tally
+from fusewire.demo._timeline import moments_in_words
+from fusewire.demo._worker import ADDRESS_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_LOOK = 0.05  # seconds between looks at what is waited for
+_LOOK = 0.05  # seconds between checks of a condition
 _START_LIMIT = 30.0  # seconds for a process to be ready
-_PORTS = 3  # another process may take a port between our look and the server's start
+_PORTS = 3  # attempts: another process may take a port before the server starts
 
 
 class Display(Protocol):
-    """Whoever shows the demo while it runs."""
+    """Shows the demo while it runs."""
 
     def say(self, at: float, what: str) -> None:
         """Show a step; `at` is in seconds since the load began."""
 
     def show(self, at: float, tally: Tally, *, server_up: bool) -> None:
-        """Show how things stand; called many times a second."""
+        """Show the current figures; called many times a second."""
 
 
 class Demo:
@@ -41,10 +41,10 @@ class Demo:
 
     Args:
         plan: how to run it.
-        display: told of each step, and often of how things stand.
+        display: shows each step, and the current figures many times a second.
 
     Attributes:
-        tally: what the processes told.
+        tally: what the processes have reported.
     """
 
     def __init__(self, plan: Plan, display: Display) -> None:
@@ -56,11 +56,11 @@ class Demo:
         self._children: list[Child] = []
         self._server_ready = False
 
-    async def run(self) -> Reckoning:
-        """Run it and return the final ledger. Every process that it started has then ended.
+    async def run(self) -> Report:
+        """Run it and return the report. By then, every process that it started has ended.
 
         Raises:
-            DemoError: it could not be run to its end.
+            DemoError: the demo could not be completed.
             BrokerUnavailableError: the broker cannot be reached.
         """
         limit = asyncio.timeout(self._plan.limit)
@@ -75,7 +75,7 @@ class Demo:
                 raise
             raise DemoError(f"the demo did not end within {self._plan.limit:g} s") from error
 
-    async def _run(self, directory: Path, address: str, queues: Queues) -> Reckoning:
+    async def _run(self, directory: Path, address: str, queues: Queues) -> Report:
         ledger = directory / "payments.db"
         async with AsyncExitStack() as stack:
             server, port = await self._start_server(stack, directory, ledger)
@@ -84,7 +84,7 @@ class Demo:
                     name,
                     [f"fusewire.demo.{name}", f"127.0.0.1:{port}", queue, str(rate)],
                     directory=directory,
-                    hear=self.tally.hear,
+                    on_line=self.tally.note,
                     environment={ADDRESS_VARIABLE: address},
                 )
                 for name, queue, rate in (
@@ -103,7 +103,7 @@ class Demo:
             await asyncio.gather(*(worker.end() for worker in workers))
             await server.end()
         records = await asyncio.to_thread(read_records, ledger)
-        return reckon(
+        return make_report(
             self.tally,
             records,
             broker="rabbitmq" if is_rabbitmq(address) else "sqlite",
@@ -112,7 +112,7 @@ class Demo:
         )
 
     async def _course(self, server: Child, workers: list[Child]) -> float:
-        """Let it all happen; return when the server was killed, in monotonic seconds."""
+        """Run the scenario; return when the server was killed, in monotonic seconds."""
         self._begin = time.monotonic()
         self._step("the load begins")
         await self._pass(self._plan.healthy)
@@ -126,7 +126,7 @@ class Demo:
         await self._drain(lambda: self.tally.nothing_waits, "nothing is parked any more")
         await self._pass(self._plan.healthy)
         for worker in workers:
-            worker.tell("quiet")
+            worker.send("quiet")
         await self._drain(
             lambda: len(self.tally.quiet) == len(workers) and self.tally.all_done,
             "the load has ended, and all is done",
@@ -146,7 +146,7 @@ class Demo:
                     *("--think-time", str(THINK_TIME), "--kept"),
                 ],
                 directory=directory,
-                hear=self._hear_server,
+                on_line=self._note_server,
             )
             await stack.enter_async_context(ended_after(server))
             await server.start()
@@ -160,7 +160,7 @@ class Demo:
                 return server, port
         raise AssertionError("the loop above returns or raises")
 
-    def _hear_server(self, _name: str, line: dict[str, Any]) -> None:
+    def _note_server(self, _name: str, line: dict[str, Any]) -> None:
         self._server_ready |= line["what"] == "ready"
 
     @property
@@ -169,7 +169,7 @@ class Demo:
         return time.monotonic() - self._begin if self._begin else 0.0
 
     def timeline(self) -> list[tuple[float, str]]:
-        """Return what happened, with the seconds since the load began."""
+        """Return the events, with seconds since the load began."""
         happened = sorted([*self._steps, *moments_in_words(self.tally.moments)])
         return [(at - self._begin, what) for at, what in happened]
 
@@ -185,7 +185,7 @@ class Demo:
         await self._until(lambda: time.monotonic() >= end, seconds + _START_LIMIT, "time passes")
 
     async def _drain(self, done: Callable[[], bool], what: str) -> None:
-        """Wait for a limited time until all is done, and say whether it is."""
+        """Wait until `done()`, for a limited time, and show the result."""
         end = time.monotonic() + self._plan.drain_limit
         await self._until(
             lambda: done() or time.monotonic() >= end, self._plan.drain_limit + _START_LIMIT, what
@@ -199,10 +199,10 @@ class Demo:
         self._step(what)
 
     async def _until(self, condition: Callable[[], bool], limit: float, what: str) -> None:
-        """Wait for a condition, and show how things stand meanwhile.
+        """Wait for a condition, and show the current figures meanwhile.
 
         Raises:
-            DemoError: a process ended, or it took too long.
+            DemoError: a process ended unexpectedly, or it took too long.
         """
         end = time.monotonic() + limit
         while not condition():

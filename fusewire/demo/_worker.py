@@ -1,8 +1,8 @@
-"""A child process of the demo, seen from within: what it tells its parent, and when it ends.
+"""A child process of the demo, from the inside: what it reports, and when it ends.
 
-It tells what happens in lines of JSON on its standard output. On its standard input the parent says
-``quiet``: make no more load. When that input ends, the parent is gone, and the child ends too.
-SIGTERM asks it to end in order.
+It reports in lines of JSON on its standard output. The parent may write ``quiet`` to its standard
+input: make no more load. When that input ends, the parent is gone, and the child ends too. On
+SIGTERM it shuts down in order.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from fusewire.parking import MessageEvent
 
 ADDRESS_VARIABLE = "FUSEWIRE_DEMO_BROKER"
-"""Environment variable with the broker's address. Command lines are for everybody to read."""
+"""Environment variable with the broker's address. Everybody can read command lines."""
 
-_LAST_WORDS = 15.0
+_END_LIMIT = 15.0
 """Seconds that a child may take to end once its parent is gone."""
 
 
 class Worker:
-    """This process. Make it on the event loop.
+    """This process. Create it on the event loop.
 
     Attributes:
-        quiet: set when no more load is to be made.
-        stop: set when the process is to end.
+        quiet: set when the load has to end.
+        stop: set when the process has to end.
         orphaned: whether the parent is gone.
     """
 
@@ -53,22 +53,22 @@ class Worker:
         )
         threading.Thread(target=self._listen, daemon=True, name="listening to the parent").start()
 
-    def tell(self, what: str, **details: object) -> None:
-        """Tell the parent, with the time on the clock that all processes of the host share."""
+    def send(self, what: str, **details: object) -> None:
+        """Send a line to the parent, with the time of the clock that the host's processes share."""
         line = json.dumps({"what": what, "at": time.monotonic(), **details})
-        # One write for each line, so that threads do not mix theirs. A parent that is gone hears
-        # nothing.
+        # One write for each line, so that threads do not mix theirs. A parent that is gone
+        # reads nothing.
         with suppress(BrokenPipeError):
             os.write(sys.stdout.fileno(), line.encode() + b"\n")
 
-    def tell_of_circuit(self, event: Event) -> None:
-        """Tell of a change of a circuit's state; a listener of breakers."""
+    def report_circuit(self, event: Event) -> None:
+        """Report a change of a circuit's state; a listener of breakers."""
         if isinstance(event, StateChanged):
-            self.tell("circuit", state=str(event.new), why=str(event.reason))
+            self.send("circuit", state=str(event.new), why=str(event.reason))
 
-    def tell_of_message(self, event: MessageEvent) -> None:
-        """Tell of a message that was settled; a listener of parking."""
-        self.tell(
+    def report_message(self, event: MessageEvent) -> None:
+        """Report a message that was settled; a listener of a consumer."""
+        self.send(
             "message",
             happening=str(event.happening),
             operation=event.operation_id,
@@ -76,12 +76,12 @@ class Worker:
         )
 
     async def steadily(self, rate: float, do: Callable[[int], Awaitable[None]]) -> None:
-        """Begin `do(number)` `rate` times a second until quiet, and see all of them end."""
+        """Start `do(number)` `rate` times a second until quiet, and wait for all of them."""
         begin = self._loop.time()
         number = 0
         async with asyncio.TaskGroup() as group:
             while not self.quiet.is_set():
-                # At set times, whatever the calls take: slow ones must not lighten the load.
+                # At fixed times: slow calls must not reduce the load.
                 group.create_task(_do(do, number))
                 number += 1
                 with suppress(TimeoutError):
@@ -97,7 +97,7 @@ class Worker:
                 self._call(self.quiet.set)
         self.orphaned = True
         self._call(self._end)
-        time.sleep(_LAST_WORDS)
+        time.sleep(_END_LIMIT)
         os._exit(1)
 
     def _end(self) -> None:

@@ -1,4 +1,4 @@
-"""How commands end that could not be run."""
+"""The end of a command that could not run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COULD_NOT_RUN = 2
 
 
 def fail(command: str, why: str) -> NoReturn:
-    """Say why a command could not be run, and end with the status that says so."""
+    """Print why a command could not run, and exit with status 2."""
     sys.stdout.flush()
     typer.echo(f"fusewire {command}: {why}", err=True)
     raise typer.Exit(COULD_NOT_RUN)

@@ -1,4 +1,4 @@
-"""Printing for people, who copy lines, and for programs."""
+"""Output for people, who copy lines, and for programs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How to print."""
+    """The format of the output."""
 
     TEXT = "text"
     JSON = "json"
 
 
-def say(console: Console, line: str, *, style: str | None = None) -> None:
-    """Print a line as it is: one that is to be copied is not broken."""
+def echo(console: Console, line: str, *, style: str | None = None) -> None:
+    """Print a line as it is, without line breaks: people copy commands from it."""
     console.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)

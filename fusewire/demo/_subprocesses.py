@@ -1,4 +1,4 @@
-"""The demo's child processes, seen from the parent: started, listened to, ended."""
+"""The demo's child processes, as the parent starts, reads and ends them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
-_END_LIMIT = 8.0  # seconds that a child gets to end after being asked
+_END_LIMIT = 8.0  # seconds that a child gets to end after SIGTERM
 _LINE_LIMIT = 2**20  # bytes
-_LAST_WORDS = 2000  # characters of a log that are shown
+_LOG_END = 2000  # characters of a log that an error shows
 
 
 class DemoError(FusewireError):
-    """The demo could not be run to its end. The message says why."""
+    """The demo could not be completed. The message says why."""
 
 
 class Child:
-    """One process of the demo's: a module of this package.
+    """A child process that runs a module of this package.
 
     Args:
         name: what it is called, also in its log's name.
         arguments: the module and its command line.
         directory: where its log is.
-        hear: called with its name and each line that it tells; a line that is no JSON is
+        on_line: called with its name and each line that it tells; a line that is no JSON is
             ``{"what": line}``.
         environment: what it gets besides this process's own.
     """
@@ -45,13 +45,13 @@ class Child:
         arguments: list[str],
         *,
         directory: Path,
-        hear: Callable[[str, dict[str, Any]], None],
+        on_line: Callable[[str, dict[str, Any]], None],
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self._arguments = arguments
         self._log = directory / f"{name}.log"
-        self._hear = hear
+        self._on_line = on_line
         self._environment = {**os.environ, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -69,28 +69,28 @@ class Child:
         self._to_end = False
         self._listening = asyncio.create_task(self._listen(self._process))
 
-    def tell(self, line: str) -> None:
-        """Say a line to it."""
+    def send(self, line: str) -> None:
+        """Write a line to its standard input."""
         if self._process is not None and self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.write(f"{line}\n".encode())
 
     def check(self) -> None:
-        """Raise if it ended and should not have.
+        """Raise if it ended unexpectedly.
 
         Raises:
-            DemoError: it did; with its last words.
+            DemoError: it did; with the end of its log.
         """
         if self._process is None or self._process.returncode is None or self._to_end:
             return
-        words = self._log.read_text(errors="replace")[-_LAST_WORDS:].strip()
+        log = self._log.read_text(errors="replace")[-_LOG_END:].strip()
         raise DemoError(
             f"the {self.name} process ended by itself, with status {self._process.returncode}:\n"
-            f"{words or '(it said nothing)'}"
+            f"{log or '(its log is empty)'}"
         )
 
     async def kill(self) -> None:
-        """End it at once (SIGKILL); returns when it is gone."""
+        """Kill it (SIGKILL), and return when it is gone."""
         self._to_end = True
         if self._process is not None:
             with suppress(ProcessLookupError):
@@ -98,7 +98,7 @@ class Child:
             await self._gone()
 
     async def end(self) -> None:
-        """Ask it to end, and kill it if it does not."""
+        """Terminate it (SIGTERM), and kill it if it does not end."""
         self._to_end = True
         process = self._process
         if process is None or process.returncode is not None:
@@ -124,7 +124,7 @@ class Child:
                 said = json.loads(line)
             except ValueError:  # the last line of one that was killed may be cut off
                 said = {"what": line.decode(errors="replace").strip()}
-            self._hear(self.name, said)
+            self._on_line(self.name, said)
 
 
 async def _spawn(
@@ -139,14 +139,14 @@ async def _spawn(
         stderr=log,
         env=environment,
         limit=_LINE_LIMIT,
-        # Out of reach of the terminal's Ctrl-C, which is the parent's to act on.
+        # The terminal's Ctrl-C goes to the parent only, which ends its children.
         start_new_session=True,
     )
 
 
 @asynccontextmanager
 async def ended_after(*children: Child) -> AsyncIterator[None]:
-    """End the children after the block, whatever becomes of it."""
+    """End the children after the block."""
     try:
         yield
     finally:
@@ -156,8 +156,8 @@ async def ended_after(*children: Child) -> AsyncIterator[None]:
 def free_port() -> int:
     """Find a free TCP port on the loopback interface, outside the range of outgoing connections.
 
-    Outside, because a client that dials a dead server's port again and again, from a port of the
-    same range, in the end connects to itself; and a server that comes back wants its port free.
+    Outside, because a client that keeps dialing a dead server's port from the same range may
+    connect to itself in the end; and the server needs its port free when it comes back.
 
     Raises:
         DemoError: there is none.

@@ -1,4 +1,4 @@
-"""``fusewire audit``: is what waits in these queues safe?"""
+"""``fusewire audit``: finds settings of queues that could lose messages."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rich.console import Console
 from fusewire.audit import Severity
 from fusewire.audit import audit as audit_queues
 from fusewire.brokers import RabbitMQBroker
-from fusewire.cli.ending import fail
-from fusewire.cli.printing import Format, say
-from fusewire.cli.queues import (
+from fusewire.cli._exit import fail
+from fusewire.cli._options import (
     ExchangeOption,
     LaneOption,
     QueueOption,
     SingleOption,
     TierOption,
-    asked,
+    parse_topology,
 )
+from fusewire.cli._output import Format, echo
 from fusewire.errors import FusewireError
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def audit(
         typer.Option(
             metavar="URL",
             envvar="FUSEWIRE_MANAGEMENT_URL",
-            help="The management API, http://host:15672 for one; without, most is not checked, and "
-            "the exit status is 3. Its user is the address's, unless it names one.",
+            help="The management API, such as http://host:15672. Without it, most is not checked, "
+            "and the exit status is 3. Its user is that of the address, unless it names one.",
             show_default=False,
         ),
     ] = None,
@@ -66,16 +66,16 @@ def audit(
         Format, typer.Option("--format", help="json prints the findings as one array.")
     ] = Format.TEXT,
 ) -> None:
-    """Look for what could lose messages in the queues of a consumer on RabbitMQ.
+    """Find what could lose messages in the queues of a consumer on RabbitMQ.
 
-    It looks only, and changes nothing. The exit status is 0 if nothing was found that could lose
-    messages, 1 if something was, 2 if the audit could not be made, and 3 if nothing was found but
-    most could not be checked, without the management API.
+    The audit changes nothing. The exit status is 0 if nothing could lose messages, 1 if something
+    could, 2 if the audit could not run, and 3 if it found nothing but could not check most of it,
+    because there is no management API.
     """
     logging.getLogger("aio_pika").setLevel(logging.CRITICAL)  # an error is told once, by us
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     try:
-        queues = asked(queue, lane, delay_tier, exchange, single=single)
+        queues = parse_topology(queue, lane, delay_tier, exchange, single=single)
         broker = RabbitMQBroker(address, management=management)
         findings = asyncio.run(_findings(broker, queues))
     except FusewireError as error:
@@ -101,17 +101,17 @@ _STYLES = {Severity.LOSS: "bold red", Severity.WARNING: "yellow", Severity.UNCHE
 def _print(queues: Topology, findings: Sequence[Finding]) -> None:
     console = Console()
     for finding in findings:
-        say(console, f"{finding.severity}: {finding.subject}", style=_STYLES[finding.severity])
-        say(console, f"  {finding.what}")
-        say(console, f"  why: {finding.why}")
+        echo(console, f"{finding.severity}: {finding.subject}", style=_STYLES[finding.severity])
+        echo(console, f"  {finding.what}")
+        echo(console, f"  why: {finding.why}")
         first, *commands = finding.remedy.split("\n")
-        say(console, f"  do: {first}")
+        echo(console, f"  do: {first}")
         for command in commands:
-            say(console, f"    {command}")
+            echo(console, f"    {command}")
     counted = {
         severity: sum(finding.severity is severity for finding in findings) for severity in Severity
     }
-    say(
+    echo(
         console,
         f"{queues.source}: {counted[Severity.LOSS]} that could lose messages, "
         f"{counted[Severity.WARNING]} warnings, {counted[Severity.UNCHECKED]} not checked",

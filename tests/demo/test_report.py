@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire.demo.ledger import Ledger
+from fusewire.demo._config import Plan
+from fusewire.demo._ledger import Ledger
+from fusewire.demo._report import Records, Report, make_report, read_records
+from fusewire.demo._run import run_demo
+from fusewire.demo._scenario import Demo
+from fusewire.demo._tally import Tally, percentile
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest, RefundRequest
-from fusewire.demo.reckoning import Reckoning, Records, read_records, reckon
-from fusewire.demo.run import run_demo
-from fusewire.demo.scenario import Demo
-from fusewire.demo.setting import Plan
-from fusewire.demo.tally import Tally, percentile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,18 +29,18 @@ class Story:
         self.tally = Tally()
         self.charges: list[tuple[str, str]] = []
 
-    def tell(self, process: str, what: str, at: float = 0.0, **details: Any) -> None:
-        self.tally.hear(process, {"what": what, "at": at, **details})
+    def send(self, process: str, what: str, at: float = 0.0, **details: Any) -> None:
+        self.tally.note(process, {"what": what, "at": at, **details})
 
     def message(self, process: str, happening: str, operation: str, reason: str = "") -> None:
-        self.tell(process, "message", happening=happening, operation=operation, reason=reason)
+        self.send(process, "message", happening=happening, operation=operation, reason=reason)
 
     def payment(
         self, number: int, result: str = "ok", *, begin: float = 0.0, took: float = 0.1
     ) -> None:
         reference = f"payment-{number}"
-        self.tell("client", "asked", reference=reference)
-        self.tell(
+        self.send("client", "asked", reference=reference)
+        self.send(
             "client", "answered", reference=reference, begin=begin, took=took, result=result,
             operation="" if result == "error" else f"op-{number}",
             code="UNAVAILABLE: down" if result == "error" else "",
@@ -50,13 +50,13 @@ class Story:
         self.charges.append((f"op-{number}", f"payment-{number}"))
 
     def order(self, number: int) -> None:
-        self.tell("orders", "published", operation=f"order-{number}")
+        self.send("orders", "published", operation=f"order-{number}")
 
     def charge_order(self, number: int) -> None:
         self.charges.append((f"order-{number}/Charge/1", f"order-{number}"))
 
-    def end(self) -> Reckoning:
-        return reckon(
+    def end(self) -> Report:
+        return make_report(
             self.tally,
             Records(tuple(self.charges), repeated=0),
             broker="sqlite",
@@ -115,7 +115,7 @@ def test_a_payment_that_got_an_error_is_failed_and_not_lost(story: Story) -> Non
 
 
 def test_a_payment_that_was_never_answered_is_failed(story: Story) -> None:
-    story.tell("client", "asked", reference="payment-3")
+    story.send("client", "asked", reference="payment-3")
     end = story.end()
     assert end.failed == 1
     assert end.remarks == ("payments without an answer: 1",)
@@ -223,7 +223,7 @@ def test_the_exit_status_says_whether_anything_was_lost(
     if lost:
         story.payment(3)
 
-    async def run(_: Demo) -> Reckoning:
+    async def run(_: Demo) -> Report:
         return story.end()
 
     monkeypatch.setattr(Demo, "run", run)

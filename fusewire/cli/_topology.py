@@ -1,4 +1,4 @@
-"""``fusewire topology``: what has to be on a RabbitMQ, where applications may declare nothing."""
+"""``fusewire topology``: what an administrator has to create on RabbitMQ."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rich.text import Text
 
 from fusewire._validation import invalid
 from fusewire.audit import definitions, permissions, policies
-from fusewire.cli.ending import fail
-from fusewire.cli.printing import Format, say
-from fusewire.cli.queues import (
+from fusewire.cli._exit import fail
+from fusewire.cli._options import (
     ExchangeOption,
     LaneOption,
     QueueOption,
     SingleOption,
     TierOption,
-    asked,
+    parse_topology,
 )
+from fusewire.cli._output import Format, echo
 from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def topology(
     exchange: ExchangeOption = "",
     single: SingleOption = False,
     calls: Annotated[
-        bool, typer.Option("--calls", help="For ParkedCalls: the queue itself is made too.")
+        bool, typer.Option("--calls", help="For ParkedCalls: the queue itself is created too.")
     ] = False,
     vhost: Annotated[str, typer.Option(metavar="NAME", help="The virtual host.")] = "/",
     user: Annotated[
@@ -58,13 +58,14 @@ def topology(
         typer.Option("--format", help="json can be given to `rabbitmqctl import_definitions`."),
     ] = Format.TEXT,
 ) -> None:
-    """Print queues, bindings, permissions and policies, for whoever makes them.
+    """Print the queues, bindings, permissions and policies of a consumer on RabbitMQ.
 
-    Consumers make what is absent by themselves where they may. Nothing is connected to.
+    It is for places where applications may not declare queues: elsewhere, consumers declare what is
+    absent. The command connects to nothing.
     """
     try:
         version = _version(rabbitmq)
-        queues = asked(queue, lane, delay_tier, exchange, single=single)
+        queues = parse_topology(queue, lane, delay_tier, exchange, single=single)
     except SettingsError as error:
         fail("topology", str(error))
     if output is Format.JSON:
@@ -95,22 +96,22 @@ def _print(
     table.add_column("queue", overflow="fold")
     table.add_column("arguments", overflow="fold")
     if not makes_source:
-        table.add_row(Text(queues.source), "yours: it has to exist")
+        table.add_row(Text(queues.source), "yours: it must exist")
     for made in given["queues"]:
         arguments = (f"{key}={json.dumps(value)}" for key, value in made["arguments"].items())
         table.add_row(Text(made["name"]), Text("\n".join(arguments)))
     console.print(table)
     if queues.exchange:
-        say(console, f"\nExchange {queues.exchange}: direct, durable. Bound to it by their names:")
+        echo(console, f"\nExchange {queues.exchange}: direct, durable. Bound to it by name:")
         for binding in given["bindings"]:
-            say(console, f"  {binding['routing_key']}")
-    say(console, "\nPermissions, where everything was made beforehand (--format json makes it):")
+            echo(console, f"  {binding['routing_key']}")
+    echo(console, "\nPermissions, if everything exists already (--format json creates it):")
     _grant(console, vhost, user, permissions(queues))
-    say(console, "\nPermissions, where the application makes what is absent:")
+    echo(console, "\nPermissions, if the application creates what is absent:")
     _grant(console, vhost, user, permissions(queues, declares=True, makes_source=makes_source))
-    say(console, "\nPolicies to consider; a queue has one, so merge them with those that you have:")
+    echo(console, "\nPolicies to consider; a queue has only one, so merge them with yours:")
     for policy in policies(queues, version):
-        say(console, f"  # {policy.why}")
+        echo(console, f"  # {policy.why}")
         _command(
             console,
             ["set_policy", "-p", vhost, policy.name, policy.pattern, json.dumps(policy.definition)],
@@ -126,4 +127,4 @@ def _grant(console: Console, vhost: str, user: str, allowed: Permissions) -> Non
 
 
 def _command(console: Console, arguments: list[str], options: list[str] | None = None) -> None:
-    say(console, f"  rabbitmqctl {shlex.join([*arguments, *(options or [])])}")
+    echo(console, f"  rabbitmqctl {shlex.join([*arguments, *(options or [])])}")

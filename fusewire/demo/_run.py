@@ -1,4 +1,4 @@
-"""Running the demo for a person or a program, and ending it in order when it is interrupted."""
+"""Runs the demo for a person or a program, and ends it in order on an interrupt."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from fusewire.demo.queues import is_rabbitmq
-from fusewire.demo.scenario import Demo
-from fusewire.demo.view import report, showing
+from fusewire.demo._queues import is_rabbitmq
+from fusewire.demo._scenario import Demo
+from fusewire.demo._view import show_report, showing
 
 if TYPE_CHECKING:
-    from fusewire.demo.reckoning import Reckoning
-    from fusewire.demo.setting import Plan
+    from fusewire.demo._config import Plan
+    from fusewire.demo._report import Report
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)  # SIGINT is asyncio.run()'s own
 
 
 def run_demo(plan: Plan, *, as_json: bool = False) -> int:
-    """Run the demo, show it, and return the exit status: 1 if anything was lost or made twice.
+    """Run the demo, show it, and return the exit status: 1 if anything was lost or charged twice.
 
     Args:
         plan: how to run it.
-        as_json: end with the ledger as one JSON object on one line of the standard output, and
-            show everything else on the standard error.
+        as_json: print the report as one JSON object on the last line of the standard output, and
+            everything else on the standard error.
 
     Raises:
-        DemoError: it could not be run to its end.
+        DemoError: the demo could not be completed.
         BrokerError: the broker cannot be used.
-        KeyboardInterrupt: it was interrupted; its processes have ended.
+        KeyboardInterrupt: the demo was interrupted; its processes have ended.
     """
     console = Console(stderr=as_json)
     where = "RabbitMQ" if is_rabbitmq(plan.broker or "") else "the embedded broker"
@@ -44,14 +44,14 @@ def run_demo(plan: Plan, *, as_json: bool = False) -> int:
     )
     with showing(console) as display:
         demo = Demo(plan, display)
-        reckoning = asyncio.run(_interruptible(demo))
-    report(console, reckoning, demo.timeline())
+        report = asyncio.run(_interruptible(demo))
+    show_report(console, report, demo.timeline())
     if as_json:
-        sys.stdout.write(json.dumps(reckoning.as_json()) + "\n")
-    return 1 if reckoning.faults else 0
+        sys.stdout.write(json.dumps(report.as_json()) + "\n")
+    return 1 if report.faults else 0
 
 
-async def _interruptible(demo: Demo) -> Reckoning:
+async def _interruptible(demo: Demo) -> Report:
     running = asyncio.current_task()
     loop = asyncio.get_running_loop()
     for number in _ENDING:

@@ -10,15 +10,13 @@ from fusewire.brokers import DELAY_TIERS, Topology
 
 _DEFAULT_TIERS = ", ".join(f"{tier:g}" for tier in DELAY_TIERS)
 
-QueueOption = Annotated[
-    str, typer.Option("--queue", metavar="NAME", help="The queue that is consumed.")
-]
+QueueOption = Annotated[str, typer.Option("--queue", metavar="NAME", help="The source queue.")]
 LaneOption = Annotated[
     list[str] | None,
     typer.Option(
         "--lane",
         metavar="NAME",
-        help="A lane, as `lanes` or `depends_on` name it; may be repeated. `other` is always one.",
+        help="A lane that `lanes` or `depends_on` names; may be repeated. `other` always exists.",
         show_default=False,
     ),
 ]
@@ -34,15 +32,18 @@ TierOption = Annotated[
 ExchangeOption = Annotated[
     str,
     typer.Option(
-        "--exchange", metavar="NAME", help="As `exchange`; by default the default exchange."
+        "--exchange",
+        metavar="NAME",
+        help="`exchange`; by default the default exchange.",
     ),
 ]
 SingleOption = Annotated[
-    bool, typer.Option("--single", help='As `replay="single"`: one replica replays at a time.')
+    bool,
+    typer.Option("--single", help='For `replay="single"`: one replica replays at a time.'),
 ]
 
 
-def asked(
+def parse_topology(
     queue: str,
     lanes: list[str] | None,
     tiers: list[float] | None,
@@ -53,6 +54,6 @@ def asked(
     """Return the topology that the options name.
 
     Raises:
-        SettingsError: they cannot be right.
+        SettingsError: a name or a delay cannot be used.
     """
     return Topology(queue, tuple(lanes or ()), tuple(tiers or DELAY_TIERS), exchange, single)

@@ -1,4 +1,4 @@
-"""What the demo's processes have told so far: pure bookkeeping, no I/O."""
+"""What the demo's processes have reported so far: bookkeeping without I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fusewire.parking import Happening
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_RECENT = 5.0  # seconds of calls that the recent latencies are of
+_RECENT = 5.0  # seconds of calls that count as recent
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,11 @@ class Answer:
     """How one payment was answered.
 
     Attributes:
-        begin: when it was asked, in monotonic seconds.
+        begin: when it was requested, in monotonic seconds.
         took: seconds until its answer.
         result: ``ok``, ``pending`` or ``error``.
-        operation_id: what the reply says; empty for an error.
-        code: the status and its details; empty but for an error.
+        operation_id: of the reply; empty for an error.
+        code: the status and its details; empty without an error.
     """
 
     begin: float
@@ -35,8 +35,8 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Fates:
-    """What became of units of work, as sets of operation ids; each holds what it was *once*."""
+class Outcomes:
+    """Outcomes of units of work, as sets of operation ids; an id stays in a set once it is in."""
 
     handled: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
@@ -63,39 +63,39 @@ class Fates:
 
     @property
     def waiting(self) -> set[str]:
-        """What is parked and was not replayed, nor is dead."""
+        """Ids that are parked, and neither replayed nor dead."""
         return self.parked - self.replayed - self.dead.keys()
 
 
 class Tally:
-    """All that was told, by what it is about.
+    """All that was reported, by subject.
 
     Attributes:
-        asked: references of the payments asked for.
+        asked: references of the payments that were requested.
         answers: reference to answer.
-        payments: what became of calls that were parked.
-        published: operation ids of the orders that the broker has.
-        orders: what became of them.
+        payments: outcomes of parked calls.
+        published: operation ids of the orders that were published.
+        orders: outcomes of orders.
         circuits: process to the state of its circuit.
-        ready: processes that are.
-        quiet: processes that make no more load.
-        moments: what happened, in monotonic seconds: the first time, or for ``last …`` the last.
+        ready: processes that are ready.
+        quiet: processes that have ended their load.
+        moments: when something happened, in monotonic seconds: first, or for ``last …`` last.
     """
 
     def __init__(self) -> None:
         self.asked: set[str] = set()
         self.answers: dict[str, Answer] = {}
-        self.payments = Fates()
+        self.payments = Outcomes()
         self.published: set[str] = set()
-        self.orders = Fates()
+        self.orders = Outcomes()
         self.circuits: dict[str, str] = {}
         self.ready: set[str] = set()
         self.quiet: set[str] = set()
         self.moments: dict[str, float] = {}
         self._recent: deque[Answer] = deque()
 
-    def hear(self, process: str, line: Mapping[str, Any]) -> None:
-        """Take note of one line that a process told."""
+    def note(self, process: str, line: Mapping[str, Any]) -> None:
+        """Note one line that a process reported."""
         at = line["at"]
         match line["what"]:
             case "ready":
@@ -104,7 +104,7 @@ class Tally:
             case "quiet":
                 self.quiet.add(process)
             case "circuit":
-                self._hear_of_circuit(process, line["state"], at)
+                self._note_circuit(process, line["state"], at)
             case "asked":
                 self.asked.add(line["reference"])
             case "published":
@@ -116,15 +116,15 @@ class Tally:
                 self.answers[line["reference"]] = answer
                 self._recent.append(answer)
             case "message":
-                fates = self.payments if process == "client" else self.orders
-                fates.note(line["happening"], line["operation"], line["reason"])
+                outcomes = self.payments if process == "client" else self.orders
+                outcomes.note(line["happening"], line["operation"], line["reason"])
                 if line["happening"] == Happening.PARKED:
                     self.moments.setdefault(f"{process} parked", at)
-                elif line["operation"] in fates.replayed:
+                elif line["operation"] in outcomes.replayed:
                     self.moments.setdefault(f"{process} replayed", at)
                     self.moments[f"last {process} replayed"] = at
 
-    def _hear_of_circuit(self, process: str, state: str, at: float) -> None:
+    def _note_circuit(self, process: str, state: str, at: float) -> None:
         self.circuits[process] = state
         if state == CircuitState.OPEN:
             self.moments.setdefault(f"{process} opened", at)
@@ -142,7 +142,7 @@ class Tally:
 
     @property
     def all_done(self) -> bool:
-        """Whether every payment is answered, every order handled or dead, and nothing waits."""
+        """Whether every payment is answered, every order handled or dead, and nothing is parked."""
         return (
             self.nothing_waits
             and self.asked == self.answers.keys()
@@ -154,14 +154,14 @@ class Tally:
         return sum(answer.result == result for answer in self.answers.values())
 
     def recent(self, now: float) -> list[float]:
-        """Return how long the last seconds' payments took, in seconds."""
+        """Return how long recent payments took, in seconds."""
         while self._recent and self._recent[0].begin < now - _RECENT:
             self._recent.popleft()
         return [answer.took for answer in self._recent]
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:
-    """Return the nearest-rank percentile, `share` from 0 to 1; None where there are no values."""
+    """Return the nearest-rank percentile, `share` from 0 to 1; None without values."""
     ordered = sorted(values)
     if not ordered:
         return None

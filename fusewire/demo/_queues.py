@@ -1,4 +1,4 @@
-"""The demo's queues: made under names that no other demo has, and deleted after it."""
+"""The demo's queues, with names that no other run has; they are deleted afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fusewire.brokers import Topology, open_broker
-from fusewire.demo.setting import LANE
+from fusewire.demo._config import LANE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ _DELETE_LIMIT = 10.0  # seconds
 
 
 def is_rabbitmq(address: str) -> bool:
-    """Tell whether an address means a RabbitMQ; the embedded broker's files are just files."""
+    """Return whether an address is of a RabbitMQ; the embedded broker's are just files."""
     return address.lower().startswith(("amqp://", "amqps://"))
 
 
@@ -35,7 +35,7 @@ class Queues:
 
 @asynccontextmanager
 async def demo_queues(address: str) -> AsyncIterator[Queues]:
-    """Make the queue of the orders, and delete all queues of this run after the block.
+    """Create the queue of the orders, and delete all queues of this run after the block.
 
     Raises:
         BrokerUnavailableError: the broker cannot be reached.
@@ -52,7 +52,7 @@ async def demo_queues(address: str) -> AsyncIterator[Queues]:
 async def delete_queues(address: str, *sources: str) -> None:
     """Delete source queues of the demo, and those derived from them; within a limited time.
 
-    Only from a RabbitMQ: an embedded broker is a file, which goes with its folder.
+    Only from a RabbitMQ: an embedded broker is a file that is deleted with its folder.
     """
     if not is_rabbitmq(address):
         return

@@ -1,4 +1,4 @@
-"""What a person sees of the demo: live on a terminal, in lines elsewhere; and the report."""
+"""The demo's display: live on a terminal, in lines elsewhere; and the report at the end."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from rich.table import Table
 from rich.text import Text
 
 from fusewire.breaker import CircuitState
-from fusewire.demo.tally import percentile
+from fusewire.demo._tally import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rich.console import RenderableType
 
-    from fusewire.demo.reckoning import Reckoning
-    from fusewire.demo.scenario import Display
-    from fusewire.demo.tally import Tally
+    from fusewire.demo._report import Report
+    from fusewire.demo._scenario import Display
+    from fusewire.demo._tally import Tally
 
-_FRAME = 0.2  # seconds between pictures on a terminal
+_FRAME = 0.2  # seconds between updates on a terminal
 _LINE = 2.0  # seconds between lines elsewhere
-_STEPS = 8  # of the last steps, on a terminal
+_STEPS = 8  # the last steps that a terminal shows
 
 _COLORS = {
     CircuitState.CLOSED: "green",
@@ -36,7 +36,7 @@ _COLORS = {
 
 
 class _Lines:
-    """A line for each step, and one every other second for how things stand."""
+    """A line for each step, and every other second one with the current figures."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -64,7 +64,7 @@ class _Lines:
 
 
 class _Picture:
-    """A picture of how things stand, drawn anew a few times a second."""
+    """A table of the current figures, redrawn a few times a second."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -104,7 +104,7 @@ class _Picture:
 
 @contextmanager
 def showing(console: Console) -> Iterator[Display]:
-    """Give what shows the demo on `console` during the block."""
+    """Provide the display of the demo on `console` during the block."""
     if not console.is_terminal:
         yield _Lines(console)
         return
@@ -112,51 +112,51 @@ def showing(console: Console) -> Iterator[Display]:
         yield _Picture(live)
 
 
-def report(console: Console, reckoning: Reckoning, timeline: Sequence[tuple[float, str]]) -> None:
-    """Show what happened, and the final ledger."""
+def show_report(console: Console, report: Report, timeline: Sequence[tuple[float, str]]) -> None:
+    """Show what happened, and the final figures."""
     course = Table(title="What happened", title_justify="left")
     course.add_column("seconds", justify="right")
     course.add_column("")
     for at, what in timeline:
         course.add_row(f"{at:.2f}", what)
     console.print(course)
-    console.print(_ledger(reckoning))
-    console.print(_latencies(reckoning))
-    for remark in reckoning.remarks:
+    console.print(_ledger(report))
+    console.print(_latencies(report))
+    for remark in report.remarks:
         console.print(remark, highlight=False)
-    if reckoning.faults:
-        console.print(Text("FAILED: " + "; ".join(reckoning.faults), "bold red"))
+    if report.faults:
+        console.print(Text("FAILED: " + "; ".join(report.faults), "bold red"))
     else:
         console.print(
             Text("Nothing was lost, nothing was charged twice, and all that was parked was made.")
         )
 
 
-def _ledger(reckoning: Reckoning) -> Table:
+def _ledger(report: Report) -> Table:
     table = Table(title="The ledger, by the server's own records", title_justify="left")
     table.add_column("")
     for column in ("payments", "orders"):
         table.add_column(column, justify="right")
     for what, payments, orders in (
-        ("asked", reckoning.asked, reckoning.orders_asked),
-        ("charged by the server; handled", reckoning.charged, reckoning.orders_handled),
-        ("parked, at least once", reckoning.parked, reckoning.orders_parked),
-        ("replayed", reckoning.replayed, None),
-        ("lost", reckoning.lost, reckoning.orders_lost),
-        ("charged twice", reckoning.charged_twice, reckoning.orders_charged_twice),
-        ("failed: got an error", reckoning.failed, None),
-        ("asked again, and not charged again", reckoning.repeated, None),
+        ("asked", report.asked, report.orders_asked),
+        ("charged by the server; handled", report.charged, report.orders_handled),
+        ("parked, at least once", report.parked, report.orders_parked),
+        ("replayed", report.replayed, None),
+        ("lost", report.lost, report.orders_lost),
+        ("charged twice", report.charged_twice, report.orders_charged_twice),
+        ("failed: got an error", report.failed, None),
+        ("asked again, and not charged again", report.repeated, None),
     ):
         table.add_row(what, f"{payments:,}", "" if orders is None else f"{orders:,}")
     return table
 
 
-def _latencies(reckoning: Reckoning) -> Table:
+def _latencies(report: Report) -> Table:
     table = Table(title="Latency of payments", title_justify="left")
     table.add_column("outage")
     for column in ("p50", "p99"):
         table.add_column(column, justify="right")
-    for phase, latencies in reckoning.latency_ms.items():
+    for phase, latencies in report.latency_ms.items():
         table.add_row(phase, *(_ms(value) for value in (latencies.p50, latencies.p99)))
     return table
 

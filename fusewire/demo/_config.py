@@ -1,4 +1,4 @@
-"""The figures of the scene: what every part of the demo must agree on."""
+"""The demo's configuration: what all of its processes must agree on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHARGE: Final = "/fusewire.demo.payments.v1.Payments/Charge"
-"""The method that everything here needs, which is its breaker's name too."""
+"""The method that every part of the demo calls, and the name of its breaker."""
 
 LANE: Final = "payments"
 """The lane in which orders wait for it."""
@@ -24,8 +24,8 @@ CALL_TIMEOUT: Final = 1.0
 """Seconds that a charge may take."""
 
 THINK_TIME: Final = 0.05
-"""Seconds between a charge's commit and its reply. So calls are under way whenever the server is
-killed, and some of them have been charged and will never hear of it: the worst case."""
+"""Seconds between a charge's commit and its reply. So calls are in flight whenever the server is
+killed, and some callers have been charged and get no reply: the worst case."""
 
 CHANNEL_OPTIONS: Final = (
     # After a failed connect a channel waits before it dials again: 1 s, then 1.6 times as much
@@ -44,12 +44,12 @@ ACCOUNTS: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "h
 """Who pays, in turn."""
 
 _ORDERS_PER_PAYMENT = 0.25
-_DRAIN_LIMIT = 60.0  # seconds for what is parked to be made, once the server is back
+_DRAIN_LIMIT = 60.0  # seconds to replay all that is parked, once the server is back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How the demo is run.
+    """How to run the demo.
 
     Attributes:
         broker: the address of a RabbitMQ or of an embedded broker's file; None for a file of the
@@ -57,11 +57,11 @@ class Plan:
         rate: payments asked per second; a quarter as many orders come in.
         healthy: seconds before the outage, and again after it.
         outage: seconds that the server is down.
-        drain_limit: seconds that may pass after it until nothing is parked any more.
+        drain_limit: seconds after the outage within which everything parked must be replayed.
         keep: a folder for the ledger and the logs, which then stay; None for a temporary one.
 
     Raises:
-        SettingsError: a figure cannot be right.
+        SettingsError: a value is out of range.
     """
 
     broker: str | None = None
@@ -87,5 +87,5 @@ class Plan:
 
     @property
     def limit(self) -> float:
-        """Seconds after which the whole is given up, whatever it waits for."""
+        """Seconds after which the run is aborted."""
         return 2 * self.healthy + self.outage + 2 * self.drain_limit + 60
