@@ -25,9 +25,40 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
+    from xdist.workermanage import WorkerController
+
+
+_SHARED = "rabbitmq"
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[BROKER] = Broker()
+    config.stash[BROKER] = Broker(shared=getattr(config, "workerinput", {}).get(_SHARED))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    """Start the RabbitMQ that pytest-xdist's workers share; the hook of each worker's start."""
+    broker = node.config.stash[BROKER]
+    with contextlib.suppress(NoRabbitMQError):  # the workers look for one themselves, and say so
+        node.workerinput[_SHARED] = broker.get().url
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable(config: pytest.Config) -> Iterator[object]:
+    """Escape what pytest-xdist's workers cannot send: it takes no unpaired surrogates."""
+    data = yield
+    return _encodable(data) if hasattr(config, "workerinput") else data
+
+
+def _encodable(value: object) -> object:
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {key: _encodable(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_encodable(one) for one in value]
+    return value
 
 
 @pytest.hookimpl(trylast=True)
@@ -46,6 +77,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 pytest_runtestloop = leftovers.pytest_runtestloop
+pytest_runtest_setup = leftovers.pytest_runtest_setup
 pytest_runtest_teardown = leftovers.pytest_runtest_teardown
 
 

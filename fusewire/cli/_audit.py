@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -27,7 +28,7 @@ from fusewire.cli._output import Format, echo
 from fusewire.errors import FusewireError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fusewire.audit import Finding
     from fusewire.brokers import Topology
@@ -72,12 +73,11 @@ def audit(
     could, 2 if the audit could not run, and 3 if it found nothing but could not check most of it,
     because there is no management API.
     """
-    logging.getLogger("aio_pika").setLevel(logging.CRITICAL)  # an error is told once, by us
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     try:
         queues = parse_topology(queue, lane, delay_tier, exchange, single=single)
         broker = RabbitMQBroker(address, management=management)
-        findings = asyncio.run(_findings(broker, queues))
+        with _client_log_silenced():
+            findings = asyncio.run(_findings(broker, queues))
     except FusewireError as error:
         fail("audit", str(error))
     if output is Format.JSON:
@@ -88,6 +88,20 @@ def audit(
         raise typer.Exit(_UNSAFE)
     if management is None:
         raise typer.Exit(_UNSEEN)
+
+
+@contextlib.contextmanager
+def _client_log_silenced() -> Iterator[None]:
+    """Keep the client library from logging the error that `audit` prints itself."""
+    loggers = [logging.getLogger(name) for name in ("aio_pika", "aiormq")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 async def _findings(broker: RabbitMQBroker, queues: Topology) -> Sequence[Finding]:

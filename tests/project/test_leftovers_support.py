@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 LEAVING = """
     import asyncio
+    import logging
+
+    logging.getLogger("a.library")
 
     async def work():
         pass
@@ -36,6 +39,13 @@ LEAVING = """
 
     def test_leaves_nothing_either():
         asyncio.run(work())
+
+    def test_leaves_a_silent_logger():
+        logging.getLogger("a.library").setLevel(logging.CRITICAL)
+
+    def test_leaves_loggers_as_they_are(caplog):
+        with caplog.at_level(logging.DEBUG, "a.library"):
+            pass
 """
 
 
@@ -44,11 +54,15 @@ def test_what_a_test_leaves_behind_is_its_own_error(pytester: pytest.Pytester) -
     pytester.makeconftest((tests / "conftest.py").read_text())
     pytester.makepyfile(LEAVING)
     result = pytester.runpytest_subprocess("-p", "anyio", "-W", "error")
-    result.assert_outcomes(passed=4, errors=2)
+    result.assert_outcomes(passed=6, errors=3)
     result.stdout.fnmatch_lines(
         ["*test_leaves_a_coroutine has left this behind:*coroutine 'work' was never awaited*"]
     )
     result.stdout.fnmatch_lines(
         ["*test_leaves_what_cannot_be_finalized has left this behind:*not closed*"]
     )
+    result.stdout.fnmatch_lines(
+        ["*test_leaves_a_silent_logger has left loggers with other settings:*a.library*"]
+    )
     result.stdout.no_fnmatch_line("*test_leaves_nothing*has left*")
+    result.stdout.no_fnmatch_line("*as_they_are*has left*")

@@ -8,6 +8,7 @@ test ends with a collection, and what that finds is the error of the test that h
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_BEFORE = pytest.StashKey[dict[str, tuple[int, bool, bool]]]()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
     """Leave out of all later collections what is there before the first test: they are quick."""
     gc.collect()
     gc.freeze()
+
+
+def _logger_settings() -> dict[str, tuple[int, bool, bool]]:
+    return {
+        name: (logger.level, logger.propagate, logger.disabled)
+        for name, logger in logging.root.manager.loggerDict.copy().items()
+        if isinstance(logger, logging.Logger)
+    }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Note how the loggers are set before the test's fixtures begin."""
+    item.stash[_BEFORE] = _logger_settings()
+    yield
 
 
 @pytest.hookimpl(wrapper=True)
@@ -39,6 +58,14 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         gc.collect()
     finally:
         sys.unraisablehook = before
+    before_test = item.stash[_BEFORE]
+    changed = {
+        name: (before_test[name], now)
+        for name, now in _logger_settings().items()
+        if before_test.get(name, now) != now
+    }
+    if changed:
+        pytest.fail(f"{item.nodeid} has left loggers with other settings: {changed}")
     if found:
         raise pytest.PytestUnraisableExceptionWarning(
             f"{item.nodeid} has left this behind: {'; '.join(found)}"

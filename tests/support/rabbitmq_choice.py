@@ -42,11 +42,15 @@ These tests need a RabbitMQ (3.10 or later). Any of these three gives them one:
 class Broker:
     """The RabbitMQ of a test run, found and started once, when the first test asks for it.
 
+    Args:
+        shared: the AMQP URL of the one that another process of this test run has started.
+
     Attributes:
         remarks: why a way was not taken, a line each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: str | None = None) -> None:
+        self._shared = shared
         self._chosen: RabbitMQ | None = None
         self._failure: NoRabbitMQError | None = None
         self.remarks: list[str] = []
@@ -61,7 +65,7 @@ class Broker:
             raise self._failure
         if self._chosen is None:
             try:
-                url = given_url()
+                url = self._shared or given_url()
                 self._chosen = GivenRabbitMQ(url) if url else self._start_own()
             except NoRabbitMQError as error:
                 self._failure = error
