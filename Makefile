@@ -26,7 +26,7 @@ demo: .venv/.demo ## Run the main job; BROKER=amqp://… runs it on a RabbitMQ
 	@$(BIN)/fusewire demo $(if $(BROKER),--broker $(BROKER))
 
 test: .venv/.dev .venv-protos/.made ## Run the tests; ARGS=… goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),-n 4 --dist loadfile)
 
 check: .venv/.dev ## Check lint, format, types and import layers
 	$(BIN)/ruff check

@@ -56,8 +56,10 @@ def _encodable(value: object) -> object:
             return value.encode("utf-8", "backslashreplace").decode()
         case dict():
             return {key: _encodable(one) for key, one in value.items()}
-        case list() | tuple():
+        case list():
             return [_encodable(one) for one in value]
+        case tuple():
+            return tuple(_encodable(one) for one in value)
     return value
 
 

@@ -13,11 +13,16 @@ if TYPE_CHECKING:
 LOGS_ANYTHING = """
     import logging
 
+    import pytest
+
     def test_logs_half_a_character():
         logging.getLogger("a").warning("half: \\ud800")
 
     def test_fails_with_half_a_character():
         assert "\\ud800" == ""
+
+    def test_is_skipped():
+        pytest.skip("half: \\ud800")
 """
 
 
@@ -28,5 +33,5 @@ def test_a_worker_reports_what_is_not_encodable(
     tests = Path(__file__).parents[1]
     pytester.makeconftest((tests / "conftest.py").read_text())
     pytester.makepyfile(LOGS_ANYTHING)
-    result = pytester.runpytest_subprocess("-p", "anyio", "-n", "1")
-    result.assert_outcomes(passed=1, failed=1)
+    result = pytester.runpytest_subprocess("-p", "anyio", "-n", "1", "-rs")
+    result.assert_outcomes(passed=1, failed=1, skipped=1)
