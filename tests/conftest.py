@@ -22,10 +22,10 @@ from tests.support.rabbitmq_choice import BROKER, Broker
 from tests.support.rabbitmq_managed import Managed, VirtualHost, managed_rabbitmq
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
     from pathlib import Path
 
-    from xdist.workermanage import WorkerController
+    from xdist.workermanage import WorkerController  # type: ignore[import-untyped]  # has none
 
 
 _SHARED = "rabbitmq"
@@ -44,7 +44,9 @@ def pytest_configure_node(node: WorkerController) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_report_to_serializable(config: pytest.Config) -> Iterator[object]:
+def pytest_report_to_serializable(
+    config: pytest.Config,
+) -> Generator[None, object, object]:
     """Escape what pytest-xdist's workers cannot send: it takes no unpaired surrogates."""
     data = yield
     return _encodable(data) if hasattr(config, "workerinput") else data
