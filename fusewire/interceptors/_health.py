@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 import grpc
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from fusewire._locks import make_lock, renew_in_child
 from fusewire._validation import SECONDS, check, invalid
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fusewire.interceptors")
 
 _CHECK = "/grpc.health.v1.Health/Check"
-# HealthCheckResponse has one field, the status: tag, then a varint of one byte. SERVING is 1.
-_SERVING = b"\x08\x01"
+_SERVING = 1  # in HealthCheckResponse.ServingStatus
 # The server does not do health checks, or does not know the service.
 _NO_OPINION = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
 
@@ -83,7 +83,12 @@ class HealthProbe:
             )
         check("interval", interval, SECONDS)
         check("timeout", timeout, SECONDS)
-        self._check: Callable[..., bytes] = channel.unary_unary(_CHECK)
+        # The wrappers have the wire form of HealthCheckRequest and HealthCheckResponse: one field.
+        self._check: Callable[..., Int32Value] = channel.unary_unary(
+            _CHECK,
+            request_serializer=StringValue.SerializeToString,
+            response_deserializer=Int32Value.FromString,
+        )
         self._service = service
         self._interval = interval
         self._timeout = timeout
@@ -236,23 +241,14 @@ class HealthProbe:
 
     def _ask(self, service: str, *, wait: bool) -> bool | None:
         """Ask once: True for SERVING, False for anything else, None if the server cannot tell."""
-        name = service.encode()
-        request = b"\x0a" + _varint(len(name)) + name
         try:
-            reply = self._check(request, timeout=self._timeout, wait_for_ready=wait)
+            reply = self._check(
+                StringValue(value=service), timeout=self._timeout, wait_for_ready=wait
+            )
         except grpc.RpcError as error:
             return None if error.code() in _NO_OPINION else False
-        return reply == _SERVING
+        return reply.value == _SERVING
 
 
 def _is_open(breaker: CircuitBreaker) -> bool:
     return breaker.state in (CircuitState.OPEN, CircuitState.HALF_OPEN)
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:  # noqa: PLR2004 - seven bits to a byte
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
