@@ -36,20 +36,18 @@ _CLASSIFY = Rule(
 ).or_none
 
 
-class RegistrysOwn:
-    """Stands for the settings that a registry gives by itself."""
+MethodSettings: TypeAlias = BreakerSettings | Literal["registry"] | None
+"""Settings of one method's breaker: given, or the registry's own; None for no breaker."""
 
 
-def settings_by_selector(
-    settings: SettingsBySelector,
-) -> Selectors[BreakerSettings | RegistrysOwn | None]:
+def settings_by_selector(settings: SettingsBySelector) -> Selectors[MethodSettings]:
     """Return the settings of breakers by selector.
 
     Raises:
         SettingsError: something of it cannot be right.
     """
     if settings is None:
-        return Selectors("settings", {EVERYTHING: RegistrysOwn()})
+        return Selectors("settings", {EVERYTHING: "registry"})
     if isinstance(settings, BreakerSettings):
         return Selectors("settings", {EVERYTHING: settings})
     if not isinstance(settings, Mapping):

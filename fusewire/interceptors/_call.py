@@ -116,18 +116,14 @@ class GuardedCall:
         """The name of the breaker; empty for a method that has none."""
         return "" if self._policy.breaker is None else self._policy.breaker.name
 
-    def admit(self, *, timed: bool = True) -> CircuitOpenError | None:
-        """Take the call's permit; returns the refusal if the circuit does not admit it.
-
-        Args:
-            timed: whether the time until it is settled counts as the dependency's.
-        """
+    def admit(self) -> CircuitOpenError | None:
+        """Take the call's permit; return the refusal if the circuit does not admit it."""
         breaker = self._policy.breaker
         if breaker is None:
             self.as_it_is = self.metadata is None
             return None
         try:
-            self._permit = permit = breaker.acquire(timed=timed)
+            self._permit = permit = breaker.acquire(timed=self._policy.timed)
         except CircuitOpenError as refused:
             self._end_key(KeyEnd.NO_EFFECT)
             return refused
@@ -163,7 +159,7 @@ class GuardedCall:
 
     def first_message(self) -> None:
         """Take note of the first message of the response stream."""
-        if self._policy.streams == "first_message":
+        if self._policy.until_first_message:
             permit, self._permit = self._permit, None
             if permit is not None:
                 permit.success()

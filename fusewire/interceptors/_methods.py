@@ -155,12 +155,12 @@ class Names:
         if wrong:
             raise SettingsError("; ".join(wrong))
 
-    def made(self, path: str) -> None:
-        """Take note that a sync channel's stub has made a method."""
+    def note_method(self, path: str) -> None:
+        """Take note of a method that a stub has made on a sync channel."""
         self._made.setdefault(service_of(path), set()).add(path)
 
-    def used(self, path: str) -> None:
-        """Warn, at the first call of a service, of names that seem to be wrong."""
+    def warn_at_first_call(self, path: str) -> None:
+        """Warn of names that seem to be wrong, at the first call of the method's service."""
         service = service_of(path)
         if service in self._used:
             return

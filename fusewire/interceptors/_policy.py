@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from fusewire.interceptors._arguments import (
         ClassifyBySelector,
         SettingsBySelector,
-        Streams,
         StreamsBySelector,
     )
     from fusewire.interceptors._health import HealthProbe
@@ -54,7 +53,8 @@ class MethodPolicy:
         classify: what the end of one of its calls says.
         fallback: what answers in its place, if anything.
         keys: makes the idempotency keys of its calls; None if they get none.
-        streams: when a call whose response is a stream is settled, and what its time is.
+        timed: whether the time until a call is settled counts as the dependency's.
+        until_first_message: whether a call is settled by the first message of its response stream.
         prepares: whether its calls may have to be changed before they are sent.
         generation: the registry's when it gave the breaker; once the registry has another, a later
             call asks again.
@@ -66,46 +66,63 @@ class MethodPolicy:
     classify: Classify
     fallback: CallFallback | None
     keys: MethodKeys | None
-    streams: Streams
+    timed: bool
+    until_first_message: bool
     prepares: bool
     generation: int
     failures: Throttle = field(default_factory=Throttle, compare=False)
 
 
-class _Keeper(Protocol):
-    """What tells that it may have dropped breakers: a registry."""
+class BreakerSource(Protocol):
+    """Where a channel's breakers come from: a registry.
+
+    Attributes:
+        generation: a number that changes whenever a breaker may have been dropped.
+    """
 
     generation: int
 
+    def get(self, name: str, settings: BreakerSettings | None = None) -> CircuitBreaker:
+        """Return the breaker of that name."""
 
-class _Forever:
-    """Stands for registries of users' own that do not tell: what they give is kept."""
+    def holds(self, breaker: CircuitBreaker) -> bool:
+        """Return whether `breaker` is still what :meth:`get` gives."""
+
+
+class _OwnRegistry:
+    """A registry of the user's own that only gives breakers. What it gives is kept."""
 
     generation = 0
+
+    def __init__(self, registry: BreakerRegistry) -> None:
+        self._registry = registry
+
+    def get(self, name: str, settings: BreakerSettings | None = None) -> CircuitBreaker:
+        return self._registry.get(name, settings)
+
+    def holds(self, _breaker: CircuitBreaker) -> bool:
+        return True
+
+
+def _source_of(registry: BreakerRegistry) -> BreakerSource:
+    has_all = hasattr(registry, "generation") and hasattr(registry, "holds")
+    return registry if has_all else _OwnRegistry(registry)
 
 
 class Policies:
     """The policies of one channel's methods, found by selector and kept.
 
+    The arguments are those of :func:`~fusewire.interceptors.guard`, and:
+
     Args:
-        settings: the same for every method, or by selector; None for the registry's own.
-        dependency: what tells this deployment of the services apart from another.
-        registry: where the breakers live.
-        fallbacks: fallbacks by selector.
-        classify: what the ends of calls mean, for all methods or by selector.
-        idempotent: selectors of the methods whose server honors an idempotency key.
-        streams: when streams are settled, for all methods or by selector.
-        breaker_per: what has a breaker of its own.
-        health: what is told of the breakers, to ask for the health of their services.
         sync: whether they are for a sync channel.
         target: where the channel leads; empty if that is not known.
 
     Attributes:
         registry: where the breakers live.
-        keeper: whose `generation` a policy has that is not outdated.
 
     Raises:
-        SettingsError: something of it cannot be right.
+        SettingsError: a setting is wrong.
     """
 
     def __init__(
@@ -126,7 +143,7 @@ class Policies:
         self._settings = settings_by_selector(settings)
         self._prefix = check_dependency(dependency)
         self.registry = default_registry() if registry is None else registry
-        self.keeper: _Keeper = self.registry if hasattr(self.registry, "generation") else _Forever()
+        self._source = _source_of(self.registry)
         self._classify = classify_by_selector(classify)
         self._idempotent = selected("idempotent", idempotent)
         self._streams = streams_by_selector(streams)
@@ -160,23 +177,23 @@ class Policies:
         )
         for selector in (*self._fallbacks, *self._idempotent):
             if (known := known_method(selector)) is not None:
-                self.meet(selector, known.shape)
+                self._check_shape(selector, known.shape)
         self._default_classify: Classify = Classification()
-        self._told_unguarded = False
-        self._known: dict[str, MethodPolicy | None] = {}
-        self._generation = self.keeper.generation  # of the policies that are known
+        self._warned_unguarded = False
+        self._known: dict[str | bytes, MethodPolicy | None] = {}
+        self._generation = self._source.generation  # of the policies that are known
         self._keys: dict[str, MethodKeys] = {}  # kept, because each warns once
 
-    def made(self, method: str, shape: Shape) -> None:
-        """Take note of a method that a sync channel makes.
+    def note_method(self, method: str, shape: Shape) -> None:
+        """Take note of a method that a stub has made on a sync channel.
 
         Raises:
             SettingsError: settings name it for what a method of its shape cannot have.
         """
-        self.meet(method, shape)
-        self._names.made(method)
+        self._check_shape(method, shape)
+        self._names.note_method(method)
 
-    def meet(self, method: str, shape: Shape) -> None:
+    def _check_shape(self, method: str, shape: Shape) -> None:
         """Refuse what settings say of this very method, if one of its shape cannot have it.
 
         Raises:
@@ -194,24 +211,35 @@ class Policies:
             if reason is not None:
                 raise refusal(method, reason)
 
-    def of(self, method: str, shape: Shape) -> MethodPolicy | None:
-        """Return how `method` is guarded; None for a method that is not."""
-        known = self._known.get(method)
-        if known is not None and known.generation == self.keeper.generation:
-            return known
-        if known is None:
-            if method in self._known:
-                return None
-            self._look_at_names(method)
-        return self._renew(method, shape, known)
+    def of(self, method: str | bytes, shape: Shape) -> MethodPolicy | None:
+        """Return how `method` is guarded; None for a method that is not.
 
-    def _look_at_names(self, method: str) -> None:
-        """Warn, at the first call of `method`, of what the settings seem to have wrong."""
+        Args:
+            method: its path, as grpcio gives it: on asyncio channels in bytes, whatever the
+                annotation says (https://github.com/grpc/grpc/issues/31092).
+            shape: its shape.
+
+        Raises:
+            SettingsError: settings name it for what a method of its shape cannot have.
+        """
+        known = self._known.get(method)
+        if known is not None and known.generation == self._source.generation:
+            return known
+        if known is None and method in self._known:
+            return None
+        path = method.decode() if isinstance(method, bytes) else method
+        if known is None:
+            self._check_shape(path, shape)
+            self._warn_of_names(path)
+        return self._renew(method, path, shape, known)
+
+    def _warn_of_names(self, method: str) -> None:
+        """Warn, at the first call of `method`, of names in settings that seem to be wrong."""
         if method.startswith(NEVER_GUARDED):
             return
-        self._names.used(method)
-        if self._settings.selector_of(method) is None and not self._told_unguarded:
-            self._told_unguarded = True
+        self._names.warn_at_first_call(method)
+        if self._settings.selector_of(method) is None and not self._warned_unguarded:
+            self._warned_unguarded = True
             warn_once(
                 f"a call to {method!r} is not guarded, because no selector of its channel's "
                 'settings matches it; add "*": None to the settings if that is meant, or "*": '
@@ -219,16 +247,16 @@ class Policies:
             )
 
     def _renew(
-        self, method: str, shape: Shape, outdated: MethodPolicy | None
+        self, method: str | bytes, path: str, shape: Shape, outdated: MethodPolicy | None
     ) -> MethodPolicy | None:
         """Make a policy with the breaker that the registry has now."""
-        if self._generation != self.keeper.generation:
+        if self._generation != self._source.generation:
             self._forget_outdated()
         try:
-            policy = self._make(method, shape)
+            policy = self._make(path, shape)
         except Exception:
             # A registry of the user's own may fail. The call must not.
-            logger.exception("no guard for %s: its settings could not be had", method)
+            logger.exception("no guard for %s: its registry gave no breaker", path)
             if outdated is not None:
                 self._known[method] = outdated
             return outdated
@@ -239,16 +267,12 @@ class Policies:
 
     def _forget_outdated(self) -> None:
         """Keep alive no breaker that the registry has dropped: it has dropped some."""
-        self._generation = self.keeper.generation
+        self._generation = self._source.generation
         known, self._known = self._known, {}
         for policy in known.values():
-            if self._health and policy and policy.breaker and not self._holds(policy.breaker):
-                self._health.unwatch(policy.breaker)
-
-    def _holds(self, breaker: CircuitBreaker) -> bool:
-        # A registry of the user's own may not be able to tell.
-        holds = getattr(self.registry, "holds", None)
-        return holds is None or bool(holds(breaker))
+            breaker = policy.breaker if policy is not None else None
+            if self._health and breaker and not self._source.holds(breaker):
+                self._health.unwatch(breaker)
 
     def _guarded(self, method: str) -> bool:
         return not method.startswith(NEVER_GUARDED) and self._settings.find(method) is not None
@@ -256,12 +280,14 @@ class Policies:
     def _make(self, method: str, shape: Shape) -> MethodPolicy | None:
         if method.startswith(NEVER_GUARDED):
             return None
-        generation = self.keeper.generation  # before the breaker is given: it may go at once
+        generation = self._source.generation  # before the breaker is given: it may go at once
         breaker = self._breaker_of(method)
         fallback = None if breaker is None else self._fallbacks.find(method)
         if fallback is not None and unfit(fallback, sync=self._sync, shape=shape) is not None:
             fallback = None  # a pattern passes by what it cannot answer
         keys = self._keys_of(method, fallback)
+        # A call with one response is settled at its end, and the dependency sets its pace.
+        streams = (self._streams.find(method) or "end") if shape.endswith("stream") else None
         if breaker is None and keys is None:
             return None
         return MethodPolicy(
@@ -270,7 +296,8 @@ class Policies:
             classify=self._classify.find(method) or self._default_classify,
             fallback=fallback,
             keys=keys,
-            streams=self._streams.find(method) or "end",
+            timed=streams != "end",
+            until_first_message=streams == "first_message",
             prepares=keys is not None or fallback is not None,
             generation=generation,
         )
@@ -282,7 +309,7 @@ class Policies:
         service = method.rpartition("/")[0]
         targets.note(self.registry, self._prefix + service, self._target)
         shared = self._per_service and not self._settings.names(method)
-        breaker = self.registry.get(
+        breaker = self._source.get(
             self._prefix + (service if shared else method),
             settings if isinstance(settings, BreakerSettings) else None,
         )

@@ -85,28 +85,15 @@ class _Guard:
 
     def __init__(self, policies: Policies) -> None:
         self.policies = policies
-        self._keeper = policies.keeper
-        self._known: dict[Any, MethodPolicy] = {}
-        self._generation = self._keeper.generation
 
     def _look(self, details: Any) -> tuple[MethodPolicy | None, Any]:
         """Return how a call is guarded, and its details with metadata that can be read again.
 
         The policy is None for a call that is not guarded, or that grpcio will not send.
         """
-        method = details.method
-        policy = self._known.get(method)
-        if policy is None or policy.generation != self._keeper.generation:
-            if self._generation != self._keeper.generation:
-                # So that it keeps no breaker alive that the registry has dropped.
-                self._generation, self._known = self._keeper.generation, {}
-            # bytes, whatever the annotation says (https://github.com/grpc/grpc/issues/31092)
-            path = method.decode() if isinstance(method, bytes) else method
-            self.policies.meet(path, self.shape)
-            policy = self.policies.of(path, self.shape)
-            if policy is None:
-                return None, details
-            self._known[method] = policy
+        policy = self.policies.of(details.method, self.shape)
+        if policy is None:
+            return None, details
         if details.metadata:
             details = _with_lasting_metadata(details)
             if not is_valid_metadata(details.metadata):
@@ -160,7 +147,7 @@ class _StreamGuard(_Guard):
             return await continuation(details, request)
         guarded = GuardedCall(policy, details.metadata, details.timeout, request, self)
         request = guarded.request
-        refused = guarded.admit(timed=policy.streams != "end")
+        refused = guarded.admit()
         if refused is not None:
             rejected = AioRejectedCall.of(refused)
             if guarded.fallback is None:
@@ -174,7 +161,7 @@ class _StreamGuard(_Guard):
         except BaseException as error:
             settle_raised(guarded, error)
             raise
-        if guarded.fallback is None and policy.streams != "first_message":
+        if guarded.fallback is None and not policy.until_first_message:
             watch(guarded, call)
             return call
         return self.wrapper(call, guarded)

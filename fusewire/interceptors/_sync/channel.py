@@ -109,22 +109,22 @@ class _GuardedChannel(grpc.Channel):
         self.policies = policies
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        self.policies.made(method, "unary_unary")
+        self.policies.note_method(method, "unary_unary")
         inner = self._channel.unary_unary(method, *args, **kwargs)
         return GuardedUnaryUnary(inner, method, self.policies, _serializer(args, kwargs))
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        self.policies.made(method, "unary_stream")
+        self.policies.note_method(method, "unary_stream")
         inner = self._channel.unary_stream(method, *args, **kwargs)
         return GuardedUnaryStream(inner, method, self.policies, _serializer(args, kwargs))
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        self.policies.made(method, "stream_unary")
+        self.policies.note_method(method, "stream_unary")
         inner = self._channel.stream_unary(method, *args, **kwargs)
         return GuardedStreamUnary(inner, method, self.policies)
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        self.policies.made(method, "stream_stream")
+        self.policies.note_method(method, "stream_stream")
         inner = self._channel.stream_stream(method, *args, **kwargs)
         return GuardedStreamStream(inner, method, self.policies)
 

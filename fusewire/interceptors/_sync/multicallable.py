@@ -158,14 +158,14 @@ class _StreamResponse(_Guarded):
         if policy is None:
             return self._inner(request, **arguments)
         guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
-        refused = guarded.admit(timed=policy.streams != "end")
+        refused = guarded.admit()
         if refused is not None:
             rejected = RejectedCall.of(refused)
             if guarded.fallback is None:
                 return rejected
             return WatchedStream(rejected, guarded, Stage.FAILED)
         inner = _start(self._inner, guarded, arguments)
-        if guarded.fallback is None and policy.streams != "first_message" and is_call(inner):
+        if guarded.fallback is None and not policy.until_first_message and is_call(inner):
             watch(guarded, inner)
             return inner
         return WatchedStream(inner, guarded)
