@@ -1,5 +1,6 @@
 """Is what waits in a consumer's queues safe, and what does an administrator have to make?"""
 
+from fusewire._public import publish
 from fusewire.audit._audit import audit
 from fusewire.audit._definitions import (
     Permissions,
@@ -20,3 +21,5 @@ __all__ = [
     "permissions",
     "policies",
 ]
+
+publish(__name__, __all__)

@@ -1,5 +1,6 @@
 """Circuit breakers: pure state machines, free of I/O, for threads and asyncio alike."""
 
+from fusewire._public import publish
 from fusewire.breaker.calls import CircuitBreaker
 from fusewire.breaker.events import (
     CallEvent,
@@ -59,3 +60,5 @@ __all__ = [
     "StateChanged",
     "default_registry",
 ]
+
+publish(__name__, __all__)

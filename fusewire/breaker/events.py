@@ -20,11 +20,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fusewire.breaker.settings import BreakerSettings
-    from fusewire.breaker.states import CircuitState, Outcome
+from fusewire.breaker.settings import BreakerSettings  # noqa: TC001 - see fusewire/_public.py
+from fusewire.breaker.states import CircuitState, Outcome  # noqa: TC001 - see fusewire/_public.py
 
 
 class Cause(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator  # noqa: TC003 - typing.get_type_hints needs it
+from collections.abc import Callable, Iterator  # noqa: TC003 - see fusewire/_public.py
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,7 +23,7 @@ from fusewire._validation import (
     check_fields,
     invalid,
 )
-from fusewire.breaker.states import Outcome  # noqa: TC001 - as above
+from fusewire.breaker.states import Outcome  # noqa: TC001 - see fusewire/_public.py
 
 logger = logging.getLogger("fusewire.breaker")
 

@@ -2,6 +2,7 @@
 
 from typing import NoReturn
 
+from fusewire._public import publish
 from fusewire.brokers.address import open_broker
 from fusewire.brokers.message import HeaderValue, Message
 from fusewire.brokers.protocol import Broker, Delivery, Subscription
@@ -28,3 +29,6 @@ def __getattr__(name: str) -> NoReturn:
     if name in ("Finding", "Severity"):
         raise AttributeError(f"fusewire.brokers.{name} has moved: import fusewire.audit.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+publish(__name__, __all__)

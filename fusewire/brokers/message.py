@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 - see fusewire/_public.py
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from datetime import datetime
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-_Scalar: TypeAlias = "bool | bytes | datetime | float | int | str | None"
-HeaderValue: TypeAlias = "_Scalar | list[HeaderValue] | dict[str, HeaderValue]"
+_Scalar: TypeAlias = bool | bytes | datetime | float | int | str | None
+HeaderValue: TypeAlias = _Scalar | list["HeaderValue"] | dict[str, "HeaderValue"]
 """What a header may hold: the part of AMQP's field table that survives every broker."""
 
 UNREADABLE = "fusewire-unreadable"

@@ -1,5 +1,6 @@
 """gRPC client interceptors: a circuit breaker on every method, on sync and asyncio channels."""
 
+from fusewire._public import publish
 from fusewire.interceptors._aio.interceptors import aio_interceptors
 from fusewire.interceptors._aio.rejected import AioRejectedCall
 from fusewire.interceptors._arguments import (
@@ -58,3 +59,5 @@ __all__ = [
     "registries_of",
     "without_fallbacks",
 ]
+
+publish(__name__, __all__)

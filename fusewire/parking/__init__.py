@@ -1,5 +1,6 @@
 """Consumers that park, delay, dead-letter and replay messages."""
 
+from fusewire._public import publish
 from fusewire.parking.consumer import ParkingConsumer
 from fusewire.parking.errors import HandlerNotRunError, HandlerTimeoutError, Reject, Retry
 from fusewire.parking.events import Happening, MessageEvent
@@ -19,3 +20,5 @@ __all__ = [
     "Reject",
     "Retry",
 ]
+
+publish(__name__, __all__)

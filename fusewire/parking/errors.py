@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fusewire._validation import check_text, invalid
@@ -9,6 +10,7 @@ from fusewire.errors import FusewireError, SettingsError
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from typing import Self
 
 _LONGEST = 1e9
 """Seconds that :class:`Retry` may ask for: 31 years, ample, and no header overflows at it."""
@@ -63,6 +65,10 @@ class Retry(FusewireError):  # noqa: N818 - an instruction to the consumer
         super().__init__(f"{why} (to be tried again {when})".lstrip())
         self.after = after
         self.at = at
+        self._why = why
+
+    def __reduce__(self) -> tuple[partial[Self], tuple[str]]:
+        return partial(type(self), after=self.after, at=self.at), (self._why,)
 
     def due_ms(self, now_ms: int) -> int:
         """Return the time named, in milliseconds since 1970, if it is `now_ms` now."""

@@ -263,4 +263,4 @@ async def test_what_only_shows_at_run_time_not_to_have_run_is_not_acknowledged(
     async with bench.consumer(handler, max_attempts=1):
         await until(lambda: bench.happened("dead") == ["a"])
     (dead,) = await bench.dead()
-    assert str(dead.headers["fusewire-exception"]).endswith("HandlerNotRunError")
+    assert dead.headers["fusewire-exception"] == "fusewire.parking.HandlerNotRunError"

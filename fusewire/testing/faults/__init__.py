@@ -1,5 +1,6 @@
 """Faults to put a consumer through, and the ledger that tells what they did to its messages."""
 
+from fusewire._public import publish
 from fusewire.testing.faults.counting import count_queues
 from fusewire.testing.faults.journal import Journal
 from fusewire.testing.faults.kill_points import (
@@ -32,3 +33,5 @@ __all__ = [
     "find_awaits",
     "watch",
 ]
+
+publish(__name__, __all__)
