@@ -1,0 +1,42 @@
+"""The page on stability has the numbers and names that the code has."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+from fusewire.breaker import snapshot
+from fusewire.brokers.rabbitmq import codec
+from fusewire.brokers.sqlite import database
+from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, call
+from fusewire.interceptors import FALLBACK_METADATA
+from fusewire.operation import IDEMPOTENCY_KEY
+from fusewire.parking import record
+
+TEXT = (Path(__file__).parents[2] / "docs" / "stability.md").read_text("utf-8")
+
+
+def test_the_numbers_of_stored_forms_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| [^|]+ \| (\d+) \| (?:header )?`([^`]+)`", TEXT, re.MULTILINE)
+    assert {where: int(number) for number, where in rows} == {
+        record.PREFIX + "format": record.FORMAT,
+        codec.TRANSFER: codec._FORMAT,
+        call._FORMAT_HEADER: call._FORMAT,
+        record.PREFIX + "key-scheme": record.KEYS_BY_REQUEST,
+        "PRAGMA user_version": database.FORMAT,
+        "format": snapshot.FORMAT,
+    }
+
+
+def test_every_package_that_is_named_can_be_imported_from() -> None:
+    table = TEXT.partition("| import from |")[2].partition("\n\n")[0]
+    named = re.findall(r"`(fusewire[\w.]*)`", table)
+    assert len(named) == 11
+    for name in named:
+        assert import_module(name).__doc__
+
+
+def test_the_metadata_of_calls_is_named() -> None:
+    for key in (IDEMPOTENCY_KEY, OPERATION_ID_METADATA, PARKED_METADATA, FALLBACK_METADATA):
+        assert f"`{key}`" in TEXT
