@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fusewire.brokers.rabbitmq.acknowledging import Acknowledger
 from fusewire.brokers.rabbitmq.codec import DELIVERY_COUNT, from_amqp
+from fusewire.brokers.rabbitmq.handing_over import taking_at_once
 from fusewire.brokers.rabbitmq.link import close, is_lost
 from fusewire.brokers.rabbitmq.uncut import uncut
 from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
@@ -140,14 +141,16 @@ class RabbitMQSubscription:
         underlay.on_consumer_cancel_callbacks.add(self._on_cancel)
         acknowledger = Acknowledger(underlay, self._timeout)
 
-        async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
+        def take(delivered: aiormq.abc.DeliveredMessage) -> None:
             delivery = RabbitMQDelivery(delivered, self._publisher, acknowledger)
             self._delivered += 1
             self._arrived.put_nowait(delivery)
 
         await uncut(underlay.basic_qos(prefetch_count=prefetch, timeout=self._timeout))
         consuming = await uncut(
-            underlay.basic_consume(self._queue, on_message, timeout=self._timeout)
+            underlay.basic_consume(
+                self._queue, taking_at_once(underlay, take), timeout=self._timeout
+            )
         )
         self._cancel = partial(
             underlay.basic_cancel, consuming.consumer_tag or "", timeout=self._timeout
