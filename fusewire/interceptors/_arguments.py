@@ -1,4 +1,4 @@
-"""What users give to guards, checked and by selector; a message names what is wrong."""
+"""The arguments of guards: their types, and their values by selector, once they are checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SettingsBySelector: TypeAlias = BreakerSettings | Mapping[str, BreakerSettings |
 """Settings of all breakers, or by selector; None in their place leaves methods unguarded."""
 
 ClassifyBySelector: TypeAlias = Classify | Mapping[str, Classify] | None
-"""What the ends of calls say, for all methods or by selector."""
+"""What the ends of calls mean, for all methods or by selector."""
 
 Streams: TypeAlias = Literal["end", "first_message", "total_time"]
 """When a call whose response is a stream is settled, and what its time is."""
@@ -44,7 +44,7 @@ def settings_by_selector(settings: SettingsBySelector) -> Selectors[MethodSettin
     """Return the settings of breakers by selector.
 
     Raises:
-        SettingsError: something of it cannot be right.
+        SettingsError: a value is wrong; the message names it.
     """
     if settings is None:
         return Selectors("settings", {EVERYTHING: "registry"})
@@ -73,10 +73,10 @@ def _no_settings(name: str, accepted: str, given: object) -> SettingsError:
 
 
 def classify_by_selector(classify: ClassifyBySelector) -> Selectors[Classify]:
-    """Return what decides on the ends of calls, by selector.
+    """Return what classifies the ends of calls, by selector.
 
     Raises:
-        SettingsError: something of it cannot be right.
+        SettingsError: a value is wrong; the message names it.
     """
     by_selector = _checked("classify", classify, _CLASSIFY)
     return Selectors(
@@ -88,13 +88,13 @@ def streams_by_selector(streams: object) -> Selectors[Streams]:
     """Return when streams are settled, by selector.
 
     Raises:
-        SettingsError: something of it cannot be right.
+        SettingsError: a value is wrong; the message names it.
     """
     return Selectors("streams", _checked("streams", streams, one_of(*get_args(Streams))))
 
 
 def _checked(setting: str, given: Any, rule: Rule) -> dict[str, Any]:
-    """Return values by selector, of one that is for everything or of several."""
+    """Return values by selector. A single one is for everything."""
     if not isinstance(given, Mapping):
         return {EVERYTHING: check(setting, given, rule)}
     return {
@@ -115,7 +115,7 @@ def check_dependency(dependency: object) -> str:
     """Return the name of a dependency, empty for None.
 
     Raises:
-        SettingsError: something of it cannot be right.
+        SettingsError: a value is wrong; the message names it.
     """
     if dependency is None:
         return ""

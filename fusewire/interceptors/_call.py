@@ -1,6 +1,7 @@
-"""One call under guard, whatever its channel: from before its first byte to its settlement.
+"""One guarded call on either kind of channel, from before it is sent until it is settled.
 
-The channels differ in how a call is made and how it tells its end; what is decided does not.
+Sync and asyncio channels differ in how a call is made and how its end is read. What follows from
+the end is decided here, for both.
 """
 
 from __future__ import annotations
@@ -46,33 +47,33 @@ Pairs = tuple[tuple[str, str | bytes], ...]
 
 
 class RequestSource(Protocol):
-    """What is known of a method's requests before they are made."""
+    """What is known of a method's requests."""
 
     @property
     def shape(self) -> Shape:
-        """How many requests and responses a call has."""
+        """Whether a call has one request and response, or streams of them."""
 
     @property
     def serialize(self) -> Callable[[Any], bytes] | None:
-        """What makes bytes of a request; None if that is not known."""
+        """The method's serializer of requests; None if it is not known."""
 
 
 class GuardedCall:
-    """One call under guard. Make it in the caller's context: what is read from it is read here.
+    """One guarded call. Create it in the caller's context, which it reads context variables from.
 
     Attributes:
-        info: the call as its fallback knows it; None without a fallback.
-        fallback: what may answer in its place; None if nothing may.
-        as_it_is: whether the call, once admitted, goes as the user made it.
-        metadata: what to send instead of the user's metadata; None for the user's own, untouched.
-        request: the request to send, and to give to the fallback.
+        info: the call as its fallback sees it; None without a fallback.
+        fallback: what may answer in place of a failure or rejection; None if nothing may.
+        as_it_is: whether the admitted call is sent exactly as the user made it.
+        metadata: what to send instead of the user's metadata; None to send the user's own.
+        request: the request to send, and to pass to the fallback.
 
     Args:
         policy: how the method is guarded.
         metadata: the user's.
         timeout: the user's, in seconds.
-        request: the request message, or what gives them.
-        source: what is known of the request before it is made.
+        request: the request message, or an iterator of them.
+        source: what is known of the method's requests.
     """
 
     __slots__ = (
@@ -113,7 +114,7 @@ class GuardedCall:
 
     @property
     def breaker(self) -> str:
-        """The name of the breaker; empty for a method that has none."""
+        """The breaker's name; empty if the method has none."""
         return "" if self._policy.breaker is None else self._policy.breaker.name
 
     def admit(self) -> CircuitOpenError | None:
@@ -130,25 +131,25 @@ class GuardedCall:
         self.as_it_is = self.metadata is None
         if permit.probe:
             self.as_it_is = False  # see wait_for_ready
-            self._began = time.monotonic()  # listeners of the change to half open took their time
+            self._began = time.monotonic()  # listeners to the change to half open took some time
         return None
 
     def lending(self) -> AbstractContextManager[None]:
-        """Lend the permit while the inner channel makes the call: it may be guarded, too."""
+        """Lend the permit while the inner channel makes the call, because it may be guarded too."""
         return nullcontext() if self._permit is None else self._permit.lending()
 
     def wait_for_ready(self, given: bool | None) -> bool | None:  # noqa: FBT001 - grpcio's own flag, passed on
-        """Say whether the call is to wait for a connection.
+        """Return whether the call waits for a connection.
 
-        A channel in reconnect back-off fails a probe without trying, so a probe that has a deadline
-        waits, unless the user decided.
+        A channel in reconnect back-off fails calls without trying. So a probe that has a deadline
+        waits, unless the user has decided.
         """
         if given is None and self._timeout is not None and self._permit and self._permit.probe:
             return True
         return given
 
     def succeed(self) -> None:
-        """Settle: the call ended OK."""
+        """Settle a call that ended OK."""
         permit, self._permit = self._permit, None
         if permit is not None:
             permit.success()
@@ -165,10 +166,10 @@ class GuardedCall:
                 permit.success()
 
     def release(self, *, sent: bool = True) -> None:
-        """Settle: the call says nothing about the dependency.
+        """Settle a call that says nothing about the dependency.
 
         Args:
-            sent: whether the call may have reached it all the same.
+            sent: whether the call may have reached the dependency.
         """
         permit, self._permit = self._permit, None
         if permit is not None:
@@ -177,10 +178,10 @@ class GuardedCall:
             self._claim.end(KeyEnd.IN_DOUBT if sent else KeyEnd.NO_EFFECT)
 
     def fail(self, code: grpc.StatusCode, details: str | None, trailing: Any) -> bool:
-        """Settle by the status that the call ended with; never raises.
+        """Settle a call by the status that it ended with, which is not OK; never raises.
 
         Returns:
-            whether the fallback is to answer in its place.
+            Whether the fallback answers in its place.
         """
         outcome, ended = Outcome.IGNORED, KeyEnd.IN_DOUBT
         retry_after = condition = None
@@ -212,9 +213,10 @@ class GuardedCall:
         return falls_back
 
     def watch_by(self, look: Callable[[], object]) -> None:
-        """Have `look` called by who wants the key of this call: it settles the call if it is over.
+        """Have `look` called when another call wants the key of this one.
 
-        A caller may see the end of a call before the callbacks that settle it are called.
+        `look` settles this call if it is over. A caller may see the end of a call, and make the
+        next one, before the callbacks that settle the first are called.
         """
         if self._claim is not None:
             self._claim.look = look
@@ -227,15 +229,15 @@ class GuardedCall:
             self._operation.note_answered(error.name)
 
     def declined(self) -> None:
-        """Take note that no fallback answers in place of the call's own end; it may be said twice.
+        """Take note that no fallback answers in place of the call's own end; idempotent.
 
-        Say it before the caller can see that end: another call may then have the key.
+        Call it before the caller can see that end, because another call may take the key then.
         """
         if self._claim is not None and self._claim.if_declined is not None:
             self._claim.end(self._claim.if_declined)
 
     def keep_original(self, error: grpc.RpcError, reason: Exception) -> None:
-        """Make `error` what the caller sees after all, because the fallback ended with `reason`."""
+        """Leave the caller `error`, because the fallback raised `reason`."""
         self.declined()
         if self._operation is not None and isinstance(error, CircuitOpenError):
             self._operation.note_rejection(error.name)
@@ -268,17 +270,18 @@ class GuardedCall:
         if not falls_back and (keys is None or self._operation is None):
             return
         if metadata is not None and not isinstance(metadata, grpc.aio.Metadata | tuple | list):
-            # It may be an iterator: what is read here could not be sent any more.
+            # It may be an iterator, which can be read only once.
             metadata = self.metadata = tuple(metadata)
         try:
             pairs: Pairs = tuple((key, value) for key, value in metadata or ())
         except (TypeError, ValueError):
-            return  # not metadata; grpcio says so in its own way
+            return  # it is no metadata, and grpcio reports that
         if keys is not None:
             given = any(key == IDEMPOTENCY_KEY for key, _ in pairs)
             if one_request and ((falls_back and keys.parks) or not (given or keys.sync)):
-                # What goes with a key is what the key was made of, whatever the user does with the
-                # message before it is serialized: asyncio does that later, parking much later.
+                # The request that is sent must be the one that the key is made of, even if the user
+                # changes the message before it is serialized. On asyncio that happens later, and
+                # much later for a parked call.
                 self.request = copy_of(self.request)
             if not given and (made := self._make_key(keys, source)) is not None:
                 pairs = (*pairs, (IDEMPOTENCY_KEY, made))
@@ -314,8 +317,8 @@ def _add_trailing_metadata(error: grpc.RpcError, added: Pairs) -> None:
     if isinstance(error, Rejection):
         error.add_trailing_metadata(added)
         return
-    # grpcio's errors cannot be copied with other metadata (the sync ones hold the call's state),
-    # and the caller is to see the very error. So the object's own answer replaces its class's.
+    # grpcio's errors cannot be copied with other metadata, because the sync ones hold the state of
+    # the call, and the caller must get the same object. So only this object's method is replaced.
     before: Any = error.trailing_metadata() or ()
     after: Any = (*before, *added)
     if isinstance(error, grpc.aio.AioRpcError):

@@ -1,8 +1,8 @@
-"""How a call ended: whose end it is, and what it means for the work that the call was part of.
+"""How a call ended: who ended it, and what that means for the work that the call was part of.
 
-grpcio has no status of its own for what fails in this process, or for what a proxy answers in place
-of the server. Both are told by their details alone (grpc/_channel.py, grpc/_cython, and in
-src/core the message size filter, the credentials and the client's authorization filter).
+grpcio has no status of its own for a failure in this process, or for a proxy's answer in place of
+the server's. Only the details show them (grpc/_channel.py, grpc/_cython, and in src/core the
+message size filter, the credentials and the client's authorization filter).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fusewire._sendable import LONGEST_TIMEOUT
 from fusewire.operation import KeyEnd
 
 WRITE_FAILED: Final = "Internal error from Core"
-"""The details, with INTERNAL, of an asyncio call one of whose requests could not be written."""
+"""The details, with INTERNAL, of an asyncio call when a request of it could not be written."""
 
 _MESSAGES: Final = frozenset(
     {
@@ -27,20 +27,20 @@ _MESSAGES: Final = frozenset(
         (grpc.StatusCode.UNKNOWN, "Exception iterating requests!"),
     }
 )
-"""The cause lies in this process, and in the messages of the call itself."""
+"""The cause is in this process, in the messages of the call itself."""
 
 _UNSENT: Final = MappingProxyType(
     {
         grpc.StatusCode.INTERNAL: re.compile(
             "Invalid metadata|Illegal status code from call credentials; .*", re.DOTALL
         ),
-        # What gives a call its credentials failed, or gave what cannot be sent.
+        # The plugin that provides a call's credentials failed, or provided invalid ones.
         grpc.StatusCode.UNAVAILABLE: re.compile(
             "Getting metadata from plugin failed with error: .*|Illegal metadata"
             "|error (?:fetching|parsing) oauth2 token.*",
             re.DOTALL,
         ),
-        # The channel must not carry them.
+        # The channel may not carry the credentials.
         grpc.StatusCode.UNAUTHENTICATED: re.compile(
             r"Could not generate JWT\.|Established channel does not have .* security level.*"
             r"|Incompatible credentials set on channel and call\."
@@ -48,7 +48,7 @@ _UNSENT: Final = MappingProxyType(
         ),
     }
 )
-"""The cause lies in this process, and nothing was sent."""
+"""The cause is in this process, and nothing was sent."""
 
 _SIZE_LIMIT: Final = re.compile(
     r"(?:(CLIENT|SERVER): )?(Sent|Received) message larger than max|received metadata size exceeds"
@@ -64,10 +64,10 @@ _FINAL: Final = frozenset(
         grpc.StatusCode.ALREADY_EXISTS,
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.OUT_OF_RANGE,
-        # Not UNIMPLEMENTED: gRPC makes it of a proxy's 404, which ends when the route is there.
+        # Not UNIMPLEMENTED: gRPC makes it of a proxy's 404, which ends when the route exists.
     }
 )
-"""By these the server says no to the request itself, and would say so again."""
+"""The server rejected the request itself, and would reject it again."""
 
 _NOT_LET_IN: Final = MappingProxyType(
     {
@@ -86,10 +86,10 @@ class CallEnd:
         code: its final status.
         details: the text that came with it.
         trailing_metadata: what else came with it.
-        timeout: the seconds that the user gave the call, None without a deadline.
-        retry_after: the seconds after which the server asked to be called again (pushback or
-            RetryInfo), None if it did not.
-        duration: the seconds that it took.
+        timeout: seconds that the user gave the call; None without a deadline.
+        retry_after: seconds after which the server asked to be called again (pushback or
+            RetryInfo); None if it did not ask.
+        duration: seconds that the call took.
     """
 
     method: str
@@ -102,17 +102,16 @@ class CallEnd:
 
     @property
     def local(self) -> bool:
-        """Whether the cause lies in this process.
+        """Whether the cause is in this process.
 
-        A message that cannot be serialized, a size limit, metadata or a deadline that make no
-        sense, credentials that cannot be had or must not be sent.
+        Such causes are: a message that cannot be serialized, a size limit, invalid metadata or an
+        invalid deadline, credentials that are not available or may not be sent.
         """
         if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             limit = _SIZE_LIMIT.match(self.details)
             return limit is not None and limit[2] is not None and limit[1] != "SERVER"
-        # asyncio's word for a request that could not be written, because the call is over. The
-        # server's own status mostly follows it (settle_late in _aio); where it does not, it may
-        # have been any.
+        # WRITE_FAILED means that an asyncio call was over before a request was written. Usually the
+        # server's own status follows (settle_late in _aio). If it does not, it is not known.
         return (
             (self.code, self.details) in _MESSAGES
             or (self.code is grpc.StatusCode.INTERNAL and self.details == WRITE_FAILED)
@@ -122,27 +121,28 @@ class CallEnd:
 
     @property
     def http_status(self) -> int | None:
-        """The HTTP status with which a proxy answered in the server's place, None if none did."""
+        """The HTTP status that a proxy answered with in the server's place; None if none did."""
         answer = _PROXYS_ANSWER.match(self.details)
         return None if answer is None else int(answer[1])
 
     @property
     def final(self) -> bool:
-        """Whether the server said no to the request itself, and would say so again."""
+        """Whether the server rejected the request itself, and would reject it again."""
         return self.code in _FINAL and self.http_status is None
 
     @property
     def condition(self) -> str | None:
-        """Why no single call is to blame for the end, None if this one may be.
+        """Why every call would end like this now; None if the cause may be this call.
 
-        - ``"local"``: the cause lies in this process and not in the call's own messages: whatever
-          is sent from here would end so. Nothing was sent.
+        - ``"local"``: the cause is in this process and not in the call's own messages. Nothing was
+          sent.
         - ``"unauthenticated"``, ``"permission_denied"``: the server, or a proxy, does not accept
           the caller.
-        - ``"refused"``: the server is full, or said when to come back. Not UNAVAILABLE without a
-          hint: a message that crashes the server ends so, and must run out of attempts.
+        - ``"refused"``: the server is full, or asked to be called again later. UNAVAILABLE without
+          a hint is not among them: a message that crashes the server ends so too, and must run out
+          of attempts.
 
-        A message that cannot be serialized or is above a size limit is the call's own failure.
+        A message that cannot be serialized or exceeds a size limit is the call's own failure.
         """
         if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return None if _SIZE_LIMIT.match(self.details) else "refused"
@@ -158,13 +158,13 @@ class CallEnd:
     def key_end(self) -> KeyEnd:
         """What the end, which is not OK, means for the call's idempotency key.
 
-        ABORTED is in doubt: a server may say so while an earlier call of the same key is not over.
+        ABORTED is in doubt: a server may send it while an earlier call with the key is in flight.
         """
         if self.final:
             return KeyEnd.ANSWERED
         if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             limit = _SIZE_LIMIT.match(self.details)
-            # A reply that is too large comes from a call that had its effect.
+            # A reply that is too large comes from a call that took effect.
             asked_too_much = limit is None or limit[0].startswith(_TOO_LARGE_A_REQUEST)
             return KeyEnd.NO_EFFECT if asked_too_much else KeyEnd.IN_DOUBT
         turned_away = self.code in _NOT_LET_IN or self.code is grpc.StatusCode.UNIMPLEMENTED
@@ -182,6 +182,6 @@ class CallEnd:
         return (
             self.code is grpc.StatusCode.DEADLINE_EXCEEDED
             and self.timeout is not None
-            # Also infinity, and what is no number.
+            # Also for infinity and NaN.
             and not abs(self.timeout) < LONGEST_TIMEOUT
         )

@@ -1,7 +1,8 @@
-"""Asking servers how they are while a circuit is open, so that no user's call has to find out.
+"""Health checks of servers while their circuits are open, so that users' calls need not probe.
 
-It speaks ``grpc.health.v1`` (the gRPC health checking protocol) by ``Check``, again and again and
-with a deadline, and not by ``Watch``: a server that hangs would leave the last state standing.
+A probe calls ``Check`` of ``grpc.health.v1`` (the gRPC health checking protocol) repeatedly, each
+time with a deadline. It does not use ``Watch``, because a server that hangs would not end its last
+reported state.
 """
 
 from __future__ import annotations
@@ -27,46 +28,46 @@ logger = logging.getLogger("fusewire.interceptors")
 
 _CHECK = "/grpc.health.v1.Health/Check"
 _SERVING = 1  # in HealthCheckResponse.ServingStatus
-# The server does not do health checks, or does not know the service.
+# The server has no health service, or does not know the service.
 _NO_OPINION = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
 
 
-class _Question:
-    """What is asked again and again for all the open circuits of one service.
+class _Checks:
+    """The repeated health checks of one service, for all of its open circuits.
 
     Attributes:
-        thread: the thread that asks.
-        circuits: the circuits that it asks for, each with its own service's name.
-        ill: whether the last answer was another than SERVING.
+        thread: the thread that makes them.
+        circuits: the circuits that they are made for, each with the name of its own service.
+        failing: whether the last answer was not SERVING.
     """
 
     def __init__(self, thread: threading.Thread) -> None:
         self.thread = thread
         self.circuits: dict[CircuitBreaker, str] = {}
-        self.ill = False
+        self.failing = False
 
 
 class HealthProbe:
-    """Asks the servers of open circuits for their health, until they are well again.
+    """Checks the health of servers whose circuits are open, until they serve again.
 
-    While a server says that it is not serving, or says nothing, the circuit is kept open, whatever
-    its recovery timeout. When it says SERVING after that, the circuit is half open at once. A
-    server that says SERVING all along contradicts the calls that failed: then the recovery timeout
-    decides, as it does where a server has no health service or does not know the service.
+    While a server answers that it is not serving, or does not answer, its circuit stays open,
+    whatever the recovery timeout. When it answers SERVING after that, the circuit becomes half open
+    at once. A server that has answered SERVING throughout contradicts the calls that failed. Then
+    the recovery timeout decides, as it does if a server has no health service or does not know the
+    service.
 
-    While circuits of a service are open, it asks once an interval for all of them, from one thread
-    for each service. One object may serve any number of guarded channels, sync and asyncio, to the
-    same servers.
+    For each service with open circuits, one thread makes one check an interval for all of them. One
+    probe may serve any number of guarded channels, sync and asyncio, to the same servers.
 
     Args:
-        channel: a channel to them that is not guarded. It is not closed with the probe.
-        service: the name to ask for, ``""`` for the server as a whole; without one, the name of the
+        channel: a channel to the servers that is not guarded. Closing the probe leaves it open.
+        service: the name to ask for, ``""`` for the server as a whole; by default the name of the
             service that the circuit is for.
-        interval: seconds between an answer and the next question.
+        interval: seconds between an answer and the next check.
         timeout: seconds that a server has to answer.
 
     Raises:
-        SettingsError: a value cannot be right.
+        SettingsError: a value is wrong; the message names it.
     """
 
     def __init__(
@@ -92,45 +93,45 @@ class HealthProbe:
         self._service = service
         self._interval = interval
         self._timeout = timeout
-        # Until the answer after the next one: a probe that ends leaves no circuit open for good.
+        # Until the answer after the next one, so that a probe that ends holds no circuit for long.
         self._hold = 2 * (interval + timeout)
         self._lock = make_lock()
         self._removers: dict[CircuitBreaker, Callable[[], None]] = {}
-        self._asking: dict[str, _Question] = {}
+        self._running: dict[str, _Checks] = {}
         self._closed = threading.Event()
         renew_in_child(self, HealthProbe._renew)
 
     def watch(self, breaker: CircuitBreaker, service: str) -> None:
-        """Ask for the health of `service` whenever `breaker` is open, from now on."""
+        """Check the health of `service` whenever `breaker` is open, from now on."""
         with self._lock:
             if self._closed.is_set() or breaker in self._removers:
                 return
 
-            def hear(event: Event) -> None:
+            def on_event(event: Event) -> None:
                 if isinstance(event, StateChanged) and event.new is CircuitState.OPEN:
-                    self._begin(breaker, service)
+                    self._start_checks(breaker, service)
 
-            self._removers[breaker] = breaker.add_listener(hear)
+            self._removers[breaker] = breaker.add_listener(on_event)
         if breaker.state is CircuitState.OPEN:
-            self._begin(breaker, service)
+            self._start_checks(breaker, service)
 
     def unwatch(self, breaker: CircuitBreaker) -> None:
-        """Ask no more for `breaker`, which no call goes through any more."""
+        """Make no more checks for `breaker`, because no call uses it any more."""
         with self._lock:
             remove = self._removers.pop(breaker, None)
         if remove is not None:
             remove()
 
     def close(self) -> None:
-        """Stop asking, and wait for the questions that are being asked."""
+        """Stop the checks, and wait for those in flight."""
         with self._lock:
             self._closed.set()
             removers, self._removers = list(self._removers.values()), {}
-            threads = [question.thread for question in self._asking.values()]
+            threads = [checks.thread for checks in self._running.values()]
         for remove in removers:
             remove()
         for thread in threads:
-            if thread is not threading.current_thread():  # of a listener, say, that closes it
+            if thread is not threading.current_thread():  # a listener may close the probe
                 thread.join()
 
     def __enter__(self) -> Self:
@@ -145,102 +146,105 @@ class HealthProbe:
         self.close()
 
     def _renew(self) -> None:
-        """Forget in a forked child who asks: it asks itself when a circuit opens there."""
-        self._asking = {}
+        """Drop the parent's threads in a forked child, which starts its own when needed."""
+        self._running = {}
         closed, self._closed = self._closed.is_set(), threading.Event()
         if closed:
             self._closed.set()
 
-    def _begin(self, breaker: CircuitBreaker, service: str) -> None:
-        """Ask for the health of `service` until `breaker` is not open any more."""
-        asked = service if self._service is None else self._service
+    def _start_checks(self, breaker: CircuitBreaker, service: str) -> None:
+        """Check the health of `service` until `breaker` is not open any more."""
+        service_name = service if self._service is None else self._service
         with self._lock:
             if breaker not in self._removers:
                 return
-            question = self._asking.get(asked)
-            # After a fork the child has the question, and no thread that asks it.
-            if question is None or not question.thread.is_alive():
-                question = self._start(asked, breaker)
-                if question is None:
+            checks = self._running.get(service_name)
+            # A forked child has the checks and not its thread.
+            if checks is None or not checks.thread.is_alive():
+                checks = self._start_thread(service_name, breaker)
+                if checks is None:
                     return
-            question.circuits.setdefault(breaker, service)
-            ill = question.ill
-        if ill:  # what the others have heard need not be asked again
+            checks.circuits.setdefault(breaker, service)
+            failing = checks.failing
+        if failing:  # the last answer holds for this circuit too
             breaker.hold_open(self._hold)
 
-    def _start(self, asked: str, breaker: CircuitBreaker) -> _Question | None:
+    def _start_thread(self, service_name: str, breaker: CircuitBreaker) -> _Checks | None:
         thread = threading.Thread(
-            target=self._run, args=(asked,), name=f"fusewire-health-{asked}", daemon=True
+            target=self._run,
+            args=(service_name,),
+            name=f"fusewire-health-{service_name}",
+            daemon=True,
         )
-        question = self._asking[asked] = _Question(thread)
+        checks = self._running[service_name] = _Checks(thread)
         try:
-            # Under the lock, so that `close` finds only threads that it can wait for.
+            # Under the lock, so that `close` finds only started threads, which it can join.
             thread.start()
         except RuntimeError:  # the process has too many threads
             logger.exception("no health checks for circuit %r this time", breaker.name)
-            del self._asking[asked]
+            del self._running[service_name]
             return None
-        return question
+        return checks
 
-    def _run(self, asked: str) -> None:
+    def _run(self, service_name: str) -> None:
         with self._lock:
-            question = self._asking[asked]
+            checks = self._running[service_name]
         try:
-            while self._ask_for_all(asked, question):
+            while self._check_all(service_name, checks):
                 self._closed.wait(self._interval)
         except Exception:
-            logger.exception("the health checks of %r have ended", asked)
+            logger.exception("the health checks of %r have ended", service_name)
             with self._lock:
-                self._asking.pop(asked, None)
+                self._running.pop(service_name, None)
 
-    def _ask_for_all(self, asked: str, question: _Question) -> bool:
-        """Ask once for all the circuits of `question`; False if none is left."""
-        self._leave(question, [one for one in self._circuits(question) if not _is_open(one)])
+    def _check_all(self, service_name: str, checks: _Checks) -> bool:
+        """Check once for all the circuits of `checks`; return False if none is left."""
+        self._drop(checks, [one for one in self._circuits(checks) if not _is_open(one)])
         with self._lock:
-            if not question.circuits:
-                del self._asking[asked]
+            if not checks.circuits:
+                del self._running[service_name]
                 return False
-        # The first question finds a server gone; the others wait for its return.
-        serving = self._ask(asked, wait=question.ill)
-        was_ill, question.ill = question.ill, serving is False
-        circuits = self._circuits(question)
+        # The first check finds that a server is gone; the others wait for its return.
+        serving = self._check_once(service_name, wait=checks.failing)
+        was_failing, checks.failing = checks.failing, serving is False
+        circuits = self._circuits(checks)
         if serving is None:
             logger.warning(
-                "no health check of %r: the recovery timeout decides for %s",
-                asked,
+                "the server has no health check of %r: the recovery timeout decides for %s",
+                service_name,
                 ", ".join(repr(one.name) for one in circuits),
             )
-            self._leave(question, circuits, well=False)
-        elif serving and was_ill:
+            self._drop(checks, circuits, restart=False)
+        elif serving and was_failing:
             for breaker in circuits:
                 breaker.half_open()
-            self._leave(question, circuits)
+            self._drop(checks, circuits)
         elif not serving:
             for breaker in circuits:
                 breaker.hold_open(self._hold)
         return True
 
-    def _circuits(self, question: _Question) -> list[CircuitBreaker]:
-        """Return the circuits that are still to be asked for: none once it is closed."""
+    def _circuits(self, checks: _Checks) -> list[CircuitBreaker]:
+        """Return the circuits that checks are still made for: none once the probe is closed."""
         with self._lock:
-            for breaker in question.circuits.keys() - self._removers.keys():
-                del question.circuits[breaker]
-            return list(question.circuits)
+            for breaker in checks.circuits.keys() - self._removers.keys():
+                del checks.circuits[breaker]
+            return list(checks.circuits)
 
-    def _leave(
-        self, question: _Question, circuits: list[CircuitBreaker], *, well: bool = True
+    def _drop(
+        self, checks: _Checks, circuits: list[CircuitBreaker], *, restart: bool = True
     ) -> None:
-        """Ask no more for `circuits`, unless they have opened again meanwhile."""
+        """Make no more checks for `circuits`, unless they have opened again meanwhile."""
         with self._lock:
-            left = [(one, question.circuits.pop(one, None)) for one in circuits]
-        if well:
+            left = [(one, checks.circuits.pop(one, None)) for one in circuits]
+        if restart:
             for breaker, service in left:
-                # Asked without the lock: a look may tell listeners, and ours takes the lock.
+                # Without the lock: reading the state may call listeners, and ours takes the lock.
                 if service is not None and breaker.state is CircuitState.OPEN:
-                    self._begin(breaker, service)
+                    self._start_checks(breaker, service)
 
-    def _ask(self, service: str, *, wait: bool) -> bool | None:
-        """Ask once: True for SERVING, False for anything else, None if the server cannot tell."""
+    def _check_once(self, service: str, *, wait: bool) -> bool | None:
+        """Check once: True for SERVING, False for anything else, None without a health check."""
         try:
             reply = self._check(
                 StringValue(value=service), timeout=self._timeout, wait_for_ready=wait

@@ -1,12 +1,12 @@
 """Idempotency keys, made of the operation and of the request itself.
 
-Two different requests never share a key, whatever the order in which they are made, and the same
-request of the same operation has the same key on every attempt, in every process::
+Two different requests never share a key, in whatever order they are made. The same request of the
+same operation has the same key on every attempt and in every process::
 
     <operation id>/<method>/<32 hex>[/<n>]
 
-The 32 digits are the first half of a SHA-256 over dependency, method and request, each with its
-length before it. `n` tells equal requests of one operation apart, from the second on.
+The 32 digits are the first half of a SHA-256 over dependency, method and request, each preceded by
+its length. Equal requests of one operation have numbers `n` from the second on.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class MethodKeys:
     """Makes the keys of one method's calls.
 
     Args:
-        dependency: the name that tells this deployment of the service from others; may be empty.
+        dependency: the name of this deployment of the service; may be empty.
         method: the method's path.
         idempotent: whether the user declared the method idempotent.
-        parks: whether its fallback parks calls, which are sent later under their key.
+        parks: whether its fallback parks calls, which are sent later with their key.
         serialize: the fallback's own serializer, if it has one.
-        sync: whether the calls are those of a sync channel, which serializes a request at once.
+        sync: whether the calls are on a sync channel, which serializes a request at once.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class MethodKeys:
     def claim(
         self, operation: Operation, request: Any, serialize: Callable[[Any], bytes] | None
     ) -> KeyClaim | None:
-        """Take the key of a call: the first that no other call with an equal request holds.
+        """Claim the first key that no other call with an equal request holds.
 
         Args:
-            operation: what the call is made for.
+            operation: the operation that the call is part of.
             request: the request message.
             serialize: the method's own serializer, if it is known.
 
         Returns:
-            None where no key can be made of the request.
+            None if no key can be made of the request.
         """
         data = self._read(request, serialize or self._serialize)
         if data is None:
@@ -81,25 +81,25 @@ class MethodKeys:
         return operation.claim_key(key)
 
     def warn_ended(self) -> None:
-        """Warn, once, of a call of an idempotent method that is made after its operation's end."""
+        """Warn once of a call of an idempotent method that is made after its operation ended."""
         if self.idempotent:
             self._warn(_ENDED)
 
     def warn_stream(self) -> None:
-        """Warn, once, of a call of an idempotent method that takes a stream of requests."""
+        """Warn once of a call of an idempotent method that takes a stream of requests."""
         if self.idempotent:
             self._warn(_STREAM)
 
     def _read(self, request: Any, serialize: Callable[[Any], bytes] | None) -> bytes | None:
-        """Return the bytes of a request; None if there are none."""
+        """Return the bytes of a request; None if they cannot be made."""
         try:
             if isinstance(request, Message):
-                # Partial: what lacks a required field is refused where it is serialized to be sent.
+                # Partial, because a missing required field is reported when the request is sent.
                 return request.SerializePartialToString(deterministic=True)
             if isinstance(request, bytes):
                 return request
             made = None if serialize is None else serialize(request)
-        except Exception:  # noqa: BLE001 - serialized to be sent it fails too, and grpcio reports it
+        except Exception:  # noqa: BLE001 - it fails again when the request is sent, and grpcio reports it
             return None
         if isinstance(made, bytes):
             return made
@@ -113,8 +113,8 @@ class MethodKeys:
 
 
 _STREAM = (
-    "%s is declared idempotent and takes a stream of requests, of which no key can be made before "
-    "it is sent: give its calls an idempotency-key of their own"
+    "%s is declared idempotent and takes a stream of requests, and no key can be made of a stream "
+    "before it is sent: give its calls an idempotency-key of their own"
 )
 _UNDIGESTED = (
     "%s gets no idempotency key: its request, a %s, is neither a protobuf message nor bytes, and "
@@ -122,7 +122,7 @@ _UNDIGESTED = (
 )
 _ENDED = (
     "%s is called by something that outlives its message's handler: the call gets no idempotency "
-    "key, and may take effect twice. Await what a handler starts, or give the call an "
+    "key, and may take effect twice. Await what the handler starts, or give the call an "
     "idempotency-key of its own"
 )
 

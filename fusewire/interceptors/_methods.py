@@ -1,8 +1,8 @@
 """What is known of methods: their shapes and responses, and which names in settings are wrong.
 
-Generated code enters its services in protobuf's descriptor pool when it is imported. Where the pool
-has a service, names in settings are compared with the service's methods; on a sync channel also
-with the methods that its stubs have made.
+Generated code registers its services in protobuf's descriptor pool when it is imported. Names in
+settings are compared with the methods of a service in the pool, and on a sync channel with the
+methods that its stubs have made.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fusewire.interceptors")
 
 Shape: TypeAlias = Literal["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
-"""Whether a method takes one request or a stream of them, and gives one response or a stream."""
+"""Whether a method has one request or a stream of them, and one response or a stream."""
 
 _NEAR = 0.8
-"""Likeness (of ``difflib``) from which on a name may be a slip of the pen for another."""
+"""From this likeness on (as ``difflib`` measures it), a name may be another one mistyped."""
 
-_known: dict[str, dict[str, KnownMethod]] = {}  # what the pool has, it keeps
+_known: dict[str, dict[str, KnownMethod]] = {}  # the pool never drops a service
 
 _NO_MESSAGES = (str, int, float, dict, list, tuple, set, frozenset)
 
@@ -41,7 +41,7 @@ class KnownMethod:
 
     Attributes:
         shape: its shape.
-        response: the full name of its response's type.
+        response: the full name of its response type.
     """
 
     shape: Shape
@@ -70,25 +70,25 @@ def known_methods(service: str) -> dict[str, KnownMethod] | None:
 
 
 def known_method(path: str) -> KnownMethod | None:
-    """Return what the descriptor pool knows of a method, None if it does not know it."""
+    """Return what the descriptor pool knows of a method; None if it does not know it."""
     return (known_methods(service_of(path)) or {}).get(path)
 
 
 def service_of(path: str) -> str:
-    """Return the service's name in a method's path, or in a selector."""
+    """Return the name of the service in a method's path, or in a selector."""
     return path.rpartition("/")[0].lstrip("/")
 
 
 def name_of(path: str) -> str:
-    """Return the method's own name in its path."""
+    """Return the name of the method in its path."""
     return path.rpartition("/")[2]
 
 
 def checked_message(path: str, message: Any) -> Any:
-    """Return `message` if it may be a response of a method, as far as is known.
+    """Return `message` unless it is known not to be a response of the method.
 
     Raises:
-        TypeError: it cannot be; the text says why.
+        TypeError: `message` is no response of the method; the text says why.
     """
     if message is None:
         raise TypeError(
@@ -106,24 +106,30 @@ def checked_message(path: str, message: Any) -> Any:
 
 
 def check_reply(path: str, reply: Any) -> None:
-    """Check what a fallback gave for a call: one message, or what gives the messages of a stream.
+    """Check a fallback's reply: a response message, or for a stream an iterable of them.
+
+    The type of a message is checked if its service's generated code has been imported.
+
+    Args:
+        path: the method's path, ``/pkg.Service/Method``.
+        reply: what the fallback returned.
 
     Raises:
-        TypeError: it cannot be a reply; the text says why.
+        TypeError: `reply` cannot answer the call; the text says why.
     """
     known = known_method(path)
     if reply is None or known is None or known.shape.endswith("unary"):
         checked_message(path, reply)
 
 
-_told: set[str] = set()
-_MOST_TOLD = 1000
+_warned: set[str] = set()
+_MAX_WARNED = 1000
 
 
 def warn_once(text: str) -> None:
-    """Warn of what is wrong with settings, once in a process, which may make many channels."""
-    if text not in _told and len(_told) < _MOST_TOLD:
-        _told.add(text)
+    """Log a warning about settings, once in a process: it may make many channels alike."""
+    if text not in _warned and len(_warned) < _MAX_WARNED:
+        _warned.add(text)
         logger.warning("%s", text)
 
 
@@ -131,14 +137,14 @@ class Names:
     """The names of methods and services in one channel's settings.
 
     Args:
-        named: by setting, its selectors.
+        named: the selectors of each setting.
 
     Raises:
-        SettingsError: a method is named that its service does not have.
+        SettingsError: a setting names a method that its service does not have.
     """
 
     def __init__(self, named: Mapping[str, Iterable[str]]) -> None:
-        self._named: dict[str, str] = {}  # selector to the setting that names it first
+        self._named: dict[str, str] = {}  # by selector, the first setting that has it
         for setting, selectors in named.items():
             for selector in selectors:
                 if "/" in selector:
@@ -170,15 +176,15 @@ class Names:
         for selector in self._named:
             if service_of(selector) == service and not _is_among(selector, methods):
                 near = self._nearest(selector, methods)
-                # Where only stubs tell, a method may be made later. Not if it looks like another.
+                # A method that only stubs know may still be made, unless it looks like another.
                 if near or known is not None:
                     warn_once(self._complaint(selector, methods))
         if service not in self._services:
             for other in difflib.get_close_matches(service, self._services, cutoff=_NEAR):
                 if other not in self._made and known_methods(other) is None:
                     warn_once(
-                        f"settings name the service {other!r}, which nothing knows, and the "
-                        f"service {service!r} is called, which they do not name: is that the one?"
+                        f"settings name the service {other!r}, which is unknown, and the service "
+                        f"{service!r} is called, which they do not name: did you mean that one?"
                     )
 
     def _complaint(self, selector: str, methods: Collection[str]) -> str:
@@ -189,7 +195,7 @@ class Names:
         return f"{place(self._named[selector], selector)}: {service!r} has no such method; {hint}"
 
     def _nearest(self, selector: str, methods: Collection[str]) -> str | None:
-        """Return the method that `selector` may mean, and that no other selector names."""
+        """Return the method that `selector` may mean and no other selector names."""
         free = {name_of(method): method for method in methods if method not in self._named}
         near = nearest(name_of(selector), free, cutoff=_NEAR)
         return free[near] if near else None

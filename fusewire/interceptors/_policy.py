@@ -1,4 +1,4 @@
-"""Which guard a method has: its breaker, what its ends mean, and its fallback."""
+"""How a method is guarded: its breaker, what the ends of its calls mean, and its fallback."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fusewire.interceptors")
 
 NEVER_GUARDED = ("/grpc.health.v1.", "/grpc.reflection.")
-"""Services that are asked how things stand: a breaker would hide the answer."""
+"""Services that report on a server: a breaker would hide their answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,17 @@ class MethodPolicy:
 
     Attributes:
         method: the method's path.
-        breaker: its circuit, shared with every channel to the same dependency; None for a method
-            that is not guarded, whose calls only get their keys.
-        classify: what the end of one of its calls says.
-        fallback: what answers in its place, if anything.
+        breaker: its breaker, shared with every channel to the same dependency; None for a method
+            that is not guarded, whose calls only get keys.
+        classify: decides what the end of a call means.
+        fallback: what may answer in place of a failure or rejection; None if nothing may.
         keys: makes the idempotency keys of its calls; None if they get none.
         timed: whether the time until a call is settled counts as the dependency's.
         until_first_message: whether a call is settled by the first message of its response stream.
         prepares: whether its calls may have to be changed before they are sent.
-        generation: the registry's when it gave the breaker; once the registry has another, a later
-            call asks again.
-        failures: which failures of its fallback are logged.
+        generation: the registry's, before it returned the breaker. Once the registry has another
+            one, the next call gets the breaker again.
+        failures: limits how many failures of the fallback are logged.
     """
 
     method: str
@@ -83,14 +83,14 @@ class BreakerSource(Protocol):
     generation: int
 
     def get(self, name: str, settings: BreakerSettings | None = None) -> CircuitBreaker:
-        """Return the breaker of that name."""
+        """Return the breaker called `name`."""
 
     def holds(self, breaker: CircuitBreaker) -> bool:
-        """Return whether `breaker` is still what :meth:`get` gives."""
+        """Return whether :meth:`get` still returns `breaker`."""
 
 
 class _OwnRegistry:
-    """A registry of the user's own that only gives breakers. What it gives is kept."""
+    """A registry of the user's own that only has ``get``. Its breakers are never dropped."""
 
     generation = 0
 
@@ -188,16 +188,16 @@ class Policies:
         """Take note of a method that a stub has made on a sync channel.
 
         Raises:
-            SettingsError: settings name it for what a method of its shape cannot have.
+            SettingsError: a setting names the method, and its shape does not allow that setting.
         """
         self._check_shape(method, shape)
         self._names.note_method(method)
 
     def _check_shape(self, method: str, shape: Shape) -> None:
-        """Refuse what settings say of this very method, if one of its shape cannot have it.
+        """Refuse settings that name this very method and that its shape does not allow.
 
         Raises:
-            SettingsError: it cannot.
+            SettingsError: there is such a setting.
         """
         if shape.startswith("stream") and self._idempotent.names(method):
             raise SettingsError(
@@ -215,12 +215,12 @@ class Policies:
         """Return how `method` is guarded; None for a method that is not.
 
         Args:
-            method: its path, as grpcio gives it: on asyncio channels in bytes, whatever the
-                annotation says (https://github.com/grpc/grpc/issues/31092).
+            method: its path. On asyncio channels grpcio passes bytes, in spite of its annotation
+                (https://github.com/grpc/grpc/issues/31092).
             shape: its shape.
 
         Raises:
-            SettingsError: settings name it for what a method of its shape cannot have.
+            SettingsError: a setting names the method, and its shape does not allow that setting.
         """
         known = self._known.get(method)
         if known is not None and known.generation == self._source.generation:
@@ -249,24 +249,24 @@ class Policies:
     def _renew(
         self, method: str | bytes, path: str, shape: Shape, outdated: MethodPolicy | None
     ) -> MethodPolicy | None:
-        """Make a policy with the breaker that the registry has now."""
+        """Make a policy with the registry's present breaker, and keep it."""
         if self._generation != self._source.generation:
             self._forget_outdated()
         try:
             policy = self._make(path, shape)
         except Exception:
-            # A registry of the user's own may fail. The call must not.
+            # A registry of the user's own may fail, and the call must not.
             logger.exception("no guard for %s: its registry gave no breaker", path)
             if outdated is not None:
                 self._known[method] = outdated
             return outdated
-        # Two threads may both come here. The registry gives both the same breaker, and if it drops
-        # that one meanwhile, what they leave here is outdated by its generation.
+        # Two threads may come here at once. The registry returns the same breaker to both. If it
+        # drops that breaker meanwhile, its generation makes what they keep here outdated.
         self._known[method] = policy
         return policy
 
     def _forget_outdated(self) -> None:
-        """Keep alive no breaker that the registry has dropped: it has dropped some."""
+        """Drop all policies, because the registry has dropped some of their breakers."""
         self._generation = self._source.generation
         known, self._known = self._known, {}
         for policy in known.values():
@@ -280,13 +280,13 @@ class Policies:
     def _make(self, method: str, shape: Shape) -> MethodPolicy | None:
         if method.startswith(NEVER_GUARDED):
             return None
-        generation = self._source.generation  # before the breaker is given: it may go at once
+        generation = self._source.generation  # read first: the breaker may be dropped at once
         breaker = self._breaker_of(method)
         fallback = None if breaker is None else self._fallbacks.find(method)
         if fallback is not None and unfit(fallback, sync=self._sync, shape=shape) is not None:
-            fallback = None  # a pattern passes by what it cannot answer
+            fallback = None  # a pattern skips methods that its fallback cannot answer
         keys = self._keys_of(method, fallback)
-        # A call with one response is settled at its end, and the dependency sets its pace.
+        # A call with one response is settled at its end, and all of its time counts.
         streams = (self._streams.find(method) or "end") if shape.endswith("stream") else None
         if breaker is None and keys is None:
             return None

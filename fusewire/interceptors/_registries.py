@@ -1,4 +1,4 @@
-"""What can be found out about a channel of either kind: whether it is guarded, and by what."""
+"""Which breakers guard a channel of either kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def registries_of(channel: grpc.Channel | grpc.aio.Channel) -> list[BreakerRegistry] | None:
-    """Return the registries of the guards on `channel`; None if that cannot be found out."""
+    """Return the registries of the guards on `channel`; None if it does not show its layers.
+
+    The list is empty for a channel without a guard.
+    """
     guards: Any
     if isinstance(channel, grpc.aio.Channel):
         guards = getattr(channel, "_unary_unary_interceptors", None)
@@ -24,6 +27,6 @@ def registries_of(channel: grpc.Channel | grpc.aio.Channel) -> list[BreakerRegis
     else:
         guards = [*layers_of(channel)]
         if type(guards[-1]).__module__.partition(".")[0] != "grpc":
-            return None  # a channel of the user's own, on whatever it stands
+            return None  # a channel of the user's own
     policies = [getattr(guard, "policies", None) for guard in guards]
     return [one.registry for one in policies if isinstance(one, Policies)]

@@ -1,4 +1,4 @@
-"""What a status says about when to come back: reading a server's hints, and writing our own.
+"""When a server asks to be called again: reading its hints, and writing our own.
 
 Two vocabularies are in use: ``grpc-retry-pushback-ms`` of gRPC's retry design (A6), and
 ``google.rpc.RetryInfo`` within the ``google.rpc.Status`` of ``grpc-status-details-bin``.
@@ -26,10 +26,13 @@ _LONGEST = 315_576_000_000.0  # seconds; the largest value of google.protobuf.Du
 
 
 def read_retry_after(metadata: Iterable[tuple[str, str | bytes]]) -> float | None:
-    """Find the seconds after which a server asked to be called again; the longer of two hints.
+    """Return the seconds after which a server asked to be called again; None if it did not.
 
-    A pushback that is negative or not a number means "do not retry" and says nothing about when.
-    Whatever cannot be read is no hint.
+    Of two hints the longer one counts. A pushback that is negative or not a number means "do not
+    retry" and is no hint, and neither is anything that cannot be read.
+
+    Args:
+        metadata: the trailing metadata of a call.
     """
     delays: list[float] = []
     for key, value in metadata:
@@ -41,9 +44,9 @@ def read_retry_after(metadata: Iterable[tuple[str, str | bytes]]) -> float | Non
 
 
 def write_retry_after(retry_after: float, message: str) -> tuple[tuple[str, str | bytes], ...]:
-    """Make the trailing metadata that says, both ways, to come back after `retry_after` seconds.
+    """Return trailing metadata that asks, in both forms, to be called after `retry_after` seconds.
 
-    Without an end in sight (infinity) it says "do not retry" and gives no RetryInfo.
+    For infinity it asks not to retry, and has no RetryInfo.
     """
     status = status_pb2.Status(code=_UNAVAILABLE, message=message)
     if math.isfinite(retry_after):

@@ -57,7 +57,7 @@ class Selectors(Generic[T]):
         self._values = {check_selector(setting, key): value for key, value in values.items()}
 
     def names(self, method: str) -> bool:
-        """Tell whether there is a value for this method alone."""
+        """Return whether there is a value for this method alone."""
         return method in self._values
 
     def __iter__(self) -> Iterator[str]:
@@ -78,7 +78,7 @@ class Selectors(Generic[T]):
 
 
 def selected(setting: str, selectors: Collection[str]) -> Selectors[bool]:
-    """Make a set of methods from `selectors`: ``find`` gives True for those in it.
+    """Return a set of methods: its ``find`` returns True for those that `selectors` match.
 
     Raises:
         SettingsError: a selector is malformed, or a single string was given where several belong.

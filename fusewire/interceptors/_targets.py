@@ -1,7 +1,7 @@
-"""Where sync channels lead, so that two servers that share circuits by mistake can be told.
+"""Where sync channels lead: two servers may share circuits by mistake.
 
-grpcio does not say where a channel leads, neither to interceptors nor on asyncio channels; what a
-sync channel stands on knows, and may not in another grpcio.
+grpcio does not show a channel's target to interceptors, nor on asyncio channels. Of a sync channel
+its private layers know it; those of another grpcio may not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger("fusewire.interceptors")
 
 
 def layers_of(channel: grpc.Channel) -> Iterator[grpc.Channel]:
-    """Yield a sync channel and those that it stands on, as far as they can be found."""
+    """Yield a sync channel and those that it wraps, as far as they can be found."""
     layer: Any = channel
     while isinstance(layer, grpc.Channel):
         yield layer
@@ -31,7 +31,7 @@ def layers_of(channel: grpc.Channel) -> Iterator[grpc.Channel]:
 
 
 def target_of(channel: grpc.Channel) -> str:
-    """Return where a sync channel leads, empty if that cannot be found out."""
+    """Return the target of a sync channel; empty if it cannot be found out."""
     innermost: Any = [*layers_of(channel)][-1]
     try:
         target: bytes = innermost._channel.target()  # noqa: SLF001 - see above
@@ -45,7 +45,7 @@ def target_of(channel: grpc.Channel) -> str:
 
 
 class _Targets:
-    """The targets whose calls each registry's circuits count, by service."""
+    """By registry and service, the first target whose calls its circuits count."""
 
     def __init__(self) -> None:
         self._lock = make_lock()
@@ -60,13 +60,13 @@ class _Targets:
                 services = self._first.setdefault(registry, {})
                 first = services.setdefault(service, target)
                 if first and first != target:
-                    services[service] = ""  # told
-        except TypeError:  # a registry of the user's own, which cannot be referred to weakly
+                    services[service] = ""  # warned
+        except TypeError:  # a registry of the user's own that has no weak references
             return
         if first and first != target:
             logger.warning(
-                "channels to %s and to %s share the circuits of %r. That is meant for instances "
-                "of one deployment; give channels to different ones a dependency= each",
+                "channels to %s and to %s share the circuits of %r, which is right for instances "
+                "of one deployment only; give channels to different ones a dependency= each",
                 first,
                 target,
                 service,

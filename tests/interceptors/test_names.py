@@ -80,7 +80,7 @@ def test_what_may_be_right_is_taken(
 
 @pytest.fixture(autouse=True)
 def nothing_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fusewire.interceptors._methods._told", set())
+    monkeypatch.setattr("fusewire.interceptors._methods._warned", set())
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
