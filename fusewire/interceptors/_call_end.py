@@ -55,7 +55,7 @@ _SIZE_LIMIT: Final = re.compile(
 )
 _TOO_LARGE_A_REQUEST: Final = ("CLIENT: Sent", "SERVER: Received")
 
-_PROXYS_ANSWER: Final = re.compile(r"Received http2 header with status: ([0-9]{3})")
+_PROXY_ANSWER: Final = re.compile(r"Received http2 header with status: ([0-9]{3})")
 
 _FINAL: Final = frozenset(
     {
@@ -122,7 +122,7 @@ class CallEnd:
     @property
     def http_status(self) -> int | None:
         """The HTTP status that a proxy answered with in the server's place; None if none did."""
-        answer = _PROXYS_ANSWER.match(self.details)
+        answer = _PROXY_ANSWER.match(self.details)
         return None if answer is None else int(answer[1])
 
     @property

@@ -1,6 +1,6 @@
-"""What the end of a call says about the dependency: the table of statuses and its exceptions.
+"""What the end of a call means: the table of statuses and the exceptions to it.
 
-A call that ended OK is a success always; these rules are for the other ends.
+A call that ended OK is always a success. These rules are for the other ends.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from fusewire.interceptors._call_end import CallEnd
 DEFAULT_OUTCOMES: Final[Mapping[grpc.StatusCode, Outcome]] = MappingProxyType(
     {
         # The dependency did not answer, or broke. Python servers answer UNKNOWN for any uncaught
-        # exception. DEADLINE_EXCEEDED counts because wait-for-ready turns an outage into it.
+        # exception. With wait-for-ready an outage ends as DEADLINE_EXCEEDED.
         grpc.StatusCode.UNAVAILABLE: Outcome.FAILURE,
         grpc.StatusCode.INTERNAL: Outcome.FAILURE,
         grpc.StatusCode.UNKNOWN: Outcome.FAILURE,
         grpc.StatusCode.DATA_LOSS: Outcome.FAILURE,
         grpc.StatusCode.DEADLINE_EXCEEDED: Outcome.FAILURE,
-        # It says nothing. A quota is the caller's own, and a size limit may be local.
+        # No evidence: a quota is the caller's own, and a size limit may be local.
         grpc.StatusCode.CANCELLED: Outcome.IGNORED,
         grpc.StatusCode.RESOURCE_EXHAUSTED: Outcome.IGNORED,
-        # The dependency answered. Ignored, a probe answered NOT_FOUND would never close a circuit.
+        # The dependency answered. If NOT_FOUND were ignored, probes would never close a circuit.
         grpc.StatusCode.OK: Outcome.SUCCESS,
         grpc.StatusCode.UNAUTHENTICATED: Outcome.SUCCESS,
         grpc.StatusCode.PERMISSION_DENIED: Outcome.SUCCESS,
@@ -41,19 +41,21 @@ DEFAULT_OUTCOMES: Final[Mapping[grpc.StatusCode, Outcome]] = MappingProxyType(
         grpc.StatusCode.UNIMPLEMENTED: Outcome.SUCCESS,
     }
 )
-"""What each status says about the dependency, unless told otherwise."""
+"""What each status means for the circuit, unless a Classification says otherwise."""
 
-_PROXYS_OUTCOMES: Final[Mapping[int | None, Outcome]] = MappingProxyType(
+_PROXY_OUTCOMES: Final[Mapping[int | None, Outcome]] = MappingProxyType(
     {
-        404: Outcome.FAILURE,  # there is no way to the server
+        404: Outcome.FAILURE,  # there is no route to the server
         401: Outcome.IGNORED,  # about the caller, and the server was not asked
         403: Outcome.IGNORED,
     }
 )
-"""What a proxy says by an HTTP status whose gRPC status would say that the server answered."""
+"""What a proxy's HTTP status means if its gRPC status would mean that the server answered."""
 
 Classify = Callable[[CallEnd], Outcome]
-"""A function that decides what a call's end says. One that raises is logged and means IGNORED."""
+"""A function that decides what the end of a call means.
+
+If it raises, the exception is logged and the end is IGNORED."""
 
 
 _STATUS = instance_of(grpc.StatusCode)
@@ -64,20 +66,24 @@ _OUTCOME = instance_of(Outcome)
 class Classification:
     """The table of statuses, with changes; an instance is a :data:`Classify` function.
 
-    Five rules come before the table: a local cause is IGNORED; a deadline that was not positive or
-    below `min_deadline` is IGNORED, because it was too short to say anything; CANCELLED after
-    `max_wait` is a FAILURE. Unless `outcomes` has its own entry, RESOURCE_EXHAUSTED is a FAILURE
-    when the server also says when to come back; and a proxy's answer in the server's place is a
-    FAILURE for HTTP 404, and IGNORED for 401 and 403.
+    Five rules come before the table:
+
+    - A local cause is IGNORED.
+    - DEADLINE_EXCEEDED is IGNORED if the deadline was not positive or was below `min_deadline`.
+    - CANCELLED after `max_wait` is a FAILURE.
+    - RESOURCE_EXHAUSTED is a FAILURE if the server asks to be called again later.
+    - A proxy's answer in the server's place is a FAILURE for HTTP 404, and IGNORED for 401 and 403.
+
+    An entry in `outcomes` overrides the last two.
 
     Args:
         outcomes: what the named statuses mean instead.
-        min_deadline: seconds; a call given less that ended DEADLINE_EXCEEDED is no evidence.
-        max_wait: seconds; a call that its user cancelled after so long is a FAILURE, because
-            ``asyncio.wait_for`` and its like show a hung server as CANCELLED. None: never.
+        min_deadline: seconds; a shorter deadline that was exceeded is no evidence.
+        max_wait: seconds; a call that its user cancelled after that time is a FAILURE, because
+            ``asyncio.wait_for`` and the like show a hung server as CANCELLED. None: never.
 
     Raises:
-        SettingsError: an entry that is no status or no outcome, or a deadline that is no duration.
+        SettingsError: a value is wrong; the message names it.
     """
 
     outcomes: Mapping[grpc.StatusCode, Outcome] = field(default_factory=dict)
@@ -95,7 +101,7 @@ class Classification:
         check("max_wait", self.max_wait, SECONDS.or_none)
 
     def __call__(self, end: CallEnd) -> Outcome:
-        """Decide what `end` says about the dependency."""
+        """Return what `end` means for the circuit."""
         if end.local or self._is_too_short(end):
             return Outcome.IGNORED
         if end.code is grpc.StatusCode.CANCELLED and self._too_long(end.duration):
@@ -104,7 +110,7 @@ class Classification:
             return self.outcomes[end.code]
         if end.code is grpc.StatusCode.RESOURCE_EXHAUSTED and end.retry_after is not None:
             return Outcome.FAILURE
-        return _PROXYS_OUTCOMES.get(end.http_status) or DEFAULT_OUTCOMES[end.code]
+        return _PROXY_OUTCOMES.get(end.http_status) or DEFAULT_OUTCOMES[end.code]
 
     def _too_long(self, duration: float) -> bool:
         return self.max_wait is not None and duration >= self.max_wait

@@ -1,4 +1,4 @@
-"""Fallbacks: what answers a call in the dependency's place, and what a fallback is told.
+"""Fallbacks: what answers a call in the dependency's place.
 
 A fallback is a response message, a function of ``(request, error)`` that makes one, or an object of
 the :class:`CallFallback` protocol, which also sees the call before its first attempt.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from google.protobuf.message import Message
 
+from fusewire._causes import causes_of
 from fusewire._validation import name_of, signature_problem
 from fusewire.errors import FusewireError, SettingsError
 from fusewire.interceptors._methods import check_reply
@@ -51,56 +52,56 @@ class CallFallback(Protocol):
     """A fallback that takes part from the start, as store-and-forward does."""
 
     def prepare(self, call: CallInfo) -> CallInfo:
-        """Look at the call before its first attempt; what is returned may have other metadata.
+        """Return `call`, which may be changed to have other metadata, before its first attempt.
 
-        It runs where the call is made: it must not block and must do no I/O. If it raises, the call
-        goes on as it was, without this fallback.
+        It runs where the call is made, so it must not block and must do no I/O. If it raises, the
+        call goes on unchanged, without this fallback.
         """
 
     async def reply(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
-        """Make the response message of a call on an asyncio channel.
+        """Return the response message of a call on an asyncio channel.
 
         Args:
             call: what :meth:`prepare` returned.
-            request: the request message, as the user gave it.
+            request: the request message, as the user passed it.
             error: the rejection or the failure.
 
         Raises:
-            FallbackDeclined: the caller is to see `error`.
+            FallbackDeclined: the caller gets `error`.
         """
 
     def reply_sync(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
-        """Do the same on a sync channel. It may block: it never runs in a thread of grpcio's."""
+        """Do the same on a sync channel. It may block: no thread of grpcio's runs it."""
 
 
 @runtime_checkable
 class SelectiveFallback(CallFallback, Protocol):
-    """A fallback that cannot answer every call, and says which."""
+    """A fallback that can only answer calls of some shapes."""
 
     def unfit(self, *, sync: bool, shape: Shape | None) -> str | None:
-        """Return why it cannot answer calls of a shape, None if it can.
+        """Return why it cannot answer calls of a shape; None if it can.
 
-        An exact name of such a method is refused; a pattern passes it by.
+        Settings that name such a method are refused; a pattern skips it.
 
         Args:
-            sync: whether they are made on a sync channel.
-            shape: theirs, None while it is not known.
+            sync: whether the calls are on a sync channel.
+            shape: their shape; None while it is not known.
         """
 
 
 Fallback: TypeAlias = CallFallback | Callable[[Any, "grpc.RpcError"], Any] | object
 """A :class:`CallFallback`, a function of (request, error), or a response message.
 
-Where the response is a stream, an iterable of messages takes the message's place. The request of a
-method whose requests are a stream is the iterator of them, of which some may have been taken. On
-asyncio channels a function may be a coroutine function or an async generator function."""
+If the response is a stream, an iterable of messages takes the message's place. If the requests are
+a stream, the request is their iterator, of which some may have been taken. On asyncio channels a
+function may be a coroutine function or an async generator function."""
 
 
-class FallbackDeclined(FusewireError):  # noqa: N818 - a decision, not an error; so named by its users
-    """Raised by a fallback to leave the original error as it is.
+class FallbackDeclined(FusewireError):  # noqa: N818 - a decision, not an error
+    """A fallback raises it to leave the caller the original error.
 
     Attributes:
-        metadata: pairs that are added to the error's trailing metadata.
+        metadata: pairs to add to the error's trailing metadata.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class FallbackDeclined(FusewireError):  # noqa: N818 - a decision, not an error;
 
 
 class _Message:
-    """The same response message every time, to each caller as a copy of its own."""
+    """The same response message for every call, copied for each caller."""
 
     def __init__(self, message: object) -> None:
         self._message = message
@@ -152,10 +153,10 @@ class _Function:
 
 
 def as_call_fallback(selector: str, fallback: Fallback, *, sync: bool) -> CallFallback:
-    """Make the one form that the interceptors work with from the three that users give.
+    """Return what a user passed in one of the three forms as a :class:`CallFallback`.
 
     Raises:
-        SettingsError: it cannot answer calls, or not those of such a channel.
+        SettingsError: it cannot answer calls, or not those of a channel of this kind.
     """
     if isinstance(fallback, CallFallback) and not isinstance(fallback, type):
         _refuse(selector, unfit(fallback, sync=sync, shape=None))
@@ -170,14 +171,14 @@ def as_call_fallback(selector: str, fallback: Fallback, *, sync: bool) -> CallFa
 
 
 def unfit(fallback: CallFallback, *, sync: bool, shape: Shape | None) -> str | None:
-    """Return why `fallback` cannot answer calls of `shape`, None if it can."""
+    """Return why `fallback` cannot answer calls of `shape`; None if it can."""
     if isinstance(fallback, SelectiveFallback):
         return fallback.unfit(sync=sync, shape=shape)
     return None
 
 
 def refusal(selector: str, reason: str) -> SettingsError:
-    """Make the error that says why a method cannot have its fallback."""
+    """Return the error for a fallback that a method cannot have."""
     return SettingsError(f"{place('fallbacks', selector)}: {reason}")
 
 
@@ -220,45 +221,38 @@ def _is_async(function: Callable[..., Any]) -> bool:
 
 
 def as_messages(given: Any) -> Any:
-    """Return what a stream's fallback gave, of what is kept for other callers only copies.
+    """Return the messages that a stream's fallback returned, copied if other callers get them too.
 
-    What a generator yields, plain or asynchronous, is this caller's own as it is.
+    What a generator yields, plain or asynchronous, is this caller's alone.
 
     Raises:
-        TypeError: it is one message, and not several.
+        TypeError: it is no iterable of messages.
     """
     if isinstance(given, str | bytes):
-        raise TypeError(f"a stream's fallback gave {given!r}; it must give an iterable of messages")
+        raise TypeError(f"a stream's fallback must return an iterable of messages, got {given!r}")
     if isinstance(given, GeneratorType | AsyncIterable):
         return given
     return map(_copied, given)
 
 
 def chain_cause(error: BaseException, reason: Exception) -> None:
-    """Make `reason`, with which a fallback failed, the cause of `error`, as ``raise … from`` does.
+    """Make `reason`, which a fallback raised, the cause of `error`, as ``raise … from`` does.
 
-    It is set, and not left to the raising: the same error is raised wherever its user looks, and a
-    context is lost where the user is handling another error. A fallback may say ``raise … from
-    error`` too. Then its link is cut, because code that follows causes would never leave a circle.
+    It is set here because the same error is raised wherever its user looks, and a context is lost
+    if the user is handling another error. A fallback may ``raise … from error`` itself. Such a link
+    is cut: code that follows causes would never leave the circle.
     """
     if reason is error:
         return
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [reason]
-    while waiting:
-        current = waiting.pop()
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        if current.__cause__ is error:
-            current.__cause__ = None
-        if current.__context__ is error:
-            current.__context__ = None
-        waiting += [current.__cause__, current.__context__]
+    for each in causes_of(reason):
+        if each.__cause__ is error:
+            each.__cause__ = None
+        if each.__context__ is error:
+            each.__context__ = None
     error.__context__ = error.__cause__ = reason
     error.add_note(f"The fallback failed too: {reason!r}")
 
 
 def _copied(message: Any) -> Any:
-    """Copy a protobuf message, which its receiver may change; anything else is given as it is."""
+    """Copy a protobuf message, because its receiver may change it; return others as they are."""
     return copy.deepcopy(message) if isinstance(message, Message) else message

@@ -11,8 +11,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from fusewire._causes import rejection_in
 from fusewire.parking import _solitude
-from fusewire.parking._causes import rejection_in
 from fusewire.parking._failures import failure_of, may_have_taken_effect
 from fusewire.parking.errors import INSTRUCTIONS, HandBack, Reject, Retry
 from fusewire.parking.handler import Attempt

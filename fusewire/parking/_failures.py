@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fusewire._causes import status_in
 from fusewire.operation import NOTES_KEPT
-from fusewire.parking._causes import status_in
 from fusewire.parking.errors import Reject
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fusewire._causes import rejection_in
 from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError, FusewireError
 from fusewire.operation import operation, without_fallbacks
 from fusewire.parking._calling import HandlerCall, HandlerCalls, being_cancelled
-from fusewire.parking._causes import rejection_in
 from fusewire.parking.errors import INSTRUCTIONS, Reject
 from fusewire.parking.record import KEYS_BY_REQUEST
 from fusewire.parking.settle import GiveBackError

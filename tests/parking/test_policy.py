@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from fusewire._causes import rejection_in
 from fusewire.errors import CircuitOpenError, SettingsError
 from fusewire.parking import Retry
-from fusewire.parking._causes import rejection_in
 from fusewire.parking.policy import Dead, Delay, FailurePolicy, Park, Verdict
 from fusewire.parking.record import Record
 from fusewire.parking.story import MAX_TEXT
