@@ -11,12 +11,12 @@ import aio_pika
 import pytest
 
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
-from tests.faults import table
-from tests.faults.field import Field, queues
-from tests.faults.nursing import Nursery
+from tests.faults import report
+from tests.faults.fork_client import ForkServer
+from tests.faults.kill_case import KillCase
 from tests.faults.outage import LONG, Fault, Outage, go_through
-from tests.faults.table import tell
-from tests.faults.trial import Trial
+from tests.faults.queue_client import QueueClient, queues
+from tests.faults.report import add_row
 from tests.support.rabbitmq import NoRabbitMQError, OwnRabbitMQ
 from tests.support.rabbitmq_choice import BROKER
 
@@ -34,7 +34,7 @@ TIMES_VARIABLE = "FUSEWIRE_TEST_FAULTS_TIMES"
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    table.show(terminalreporter, config)
+    report.show(terminalreporter, config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -47,17 +47,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _table(pytestconfig: pytest.Config) -> Iterator[None]:
-    table.begin(pytestconfig)
+    report.begin(pytestconfig)
     yield
-    table.write(pytestconfig)
+    report.write(pytestconfig)
 
 
 @pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    log = tmp_path / "nursery.log"
-    nursery = Nursery(tmp_path, log)
-    yield nursery
-    nursery.close()
+def fork_server(tmp_path: Path) -> Iterator[ForkServer]:
+    log = tmp_path / "fork_server.log"
+    fork_server = ForkServer(tmp_path, log)
+    yield fork_server
+    fork_server.close()
     print(log.read_text()[-8000:])  # noqa: T201 - pytest shows it where the test failed
 
 
@@ -76,38 +76,38 @@ class Survive(Protocol):
     """Has a worker go through a fault, and checks what came of it."""
 
     async def __call__(
-        self, fault: Fault, during: str, *, rabbitmq: OwnRabbitMQ, field_url: str = ""
+        self, fault: Fault, during: str, *, rabbitmq: OwnRabbitMQ, client_url: str = ""
     ) -> None: ...
 
 
 @pytest.fixture
 async def survive_on(
-    payments: PaymentsProcess, nursery: Nursery, pytestconfig: pytest.Config
+    payments: PaymentsProcess, fork_server: ForkServer, pytestconfig: pytest.Config
 ) -> Survive:
     """Give a function that has a worker go through a fault on some RabbitMQ."""
 
-    async def go(fault: Fault, during: str, *, rabbitmq: OwnRabbitMQ, field_url: str = "") -> None:
+    async def go(fault: Fault, during: str, *, rabbitmq: OwnRabbitMQ, client_url: str = "") -> None:
         rabbitmq.start()
-        trial = Trial(
+        case = KillCase(
             when=f"{fault}, while {during}",
             queue=f"test-{secrets.token_hex(5)}",
             concurrency=20 if LONG else 4,
         )
-        async with contextlib.aclosing(Field(field_url or rabbitmq.url)) as field:
+        async with contextlib.aclosing(QueueClient(client_url or rabbitmq.url)) as client:
             outage = Outage(
-                trial,
+                case,
                 during,
                 rabbitmq=rabbitmq,
-                field=field,
+                client=client,
                 payments=payments,
-                nursery=nursery,
+                fork_server=fork_server,
             )
             account = await go_through(outage, fault)
-            for queue in queues(trial.queue):
-                await field.delete(queue)
-        tell(pytestconfig, str(trial), [account], version=rabbitmq.version)
+            for queue in queues(case.queue):
+                await client.delete(queue)
+        add_row(pytestconfig, str(case), [account], version=rabbitmq.version)
         assert account.sound, str(account)
-        assert {*account.handled, *account.removed} == set(trial.references)
+        assert {*account.handled, *account.removed} == set(case.references)
         assert set(payments.effects().values()) == {1}
 
     return go

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fusewire.testing.faults import Account
-    from tests.faults.field import Field
-    from tests.faults.nursing import Nursery
-    from tests.faults.trial import Trial
+    from tests.faults.fork_client import ForkServer
+    from tests.faults.kill_case import KillCase
+    from tests.faults.queue_client import QueueClient
     from tests.support.payments import PaymentsProcess
     from tests.support.rabbitmq import OwnRabbitMQ
 
@@ -43,34 +43,34 @@ class Outage:
     """A worker, what it stands between, and how far it has come.
 
     Attributes:
-        trial: the worker's queue, messages and journals.
+        case: the worker's queue, messages and journals.
         during: when the fault strikes.
         topology: the worker's queues.
     """
 
     def __init__(
         self,
-        trial: Trial,
+        case: KillCase,
         during: str,
         *,
         rabbitmq: OwnRabbitMQ,
-        field: Field,
+        client: QueueClient,
         payments: PaymentsProcess,
-        nursery: Nursery,
+        fork_server: ForkServer,
     ) -> None:
-        self.trial = trial
+        self.case = case
         self.during = during
         self.rabbitmq = rabbitmq
-        self.field = field
+        self.client = client
         self.payments = payments
-        self._nursery = nursery
-        self.topology = Topology(trial.queue, (LANE,), DELAY_TIERS)
+        self._fork_server = fork_server
+        self.topology = Topology(case.queue, (LANE,), DELAY_TIERS)
 
     @property
     def delayed(self) -> set[str]:
         """The operations that wait in a delay queue, or are on their way back from one."""
         tiers = [self.topology.delay(tier) for tier in self.topology.delay_tiers]
-        return self.trial.moved_last_to(*tiers)
+        return self.case.moved_last_to(*tiers)
 
     @property
     def lane(self) -> str:
@@ -79,27 +79,29 @@ class Outage:
 
     def start_worker(self, url: str) -> None:
         """Start a worker."""
-        self.trial.pid = self._nursery.start(
-            self.trial, url=url, target=self.payments.target, timeout=TIMEOUT
+        self.case.pid = self._fork_server.start(
+            self.case, url=url, target=self.payments.target, timeout=TIMEOUT
         )
 
     async def stop_worker(self) -> None:
         """Ask the worker to end, and see that it has ended as it should."""
-        pid = self.trial.pid
-        await self.come(lambda: self.trial.running, "running")
-        self._nursery.send(pid, signal.SIGTERM)
-        await until(lambda: self._nursery.status(pid) is not None, f"end: {self.trial}", limit=60)
-        self.trial.status = self._nursery.status(pid)
-        assert self.trial.status == 0, f"{self.trial}: ended with {self.trial.status}"
+        pid = self.case.pid
+        await self.come(lambda: self.case.running, "running")
+        self._fork_server.send(pid, signal.SIGTERM)
+        await until(
+            lambda: self._fork_server.status(pid) is not None, f"end: {self.case}", limit=60
+        )
+        self.case.status = self._fork_server.status(pid)
+        assert self.case.status == 0, f"{self.case}: ended with {self.case.status}"
 
     async def order(self, references: list[str]) -> None:
         """Publish more."""
-        self.trial.references += references
-        await self.field.order(self.trial.queue, references, {})
+        self.case.references += references
+        await self.client.order(self.case.queue, references, {})
 
     def more(self, count: int, *, failing: bool = True) -> list[str]:
         """Name further orders; every fourth fails once, where `failing`."""
-        begin = len(self.trial.references)
+        begin = len(self.case.references)
         endings = [FAILS_ONCE if failing else "", "", "", ""]
         return [f"{one}{endings[one % len(endings)]}" for one in range(begin, begin + count)]
 
@@ -107,50 +109,50 @@ class Outage:
         """Wait for `condition`, for as long as the worker lives."""
 
         async def now() -> bool:
-            status = self._nursery.status(self.trial.pid)
-            assert status is None, f"{self.trial}: ended with {status}, not {what}"
+            status = self._fork_server.status(self.case.pid)
+            assert status is None, f"{self.case}: ended with {status}, not {what}"
             came = condition()
             return came if isinstance(came, bool) else await came
 
-        await until(now, f"{what}: {self.trial}", limit=LIMIT)
+        await until(now, f"{what}: {self.case}", limit=LIMIT)
 
     def far(self) -> int:
         """Count what is through, of what goes on when the fault strikes."""
-        return len(self.trial.parked) if self.during == PARKING else self.payments.charges()
+        return len(self.case.parked) if self.during == PARKING else self.payments.charges()
 
     async def further(self, by: int = FEW) -> None:
         """Wait until so many more messages are through, or all."""
-        goal = min(self.far() + by, len(self.trial.references) - len(self.trial.removed))
+        goal = min(self.far() + by, len(self.case.references) - len(self.case.removed))
         await self.come(lambda: self.far() >= goal, f"{goal} through")
 
     async def all_parked(self) -> None:
-        every = set(self.trial.references)
+        every = set(self.case.references)
 
         async def there() -> bool:
             # Of what is in doubt, one copy is parked already, and perhaps one comes again.
-            known = self.trial.noted(Happening.PARKED, DOUBT) | self.trial.removed
-            return known >= every and not await self.field.count(self.trial.queue)
+            known = self.case.noted(Happening.PARKED, DOUBT) | self.case.removed
+            return known >= every and not await self.client.count(self.case.queue)
 
         await self.come(there, "parked")
 
     async def all_made(self) -> None:
-        every = set(self.trial.references)
+        every = set(self.case.references)
 
         def there(removed: int) -> bool:
             return self.payments.charges() >= len(every) - removed
 
-        await self.come(lambda: there(len(self.trial.removed)), "made")
-        await self.come(lambda: self.field.empty(self.trial.queue), "all queues empty")
+        await self.come(lambda: there(len(self.case.removed)), "made")
+        await self.come(lambda: self.client.empty(self.case.queue), "all queues empty")
 
     async def refused(self, times: int = 3) -> None:
         """Wait until some more moves were refused."""
-        goal = self.trial.times(REFUSED) + times
-        await self.come(lambda: self.trial.times(REFUSED) >= goal, "refused")
+        goal = self.case.times(REFUSED) + times
+        await self.come(lambda: self.case.times(REFUSED) >= goal, "refused")
 
     async def ended(self, times: int = 1) -> None:
         """Wait until some more subscriptions have ended."""
-        goal = self.trial.times(ENDED) + times
-        await self.come(lambda: self.trial.times(ENDED) >= goal, "subscription ended")
+        goal = self.case.times(ENDED) + times
+        await self.come(lambda: self.case.times(ENDED) >= goal, "subscription ended")
 
     async def delete_lane(self, make_again: dict[str, Any] | None = None) -> None:
         """Delete the parking queue with all that is in it, and account for what that was.
@@ -160,7 +162,7 @@ class Outage:
         """
 
         def gone() -> set[str]:
-            return self.trial.moved_last_to(self.lane) | self.trial.in_hand
+            return self.case.moved_last_to(self.lane) | self.case.in_hand
 
         await self._delete(self.lane, gone, make_again)
 
@@ -169,12 +171,12 @@ class Outage:
 
         What was delayed may have come back to it already, which nobody sees while it goes on.
         """
-        ordered = set(self.trial.references)
+        ordered = set(self.case.references)
 
         def gone() -> set[str]:
-            return (ordered - self.trial.noted(SETTLED)) | self.trial.in_hand | self.delayed
+            return (ordered - self.case.noted(SETTLED)) | self.case.in_hand | self.delayed
 
-        await self._delete(self.trial.queue, gone)
+        await self._delete(self.case.queue, gone)
 
     async def _delete(
         self,
@@ -182,15 +184,15 @@ class Outage:
         gone: Callable[[], set[str]],
         make_again: dict[str, Any] | None = None,
     ) -> None:
-        self._nursery.send(self.trial.pid, signal.SIGSTOP)
+        self._fork_server.send(self.case.pid, signal.SIGSTOP)
         try:
-            ended = self.trial.times(ENDED)
-            self.trial.removed |= gone()
-            await self.field.delete(queue, make_again)
+            ended = self.case.times(ENDED)
+            self.case.removed |= gone()
+            await self.client.delete(queue, make_again)
         finally:
-            self._nursery.send(self.trial.pid, signal.SIGCONT)
+            self._fork_server.send(self.case.pid, signal.SIGCONT)
         if make_again is None:
-            await self.come(lambda: self.trial.times(ENDED) > ended, "deletion noticed")
+            await self.come(lambda: self.case.times(ENDED) > ended, "deletion noticed")
 
     async def takes_only(self, messages: int) -> None:
         """Let the parking queue refuse what comes while it holds so many messages."""
@@ -245,9 +247,9 @@ async def go_through(outage: Outage, fault: Fault) -> Account:
 
 
 async def _go_through(outage: Outage, fault: Fault) -> Account:
-    field, trial, payments = outage.field, outage.trial, outage.payments
+    client, case, payments = outage.client, outage.case, outage.payments
     payments.kill()
-    await field.declare(trial.queue)
+    await client.declare(case.queue)
     await outage.order(outage.more(fault.messages if LONG else 40, failing=fault.failing))
     await fault.before(outage)
     where = urlsplit(outage.rabbitmq.url)
@@ -273,4 +275,4 @@ async def _go_through(outage: Outage, fault: Fault) -> Account:
             await strike()
         await outage.all_made()
         await outage.stop_worker()
-    return await trial.account(field, payments)
+    return await case.account(client, payments)

@@ -31,7 +31,7 @@ async def queues_are_on_the_disk(outage: Outage) -> None:
 async def killed(outage: Outage) -> None:
     await asyncio.to_thread(outage.rabbitmq.kill)
     # What RabbitMQ was giving back from a delay queue it may give back again: at least once.
-    outage.trial.on_the_way_back |= outage.delayed
+    outage.case.on_the_way_back |= outage.delayed
     await asyncio.to_thread(outage.rabbitmq.start)
 
 
@@ -46,11 +46,11 @@ async def has_no_memory(outage: Outage) -> None:
     if outage.during == REPLAYING:
         outage.payments.kill()  # what is replayed now has to be moved
         await outage.order(outage.more(FEW))
-    doubts = outage.trial.times(DOUBT)
+    doubts = outage.case.times(DOUBT)
     usual = (await outage.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().")).strip()
     await outage.ctl("set_vm_memory_high_watermark", "0.0000001")
     try:
-        await outage.come(lambda: outage.trial.times(DOUBT) > doubts, "in doubt")
+        await outage.come(lambda: outage.case.times(DOUBT) > doubts, "in doubt")
     finally:  # others use this RabbitMQ after us
         await outage.ctl("set_vm_memory_high_watermark", usual)
     if outage.during == REPLAYING:

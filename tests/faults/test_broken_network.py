@@ -22,12 +22,12 @@ HELD = 3
 
 async def noticed(outage: Outage, proxy: FaultProxy) -> None:
     """Wait until the worker is in doubt or connects anew, or all messages are through."""
-    doubts, accepted = outage.trial.times(DOUBT), proxy.accepted
+    doubts, accepted = outage.case.times(DOUBT), proxy.accepted
     await outage.come(
         lambda: (
-            outage.trial.times(DOUBT) > doubts
+            outage.case.times(DOUBT) > doubts
             or proxy.accepted > accepted
-            or outage.far() >= len(outage.trial.references)
+            or outage.far() >= len(outage.case.references)
         ),
         "noticed",
     )

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.faults.field import QUORUM, queues
 from tests.faults.outage import FEW, LONG, PARKING, REPLAYING, TIME_LIMIT, Fault
+from tests.faults.queue_client import QUORUM, queues
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,12 +54,12 @@ def parking_queue_is_deleted(
         await outage.delete_lane()
         if outage.during == PARKING:
             await outage.refused()  # nothing is consumed that cannot be parked
-            await outage.field.declare(outage.lane, made_again)
+            await outage.client.declare(outage.lane, made_again)
             return
         outage.payments.kill()
         await outage.order(outage.more(MANY))
         await outage.refused()
-        await outage.field.declare(outage.lane, made_again)
+        await outage.client.declare(outage.lane, made_again)
         await outage.all_parked()
         outage.payments.start()
 
@@ -68,7 +68,7 @@ def parking_queue_is_deleted(
 
 async def source_queue_is_deleted(outage: Outage) -> None:
     await outage.delete_source()
-    await outage.field.declare(outage.trial.queue)
+    await outage.client.declare(outage.case.queue)
     await outage.order(outage.more(MANY, failing=False))
 
 
@@ -80,21 +80,21 @@ async def source_queue_is_deleted_under_delayed_messages(outage: Outage) -> None
     await outage.delete_source()
     delay = outage.topology.delay(outage.topology.delay_tiers[0])
     delayed = outage.more(FEW, failing=False)
-    outage.trial.references += delayed
-    await outage.field.order(delay, delayed, {})
+    outage.case.references += delayed
+    await outage.client.order(delay, delayed, {})
 
     async def are_due() -> bool:
-        return await outage.field.count(delay) < len(delayed)
+        return await outage.client.count(delay) < len(delayed)
 
     await outage.come(are_due, "due")
-    await outage.field.declare(outage.trial.queue)
+    await outage.client.declare(outage.case.queue)
     await outage.order(outage.more(MANY, failing=False))
 
 
 async def are_made_by_somebody_else(outage: Outage) -> None:
-    for queue in queues(outage.trial.queue):
+    for queue in queues(outage.case.queue):
         if queue == outage.lane or queue.endswith(".dead"):
-            await outage.field.declare(queue, CLASSIC)
+            await outage.client.declare(queue, CLASSIC)
 
 
 async def worker_starts_anew(outage: Outage) -> None:
@@ -116,7 +116,7 @@ async def server_dies_before_its_replies(outage: Outage) -> None:
     await outage.come(lambda: outage.payments.charges() > charged, "one more charged")
     outage.payments.kill()
     await outage.refused()
-    await outage.field.declare(outage.lane, LANE)
+    await outage.client.declare(outage.lane, LANE)
     outage.payments.think_time = 0.0
     outage.payments.start()
 

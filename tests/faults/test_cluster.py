@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.brokers import RabbitMQBroker
-from tests.faults.field import queues
 from tests.faults.outage import PARKING, REPLAYING, TIME_LIMIT, Fault, Outage
+from tests.faults.queue_client import queues
 from tests.support.rabbitmq import NoRabbitMQError
 from tests.support.rabbitmq_node import PrivateNode
 
@@ -48,12 +48,12 @@ async def test_a_killed_leader_loses_nothing_and_the_worker_goes_on_by_itself(
             await broker.prepare(outage.topology)
         leaders = await asyncio.to_thread(ours.ctl, "list_queues", "name", "leader")
         by_queue = dict(line.split("\t") for line in leaders.splitlines()[1:])
-        assert {by_queue[queue] for queue in queues(outage.trial.queue)} == {leader.name}
+        assert {by_queue[queue] for queue in queues(outage.case.queue)} == {leader.name}
 
     async def leader_is_killed(outage: Outage) -> None:
         await asyncio.to_thread(leader.kill)
         # What it was giving back from a delay queue the next leader may give back again.
-        outage.trial.on_the_way_back |= outage.delayed
+        outage.case.on_the_way_back |= outage.delayed
         await outage.further()
         await asyncio.to_thread(leader.start)
 
@@ -63,4 +63,4 @@ async def test_a_killed_leader_loses_nothing_and_the_worker_goes_on_by_itself(
         is_led_by_another_node,
         messages=5000,
     )
-    await survive_on(fault, during, rabbitmq=ours, field_url=leader.url)
+    await survive_on(fault, during, rabbitmq=ours, client_url=leader.url)

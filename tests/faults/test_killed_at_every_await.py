@@ -24,11 +24,11 @@ import pytest
 
 from fusewire.brokers import Topology
 from fusewire.testing.faults import Side, awaits_of
-from tests.faults.field import Field
-from tests.faults.nursery import watched
+from tests.faults.fork_server import watched
+from tests.faults.kill_case import KillCase
 from tests.faults.outage import LONG
-from tests.faults.table import note, tell
-from tests.faults.trial import Trial
+from tests.faults.queue_client import QueueClient
+from tests.faults.report import add_row, note
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import HeadersType
 
     from fusewire.testing.faults import Account, Await
-    from tests.faults.nursing import Nursery
+    from tests.faults.fork_client import ForkServer
     from tests.support.payments import PaymentsProcess
     from tests.support.rabbitmq import OwnRabbitMQ
 
@@ -65,6 +65,8 @@ EVERY = (DOUBTFUL, *ORDERS, PASSING)
 CERTAIN = 6
 """How many of them take effect whatever is killed."""
 DECLARING = "declaring"
+DECLARING_MODULES = {"declare", "declaring"}
+"""Modules whose awaits are reached while a worker declares its queues."""
 WHENS = ("parking", "replaying", "stopping")
 """The parts of the outage."""
 STOPPING = {
@@ -84,7 +86,6 @@ STOPPING = {
 NOT_ON_THE_WAY = {
     "Declarer.create_queue",
     "RabbitMQBroker._peek_single",
-    "RabbitMQBroker.audit",
     "RabbitMQBroker.create_queue",
     "RabbitMQBroker.depth",
     "RabbitMQBroker.peek",
@@ -102,60 +103,61 @@ SETTLING = {
 """Functions of which no await may be missed: here a message changes queue."""
 
 
-def trials() -> list[Trial]:
+def cases() -> list[KillCase]:
     points = [point for point in awaits_of(watched()) if point.function not in NOT_ON_THE_WAY]
     if LONG:
         every = itertools.product(points, Side, (*WHENS, DECLARING), (1, 3))
         return [
-            Trial(point=p, side=s, when=w, hit=h)
+            KillCase(point=p, side=s, when=w, hit=h)
             for p, s, w, h in every
             if (w == DECLARING) == (usual(p) == DECLARING)
         ]
     sides = itertools.product(points, Side)
-    return [Trial(point=p, side=s, when=usual(p), hit=1) for p, s in sides]
+    return [KillCase(point=p, side=s, when=usual(p), hit=1) for p, s in sides]
 
 
 def usual(point: Await) -> str:
-    """Tell in which part of the outage an await is likely to be met."""
-    if point.module.endswith(".declaring"):
+    """Return the part of the outage in which an await is likely to be reached."""
+    module = point.module.rpartition(".")[2].lstrip("_")
+    if module in DECLARING_MODULES:
         return DECLARING
     if point.function.rpartition(".")[2] in STOPPING:
         return "stopping"
-    return "replaying" if point.module.endswith(".replay") else "parking"
+    return "replaying" if module == "replay" else "parking"
 
 
-def missed(tried: list[Trial]) -> list[Await]:
+def missed(tried: list[KillCase]) -> list[Await]:
     return sorted({t.point for t in tried if t.point} - {t.point for t in tried if t.struck})
 
 
 class Run:
-    """The trials of one batch, side by side, through one outage."""
+    """The cases of one batch, side by side, through one outage."""
 
     def __init__(
         self,
-        batch: list[Trial],
+        batch: list[KillCase],
         *,
         url: str,
         payments: PaymentsProcess,
-        nursery: Nursery,
-        field: Field,
+        fork_server: ForkServer,
+        client: QueueClient,
     ) -> None:
         self._batch = batch
         self._url = url
         self._payments = payments
-        self._nursery = nursery
-        self._field = field
+        self._fork_server = fork_server
+        self._client = client
 
     async def whole(self) -> dict[str, Account]:
-        """Go through the outage; return the account of each trial."""
+        """Go through the outage; return the account of each case."""
         self._payments.kill()
-        for trial in self._batch:
-            await self._order(trial)
-        for trial in self._batch:
+        for case in self._batch:
+            await self._order(case)
+        for case in self._batch:
             not_after = round((time.time() + _PASSES) * 1000)
-            passing = trial.references[-1:]
-            await self._field.order(trial.queue, passing, {"fusewire-not-after-ms": not_after})
-            trial.pid = self._start(trial, armed=True)
+            passing = case.references[-1:]
+            await self._client.order(case.queue, passing, {"fusewire-not-after-ms": not_after})
+            case.pid = self._start(case, armed=True)
         await self._each(self._settled, "parked or dead")
         self._signal(signal.SIGUSR1, "replaying")
         self._signal(signal.SIGUSR1, "stopping")
@@ -164,70 +166,80 @@ class Run:
         await self._each(self._all_made, "made, or ended")
         self._signal(signal.SIGTERM)
         await self._each(self._ended, "ended")
-        clean = [self._start(trial, armed=False) for trial in self._batch]
+        clean = [self._start(case, armed=False) for case in self._batch]
         # Where this does not come about, the accounts say what is missing.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(60):
-                for trial in self._batch:
-                    await until(lambda trial=trial: self._finished(trial), limit=math.inf)
+                for case in self._batch:
+                    await until(lambda case=case: self._finished(case), limit=math.inf)
         for pid in clean:
-            self._nursery.send(pid, signal.SIGTERM)
+            self._fork_server.send(pid, signal.SIGTERM)
         for pid in clean:
-            await until(lambda pid=pid: self._nursery.status(pid) is not None)
-            assert self._nursery.status(pid) == 0
-        accounts = {str(trial): await self._account(trial) for trial in self._batch}
-        for trial in self._batch:
-            if trial.exchange:
-                await self._field.clear_away(trial.queue, trial.exchange)
+            await until(lambda pid=pid: self._fork_server.status(pid) is not None)
+            assert self._fork_server.status(pid) == 0
+        accounts = {str(case): await self._account(case) for case in self._batch}
+        for case in self._batch:
+            if case.exchange:
+                await self._client.clear_away(case.queue, case.exchange)
             else:
-                await self._field.purge(Topology(trial.queue).dead)
+                await self._client.purge(Topology(case.queue).dead)
         return accounts
 
-    async def _order(self, trial: Trial) -> None:
-        doubtful, *usual, _ = trial.references
-        if trial.exchange:
-            await self._field.declare(trial.queue)
-        await self._field.order(trial.queue, [doubtful], AT_MOST_ONCE)
-        await self._field.give_back(trial.queue)
+    async def _order(self, case: KillCase) -> None:
+        doubtful, *usual, _ = case.references
+        if case.exchange:
+            await self._client.declare(case.queue)
+        await self._client.order(case.queue, [doubtful], AT_MOST_ONCE)
+        await self._client.get_and_requeue(case.queue)
         for reference, headers in zip(usual, ORDERS.values(), strict=True):
-            await self._field.order(trial.queue, [reference], headers)
+            await self._client.order(case.queue, [reference], headers)
 
-    def _start(self, trial: Trial, *, armed: bool) -> int:
-        return self._nursery.start(trial, url=self._url, target=self._payments.target, armed=armed)
+    def _start(self, case: KillCase, *, armed: bool) -> int:
+        return self._fork_server.start(
+            case, url=self._url, target=self._payments.target, armed=armed
+        )
 
     def _signal(self, signum: int, when: str = "") -> None:
-        for trial in self._batch:
-            if when in {"", trial.when}:
-                self._nursery.send(trial.pid, signum)
+        for case in self._batch:
+            if when in {"", case.when}:
+                self._fork_server.send(case.pid, signum)
 
-    async def _each(self, come: Callable[[Trial], Awaitable[bool]], what: str) -> None:
-        async def now(trial: Trial) -> bool:
-            return await self._ended(trial) or await come(trial)
+    async def _each(self, come: Callable[[KillCase], Awaitable[bool]], what: str) -> None:
+        async def now(case: KillCase) -> bool:
+            return await self._ended(case) or await come(case)
 
-        for trial in self._batch:
-            await until(lambda trial=trial: now(trial), f"{what}: {trial}", limit=60)
+        for case in self._batch:
+            await until(lambda case=case: now(case), f"{what}: {case}", limit=60)
 
-    async def _ended(self, trial: Trial) -> bool:
-        trial.status = self._nursery.status(trial.pid)
-        return trial.status is not None
+    async def _ended(self, case: KillCase) -> bool:
+        case.status = self._fork_server.status(case.pid)
+        return case.status is not None
 
-    async def _settled(self, trial: Trial) -> bool:
-        return trial.noted("parked", "dead") >= set(trial.references)
+    async def _settled(self, case: KillCase) -> bool:
+        return case.noted("parked", "dead") >= set(case.references)
 
-    async def _all_made(self, trial: Trial) -> bool:
-        dead = await self._field.ready(Topology(trial.queue).dead)
-        return {*self._payments.references(), *dead} >= set(trial.references)
+    async def _all_made(self, case: KillCase) -> bool:
+        dead = await self._client.ready(Topology(case.queue).dead)
+        return {*self._payments.references(), *dead} >= set(case.references)
 
-    async def _finished(self, trial: Trial) -> bool:
-        if not trial.running or not await self._all_made(trial):
+    async def _finished(self, case: KillCase) -> bool:
+        if not case.running or not await self._all_made(case):
             return False
-        return await self._field.empty(trial.queue)
+        return await self._client.empty(case.queue)
 
-    async def _account(self, trial: Trial) -> Account:
-        assert trial.status in {0, -signal.SIGKILL}, f"{trial}: ended with {trial.status}"
-        again = {key.split("/")[0] for key in self._payments.repeated()} - trial.noted("doubt")
-        assert not [once for once in trial.references if once.endswith("twice") and once in again]
-        return await trial.account(self._field, self._payments)
+    async def _account(self, case: KillCase) -> Account:
+        assert case.status in {0, -signal.SIGKILL}, f"{case}: ended with {case.status}"
+        again = {key.split("/")[0] for key in self._payments.repeated()} - case.noted("doubt")
+        assert not [once for once in case.references if once.endswith("twice") and once in again]
+        return await case.account(self._client, self._payments)
+
+
+def test_the_functions_named_here_are_in_the_source_and_have_awaits() -> None:
+    points = list(awaits_of(watched()))
+    names = {point.function for point in points}
+    assert not (NOT_ON_THE_WAY | SETTLING) - names
+    assert not STOPPING - {name.rpartition(".")[2] for name in names}
+    assert {usual(point) for point in points} == {DECLARING, *WHENS}
 
 
 @pytest.mark.long
@@ -235,41 +247,41 @@ class Run:
 async def test_a_worker_killed_at_any_await_loses_nothing_and_repeats_nothing_unexplained(
     broken_rabbitmq: OwnRabbitMQ,
     payments: PaymentsProcess,
-    nursery: Nursery,
+    fork_server: ForkServer,
     pytestconfig: pytest.Config,
 ) -> None:
     accounts: dict[str, Account] = {}
-    tried: list[Trial] = []
+    tried: list[KillCase] = []
     broken_rabbitmq.start()
     url = broken_rabbitmq.url
-    field = Field(url)
+    client = QueueClient(url)
     names = [f"test-{secrets.token_hex(5)}" for _ in range(AT_A_TIME)]
 
-    async def go(every: list[Trial]) -> None:
+    async def go(every: list[KillCase]) -> None:
         for first in range(0, len(every), AT_A_TIME):
             batch = every[first : first + AT_A_TIME]
-            for trial, name in zip(batch, names, strict=False):
-                trial.queue = name
-                if trial.when == DECLARING:
-                    trial.queue = f"{name}-{len(tried)}"
-                    trial.exchange = f"{trial.queue}.moves"
-                trial.references = [f"{len(tried)}-{order}" for order in EVERY]
-                tried.append(trial)
-            run = Run(batch, url=url, payments=payments, nursery=nursery, field=field)
+            for case, name in zip(batch, names, strict=False):
+                case.queue = name
+                if case.when == DECLARING:
+                    case.queue = f"{name}-{len(tried)}"
+                    case.exchange = f"{case.queue}.moves"
+                case.references = [f"{len(tried)}-{order}" for order in EVERY]
+                tried.append(case)
+            run = Run(batch, url=url, payments=payments, fork_server=fork_server, client=client)
             accounts.update(await run.whole())
 
-    async with contextlib.aclosing(field):
+    async with contextlib.aclosing(client):
         for name in names:
-            await field.declare(name)
-        await go(trials())
+            await client.declare(name)
+        await go(cases())
         if not LONG:  # what was not met where it was looked for may be met elsewhere
             whens = {point: WHENS[usual(point) == WHENS[0]] for point in missed(tried)}
-            await go([Trial(point=p, side=Side.AFTER, when=w, hit=1) for p, w in whens.items()])
+            await go([KillCase(point=p, side=Side.AFTER, when=w, hit=1) for p, w in whens.items()])
 
-    struck = [trial for trial in tried if trial.struck]
-    awaits = len({trial.point for trial in struck})
+    struck = [case for case in tried if case.struck]
+    awaits = len({case.point for case in struck})
     fault = f"{len(struck)} workers killed at {awaits} awaits"
-    tell(pytestconfig, fault, list(accounts.values()), version=broken_rabbitmq.version)
+    add_row(pytestconfig, fault, list(accounts.values()), version=broken_rabbitmq.version)
     if LONG:
         for point in missed(tried):
             note(pytestconfig, f"not met: {point.place} {point.function}")
@@ -277,5 +289,5 @@ async def test_a_worker_killed_at_any_await_loses_nothing_and_repeats_nothing_un
     ended = [len(account.handled) + len(account.dead) for account in accounts.values()]
     assert ended == [len(EVERY)] * len(tried)
     assert min(len(account.handled) for account in accounts.values()) >= CERTAIN
-    assert {trial.point.function for trial in tried if trial.point} >= SETTLING
+    assert {case.point.function for case in tried if case.point} >= SETTLING
     assert [point for point in missed(tried) if point.function in SETTLING] == []

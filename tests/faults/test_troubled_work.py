@@ -25,7 +25,7 @@ from fusewire.testing.faults import LossLedger, count_queues
 from tests.faults.armed_worker import DELAY_TIERS, LANE
 from tests.faults.outage import LONG
 from tests.faults.plain_worker import PARTS, POISON
-from tests.faults.table import tell
+from tests.faults.report import add_row
 from tests.support.payments import PaymentsProcess
 from tests.support.processes import KeptProcess
 from tests.support.waiting import until
@@ -200,7 +200,7 @@ def counted(bench: Bench, config: pytest.Config, name: str) -> Iterator[list[Acc
     accounts: list[Account] = []
     yield accounts
     kind = "SQLite" if bench.address.startswith("sqlite") else "RabbitMQ"
-    tell(config, f"{name} ({kind})", accounts, version=bench.version)
+    add_row(config, f"{name} ({kind})", accounts, version=bench.version)
 
 
 async def test_a_message_that_kills_its_process_is_dead_and_no_other_is(

@@ -13,15 +13,15 @@ import pytest
 from fusewire.brokers import Topology
 from fusewire.testing.faults.journal import SETTLED, SUBSCRIBED
 from tests.faults.armed_worker import LANE, OPENED
-from tests.faults.field import Field, queues
+from tests.faults.kill_case import KillCase, Notes
 from tests.faults.outage import LIMIT, LONG, TIME_LIMIT
-from tests.faults.table import tell
-from tests.faults.trial import Notes, Trial
+from tests.faults.queue_client import QueueClient, queues
+from tests.faults.report import add_row
 from tests.support.processes import free_port
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from tests.faults.nursing import Nursery
+    from tests.faults.fork_client import ForkServer
     from tests.support.payments import PaymentsProcess
     from tests.support.rabbitmq import OwnRabbitMQ
 
@@ -47,34 +47,34 @@ def parked_again(notes: Notes, lane: str) -> Counter[tuple[int, str]]:
 async def test_a_replica_that_believes_the_circuit_open_bounces_no_message_and_all_are_handled(
     broken_rabbitmq: OwnRabbitMQ,
     payments: PaymentsProcess,
-    nursery: Nursery,
+    fork_server: ForkServer,
     pytestconfig: pytest.Config,
 ) -> None:
     broken_rabbitmq.start()
-    trial = Trial(
+    case = KillCase(
         when="two replicas, one of which believes the circuit open",
         queue=f"test-{secrets.token_hex(5)}",
         references=[str(number) for number in range(MESSAGES)],
     )
-    lane = Topology(trial.queue, (LANE,)).parked(LANE)
-    async with contextlib.aclosing(Field(broken_rabbitmq.url)) as field:
-        await field.declare(trial.queue)
+    lane = Topology(case.queue, (LANE,)).parked(LANE)
+    async with contextlib.aclosing(QueueClient(broken_rabbitmq.url)) as client:
+        await client.declare(case.queue)
         url = broken_rabbitmq.url
-        cut_off = nursery.start(trial, url=url, target=f"127.0.0.1:{free_port()}")
-        whole = nursery.start(trial, url=url, target=payments.target)
-        await field.order(trial.queue, trial.references, {})
-        await until(lambda: payments.charges() == MESSAGES, str(trial), limit=LIMIT)
-        await until(lambda: field.empty(trial.queue), str(trial), limit=LIMIT)
+        cut_off = fork_server.start(case, url=url, target=f"127.0.0.1:{free_port()}")
+        whole = fork_server.start(case, url=url, target=payments.target)
+        await client.order(case.queue, case.references, {})
+        await until(lambda: payments.charges() == MESSAGES, str(case), limit=LIMIT)
+        await until(lambda: client.empty(case.queue), str(case), limit=LIMIT)
         for pid in (cut_off, whole):
-            nursery.send(pid, signal.SIGTERM)
-            await until(lambda pid=pid: nursery.status(pid) is not None)
-        account = await trial.account(field, payments)
-        for queue in queues(trial.queue):
-            await field.delete(queue)
-    tell(pytestconfig, trial.when, [account], version=broken_rabbitmq.version)
+            fork_server.send(pid, signal.SIGTERM)
+            await until(lambda pid=pid: fork_server.status(pid) is not None)
+        account = await case.account(client, payments)
+        for queue in queues(case.queue):
+            await client.delete(queue)
+    add_row(pytestconfig, case.when, [account], version=broken_rabbitmq.version)
     assert account.sound, str(account)
-    assert set(account.handled) == set(trial.references)
+    assert set(account.handled) == set(case.references)
     assert set(payments.effects().values()) == {1}
-    bounced = parked_again(trial.journals[0], lane)
+    bounced = parked_again(case.journals[0], lane)
     assert bounced, "the replica that was cut off has probed"
     assert set(bounced.values()) == {1}

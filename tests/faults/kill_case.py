@@ -1,4 +1,4 @@
-"""One worker on one queue: what it was to do, what it noted, and what became of its messages."""
+"""One worker on one queue: what it had to do, what it noted, and the fate of its messages."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from fusewire.parking import Happening
 from fusewire.testing.faults import LossLedger, Side
 from fusewire.testing.faults.journal import SETTLED, Entry, in_hand, read_journal
 from tests.faults.armed_worker import RUNNING
-from tests.faults.field import queues
+from tests.faults.queue_client import queues
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fusewire.testing.faults import Account, Await
-    from tests.faults.field import Field
+    from tests.faults.queue_client import QueueClient
     from tests.support.payments import PaymentsProcess
 
 
 class Notes:
-    """What stands in a journal, read on as it grows."""
+    """The entries of a journal, read on as it grows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,25 +39,25 @@ class Notes:
         return self._entries
 
     def operations(self, what: str) -> set[str]:
-        """Return the operations of which something is noted."""
+        """Return the operations with an entry of this kind."""
         self.read()
         return self._operations[what]
 
 
 @dataclass(slots=True, kw_only=True)
-class Trial:
+class KillCase:
     """One kill point, tried on one queue; or another fault.
 
     Attributes:
-        point: the await; None for a worker that is not to die.
-        side: before or after it.
+        point: the await; None for a worker that does not die.
+        side: before or after the await.
         when: armed while ``declaring``, ``parking``, ``replaying`` or ``stopping``; or another
             fault's name.
-        hit: at the how-manieth hit.
-        exchange: through which its worker moves; the default exchange if empty.
-        removed: operations that stood in a queue that the test deleted.
+        hit: the ordinal of the hit at which it dies.
+        exchange: the exchange of its moves; the default exchange if empty.
+        removed: operations that were in a queue that the test deleted.
         on_the_way_back: operations that were delayed when the test killed RabbitMQ.
-        concurrency: messages in hand of each of its worker's queues.
+        concurrency: messages in flight of each of its worker's queues.
     """
 
     point: Await | None = None
@@ -76,7 +76,7 @@ class Trial:
 
     @property
     def struck(self) -> bool:
-        """Whether the worker met its await, and died of it."""
+        """Whether the worker reached its await and died there."""
         return self.status == -signal.SIGKILL
 
     def __str__(self) -> str:
@@ -87,19 +87,19 @@ class Trial:
 
     @property
     def running(self) -> bool:
-        """Whether its latest worker has come so far that it ends by itself on SIGTERM."""
+        """Whether its latest worker has started far enough to end on SIGTERM."""
         return bool(self.journals[-1].operations(RUNNING))
 
     def noted(self, *whats: str) -> set[str]:
-        """Return the operations of which its workers have noted one of these."""
+        """Return the operations with one of these entries in its workers' journals."""
         return {o for notes in self.journals for what in whats for o in notes.operations(what)}
 
     def entries(self, what: str) -> list[Entry]:
-        """Return all that its workers have noted of a kind."""
+        """Return all entries of a kind in its workers' journals."""
         return [entry for notes in self.journals for entry in notes.read() if entry.what == what]
 
     def times(self, what: str) -> int:
-        """Count how often its workers have noted something."""
+        """Count the entries of a kind in its workers' journals."""
         return len(self.entries(what))
 
     @property
@@ -108,17 +108,17 @@ class Trial:
         return self.noted(Happening.PARKED)
 
     def moved_last_to(self, *targets: str) -> set[str]:
-        """Return the operations of which the last move was to one of these queues."""
+        """Return the operations whose last move was to one of these queues."""
         last = {entry.operation_id: entry.detail for entry in self.entries(SETTLED)}
         return {operation for operation, queue in last.items() if queue in targets}
 
     @property
     def in_hand(self) -> set[str]:
-        """The operations that its workers have in hand."""
+        """The operations that are in flight at its workers."""
         return {o for notes in self.journals for o in in_hand(notes.read())}
 
-    async def account(self, field: Field, payments: PaymentsProcess) -> Account:
-        """Sort what became of its messages, as the server and a client outside see it."""
+    async def account(self, client: QueueClient, payments: PaymentsProcess) -> Account:
+        """Sort its messages by what the server and an outside client see of them."""
         ledger = LossLedger()
         effects = payments.references()
         for reference in self.references:
@@ -131,10 +131,10 @@ class Trial:
         for reference in self.removed:
             ledger.removed(reference)
         for reference in self.on_the_way_back:
-            ledger.ambiguous(reference, "RabbitMQ was killed, which gives back at least once")
+            ledger.ambiguous(reference, "RabbitMQ was killed, and redelivers at least once")
         for notes in self.journals:
             ledger.read(notes.path)
         for queue, place in queues(self.queue).items():
-            for reference in await field.ready(queue):
+            for reference in await client.ready(queue):
                 ledger.found(place, reference)
         return ledger.sort()

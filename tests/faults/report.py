@@ -1,4 +1,4 @@
-"""The table of faults, in Markdown: a row for each, told as the tests run; and a file of them."""
+"""The table of faults in Markdown: a row for each, added as the tests run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fusewire.testing.faults import Account
 
 FILE_VARIABLE = "FUSEWIRE_TEST_FAULTS_TABLE"
-"""Names the file that the table is written to, if one is wanted."""
+"""Environment variable with the file to write the table to."""
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "runs": (),
@@ -31,13 +31,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "unexplained duplicates": ("duplicated_unexplained",),
     "repeated effects": ("repeated_effects",),
 }
-"""What is counted under each heading; messages are all that were published."""
+"""What each column counts; messages are all that were published."""
 _MESSAGES = ("handled", "elsewhere", "deleted by hand", "lost")
 
 
 @dataclass
-class Table:
-    """What a run has found out so far."""
+class Report:
+    """The results of a run so far."""
 
     begin: float
     versions: set[str] = field(default_factory=set)
@@ -45,7 +45,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def add(self, fault: str, accounts: Sequence[Account]) -> None:
-        """Add to the row of a fault, which may be tried more than once."""
+        """Add to the row of a fault, which may run more than once."""
         row = self.rows.setdefault(fault, Counter())
         row["runs"] += 1
         for heading, kinds in COLUMNS.items():
@@ -73,40 +73,42 @@ def _line(fault: str, row: Counter[str]) -> str:
     return f"| {fault} | {' | '.join(f'{row[heading]:,}' for heading in COLUMNS)} |"
 
 
-TABLE = pytest.StashKey[Table]()
+REPORT = pytest.StashKey[Report]()
 
 
-def tell(config: pytest.Config, fault: str, accounts: Sequence[Account], *, version: str) -> None:
+def add_row(
+    config: pytest.Config, fault: str, accounts: Sequence[Account], *, version: str
+) -> None:
     """Add a row to the table of this run."""
-    table = config.stash[TABLE]
-    table.versions.add(version)
-    table.add(fault, accounts)
+    report = config.stash[REPORT]
+    report.versions.add(version)
+    report.add(fault, accounts)
 
 
 def note(config: pytest.Config, line: str) -> None:
-    """Have a line printed below the table."""
-    config.stash[TABLE].notes.append(line)
+    """Print a line below the table."""
+    config.stash[REPORT].notes.append(line)
 
 
 def begin(config: pytest.Config) -> None:
-    """Begin the table of this run."""
-    config.stash[TABLE] = Table(time.monotonic())
+    """Start the table of this run."""
+    config.stash[REPORT] = Report(time.monotonic())
 
 
 def write(config: pytest.Config) -> None:
-    """Write the table to its file, if one is wanted."""
+    """Write the table to the file that the environment names, if any."""
     wanted = os.environ.get(FILE_VARIABLE)
-    if wanted and config.stash[TABLE].rows:
+    if wanted and config.stash[REPORT].rows:
         path = Path(wanted)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(str(config.stash[TABLE]))
+        path.write_text(str(config.stash[REPORT]))
 
 
 def show(terminal: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the table and the notes."""
-    table = config.stash.get(TABLE, None)
-    if table is not None and table.rows:
+    report = config.stash.get(REPORT, None)
+    if report is not None and report.rows:
         terminal.section("faults")
-        terminal.write(str(table))
-        for line in table.notes:
+        terminal.write(str(report))
+        for line in report.notes:
             terminal.write_line(line)

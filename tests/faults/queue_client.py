@@ -1,4 +1,4 @@
-"""What a client outside does with the queues and sees in them; it knows nothing of Fusewire."""
+"""An outside client: what it does with the queues and sees in them. It knows no Fusewire."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _AT_A_TIME = 500  # publishes that wait for their confirm
 
 
 def queues(source: str) -> dict[str, Place]:
-    """Return the queues of a worker, and what it means to stand there."""
+    """Return the queues of a worker, and what a message in each of them is."""
     return places(Topology(source, (LANE,), DELAY_TIERS))
 
 
-class Field:
-    """Close it at the end; it connects when needed, again when the broker was away.
+class QueueClient:
+    """Connects when needed, and again after the broker was away. Close it at the end.
 
     Args:
         url: where RabbitMQ is.
@@ -49,7 +49,7 @@ class Field:
             await self._connection.close()
 
     async def _with_channel(self, do: Callable[[AbstractChannel], Awaitable[T]]) -> T:
-        """Do something on a channel of its own; again when the connection was lost meanwhile."""
+        """Do something on a channel of its own, and again if the connection is lost meanwhile."""
         end = time.monotonic() + _LIMIT
         while True:
             try:
@@ -66,7 +66,7 @@ class Field:
                 await asyncio.sleep(0.2)
 
     async def declare(self, queue: str, arguments: dict[str, Any] | None = None) -> None:
-        """Make a queue: a quorum queue, unless `arguments` say otherwise."""
+        """Declare a queue: a quorum queue, unless `arguments` say otherwise."""
         await self._with_channel(
             lambda channel: channel.declare_queue(
                 queue, durable=True, arguments=QUORUM if arguments is None else arguments
@@ -74,7 +74,7 @@ class Field:
         )
 
     async def clear_away(self, source: str, exchange: str) -> None:
-        """Delete a source queue, those of it that a worker made, and its exchange."""
+        """Delete a source queue, the queues derived from it, and its exchange."""
 
         async def delete(channel: AbstractChannel) -> None:
             for queue in queues(source):
@@ -84,7 +84,7 @@ class Field:
         await self._with_channel(delete)
 
     async def delete(self, queue: str, make_again: dict[str, Any] | None = None) -> None:
-        """Delete a queue with all that is in it; make it again, with arguments, at once."""
+        """Delete a queue with its messages; declare it again at once if there are arguments."""
 
         async def delete(channel: AbstractChannel) -> None:
             await channel.queue_delete(queue)
@@ -94,7 +94,7 @@ class Field:
         await self._with_channel(delete)
 
     async def order(self, queue: str, references: Sequence[str], headers: HeadersType) -> None:
-        """Publish orders as a shop would; return when all are confirmed."""
+        """Publish orders as a shop does, and return when all are confirmed."""
 
         async def publish(channel: AbstractChannel) -> None:
             for first in range(0, len(references), _AT_A_TIME):
@@ -108,8 +108,8 @@ class Field:
 
         await self._with_channel(publish)
 
-    async def give_back(self, queue: str) -> None:
-        """Take a message and give it back: it is marked as delivered before."""
+    async def get_and_requeue(self, queue: str) -> None:
+        """Get a message and requeue it, which marks it as redelivered."""
 
         async def once(channel: AbstractChannel) -> None:
             declared = await channel.declare_queue(queue, passive=True)
@@ -140,7 +140,7 @@ class Field:
         return await self._with_channel(look)
 
     async def empty(self, source: str) -> bool:
-        """Tell whether nothing is ready in a source queue and those of it, but for the dead."""
+        """Return whether nothing is ready in a source queue and its own, except the dead queue."""
         passing = [queue for queue, place in queues(source).items() if place is not Place.DEAD]
         return not any([await self.count(queue) for queue in passing])
 

@@ -1,8 +1,8 @@
-"""Workers that start quickly and die at a named await: ``nursery.py SOCKET``.
+"""Workers that start quickly and die at a named await: ``fork_server.py SOCKET``.
 
-A program that has imported all that a worker needs, with the awaits of Fusewire's source watched,
-and forks a worker at each request. It is spoken to in lines of JSON over a Unix socket; the workers
-end with it.
+The program imports everything that a worker needs, watches the awaits of Fusewire's source, and
+forks a worker for each request. Requests and answers are lines of JSON over a Unix socket. The
+workers end with it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 from fusewire.testing.faults import watch
 
 ROOMS = ("fusewire.parking", "fusewire.brokers.rabbitmq")
-"""Where a message is taken, moved, replayed, settled and given back."""
-ELSEWHERE = {"audit", "management", "ordered", "single"}
-"""The modules of ROOMS that no move, replay or delay comes through: audit, and pause mode."""
+"""The rooms in which a message is received, moved, replayed, settled and requeued."""
+ELSEWHERE = {"audit", "ordered", "single", "single_active_consumer"}
+"""The modules of ROOMS that no move, replay or delay passes: pause mode, single consumers."""
 
 
 def watched() -> list[str]:
@@ -32,8 +32,8 @@ def watched() -> list[str]:
     return [
         ".".join(path.relative_to(root).with_suffix("").parts)
         for room in ROOMS
-        for path in sorted(root.joinpath(*room.split(".")).glob("[!_]*.py"))
-        if path.stem not in ELSEWHERE
+        for path in sorted(root.joinpath(*room.split(".")).rglob("*.py"))
+        if path.stem != "__init__" and path.stem.lstrip("_") not in ELSEWHERE
     ]
 
 
@@ -58,7 +58,7 @@ def fork(order: dict[str, Any]) -> int:
 
 
 def serve(path: str) -> None:
-    """Answer requests until the socket is closed: an order to fork, or null to ask who ended."""
+    """Answer requests until the socket closes: an order to fork, or null for who has ended."""
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(path)
         with line.makefile("rw", encoding="utf-8") as talk:

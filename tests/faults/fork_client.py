@@ -1,4 +1,4 @@
-"""The tests' side of the nursery: workers by the dozen, each on a queue of its own."""
+"""The tests' side of the fork server: dozens of workers, each on a queue of its own."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tests.faults.trial import Notes
+from tests.faults.kill_case import Notes
 from tests.support.processes import KeptProcess
 
 if TYPE_CHECKING:
-    from tests.faults.trial import Trial
+    from tests.faults.kill_case import KillCase
 
 ROOT = Path(__file__).parents[2]
 
 
-class Nursery:
-    """The process that forks workers, and the line to it."""
+class ForkServer:
+    """The process that forks workers, and the connection to it."""
 
     def __init__(self, folder: Path, log: Path) -> None:
         self._folder = folder
         self._line = socket.socket(socket.AF_UNIX)
-        path = folder / "nursery"
+        path = folder / "fork_server"
         self._line.bind(str(path))
         self._line.listen()
         self._line.settimeout(60)
         self._process = KeptProcess(
-            [sys.executable, "-m", "tests.faults.nursery", str(path)], cwd=ROOT, log=log
+            [sys.executable, "-m", "tests.faults.fork_server", str(path)], cwd=ROOT, log=log
         )
         connection, _ = self._line.accept()
         with connection:
@@ -38,35 +38,35 @@ class Nursery:
         self._ended: dict[int, int] = {}
 
     def start(
-        self, trial: Trial, *, url: str, target: str, armed: bool = False, timeout: float = 10.0
+        self, case: KillCase, *, url: str, target: str, armed: bool = False, timeout: float = 10.0
     ) -> int:
-        """Start a worker for a trial; return its process id.
+        """Start a worker for a case, and return its process id.
 
         Args:
-            trial: its queue and its kill point.
+            case: its queue and its kill point.
             url: where RabbitMQ is.
             target: where the payments server is.
             armed: whether it dies at the kill point.
             timeout: seconds that it gives RabbitMQ for one operation.
         """
-        journal = self._folder / f"{trial.queue}-{len(trial.journals)}-{trial.references[0]}"
-        trial.journals.append(Notes(journal))
+        journal = self._folder / f"{case.queue}-{len(case.journals)}-{case.references[0]}"
+        case.journals.append(Notes(journal))
         order = {
             "url": url,
-            "queue": trial.queue,
-            "exchange": trial.exchange,
+            "queue": case.queue,
+            "exchange": case.exchange,
             "target": target,
             "folder": str(self._folder),
             "journal": str(journal),
             "timeout": timeout,
-            "concurrency": trial.concurrency,
-            "await": trial.point.place if armed and trial.point else "",
-            "side": trial.side,
-            "when": trial.when,
-            "hit": trial.hit,
+            "concurrency": case.concurrency,
+            "await": case.point.place if armed and case.point else "",
+            "side": case.side,
+            "when": case.when,
+            "hit": case.hit,
         }
         pid: int = self._ask(order)
-        self._ended.pop(pid, None)  # of a worker before it: the system gives a number again
+        self._ended.pop(pid, None)  # of an earlier worker: process ids are reused
         return pid
 
     def status(self, pid: int) -> int | None:
@@ -77,7 +77,7 @@ class Nursery:
         return self._ended.get(pid)
 
     def send(self, pid: int, signum: int) -> None:
-        """Send a signal to a worker; to one that has ended, nothing."""
+        """Send a signal to a worker, unless it has ended."""
         with contextlib.suppress(ProcessLookupError):
             if self.status(pid) is None:
                 os.kill(pid, signum)
