@@ -87,7 +87,7 @@ class Result:
 
     @property
     def missed(self) -> bool:
-        """Tell whether the target was missed."""
+        """Return whether the target was missed."""
         return self.target is not None and self.ratio > self.target
 
 

@@ -137,7 +137,7 @@ class Figures:
         self.rounds: list[dict[str, tuple[float, float]]] = []
 
     def ratio(self, kind: str, to: str, which: int) -> tuple[float, float, float]:
-        """Give the median of the rounds' ratios, and the ends of their middle half."""
+        """Return the median of the rounds' ratios, and the ends of their middle half."""
         ratios = [one[kind][which] / one[to][which] for one in self.rounds]
         low, middle, high = statistics.quantiles(ratios, n=4)
         return middle, low, high

@@ -60,7 +60,7 @@ async def park(
 async def handle(
     url: str, queue: str, handler: Handler, *, prefetch: int, note: Callable[[], None]
 ) -> AsyncExitStack:
-    """Give what comes in `queue` to `handler`, and acknowledge it."""
+    """Pass each message of `queue` to `handler`, and acknowledge it."""
 
     async def on_message(message: AbstractIncomingMessage) -> None:
         await handler(message)

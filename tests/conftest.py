@@ -122,13 +122,13 @@ async def _one_loop(anyio_backend: str) -> AsyncIterator[None]:
 
 @pytest.fixture(scope="session")
 def rabbitmq(pytestconfig: pytest.Config) -> RabbitMQ:
-    """Give the RabbitMQ that all tests share. None may kill it or change its settings."""
+    """Provide the RabbitMQ that all tests share. None may kill it or change its settings."""
     return pytestconfig.stash[BROKER].get()
 
 
 @pytest.fixture
 def amqp_url(rabbitmq: RabbitMQ) -> str:
-    """Give the AMQP URL of the shared RabbitMQ."""
+    """Provide the AMQP URL of the shared RabbitMQ."""
     return rabbitmq.url
 
 
@@ -144,14 +144,14 @@ def _module_rabbitmq(pytestconfig: pytest.Config) -> Iterator[OwnRabbitMQ]:
 
 @pytest.fixture
 def private_rabbitmq(_module_rabbitmq: OwnRabbitMQ) -> OwnRabbitMQ:
-    """Give a RabbitMQ that a test may kill, stop, pause and start; its module's own, running."""
+    """Provide a RabbitMQ that a test may kill, stop, pause and start; its module's own, running."""
     _module_rabbitmq.start()
     return _module_rabbitmq
 
 
 @pytest.fixture(scope="session")
 def managed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managed]:
-    """Give a RabbitMQ with its management API. Tests keep to virtual hosts of their own."""
+    """Provide a RabbitMQ with its management API. Tests keep to virtual hosts of their own."""
     try:
         with managed_rabbitmq(tmp_path_factory.mktemp("managed")) as found:
             yield found
@@ -161,14 +161,14 @@ def managed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managed]:
 
 @pytest.fixture
 def virtual_host(managed: Managed) -> Iterator[VirtualHost]:
-    """Give a virtual host of the test's own, with a space in its name."""
+    """Provide a virtual host of the test's own, with a space in its name."""
     with managed.virtual_host() as host:
         yield host
 
 
 @pytest.fixture
 def payments(tmp_path: Path) -> Iterator[PaymentsProcess]:
-    """Give the demo's payments server, running, as a process that a test may kill."""
+    """Provide the demo's payments server, running, as a process that a test may kill."""
     server = PaymentsProcess(tmp_path)
     server.start()
     yield server
@@ -177,7 +177,7 @@ def payments(tmp_path: Path) -> Iterator[PaymentsProcess]:
 
 @pytest.fixture
 def forget_queue(rabbitmq: RabbitMQ) -> Iterator[Callable[[str], None]]:
-    """Give a function that takes the name of a queue to delete after the test, if it exists."""
+    """Provide a function that takes the name of a queue to delete after the test, if it exists."""
     names: list[str] = []
     yield names.append
     if names:
@@ -186,7 +186,7 @@ def forget_queue(rabbitmq: RabbitMQ) -> Iterator[Callable[[str], None]]:
 
 @pytest.fixture
 def queue_name(forget_queue: Callable[[str], None]) -> str:
-    """Give a queue name that no other test has.
+    """Provide a queue name that no other test has.
 
     The queue, and its dead, delay and ``other`` lane's queues, are deleted after the test. Further
     lanes are named to `forget_queue`, or left, and go with the broker where that is the tests' own.

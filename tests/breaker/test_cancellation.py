@@ -71,7 +71,7 @@ WAYS = [
 
 
 async def cancelled_after(steps: int, call: Awaitable[Any]) -> bool:
-    """Run `call` as a task, cancel it after `steps` steps, and tell whether it was cancelled."""
+    """Run `call` as a task, cancel it after `steps` steps and return whether it was cancelled."""
 
     async def run() -> Any:
         return await call

@@ -149,7 +149,7 @@ async def test_the_duration_of_a_call_is_the_time_until_its_result_is_there(
 
 
 class Stream(concurrent.futures.Future[Any]):
-    """A stream that tells its end, as grpcio's do."""
+    """A stream that reports its end, as grpcio's do."""
 
     def __next__(self) -> str:
         return "message"
@@ -270,7 +270,7 @@ async def test_a_stream_of_a_call_is_settled_by_its_status_and_not_read(
     breaker: CircuitBreaker,
 ) -> None:
     class Messages:
-        """As a response stream of grpc.aio: no await tells its end."""
+        """As a response stream of grpc.aio: no await reports its end."""
 
         def __init__(self, error: Exception | None) -> None:
             self._error = error

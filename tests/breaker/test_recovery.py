@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def open_times(breaker: CircuitBreaker, clock: FakeClock, rounds: int) -> list[float]:
-    """Let `rounds` rounds of probes fail, and tell how long each open time was."""
+    """Let `rounds` rounds of probes fail and return how long each open time was."""
     breaker.acquire().failure()
     times = []
     for _ in range(rounds):

@@ -27,8 +27,8 @@ class Place:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Asked for by `getfixturevalue` below, the fixture would be unknown to whoever has to start
-    # RabbitMQ before the first test.
+    # If only `getfixturevalue` below asked for it, the hook that starts RabbitMQ before the first
+    # test would not see the fixture.
     for item in items:
         callspec = getattr(item, "callspec", None)
         if callspec is not None and callspec.params.get("place") == "rabbitmq":

@@ -1,4 +1,4 @@
-"""Acknowledgements that go together: what is written, and who is told of it."""
+"""Acknowledgements that go together: what is written, and who is informed."""
 
 from __future__ import annotations
 

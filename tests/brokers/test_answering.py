@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def written() -> asyncio.Queue[object]:
-    """Give what is to be written, with room for one frame, which is taken."""
+    """Provide what is to be written, with room for one frame, which is taken."""
     queue: asyncio.Queue[object] = asyncio.Queue(maxsize=1)
     queue.put_nowait("first")
     return queue

@@ -141,7 +141,7 @@ async def test_a_move_to_a_missing_queue_leaves_the_message_in_hand(
         with pytest.raises(MoveRefusedError, match=r"missing-queue"):
             await delivery.move("missing-queue", delivery.message)
 
-    await until_depth(broker, topology.source, 0)  # in hand, so it does not wait
+    await until_depth(broker, topology.source, 0)  # in flight, so it does not wait
     await delivery.move(topology.dead, delivery.message)
     assert await drain(broker, topology.dead, 1) == [numbered(1)]
 
@@ -298,7 +298,7 @@ async def test_two_subscriptions_share_a_queue_without_overlap(
             await broker.subscribe(source, prefetch=5),
             await other.subscribe(source, prefetch=5),
         ]
-        # Both have something in hand before either goes on.
+        # Both have something in flight before either goes on.
         for subscription in subscriptions:
             [delivery] = await take(subscription, 1)
             seen.append(number_of(delivery.message))
@@ -439,7 +439,7 @@ async def test_after_a_random_workload_every_message_is_somewhere_exactly_once(
                 await delivery.done()
                 finished.append(number_of(delivery.message))
             case _:
-                return  # left in hand until it is given back
+                return  # left in flight until it is given back
 
     async def work() -> None:
         async with place.open() as own:

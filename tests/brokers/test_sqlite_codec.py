@@ -47,7 +47,7 @@ messages = st.builds(
 
 
 def exactly(value: object) -> object:
-    """Return what tells equal values of other types apart, and NaN from nothing."""
+    """Return what distinguishes equal values of other types, and NaN from nothing."""
     if isinstance(value, dict):
         return {key: exactly(item) for key, item in value.items()}
     if isinstance(value, list):

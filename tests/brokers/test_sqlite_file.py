@@ -224,7 +224,7 @@ async def test_a_file_that_another_process_keeps_locked_is_an_error_and_no_wait_
                 await take(subscription, 1)
             await until(is_reported)
             hog.execute("ROLLBACK")
-        # The file can be written again, so what was in hand comes back before the lease ends.
+        # The file can be written again, so what was in flight comes back before the lease ends.
         assert await drain(broker, "orders", 2) == [numbered(0), numbered(1)]
 
 

@@ -156,7 +156,7 @@ async def test_killing_movers_in_mid_load_loses_and_doubles_nothing(
     # A move is one transaction, so here not even a duplicate is allowed.
     assert await numbers_in(broker, "dead") == Counter(range(1000))
     subscription = await broker.subscribe("orders", prefetch=10)
-    with anyio.move_on_after(0.2):  # long enough to find what a dead mover had in hand
+    with anyio.move_on_after(0.2):  # long enough to find what a dead mover had in flight
         pytest.fail(f"left over: {await subscription.receive()}")
 
 
@@ -172,7 +172,7 @@ async def test_killing_a_publisher_loses_nothing_that_it_was_told_is_stored(
         await until(is_in_the_middle)
         publisher.kill()
 
-    # A last line that was cut off was not told to anybody.
+    # A last line that was cut off was not reported to anybody.
     confirmed = {int(line) for line in log.read_text().splitlines(keepends=True) if "\n" in line}
     stored = await numbers_in(broker, "orders")
     assert len(confirmed) >= 200

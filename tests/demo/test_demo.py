@@ -28,7 +28,7 @@ CHILDREN = {"fusewire.demo.server", "fusewire.demo.client", "fusewire.demo.order
 
 @pytest.fixture(params=["sqlite", "rabbitmq"])
 def broker(request: pytest.FixtureRequest) -> list[str]:
-    """Give the options that say which broker."""
+    """Provide the options that say which broker."""
     if request.param == "sqlite":
         return []
     return ["--broker", request.getfixturevalue("amqp_url")]

@@ -67,7 +67,7 @@ class Story:
 
 @pytest.fixture
 def story() -> Story:
-    """Give a day on which all went well: a payment made, one parked and made, and an order."""
+    """Provide a day on which all went well: a payment made, one parked and made, and an order."""
     story = Story()
     story.payment(1)
     story.charge(1)

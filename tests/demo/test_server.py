@@ -1,4 +1,4 @@
-"""What the payments server promises to whoever calls it, in a process of its own."""
+"""What the payments server promises to its callers, in a process of its own."""
 
 from __future__ import annotations
 

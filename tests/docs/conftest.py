@@ -18,7 +18,7 @@ SERVER = Path(__file__).with_name("own_payments.py")
 
 @pytest.fixture
 def payments(tmp_path: Path) -> Iterator[PaymentsProcess]:
-    """Give a payments server, running, which answers to the pages' and to the demo's names."""
+    """Provide a payments server, running, which answers to the pages' and to the demo's names."""
     offer_own_stubs()
     server = PaymentsProcess(tmp_path, program=(str(SERVER),))
     server.start()

@@ -1,4 +1,4 @@
-"""A worker that is armed to die at an await, and notes in a journal what it has in hand."""
+"""A worker that is armed to die at an await, and notes in a journal what it has in flight."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def the_first_time(reference: str, folder: str) -> None:
 
 
 def may_have_taken_effect(error: grpc.aio.AioRpcError) -> bool:
-    """Tell whether a failed call may have been carried out, though nobody answered.
+    """Return whether a failed call may have been carried out, though nobody answered.
 
     A server that is killed while it works on a call may have committed it, and takes the answer
     along. A call that was refused by our own circuit, or found no connection, was never sent.

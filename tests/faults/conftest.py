@@ -63,7 +63,7 @@ def fork_server(tmp_path: Path) -> Iterator[ForkServer]:
 
 @pytest.fixture(scope="session")
 def broken_rabbitmq(pytestconfig: pytest.Config) -> Iterator[OwnRabbitMQ]:
-    """Give a RabbitMQ that all tests of this folder do harm to, one after the other."""
+    """Provide a RabbitMQ that all tests of this folder do harm to, one after the other."""
     try:
         another = pytestconfig.stash[BROKER].start_another()
     except NoRabbitMQError as error:
@@ -84,7 +84,7 @@ class Survive(Protocol):
 async def survive_on(
     payments: PaymentsProcess, fork_server: ForkServer, pytestconfig: pytest.Config
 ) -> Survive:
-    """Give a function that has a worker go through a fault on some RabbitMQ."""
+    """Provide a function that has a worker go through a fault on some RabbitMQ."""
 
     async def go(fault: Fault, during: str, *, rabbitmq: OwnRabbitMQ, client_url: str = "") -> None:
         rabbitmq.start()
@@ -117,7 +117,7 @@ async def survive_on(
 def survive(
     survive_on: Survive, broken_rabbitmq: OwnRabbitMQ
 ) -> Callable[[Fault, str], Awaitable[None]]:
-    """Give a function that has a worker go through a fault, and checks what came of it."""
+    """Provide a function that has a worker go through a fault, and checks what came of it."""
 
     async def go(fault: Fault, during: str) -> None:
         await survive_on(fault, during, rabbitmq=broken_rabbitmq)

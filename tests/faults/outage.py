@@ -157,8 +157,8 @@ class Outage:
     async def delete_lane(self, make_again: dict[str, Any] | None = None) -> None:
         """Delete the parking queue with all that is in it, and account for what that was.
 
-        What the worker has in hand of it is gone with it, too, as far as it is not handled. Returns
-        when the worker has noticed; or at once, where the queue is made again with arguments.
+        Messages in flight at the worker are gone with it, unless they were handled. Returns when
+        the worker has noticed; or at once, where the queue is made again with arguments.
         """
 
         def gone() -> set[str]:

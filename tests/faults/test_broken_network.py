@@ -21,7 +21,7 @@ HELD = 3
 
 
 async def noticed(outage: Outage, proxy: FaultProxy) -> None:
-    """Wait until the worker is in doubt or connects anew, or all messages are through."""
+    """Wait until the worker is in doubt or connects again, or all messages are through."""
     doubts, accepted = outage.case.times(DOUBT), proxy.accepted
     await outage.come(
         lambda: (

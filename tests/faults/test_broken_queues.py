@@ -38,7 +38,7 @@ async def parking_queue_is_full(outage: Outage) -> None:
 
 
 async def parking_queue_is_replaced(outage: Outage) -> None:
-    """Delete it and make it again at once, which RabbitMQ 3.10 does not tell its consumers of."""
+    """Delete it and make it again at once, of which RabbitMQ 3.10 does not inform its consumers."""
     await outage.delete_lane(make_again=LANE)
     if outage.during == REPLAYING:
         outage.payments.kill()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[list[PrivateNode]]:
-    """Give three nodes of one cluster."""
+    """Provide three nodes of one cluster."""
     with contextlib.ExitStack() as stack:
         try:
             first = stack.enter_context(contextlib.closing(PrivateNode()))

@@ -157,7 +157,7 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 class RefusingPayments(PaymentsProcess, grpc.ServerInterceptor):
-    """The payments server within this process, which refuses every call while it is told to."""
+    """The payments server within this process, which refuses every call on request."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -1,4 +1,4 @@
-"""A payments server that can be told to fail, and a store of each kind."""
+"""A payments server that fails on request, and a store of each kind."""
 
 from __future__ import annotations
 

@@ -424,7 +424,7 @@ async def test_at_most_once_is_sent_once_though_its_dead_queue_refuses(
     ):
         trip(registry)
         await shop.charge("a", "op-0")
-        await until(lambda: shop.happened("replayed") == ["op-0"])  # the forwarder is at work
+        await until(lambda: shop.happened("replayed") == ["op-0"])  # the forwarder runs
         channel = await connection.channel()
         await channel.queue_delete(shop.calls.topology.dead)
         server.answer = lambda key: grpc.StatusCode.UNAVAILABLE

@@ -54,7 +54,7 @@ async def _by_iterating(call: Any) -> None:
 
 
 async def after(call: Any) -> tuple[Any, ...]:
-    """Tell all that the user sees of a call that was given up."""
+    """Return all that the user sees of a call that was given up."""
     return (
         await call.read() is grpc.aio.EOF,
         [message async for message in call],

@@ -43,7 +43,7 @@ ENDS = {
 END = pytest.mark.parametrize(("order", "outcomes"), ENDS.values(), ids=list(ENDS))
 ORDER = pytest.mark.parametrize("ours", ["outside", "inside"])
 
-# With OpenTelemetry's interceptors, who writes waits for ever: they await the call's end first
+# With OpenTelemetry's interceptors, a writer waits forever: they await the call's end first
 # (https://github.com/grpc/grpc/issues/34530).
 AIO_OTHERS = [way for way in AIO_WAYS if way.style != "write"]
 
@@ -161,7 +161,7 @@ def test_a_cancel_reaches_the_server_through_opentelemetrys_and_our_interceptors
 
 
 async def stops_on_the_server(way: Way, channel: Any, server: EchoServer) -> bool:
-    """Cancel a call in flight, and tell whether the server hears of it."""
+    """Cancel a call in flight and return whether the server hears of it."""
     before = server.seen()
     call = way.make(channel, ask(delay=1.0))
     await until(lambda: server.seen()["begun"] > before["begun"], "the call's begin")

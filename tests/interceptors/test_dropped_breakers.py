@@ -212,7 +212,7 @@ def test_a_registry_that_fails_leaves_a_method_the_breaker_that_it_had(
 
 
 class _Plain:
-    """A registry of a user's own, which does not tell what it drops."""
+    """A registry of a user's own, which does not report what it drops."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

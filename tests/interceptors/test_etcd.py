@@ -118,7 +118,7 @@ async def test_asyncio_calls_to_etcd_recover_with_it(etcd: Etcd, breakers: Break
         for path in (RANGE, WATCH):
             breaker = breakers.get(path)
             while not breaker.snapshot().counters.opened:
-                # Who writes to a call that has ended is told of the wrong use.
+                # A writer to a call that has ended gets an error about the wrong use.
                 with pytest.raises((grpc.RpcError, asyncio.InvalidStateError)):
                     await (get(range_request(b"key"), timeout=5) if path == RANGE else created())
         etcd.start()

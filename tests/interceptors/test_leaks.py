@@ -2,7 +2,7 @@
 
 What is counted are the objects that Python's collector knows, in the long tests the bytes of all
 objects too. What grpcio leaves by itself is counted on a channel without guard, and allowed. A call
-that is still under way, on a busy machine, is no leak: the figures are read until they are low
+that is still in flight, on a busy machine, is no leak: the figures are read until they are low
 enough, or for so long that they never will be.
 """
 
@@ -37,8 +37,8 @@ GUARDS: dict[str, dict[str, Any]] = {
     "first_message": {"streams": "first_message"},
 }
 WARM_UP = 50  # calls: what is made once is made
-PATIENCE = 20.0  # seconds for calls under way to end
-PACE = 25  # after so many abandoned calls one is read to its end, lest they pile up
+PATIENCE = 20.0  # seconds for calls in flight to end
+PACE = 25  # after so many abandoned calls one is read to its end, so that they do not pile up
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Amount:
         return cls(len(gc.get_objects()), memory)
 
     def since(self, before: Amount, calls: int) -> Amount:
-        """Tell what has come by call."""
+        """Return what has come by call."""
         return Amount(
             (self.objects - before.objects) / calls, (self.memory - before.memory) / calls
         )
@@ -81,7 +81,7 @@ Case = tuple[Way, str]
 
 
 def is_kept(case: Case) -> bool:
-    """Tell whether grpcio keeps such a call of an asyncio channel until the channel is closed.
+    """Return whether grpcio keeps such a call of an asyncio channel until the channel is closed.
 
     Since 1.83 it never collects a stream that has not been read to its end
     (https://github.com/grpc/grpc/issues/43462).
@@ -103,7 +103,7 @@ def cases(ways: list[Way]) -> list[Case]:
 
 
 def runs(ways: list[Way]) -> Iterator[Any]:
-    """Give the tests' arguments: many calls of one case, or some of each that is alike."""
+    """Provide the tests' arguments: many calls of one case, or some of each that is alike."""
     every = cases(ways)
     for kind in GUARDS:
         for kept in (False, True):
@@ -153,7 +153,7 @@ def ours() -> int:
 def python_tasks() -> list[asyncio.Task[Any]]:
     """List the tasks that run Python's coroutines.
 
-    Those in Cython are grpcio's: one waits for ever for the status of a call that was dropped
+    Those in Cython are grpcio's: one waits forever for the status of a call that was dropped
     before it began, with and without us.
     """
     return [task for task in asyncio.all_tasks() if inspect.iscoroutine(task.get_coro())]
@@ -170,7 +170,7 @@ def settled(breakers: BreakerRegistry) -> int:
 async def growth(
     make: Callable[[int], Awaitable[int]], calls: int, allowed: Amount | None
 ) -> Amount:
-    """Make calls, and tell what is left of each: once that is `allowed`, or will not go."""
+    """Make calls and return what is left of each: once that is `allowed`, or will not go."""
     await make(WARM_UP)
     before = await _at_rest()
     made = await make(calls)
@@ -203,7 +203,7 @@ async def nothing_is_left(
 
 
 def maker_sync(cases: tuple[Case, ...], channel: Any) -> Callable[[int], Awaitable[int]]:
-    """Give a function that makes so many calls of each case on a sync channel."""
+    """Provide a function that makes so many calls of each case on a sync channel."""
 
     async def make(calls: int) -> int:
         for way, end in cases:
@@ -221,7 +221,7 @@ def maker_sync(cases: tuple[Case, ...], channel: Any) -> Callable[[int], Awaitab
 
 
 def maker_asyncio(cases: tuple[Case, ...], channel: Any) -> Callable[[int], Awaitable[int]]:
-    """Give a function that makes so many calls of each case on an asyncio channel."""
+    """Provide a function that makes so many calls of each case on an asyncio channel."""
 
     async def make(calls: int) -> int:
         for way, end in cases:

@@ -53,12 +53,12 @@ class Case:
     """What becomes of a call.
 
     Attributes:
-        order: what the server is told to do.
+        order: what the server has to do.
         expected: what the breaker is to be told.
         options: further arguments of the call.
         server: ``well``, ``dead`` or ``hung``.
         act: what the user does once the call is made: a method's name below.
-        by_message: what the breaker is told if it is at the first message; as `expected` otherwise.
+        by_message: the outcome if it is at the first message; as `expected` otherwise.
         aio_expected: the same as `expected` where asyncio differs.
         may_never_begin: whether it is chance if the breaker is asked at all.
         races: whether on asyncio it is chance if the user of a call that is written to sees the
@@ -115,7 +115,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def servers(server: EchoServer) -> Iterator[dict[str, str]]:
-    """Give the addresses of a server that is well, of none, and of one that hangs."""
+    """Provide the addresses of a healthy server, of none, and of one that hangs."""
     with EchoServer() as hung:
         hung.pause()
         yield {"well": server.target, "dead": f"127.0.0.1:{free_port()}", "hung": hung.target}
@@ -125,7 +125,7 @@ def servers(server: EchoServer) -> Iterator[dict[str, str]]:
 def cells(ways: list[Way]) -> Iterator[Any]:
     for name, case in CASES.items():
         for way in ways:
-            # With older grpcio, who writes to a call that never begins waits for ever.
+            # With older grpcio, a writer to a call that never begins waits forever.
             if case.act == "cancel_what_never_begins" and way.style == "write":
                 continue
             # A call that blocks is over before its user can do anything to it.
@@ -136,7 +136,7 @@ def cells(ways: list[Way]) -> Iterator[Any]:
 
 
 def is_exempt(way: Way, case: Case, kind: str) -> bool:
-    """Tell where the user sees less: a callback's error that grpcio raises in the user's await.
+    """Return where the user sees less: a callback's error that grpcio raises in the user's await.
 
     A call that is looked into logs it instead.
     """

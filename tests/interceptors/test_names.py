@@ -1,4 +1,4 @@
-"""Names of methods in settings: a slip of the pen is refused, or told at the first call."""
+"""Names of methods in settings: a typo is refused, or reported at the first call."""
 
 from __future__ import annotations
 

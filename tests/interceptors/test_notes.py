@@ -1,4 +1,4 @@
-"""What the operation of a call is told of its end, on both channels."""
+"""What the operation of a call learns about its end, on both channels."""
 
 from __future__ import annotations
 

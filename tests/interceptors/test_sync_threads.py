@@ -1,4 +1,4 @@
-"""The threads of a sync channel's calls: who reads, who is told of ends, who asks the fallback."""
+"""The threads of a sync channel's calls: who reads, who learns of ends, who asks the fallback."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ def test_a_stream_of_a_single_thread_is_read_and_settled_as_any(
         stream = method(ask(messages=-1))
         next(stream)
         stream.cancel()
-        del stream  # cancelled, it tells nobody
+        del stream  # cancelled, it reports to nobody
         breaker = registry.get(STREAM)
         wait_until(breaker.every_permit_settled_once, "the permits")
     last = OK if options.get("streams") == "first_message" else IGNORED

@@ -41,7 +41,7 @@ def payments() -> Iterator[PaymentsServer]:
 
 @asynccontextmanager
 async def charges(bench: Bench, payments: PaymentsServer, **options: Any) -> AsyncIterator[Any]:
-    """Give a method that charges over a guarded channel."""
+    """Provide a method that charges over a guarded channel."""
     interceptors = aio_interceptors(registry=bench.registry, **{"idempotent": {CHARGE}, **options})
     async with grpc.aio.insecure_channel(
         payments.target, interceptors=interceptors, options=CHANNEL_OPTIONS

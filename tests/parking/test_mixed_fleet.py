@@ -29,7 +29,7 @@ SCRIPT = ROOT / "tests" / "support" / "fleet_worker.py"
 
 @pytest.fixture(scope="session")
 def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with the older release, out of the repository's own history."""
+    """Provide a folder with the older release, out of the repository's own history."""
     archive = subprocess.run(
         ["git", "-C", ROOT, "archive", "--format=tar", OLDER, "fusewire"],
         capture_output=True,
@@ -83,7 +83,7 @@ class Fleet:
         (self.folder / "down").touch()
 
     def up(self) -> None:
-        """Give the dependency back."""
+        """Restore the dependency."""
         (self.folder / "down").unlink()
 
     async def parked(self, count: int) -> None:

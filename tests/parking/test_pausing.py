@@ -271,7 +271,7 @@ async def test_a_queue_with_a_delivery_limit_loses_nothing_however_long_the_outa
     await bench.send(*BODIES)
     options = {"on_open": "pause", "concurrency": 4, "depends_on": "payments"}
     async with bench.consumer(server, **options):
-        await until(lambda: len(server.calls) > 40)  # held in hand from the ninth on
+        await until(lambda: len(server.calls) > 40)  # held in flight from the ninth on
         server.down = False
         await until(lambda: len(server.effects) == 8)
     assert server.effects == BODIES

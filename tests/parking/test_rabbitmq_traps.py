@@ -34,7 +34,7 @@ CONSUMER_TIMEOUT = 1800.0
 
 @asynccontextmanager
 async def through_a_proxy(bench: Bench) -> AsyncIterator[tuple[FaultProxy, Bench]]:
-    """Give a proxy, and a bench whose consumers go through it."""
+    """Provide a proxy, and a bench whose consumers go through it."""
     parts = urlsplit(bench.address)
     credentials, at, _ = parts.netloc.rpartition("@")
     async with FaultProxy(parts.hostname or "localhost", parts.port or 5672) as proxy:
@@ -190,7 +190,7 @@ async def test_what_a_full_queue_refuses_is_held_in_hand_and_consuming_stops(ben
         bodies = [f"m{number}" for number in range(30)]
         await bench.send(*bodies)
         async with bench.consumer(Dependency(bench.registry), depends_on="payments", concurrency=2):
-            # Two in hand, and one or two more than its limit in the queue.
+            # Two in flight, and one or two more than its limit in the queue.
             await until(lambda: len(bench.happened("parked")) >= 1)
 
             async def stopped() -> bool:

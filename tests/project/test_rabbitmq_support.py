@@ -30,7 +30,7 @@ QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
 
 
 def loopback_only(pid: int) -> bool:
-    """Tell whether every TCP socket that the process listens at is bound to a loopback address."""
+    """Return whether all listening TCP sockets of the process are bound to the loopback."""
     targets = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # it was closed since

@@ -62,7 +62,7 @@ def break_off(breaker: CircuitBreaker, half: Callable[[], object] = lambda: None
 
 
 class _HeldLock:
-    """A lock that another thread holds: who would wait for it fails instead of waiting for ever."""
+    """A lock that another thread holds: waiting for it fails instead of lasting forever."""
 
     def __enter__(self) -> None:
         raise AssertionError("waited for the lock")

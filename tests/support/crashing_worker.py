@@ -2,7 +2,7 @@
 
 ``crashing_worker.py ADDRESS QUEUE LOG MODE`` consumes QUEUE, ten at a time, until nothing is left
 in it, and writes a line to LOG for each message that its handler begins and one that it ends with.
-It ends with exit code 0 when it is told to by SIGTERM.
+It exits with 0 on SIGTERM.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class NotInstalledError(RuntimeError):
 
 
 def can_install() -> bool:
-    """Tell whether the tests may and can install packages of the distribution."""
+    """Return whether the tests may and can install packages of the distribution."""
     return (
         os.geteuid() == 0
         and shutil.which("apt-get") is not None

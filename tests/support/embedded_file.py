@@ -32,7 +32,7 @@ def delete_file(path: Path) -> None:
 
 
 def move_file(path: Path) -> None:
-    """Give the file another name."""
+    """Rename the file."""
     path.rename(path.with_name("moved.db"))
 
 
@@ -123,5 +123,5 @@ def in_the_middle(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> N
 
 def confirmed_in(log: Path) -> set[int]:
     """Return the numbers that a publisher has written down as stored."""
-    # A last line that was cut off was not told to anybody.
+    # A last line that was cut off was not reported to anybody.
     return {int(line) for line in log.read_text().splitlines(keepends=True) if "\n" in line}

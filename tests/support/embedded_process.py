@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fusewire.brokers import Message
 
 _ROOT = Path(__file__).parents[2]
-_TASKS = 10  # at once, so that a kill meets several operations under way
+_TASKS = 10  # at once, so that a kill meets several operations in flight
 
 
 def start(role: str, path: Path, *arguments: object) -> KeptProcess:
@@ -37,7 +37,7 @@ def start(role: str, path: Path, *arguments: object) -> KeptProcess:
 
 
 async def hold(path: str, queue: str, count: str, ready: str, lease: str = "3600") -> None:
-    """Take messages in hand, make the file `ready`, and never settle them."""
+    """Take messages in flight, make the file `ready`, and never settle them."""
     async with SQLiteBroker(path, lease=float(lease)) as broker:
         subscription = await broker.subscribe(queue, prefetch=int(count))
         for _ in range(int(count)):

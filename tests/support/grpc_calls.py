@@ -24,7 +24,7 @@ def call(method: Any, style: str, request: bytes, **options: Any) -> Any:
 
 
 def seen(method: Any, style: str, request: bytes, **options: Any) -> Any:
-    """Call, and tell all that the user sees of it."""
+    """Call and return all that the user sees of it."""
     try:
         return call(method, style, request, **options)
     except grpc.RpcError as error:
@@ -35,7 +35,7 @@ def seen(method: Any, style: str, request: bytes, **options: Any) -> Any:
 
 
 async def aio_seen(call: Any) -> Any:
-    """Await a call on an asyncio channel, and tell all that the user sees of it."""
+    """Await a call on an asyncio channel and return all that the user sees of it."""
     try:
         return await call
     except grpc.aio.AioRpcError as error:

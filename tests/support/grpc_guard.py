@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Monotonic seconds that pass only when told to."""
+    """Monotonic seconds that pass only on request."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -27,7 +27,7 @@ class Clock:
 
 
 class WatchedPermit:
-    """A permit that tells what became of it."""
+    """A permit that records its outcome."""
 
     def __init__(self, permit: Permit, told: list[tuple[Outcome, float | None]]) -> None:
         self._permit = permit

@@ -1,6 +1,6 @@
 """A gRPC server for tests, in a process of its own: it needs no .proto and does what requests say.
 
-A request is JSON; see :func:`ask`. The server counts what reaches it, and tells when asked over
+A request is JSON; see :func:`ask`. The server counts what reaches it, and reports on request over
 ``/test.Control/Seen``. It can be hung, killed, and started again on the same port.
 
 This file is also the server's own program.
@@ -117,7 +117,7 @@ class EchoServer:
         return grpc.secure_channel(f"localhost:{self.port}", self.credentials(), options=options)
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Give what a channel to it needs for TLS."""
+        """Provide what a channel to it needs for TLS."""
         assert self._tls is not None
         return grpc.ssl_channel_credentials((self._tls / "ca.pem").read_bytes())
 
@@ -149,7 +149,7 @@ class EchoServer:
         self._process.resume()
 
     def seen(self) -> dict[str, Any]:
-        """Tell what reached it: calls ``begun``, those ``cancelled``, and the last ``metadata``."""
+        """Return what reached it: calls ``begun`` and ``cancelled``, and the last ``metadata``."""
         return self._ask_control()
 
     def _ask_control(self, *, wait_for_ready: bool | None = None) -> dict[str, Any]:

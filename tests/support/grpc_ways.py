@@ -101,7 +101,7 @@ async def _given(request: bytes) -> AsyncIterator[bytes]:
 
 
 def finish(way: Way, channel: Any, request: bytes, **options: Any) -> tuple[Any, ...]:
-    """Make a call on a sync channel, read it to its end, and tell all that the user sees."""
+    """Make a call on a sync channel, read it to its end and return all that the user sees."""
     act = options.pop("act", None)
     try:
         call = way.make(channel, request, **options)
@@ -126,7 +126,7 @@ def finish(way: Way, channel: Any, request: bytes, **options: Any) -> tuple[Any,
 
 
 def _state(call: Any) -> tuple[Any, ...]:
-    """Tell what a call that is over says of itself."""
+    """Return what a call that is over says of itself."""
     try:
         seen = (call.code(), call.details(), tuple(call.trailing_metadata() or ()))
     except AttributeError:  # OpenTelemetry makes a plain generator of a stream
@@ -136,7 +136,7 @@ def _state(call: Any) -> tuple[Any, ...]:
 
 
 def tell(error: BaseException) -> tuple[Any, ...]:
-    """Tell what an error is and says."""
+    """Return what an error is and says."""
     kind = type(error).__name__
     if isinstance(error, grpc.RpcError):
         return kind, error.code(), error.details(), tuple(error.trailing_metadata() or ())
@@ -151,7 +151,7 @@ async def aio_finish(
     act: Callable[[Any], Any] | None = None,
     **options: Any,
 ) -> tuple[Any, ...]:
-    """Make a call on an asyncio channel, read it to its end, and tell all that the user sees."""
+    """Make a call on an asyncio channel, read it to its end and return all that the user sees."""
     try:
         call = way.make(channel, request, **options)
     except Exception as error:  # noqa: BLE001 - whatever it is, the user sees it

@@ -45,7 +45,7 @@ def old_coroutine(func: Callable[[], Any]) -> Generator[Any, Any, Any]:
 
 
 class WithCallbacks:
-    """A call that tells its end, and how only when it is awaited, as a call of grpc.aio does."""
+    """A call that reports its end, and how only when it is awaited, as a call of grpc.aio does."""
 
     def __init__(self, func: Callable[[], Any]) -> None:
         self._task = asyncio.ensure_future(func())
@@ -76,7 +76,7 @@ awaited = pytest.mark.parametrize("make", AWAITED.values(), ids=AWAITED)
 async def settled(breaker: CircuitBreaker, calls: int) -> None:
     """Wait until so many calls are counted: a callback may come after who awaits goes on."""
     async with asyncio.timeout(10):
-        while sum(totals(breaker)) < calls:  # noqa: ASYNC110 - no event tells it
+        while sum(totals(breaker)) < calls:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0)
 
 

@@ -1,6 +1,6 @@
 """What a test leaves to the garbage collector must be harmless, and is blamed on that test.
 
-A coroutine that nobody awaited, or an object that cannot be finalized, is told of when it is
+A coroutine that nobody awaited, or an object that cannot be finalized, is reported when it is
 collected. Where it is part of a cycle, that is by chance, in the middle of another test. So each
 test ends with a collection, and what that finds is the error of the test that has just run.
 """

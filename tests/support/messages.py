@@ -89,7 +89,7 @@ async def drain(broker: Broker, queue: str, count: int) -> list[Message]:
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait until `condition` holds."""
     with anyio.fail_after(LIMIT):
-        while not await condition():  # noqa: ASYNC110 (a broker tells nobody how deep its queues are)
+        while not await condition():  # noqa: ASYNC110 (a broker does not announce its depths)
             await anyio.sleep(0.01)
 
 

@@ -1,6 +1,6 @@
 """The rules of a circuit once more, written to be obvious and not to be fast.
 
-It shares no code with the breaker, keeps every call in a list, and works every figure out anew
+It shares no code with the breaker, keeps every call in a list, and recomputes every figure
 whenever it is asked. Times are fractions of two in the tests that use it, so sums are exact.
 """
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class NestedCalls:
-    """Makes one call with others within it, and tells the model what is to come of it."""
+    """Makes one call with others within it, and tells the model the expected result."""
 
     def __init__(self, breaker: CircuitBreaker, model: NaiveCircuit, clock: FakeClock) -> None:
         self.breaker = breaker
@@ -58,7 +58,7 @@ class NestedCalls:
             self.model.settle(outer, end[0])
 
     def go(self, way: Way, work: Callable[[], None]) -> bool:
-        """Go a way through the breaker; tell whether it admitted the call."""
+        """Go a way through the breaker, and return whether it admitted the call."""
         try:
             way(self.breaker, work)
         except CircuitOpenError:

@@ -2,7 +2,7 @@
 
 A :class:`KeptProcess` is made known to the reaper, a small process that waits for the end of the
 one that runs the tests. When that one ends in any way, SIGKILL included, the reaper kills what is
-left, runs the clean-up commands and removes the directories that it was told of.
+left, runs the clean-up commands and removes the directories that it was given.
 
 This file is also the reaper's own program; so it imports the standard library only.
 """
@@ -58,7 +58,7 @@ def threads_of(pid: int) -> list[int]:
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; its parent need not have asked for its status."""
+    """Return whether a process has ended; its parent need not have asked for its status."""
     return process_state(pid) in {"gone", "Z", "X"}
 
 

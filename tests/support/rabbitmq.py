@@ -48,7 +48,7 @@ class RabbitMQ(Protocol):
         """The version that it says it is, for example ``3.10.8``."""
 
     def close(self) -> None:
-        """Give it back: end it where it is ours."""
+        """Release it: stop it if it is ours."""
 
 
 class OwnRabbitMQ(RabbitMQ, Protocol):

@@ -38,7 +38,7 @@ def image() -> str:
 
 
 def docker_answers() -> bool:
-    """Tell whether a Docker engine answers, within a few seconds."""
+    """Return whether a Docker engine answers, within a few seconds."""
     with warnings.catch_warnings():
         # Where nobody listens, docker-py's UnixHTTPConnection.connect drops its socket unclosed.
         warnings.simplefilter("ignore", ResourceWarning)
@@ -89,7 +89,7 @@ def have_image() -> None:
 
 
 def _shares_loopback(engine: DockerClient) -> bool:
-    """Tell whether a port that the engine binds to its loopback interface can be reached from here.
+    """Return whether a port on the engine's loopback interface can be reached from here.
 
     It can where the engine is local, unless the tests run in one of its own containers.
     """

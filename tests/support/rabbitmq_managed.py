@@ -156,7 +156,7 @@ class VirtualHost:
 
 @contextlib.contextmanager
 def managed_rabbitmq(directory: Path) -> Iterator[Managed]:
-    """Give the RabbitMQ of this module, started for the block where it is ours.
+    """Provide the RabbitMQ of this module, started for the block where it is ours.
 
     Args:
         directory: where certificates may be written.

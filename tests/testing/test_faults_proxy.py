@@ -1,4 +1,4 @@
-"""The fault proxy: it passes everything on, and spoils exactly what it is told to."""
+"""The fault proxy: it passes everything on, and breaks exactly what it has to."""
 
 from __future__ import annotations
 

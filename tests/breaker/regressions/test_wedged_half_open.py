@@ -1,4 +1,4 @@
-"""No probe can keep a circuit half open for ever.
+"""No probe can keep a circuit half open forever.
 
 resilience4j 544, 935 and 2028, Polly 1979, opossum 388, and interlock with a probe that hangs.
 """

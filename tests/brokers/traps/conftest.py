@@ -25,7 +25,7 @@ async def broker(amqp_url: str) -> AsyncIterator[RabbitMQBroker]:
 
 @pytest.fixture
 async def outside(amqp_url: str) -> AsyncIterator[AbstractChannel]:
-    """Give a channel as aio-pika makes them by default."""
+    """Provide a channel as aio-pika makes them by default."""
     connection = await aio_pika.connect(amqp_url)
     async with connection, connection.channel() as channel:
         yield channel
@@ -40,7 +40,7 @@ async def proxy(amqp_url: str) -> AsyncIterator[FaultProxy]:
 
 @pytest.fixture
 def far_url(amqp_url: str, proxy: FaultProxy) -> str:
-    """Give the address by way of the proxy."""
+    """Provide the address by way of the proxy."""
     parts = urlsplit(amqp_url)
     credentials, at, _ = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{credentials}{at}127.0.0.1:{proxy.port}").geturl()
@@ -48,7 +48,7 @@ def far_url(amqp_url: str, proxy: FaultProxy) -> str:
 
 @pytest.fixture
 async def far_broker(far_url: str, proxy: FaultProxy) -> AsyncIterator[RabbitMQBroker]:
-    """Give a broker that is reached through the proxy, and gives up on an operation soon."""
+    """Provide a broker that is reached through the proxy, and gives up on an operation soon."""
     async with RabbitMQBroker(far_url, timeout=0.3) as broker:
         yield broker
         proxy.heal()
