@@ -259,6 +259,9 @@ class Operation:
 _current: ContextVar[Operation | None] = ContextVar("fusewire_operation", default=None)
 _suppressed: ContextVar[_Suppression | None] = ContextVar("fusewire_suppressed", default=None)
 
+entered_operation: Callable[[], Operation | None] = _current.get
+"""Return the operation that this context was made for, also if it has ended."""
+
 
 def current_operation() -> Operation | None:
     """Return the operation that this context works on, None if it works on none or that has ended.
@@ -267,11 +270,6 @@ def current_operation() -> Operation | None:
     """
     operation = _current.get()
     return None if operation is None or operation.ended else operation
-
-
-def entered_operation() -> Operation | None:
-    """Return the operation that this context was made for, also if it has ended."""
-    return _current.get()
 
 
 class operation:  # noqa: N801 - used as a function is

@@ -20,7 +20,7 @@ from fusewire.breaker.loans import current_loan, find_loan
 from fusewire.breaker.permit import Lent, Permit
 from fusewire.breaker.presets import check_settings
 from fusewire.breaker.restoring import SnapshotChanges
-from fusewire.breaker.states import BY_HAND, CircuitState, Look, Outcome
+from fusewire.breaker.states import BY_HAND, FAILURE, OPEN, SUCCESS, CircuitState, Look, Outcome
 from fusewire.breaker.windows import make_window
 from fusewire.errors import CircuitOpenError, SettingsError
 from fusewire.operation import current_operation
@@ -98,7 +98,7 @@ class Circuit(SnapshotChanges):
         if now < until:
             self._rejected.add()
             self._tell_operation_of_rejection()
-            raise CircuitOpenError(self._name, CircuitState.OPEN, until - now, self._why)
+            raise CircuitOpenError(self._name, OPEN, until - now, self._why)
         started = now if timed else UNTIMED
         thread = get_ident()
         if thread in inside:
@@ -140,7 +140,7 @@ class Circuit(SnapshotChanges):
         """
         now = self._clock()
         if (
-            outcome is Outcome.SUCCESS
+            outcome is SUCCESS
             and len(self._healthy) < self._permit_room
             and now < self._room_until
             and now - permit.started <= self._slow_after
@@ -155,7 +155,7 @@ class Circuit(SnapshotChanges):
             self._defer(now, self._settle, permit, outcome, retry_after)
         else:
             first = self._alone(thread, now, self._settle, permit, outcome, retry_after)
-        if first and outcome is Outcome.FAILURE:
+        if first and outcome is FAILURE:
             self._tell_operation(retry_after)
 
     def judge(self, error: BaseException, started: float = UNTIMED) -> Outcome:

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from fusewire.breaker.loans import current_loan, enclosing_loan, publish, withdraw
-from fusewire.breaker.states import Outcome
+from fusewire.breaker.states import SUCCESS, Outcome
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -81,7 +81,7 @@ class Permit:
 
     def success(self) -> None:
         """Say that the dependency answered."""
-        self._issuer.settle(self, Outcome.SUCCESS)
+        self._issuer.settle(self, SUCCESS)
 
     def failure(self, *, retry_after: float | None = None) -> None:
         """Say that the dependency failed.
@@ -108,7 +108,7 @@ class Permit:
         """
         if self.settled:
             return
-        if outcome is Outcome.SUCCESS and self.lent is not NEVER_LENT:
+        if outcome is SUCCESS and self.lent is not NEVER_LENT:
             outcome = Outcome.IGNORED
         self._issuer.settle(self, outcome)
 
@@ -136,7 +136,7 @@ class Permit:
     ) -> None:
         withdraw(self._loan)
         issuer = self._issuer
-        self.conclude(Outcome.SUCCESS if error is None else issuer.judge(error, self.started))
+        self.conclude(SUCCESS if error is None else issuer.judge(error, self.started))
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
