@@ -30,7 +30,7 @@ def settle(guarded: GuardedCall, call: Any) -> bool:
     """Settle `guarded` by a call that is over; never raises, never waits.
 
     Returns:
-        whether the fallback is to answer in its place.
+        Whether the fallback answers in its place.
     """
     try:
         code = _at_once(call.code())
@@ -38,16 +38,16 @@ def settle(guarded: GuardedCall, call: Any) -> bool:
             guarded.succeed()
             return False
         return guarded.fail(code, _at_once(call.details()), _at_once(call.trailing_metadata()))
-    except Exception:  # noqa: BLE001 - whatever has no status says nothing
+    except Exception:  # noqa: BLE001 - without a status it is no evidence
         guarded.release()
         return False
 
 
 def settle_raised(guarded: GuardedCall, error: BaseException) -> None:
-    """Settle `guarded` by what an inner interceptor raised in place of giving a call."""
+    """Settle `guarded` by what an inner interceptor raised instead of returning a call."""
     if isinstance(error, grpc.aio.AioRpcError) and not isinstance(error, CircuitOpenError):
         guarded.fail(error.code(), error.details(), error.trailing_metadata())
-        guarded.declined()  # what an interceptor raises goes to the user as it is
+        guarded.declined()  # the user gets what an interceptor raises
     else:
         # Another guard's rejection, a cancellation, an error of this process.
         guarded.release(sent=not isinstance(error, CircuitOpenError))
@@ -56,8 +56,8 @@ def settle_raised(guarded: GuardedCall, error: BaseException) -> None:
 def watch(guarded: GuardedCall, call: Any) -> None:
     """Settle `guarded` when `call` is over."""
     try:
-        # What grpcio's own calls stand on tells its end without coroutines and in half the steps.
-        own = call._cython_call  # noqa: SLF001 - see above; without it, or other than known, below
+        # The core of grpcio's own calls reports its end without coroutines, in half the steps.
+        own = call._cython_call  # noqa: SLF001 - see above; calls without it are handled below
         own.add_done_callback(functools.partial(_settle_own, guarded, call, own))
     except AttributeError:
         when_over(call, functools.partial(_settle_other, guarded))
@@ -66,7 +66,7 @@ def watch(guarded: GuardedCall, call: Any) -> None:
 def _settle_own(guarded: GuardedCall, call: Any, own: Any) -> None:
     try:
         ok = own.is_ok()
-    except Exception:  # noqa: BLE001 - the private side of another grpcio
+    except Exception:  # noqa: BLE001 - another grpcio may differ here
         ok = False
     if ok:
         guarded.succeed()
@@ -82,10 +82,10 @@ def _settle_other(guarded: GuardedCall, call: Any) -> None:
 
 
 def may_change(call: Any) -> bool:
-    """Tell whether a call that is over may yet come to another status; never raises.
+    """Return whether a call that is over may still get another status; never raises.
 
-    When a request cannot be written because the server has ended the call, grpcio says that the
-    call is over, with a status of its own, and puts the server's in its place when it comes
+    When a request cannot be written because the server has ended the call, grpcio reports that the
+    call is over, with a status of its own, and replaces it by the server's when that arrives
     (``_write`` in ``grpc/aio/_call.py``, ``_set_status`` in ``_cython/_cygrpc/aio/call.pyx.pxi``).
     1.71 then calls back again, 1.85 does not.
     """
@@ -94,26 +94,26 @@ def may_change(call: Any) -> bool:
             _at_once(call.code()) is grpc.StatusCode.INTERNAL
             and _at_once(call.details()) == WRITE_FAILED
         )
-    except Exception:  # noqa: BLE001 - whatever has no status will have none
+    except Exception:  # noqa: BLE001 - without a status it never gets one
         return False
 
 
 def settle_late(call: Any, conclude: Callable[[Any], object]) -> None:
-    """Have `conclude` called, once, with a `call` that may change when it no longer does.
+    """Call `conclude` with `call`, once, when the status of `call` no longer changes.
 
-    It is called in any case, also when the call is dropped or its loop is closed.
+    It is called in any case: at the latest when the call is dropped or its loop is closed.
     """
     late = _Late(call, conclude)
-    # The task that waits for the one response ends when the server's status is known.
+    # The task that waits for a single response ends when the server's status is known.
     response = getattr(call, "_call_response", None)
     if isinstance(response, asyncio.Task):
         response.add_done_callback(late)
-    else:  # a stream, whose status comes after its messages are read, or another's call
+    else:  # a stream, whose status comes after its messages are read, or a call of another class
         _look_again(asyncio.get_running_loop(), late, _FIRST_LOOK)
 
 
 class _Late:
-    """What is called once: by the first that calls it, and at the latest when nobody else can."""
+    """Calls `conclude` exactly once; at the latest when collected."""
 
     def __init__(self, call: Any, conclude: Callable[[Any], object]) -> None:
         self.call = call
@@ -144,22 +144,22 @@ def when_over(call: Any, callback: Callable[[Any], object]) -> None:
 
 
 def cancelled_here(call: Any) -> bool:
-    """Tell whether a call that is over was cancelled in this process, and not by its server.
+    """Return whether a call that is over was cancelled in this process, and not by its server.
 
-    ``cancelled()`` is true of both; what grpcio's own calls stand on knows, except of a call that
-    may change: that is over, so only the task that waits for its response is cancelled.
+    ``cancelled()`` is true of both. The core of grpcio's own calls knows which it was, unless the
+    call's status may change: then only the task that waits for its response is cancelled.
     """
     response = getattr(call, "_call_response", None)
     if isinstance(response, asyncio.Task) and response.cancelled():
         return True
     try:
         return bool(call._cython_call.is_locally_cancelled())  # noqa: SLF001 - see above
-    except AttributeError:  # another interceptor's, or another grpcio's
+    except AttributeError:  # another interceptor's call, or another grpcio's
         return bool(call.cancelled())
 
 
 def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that has nothing to wait for; a callback cannot await."""
+    """Return the result of a coroutine that does not wait; a callback cannot await it."""
     try:
         coroutine.send(None)
     except StopIteration as over:
@@ -170,10 +170,10 @@ def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def channel_of(call: Any) -> Any:
-    """Find the channel of `call`, None for one without.
+    """Return the channel of `call`; None if it has none.
 
-    Older grpcio (1.71, say) looks at what each task runs when a channel is closed, and raises if it
-    is a method of a call that has no ``_channel`` (``grpc/aio/_channel.py``, ``_close``).
+    When a channel is closed, older grpcio (such as 1.71) looks at what each task runs, and raises
+    if that is a method of a call without ``_channel`` (``grpc/aio/_channel.py``, ``_close``).
     """
     channel = getattr(call, "_channel", None)
     if channel is not None:

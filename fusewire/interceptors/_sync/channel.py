@@ -1,8 +1,8 @@
 """Sync channels: a channel around a channel, whose methods are guarded.
 
-It is a channel of its own, not one of ``grpc.intercept_channel``, because grpcio does not tell an
-interceptor whether a call blocks or is a future, and wraps what comes of it. Here a call that needs
-no fallback is the very object that the inner channel gave.
+It is not a channel of ``grpc.intercept_channel``, because grpcio does not show an interceptor
+whether a call blocks or is a future, and wraps what the interceptor returns. Here a call that needs
+no fallback is the very object that the inner channel returned.
 """
 
 from __future__ import annotations
@@ -54,32 +54,34 @@ def guard(
     A selector is ``/pkg.Service/Method``, ``/pkg.Service/*`` or ``*``; the most specific one wins.
 
     Args:
-        channel: the channel to guard; the one returned closes it.
-        settings: of all breakers, or by selector. None in their place leaves methods unguarded, as
-            does a mapping in which no selector matches. Without any, the registry's own apply.
-        dependency: a name that tells this deployment of the services from others; it leads the
-            breakers' names, as in ``payments-eu/pkg.Service/Method``.
-        registry: where the breakers live; the process's own unless given, so that all its channels
-            share one breaker per method.
+        channel: the channel to guard. Closing the returned channel closes it.
+        settings: for all breakers, or by selector. None as a selector's value leaves its methods
+            unguarded, and so does a mapping without a matching selector. By default the registry's
+            own settings apply.
+        dependency: a name for this deployment of the services. It begins the breakers' names, as
+            in ``payments-eu/pkg.Service/Method``.
+        registry: where the breakers live. The default is the process's own registry, so that all
+            of its channels share one breaker per method.
         fallbacks: by selector, what answers in place of a rejection or a failure. For a method
-            whose response is a stream it is an iterable of messages, or a function that gives one.
-        classify: what the ends of calls say, for all methods or by selector.
-        idempotent: selectors of methods whose server honors an ``idempotency-key``: within an
-            operation, their calls carry one.
-        streams: when a call whose response is a stream has said what there is to say, for all
-            methods or by selector. ``"end"``: when it is over; it is never slow, because its reader
-            sets the pace. ``"first_message"``: with the first message, and the time to it counts
-            as the call's; how the call ends then changes nothing. ``"total_time"``: when it is
-            over, and all its time counts.
+            whose response is a stream, it is an iterable of messages or a function that returns
+            one.
+        classify: decides what the end of a call means, for all methods or by selector.
+        idempotent: selectors of methods whose server honors an ``idempotency-key``. Their calls
+            within an operation carry one.
+        streams: when a call whose response is a stream is settled, for all methods or by selector.
+            ``"end"``: when it is over; it is never slow, because its reader sets the pace.
+            ``"first_message"``: with the first message, and only the time until then counts; how
+            the call ends then changes nothing. ``"total_time"``: when it is over, and all of its
+            time counts.
         breaker_per: ``"method"``, or ``"service"`` for one breaker, ``/pkg.Service``, that all
-            methods of a service share, except those that `settings` name singly.
-        health: what asks the servers how they are while a circuit is open.
+            methods of a service share, except those that `settings` name by themselves.
+        health: checks the health of servers while their circuits are open.
 
     Returns:
-        a channel to make stubs with.
+        A channel to make stubs with.
 
     Raises:
-        SettingsError: a setting cannot be right; the message names it and what would be accepted.
+        SettingsError: a setting is wrong; the message names it and what is accepted.
     """
     if not isinstance(channel, grpc.Channel):
         raise SettingsError(_no_channel(channel))
@@ -102,7 +104,7 @@ def guard(
 class _GuardedChannel(grpc.Channel):
     """A channel around a channel."""
 
-    # Arguments are passed on as they come: grpcio adds private ones, which generated stubs use.
+    # Arguments are passed on unchanged: generated stubs use private ones of grpcio's.
 
     def __init__(self, channel: grpc.Channel, policies: Policies) -> None:
         self._channel = channel
@@ -146,15 +148,15 @@ class _GuardedChannel(grpc.Channel):
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 
 
 def _serializer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Find what makes bytes of a method's requests in the arguments that its stub gives."""
+    """Return the request serializer from the arguments that a stub makes a method with."""
     return args[0] if args else kwargs.get("request_serializer")
 
 

@@ -30,7 +30,7 @@ def settle(guarded: GuardedCall, call: Any) -> bool:
     """Settle `guarded` by an error or a call that is over; never raises, never blocks.
 
     Returns:
-        whether the fallback is to answer in its place.
+        Whether the fallback answers in its place.
     """
     try:
         if isinstance(call, CircuitOpenError):
@@ -43,15 +43,15 @@ def settle(guarded: GuardedCall, call: Any) -> bool:
             guarded.succeed()
             return False
         return guarded.fail(code, details, call.trailing_metadata())
-    except Exception:  # noqa: BLE001 - what has no status says nothing; grpcio raises ValueError
+    except Exception:  # noqa: BLE001 - without a status it is no evidence; grpcio raises ValueError
         guarded.release()
         return False
 
 
 def when_over(call: Any, callback: functools.partial[Any]) -> None:
     """Call `callback` when `call` is over, now if it is, without keeping `call` alive."""
-    # A partial, and not a plain function: grpcio logs a callback's `func` when it raises, and a
-    # channel's thread does not survive one without (https://github.com/grpc/grpc/pull/42765).
+    # A partial and not a plain function: grpcio logs the `func` of a callback that raises, and a
+    # callback without one kills the channel's thread (https://github.com/grpc/grpc/pull/42765).
     if call.done():
         callback()
         return
@@ -90,7 +90,7 @@ class CollectableCall:
         dropped = functools.partial(_dropped, guarded, self._state) if reads else None
         try:
             self._call = weakref.ref(call, dropped)
-        except TypeError:  # another interceptor's, whose class has no place for references
+        except TypeError:  # another interceptor's call, whose class has no weak references
             self._call = functools.partial(_same, call)
         guarded.watch_by(self._look)
 
@@ -105,14 +105,14 @@ class CollectableCall:
         """Settle by the call, which is over.
 
         Returns:
-            whether the fallback is to answer in its place.
+            Whether the fallback answers in its place.
         """
         call = self._call()
         return settle(self._guarded, EndedCall(self._state) if call is None else call)
 
 
 class EndedCall:
-    """What a call that has been collected would say, if it ended before that."""
+    """A call that has been collected, read from its state, if it ended before that."""
 
     def __init__(self, state: Any) -> None:
         self._state = state
