@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fusewire.interceptors._methods import Shape
-    from fusewire.interceptors._policy import MethodPolicy, Policies
+    from fusewire.interceptors._policy import Policies
 
 
 def _with_grpcios_signature(make_call: Callable[[Any, Any, dict[str, Any]], Any]) -> Any:
@@ -75,9 +75,6 @@ class _Guarded:
         self._policies = policies
         self.serialize = serialize
 
-    def _policy(self) -> MethodPolicy | None:
-        return self._policies.of(self._method, self.shape)
-
 
 class _UnaryResponse(_Guarded):
     """A method whose response is one message."""
@@ -97,7 +94,7 @@ class _UnaryResponse(_Guarded):
     @_with_grpcios_signature
     def future(self, request: Any, arguments: dict[str, Any]) -> Any:
         """Make the call and return it at once."""
-        policy = self._policy()
+        policy = self._policies.of(self._method, self.shape)
         if policy is None:
             return self._inner.future(request, **arguments)
         guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
@@ -115,7 +112,7 @@ class _UnaryResponse(_Guarded):
 
     def _blocking(self, call: Any, request: Any, arguments: dict[str, Any]) -> Any:
         """Make a blocking call; return what `call` does, or the fallback's reply."""
-        policy = self._policy()
+        policy = self._policies.of(self._method, self.shape)
         if policy is None:
             return call(request, **arguments)
         guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
@@ -154,7 +151,7 @@ class _StreamResponse(_Guarded):
     @_with_grpcios_signature
     def __call__(self, request: Any, arguments: dict[str, Any]) -> Any:
         """Make the call and return its response stream."""
-        policy = self._policy()
+        policy = self._policies.of(self._method, self.shape)
         if policy is None:
             return self._inner(request, **arguments)
         guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
