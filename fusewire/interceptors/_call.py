@@ -64,7 +64,7 @@ class GuardedCall:
     Attributes:
         info: the call as its fallback sees it; None without a fallback.
         fallback: what may answer in place of a failure or rejection; None if nothing may.
-        as_it_is: whether the admitted call is sent exactly as the user made it.
+        unchanged: whether the admitted call is sent exactly as the user made it.
         metadata: what to send instead of the user's metadata; None to send the user's own.
         request: the request to send, and to pass to the fallback.
 
@@ -83,11 +83,11 @@ class GuardedCall:
         "_permit",
         "_policy",
         "_timeout",
-        "as_it_is",
         "fallback",
         "info",
         "metadata",
         "request",
+        "unchanged",
     )
 
     def __init__(
@@ -107,7 +107,7 @@ class GuardedCall:
         self.request = request
         self.fallback: CallFallback | None = None
         self.info: CallInfo | None = None
-        self.as_it_is = False
+        self.unchanged = False
         self.metadata: Pairs | None = None
         if policy.prepares:
             self._prepare(metadata, source)
@@ -121,16 +121,16 @@ class GuardedCall:
         """Take the call's permit; return the refusal if the circuit does not admit it."""
         breaker = self._policy.breaker
         if breaker is None:
-            self.as_it_is = self.metadata is None
+            self.unchanged = self.metadata is None
             return None
         try:
             self._permit = permit = breaker.acquire(timed=self._policy.timed)
         except CircuitOpenError as refused:
             self._end_key(KeyEnd.NO_EFFECT)
             return refused
-        self.as_it_is = self.metadata is None
+        self.unchanged = self.metadata is None
         if permit.probe:
-            self.as_it_is = False  # see wait_for_ready
+            self.unchanged = False  # see wait_for_ready
             self._began = time.monotonic()  # listeners to the change to half open took some time
         return None
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from fusewire.interceptors._fallback import Fallback
     from fusewire.interceptors._health import HealthProbe
     from fusewire.interceptors._methods import Shape
-    from fusewire.interceptors._policy import MethodPolicy
 
 
 def aio_interceptors(
@@ -49,13 +48,13 @@ def aio_interceptors(
 ) -> list[grpc.aio.ClientInterceptor]:
     """Make the interceptors that put a circuit breaker on every method of an asyncio channel.
 
-    Give the list to the channel's constructor: ``grpc.aio.insecure_channel(target,
+    Pass the list to the channel's constructor: ``grpc.aio.insecure_channel(target,
     interceptors=aio_interceptors())``. The arguments are those of
-    :func:`~fusewire.interceptors.guard`; here a fallback may be a coroutine function too, or, for
-    a stream, an async generator function.
+    :func:`~fusewire.interceptors.guard`. Here a fallback may also be a coroutine function or, for a
+    stream, an async generator function.
 
     Raises:
-        SettingsError: a setting cannot be right; the message names it and what would be accepted.
+        SettingsError: a setting is wrong; the message names it and what is accepted.
     """
     policies = Policies(
         settings,
@@ -78,42 +77,26 @@ def aio_interceptors(
 
 
 class _Guard:
-    """What the guards of the shapes have in common."""
+    """Guards calls of one shape."""
 
     shape: Shape
-    serialize: Callable[[Any], bytes] | None = None  # grpcio does not tell interceptors
+    wrapper: type[WatchedUnaryUnary | WatchedStreamUnary | WatchedUnaryStream | WatchedStreamStream]
+    serialize: Callable[[Any], bytes] | None = None  # grpcio does not show it to interceptors
 
     def __init__(self, policies: Policies) -> None:
         self.policies = policies
 
-    def _look(self, details: Any) -> tuple[MethodPolicy | None, Any]:
-        """Return how a call is guarded, and its details with metadata that can be read again.
-
-        The policy is None for a call that is not guarded, or that grpcio will not send.
-        """
+    async def intercept(
+        self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any
+    ) -> Any:
         policy = self.policies.of(details.method, self.shape)
-        if policy is None:
-            return None, details
-        if details.metadata:
+        if details.metadata and policy is not None:
             details = _with_lasting_metadata(details)
             if not is_valid_metadata(details.metadata):
-                return None, details
-        return policy, details
-
-
-class _UnaryGuard(_Guard):
-    """Guards calls whose response is one message."""
-
-    wrapper: type[WatchedUnaryUnary | WatchedStreamUnary]
-
-    async def _intercept(
-        self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any
-    ) -> Any:
-        policy, details = self._look(details)
+                policy = None  # grpcio refuses it, and says why
         if policy is None:
             return await continuation(details, request)
         guarded = GuardedCall(policy, details.metadata, details.timeout, request, self)
-        request = guarded.request
         refused = guarded.admit()
         if refused is not None:
             rejected = AioRejectedCall.of(refused)
@@ -121,49 +104,13 @@ class _UnaryGuard(_Guard):
                 raise rejected
             return self.wrapper(AioUnsentCall(rejected), guarded)
         try:
-            if not guarded.as_it_is:
+            if not guarded.unchanged:
                 details = _amended(details, guarded)
             if _is_innermost(continuation):
-                call = await continuation(details, request)
+                call = await continuation(details, guarded.request)
             else:
                 with guarded.lending():
-                    call = await continuation(details, request)
-        except BaseException as error:
-            settle_raised(guarded, error)
-            raise
-        if guarded.fallback is None:
-            watch(guarded, call)
-            return call
-        return self.wrapper(call, guarded)
-
-
-class _StreamGuard(_Guard):
-    """Guards calls whose response is a stream."""
-
-    wrapper: type[WatchedUnaryStream | WatchedStreamStream]
-
-    async def _intercept(
-        self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any
-    ) -> Any:
-        policy, details = self._look(details)
-        if policy is None:
-            return await continuation(details, request)
-        guarded = GuardedCall(policy, details.metadata, details.timeout, request, self)
-        request = guarded.request
-        refused = guarded.admit()
-        if refused is not None:
-            rejected = AioRejectedCall.of(refused)
-            if guarded.fallback is None:
-                raise rejected
-            return self.wrapper(AioUnsentCall(rejected), guarded)
-        try:
-            if not guarded.as_it_is:
-                details = _amended(details, guarded)
-            if _is_innermost(continuation):
-                call = await continuation(details, request)
-            else:
-                with guarded.lending():
-                    call = await continuation(details, request)
+                    call = await continuation(details, guarded.request)
         except BaseException as error:
             settle_raised(guarded, error)
             raise
@@ -173,47 +120,46 @@ class _StreamGuard(_Guard):
         return self.wrapper(call, guarded)
 
 
-class _UnaryUnaryGuard(_UnaryGuard, grpc.aio.UnaryUnaryClientInterceptor):
+# grpcio declares a generic method for each shape; here messages are of any type.
+
+
+class _UnaryUnaryGuard(_Guard, grpc.aio.UnaryUnaryClientInterceptor):
     """Guards unary-unary calls."""
 
     shape = "unary_unary"
     wrapper = WatchedUnaryUnary
-    # Any, because messages are of any type.
-    intercept_unary_unary = _UnaryGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
+    intercept_unary_unary = _Guard.intercept  # type: ignore[assignment] # see above
 
 
-class _StreamUnaryGuard(_UnaryGuard, grpc.aio.StreamUnaryClientInterceptor):
+class _StreamUnaryGuard(_Guard, grpc.aio.StreamUnaryClientInterceptor):
     """Guards stream-unary calls."""
 
     shape = "stream_unary"
     wrapper = WatchedStreamUnary
-    # Any, because messages are of any type.
-    intercept_stream_unary = _UnaryGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
+    intercept_stream_unary = _Guard.intercept  # type: ignore[assignment] # see above
 
 
-class _UnaryStreamGuard(_StreamGuard, grpc.aio.UnaryStreamClientInterceptor):
+class _UnaryStreamGuard(_Guard, grpc.aio.UnaryStreamClientInterceptor):
     """Guards unary-stream calls."""
 
     shape = "unary_stream"
     wrapper = WatchedUnaryStream
-    # Any, because messages are of any type.
-    intercept_unary_stream = _StreamGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
+    intercept_unary_stream = _Guard.intercept  # type: ignore[assignment] # see above
 
 
-class _StreamStreamGuard(_StreamGuard, grpc.aio.StreamStreamClientInterceptor):
+class _StreamStreamGuard(_Guard, grpc.aio.StreamStreamClientInterceptor):
     """Guards stream-stream calls."""
 
     shape = "stream_stream"
     wrapper = WatchedStreamStream
-    # Any, because messages are of any type.
-    intercept_stream_stream = _StreamGuard._intercept  # type: ignore[assignment]  # noqa: SLF001 - of this module
+    intercept_stream_stream = _Guard.intercept  # type: ignore[assignment] # see above
 
 
 def _is_innermost(continuation: Any) -> bool:
-    """Return whether `continuation` runs no other interceptor, so that there is nobody to lend to.
+    """Return whether `continuation` runs no other interceptor, which the permit could be lent to.
 
-    grpcio binds the interceptors that are left to it. If another grpcio does not, the permit is
-    lent in vain, which takes a sixth of what the guard adds to a call.
+    grpcio binds the remaining interceptors to it. If another grpcio does not, the permit is lent in
+    vain, which takes a sixth of what the guard adds to a call.
     """
     bound: tuple[object, ...] = getattr(continuation, "args", ())
     return bool(bound) and bound[0] == []
@@ -222,8 +168,8 @@ def _is_innermost(continuation: Any) -> bool:
 def _with_lasting_metadata(details: Any) -> Any:
     """Return `details` with metadata that can be read more than once.
 
-    grpcio takes any iterable and reads it once, when it sends. What is not a sequence may be used
-    up by that: a generator, for example.
+    grpcio takes any iterable and reads it once, when it sends. That exhausts a generator, for
+    example.
     """
     if isinstance(details.metadata, grpc.aio.Metadata | tuple | list):
         return details
@@ -231,11 +177,11 @@ def _with_lasting_metadata(details: Any) -> Any:
 
 
 def _amended(details: Any, guarded: GuardedCall) -> Any:
-    """Make the details of a call as its guard wants them."""
+    """Return the details of a call with the changes of its guard."""
     metadata = details.metadata
     if guarded.metadata is not None:
-        as_given = isinstance(metadata, tuple)  # grpc.aio.Metadata may change their order
-        metadata = guarded.metadata if as_given else grpc.aio.Metadata(*guarded.metadata)
+        as_tuple = isinstance(metadata, tuple)  # grpc.aio.Metadata may change the order
+        metadata = guarded.metadata if as_tuple else grpc.aio.Metadata(*guarded.metadata)
     return _details(details, metadata, guarded.wait_for_ready(details.wait_for_ready))
 
 

@@ -217,7 +217,7 @@ def _start(call: Any, guarded: GuardedCall, arguments: dict[str, Any]) -> Any:
 
 
 def _amended(arguments: dict[str, Any], guarded: GuardedCall) -> dict[str, Any]:
-    """Change the arguments of a call as its guard wants them."""
+    """Return the arguments of a call with the changes of its guard."""
     if guarded.metadata is not None:
         arguments["metadata"] = guarded.metadata
     arguments["wait_for_ready"] = guarded.wait_for_ready(arguments["wait_for_ready"])
