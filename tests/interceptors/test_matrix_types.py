@@ -157,6 +157,20 @@ def test_a_sync_call_is_to_libraries_what_a_bare_one_is(  # noqa: PLR0917 - fixt
         assert _sync_end(way, channel, ORDERS[end], elsewhere=elsewhere) == without
 
 
+@pytest.mark.parametrize("way", SYNC_WAYS, ids=str)
+def test_a_guarded_method_has_the_signature_of_a_bare_one(way: Way) -> None:
+    def parameters(channel: grpc.Channel) -> list[tuple[Any, ...]]:
+        method = getattr(channel, way.shape)(way.path)
+        method = method if way.style not in ("with_call", "future") else getattr(method, way.style)
+        return [
+            (one.name, one.kind, one.default)
+            for one in inspect.signature(method).parameters.values()
+        ]
+
+    with grpc.insecure_channel("127.0.0.1:1") as bare:
+        assert parameters(guard(bare)) == parameters(bare)
+
+
 async def _aio_end(way: Way, channel: Any, order: bytes) -> tuple[Any, ...]:
     """Make a call and read it to its end; returns what its user can ask of it."""
     callback = _Callback()

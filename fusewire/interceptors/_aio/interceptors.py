@@ -69,14 +69,14 @@ def aio_interceptors(
         sync=False,
     )
     return [
-        _UnaryUnaryGuard(policies),
-        _UnaryStreamGuard(policies),
-        _StreamUnaryGuard(policies),
-        _StreamStreamGuard(policies),
+        _UnaryUnaryInterceptor(policies),
+        _UnaryStreamInterceptor(policies),
+        _StreamUnaryInterceptor(policies),
+        _StreamStreamInterceptor(policies),
     ]
 
 
-class _Guard:
+class _Interceptor:
     """Guards calls of one shape."""
 
     shape: Shape
@@ -123,36 +123,36 @@ class _Guard:
 # grpcio declares a generic method for each shape; here messages are of any type.
 
 
-class _UnaryUnaryGuard(_Guard, grpc.aio.UnaryUnaryClientInterceptor):
+class _UnaryUnaryInterceptor(_Interceptor, grpc.aio.UnaryUnaryClientInterceptor):
     """Guards unary-unary calls."""
 
     shape = "unary_unary"
     wrapper = WatchedUnaryUnary
-    intercept_unary_unary = _Guard.intercept  # type: ignore[assignment] # see above
+    intercept_unary_unary = _Interceptor.intercept  # type: ignore[assignment] # see above
 
 
-class _StreamUnaryGuard(_Guard, grpc.aio.StreamUnaryClientInterceptor):
+class _StreamUnaryInterceptor(_Interceptor, grpc.aio.StreamUnaryClientInterceptor):
     """Guards stream-unary calls."""
 
     shape = "stream_unary"
     wrapper = WatchedStreamUnary
-    intercept_stream_unary = _Guard.intercept  # type: ignore[assignment] # see above
+    intercept_stream_unary = _Interceptor.intercept  # type: ignore[assignment] # see above
 
 
-class _UnaryStreamGuard(_Guard, grpc.aio.UnaryStreamClientInterceptor):
+class _UnaryStreamInterceptor(_Interceptor, grpc.aio.UnaryStreamClientInterceptor):
     """Guards unary-stream calls."""
 
     shape = "unary_stream"
     wrapper = WatchedUnaryStream
-    intercept_unary_stream = _Guard.intercept  # type: ignore[assignment] # see above
+    intercept_unary_stream = _Interceptor.intercept  # type: ignore[assignment] # see above
 
 
-class _StreamStreamGuard(_Guard, grpc.aio.StreamStreamClientInterceptor):
+class _StreamStreamInterceptor(_Interceptor, grpc.aio.StreamStreamClientInterceptor):
     """Guards stream-stream calls."""
 
     shape = "stream_stream"
     wrapper = WatchedStreamStream
-    intercept_stream_stream = _Guard.intercept  # type: ignore[assignment] # see above
+    intercept_stream_stream = _Interceptor.intercept  # type: ignore[assignment] # see above
 
 
 def _is_innermost(continuation: Any) -> bool:

@@ -14,10 +14,10 @@ import grpc
 from fusewire.errors import SettingsError
 from fusewire.interceptors._policy import Policies
 from fusewire.interceptors._sync.multicallable import (
-    GuardedStreamStream,
-    GuardedStreamUnary,
-    GuardedUnaryStream,
-    GuardedUnaryUnary,
+    StreamStreamMethod,
+    StreamUnaryMethod,
+    UnaryStreamMethod,
+    UnaryUnaryMethod,
 )
 from fusewire.interceptors._targets import target_of
 
@@ -113,22 +113,22 @@ class _GuardedChannel(grpc.Channel):
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         self.policies.note_method(method, "unary_unary")
         inner = self._channel.unary_unary(method, *args, **kwargs)
-        return GuardedUnaryUnary(inner, method, self.policies, _serializer(args, kwargs))
+        return UnaryUnaryMethod(inner, method, self.policies, _serializer(args, kwargs))
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         self.policies.note_method(method, "unary_stream")
         inner = self._channel.unary_stream(method, *args, **kwargs)
-        return GuardedUnaryStream(inner, method, self.policies, _serializer(args, kwargs))
+        return UnaryStreamMethod(inner, method, self.policies, _serializer(args, kwargs))
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         self.policies.note_method(method, "stream_unary")
         inner = self._channel.stream_unary(method, *args, **kwargs)
-        return GuardedStreamUnary(inner, method, self.policies)
+        return StreamUnaryMethod(inner, method, self.policies)
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         self.policies.note_method(method, "stream_stream")
         inner = self._channel.stream_stream(method, *args, **kwargs)
-        return GuardedStreamStream(inner, method, self.policies)
+        return StreamStreamMethod(inner, method, self.policies)
 
     def subscribe(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 def _with_grpcios_signature(make_call: Callable[[Any, Any, dict[str, Any]], Any]) -> Any:
     """Give `make_call`, of a request and the other arguments, the signature of grpcio's methods."""
 
-    @functools.wraps(make_call, assigned=("__name__", "__qualname__", "__doc__"), updated=())
     def method(  # noqa: PLR0917 - grpcio's order
         self: Any,
         request: Any,
@@ -44,20 +43,31 @@ def _with_grpcios_signature(make_call: Callable[[Any, Any, dict[str, Any]], Any]
         }
         return make_call(self, request, arguments)
 
-    return method
+    return _named_as(make_call, method)
 
 
 def _of_iterators(method: Any) -> Any:
     """Name the first argument of `method` as grpcio does where the requests are a stream."""
 
-    @functools.wraps(method, updated=())
     def renamed(self: Any, request_iterator: Any, *args: Any, **kwargs: Any) -> Any:
         return method(self, request_iterator, *args, **kwargs)
 
+    signature = inspect.signature(method)
+    itself, request, *others = signature.parameters.values()
+    request = request.replace(name="request_iterator")
+    _named_as(method, renamed).__signature__ = signature.replace(
+        parameters=[itself, request, *others]
+    )
     return renamed
 
 
-class _Guarded:
+def _named_as(function: Any, wrapper: Any) -> Any:
+    for name in ("__name__", "__qualname__", "__doc__"):
+        setattr(wrapper, name, getattr(function, name))
+    return wrapper
+
+
+class _Method:
     """A method, guarded.
 
     Args:
@@ -76,7 +86,7 @@ class _Guarded:
         self.serialize = serialize
 
 
-class _UnaryResponse(_Guarded):
+class _UnaryResponse(_Method):
     """A method whose response is one message."""
 
     @_with_grpcios_signature
@@ -145,7 +155,7 @@ class _UnaryResponse(_Guarded):
             del error  # its traceback holds this frame, which would hold it
 
 
-class _StreamResponse(_Guarded):
+class _StreamResponse(_Method):
     """A method whose response is a stream."""
 
     @_with_grpcios_signature
@@ -168,14 +178,14 @@ class _StreamResponse(_Guarded):
         return WatchedStream(inner, guarded)
 
 
-class GuardedUnaryUnary(
+class UnaryUnaryMethod(
     _UnaryResponse,
     grpc.UnaryUnaryMultiCallable,  # type: ignore[type-arg] # not subscriptable at run time
 ):
     """A unary-unary method, guarded."""
 
 
-class GuardedStreamUnary(
+class StreamUnaryMethod(
     _UnaryResponse,
     grpc.StreamUnaryMultiCallable,  # type: ignore[type-arg] # not subscriptable at run time
 ):
@@ -187,7 +197,7 @@ class GuardedStreamUnary(
     future = _of_iterators(_UnaryResponse.future)
 
 
-class GuardedUnaryStream(
+class UnaryStreamMethod(
     _StreamResponse,
     grpc.UnaryStreamMultiCallable,  # type: ignore[type-arg] # not subscriptable at run time
 ):
@@ -196,7 +206,7 @@ class GuardedUnaryStream(
     shape = "unary_stream"
 
 
-class GuardedStreamStream(
+class StreamStreamMethod(
     _StreamResponse,
     grpc.StreamStreamMultiCallable,  # type: ignore[type-arg] # not subscriptable at run time
 ):
