@@ -74,13 +74,11 @@ class MethodPolicy:
 
 
 class BreakerSource(Protocol):
-    """Where a channel's breakers come from: a registry.
+    """Where a channel's breakers come from: a registry."""
 
-    Attributes:
-        generation: a number that changes whenever a breaker may have been dropped.
-    """
-
-    generation: int
+    @property
+    def generation(self) -> int:
+        """A number that changes whenever a breaker may have been dropped."""
 
     def get(self, name: str, settings: BreakerSettings | None = None) -> CircuitBreaker:
         """Return the breaker called `name`."""
@@ -90,12 +88,14 @@ class BreakerSource(Protocol):
 
 
 class _OwnRegistry:
-    """A registry of the user's own that only has ``get``. Its breakers are never dropped."""
-
-    generation = 0
+    """A registry of the user's own, of which only ``get`` is required."""
 
     def __init__(self, registry: BreakerRegistry) -> None:
         self._registry = registry
+
+    @property
+    def generation(self) -> int:
+        return getattr(self._registry, "generation", 0)
 
     def get(self, name: str, settings: BreakerSettings | None = None) -> CircuitBreaker:
         return self._registry.get(name, settings)
