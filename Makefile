@@ -1,8 +1,8 @@
-# make demo        run the main job on the embedded broker; BROKER=amqp://… runs it on that RabbitMQ
-# make test        run the tests, with all their set-up; ARGS=… goes to pytest
-# make check       lint, format, types, import layers
-# make protos      generate the code of protos/ again
-# make help        tell of the others
+# make demo               run the demo on the embedded broker; BROKER=amqp://… runs it on RabbitMQ
+# make test               run all tests; ARGS=… goes to pytest
+# make test ROOM=breaker  run the tests of one room
+# make check              check lint, format, types and import layers
+# make help               list all targets
 
 # The first interpreter that can make a virtual environment. PYTHON=… names another.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
@@ -17,16 +17,21 @@ TIMES ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all-pythons test-lowest test-long faults check coverage bench format nightly mutation protos constraints clean
+.PHONY: help demo test test-all-pythons test-lowest test-long faults check coverage bench format
+.PHONY: nightly mutation protos constraints clean
 
-help: ## Tell of the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "make %-18s %s\n", $$1, $$2}'
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | awk '{name = $$1; $$1 = ""; printf "make %-18s%s\n", name, $$0}'
 
-demo: .venv/.demo ## Run the main job; BROKER=amqp://… runs it on a RabbitMQ
+demo: .venv/.demo ## Run the demo on the embedded broker; BROKER=amqp://… runs it on RabbitMQ
 	@$(BIN)/fusewire demo $(if $(BROKER),--broker $(BROKER))
 
-test: .venv/.dev .venv-protos/.made ## Run the tests; ARGS=… goes to pytest
-	$(BIN)/python -m pytest $(or $(ARGS),-n 4 --dist loadfile)
+ROOMS := $(sort $(filter-out support __pycache__,$(patsubst tests/%/,%,$(wildcard tests/*/))))
+
+# A test of tests/project needs the generator of the protobuf code. The other rooms do without it.
+test: .venv/.dev $(if $(filter-out project,$(ROOM)),,.venv-protos/.made) ## Run the tests; ROOM=breaker runs those of one room, ARGS=… goes to pytest
+	$(if $(filter-out $(ROOMS),$(ROOM)),$(error ROOM must be one of: $(ROOMS); got $(ROOM)))
+	$(BIN)/python -m pytest $(if $(ROOM),tests/$(ROOM) $(ARGS),$(or $(ARGS),-n 4 --dist loadfile))
 
 check: .venv/.dev ## Check lint, format, types and import layers
 	$(BIN)/ruff check
@@ -34,38 +39,38 @@ check: .venv/.dev ## Check lint, format, types and import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: .venv/.dev ## Format the code and mend what lint can mend
+format: .venv/.dev ## Format the code and fix what the linter can fix
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test-long: .venv/.dev .venv-protos/.made ## Run the tests that take minutes: kills, broken networks, leaks, outages
+test-long: .venv/.dev .venv-protos/.made ## Run the tests that take minutes: kills, leaks, outages
 	$(BIN)/python -m pytest -m long $(ARGS)
 
-coverage: .venv/.dev ## See that the breaker's tests take every branch of it
+coverage: .venv/.dev ## Check that the breaker's tests cover every branch of it
 	$(BIN)/python -m coverage run -m pytest --quiet tests/breaker
 	$(BIN)/python -m coverage report
 
 faults: export FUSEWIRE_TEST_FAULTS = long
 faults: export FUSEWIRE_TEST_FAULTS_TABLE = build/faults.md
 faults: export FUSEWIRE_TEST_FAULTS_TIMES = $(TIMES)
-faults: .venv/.dev .venv-protos/.made ## Break what can break under 100,000 messages and more; TIMES=50 ARGS="-k …" repeats some; the table goes to build/faults.md
+faults: .venv/.dev .venv-protos/.made ## Break everything around a consumer; TIMES=50 ARGS="-k …" repeats one fault
 	$(BIN)/python -m pytest -m long tests/faults $(ARGS)
 
-bench: .venv/.dev ## Measure parking against plain aio-pika code, on a RabbitMQ; some fifteen minutes
+bench: .venv/.dev ## Compare parking with plain aio-pika code on RabbitMQ; takes fifteen minutes
 	$(BIN)/python -m benchmarks.parking
 	$(BIN)/python -m benchmarks.parking_outage
 
-nightly: .venv/.dev ## Walk the breaker's states at length: 200,000 steps
+nightly: .venv/.dev ## Compare the breaker with its model in 200,000 random steps
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -s tests/breaker/test_against_the_naive_model.py
 
-mutation: .venv-mutation/.made ## Break the breaker in every way and see that its tests notice
+mutation: .venv-mutation/.made ## Check that the breaker's tests notice every mutation of it
 	HYPOTHESIS_PROFILE=mutation .venv-mutation/bin/mutmut run --max-children 2
 	.venv-mutation/bin/mutmut results
 
-protos: .venv-protos/.made ## Generate the code of protos/ again
+protos: .venv-protos/.made ## Generate the code of protos/
 	.venv-protos/bin/python protos/generate.py
 
-# The environments. Each has a stamp that is newer than what it was made from.
+# The environments. The stamp of each is newer than the files that it was made from.
 
 .venv/.made:
 	$(call make_venv,.venv,$(PYTHON))
@@ -99,11 +104,11 @@ endef
 
 # Other interpreters and other versions of the dependencies.
 
-# Where pyenv has the interpreters, its python3.x answer only to the versions that are chosen: all.
+# With pyenv, a python3.x works only if its version is selected. So all are.
 test-all-pythons: export PYENV_VERSION = $(shell pyenv versions --bare 2>/dev/null | paste -sd: -)
-test-all-pythons: .venv-protos/.made ## Run the tests on each Python of PYTHONS that is there
+test-all-pythons: .venv-protos/.made ## Run the tests on each Python of PYTHONS that is installed
 	@set -e; for python in $(PYTHONS); do \
-		"$$python" -c '' 2>/dev/null || { echo "$$python: not there"; continue; }; \
+		"$$python" -c '' 2>/dev/null || { echo "$$python: not installed"; continue; }; \
 		$(MAKE) --no-print-directory ".venv-$$python/.dev"; \
 		echo "$$python:"; ".venv-$$python/bin/python" -m pytest $(ARGS); \
 	done
@@ -121,12 +126,12 @@ test-lowest: .venv-lowest/.dev .venv-protos/.made ## Run the tests on the lowest
 	.venv-lowest/bin/python $(PIP_INSTALL) -e '.[demo]' --group dev -c constraints-lowest.txt
 	@touch $@
 
-constraints: ## Pin the newest versions of everything in constraints.txt
+constraints: ## Pin the newest versions of all dependencies in constraints.txt
 	$(call make_venv,.venv-newest,$(PYTHON))
 	.venv-newest/bin/python $(PIP_INSTALL) -e '.[demo]' --group dev
 	.venv-newest/bin/python -m pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv-newest
 
-clean: ## Remove the environments and all that was built
+clean: ## Remove the environments and all build output
 	rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

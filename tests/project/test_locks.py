@@ -23,7 +23,7 @@ KINDS = ("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "allocat
 # Modules that may make a lock of their own, and why.
 ALLOWED = {
     "_locks.py": "the one place",
-    "demo/ledger.py": "a program of its own, which never forks",
+    "demo/_ledger.py": "a program of its own, which never forks",
 }
 
 

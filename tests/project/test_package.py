@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def committed() -> list[Path]:
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
     return [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+
+
+def test_the_sdist_has_all_that_make_needs(tmp_path: Path) -> None:
+    only_for_git = (".github/", ".gitignore", ".pre-commit-config.yaml")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=110)
+    (built,) = tmp_path.glob("fusewire-*.tar.gz")
+    with tarfile.open(built) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = {path.relative_to(ROOT).as_posix() for path in committed() if path.exists()}
+    assert {name for name in needed - names if not name.startswith(only_for_git)} == set()
 
 
 def test_the_wheel_has_every_module_of_the_package(wheel: set[str]) -> None:
