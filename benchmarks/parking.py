@@ -36,6 +36,7 @@ from benchmarks import plain_parking
 from benchmarks.rabbitmq import node
 from fusewire.breaker import BreakerRegistry
 from fusewire.brokers import Topology
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.parking import Happening, MessageEvent, ParkingConsumer
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ async def field(url: str, sides: tuple[Plain, Ours]) -> AsyncIterator[Field]:
             )
         yield Field(channel)
         plain, ours = sides
-        derived = Topology(ours.source, (DEPENDENCY,)).derived
+        derived = Layout(Topology(ours.source, (DEPENDENCY,))).derived
         for queue in (plain.source, plain.parked, ours.source, *derived):
             await channel.queue_delete(queue)
 

@@ -34,6 +34,7 @@ import aio_pika
 
 from benchmarks.rabbitmq import node
 from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitState, StateChanged
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.parking import Happening, MessageEvent, ParkingConsumer
 from tests.support.waiting import until
 
@@ -66,7 +67,7 @@ async def source(url: str) -> AsyncIterator[AbstractQueue]:
             yield await channel.declare_queue(name, durable=True, arguments=arguments)
         finally:
             consumer = ParkingConsumer(url, queue=name, handler=print, depends_on=DEPENDENCY)
-            for queue in (name, *consumer.topology.derived):
+            for queue in (name, *Layout(consumer.topology).derived):
                 await channel.queue_delete(queue)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aio_pika.exceptions import AMQPError
 
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.brokers.topology import Topology
 from tests.support import leftovers
 from tests.support.amqp import connect
@@ -192,7 +193,7 @@ def queue_name(forget_queue: Callable[[str], None]) -> str:
     lanes are named to `forget_queue`, or left, and go with the broker where that is the tests' own.
     """
     name = f"test-{secrets.token_hex(5)}"
-    for queue in (name, *Topology(name).derived):
+    for queue in (name, *Layout(Topology(name)).derived):
         forget_queue(queue)
     return name
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fusewire.audit._by_amqp import findings_by_amqp
 from fusewire.audit._management import Management
 from fusewire.audit._rules import findings_of
-from fusewire.brokers.rabbitmq import RabbitMQBroker
+from fusewire.brokers.rabbitmq import Layout, RabbitMQBroker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,10 +36,10 @@ async def audit(broker: Broker, topology: Topology) -> Sequence[Finding]:
     """
     if not isinstance(broker, RabbitMQBroker):
         return ()
-    version = await broker.version()
+    layout, version = Layout(topology), await broker.version()
     if broker.management is None:
-        types = await broker.queue_types((topology.source, *topology.derived))
-        return findings_by_amqp(topology, types, version, broker.virtual_host)
+        types = await broker.queue_types(layout.queues)
+        return findings_by_amqp(layout, types, version, broker.virtual_host)
     management = Management(broker.management)
-    facts = await management.facts(topology, virtual_host=broker.virtual_host, version=version)
-    return findings_of(topology, facts)
+    facts = await management.facts(layout, virtual_host=broker.virtual_host, version=version)
+    return findings_of(layout, facts)

@@ -11,11 +11,11 @@ from fusewire.brokers.rabbitmq import DELIVERY_LIMIT_SINCE, STREAM
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from fusewire.brokers.topology import Topology
+    from fusewire.brokers.rabbitmq import Layout
 
 
 def findings_by_amqp(
-    topology: Topology,
+    layout: Layout,
     types: Mapping[str, str | None],
     version: tuple[int, ...],
     virtual_host: str,
@@ -23,13 +23,13 @@ def findings_by_amqp(
     """Return the findings where there is no management API: mostly that it was not checked.
 
     Args:
-        topology: the queues.
+        layout: the queues.
         types: the type of each queue that exists; None where RabbitMQ does not say.
         version: RabbitMQ's.
         virtual_host: for the commands that the remedies name.
     """
     remedy = Remediation(virtual_host)
-    queues = (topology.source, *topology.derived)
+    queues = layout.queues
     limits = "TTL, expiry, length limits and what happens at them, by argument or policy"
     unchecked = {
         "limits": limits,
@@ -46,12 +46,12 @@ def findings_by_amqp(
         )
     else:
         unchecked["delivery limits"] = "whether one is set, which drops messages that come back"
-    if topology.exchange:
-        unchecked["exchange"] = f"type and bindings of {topology.exchange}"
-    found = [is_absent(topology, queue) for queue in queues if queue not in types]
+    if layout.exchange:
+        unchecked["exchange"] = f"type and bindings of {layout.exchange}"
+    found = [is_absent(layout, queue) for queue in queues if queue not in types]
     for queue in queues:
         if (its_type := types.get(queue)) is not None:
-            found += of_type(queue, its_type, remedy, source=queue == topology.source)
+            found += of_type(queue, its_type, remedy, source=queue == layout.source)
     order = list(Severity)
     return [
         *sorted(found, key=lambda finding: order.index(finding.severity)),
@@ -100,9 +100,9 @@ def of_type(name: str, its_type: str, remedy: Remediation, *, source: bool) -> I
         )
 
 
-def is_absent(topology: Topology, queue: str) -> Finding:
+def is_absent(layout: Layout, queue: str) -> Finding:
     """Return the finding about a queue that is not there."""
-    if queue == topology.source:
+    if queue == layout.source:
         return Finding(
             Severity.WARNING,
             queue,

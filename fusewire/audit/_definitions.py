@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from fusewire.brokers.rabbitmq import (
     DELIVERY_LIMIT_SINCE,
+    Layout,
     kept_arguments,
     queue_arguments,
 )
-from fusewire.brokers.topology import LONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fusewire.brokers.topology import Topology
+    from fusewire.brokers import Topology
 
 DEFAULT_EXCHANGE = "amq.default"
 """What permissions call the exchange whose name is empty."""
@@ -63,23 +63,24 @@ def permissions(
         declares: whether it makes what is absent; otherwise everything was made beforehand.
         makes_source: whether that includes the source queue, as `ParkedCalls` does.
     """
-    exchange = topology.exchange or DEFAULT_EXCHANGE
-    lanes = [topology.parked(lane) for lane in topology.lanes]
-    read = [topology.source, *lanes]
+    layout = Layout(topology)
+    exchange = layout.exchange or DEFAULT_EXCHANGE
+    lanes = [layout.parked(lane) for lane in topology.lanes]
+    read = [layout.source, *lanes]
     write = [exchange]
     if not declares:
-        return Permissions(_and_marks(topology, ()), matching(write), matching(read))
-    configure = [*topology.derived]
+        return Permissions(_and_marks(layout, ()), matching(write), matching(read))
+    configure = [*layout.derived]
     if makes_source:
-        configure = [topology.source, *configure]
+        configure = [layout.source, *configure]
     # To declare a queue that dead-letters takes the read permission on it.
-    read += [topology.delay(tier) for tier in topology.delay_tiers]
-    if topology.exchange:
+    read += [layout.delay(tier) for tier in topology.delays]
+    if layout.exchange:
         # To bind takes the write permission on the queue and the read permission on the exchange.
         configure = [exchange, *configure]
-        write += [topology.source, *topology.derived]
+        write += [layout.source, *layout.derived]
         read += [exchange]
-    return Permissions(_and_marks(topology, configure), matching(write), matching(read))
+    return Permissions(_and_marks(layout, configure), matching(write), matching(read))
 
 
 def definitions(
@@ -99,9 +100,10 @@ def definitions(
         with_source: whether the source queue is among them; otherwise it has to exist.
         user: an existing user, who gets the permissions to work with them and to make only marks.
     """
-    arguments = dict(queue_arguments(topology, version))
+    layout = Layout(topology)
+    arguments = dict(queue_arguments(layout, version))
     if with_source:
-        arguments = {topology.source: kept_arguments(version), **arguments}
+        arguments = {layout.source: kept_arguments(version), **arguments}
     found: dict[str, list[dict[str, Any]]] = {
         "queues": [
             {
@@ -114,10 +116,10 @@ def definitions(
             for queue, its_arguments in arguments.items()
         ],
     }
-    if topology.exchange:
+    if layout.exchange:
         found["exchanges"] = [
             {
-                "name": topology.exchange,
+                "name": layout.exchange,
                 "vhost": virtual_host,
                 "type": "direct",
                 "durable": True,
@@ -128,14 +130,14 @@ def definitions(
         ]
         found["bindings"] = [
             {
-                "source": topology.exchange,
+                "source": layout.exchange,
                 "vhost": virtual_host,
                 "destination": queue,
                 "destination_type": "queue",
                 "routing_key": queue,
                 "arguments": {},
             }
-            for queue in (topology.source, *topology.derived)
+            for queue in layout.queues
         ]
     if user is not None:
         needed = permissions(topology)
@@ -156,11 +158,12 @@ def policies(topology: Topology, version: tuple[int, ...]) -> list[Policy]:
 
     RabbitMQ applies one policy to a queue: what another already sets belongs into this one too.
     """
+    layout = Layout(topology)
     limited = version >= DELIVERY_LIMIT_SINCE
     unlimited: dict[str, int | str] = {"delivery-limit": -1} if limited else {}
     kept = Policy(
-        f"fusewire {topology.source} derived",
-        matching(topology.derived),
+        f"fusewire {layout.source} derived",
+        matching(layout.derived),
         {"max-length": _EXAMPLE_LIMIT, "overflow": "reject-publish", **unlimited},
         "a limit, the figure being yours: a full parking queue refuses, and its consumer pauses"
         + ("; the delivery limit for queues that were made before RabbitMQ 4" if limited else ""),
@@ -168,18 +171,18 @@ def policies(topology: Topology, version: tuple[int, ...]) -> list[Policy]:
     if not limited:
         return [kept]
     source = Policy(
-        f"fusewire {topology.source}",
-        matching((topology.source,)),
+        f"fusewire {layout.source}",
+        matching((layout.source,)),
         unlimited,
         "RabbitMQ 4 drops a message after 20 returns, and a lost connection is one",
     )
     return [kept, source]
 
 
-def _and_marks(topology: Topology, names: Iterable[str]) -> str:
+def _and_marks(layout: Layout, names: Iterable[str]) -> str:
     """Return a regular expression of names and of the marks, whose names are not known before."""
     escaped = [re.escape(name) for name in dict.fromkeys(names)]
-    marks = re.escape(f"{topology.source}.{LONE}.") + ".+"
+    marks = re.escape(layout.marks) + ".+"
     return f"^({'|'.join([*escaped, marks])})$"
 
 

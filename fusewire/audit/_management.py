@@ -25,8 +25,7 @@ from fusewire.audit._facts import (
 from fusewire.errors import BrokerError, BrokerUnavailableError
 
 if TYPE_CHECKING:
-    from fusewire.brokers import Topology
-    from fusewire.brokers.rabbitmq import ManagementAddress
+    from fusewire.brokers.rabbitmq import Layout, ManagementAddress
 
 _Policies: TypeAlias = "tuple[list[PolicyFacts], list[PolicyFacts]]"
 """Those of users, and those of operators."""
@@ -54,10 +53,8 @@ class Management:
         self._timeout = address.timeout
         self._ssl_context = address.ssl_context
 
-    async def facts(
-        self, topology: Topology, *, virtual_host: str, version: tuple[int, ...]
-    ) -> Facts:
-        """Learn what the audit asks about `topology`.
+    async def facts(self, layout: Layout, *, virtual_host: str, version: tuple[int, ...]) -> Facts:
+        """Learn what the audit asks about the queues of `layout`.
 
         Raises:
             BrokerUnavailableError: nobody answers.
@@ -66,8 +63,7 @@ class Management:
         host = quote(virtual_host, safe="")
         listed = await self._policies(host)
         told: dict[str, dict[str, Any] | None] = {
-            name: await self._get(f"queues/{host}/{quote(name, safe='')}")
-            for name in (topology.source, *topology.derived)
+            name: await self._get(f"queues/{host}/{quote(name, safe='')}") for name in layout.queues
         }
         try:
             queues = {
@@ -75,8 +71,8 @@ class Management:
                 for name, its in told.items()
             }
             exchange = None
-            if topology.exchange:
-                exchange = await self._exchange(host, topology.exchange, listed)
+            if layout.exchange:
+                exchange = await self._exchange(host, layout.exchange, listed)
         except re.error as error:
             raise BrokerError(
                 f"the pattern of a policy in virtual host {virtual_host!r} cannot be read: {error}"
@@ -92,7 +88,7 @@ class Management:
             exchange=exchange,
             features={str(flag.get("name")): flag.get("state") == "enabled" for flag in features},
             policies_seen=listed is not None
-            or (not topology.exchange and all(_EFFECTIVE in its for its in told.values() if its)),
+            or (not layout.exchange and all(_EFFECTIVE in its for its in told.values() if its)),
         )
 
     async def _policies(self, host: str) -> _Policies | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fusewire.audit._facts import ExchangeFacts, Facts, QueueFacts
-    from fusewire.brokers.topology import Topology
+    from fusewire.brokers.rabbitmq import Layout
 
 _CONSUMER_TIMEOUT = 1_800_000  # ms: RabbitMQ's default, of which up to half is used to wait
 _REFUSING = {
@@ -30,49 +30,49 @@ _GOES = "what waits in it would be gone without having been handled"
 _KEPT = "nothing may take messages out of it but their replay or a person"
 
 
-def findings_of(topology: Topology, facts: Facts) -> list[Finding]:
-    """Return what is unsafe about the queues of `topology`, the worst first."""
-    rules = _Rules(topology, facts)
+def findings_of(layout: Layout, facts: Facts) -> list[Finding]:
+    """Return what is unsafe about the queues of `layout`, the worst first."""
+    rules = _Rules(layout, facts)
     order = list(Severity)
     return sorted(rules.findings(), key=lambda finding: order.index(finding.severity))
 
 
 class _Rules:
-    def __init__(self, topology: Topology, facts: Facts) -> None:
-        self._topology = topology
+    def __init__(self, layout: Layout, facts: Facts) -> None:
+        self._layout = layout
         self._facts = facts
         self._remedy = Remediation(facts.virtual_host)
 
     def findings(self) -> Iterator[Finding]:
-        topology, queues = self._topology, self._facts.queues
-        for name in (topology.source, *topology.derived):
+        layout, queues = self._layout, self._facts.queues
+        for name in layout.queues:
             if queues.get(name) is None:
-                yield is_absent(topology, name)
-        if (source := queues.get(topology.source)) is not None:
-            yield from self._any(topology.source, source)
-            yield from self._source(topology.source, source)
-            yield from self._consumed(topology.source, source)
-        for lane in topology.lanes:
-            name = topology.parked(lane)
+                yield is_absent(layout, name)
+        if (source := queues.get(layout.source)) is not None:
+            yield from self._any(layout.source, source)
+            yield from self._source(layout.source, source)
+            yield from self._consumed(layout.source, source)
+        for lane in layout.topology.lanes:
+            name = layout.parked(lane)
             if (parked := queues.get(name)) is not None:
                 yield from self._any(name, parked)
                 yield from self._keeping(name, parked)
                 yield from self._consumed(name, parked)
                 yield from self._lane(name, parked)
-        for tier in topology.delay_tiers:
-            name = topology.delay(tier)
+        for tier in layout.topology.delays:
+            name = layout.delay(tier)
             if (delay := queues.get(name)) is not None:
                 yield from self._any(name, delay)
                 yield from self._delay(name, delay, tier)
-        if (dead := queues.get(topology.dead)) is not None:
-            yield from self._any(topology.dead, dead)
-            yield from self._keeping(topology.dead, dead)
-        if topology.exchange:
-            yield from self._exchange(topology.exchange, self._facts.exchange)
+        if (dead := queues.get(layout.dead)) is not None:
+            yield from self._any(layout.dead, dead)
+            yield from self._keeping(layout.dead, dead)
+        if layout.exchange:
+            yield from self._exchange(layout.exchange, self._facts.exchange)
         yield from self._unseen()
 
     def _any(self, name: str, queue: QueueFacts) -> Iterator[Finding]:
-        yield from of_type(name, queue.type, self._remedy, source=name == self._topology.source)
+        yield from of_type(name, queue.type, self._remedy, source=name == self._layout.source)
         if not queue.durable or queue.auto_delete or queue.exclusive:
             yield Finding(
                 Severity.LOSS,
@@ -176,7 +176,7 @@ class _Rules:
 
     def _lane(self, name: str, queue: QueueFacts) -> Iterator[Finding]:
         single = queue.arguments.get("x-single-active-consumer") is True
-        if self._topology.single and not single:
+        if self._layout.topology.single and not single:
             yield Finding(
                 Severity.WARNING,
                 name,
@@ -184,7 +184,7 @@ class _Rules:
                 "every replica replays from it, so that limits hold for each and not for all",
                 self._remedy.again(name),
             )
-        elif single and not self._topology.single:
+        elif single and not self._layout.topology.single:
             yield Finding(
                 Severity.WARNING,
                 name,
@@ -199,19 +199,19 @@ class _Rules:
             queue.setting("dead-letter-exchange"),
             queue.setting("dead-letter-routing-key"),
         )
-        if target is None or key != self._topology.source:
+        if target is None or key != self._layout.source:
             yield Finding(
                 Severity.LOSS,
                 name,
                 "dead-letters to nowhere" if target is None else f"dead-letters to {key!r}",
-                f"a delayed message does not come back to {self._topology.source}",
+                f"a delayed message does not come back to {self._layout.source}",
                 anew,
             )
-        elif target not in ("", self._topology.exchange):
+        elif target not in ("", self._layout.exchange):
             yield Finding(
                 Severity.WARNING,
                 name,
-                f"dead-letters through exchange {target!r}, not {self._topology.exchange!r}",
+                f"dead-letters through exchange {target!r}, not {self._layout.exchange!r}",
                 "delayed messages come back only if that exchange routes them",
                 anew,
             )
@@ -283,15 +283,15 @@ class _Rules:
                 "after a restart moves through it are refused",
                 made_anew,
             )
-        topology = self._topology
-        for queue in (topology.source, *topology.derived):
+        layout = self._layout
+        for queue in layout.queues:
             if self._facts.queues.get(queue) is not None and queue not in exchange.bound:
                 yield Finding(
                     Severity.WARNING,
                     queue,
                     f"is not bound to exchange {name!r} by its name",
                     "delayed messages do not come back while it is not"
-                    if queue == topology.source
+                    if queue == layout.source
                     else "moves to it are refused, and what was to move stays where it is",
                     "a consumer binds it at its start where it may; `fusewire topology` prints it",
                 )

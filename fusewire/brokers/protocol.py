@@ -1,13 +1,16 @@
-"""What parking asks of a broker, in words of parking and not of AMQP.
+"""What parking asks of a broker, in words of parking. ``docs/write-a-broker.md`` explains it.
 
-A broker stores messages in named queues and gives each to one receiver at a time. Its one promise
-is about :meth:`Delivery.move` and :meth:`Broker.publish`: when they return, the message is stored
-durably in the target; when they raise, it is still where it was, or, after an
+A broker stores messages at stations, and gives each to one receiver at a time. Its one promise is
+about :meth:`Delivery.move` and :meth:`Broker.publish`: when they return, the message is stored in
+its new station; when they raise, it is still where it was, or, after an
 :class:`~fusewire.errors.UnconfirmedError` or a crash, it may be in both. It is never in neither.
+
+Wherever a station is asked for, a name means the source queue of that name.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
@@ -15,11 +18,29 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fusewire.brokers.message import Message
-    from fusewire.brokers.topology import Topology
+    from fusewire.brokers.topology import Station, Topology
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a broker can do. An adapter says what it cannot; the conformance kit checks the rest.
+
+    Attributes:
+        durable: whether messages outlive the process, and a crash of it. A consumer on a broker
+            that is not durable warns when it starts.
+        any_delay: whether every delay is kept. Otherwise only those in :attr:`Topology.delays`
+            are, and another one may end early: parking delays the message again.
+        single: whether :attr:`Topology.single` is kept. Otherwise a consumer that is made with
+            ``replay="single"`` is refused.
+    """
+
+    durable: bool = True
+    any_delay: bool = True
+    single: bool = True
 
 
 class Delivery(Protocol):
-    """One message in hand. Settle it once: :meth:`done` or :meth:`move`, or let it go back."""
+    """One message in flight. Settle it once, by :meth:`done` or :meth:`move`, or let it go back."""
 
     @property
     def message(self) -> Message:
@@ -39,57 +60,68 @@ class Delivery(Protocol):
 
     @property
     def counts_returns(self) -> bool:
-        """Whether its queue counts how often a message goes back: a classic queue does not."""
+        """Whether :attr:`returned` is a count, and not just 0 or 1."""
 
     @property
     def lost(self) -> bool:
         """Whether it is known to be the broker's again, so that work on it is in vain."""
 
     async def done(self) -> None:
-        """Take the message off its queue for good.
+        """Remove the message for good.
 
         Raises:
-            DeliveryLostError: the connection it came on is gone; the broker delivers it again.
+            DeliveryLostError: it is the broker's again, which delivers it again.
         """
 
-    async def move(self, queue: str, message: Message) -> None:
-        """Store `message` durably in `queue`, then take the original off its own queue.
+    async def move(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
+        """Store `message` in the station `to`, then remove the original from its own station.
+
+        Args:
+            to: where it goes.
+            message: what is stored in its place: mostly the same one with other headers.
+            delay: seconds before which nobody receives it; only where `to` is the source of a
+                topology that :meth:`Broker.prepare` was called with.
 
         Raises:
-            MoveRefusedError: `queue` is missing or full; the original is still in hand.
-            BrokerUnavailableError: not stored; the original is still in hand, or lost to the
+            MoveRefusedError: `to` does not exist or is full; the original is still in flight.
+            BrokerUnavailableError: not stored; the original is still in flight, or lost to the
                 broker.
-            UnconfirmedError: it may have been stored; the original is still in hand.
-            DeliveryLostError: stored, but the original could not be taken off: a duplicate will
-                come.
+            UnconfirmedError: it may have been stored; the original is still in flight.
+            DeliveryLostError: the original is the broker's again and will be delivered again. If
+                `message` was stored before that was known, there are two copies.
+            ValueError: there is a delay, and `to` is not a source.
         """
 
 
 class Subscription(Protocol):
-    """A stream of deliveries from one queue."""
+    """A stream of deliveries from one station."""
 
     async def receive(self) -> Delivery:
         """Wait for the next message.
 
         Raises:
-            BrokerUnavailableError: the connection is lost. All deliveries in hand are the
+            BrokerUnavailableError: the connection is lost. All deliveries in flight are the
                 broker's again.
-            QueueNotFoundError: the queue is gone.
+            QueueNotFoundError: the station is gone.
         """
 
     async def quiesce(self) -> Sequence[Delivery]:
-        """Take no further message into hand.
+        """Take no further message into flight.
 
         Returns:
-            what is in hand, was not received yet, and would come back as redelivered.
+            what is in flight, was not received yet, and would come back as redelivered.
         """
 
     async def release(self) -> None:
-        """Give back all that is in hand and not settled, in order, and end. Never raises."""
+        """Give back all that is in flight and not settled, in order, and end. Never raises."""
 
 
 class Broker(Protocol):
-    """Durable queues. Enter it before use; leaving it gives back what is in hand."""
+    """Stations of messages. Enter it before use; leaving it gives back what is in flight."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do. It is asked before the broker is entered, too."""
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -106,59 +138,83 @@ class Broker(Protocol):
     ) -> None:
         """Disconnect."""
 
-    async def prepare(self, topology: Topology) -> None:
-        """Check that the source queue exists, and make the queues derived from it that do not.
-
-        Raises:
-            QueueNotFoundError: the source queue does not exist.
-            BrokerError: a derived queue is absent and may not be made.
-        """
-
-    async def create_queue(self, queue: str, *, expires: float | None = None) -> None:
-        """Make a durable queue, if it does not exist yet.
-
-        Args:
-            queue: its name.
-            expires: seconds without use after which the broker may delete it; never by default.
+    async def create_queue(self, queue: str) -> None:
+        """Make a source queue, if it does not exist yet.
 
         Raises:
             BrokerError: it may not be made.
         """
 
-    async def delete_queue(self, queue: str) -> None:
-        """Delete a queue that holds nothing, if it exists.
+    async def prepare(self, topology: Topology) -> None:
+        """Check that the source queue exists, and make its other stations that do not.
 
         Raises:
-            BrokerError: it could not be deleted.
+            QueueNotFoundError: the source queue does not exist.
+            BrokerError: a station is absent and may not be made.
         """
 
-    async def subscribe(self, queue: str, *, prefetch: int) -> Subscription:
-        """Begin to receive from `queue`, with at most `prefetch` messages in hand.
+    async def subscribe(self, station: Station | str, *, prefetch: int) -> Subscription:
+        """Begin to receive from `station`, with at most `prefetch` messages in flight.
 
         Raises:
-            QueueNotFoundError: there is no such queue.
+            QueueNotFoundError: there is no such station.
             BrokerUnavailableError: the broker cannot be reached.
         """
 
-    async def publish(self, queue: str, message: Message) -> None:
-        """Store `message` durably in `queue`.
+    async def publish(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
+        """Store `message` in the station `to`.
+
+        Args:
+            to: where it goes.
+            message: what is stored.
+            delay: seconds before which nobody receives it; only where `to` is the source of a
+                topology that :meth:`prepare` was called with.
 
         Raises:
-            MoveRefusedError: `queue` is missing or full; not stored.
+            MoveRefusedError: `to` does not exist or is full; not stored.
             BrokerUnavailableError: not stored.
             UnconfirmedError: it may have been stored.
+            ValueError: there is a delay, and `to` is not a source.
         """
 
-    async def depth(self, queue: str) -> int:
-        """Count the messages that wait in `queue`, without those in a receiver's hand.
+    async def depth(self, station: Station | str) -> int:
+        """Count the messages that wait in `station`, without those in flight or delayed.
 
         Raises:
-            QueueNotFoundError: there is no such queue.
+            QueueNotFoundError: there is no such station.
         """
 
-    async def peek(self, queue: str, *, limit: int) -> list[Message]:
+    async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
         """Read up to `limit` waiting messages, oldest first, and leave them where they are.
 
         Raises:
-            QueueNotFoundError: there is no such queue.
+            QueueNotFoundError: there is no such station.
+        """
+
+    async def mark(self, queue: str, mark: str) -> None:
+        """Note `mark` beside the source queue `queue`; to note it again changes nothing.
+
+        A mark outlives a process that is killed right after this returns, as far as messages do. A
+        broker may forget one that is a day old.
+
+        Args:
+            queue: the name of a source queue.
+            mark: letters, digits and dots.
+
+        Raises:
+            BrokerError: it is not noted.
+        """
+
+    async def unmark(self, queue: str, mark: str) -> None:
+        """Forget a mark, if it is noted.
+
+        Raises:
+            BrokerError: it may be noted still.
+        """
+
+    async def is_marked(self, queue: str, mark: str) -> bool:
+        """Return whether a mark is noted.
+
+        Raises:
+            BrokerError: that could not be found out.
         """

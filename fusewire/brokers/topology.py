@@ -1,105 +1,127 @@
-"""The queues that belong to one source queue, and their names."""
+"""The stations of one source queue: where its messages wait."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from urllib.parse import quote
+from collections.abc import Mapping  # noqa: TC003 - typing.get_type_hints() reads it
+from dataclasses import dataclass, field
+from typing import Literal, NoReturn
 
-from fusewire._validation import DELAYS, check, check_text, invalid
+from fusewire._validation import DELAYS, check, check_text
 
 OTHER_LANE = "other"
 """The lane for dependencies that no other lane was declared for."""
 
-LONE = "lone"
-"""What follows the source's name in those of marks; see :meth:`Topology.lone`."""
-
 DELAY_TIERS = (1.0, 5.0, 30.0, 120.0, 600.0)
 """Seconds that a message waits after its first, second, … failed attempt."""
 
-_MAX_NAME = 255  # bytes; AMQP 0-9-1's limit of a short string
-_DIGEST = 16  # hexadecimal digits: 64 bits, ample to keep a few hundred names apart
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A place where messages of one source queue wait. :class:`Topology` gives them.
+
+    Attributes:
+        queue: the name of the source queue.
+        kind: ``"source"``: the queue itself. ``"lane"``: what is parked for a dependency.
+            ``"dead"``: what a person decides on. ``"delayed"``: what is on its way to the source
+            and waits until its delay is over; it can only be looked at.
+        lane: the name of the lane; empty for the other kinds.
+    """
+
+    queue: str
+    kind: Literal["source", "lane", "dead", "delayed"] = "source"
+    lane: str = ""
+
+    @classmethod
+    def of(cls, place: Station | str) -> Station:
+        """Return `place`; a name means the source queue of that name."""
+        return cls(place) if isinstance(place, str) else place
+
+    def __str__(self) -> str:
+        """Return the station as people read it: ``orders.parked.payments``, for example."""
+        match self.kind:
+            case "source":
+                return self.queue
+            case "lane":
+                return f"{self.queue}.parked.{self.lane}"
+            case _:
+                return f"{self.queue}.{self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The queues of one source queue: ``q.parked.<lane>``, ``q.delay.<ms>`` and ``q.dead``.
+    """One source queue, and the stations that belong to it.
 
     Attributes:
-        source: the queue that is consumed, ``q``. It is the user's: never declared or changed.
+        source: the name of the queue that is consumed. It is the user's: never made or changed.
         lanes: names of the parking lanes; ``other`` is always one of them.
-        delay_tiers: seconds of each delay queue, growing.
-        exchange: the direct exchange that messages reach these queues through, each bound to it by
-            its own name; empty for RabbitMQ's default exchange, whose write permission is one on
-            every queue. Brokers that have no exchanges ignore it.
-        single: whether each lane has one active consumer at a time, however many replicas there
-            are. A queue that was made with it keeps it.
+        delays: seconds, growing: the delays that every broker keeps. A broker that lacks
+            :attr:`Capabilities.any_delay` may end another one early.
+        single: whether each lane has one active receiver at a time, however many replicas there
+            are. A lane that was made with it keeps it.
+        options: what one kind of broker wants to know besides, by name. Others ignore it. RabbitMQ
+            knows ``exchange``: the direct exchange through which messages reach the stations, by
+            default RabbitMQ's default exchange, whose write permission is one on every queue.
 
     Raises:
-        SettingsError: a name is empty or too long, or the tiers are not positive and growing.
+        SettingsError: a name is empty or cannot be stored, or the delays are not positive and
+            growing.
     """
 
     source: str
     lanes: tuple[str, ...] = (OTHER_LANE,)
-    delay_tiers: tuple[float, ...] = DELAY_TIERS
-    exchange: str = ""
-    single: bool = False
+    delays: tuple[float, ...] = DELAY_TIERS
+    single: bool = field(default=False, kw_only=True)
+    options: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         check_text("queue", self.source)
         for lane in self.lanes:
             check_text("each name in lanes", lane)
-        if self.exchange:
-            check_text("exchange", self.exchange)
+        for option, value in self.options.items():
+            if value:
+                check_text(option, value)
         if OTHER_LANE not in self.lanes:
             object.__setattr__(self, "lanes", (*self.lanes, OTHER_LANE))
-        if len(self.exchange.encode()) > _MAX_NAME:
-            raise invalid("exchange", f"at most {_MAX_NAME} bytes long", self.exchange)
-        tiers = self.delay_tiers
-        check("delay_tiers", tiers, DELAYS)
+        check("delay_tiers", self.delays, DELAYS)
 
     @property
-    def dead(self) -> str:
-        """The queue of messages that a person has to decide on."""
-        return self._derive("dead")
-
-    def parked(self, lane: str) -> str:
-        """Return the parking queue of `lane`."""
-        return self._derive(f"parked.{lane}")
-
-    def delay(self, tier: float) -> str:
-        """Return the delay queue of a tier, in seconds."""
-        return self._derive(f"delay.{milliseconds(tier)}")
-
-    def lone(self, operation_id: str, number: int) -> str:
-        """Return the queue that marks that a message's handler was called by itself."""
-        digest = hashlib.sha256(operation_id.encode(errors="surrogatepass")).hexdigest()[:_DIGEST]
-        return self._derive(f"{LONE}.{digest}.{number}")
+    def dead(self) -> Station:
+        """The station of messages that a person has to decide on."""
+        return Station(self.source, "dead")
 
     @property
-    def derived(self) -> tuple[str, ...]:
-        """Return the names of all queues but the source."""
-        return (
-            *(self.parked(lane) for lane in self.lanes),
-            *(self.delay(tier) for tier in self.delay_tiers),
-            self.dead,
-        )
+    def delayed(self) -> Station:
+        """What waits until its delay is over; it can only be looked at."""
+        return Station(self.source, "delayed")
 
-    def _derive(self, suffix: str) -> str:
-        name = f"{self.source}.{_encode(suffix)}"
-        if len(name.encode()) <= _MAX_NAME:
-            return name
-        # Too long for AMQP: keep a readable head, and tell names apart by a digest of the whole.
-        digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
-        head = name.encode()[: _MAX_NAME - _DIGEST - 1].decode(errors="ignore")
-        return f"{head}.{digest}"
+    def parked(self, lane: str) -> Station:
+        """Return the station of what is parked in `lane`."""
+        return Station(self.source, "lane", lane)
+
+    @property
+    def stations(self) -> tuple[Station, ...]:
+        """All stations that messages are received from or end in: source, lanes, dead."""
+        return (Station(self.source), *map(self.parked, self.lanes), self.dead)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in ("delay", "derived", "delay_tiers", "exchange", "lone"):
+            raise AttributeError(
+                f"Topology has no {name!r} any more: the names of RabbitMQ's queues are those of "
+                "fusewire.brokers.rabbitmq.Layout(topology)"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-def _encode(text: str) -> str:
-    """Percent-encode `text`, with ``#`` for ``%``, which pamqp's names of queues may not have."""
-    return quote(text, safe="._-/").replace("%", "#")
+def check_delay(to: Station) -> None:
+    """Refuse a delay on the way to anything but a source.
+
+    Raises:
+        ValueError: `to` is another station.
+    """
+    if to.kind != "source":
+        raise ValueError(f"only a source takes a delay, and {to} is none")
 
 
-def milliseconds(tier: float) -> int:
-    """Return a tier's seconds in the whole milliseconds that brokers count in."""
-    return round(tier * 1000)
+def milliseconds(seconds: float) -> int:
+    """Return whole milliseconds, as brokers count them."""
+    return round(seconds * 1000)

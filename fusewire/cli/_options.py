@@ -56,4 +56,10 @@ def parse_topology(
     Raises:
         SettingsError: a name or a delay cannot be used.
     """
-    return Topology(queue, tuple(lanes or ()), tuple(tiers or DELAY_TIERS), exchange, single)
+    return Topology(
+        queue,
+        tuple(lanes or ()),
+        tuple(tiers or DELAY_TIERS),
+        single=single,
+        options={"exchange": exchange},
+    )

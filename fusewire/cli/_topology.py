@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fusewire._validation import invalid
 from fusewire.audit import definitions, permissions, policies
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.cli._exit import fail
 from fusewire.cli._options import (
     ExchangeOption,
@@ -101,8 +102,8 @@ def _print(
         arguments = (f"{key}={json.dumps(value)}" for key, value in made["arguments"].items())
         table.add_row(Text(made["name"]), Text("\n".join(arguments)))
     console.print(table)
-    if queues.exchange:
-        echo(console, f"\nExchange {queues.exchange}: direct, durable. Bound to it by name:")
+    if exchange := Layout(queues).exchange:
+        echo(console, f"\nExchange {exchange}: direct, durable. Bound to it by name:")
         for binding in given["bindings"]:
             echo(console, f"  {binding['routing_key']}")
     echo(console, "\nPermissions, if everything exists already (--format json creates it):")

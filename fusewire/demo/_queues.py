@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fusewire.brokers import Topology, open_broker
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.demo._config import LANE
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ async def delete_queues(address: str, *sources: str) -> None:
     import aio_pika  # noqa: PLC0415 - see above
     from aio_pika.exceptions import AMQPError  # noqa: PLC0415 - see above
 
-    names = [name for source in sources for name in (source, *Topology(source, (LANE,)).derived)]
+    names = [name for source in sources for name in Layout(Topology(source, (LANE,))).queues]
     try:
         async with asyncio.timeout(_DELETE_LIMIT):
             connection = await aio_pika.connect(address)

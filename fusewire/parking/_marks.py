@@ -7,17 +7,18 @@ when that process lives to see the handler's end or the loss of the delivery, an
 begins beside a handler that takes long. A mark that is left says that the handler was called by
 itself and that its process ended with it.
 
-A mark is an empty queue: nothing can be written onto a message that is in flight, and the consumer
-that gets the message next can look for a queue.
+Nothing can be written onto a message that is in flight, and the consumer that gets the message next
+can look for a mark.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from typing import TYPE_CHECKING
 
-from fusewire.errors import BrokerError, BrokerUnavailableError, QueueNotFoundError
+from fusewire.errors import BrokerError, BrokerUnavailableError
 from fusewire.parking import _solitude
 from fusewire.parking.policy import CRASHES
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from fusewire.parking._work import Work
 
 logger = logging.getLogger("fusewire.parking")
-
-_KEPT = 86400.0
-"""Seconds after which RabbitMQ deletes a mark that nobody took away."""
 
 _LOOK = 0.5
 """Seconds between looks at whether the delivery was lost."""
@@ -39,21 +37,21 @@ class Marks:
 
     Args:
         broker: where they are stored.
-        topology: gives them their names.
+        topology: of the queue that they are about.
     """
 
     def __init__(self, broker: Broker, topology: Topology) -> None:
         self._broker = broker
-        self._topology = topology
+        self._queue = topology.source
         self._made: dict[Delivery, tuple[str, asyncio.Task[None]]] = {}
         self._owed: set[str] = set()
 
     async def begin(self, work: Work) -> None:
         """Mark that the handler of `work`, which is alone, is called next."""
-        name = self._topology.lone(work.record.operation_id, work.lone)
+        name = _name(work.record.operation_id, work.lone)
         self._owed.discard(name)
         try:
-            await self._broker.create_queue(name, expires=_KEPT)
+            await self._broker.mark(self._queue, name)
         except BrokerUnavailableError as error:
             logger.info(
                 "operation %s is handled without a mark: %s", work.record.operation_id, error
@@ -86,7 +84,7 @@ class Marks:
         """Take away what could not be taken away before."""
         for name in list(self._owed):
             try:
-                await self._broker.delete_queue(name)
+                await self._broker.unmark(self._queue, name)
             except BrokerError as error:
                 logger.info("the mark %r stays for now: %s", name, error)
                 return
@@ -100,19 +98,16 @@ class Marks:
     async def clear(self, operation_id: str) -> None:
         """Take away all marks of a message that was settled, or was not suspected until now."""
         for number in await self.left(operation_id):
-            self._owed.add(self._topology.lone(operation_id, number))
+            self._owed.add(_name(operation_id, number))
         await self.pay()
 
     async def _exists(self, operation_id: str, number: int) -> bool:
-        name = self._topology.lone(operation_id, number)
+        name = _name(operation_id, number)
         try:
-            await self._broker.depth(name)
-        except QueueNotFoundError:
-            return False
+            return await self._broker.is_marked(self._queue, name) and name not in self._owed
         except BrokerError as error:
             logger.info("cannot look for the mark %r: %s", name, error)
             return False
-        return name not in self._owed
 
     async def _take_away_early(self, delivery: Delivery, name: str) -> None:
         """Take the mark away while the handler runs, if that goes on lost or not alone."""
@@ -128,3 +123,10 @@ class Marks:
 
 
 _NUMBERS = range(1, CRASHES + 1)
+_DIGEST = 16  # hexadecimal digits of an operation id's digest: 64 bits
+
+
+def _name(operation_id: str, number: int) -> str:
+    """Return the mark of an operation's attempt by itself. Stored: it stays as it is."""
+    digest = hashlib.sha256(operation_id.encode(errors="surrogatepass")).hexdigest()[:_DIGEST]
+    return f"{digest}.{number}"

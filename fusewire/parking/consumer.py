@@ -173,11 +173,15 @@ class ParkingConsumer:
         self._address = address
         self._dependencies = Dependencies(depends_on, lanes)
         self._topology = Topology(
-            queue, self._dependencies.lanes, tuple(delay_tiers), exchange, single=replay == "single"
+            queue,
+            self._dependencies.lanes,
+            tuple(delay_tiers),
+            single=replay == "single",
+            options={"exchange": exchange},
         )
         self._policy = FailurePolicy(
             max_attempts,
-            self._topology.delay_tiers,
+            self._topology.delays,
             _now_ms,
             max_age=max_age,
             unrecoverable=unrecoverable(dead_on),
@@ -217,7 +221,7 @@ class ParkingConsumer:
 
     @property
     def topology(self) -> Topology:
-        """The queues, by name."""
+        """The source queue and the stations that belong to it."""
         return self._topology
 
     def add_listener(self, listener: Callable[[MessageEvent], None]) -> Callable[[], None]:
@@ -346,7 +350,7 @@ class ParkingConsumer:
         queue = self._topology.source
         replays = [
             (
-                f"the replay of {self._topology.parked(lane)!r}",
+                f"the replay of {str(self._topology.parked(lane))!r}",
                 LaneReplay(
                     lane, means, concurrency=self._replay_concurrency, rate=self._replay_rate
                 ),

@@ -37,8 +37,8 @@ class Retry(FusewireError):  # noqa: N818 - an instruction to the consumer
 
     It is not a failed attempt: it counts towards no limit of attempts and says nothing about any
     dependency. What is asked for again and again ends by `max_age` or its own ``not_after`` only.
-    The message waits in the delay queues, in several hops if need be, and is handled at the time
-    named or later, by at most the shortest of the delay tiers and what the queue itself holds up.
+    The message is handled at the time named, or later by what the queue itself holds up; on
+    RabbitMQ, later by up to the shortest of the consumer's delays as well.
 
     Args:
         why: what a person should know, in words.

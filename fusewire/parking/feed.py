@@ -14,7 +14,7 @@ from fusewire.parking.settle import GiveBackError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fusewire.brokers import Broker, Delivery, Subscription
+    from fusewire.brokers import Broker, Delivery, Station, Subscription
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -36,7 +36,7 @@ class Feed:
 
     Args:
         broker: where the queue is.
-        queue: its name.
+        queue: the station that is received from.
         prefetch: deliveries in hand at a time.
         work: called with each delivery. May raise GiveBackError: then all that is in hand goes
             back.
@@ -54,7 +54,7 @@ class Feed:
     def __init__(
         self,
         broker: Broker,
-        queue: str,
+        queue: Station | str,
         *,
         prefetch: int,
         work: Callable[[Delivery], Awaitable[None]],
@@ -67,6 +67,7 @@ class Feed:
     ) -> None:
         self._broker = broker
         self._queue = queue
+        self._name = str(queue)
         self._prefetch = prefetch
         self._work = work
         self._stopping = stopping
@@ -137,7 +138,7 @@ class Feed:
             await self._hand_back(delivery, tried)
 
     async def _serve(self, subscription: Subscription) -> None:
-        receiving = asyncio.create_task(self._receive(subscription), name=f"receive {self._queue}")
+        receiving = asyncio.create_task(self._receive(subscription), name=f"receive {self._name}")
         ends = [
             receiving,
             asyncio.create_task(self._stopping.wait()),
@@ -159,7 +160,7 @@ class Feed:
     async def _receive(self, subscription: Subscription) -> None:
         while True:
             delivery = await subscription.receive()
-            task = asyncio.create_task(self._one(delivery), name=f"message of {self._queue}")
+            task = asyncio.create_task(self._one(delivery), name=f"message of {self._name}")
             self._tasks[task] = delivery
             self._not_begun.add(delivery)
             task.add_done_callback(self._ended)
@@ -195,7 +196,7 @@ class Feed:
 
     def _report(self, error: BaseException) -> None:
         logger.error(
-            "a message of %r could not be worked on and goes back", self._queue, exc_info=error
+            "a message of %r could not be worked on and goes back", self._name, exc_info=error
         )
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -217,7 +218,7 @@ class Feed:
             logger.warning(
                 "%d handlers of %r did not end within %g s; their messages go back",
                 len(handlers),
-                self._queue,
+                self._name,
                 grace,
             )
         self._cancel(handlers)

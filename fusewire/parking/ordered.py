@@ -313,9 +313,9 @@ class OrderedSource:
                     # alone.
                     await self._desk.settle(work, verdict)
                     return
-                case Delay(record, tier):
+                case Delay(record, delay):
                     work.record = _unparked(record, work.record)
-                    await self._back_off(work, tier)
+                    await self._back_off(work, delay)
 
     async def _back_off(self, work: Work, seconds: float) -> None:
         # However long the delays: all attempts have to be made within the time it may be held.

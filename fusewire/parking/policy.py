@@ -32,10 +32,10 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """It comes back after `tier` seconds."""
+    """It comes back to its source after `delay` seconds."""
 
     record: Record
-    tier: float
+    delay: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class FailurePolicy:
     Attributes:
         max_attempts: failed attempts after which a message is dead. Probes, made while the circuit
             is not closed, are not among them, or a long outage would kill what waits for its end.
-        tiers: seconds to wait after the first, second, … failed attempt; the last repeats. Chance
-            takes a tier or the one below it, so that what failed together does not come back
+        delays: seconds to wait after the first, second, … failed attempt; the last repeats. Chance
+            takes a delay or the one before it, so that what failed together does not come back
             together.
         now: the wall clock in milliseconds since 1970, for the times that people read.
         max_age: seconds from its first parking, failure or postponement after which a message is
@@ -75,7 +75,7 @@ class FailurePolicy:
     """
 
     max_attempts: int
-    tiers: tuple[float, ...]
+    delays: tuple[float, ...]
     now: Callable[[], int]
     max_age: float | None = None
     unrecoverable: Callable[[BaseException], bool] = lambda _error: False
@@ -134,16 +134,19 @@ class FailurePolicy:
             lone=0,
         )
         if record.at_most_once:
-            # A delay queue gives back at least once.
+            # What is delayed may come back twice.
             return self.dead(record, "ambiguous")
         if self._too_late(record, due):
             return self.dead(record, "expired")
-        return self._hop(record, due, now)
+        return Delay(record, (due - now) / 1000)
 
     def not_due(self, record: Record) -> Delay | None:
-        """Return the next hop of a message that was postponed, or None if it is due."""
+        """Return how a postponed message waits for the rest of its time, or None if it is due.
+
+        Not every broker keeps every delay.
+        """
         due, now = record.postponed_until_ms, self.now()
-        return None if due is None or due <= now else self._hop(record, due, now)
+        return None if due is None or due <= now else Delay(record, (due - now) / 1000)
 
     def held(
         self,
@@ -189,8 +192,8 @@ class FailurePolicy:
         """
         if record.reason != CONDITION or record.failed_at_ms is None:
             return 0.0
-        tier = self.tiers[min(max(record.attempts, 1), len(self.tiers)) - 1]
-        return min(max(tier - (self.now() - record.failed_at_ms) / 1000, 0.0), tier)
+        delay = self.delays[min(max(record.attempts, 1), len(self.delays)) - 1]
+        return min(max(delay - (self.now() - record.failed_at_ms) / 1000, 0.0), delay)
 
     def suspected(self, record: Record, left: Collection[int]) -> Verdict:
         """Return where a message goes that came back and may have killed its process.
@@ -210,8 +213,8 @@ class FailurePolicy:
 
     def alone(self, record: Record) -> Delay:
         """Let it come back by way of a delay, to be handled with nothing else in flight."""
-        # By one of two tiers, so that those suspected together do not all come back together.
-        return Delay(dataclasses.replace(record, reason="suspected"), self._tier(2))
+        # By one of two delays, so that those suspected together do not all come back together.
+        return Delay(dataclasses.replace(record, reason="suspected"), self._delay(2))
 
     def failed(
         self,
@@ -243,7 +246,7 @@ class FailurePolicy:
         if waiting_for is not None:
             dependency, wait = waiting_for
             return self.park(record, dependency, "failed", wait=wait)
-        return Delay(dataclasses.replace(record, reason="failed"), self._tier(record.attempts))
+        return Delay(dataclasses.replace(record, reason="failed"), self._delay(record.attempts))
 
     def _attempted(
         self,
@@ -264,16 +267,10 @@ class FailurePolicy:
             lone=0,
         )
 
-    def _tier(self, attempts: int) -> float:
-        step = min(max(attempts, 1), len(self.tiers)) - 1
-        # A delay queue has one time to live, so the jitter is in the choice of the queue.
-        return self.tiers[max(step - (self.chance() < 0.5), 0)]  # noqa: PLR2004 - even odds
-
-    def _hop(self, record: Record, due: int, now: int) -> Delay:
-        # Never too early; too late by the shortest tier at most, which saves the many short hops.
-        shortest = self.tiers[0]
-        most = (due - now) / 1000 + shortest
-        return Delay(record, max((tier for tier in self.tiers if tier <= most), default=shortest))
+    def _delay(self, attempts: int) -> float:
+        step = min(max(attempts, 1), len(self.delays)) - 1
+        # The jitter is in the choice between two, because every broker keeps exactly these.
+        return self.delays[max(step - (self.chance() < 0.5), 0)]  # noqa: PLR2004 - even odds
 
     def _too_late(self, record: Record, when: int) -> bool:
         if record.not_after_ms is not None and when > record.not_after_ms:

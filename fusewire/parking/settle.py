@@ -10,6 +10,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from fusewire._validation import check_text
+from fusewire.brokers import Station
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -263,7 +264,7 @@ class Desk:
         To a lane it would go while that is still consumed here. What RabbitMQ has given out and
         could not deliver any more when a consumer is cancelled comes again as redelivered.
         """
-        await self._store_anew(delivery, lambda _record: self._topology.source)
+        await self._store_anew(delivery, lambda _record: Station(self._topology.source))
 
     async def put_back_suspect(self, delivery: Delivery) -> None:
         """Store a delivery again if it is to be alone, whether or not its handler was called.
@@ -278,16 +279,16 @@ class Desk:
         except (BrokerError, MalformedMessageError) as error:
             logger.warning("message %s goes back as it is: %s", message.message_id, error)
 
-    async def _store_anew(self, delivery: Delivery, queue: Callable[[Record], str]) -> None:
+    async def _store_anew(self, delivery: Delivery, to: Callable[[Record], Station]) -> None:
         message = delivery.message
         try:
             record = read(message, operation_id=message.message_id or "")
             if record.at_most_once and not delivery.redelivered:
-                await delivery.move(queue(record), record.write(original(delivery)))
+                await delivery.move(to(record), record.write(original(delivery)))
         except (BrokerError, MalformedMessageError) as error:
             logger.warning("message %s goes back as it is: %s", message.message_id, error)
 
-    def _lane(self, dependency: str) -> str:
+    def _lane(self, dependency: str) -> Station:
         return self._topology.parked(self._dependencies.lane(dependency))
 
     async def _carry_out(self, delivery: Delivery, verdict: Verdict) -> None:
@@ -297,8 +298,9 @@ class Desk:
             case Park(record):
                 lane = self._lane(record.dependency)
                 await delivery.move(lane, record.write(original(delivery)))
-            case Delay(record, tier):
-                await delivery.move(self._topology.delay(tier), record.write(original(delivery)))
+            case Delay(record, delay):
+                source = Station(self._topology.source)
+                await delivery.move(source, record.write(original(delivery)), delay=delay)
             case Dead(record):
                 await delivery.move(self._topology.dead, record.write(original(delivery)))
 

@@ -13,6 +13,7 @@ import pytest
 
 from fusewire.audit import Finding, Severity, audit
 from fusewire.brokers import RabbitMQBroker, SQLiteBroker, Topology
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
     from tests.support.rabbitmq_managed import Managed, VirtualHost
 
-TOPOLOGY = Topology("orders 1+2", ("pay (v1)",), (1.0,), exchange="parking")
+TOPOLOGY = Topology("orders 1+2", ("pay (v1)",), (1.0,), options={"exchange": "parking"})
+LAYOUT = Layout(TOPOLOGY)
 
 
 async def audited(
@@ -60,7 +62,9 @@ async def test_what_fusewire_makes_is_found_safe(
     exchange: str,
     single: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    topology = Topology("orders", ("pay (v1)",), (1.0,), exchange, single)
+    topology = Topology(
+        "orders", ("pay (v1)",), (1.0,), single=single, options={"exchange": exchange}
+    )
     await prepare(virtual_host, topology)
 
     assert await audited(virtual_host, topology) == []
@@ -95,7 +99,7 @@ async def test_a_policy_that_drops_parked_messages_is_found_though_their_queue_w
 
     assert [number_of(message) for message in left] == [3, 4]  # the trap: the others are gone
     [finding] = await audited(virtual_host)
-    assert (finding.severity, finding.subject) == (Severity.LOSS, parked)
+    assert (finding.severity, finding.subject) == (Severity.LOSS, LAYOUT.parked("other"))
     assert finding.what == "has max-length 2 and overflow drop-head"
 
 
@@ -110,7 +114,7 @@ async def test_a_policy_that_refuses_is_found_safe_though_the_queue_was_made_to_
             arguments["x-delivery-limit"] = -1
     connection = await aio_pika.connect(virtual_host.url)
     async with connection, connection.channel() as channel:
-        await channel.declare_queue(TOPOLOGY.dead, durable=True, arguments=arguments)
+        await channel.declare_queue(LAYOUT.dead, durable=True, arguments=arguments)
     await prepare(virtual_host)
     virtual_host.policy(r"\.dead$", max_length=2, overflow="reject-publish")
 
@@ -130,19 +134,19 @@ async def test_queues_made_otherwise_are_seen_for_what_they_are(
     connection = await aio_pika.connect(virtual_host.url)
     async with connection, connection.channel() as channel:
         await channel.declare_queue(TOPOLOGY.source, durable=True)
-        await channel.declare_queue(TOPOLOGY.dead, durable=True, arguments={"x-expires": 99999})
+        await channel.declare_queue(LAYOUT.dead, durable=True, arguments={"x-expires": 99999})
         await channel.declare_exchange("parking", "topic")
         delay: dict[str, Any] = {"x-queue-type": "quorum", "x-message-ttl": 1000}
-        await channel.declare_queue(TOPOLOGY.delay(1.0), durable=True, arguments=delay)
+        await channel.declare_queue(LAYOUT.delay(1.0), durable=True, arguments=delay)
 
     found = {(finding.subject, finding.what) for finding in await audited(virtual_host)}
 
     assert found >= {
         (TOPOLOGY.source, "is a classic queue"),
-        (TOPOLOGY.dead, "is a classic queue"),
-        (TOPOLOGY.dead, "is deleted after 99999 ms without a consumer"),
-        (TOPOLOGY.delay(1.0), "dead-letters to nowhere"),
-        (TOPOLOGY.parked("other"), "is absent"),
+        (LAYOUT.dead, "is a classic queue"),
+        (LAYOUT.dead, "is deleted after 99999 ms without a consumer"),
+        (LAYOUT.delay(1.0), "dead-letters to nowhere"),
+        (LAYOUT.parked("other"), "is absent"),
         ("parking", "is a topic exchange, not a direct one"),
         (TOPOLOGY.source, "is not bound to exchange 'parking' by its name"),
     }
@@ -177,7 +181,7 @@ async def test_without_the_api_only_what_is_absent_is_seen(virtual_host: Virtual
     found = await audited(virtual_host, management=None)
 
     absent = {finding.subject for finding in found if finding.what == "is absent"}
-    assert absent == set(TOPOLOGY.derived)
+    assert absent == set(LAYOUT.derived)
     assert {f.severity for f in found} == {Severity.WARNING, Severity.UNCHECKED}
 
 
@@ -214,7 +218,7 @@ async def test_a_user_who_may_list_no_policies_is_told_what_was_not_seen(
         found = {(finding.severity, finding.subject) for finding in await audit(broker, TOPOLOGY)}
 
     # RabbitMQ 4 lets it list them.
-    assert (Severity.UNCHECKED, "policies") in found or (Severity.LOSS, TOPOLOGY.dead) in found
+    assert (Severity.UNCHECKED, "policies") in found or (Severity.LOSS, LAYOUT.dead) in found
 
 
 @pytest.mark.parametrize("tags", ["", "policymaker"])

@@ -19,21 +19,22 @@ from fusewire.audit._facts import (
 )
 from fusewire.audit._rules import findings_of
 from fusewire.brokers import Topology
-from fusewire.brokers.rabbitmq import kept_arguments, queue_arguments
+from fusewire.brokers.rabbitmq import Layout, kept_arguments, queue_arguments
 
-PLAIN = Topology("q", delay_tiers=(1.0,))
-ROUTED = Topology("q", delay_tiers=(1.0,), exchange="x")
+PLAIN = Layout(Topology("q", delays=(1.0,)))
+ROUTED = Layout(Topology("q", delays=(1.0,), options={"exchange": "x"}))
+SINGLE = Layout(Topology("q", (), (1.0,), single=True))
 NAMES = ("q", "q.parked.other", "q.delay.1000", "q.dead")
 LOSS, WARNING, UNCHECKED = Severity.LOSS, Severity.WARNING, Severity.UNCHECKED
 
 
-def made(topology: Topology = PLAIN, version: tuple[int, ...] = (3, 13, 7)) -> Facts:
+def made(layout: Layout = PLAIN, version: tuple[int, ...] = (3, 13, 7)) -> Facts:
     """Return the facts of queues made as Fusewire makes them."""
-    arguments = {**queue_arguments(topology, version), "q": kept_arguments(version)}
+    arguments = {**queue_arguments(layout, version), "q": kept_arguments(version)}
     return Facts(
         version=version,
         queues={name: QueueFacts(arguments=its) for name, its in arguments.items()},
-        exchange=ExchangeFacts(bound=frozenset(NAMES)) if topology.exchange else None,
+        exchange=ExchangeFacts(bound=frozenset(NAMES)) if layout.exchange else None,
         features={"stream_queue": True},
     )
 
@@ -49,21 +50,19 @@ def changed(name: str, facts: Facts | None = None, **changes: Any) -> Facts:
     return dataclasses.replace(facts, queues={**facts.queues, name: other})
 
 
-def found(facts: Facts, topology: Topology = PLAIN) -> list[tuple[Severity, str, str]]:
+def found(facts: Facts, layout: Layout = PLAIN) -> list[tuple[Severity, str, str]]:
     """Return severity, subject and first words of what was found, without what none can check."""
     return [
         (finding.severity, finding.subject, finding.what)
-        for finding in findings_of(topology, facts)
+        for finding in findings_of(layout, facts)
         if finding.subject != "consumer_timeout"
     ]
 
 
-@pytest.mark.parametrize("topology", [PLAIN, ROUTED, Topology("q", (), (1.0,), "", single=True)])
+@pytest.mark.parametrize("layout", [PLAIN, ROUTED, SINGLE])
 @pytest.mark.parametrize("version", [(3, 10, 8), (3, 13, 7), (4, 0, 5), (4, 3, 0)])
-def test_queues_made_by_fusewire_are_found_safe(
-    topology: Topology, version: tuple[int, ...]
-) -> None:
-    assert found(made(topology, version), topology) == []
+def test_queues_made_by_fusewire_are_found_safe(layout: Layout, version: tuple[int, ...]) -> None:
+    assert found(made(layout, version), layout) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -263,7 +262,9 @@ def test_what_could_not_be_seen_is_told() -> None:
 def test_lanes_have_a_single_active_consumer_if_and_only_if_replays_are_single(
     single: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    as_made, asked = (dataclasses.replace(PLAIN, single=value) for value in (single, not single))
+    as_made, asked = (
+        Layout(dataclasses.replace(PLAIN.topology, single=value)) for value in (single, not single)
+    )
 
     [(severity, subject, what)] = found(made(as_made), asked)
 
@@ -317,17 +318,17 @@ def test_the_worst_comes_first() -> None:
     assert [finding.severity for finding in findings_of(PLAIN, facts)] == [LOSS, WARNING, UNCHECKED]
 
 
-@pytest.mark.parametrize("topology", [PLAIN, ROUTED])
+@pytest.mark.parametrize("layout", [PLAIN, ROUTED])
 def test_without_management_everything_that_is_not_shown_is_not_checked(
-    topology: Topology,
+    layout: Layout,
 ) -> None:
     types: dict[str, str | None] = dict.fromkeys(NAMES[:-1], "quorum")
-    findings = findings_by_amqp(topology, types, (4, 0, 5), "/")
+    findings = findings_by_amqp(layout, types, (4, 0, 5), "/")
 
     assert [f.subject for f in findings if f.severity is WARNING] == ["q.dead"]
     assert {f.severity for f in findings} == {WARNING, UNCHECKED}
     assert "default of 20" in " ".join(f.what for f in findings)
-    assert ("exchange" in {f.subject for f in findings}) == bool(topology.exchange)
+    assert ("exchange" in {f.subject for f in findings}) == bool(layout.exchange)
 
 
 def test_without_management_the_types_of_queues_are_told_as_far_as_rabbitmq_names_them() -> None:

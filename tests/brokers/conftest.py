@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.brokers import RabbitMQBroker, SQLiteBroker, Topology
+from fusewire.brokers.rabbitmq import Layout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -40,10 +41,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "sqlite":
         path = tmp_path / "broker.db"
-        return Place(lambda: SQLiteBroker(path), Topology("orders", delay_tiers=_TIERS))
+        return Place(lambda: SQLiteBroker(path), Topology("orders", delays=_TIERS))
     url = request.getfixturevalue("rabbitmq").url
-    topology = Topology(request.getfixturevalue("queue_name"), delay_tiers=_TIERS)
-    for queue in topology.derived:
+    topology = Topology(request.getfixturevalue("queue_name"), delays=_TIERS)
+    for queue in Layout(topology).derived:
         request.getfixturevalue("forget_queue")(queue)
     return Place(lambda: RabbitMQBroker(url), topology)
 

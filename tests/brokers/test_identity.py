@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.brokers import Message
+from fusewire.brokers import Message, Station
 from tests.support.messages import FULL, drain, take
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ async def test_a_published_message_is_received_as_it_was(
 async def test_a_message_keeps_its_identity_through_moves_and_a_delay(
     broker: Broker, topology: Topology
 ) -> None:
-    way = [topology.parked("other"), topology.delay(0.2), topology.dead]
+    way = [(topology.parked("other"), 0.0), (Station(topology.source), 0.2), (topology.dead, 0.0)]
     await broker.publish(topology.source, FULL)
-    queue = topology.source
-    for target in way:
-        subscription = await broker.subscribe(queue, prefetch=1)
+    station = Station(topology.source)
+    for target, delay in way:
+        subscription = await broker.subscribe(station, prefetch=1)
         [delivery] = await take(subscription, 1)
-        await delivery.move(target, delivery.message)
+        station = target
+        await delivery.move(station, delivery.message, delay=delay)
         await subscription.release()
-        queue = topology.source if target == topology.delay(0.2) else target
 
     assert await drain(broker, topology.dead, 1) == [FULL]
 

@@ -47,12 +47,12 @@ async def test_headers_of_any_length_come_back_as_they_were(
 
 
 async def test_long_headers_survive_a_delay(broker: RabbitMQBroker, queue_name: str) -> None:
-    topology = Topology(queue_name, delay_tiers=(0.05, 0.2))
+    topology = Topology(queue_name, delays=(0.05, 0.2))
     await broker.create_queue(queue_name)
     await broker.prepare(topology)
     message = sized(FRAME - 10_000)
     for _ in range(3):
-        await broker.publish(topology.delay(0.05), message)
+        await broker.publish(topology.source, message, delay=0.05)
         subscription = await broker.subscribe(queue_name, prefetch=1)
         [delivery] = await take(subscription, 1)
         assert delivery.message == message

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire.brokers import RabbitMQBroker, SQLiteBroker, Topology
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.brokers.sqlite import liveness
 from fusewire.errors import BrokerError
 from tests.support.messages import number_of, numbered, publish_numbered, take, until_depth
@@ -136,7 +137,7 @@ async def test_a_lane_that_was_made_to_be_shared_is_refused(
 async def forget(broker: Broker, topology: Topology) -> None:
     assert isinstance(broker, RabbitMQBroker)
     async with broker._consuming.channel() as channel:
-        for queue in (topology.source, *topology.derived):
+        for queue in Layout(topology).queues:
             await channel.queue_delete(queue)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from fusewire.brokers import Station
 from fusewire.errors import (
-    BrokerError,
     BrokerUnavailableError,
     DeliveryLostError,
     MoveRefusedError,
@@ -96,22 +95,22 @@ async def test_queues_are_made_once_and_making_them_again_changes_nothing(
     await until_depth(broker, topology.dead, 1)
 
 
-async def test_only_a_queue_that_holds_nothing_is_deleted(
-    broker: Broker, topology: Topology
+async def test_a_mark_is_seen_by_others_until_it_is_taken_away(
+    place: Place, broker: Broker, topology: Topology
 ) -> None:
-    mark = topology.lone("an operation", 1)
-    await broker.create_queue(mark, expires=60)
-    await broker.create_queue(mark, expires=60)
-    await broker.publish(mark, numbered(1))
-    with pytest.raises(BrokerError, match=re.escape(mark)):
-        await broker.delete_queue(mark)
-    assert [number_of(message) for message in await drain(broker, mark, 1)] == [1]
+    queue = topology.source
+    assert not await broker.is_marked(queue, "0123456789abcdef.1")
 
-    await broker.delete_queue(mark)
-    await broker.delete_queue(mark)
+    async with place.open() as other:
+        await other.mark(queue, "0123456789abcdef.1")
+        await other.mark(queue, "0123456789abcdef.1")
 
-    with pytest.raises(QueueNotFoundError):
-        await broker.depth(mark)
+    assert await broker.is_marked(queue, "0123456789abcdef.1")
+    assert not await broker.is_marked(queue, "0123456789abcdef.2")
+    assert not await broker.is_marked(f"{queue}-2", "0123456789abcdef.1")
+    await broker.unmark(queue, "0123456789abcdef.1")
+    await broker.unmark(queue, "0123456789abcdef.1")
+    assert not await broker.is_marked(queue, "0123456789abcdef.1")
 
 
 # -- moving ----------------------------------------------------------------------------------------
@@ -170,7 +169,7 @@ async def test_a_delayed_message_returns_to_its_source_after_its_time(
     subscription = await broker.subscribe(topology.source, prefetch=1)
     [delivery] = await take(subscription, 1)
     begun = time.monotonic()
-    await delivery.move(topology.delay(0.2), delivery.message)
+    await delivery.move(topology.source, delivery.message, delay=0.2)
 
     [returned] = await take(subscription, 1)
 
@@ -178,16 +177,16 @@ async def test_a_delayed_message_returns_to_its_source_after_its_time(
     assert time.monotonic() - begun > 0.19
     assert returned.message == FULL
     await returned.done()
-    await until_depth(broker, topology.delay(0.2), 0)
+    await until_depth(broker, topology.delayed, 0)
 
 
 async def test_a_delayed_message_waits_in_the_delay_queue(
     broker: Broker, topology: Topology
 ) -> None:
-    await broker.publish(topology.delay(60.0), FULL)
+    await broker.publish(topology.source, FULL, delay=60.0)
 
-    await until_depth(broker, topology.delay(60.0), 1)
-    assert await broker.peek(topology.delay(60.0), limit=5) == [FULL]
+    await until_depth(broker, topology.delayed, 1)
+    assert await broker.peek(topology.delayed, limit=5) == [FULL]
     assert await broker.depth(topology.source) == 0
 
 
@@ -429,12 +428,20 @@ async def test_after_a_random_workload_every_message_is_somewhere_exactly_once(
 ) -> None:
     topology, chance = place.topology, random.Random(seed)
     finished: list[int] = []
-    targets = [topology.parked("other"), topology.delay(0.2), topology.delay(60.0), topology.dead]
+    delays: list[float] = []
+    targets = [
+        (topology.parked("other"), 0.0),
+        (Station(topology.source), 0.2),
+        (Station(topology.source), 60.0),
+        (topology.dead, 0.0),
+    ]
 
     async def settle(delivery: Delivery) -> None:
         match chance.randrange(4):
             case 0 | 1:
-                await delivery.move(chance.choice(targets), delivery.message)
+                target, delay = chance.choice(targets)
+                await delivery.move(target, delivery.message, delay=delay)
+                delays.append(delay)
             case 2:
                 await delivery.done()
                 finished.append(number_of(delivery.message))
@@ -443,6 +450,7 @@ async def test_after_a_random_workload_every_message_is_somewhere_exactly_once(
 
     async def work() -> None:
         async with place.open() as own:
+            await own.prepare(topology)
             for _ in range(4):
                 prefetch = chance.randint(1, 8)
                 subscription = await own.subscribe(topology.source, prefetch=prefetch)
@@ -459,9 +467,9 @@ async def test_after_a_random_workload_every_message_is_somewhere_exactly_once(
             group.start_soon(publish_numbered, broker, topology.source, range(150))
             for _ in range(3):
                 group.start_soon(work)
-        await until_depth(broker, topology.delay(0.2), 0)
+        await until_depth(broker, topology.delayed, delays.count(60.0))
 
     found = Counter(finished)
-    for queue in (topology.source, *topology.derived):
-        found.update(number_of(message) for message in await broker.peek(queue, limit=1000))
+    for station in (*topology.stations, topology.delayed):
+        found.update(number_of(message) for message in await broker.peek(station, limit=1000))
     assert found == Counter(range(150))

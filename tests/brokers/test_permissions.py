@@ -12,6 +12,8 @@ import pytest
 from fusewire import ParkedCalls
 from fusewire.audit import Permissions, definitions, permissions
 from fusewire.brokers import Message, RabbitMQBroker, Topology
+from fusewire.brokers._names import mark_name
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.errors import BrokerError, MoveRefusedError, SettingsError, UnconfirmedError
 from tests.support.messages import drain, take, until_depth
 from tests.support.waiting import until
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 BOTH = pytest.mark.parametrize(
     "topology",
     [
-        Topology("orders 1+2", ("/pay.v1.Pay/Charge",), (0.1, 600.0), exchange=name)
+        Topology("orders 1+2", ("/pay.v1.Pay/Charge",), (0.1, 600.0), options={"exchange": name})
         for name in ("", "parking lot")
     ],
     ids=["default exchange", "exchange"],
@@ -43,7 +45,7 @@ async def park_delay_and_put_aside(broker: RabbitMQBroker, topology: Topology) -
     await broker.publish(topology.parked("other"), Message(body=b"parked"))
     [parked] = await drain(broker, topology.parked("other"), 1)
     assert parked.body == b"parked"
-    await broker.publish(topology.delay(0.1), Message(body=b"delayed", routing_key="first"))
+    await broker.publish(topology.source, Message(body=b"delayed", routing_key="first"), delay=0.1)
     subscription = await broker.subscribe(topology.source, prefetch=1)
     [delayed] = await take(subscription, 1)
     assert (delayed.message.body, delayed.message.routing_key) == (b"delayed", "first")
@@ -71,8 +73,8 @@ async def test_they_are_enough_to_make_the_source_queue_too(
     async with ParkedCalls(
         url,
         queue=topology.source,
-        delay_tiers=topology.delay_tiers,
-        exchange=topology.exchange,
+        delay_tiers=topology.delays,
+        exchange=topology.options["exchange"],
     ) as calls:
         assert calls.topology.source == topology.source
 
@@ -88,15 +90,14 @@ async def test_where_all_was_imported_nothing_but_marks_may_be_configured(
     )
     allowed = virtual_host.managed.api("GET", f"permissions/{virtual_host.path}/{name}")
     assert allowed["configure"] == permissions(topology).configure
-    mark = topology.lone("an operation", 1)
-    assert re.fullmatch(allowed["configure"], mark)
-    assert not any(re.fullmatch(allowed["configure"], queue) for queue in topology.derived)
+    assert re.fullmatch(allowed["configure"], mark_name("orders 1+2", "0123.1"))
+    assert not any(re.fullmatch(allowed["configure"], queue) for queue in Layout(topology).derived)
     async with RabbitMQBroker(url) as broker:
         await broker.prepare(topology)
         await park_delay_and_put_aside(broker, topology)
-        await broker.create_queue(mark, expires=60)
-        assert await broker.depth(mark) == 0
-        await broker.delete_queue(mark)
+        await broker.mark("orders 1+2", "0123.1")
+        assert await broker.is_marked("orders 1+2", "0123.1")
+        await broker.unmark("orders 1+2", "0123.1")
 
 
 @BOTH
@@ -115,7 +116,7 @@ async def test_no_permission_is_printed_that_is_not_needed(
     managed: Managed, topology: Topology, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    topology = dataclasses.replace(topology, delay_tiers=(0.1,))
+    topology = dataclasses.replace(topology, delays=(0.1,))
     allowed = permissions(topology, declares=True)
     names = getattr(allowed, kind)[2:-2].split("|")
     for left_out in names:
@@ -128,11 +129,10 @@ async def test_no_permission_is_printed_that_is_not_needed(
             async with RabbitMQBroker(user(another, lacking)) as broker:
                 try:
                     await broker.prepare(topology)
-                    lanes = [topology.parked(lane) for lane in topology.lanes]
-                    for queue in (topology.source, *lanes):
-                        await (await broker.subscribe(queue, prefetch=1)).release()
+                    for station in topology.stations[:-1]:  # not the dead
+                        await (await broker.subscribe(station, prefetch=1)).release()
                     await broker.publish(topology.dead, Message(body=b"x"))
-                    await broker.create_queue(topology.lone("an operation", 1), expires=60)
+                    await broker.mark("orders 1+2", "0123.1")
                 except BrokerError:
                     missed = True
             assert missed or "does not let us bind" in caplog.text, left_out
@@ -141,7 +141,7 @@ async def test_no_permission_is_printed_that_is_not_needed(
 async def test_an_exchange_spares_the_permission_to_write_to_every_queue(
     virtual_host: VirtualHost,
 ) -> None:
-    topology = Topology("orders", exchange="parking")
+    topology = Topology("orders", options={"exchange": "parking"})
     await make_source(virtual_host, topology)
     url = user(virtual_host, permissions(topology, declares=True))
     async with RabbitMQBroker(url) as broker:
@@ -196,7 +196,7 @@ async def test_a_queue_that_may_not_be_read_is_told_with_the_permission(
 async def test_a_missing_binding_refuses_the_move(
     virtual_host: VirtualHost, caplog: pytest.LogCaptureFixture
 ) -> None:
-    topology = Topology("orders", exchange="parking")
+    topology = Topology("orders", options={"exchange": "parking"})
     given = definitions(topology, (3, 10), virtual_host=virtual_host.name, with_source=True)
     virtual_host.definitions({**given, "bindings": []})
     url = user(virtual_host, permissions(topology))
@@ -214,13 +214,13 @@ async def test_an_exchange_with_a_name_that_the_client_cannot_write_is_told(
     async with RabbitMQBroker(virtual_host.url) as broker:
         await broker.create_queue("orders")
         with pytest.raises(SettingsError, match="exchange 'párking'"):
-            await broker.prepare(Topology("orders", exchange="párking"))
+            await broker.prepare(Topology("orders", options={"exchange": "párking"}))
 
 
 async def test_what_is_absent_is_made_and_bound_and_what_is_there_is_left(
     virtual_host: VirtualHost,
 ) -> None:
-    topology = Topology("orders", exchange="parking")
+    topology = Topology("orders", options={"exchange": "parking"})
     async with RabbitMQBroker(virtual_host.url) as broker:
         await broker.create_queue("orders")
         await broker.prepare(topology)
@@ -233,7 +233,7 @@ async def test_what_is_absent_is_made_and_bound_and_what_is_there_is_left(
             "GET", f"exchanges/{virtual_host.path}/parking/bindings/source"
         )
         return {(b["destination"], b["routing_key"]) for b in bindings} == {
-            (queue, queue) for queue in ("orders", *topology.derived)
+            (queue, queue) for queue in ("orders", *Layout(topology).derived)
         }
 
     await until(bound)

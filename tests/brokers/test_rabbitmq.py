@@ -12,7 +12,7 @@ from aio_pika.exceptions import ChannelPreconditionFailed
 from aiormq.channel import Channel
 
 from fusewire.brokers import Message, RabbitMQBroker, Topology
-from fusewire.brokers.rabbitmq.queues import queue_arguments
+from fusewire.brokers.rabbitmq import Layout, queue_arguments
 from fusewire.errors import (
     BrokerUnavailableError,
     MoveRefusedError,
@@ -56,7 +56,7 @@ async def test_what_is_stored_survives_a_restart_and_never_expires(
 
 def test_delayed_messages_are_dead_lettered_at_least_once_and_parked_ones_never() -> None:
     topology = Topology("q", ("payments",), (1.0,))
-    arguments = queue_arguments(topology, (3, 10, 8))
+    arguments = queue_arguments(Layout(topology), (3, 10, 8))
     delay = arguments["q.delay.1000"]
     assert delay["x-dead-letter-strategy"] == "at-least-once"
     assert delay["x-overflow"] == "reject-publish"
@@ -67,7 +67,7 @@ def test_delayed_messages_are_dead_lettered_at_least_once_and_parked_ones_never(
 
 
 def test_from_version_4_on_what_is_kept_has_no_delivery_limit() -> None:
-    arguments = queue_arguments(Topology("q"), (4, 0, 5))
+    arguments = queue_arguments(Layout(Topology("q")), (4, 0, 5))
     assert arguments["q.parked.other"]["x-delivery-limit"] == -1
     assert arguments["q.dead"]["x-delivery-limit"] == -1
 
@@ -80,10 +80,10 @@ async def test_queues_are_made_as_they_should_be(
     await broker.prepare(topology)
     await broker.prepare(topology)  # passive where they exist
     async with outsider(amqp_url) as channel:
-        await channel.declare_queue(topology.dead, passive=True)
+        await channel.declare_queue(str(topology.dead), passive=True)
         classic = {"x-overflow": "reject-publish"}
         with pytest.raises(ChannelPreconditionFailed, match="quorum"):
-            await channel.declare_queue(topology.dead, durable=True, arguments=classic)
+            await channel.declare_queue(str(topology.dead), durable=True, arguments=classic)
 
 
 async def test_a_queue_made_otherwise_by_its_owner_is_left_as_it_is(

@@ -12,6 +12,7 @@ import trustme
 
 from fusewire.audit import audit
 from fusewire.brokers import Message, RabbitMQBroker, Topology, open_broker
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.brokers.rabbitmq.nodes import nodes, virtual_host
 from fusewire.errors import BrokerUnavailableError, SettingsError
 from fusewire.testing.faults import FaultProxy
@@ -103,7 +104,7 @@ async def test_a_queue_may_have_any_name_that_the_client_writes(
     async with RabbitMQBroker(virtual_host.url) as broker:
         await broker.create_queue(topology.source)
         await broker.prepare(topology)
-        for queue in (*topology.derived, topology.source):
+        for queue in (*Layout(topology).derived, topology.source):
             await broker.publish(queue, Message(body=b"kept"))
         for lane in topology.lanes:
             [parked] = await drain(broker, topology.parked(lane), 1)

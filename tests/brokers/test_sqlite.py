@@ -53,7 +53,7 @@ async def broker(path: Path) -> AsyncIterator[SQLiteBroker]:
 
 
 async def test_an_exchange_that_only_rabbitmq_has_is_ignored(broker: SQLiteBroker) -> None:
-    topology = Topology("orders", exchange="parking")
+    topology = Topology("orders", options={"exchange": "parking"})
     await broker.prepare(topology)
 
     await broker.publish(topology.dead, numbered(1))
@@ -198,31 +198,63 @@ async def test_a_queue_that_goes_away_is_named_to_its_receivers(
         await take(subscription, 1)
 
 
-async def test_a_plain_queue_of_a_delay_queues_name_becomes_one(path: Path) -> None:
-    topology = Topology("orders", delay_tiers=(0.01,))
-    async with SQLiteBroker(path) as broker:
-        await broker.create_queue("orders")
-        await broker.create_queue(topology.delay(0.01))
-        await broker.publish(topology.delay(0.01), numbered(1))
+async def test_what_an_older_release_has_delayed_is_seen_and_returns(
+    path: Path, broker: SQLiteBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute(
+            "INSERT INTO queues (name, delay_ms, returns_to)"
+            " SELECT 'orders.delay.5000', 5000, id FROM queues WHERE name = 'orders'"
+        )
+    now = liveness.steady()
+    monkeypatch.setattr(liveness, "steady", lambda: now)
+    await broker.publish("orders.delay.5000", numbered(1))  # as an older release does
 
-        await broker.prepare(topology)
+    assert await broker.peek(Topology("orders").delayed, limit=5) == [numbered(1)]
+    assert await broker.depth("orders") == 0
+    now += 5.1
 
-        [delivery] = await take(await broker.subscribe("orders", prefetch=1), 1)
-        assert delivery.message == numbered(1)
+    assert await drain(broker, "orders", 1) == [numbered(1)]
+    assert await broker.depth(Topology("orders").delayed) == 0
+
+
+async def test_any_delay_is_kept_and_not_only_those_of_the_topology(
+    broker: SQLiteBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = liveness.steady()
+    monkeypatch.setattr(liveness, "steady", lambda: now)
+    await broker.publish("orders", numbered(1), delay=7.3)
+
+    now += 7.2
+    assert await broker.depth("orders") == 0
+    now += 0.2
+
+    assert await drain(broker, "orders", 1) == [numbered(1)]
+
+
+async def test_only_a_source_takes_a_delay_and_what_is_delayed_takes_nothing(
+    broker: SQLiteBroker,
+) -> None:
+    topology = Topology("orders")
+    with pytest.raises(ValueError, match=r"only a source .* orders\.dead is none"):
+        await broker.publish(topology.dead, numbered(1), delay=1)
+    await broker.publish("orders", numbered(1), delay=60)
+    with pytest.raises(MoveRefusedError, match=r"orders\.delayed"):
+        await broker.publish(topology.delayed, numbered(2))
 
 
 async def test_delayed_messages_return_in_the_order_of_their_times(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topology = Topology("orders", delay_tiers=(0.001, 0.002))
+    topology = Topology("orders", delays=(0.001, 0.002))
     now = 1000.0
     monkeypatch.setattr(liveness, "steady", lambda: now)
     async with SQLiteBroker(path, clock=lambda: now) as broker:
         await broker.create_queue("orders")
         await broker.prepare(topology)
-        await broker.publish(topology.delay(0.002), numbered(2))
-        await broker.publish(topology.delay(0.001), numbered(0))
-        await broker.publish(topology.delay(0.001), numbered(1))
+        await broker.publish(topology.source, numbered(2), delay=0.002)
+        await broker.publish(topology.source, numbered(0), delay=0.001)
+        await broker.publish(topology.source, numbered(1), delay=0.001)
         await broker.publish("orders", numbered(9))
         assert await broker.depth("orders") == 1
 

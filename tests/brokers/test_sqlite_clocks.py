@@ -81,11 +81,11 @@ async def test_setting_the_clock_shortens_and_lengthens_no_delay(
 ) -> None:
     wall, steady = Clock(), Clock()
     monkeypatch.setattr(liveness, "steady", steady)
-    topology = Topology("orders", delay_tiers=(30.0,))
+    topology = Topology("orders", delays=(30.0,))
     async with SQLiteBroker(path, clock=wall) as broker:
         await broker.create_queue("orders")
         await broker.prepare(topology)
-        await broker.publish(topology.delay(30.0), numbered(1))
+        await broker.publish(topology.source, numbered(1), delay=30.0)
         wall.now += step
 
         steady.now += 29.9
@@ -99,11 +99,11 @@ async def test_a_delay_is_corrected_for_a_release_that_reads_the_time_of_day_alo
     path: Path,
 ) -> None:
     clock = SetClock()
-    topology = Topology("orders", delay_tiers=(60.0,))
+    topology = Topology("orders", delays=(60.0,))
     async with SQLiteBroker(path, clock=clock) as broker:
         await broker.create_queue("orders")
         await broker.prepare(topology)
-        await broker.publish(topology.delay(60.0), numbered(1))
+        await broker.publish(topology.source, numbered(1), delay=60.0)
         clock.step = 120
 
         assert await broker.depth("orders") == 0
@@ -117,7 +117,7 @@ async def test_what_another_boot_left_goes_by_the_time_of_day(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wall, steady = Clock(), Clock()
-    topology = Topology("orders", delay_tiers=(30.0,))
+    topology = Topology("orders", delays=(30.0,))
     with monkeypatch.context() as boot:
         boot.setattr(liveness, "steady", lambda: 1e9)
         boot.setattr(liveness, "clock", lambda: "an earlier boot")
@@ -126,7 +126,7 @@ async def test_what_another_boot_left_goes_by_the_time_of_day(
             await broker.create_queue("orders")
             await broker.prepare(topology)
             await broker.publish("orders", numbered(1))
-            await broker.publish(topology.delay(30.0), numbered(2))
+            await broker.publish(topology.source, numbered(2), delay=30.0)
         silent = Silent(path, wall, lease=50)
         silent.claim()
         silent.session.close()

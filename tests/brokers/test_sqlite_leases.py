@@ -89,7 +89,7 @@ async def test_a_lease_that_ends_gives_the_message_to_the_next_and_fences_the_la
                 silent.run(lambda store: store.done(silent.receiver, lost.id))
             with pytest.raises(DeliveryLostError):
                 silent.run(
-                    lambda store: store.move(silent.receiver, lost.id, "orders", numbered(2))
+                    lambda store: store.move(silent.receiver, lost.id, "orders", numbered(2), 0.0)
                 )
             with pytest.raises(BrokerUnavailableError, match="lease expired"):
                 silent.claim()

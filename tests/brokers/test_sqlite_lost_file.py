@@ -164,11 +164,11 @@ async def test_a_file_that_is_replaced_while_it_is_opened_is_not_taken_for_the_o
 async def test_the_queues_of_a_lost_file_are_made_in_the_next(
     path: Path, broker: SQLiteBroker
 ) -> None:
-    topology = Topology("orders", lanes=("payments",), delay_tiers=(0.05,), single=True)
+    topology = Topology("orders", lanes=("payments",), delays=(0.05,), single=True)
     await broker.prepare(topology)
     delete_all(path)
 
-    await broker.publish(topology.delay(0.05), numbered(1))
+    await broker.publish(topology.source, numbered(1), delay=0.05)
     await broker.publish(topology.parked("payments"), numbered(2))
 
     async with SQLiteBroker(path) as other:

@@ -34,7 +34,9 @@ def prepared(virtual_host: VirtualHost) -> VirtualHost:
     async def prepare() -> None:
         async with RabbitMQBroker(virtual_host.url) as broker:
             await broker.create_queue("orders")
-            await broker.prepare(Topology("orders", (LANE,), (1.0,), "parking"))
+            await broker.prepare(
+                Topology("orders", (LANE,), (1.0,), options={"exchange": "parking"})
+            )
 
     asyncio.run(prepare())
     return virtual_host

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from fusewire import BreakerRegistry, ParkedCalls, ParkingConsumer
 from fusewire.brokers import Message, RabbitMQBroker
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.cli._app import app
 from tests.support.waiting import until
 
@@ -102,7 +103,7 @@ def test_the_consumer_and_the_command_mean_the_same_queues() -> None:
 
     names = [queue["name"] for queue in as_json("--lane", LANE)["queues"]]
 
-    assert names == list(consumer.topology.derived)
+    assert names == list(Layout(consumer.topology).derived)
 
 
 def test_the_arguments_are_those_of_the_version() -> None:

@@ -17,6 +17,7 @@ import pytest
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from fusewire.brokers import Topology
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.demo._config import LANE
 from tests.support.processes import KeptProcess, is_gone
 from tests.support.waiting import until_sync
@@ -67,7 +68,7 @@ def queues_left(url: str, source: str) -> list[str]:
     async def look() -> list[str]:
         left = []
         async with await aio_pika.connect(url) as connection:
-            for name in (source, *Topology(source, (LANE,)).derived):
+            for name in (source, *Layout(Topology(source, (LANE,))).derived):
                 channel = await connection.channel()
                 with suppress(ChannelNotFoundEntity):
                     await channel.declare_queue(name, passive=True)

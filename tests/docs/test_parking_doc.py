@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from fusewire import Retry, default_registry
 from fusewire.brokers import Topology
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.cli._app import app
 from tests.docs.examples import consume_through_an_outage, run_examples
 from tests.docs.own_payments import CHARGE
@@ -55,7 +56,7 @@ def test_the_commands_are_as_shown(virtual_host: VirtualHost) -> None:
     )
     printed = CliRunner().invoke(app, topology)
     assert printed.exit_code == 0, printed.output
-    for queue in Topology("orders", ("money", "stock")).derived:
+    for queue in Layout(Topology("orders", ("money", "stock"))).derived:
         assert queue in printed.stdout
 
     places = {

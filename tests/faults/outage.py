@@ -68,14 +68,13 @@ class Outage:
 
     @property
     def delayed(self) -> set[str]:
-        """The operations that wait in a delay queue, or are on their way back from one."""
-        tiers = [self.topology.delay(tier) for tier in self.topology.delay_tiers]
-        return self.case.moved_last_to(*tiers)
+        """The operations that wait until their delay is over, or have come back from it."""
+        return self.case.moved_last_to(str(self.topology.delayed))
 
     @property
     def lane(self) -> str:
         """The queue where its messages are parked."""
-        return self.topology.parked(LANE)
+        return str(self.topology.parked(LANE))
 
     def start_worker(self, url: str) -> None:
         """Start a worker."""

@@ -10,9 +10,9 @@ import aio_pika
 from aio_pika.exceptions import AMQPError
 
 from fusewire.brokers import Topology
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
 from fusewire.testing.faults import Place
-from fusewire.testing.faults.counting import places
 from tests.faults.armed_worker import DELAY_TIERS, LANE
 from tests.support.amqp import connect
 
@@ -30,7 +30,13 @@ _AT_A_TIME = 500  # publishes that wait for their confirm
 
 def queues(source: str) -> dict[str, Place]:
     """Return the queues of a worker, and what a message in each of them is."""
-    return places(Topology(source, (LANE,), DELAY_TIERS))
+    layout = Layout(Topology(source, (LANE,), DELAY_TIERS))
+    return {
+        source: Place.SOURCE,
+        **{layout.parked(lane): Place.PARKED for lane in layout.topology.lanes},
+        **{layout.delay(tier): Place.DELAYED for tier in DELAY_TIERS},
+        layout.dead: Place.DEAD,
+    }
 
 
 class QueueClient:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fusewire.brokers.rabbitmq import Layout
 from tests.faults.outage import FEW, LONG, PARKING, REPLAYING, TIME_LIMIT, Fault
 from tests.faults.queue_client import QUORUM, queues
 
@@ -78,7 +79,7 @@ async def source_queue_is_deleted_under_delayed_messages(outage: Outage) -> None
     RabbitMQ tries every three minutes to give back what it could not.
     """
     await outage.delete_source()
-    delay = outage.topology.delay(outage.topology.delay_tiers[0])
+    delay = Layout(outage.topology).delay(outage.topology.delays[0])
     delayed = outage.more(FEW, failing=False)
     outage.case.references += delayed
     await outage.client.order(delay, delayed, {})

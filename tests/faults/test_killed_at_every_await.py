@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.brokers import Topology
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.testing.faults import Side, awaits_of
 from tests.faults.fork_server import watched
 from tests.faults.kill_case import KillCase
@@ -182,7 +183,7 @@ class Run:
             if case.exchange:
                 await self._client.clear_away(case.queue, case.exchange)
             else:
-                await self._client.purge(Topology(case.queue).dead)
+                await self._client.purge(Layout(Topology(case.queue)).dead)
         return accounts
 
     async def _order(self, case: KillCase) -> None:
@@ -219,7 +220,7 @@ class Run:
         return case.noted("parked", "dead") >= set(case.references)
 
     async def _all_made(self, case: KillCase) -> bool:
-        dead = await self._client.ready(Topology(case.queue).dead)
+        dead = await self._client.ready(Layout(Topology(case.queue)).dead)
         return {*self._payments.references(), *dead} >= set(case.references)
 
     async def _finished(self, case: KillCase) -> bool:

@@ -134,7 +134,7 @@ async def test_orders_of_an_outage_stand_in_the_lane_until_the_server_is_back(
 
         # All stand in the lane; of those at its head, some are in the hand that waits to replay.
         async def all_there() -> bool:
-            return await outsider.count(running.lane) >= 30
+            return await outsider.count(str(running.lane)) >= 30
 
         await until(all_there)
         before = len(running.events)
@@ -144,7 +144,7 @@ async def test_orders_of_an_outage_stand_in_the_lane_until_the_server_is_back(
         payments.start()
         await until(lambda: len(payments.references()) == 60, limit=60)
         await until(lambda: len(set(running.happened("replayed"))) == 40)
-        assert await outsider.count(running.lane) == 0
+        assert await outsider.count(str(running.lane)) == 0
     assert set(payments.effects().values()) == {1}
     assert set(payments.references().values()) == {1}
     assert running.happened("dead") == []

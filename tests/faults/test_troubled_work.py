@@ -103,8 +103,9 @@ class Bench:
 
         async def is_so() -> bool:
             assert any(worker.running for worker in self.workers), "no worker is left"
-            for queue in (self.queue, *self.topology.derived):
-                if queue != self.topology.dead and await self.broker.depth(queue):
+            topology = self.topology
+            for station in (*topology.stations, topology.delayed):
+                if station != topology.dead and await self.broker.depth(station):
                     return False
             return extra()
 

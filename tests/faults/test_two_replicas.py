@@ -56,7 +56,7 @@ async def test_a_replica_that_believes_the_circuit_open_bounces_no_message_and_a
         queue=f"test-{secrets.token_hex(5)}",
         references=[str(number) for number in range(MESSAGES)],
     )
-    lane = Topology(case.queue, (LANE,)).parked(LANE)
+    lane = str(Topology(case.queue, (LANE,)).parked(LANE))
     async with contextlib.aclosing(QueueClient(broken_rabbitmq.url)) as client:
         await client.declare(case.queue)
         url = broken_rabbitmq.url

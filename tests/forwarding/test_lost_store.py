@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.brokers import Message
+    from fusewire.brokers import Message, Station
     from tests.forwarding.conftest import PaymentsServer
 
 
@@ -72,8 +72,8 @@ async def test_a_call_that_is_stored_in_the_moment_of_the_loss_is_not_promised(
     file = tmp_path / "calls.db"
     publish = Store.publish
 
-    def publish_and_lose(self: Store, queue: str, message: Message) -> None:
-        publish(self, queue, message)
+    def publish_and_lose(self: Store, to: Station, message: Message, delay: float) -> None:
+        publish(self, to, message, delay)
         delete(file)
 
     async with aio_shop(f"sqlite:///{file}", queue_name, server, registry, forward=False) as shop:

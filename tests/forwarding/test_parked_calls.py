@@ -426,7 +426,7 @@ async def test_at_most_once_is_sent_once_though_its_dead_queue_refuses(
         await shop.charge("a", "op-0")
         await until(lambda: shop.happened("replayed") == ["op-0"])  # the forwarder runs
         channel = await connection.channel()
-        await channel.queue_delete(shop.calls.topology.dead)
+        await channel.queue_delete(str(shop.calls.topology.dead))
         server.answer = lambda key: grpc.StatusCode.UNAVAILABLE
         trip(registry)
         await shop.charge("a", "op-a")
@@ -438,7 +438,7 @@ async def test_at_most_once_is_sent_once_though_its_dead_queue_refuses(
                 return await broker.depth(lane) == 1
 
             await until(back)  # held for as long as it may be, then given back
-            await broker.create_queue(shop.calls.topology.dead)
+            await broker.create_queue(str(shop.calls.topology.dead))
         await until(lambda: shop.happened("dead") == ["op-a"])
     assert [key for key, _ in server.seen] == ["op-0", "op-a"]
 
@@ -495,11 +495,11 @@ async def test_a_store_that_does_not_confirm_in_time_is_told_as_unknown(
         broker = shop.calls._broker
         assert broker is not None
 
-        async def never(*_: Any) -> None:
+        async def never(*_: Any, **__: Any) -> None:
             await asyncio.Event().wait()
 
         shop.calls._park_timeout = 0.1
-        broker.publish = never  # type: ignore[assignment]
+        broker.publish = never
         with pytest.raises(CircuitOpenError) as caught:
             await shop.charge("a", "op-a")
     assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "unknown"  # type: ignore[attr-defined]

@@ -123,7 +123,7 @@ def test_a_name_that_cannot_be_stored_is_refused(registry: Any) -> None:
     with pytest.raises(SettingsError, match="queue must be"):
         consumer(queue=HALF)
     with pytest.raises(SettingsError, match="exchange must be"):
-        Topology("q", exchange=HALF)
+        Topology("q", options={"exchange": HALF})
 
 
 async def test_a_function_that_gives_what_cannot_be_stored_has_its_message_dead(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire.brokers import Topology
-from fusewire.errors import BrokerError, BrokerUnavailableError, QueueNotFoundError
+from fusewire.errors import BrokerError, BrokerUnavailableError
 from fusewire.parking import _marks, _solitude
 from fusewire.parking._marks import Marks
 from tests.support.waiting import until
@@ -23,21 +23,17 @@ if TYPE_CHECKING:
 
 async def marks_of(bench: Bench, operation_id: str) -> set[int]:
     """Return the numbers of the marks that are left of a message."""
-    found = set()
-    for number in (1, 2, 3):
-        try:
-            await bench.broker.depth(Topology(bench.queue).lone(operation_id, number))
-        except QueueNotFoundError:
-            continue
-        found.add(number)
-    return found
+    return {
+        number
+        for number in (1, 2, 3)
+        if await bench.broker.is_marked(bench.queue, _marks._name(operation_id, number))
+    }
 
 
 async def mark(bench: Bench, operation_id: str, *numbers: int) -> None:
     """Leave marks, as processes do that crash."""
     for number in numbers:
-        name = Topology(bench.queue).lone(operation_id, number)
-        await bench.broker.create_queue(name, expires=60)
+        await bench.broker.mark(bench.queue, _marks._name(operation_id, number))
 
 
 async def give_out_in_vain(bench: Bench) -> None:
@@ -175,25 +171,24 @@ class Refusing:
 
     def __init__(self, error: BrokerError) -> None:
         self.error: BrokerError | None = error
-        self.queues: set[str] = set()
+        self.marks: set[str] = set()
 
-    async def create_queue(self, queue: str, *, expires: float | None = None) -> None:
-        assert expires is not None
+    async def mark(self, queue: str, mark: str) -> None:
+        self._check(queue)
+        self.marks.add(mark)
+
+    async def unmark(self, queue: str, mark: str) -> None:
+        self._check(queue)
+        self.marks.discard(mark)
+
+    async def is_marked(self, queue: str, mark: str) -> bool:
+        self._check(queue)
+        return mark in self.marks
+
+    def _check(self, queue: str) -> None:
+        assert queue == "orders"
         if self.error is not None:
             raise self.error
-        self.queues.add(queue)
-
-    async def delete_queue(self, queue: str) -> None:
-        if self.error is not None:
-            raise self.error
-        self.queues.discard(queue)
-
-    async def depth(self, queue: str) -> int:
-        if self.error is not None:
-            raise self.error
-        if queue not in self.queues:
-            raise QueueNotFoundError(queue)
-        return 0
 
 
 def alone(lone: int, *, lost: bool = False) -> Any:
@@ -239,11 +234,11 @@ async def test_a_mark_that_cannot_be_taken_away_now_is_taken_away_before_others_
 
     broker.error = BrokerUnavailableError("away")
     await marks.end(work.delivery)
-    assert len(broker.queues) == 1
+    assert len(broker.marks) == 1
     broker.error = None
     assert await marks.left("a") == set()
 
-    assert broker.queues == set()
+    assert broker.marks == set()
 
 
 async def test_a_mark_that_was_taken_away_with_the_loss_is_not_taken_from_who_made_it_since(
@@ -254,7 +249,7 @@ async def test_a_mark_that_was_taken_away_with_the_loss_is_not_taken_from_who_ma
     broker.error = None
     here, elsewhere, work = marks_on(broker), marks_on(broker), alone(1, lost=True)
     await here.begin(work)
-    await until(lambda: not broker.queues)
+    await until(lambda: not broker.marks)
     _, watch = here._made[work.delivery]
     await watch
 
@@ -262,6 +257,6 @@ async def test_a_mark_that_was_taken_away_with_the_loss_is_not_taken_from_who_ma
     await elsewhere.begin(other)
     await here.end(work.delivery)
 
-    assert len(broker.queues) == 1
+    assert len(broker.marks) == 1
     await elsewhere.end(other.delivery)
-    assert broker.queues == set()
+    assert broker.marks == set()

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 OLDER = "96d0bde"  # the last commit before stored messages got headers and columns of their own
 ROOT = Path(__file__).parents[2]
+LATER = 4.0
+"""Seconds that a message is postponed by: more than any delay that the workers are made with."""
 SCRIPT = ROOT / "tests" / "support" / "fleet_worker.py"
 
 
@@ -58,10 +61,10 @@ class Fleet:
         log = self.folder / "handled"
         return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
 
-    async def start(self, release: Path, name: str) -> KeptProcess:
+    async def start(self, release: Path, name: str, *, later: float = 0.0) -> KeptProcess:
         """Start a worker and wait until it consumes."""
         place = (self.bench.address, self.bench.queue, str(self.folder))
-        program = [sys.executable, str(SCRIPT), *place, name]
+        program = [sys.executable, str(SCRIPT), *place, name, str(later)]
         worker = self._workers.enter_context(
             KeptProcess(
                 program,
@@ -168,4 +171,25 @@ async def test_workers_of_a_newer_release_go_on_with_what_older_ones_left(
     await fleet.settled()
 
     assert fleet.workers_of(0) == {"new"}
+    assert await bench.dead() == []
+
+
+@pytest.mark.parametrize("first", ["old", "new"])
+async def test_a_release_keeps_the_time_of_what_another_has_delayed(
+    bench: Bench, fleet: Fleet, older: Path, first: str
+) -> None:
+    releases = {"old": older, "new": ROOT}
+    second = "new" if first == "old" else "old"
+    leaves = await fleet.start(releases[first], first, later=LATER)
+    begun = time.time()
+    await bench.send("later-1", "later-2")
+    await until(lambda: len(list(fleet.folder.glob("tried later*"))) == 2)
+    assert leaves.stop() == 0
+    assert ["later-1", first] not in fleet.handled
+
+    await fleet.start(releases[second], second)
+    await until(lambda: len(fleet.handled) == 4, limit=60)
+
+    assert sorted(fleet.handled[2:]) == [["later-1", second], ["later-2", second]]
+    assert time.time() - begun > LATER
     assert await bench.dead() == []

@@ -36,7 +36,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def policy(clock: Clock) -> FailurePolicy:
-    return FailurePolicy(max_attempts=3, tiers=(1.0, 5.0), now=clock, chance=lambda: 0.9)
+    return FailurePolicy(max_attempts=3, delays=(1.0, 5.0), now=clock, chance=lambda: 0.9)
 
 
 def fail(policy: FailurePolicy, record: Record, **given: object) -> Dead | Delay | Park:
@@ -53,7 +53,7 @@ def test_failed_attempts_wait_longer_each_time_and_end_dead(policy: FailurePolic
     second = fail(policy, first.record)
     assert isinstance(second, Delay)
     third = fail(policy, second.record)
-    assert (first.tier, second.tier) == (1.0, 5.0)
+    assert (first.delay, second.delay) == (1.0, 5.0)
     assert isinstance(third, Dead)
     assert (third.record.reason, third.record.attempts) == ("exhausted", 3)
 
@@ -66,7 +66,7 @@ def test_what_failed_together_does_not_come_back_together() -> None:
         for _ in range(400):
             verdict = fail(policy, Record(operation_id="a", attempts=attempts))
             assert isinstance(verdict, Delay)
-            seen[verdict.tier] += 1
+            seen[verdict.delay] += 1
     assert waits[0].keys() == {1.0}  # there is none below
     for attempts, tiers in ((1, {1.0, 5.0}), (2, {5.0, 30.0}), (50, {5.0, 30.0})):
         assert waits[attempts].keys() == tiers
@@ -191,21 +191,24 @@ def _postponed(policy: FailurePolicy, record: Record, asked: Retry) -> Delay:
 
 
 @pytest.mark.parametrize("seconds", [0, 0.4, 1, 3.5, 7, 28.2, 59.9, 420, 3601.5, 86_400])
-def test_a_named_time_is_reached_by_few_hops_never_early_and_at_most_one_tier_late(
-    clock: Clock, seconds: float
+def test_a_named_time_is_the_delay_that_the_broker_is_asked_for(
+    clock: Clock, policy: FailurePolicy, seconds: float
 ) -> None:
-    policy = FailurePolicy(3, (1.0, 5.0, 30.0, 120.0, 600.0), now=clock)
-    hop: Delay | None = _postponed(policy, Record(operation_id="a"), Retry(after=seconds))
-    hops = 0
-    while hop is not None:
-        hops += 1
-        clock.ms += round(hop.tier * 1000) + 20  # and what the broker takes
-        record = hop.record
-        hop = policy.not_due(record)
-    assert 0 <= clock.ms - NOW - seconds * 1000 <= 1000 + 20
-    assert hops <= seconds // 600 + 15
-    assert (record.attempts, record.times_postponed) == (0, 1)
-    assert record.reason == "postponed"
+    verdict = _postponed(policy, Record(operation_id="a"), Retry(after=seconds))
+    assert verdict.delay == seconds
+    assert (verdict.record.attempts, verdict.record.times_postponed) == (0, 1)
+    assert verdict.record.reason == "postponed"
+    clock.ms += round(seconds * 1000)
+    assert policy.not_due(verdict.record) is None
+
+
+def test_what_a_broker_gives_back_early_waits_for_the_rest(
+    clock: Clock, policy: FailurePolicy
+) -> None:
+    record = _postponed(policy, Record(operation_id="a"), Retry(after=7)).record
+    clock.ms += 5020
+    rest = policy.not_due(record)
+    assert rest == Delay(record, 1.98)
 
 
 def test_a_named_time_may_be_a_datetime_in_any_zone(policy: FailurePolicy) -> None:

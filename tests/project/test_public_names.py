@@ -83,6 +83,7 @@ PUBLIC = {
     ],
     "fusewire.brokers": [
         "Broker",
+        "Capabilities",
         "DELAY_TIERS",
         "Delivery",
         "HeaderValue",
@@ -90,6 +91,7 @@ PUBLIC = {
         "OTHER_LANE",
         "RabbitMQBroker",
         "SQLiteBroker",
+        "Station",
         "Subscription",
         "Topology",
         "open_broker",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from fusewire.brokers import Message
+    from fusewire.brokers import Message, Station
 
 
 def delete_all(path: Path) -> None:
@@ -113,8 +113,8 @@ def in_the_middle(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> N
     """Act in the transaction of the next publish, when it has been written."""
     publish, acts = Store.publish, [act]
 
-    def publish_and_act(self: Store, queue: str, message: Message) -> None:
-        publish(self, queue, message)
+    def publish_and_act(self: Store, to: Station | str, message: Message, delay: float) -> None:
+        publish(self, to, message, delay)
         while acts:
             acts.pop()()
 

@@ -24,7 +24,7 @@ from tests.support.processes import KeptProcess
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fusewire.brokers import Message
+    from fusewire.brokers import Message, Station
 
 _ROOT = Path(__file__).parents[2]
 _TASKS = 10  # at once, so that a kill meets several operations in flight
@@ -92,8 +92,8 @@ async def die_in_move(path: str, source: str, target: str) -> None:
     """Move a message, and be killed in the transaction after the original was deleted."""
     store = Store.publish
 
-    def store_and_die(self: Store, queue: str, message: Message) -> None:
-        store(self, queue, message)
+    def store_and_die(self: Store, to: Station | str, message: Message, delay: float) -> None:
+        store(self, to, message, delay)
         os.kill(os.getpid(), SIGKILL)
 
     Store.publish = store_and_die
@@ -104,8 +104,8 @@ async def fork(path: str, queue: str, count: str) -> None:
     """Publish without end, and meanwhile fork children that publish a numbered message each."""
     store = Store.publish
 
-    def store_slowly(self: Store, queue: str, message: Message) -> None:
-        store(self, queue, message)
+    def store_slowly(self: Store, to: Station | str, message: Message, delay: float) -> None:
+        store(self, to, message, delay)
         time.sleep(0.05)  # so that a fork meets a transaction
 
     async def publish_one(number: int) -> None:

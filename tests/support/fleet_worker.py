@@ -1,7 +1,8 @@
-"""A worker that any release of Fusewire can run: ``fleet_worker.py ADDRESS QUEUE FOLDER NAME``.
+"""A worker that any release can run: ``fleet_worker.py ADDRESS QUEUE FOLDER NAME [LATER]``.
 
 Its dependency is down while FOLDER has a file ``down``. Each message whose number ends in 5 fails
-once, whichever worker has it. Each one that is handled is a line of FOLDER's file ``handled``.
+once, whichever worker has it, and each that begins with ``later`` is postponed once, by LATER
+seconds. Each one that is handled is a line of FOLDER's file ``handled``.
 
 It imports nothing of the tests, because those of another release may lie beside its Fusewire.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fusewire
-from fusewire import BreakerRegistry, BreakerSettings, ParkingConsumer
+from fusewire import BreakerRegistry, BreakerSettings, ParkingConsumer, Retry
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 DEPENDENCY = "payments"
 
 
-async def main(address: str, queue: str, folder: str, name: str) -> None:
+async def main(address: str, queue: str, folder: str, name: str, later: str = "0") -> None:
     """Consume, park and replay until SIGTERM."""
     home = Path(folder)
     handled = os.open(home / "handled", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -34,15 +35,19 @@ async def main(address: str, queue: str, folder: str, name: str) -> None:
         if (home / "down").exists():
             raise ConnectionError("the payments server is down")
 
+    def is_first(number: str) -> bool:
+        try:
+            os.close(os.open(home / f"tried {number}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
+        return True
+
     async def handler(message: AbstractIncomingMessage) -> None:
         number = message.body.decode()
-        if number.endswith("5"):
-            try:
-                os.close(os.open(home / f"tried {number}", os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                pass
-            else:
-                raise RuntimeError("fails once")
+        if number.startswith("later") and is_first(number):
+            raise Retry(after=float(later))
+        if number.endswith("5") and is_first(number):
+            raise RuntimeError("fails once")
         await pay()
         os.write(handled, f"{number} {name}\n".encode())
 

@@ -13,7 +13,7 @@ from fusewire.brokers import Message
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fusewire.brokers import Broker, Delivery, Subscription
+    from fusewire.brokers import Broker, Delivery, Station, Subscription
 
 LIMIT = 30.0  # seconds; nothing that these tests wait for takes more than one
 
@@ -62,7 +62,7 @@ def number_of(message: Message) -> int:
     return int(message.body)
 
 
-async def publish_numbered(broker: Broker, queue: str, numbers: range) -> None:
+async def publish_numbered(broker: Broker, queue: Station | str, numbers: range) -> None:
     """Publish one message for each of `numbers`, in order."""
     for number in numbers:
         await broker.publish(queue, numbered(number))
@@ -74,7 +74,7 @@ async def take(subscription: Subscription, count: int) -> list[Delivery]:
         return [await subscription.receive() for _ in range(count)]
 
 
-async def drain(broker: Broker, queue: str, count: int) -> list[Message]:
+async def drain(broker: Broker, queue: Station | str, count: int) -> list[Message]:
     """Take `count` messages off `queue`, and check that it holds no more."""
     subscription = await broker.subscribe(queue, prefetch=max(count, 1))
     deliveries = await take(subscription, count)
@@ -93,7 +93,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await anyio.sleep(0.01)
 
 
-async def until_depth(broker: Broker, queue: str, depth: int) -> None:
+async def until_depth(broker: Broker, queue: Station | str, depth: int) -> None:
     """Wait until `queue` is as deep: a broker may count what it has just settled."""
 
     async def is_so() -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from fusewire.brokers import Delivery
+    from fusewire.brokers import Delivery, Station
 
 PREFETCH = 2
 
@@ -100,7 +100,7 @@ class Failing:
     def __getattr__(self, name: str) -> object:
         return getattr(self._delivery, name)
 
-    async def move(self, queue: str, message: Message) -> None:
+    async def move(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
         raise self._error
 
 

@@ -2,6 +2,7 @@
 
 from fusewire.brokers.rabbitmq.broker import RabbitMQBroker
 from fusewire.brokers.rabbitmq.kinds import STREAM
+from fusewire.brokers.rabbitmq.layout import Layout
 from fusewire.brokers.rabbitmq.management_address import ManagementAddress
 from fusewire.brokers.rabbitmq.queues import (
     DELIVERY_LIMIT_SINCE,
@@ -12,6 +13,7 @@ from fusewire.brokers.rabbitmq.queues import (
 __all__ = [
     "DELIVERY_LIMIT_SINCE",
     "STREAM",
+    "Layout",
     "ManagementAddress",
     "RabbitMQBroker",
     "kept_arguments",

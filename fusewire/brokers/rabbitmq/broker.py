@@ -9,8 +9,11 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
 from fusewire._validation import SECONDS, check
+from fusewire.brokers._names import mark_name, queue_name
+from fusewire.brokers.protocol import Capabilities
 from fusewire.brokers.rabbitmq.codec import from_amqp
 from fusewire.brokers.rabbitmq.declaring import Declarer, check_name
+from fusewire.brokers.rabbitmq.layout import Layout
 from fusewire.brokers.rabbitmq.link import Link, close, is_lost
 from fusewire.brokers.rabbitmq.management_address import management_address
 from fusewire.brokers.rabbitmq.nodes import nodes, shown
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fusewire.brokers.message import Message
-    from fusewire.brokers.topology import Topology
+    from fusewire.brokers.topology import Station, Topology
+
+_MARKS_KEPT = 86400.0
+"""Seconds after which RabbitMQ deletes a mark that nobody took away."""
 
 
 class RabbitMQBroker:
@@ -93,19 +99,32 @@ class RabbitMQBroker:
         await self._consuming.close()
         await self._publishing.close()
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """Delays are queues with one time to live, so that only those of a topology are kept."""
+        return Capabilities(any_delay=False)
+
     async def prepare(self, topology: Topology) -> None:
         """Check the source queue and make what is absent of the exchange and the derived queues."""
-        await self._declarer.prepare(topology)
-        for queue in (topology.source, *topology.derived):
-            self._publisher.exchanges[queue] = topology.exchange
+        layout = Layout(topology)
+        await self._declarer.prepare(layout)
+        self._publisher.prepare(layout)
 
-    async def create_queue(self, queue: str, *, expires: float | None = None) -> None:
-        """Make a quorum queue, if there is none of the name; a classic one if it expires."""
-        await self._declarer.create_queue(queue, expires=expires)
+    async def create_queue(self, queue: str) -> None:
+        """Make a quorum queue, if there is none of the name."""
+        await self._declarer.create_queue(queue)
 
-    async def delete_queue(self, queue: str) -> None:
-        """Delete a classic queue that holds nothing."""
-        await self._declarer.delete_queue(queue)
+    async def mark(self, queue: str, mark: str) -> None:
+        """Make an empty queue, which RabbitMQ deletes when a day has passed."""
+        await self._declarer.create_expiring_queue(mark_name(queue, mark), _MARKS_KEPT)
+
+    async def unmark(self, queue: str, mark: str) -> None:
+        """Delete the queue that is a mark."""
+        await self._declarer.delete_queue(mark_name(queue, mark))
+
+    async def is_marked(self, queue: str, mark: str) -> bool:
+        """Return whether there is the queue that is a mark."""
+        return await self._declarer.exists(mark_name(queue, mark))
 
     @property
     def virtual_host(self) -> str:
@@ -132,12 +151,13 @@ class RabbitMQBroker:
             if await self._declarer.exists(queue)
         }
 
-    async def subscribe(self, queue: str, *, prefetch: int) -> RabbitMQSubscription:
-        """Consume `queue` on a channel of its own.
+    async def subscribe(self, station: Station | str, *, prefetch: int) -> RabbitMQSubscription:
+        """Consume the queue of `station` on a channel of its own.
 
         Raises:
             BrokerError: it is a stream, or may not be read.
         """
+        queue = queue_name(station)
         await self._declarer.refuse_stream(queue)
         channel = await self._consuming.open_channel(confirms=False)
         subscription = RabbitMQSubscription(
@@ -145,7 +165,7 @@ class RabbitMQBroker:
             channel,
             self._publisher,
             self._timeout,
-            depth=partial(self.depth, queue),
+            depth=partial(self._depth, queue),
             connection_lost=self._consuming.lost,
         )
         try:
@@ -161,12 +181,15 @@ class RabbitMQBroker:
             raise self._consuming.unavailable(f"cannot consume {queue!r}", error) from error
         return subscription
 
-    async def publish(self, queue: str, message: Message) -> None:
+    async def publish(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
         """Publish persistently and mandatorily, and await the confirm."""
-        await self._publisher.publish(queue, message)
+        await self._publisher.publish(to, message, delay)
 
-    async def depth(self, queue: str) -> int:
-        """Count the ready messages of `queue`."""
+    async def depth(self, station: Station | str) -> int:
+        """Count the ready messages of the station's queue, or of the delay queues."""
+        return sum([await self._depth(queue) for queue in self._publisher.queues(station)])
+
+    async def _depth(self, queue: str) -> int:
         check_name(queue)
         async with self._consuming.channel() as channel:
             try:
@@ -180,13 +203,19 @@ class RabbitMQBroker:
                 raise self._consuming.unavailable(f"cannot look at {queue!r}", error) from error
         return declared.declaration_result.message_count or 0
 
-    async def peek(self, queue: str, *, limit: int) -> list[Message]:
+    async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
         """Get messages and close the channel, which puts them back in order.
 
         Raises:
             QueueNotFoundError: there is no such queue.
             BrokerError: the queue has one active consumer, and another is it.
         """
+        messages: list[Message] = []
+        for queue in self._publisher.queues(station):
+            messages += await self._peek(queue, limit - len(messages))
+        return messages
+
+    async def _peek(self, queue: str, limit: int) -> list[Message]:
         check_name(queue)
         messages: list[Message] = []
         async with self._consuming.channel() as channel:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
     from pamqp.common import FieldTable
 
+    from fusewire.brokers.rabbitmq.layout import Layout
     from fusewire.brokers.rabbitmq.link import Link
-    from fusewire.brokers.topology import Topology
 
 logger = logging.getLogger("fusewire.brokers.rabbitmq")
 
@@ -52,7 +52,7 @@ class Declarer:
         self._link = link
         self._timeout = timeout
 
-    async def prepare(self, topology: Topology) -> None:
+    async def prepare(self, layout: Layout) -> None:
         """Check the source queue, and make what is absent of the exchange and the derived queues.
 
         Raises:
@@ -62,44 +62,45 @@ class Declarer:
                 to another connection.
             SettingsError: a name is not of the user's choice, or cannot be written.
         """
-        if topology.exchange:
-            check_name(topology.exchange, "exchange")
-        if topology.source.startswith(_RESERVED):
+        if layout.exchange:
+            check_name(layout.exchange, "exchange")
+        if layout.source.startswith(_RESERVED):
             raise invalid(
                 "queue",
                 f"a name that does not begin with {_RESERVED!r}",
-                topology.source,
+                layout.source,
                 "such names are RabbitMQ's own, for queues that were declared without a name and "
                 "usually go with their connection; declare a durable queue, give it a name, and "
                 "publish to it",
             )
-        if not await self.exists(topology.source):
+        if not await self.exists(layout.source):
             self.no_queue(
-                topology.source,
+                layout.source,
                 "a consumer never makes the queue that it consumes: declare it, or check the name "
                 "and the virtual host",
             )
-        if topology.exchange and not await self._exchange_exists(topology.exchange):
-            await self._make_exchange(topology.exchange)
-        await self.refuse_stream(topology.source)
-        arguments = queue_arguments(topology, await self._link.version())
+        if layout.exchange and not await self._exchange_exists(layout.exchange):
+            await self._make_exchange(layout.exchange)
+        await self.refuse_stream(layout.source)
+        arguments = queue_arguments(layout, await self._link.version())
         for queue, its_arguments in arguments.items():
             if not await self.exists(queue):
                 await self._make(queue, its_arguments)
             elif its_arguments.get("x-single-active-consumer"):
                 await self._check_single(queue)
-        if topology.exchange:
-            for queue in (topology.source, *topology.derived):
-                await self._bind(queue, topology.exchange)
+        if layout.exchange:
+            for queue in layout.queues:
+                await self._bind(queue, layout.exchange)
 
-    async def create_queue(self, queue: str, *, expires: float | None = None) -> None:
-        """Make a quorum queue, if there is none of the name; a classic one if it expires."""
-        if await self.exists(queue):
-            return
-        if expires is None:
+    async def create_queue(self, queue: str) -> None:
+        """Make a quorum queue, if there is none of the name."""
+        if not await self.exists(queue):
             await self._make(queue, kept_arguments(await self._link.version()))
-        else:
-            await self._make(queue, expiring_arguments(expires))
+
+    async def create_expiring_queue(self, queue: str, seconds: float) -> None:
+        """Make a classic queue, if there is none, which RabbitMQ deletes if it is not used."""
+        if not await self.exists(queue):
+            await self._make(queue, expiring_arguments(seconds))
 
     async def delete_queue(self, queue: str) -> None:
         """Delete a classic queue that holds nothing; quorum queues cannot be deleted so.

@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, cast
 from aio_pika.exceptions import DeliveryError, PublishError
 from aiormq.exceptions import ChannelAccessRefused
 
+from fusewire.brokers._names import queue_name
 from fusewire.brokers.rabbitmq.codec import to_amqp, what_cannot_be_written
+from fusewire.brokers.rabbitmq.delays import tier_for
+from fusewire.brokers.rabbitmq.layout import delay_queue
 from fusewire.brokers.rabbitmq.link import Link, close
 from fusewire.brokers.rabbitmq.uncut import begin, loss_told
-from fusewire.errors import BrokerError, MoveRefusedError, UnconfirmedError
+from fusewire.brokers.topology import Station, check_delay
+from fusewire.errors import (
+    BrokerError,
+    MoveRefusedError,
+    QueueNotFoundError,
+    UnconfirmedError,
+)
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection
@@ -22,7 +31,9 @@ if TYPE_CHECKING:
     from pamqp.commands import Basic
 
     from fusewire.brokers.message import Message
+    from fusewire.brokers.rabbitmq.layout import Layout
 
+_UNPREPARED = "its delay queues are not known; call prepare() with its topology first"
 _TOO_LARGE = re.compile(r"message size (\d+) is larger than (?:configured )?max size (\d+)")
 
 
@@ -45,13 +56,11 @@ class Publisher:
     Args:
         link: the connection for publishing.
         timeout: seconds that a publish and its confirm may take.
-
-    Attributes:
-        exchanges: the exchange that a queue is bound to; others are reached by the default one.
     """
 
     def __init__(self, link: Link, timeout: float) -> None:
-        self.exchanges: dict[str, str] = {}
+        self._exchanges: dict[str, str] = {}
+        self._tiers: dict[str, list[float]] = {}
         self._link = link
         self._timeout = timeout
         self._way: Way | None = None
@@ -60,9 +69,31 @@ class Publisher:
         """Bytes of a body that RabbitMQ takes, as far as it has said so on this connection."""
         self._opening = asyncio.Lock()
 
-    async def publish(self, queue: str, message: Message) -> None:
-        """Store `message` in `queue`; see :meth:`fusewire.brokers.Broker.publish`."""
-        exchange = self.exchanges.get(queue, "")
+    def prepare(self, layout: Layout) -> None:
+        """Learn the exchange and the delay queues of a source queue."""
+        source = layout.source
+        # Two consumers may share a broker and a queue: the delay queues of both are there.
+        tiers = {*self._tiers.get(source, ()), *layout.topology.delays}
+        self._tiers[source] = sorted(tiers)
+        for queue in (*layout.queues, *(delay_queue(source, tier) for tier in tiers)):
+            self._exchanges[queue] = layout.exchange
+
+    def queues(self, station: Station | str) -> list[str]:
+        """Return the names of the queues that hold a station's messages.
+
+        Raises:
+            QueueNotFoundError: its delay queues are not known.
+        """
+        if isinstance(station, str) or station.kind != "delayed":
+            return [queue_name(station)]
+        if (tiers := self._tiers.get(station.queue)) is None:
+            raise QueueNotFoundError(f"no delay queue of {station.queue!r}: {_UNPREPARED}")
+        return [delay_queue(station.queue, tier) for tier in tiers]
+
+    async def publish(self, to: Station | str, message: Message, delay: float) -> None:
+        """Store `message` in `to`; see :meth:`fusewire.brokers.Broker.publish`."""
+        queue = queue_name(to) if not delay else self._delay_queue(Station.of(to), delay)
+        exchange = self._exchanges.get(queue, "")
         way = self._way
         if way is None or way.channel.is_closed:
             way = await self.open()
@@ -110,6 +141,12 @@ class Publisher:
             if way is not self._way and not way.under_way:
                 self._close(way)
         way.permitted.add(exchange)
+
+    def _delay_queue(self, to: Station, delay: float) -> str:
+        check_delay(to)
+        if (tiers := self._tiers.get(to.queue)) is None:
+            raise MoveRefusedError(f"a message for {to.queue!r} is not stored: {_UNPREPARED}")
+        return delay_queue(to.queue, tier_for(delay, tiers))
 
     async def open(self) -> Way:
         """Return the channel to publish on, opened now if there is none.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.brokers.topology import Topology, milliseconds
+from fusewire.brokers.topology import milliseconds
 
 if TYPE_CHECKING:
     from pamqp.common import FieldTable
+
+    from fusewire.brokers.rabbitmq.layout import Layout
 
 DELIVERY_LIMIT_SINCE = (4, 0)
 """The version that gave quorum queues a delivery limit of 20.
@@ -17,21 +19,21 @@ being at fault; the message is then dropped.
 """
 
 
-def queue_arguments(topology: Topology, version: tuple[int, ...]) -> dict[str, FieldTable]:
+def queue_arguments(layout: Layout, version: tuple[int, ...]) -> dict[str, FieldTable]:
     """Return the declaration arguments of every derived queue, by name."""
-    kept = kept_arguments(version)
+    kept, topology = kept_arguments(version), layout.topology
     parked: FieldTable = {**kept, "x-single-active-consumer": True} if topology.single else kept
-    arguments = {topology.parked(lane): dict(parked) for lane in topology.lanes}
-    for tier in topology.delay_tiers:
-        arguments[topology.delay(tier)] = {
+    arguments = {layout.parked(lane): dict(parked) for lane in topology.lanes}
+    for tier in topology.delays:
+        arguments[layout.delay(tier)] = {
             "x-queue-type": "quorum",
             "x-message-ttl": milliseconds(tier),
-            "x-dead-letter-exchange": topology.exchange,
-            "x-dead-letter-routing-key": topology.source,
+            "x-dead-letter-exchange": layout.exchange,
+            "x-dead-letter-routing-key": layout.source,
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }
-    arguments[topology.dead] = kept
+    arguments[layout.dead] = kept
     return arguments
 
 

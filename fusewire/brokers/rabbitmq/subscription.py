@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from fusewire.brokers.message import Message
     from fusewire.brokers.rabbitmq.publisher import Publisher
+    from fusewire.brokers.topology import Station
 
 logger = logging.getLogger("fusewire.brokers.rabbitmq")
 
@@ -95,14 +96,14 @@ class RabbitMQDelivery:
                 "gone, and RabbitMQ delivers it again"
             ) from error
 
-    async def move(self, queue: str, message: Message) -> None:
+    async def move(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
         """Publish, await the confirm, then acknowledge: no other order is safe."""
         if self.lost:
             raise DeliveryLostError(
                 f"message {self.message.message_id!r} was not moved: its channel is gone, and "
                 "RabbitMQ delivers it again"
             )
-        await self._publisher.publish(queue, message)
+        await self._publisher.publish(to, message, delay)
         await self.done()
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import anyio
 
 from fusewire._validation import COUNT, SECONDS, check, check_text, invalid
+from fusewire.brokers._names import mark_name, queue_name
+from fusewire.brokers.protocol import Capabilities
 from fusewire.brokers.sqlite.store import Store
 from fusewire.brokers.sqlite.subscription import SQLiteSubscription
 from fusewire.brokers.sqlite.worker import Worker
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from fusewire.brokers.message import Message
     from fusewire.brokers.sqlite.receivers import Receiver
     from fusewire.brokers.sqlite.session import News
-    from fusewire.brokers.topology import Topology
+    from fusewire.brokers.topology import Station, Topology
 
 T = TypeVar("T")
 
@@ -116,22 +118,24 @@ class SQLiteBroker:
             self._worker = None
             await worker.close()
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """It can do all that there is."""
+        return Capabilities()
+
     async def prepare(self, topology: Topology) -> None:
-        """Make the queues derived from the source; see :meth:`Broker.prepare`."""
+        """Make the stations of the source queue; see :meth:`Broker.prepare`."""
         await self._run(partial(Store.prepare, topology=topology))
 
-    async def create_queue(self, queue: str, *, expires: float | None = None) -> None:  # noqa: ARG002 - the protocol
-        """Make a queue, if it does not exist yet. It stays until it is deleted."""
+    async def create_queue(self, queue: str) -> None:
+        """Make a queue, if it does not exist yet."""
         check_text("queue", queue)
         await self._run(partial(Store.create_queue, queue=queue))
 
-    async def delete_queue(self, queue: str) -> None:
-        """Delete a queue that holds nothing, if it exists."""
-        await self._run(partial(Store.delete_queue, queue=queue))
-
-    async def subscribe(self, queue: str, *, prefetch: int) -> SQLiteSubscription:
-        """Begin to receive from `queue`; see :meth:`Broker.subscribe`."""
+    async def subscribe(self, station: Station | str, *, prefetch: int) -> SQLiteSubscription:
+        """Begin to receive from `station`; see :meth:`Broker.subscribe`."""
         check("prefetch", prefetch, COUNT)
+        queue = queue_name(station)
         receiver = await self._run(partial(Store.subscribe, queue=queue))
         subscription = SQLiteSubscription(
             receiver, queue, prefetch=prefetch, submit=self._submit, forget=self._forget
@@ -139,22 +143,35 @@ class SQLiteBroker:
         self._subscriptions[receiver] = subscription
         return subscription
 
-    async def publish(self, queue: str, message: Message) -> None:
-        """Store `message` durably in `queue`; see :meth:`Broker.publish`.
+    async def publish(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
+        """Store `message` durably in `to`; see :meth:`Broker.publish`.
 
         Raises:
             TypeError: something in it cannot be stored, a header that `HeaderValue` does not
                 allow for one; the error says where and what.
         """
-        await self._run(partial(Store.publish, queue=queue, message=message), wakes=queue)
+        publish = partial(Store.publish, to=to, message=message, delay=delay)
+        await self._run(publish, wakes=None if delay else queue_name(to))
 
-    async def depth(self, queue: str) -> int:
+    async def depth(self, station: Station | str) -> int:
         """Count the messages that wait; see :meth:`Broker.depth`."""
-        return await self._run(partial(Store.depth, queue=queue))
+        return await self._run(partial(Store.depth, station=station))
 
-    async def peek(self, queue: str, *, limit: int) -> list[Message]:
+    async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
         """Read waiting messages, oldest first; see :meth:`Broker.peek`."""
-        return await self._run(partial(Store.peek, queue=queue, limit=max(limit, 0)))
+        return await self._run(partial(Store.peek, station=station, limit=max(limit, 0)))
+
+    async def mark(self, queue: str, mark: str) -> None:
+        """Make an empty queue, as older releases on the same file do."""
+        await self._run(partial(Store.create_queue, queue=mark_name(queue, mark)))
+
+    async def unmark(self, queue: str, mark: str) -> None:
+        """Delete the queue that is a mark."""
+        await self._run(partial(Store.delete_queue, queue=mark_name(queue, mark)))
+
+    async def is_marked(self, queue: str, mark: str) -> bool:
+        """Return whether there is the queue that is a mark."""
+        return await self._run(partial(Store.has_queue, queue=mark_name(queue, mark)))
 
     def _submit(self, run: Callable[[Store], T], *, wakes: str | None = None) -> asyncio.Future[T]:
         """Queue a job; when it has succeeded, receivers of the queue `wakes` look at once."""

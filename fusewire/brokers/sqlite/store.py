@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from fusewire.brokers._names import queue_name
 from fusewire.brokers.sqlite import codec, liveness
 from fusewire.brokers.sqlite.receivers import Receiver, Receivers
-from fusewire.brokers.topology import milliseconds
+from fusewire.brokers.topology import Station, check_delay
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 Queue: TypeAlias = "tuple[str, int | None, str | None, int]"
 """A queue's name, delay in milliseconds, the queue that it returns to, and whether it is single."""
+
+_WAITING = "queue = ? AND receiver IS NULL"
+# In whichever queue: an older release has one for each delay.
+_DELAYED = "queue IN (SELECT id FROM queues WHERE returns_to = ?) AND receiver IS NULL"
 
 _STEP = 1.0  # seconds by which two clocks must differ before one is taken to have been set
 
@@ -101,25 +106,13 @@ class Store:
         self._db.execute("DELETE FROM queues WHERE id = ?", row[:1])
 
     def prepare(self, topology: Topology) -> None:
-        """Make the queues of `topology`, and let those for delay return to its source."""
-        source = self._queue(topology.source)
-        for name in topology.derived:
-            self.create_queue(name)
+        """Make the stations of `topology`."""
+        self._queue(topology.source)
+        for station in topology.stations:
+            self.create_queue(queue_name(station))
         if topology.single:
-            lanes = [(topology.parked(lane),) for lane in topology.lanes]
+            lanes = [(queue_name(topology.parked(lane)),) for lane in topology.lanes]
             self._db.executemany("UPDATE queues SET single = 1 WHERE name = ?", lanes)
-        for tier in topology.delay_tiers:
-            queue = self._queue(topology.delay(tier))
-            changed = self._db.execute(
-                "UPDATE queues SET delay_ms = ?, returns_to = ? WHERE id = ? AND delay_ms IS NULL",
-                (milliseconds(tier), source, queue),
-            )
-            if changed.rowcount:  # it may have been a plain queue that already holds something
-                self._db.execute(
-                    "UPDATE messages SET due = ?, clock = ?, steady_due = ?"
-                    " WHERE queue = ? AND due IS NULL",
-                    (*self._due(milliseconds(tier)), queue),
-                )
 
     def queues(self) -> list[Queue]:
         """Return all queues."""
@@ -146,34 +139,67 @@ class Store:
         (count,) = self._db.execute("SELECT count(*) FROM messages").fetchone()
         return int(count)
 
-    def depth(self, queue: str) -> int:
-        """Count what waits in `queue`."""
+    def has_queue(self, queue: str) -> bool:
+        """Return whether there is a queue of the name."""
+        return self._find(queue) is not None
+
+    def depth(self, station: Station | str) -> int:
+        """Count what waits in `station`."""
+        where, queue_id = self._waiting_in(station)
         (count,) = self._db.execute(
-            "SELECT count(*) FROM messages WHERE queue = ? AND receiver IS NULL",
-            (self._queue(queue),),
+            f"SELECT count(*) FROM messages WHERE {where}",  # noqa: S608 (fixed text)
+            (queue_id,),
         ).fetchone()
         return int(count)
 
-    def peek(self, queue: str, limit: int) -> list[Message]:
-        """Read what waits in `queue`, oldest first."""
+    def peek(self, station: Station | str, limit: int) -> list[Message]:
+        """Read what waits in `station`, oldest first."""
+        where, queue_id = self._waiting_in(station)
         rows = self._db.execute(
-            "SELECT properties, body FROM messages WHERE queue = ? AND receiver IS NULL"
-            " ORDER BY id LIMIT ?",
-            (self._queue(queue), limit),
+            f"SELECT properties, body FROM messages WHERE {where} ORDER BY id LIMIT ?",  # noqa: S608
+            (queue_id, limit),
         )
         return [codec.decode(properties, body) for properties, body in rows]
 
-    def publish(self, queue: str, message: Message) -> None:
-        """Put `message` at the tail of `queue`."""
-        row = self._find(queue)
-        if row is None:
-            raise MoveRefusedError(f"{self._no_queue(queue)}; the message was not stored")
+    def publish(self, to: Station | str, message: Message, delay: float) -> None:
+        """Put `message` at the tail of `to`, now or when its delay is over."""
+        name = queue_name(to)
+        row = self._find(name)
+        if row is None or (isinstance(to, Station) and to.kind == "delayed"):
+            raise MoveRefusedError(f"{self._no_queue(name)}; the message was not stored")
         (queue_id, delay_ms) = row
+        due: tuple[float | None, str | None, float | None] = (None, None, None)
+        if delay:
+            station = Station.of(to)
+            check_delay(station)
+            queue_id, due = self._delayed(station.queue, queue_id), self._due(delay)
+        elif delay_ms is not None:  # a delay queue of an older release, named by somebody
+            due = self._due(delay_ms / 1000)
         self._db.execute(
             "INSERT INTO messages (queue, due, clock, steady_due, properties, body)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (queue_id, *self._due(delay_ms), *codec.encode(message)),
+            (queue_id, *due, *codec.encode(message)),
         )
+
+    def _delayed(self, source: str, source_id: int) -> int:
+        """Return the queue in which messages wait until they are due in the source.
+
+        An older release, which has a queue for each delay, returns them from this one as well.
+        """
+        name = queue_name(Station(source, "delayed"))
+        if (row := self._find(name)) is not None:
+            return row[0]
+        made = self._db.execute(
+            "INSERT INTO queues (name, delay_ms, returns_to) VALUES (?, 0, ?)", (name, source_id)
+        )
+        assert made.lastrowid is not None  # noqa: S101 (an INSERT has just made the row)
+        return made.lastrowid
+
+    def _waiting_in(self, station: Station | str) -> tuple[str, int]:
+        """Return the condition that holds for what waits in `station`, and its one parameter."""
+        if isinstance(station, Station) and station.kind == "delayed":
+            return _DELAYED, self._queue(station.queue)
+        return _WAITING, self._queue(queue_name(station))
 
     # -- receivers ---------------------------------------------------------------------------------
 
@@ -213,10 +239,12 @@ class Store:
                 "(settled before, released, or its lease expired)"
             )
 
-    def move(self, receiver: Receiver, id_: int, queue: str, message: Message) -> None:
-        """Delete a message that `receiver` holds and put `message` at the tail of `queue`."""
+    def move(
+        self, receiver: Receiver, id_: int, to: Station | str, message: Message, delay: float
+    ) -> None:
+        """Delete a message that `receiver` holds and put `message` at the tail of `to`."""
         self.done(receiver, id_)
-        self.publish(queue, message)
+        self.publish(to, message, delay)
 
     def release(self, receiver: Receiver, handed: Iterable[int]) -> None:
         """Give back all that a receiver has; what was `handed` out comes back as redelivered."""
@@ -274,14 +302,12 @@ class Store:
         self._db.execute(_RETURN_DUE, now)
         self._db.execute(_DELETE_DUE, now)
 
-    def _due(self, delay_ms: int | None) -> tuple[float | None, str | None, float | None]:
+    def _due(self, delay: float) -> tuple[float, str | None, float | None]:
         """Return when a message is due by the time of day, and by which steady clock when."""
-        if delay_ms is None:
-            return None, None, None
-        due = self._clock() + delay_ms / 1000
+        due = self._clock() + delay
         if liveness.clock() == liveness.UNKNOWN:
             return due, None, None
-        return due, liveness.clock(), liveness.steady() + delay_ms / 1000
+        return due, liveness.clock(), liveness.steady() + delay
 
     def _now(self) -> dict[str, str | float]:
         return {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
 
+from fusewire.brokers._names import queue_name
 from fusewire.brokers.sqlite.store import Claimed, Store
 from fusewire.errors import (
     BrokerError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from fusewire.brokers.message import Message
     from fusewire.brokers.sqlite.receivers import Receiver
+    from fusewire.brokers.topology import Station
 
 T = TypeVar("T")
 
@@ -122,16 +124,11 @@ class SQLiteSubscription:
         return self._ended is None and claimed.id in self._received
 
     def settle(
-        self, claimed: Claimed, *, queue: str | None, message: Message | None
+        self, claimed: Claimed, run: Callable[..., None], *, wakes: str | None = None
     ) -> asyncio.Future[None]:
-        """Take a message off, or move it; when that is done, there is room for another."""
-        if queue is None or message is None:
-            run = partial(Store.done, receiver=self._receiver, id_=claimed.id)
-        else:
-            run = partial(
-                Store.move, receiver=self._receiver, id_=claimed.id, queue=queue, message=message
-            )
-        future = self._submit(run, wakes=queue)
+        """Settle a message by `run`, of :class:`Store`; then there is room for another."""
+        run = partial(run, receiver=self._receiver, id_=claimed.id)
+        future = self._submit(run, wakes=wakes)
         future.add_done_callback(partial(self._note_settled, claimed.id))
         return future
 
@@ -226,7 +223,7 @@ class SQLiteDelivery:
             DeliveryLostError: it is no longer held, or the file could not be written: then
                 the subscription ends and the message comes again.
         """
-        settled = self._subscription.settle(self._claimed, queue=None, message=None)
+        settled = self._subscription.settle(self._claimed, Store.done)
         try:
             await asyncio.shield(settled)
         except DeliveryLostError:
@@ -235,8 +232,8 @@ class SQLiteDelivery:
             self._subscription.end(error)
             raise DeliveryLostError(f"could not be taken off its queue: {error}") from error
 
-    async def move(self, queue: str, message: Message) -> None:
-        """Take the message off its queue and store `message` in `queue`, in one transaction.
+    async def move(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
+        """Take the message off its queue and store `message` in `to`, in one transaction.
 
         Raises:
             MoveRefusedError: there is no such queue; the original is still held.
@@ -245,4 +242,6 @@ class SQLiteDelivery:
             DeliveryLostError: the original is no longer held; nothing was stored.
             TypeError: a header holds what `HeaderValue` does not allow.
         """
-        await asyncio.shield(self._subscription.settle(self._claimed, queue=queue, message=message))
+        move = partial(Store.move, to=to, message=message, delay=delay)
+        wakes = None if delay else queue_name(to)
+        await asyncio.shield(self._subscription.settle(self._claimed, move, wakes=wakes))

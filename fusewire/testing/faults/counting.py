@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fusewire.brokers import Station
 from fusewire.testing.faults.journal import identity
 from fusewire.testing.faults.ledger import LossLedger, Place
 
@@ -25,19 +26,20 @@ async def count_queues(ledger: LossLedger, broker: Broker, topology: Topology) -
         topology: the queues, as :attr:`ParkingConsumer.topology` gives them.
 
     Raises:
-        QueueNotFoundError: a queue of `topology` does not exist.
+        QueueNotFoundError: the source queue does not exist.
         BrokerUnavailableError: the broker cannot be reached.
     """
-    for queue, place in places(topology).items():
-        for message in await broker.peek(queue, limit=_ALL):
+    await broker.prepare(topology)
+    for station, place in places(topology).items():
+        for message in await broker.peek(station, limit=_ALL):
             ledger.found(place, identity(message))
 
 
-def places(topology: Topology) -> dict[str, Place]:
-    """Return what it means to stand in each of the queues."""
+def places(topology: Topology) -> dict[Station, Place]:
+    """Return what it means to wait in each of the stations."""
     return {
-        topology.source: Place.SOURCE,
+        Station(topology.source): Place.SOURCE,
         **{topology.parked(lane): Place.PARKED for lane in topology.lanes},
-        **{topology.delay(tier): Place.DELAYED for tier in topology.delay_tiers},
+        topology.delayed: Place.DELAYED,
         topology.dead: Place.DEAD,
     }

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from fusewire.brokers import Station
 from fusewire.errors import BrokerError, BrokerUnavailableError, MoveRefusedError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from fusewire.brokers import Broker, Delivery, Message, Subscription, Topology
+    from fusewire.brokers import Broker, Capabilities, Delivery, Message, Subscription, Topology
 
 SUBSCRIBED, RECEIVED, ENDED = "subscribed", "received", "ended"
 BEGAN, REFUSED, DOUBT, SETTLED = "began", "refused", "doubt", "settled"
@@ -213,17 +214,17 @@ class _WatchedDelivery:
             raise
         self._note(SETTLED)
 
-    async def move(self, queue: str, message: Message) -> None:
+    async def move(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
         self._note(BEGAN)
         try:
-            await self._delivery.move(queue, message)
+            await self._delivery.move(to, message, delay=delay)
         except (MoveRefusedError, BrokerUnavailableError) as error:  # by their promise: not stored
             self._note(REFUSED, str(error))
             raise
         except BrokerError as error:
             self._note(DOUBT, f"a move ended in doubt: {error}")
             raise
-        self._note(SETTLED, queue)
+        self._note(SETTLED, str(_reached(to, delay)))
 
     def _note(self, what: str, detail: str = "") -> None:
         self._journal.note(Entry(what, self._operation_id, self._subscription, detail))
@@ -261,6 +262,10 @@ class _WatchedBroker:
         self._broker = broker
         self._journal = journal
 
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._broker.capabilities
+
     async def __aenter__(self) -> Self:
         await self._broker.__aenter__()
         return self
@@ -276,23 +281,33 @@ class _WatchedBroker:
     async def prepare(self, topology: Topology) -> None:
         await self._broker.prepare(topology)
 
-    async def create_queue(self, queue: str, *, expires: float | None = None) -> None:
-        await self._broker.create_queue(queue, expires=expires)
+    async def create_queue(self, queue: str) -> None:
+        await self._broker.create_queue(queue)
 
-    async def delete_queue(self, queue: str) -> None:
-        await self._broker.delete_queue(queue)
-
-    async def subscribe(self, queue: str, *, prefetch: int) -> Subscription:
-        subscription = await self._broker.subscribe(queue, prefetch=prefetch)
+    async def subscribe(self, station: Station | str, *, prefetch: int) -> Subscription:
+        subscription = await self._broker.subscribe(station, prefetch=prefetch)
         number = self._journal.subscription()
-        self._journal.note(Entry(SUBSCRIBED, "", number, f"{prefetch} {queue}"))
+        self._journal.note(Entry(SUBSCRIBED, "", number, f"{prefetch} {station}"))
         return _WatchedSubscription(subscription, self._journal, number)
 
-    async def publish(self, queue: str, message: Message) -> None:
-        await self._broker.publish(queue, message)
+    async def publish(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
+        await self._broker.publish(to, message, delay=delay)
 
-    async def depth(self, queue: str) -> int:
-        return await self._broker.depth(queue)
+    async def depth(self, station: Station | str) -> int:
+        return await self._broker.depth(station)
 
-    async def peek(self, queue: str, *, limit: int) -> list[Message]:
-        return await self._broker.peek(queue, limit=limit)
+    async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
+        return await self._broker.peek(station, limit=limit)
+
+    async def mark(self, queue: str, mark: str) -> None:
+        await self._broker.mark(queue, mark)
+
+    async def unmark(self, queue: str, mark: str) -> None:
+        await self._broker.unmark(queue, mark)
+
+    async def is_marked(self, queue: str, mark: str) -> bool:
+        return await self._broker.is_marked(queue, mark)
+
+
+def _reached(to: Station | str, delay: float) -> Station | str:
+    return Station(Station.of(to).queue, "delayed") if delay else to

@@ -123,7 +123,7 @@ async def test_a_cancelled_declare_consume_or_qos_takes_no_other_channel_with_it
     chance = random.Random(1)
     topology = Topology(queue_name)
     await broker.create_queue(queue_name)
-    await broker.create_queue(topology.dead)
+    await broker.create_queue(str(topology.dead))
     subscription = await broker.subscribe(queue_name, prefetch=10)
     for number in range(20):
         for work in (

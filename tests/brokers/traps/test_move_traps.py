@@ -9,6 +9,7 @@ import aio_pika
 import pytest
 
 from fusewire.brokers import Message, RabbitMQBroker, Topology
+from fusewire.brokers.rabbitmq import Layout
 from fusewire.errors import BrokerError, MoveRefusedError, UnconfirmedError
 from fusewire.testing.faults import Drop
 from tests.support.messages import drain, number_of, numbered, publish_numbered, take, until_depth
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def topology(broker: RabbitMQBroker, queue_name: str, forget_queue: Any) -> Topology:
-    topology = Topology(queue_name, delay_tiers=(0.05, 0.1, 60.0))
-    for queue in topology.derived:
+    topology = Topology(queue_name, delays=(0.05, 0.1, 60.0))
+    for queue in Layout(topology).derived:
         forget_queue(queue)
     await broker.create_queue(queue_name)
     await broker.prepare(topology)
@@ -110,7 +111,7 @@ async def test_the_brokers_own_headers_are_never_sent_back_to_it_and_all_are_kep
     assert delivery.message.headers == kept
     await delivery.move(topology.dead, delivery.message)
 
-    copy = await (await outside.get_queue(topology.dead)).get()
+    copy = await (await outside.get_queue(Layout(topology).dead)).get()
     added = copy.headers.pop("x-delivery-count", 0)  # by RabbitMQ 3.10, and not ours
     assert added == 0
     assert BROKERS_OWN.keys().isdisjoint(copy.headers)
@@ -150,14 +151,14 @@ async def test_our_own_delays_are_no_part_of_what_befell_a_message_and_a_shovels
     first = delivery.message
     assert ways(first) == [wait]
     for _ in range(2):
-        await delivery.move(topology.delay(0.05), delivery.message)
+        await delivery.move(topology.source, delivery.message, delay=0.05)
         [delivery] = await take(subscription, 1)
         assert delivery.message == first
     await delivery.move(wait, delivery.message)  # as a shovel would, with all its headers
     [delivery] = await take(subscription, 1)
     assert ways(delivery.message) == [wait, wait]
     assert delivery.message.headers["x-first-death-queue"] == wait
-    await delivery.move(topology.delay(0.05), delivery.message)
+    await delivery.move(topology.source, delivery.message, delay=0.05)
     [delivery] = await take(subscription, 1)
     assert ways(delivery.message) == [wait, wait]
     await delivery.done()
@@ -226,7 +227,7 @@ async def test_a_message_that_goes_round_several_delay_queues_again_and_again_do
     subscription = await broker.subscribe(topology.source, prefetch=1)
     for tier in (0.05, 0.1) * 3:
         [delivery] = await take(subscription, 1)
-        await delivery.move(topology.delay(tier), delivery.message)
+        await delivery.move(topology.source, delivery.message, delay=tier)
     [delivery] = await take(subscription, 1)
     assert delivery.message == numbered(0)
 
@@ -237,11 +238,11 @@ async def test_a_short_delay_does_not_wait_behind_a_long_one(
     await publish_numbered(broker, topology.source, range(2))
     subscription = await broker.subscribe(topology.source, prefetch=2)
     first, second = await take(subscription, 2)
-    await first.move(topology.delay(60.0), first.message)
-    await second.move(topology.delay(0.05), second.message)
+    await first.move(topology.source, first.message, delay=60.0)
+    await second.move(topology.source, second.message, delay=0.05)
     [back] = await take(subscription, 1)
     assert number_of(back.message) == 1
-    waiting = await (await outside.get_queue(topology.delay(60.0), ensure=False)).get()
+    waiting = await (await outside.get_queue(Layout(topology).delay(60.0), ensure=False)).get()
     assert waiting.expiration is None  # the time to live is the queue's
     await waiting.reject(requeue=True)
 
@@ -255,7 +256,7 @@ async def test_a_message_back_from_a_delay_queue_is_what_it_was_published_as(
     await exchange.publish(aio_pika.Message(b"a", message_id="m-1"), "orders.eu")
     subscription = await broker.subscribe(topology.source, prefetch=1)
     [delivery] = await take(subscription, 1)
-    await delivery.move(topology.delay(0.05), delivery.message)
+    await delivery.move(topology.source, delivery.message, delay=0.05)
     [back] = await take(subscription, 1)
     await subscription.release()
     assert back.message == delivery.message

@@ -11,7 +11,7 @@ from aiormq.exceptions import ChannelLockedResource
 from pamqp import encode
 
 from fusewire.brokers import RabbitMQBroker, Topology
-from fusewire.brokers.rabbitmq.queues import queue_arguments
+from fusewire.brokers.rabbitmq import Layout, queue_arguments
 from tests.support.messages import drain, number_of, numbered, publish_numbered, take, until_depth
 
 if TYPE_CHECKING:
@@ -87,13 +87,13 @@ async def test_a_queue_made_without_a_delivery_limit_is_left_as_it_is(
     topology = Topology(queue_name)
     await broker.create_queue(queue_name)
     quorum: dict[str, Any] = {"x-queue-type": "quorum"}
-    await outside.declare_queue(topology.dead, durable=True, arguments=quorum)
+    await outside.declare_queue(Layout(topology).dead, durable=True, arguments=quorum)
     await broker.prepare(topology)
     await broker.publish(topology.dead, numbered(1))
     if has_default_limit(rabbitmq):
         with pytest.raises(aio_pika.exceptions.ChannelPreconditionFailed):  # the trap
             await outside.declare_queue(
-                topology.dead, durable=True, arguments={**quorum, "x-delivery-limit": -1}
+                Layout(topology).dead, durable=True, arguments={**quorum, "x-delivery-limit": -1}
             )
 
 
@@ -146,7 +146,7 @@ def test_queues_are_made_with_arguments_that_every_version_knows(version: tuple[
         "x-dead-letter-routing-key",
         "x-dead-letter-strategy",
     }
-    for queue, arguments in queue_arguments(Topology("q", ("payments",)), version).items():
+    for queue, arguments in queue_arguments(Layout(Topology("q", ("payments",))), version).items():
         assert arguments["x-queue-type"] == "quorum"  # classic ones lost no message, but
         # repeated 7,112 of 9,000 when the broker was killed
         unlimited = set() if version < (4, 0) or ".delay." in queue else {"x-delivery-limit"}
