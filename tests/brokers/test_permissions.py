@@ -213,7 +213,7 @@ async def test_an_exchange_with_a_name_that_the_client_cannot_write_is_told(
 ) -> None:
     async with RabbitMQBroker(virtual_host.url) as broker:
         await broker.create_queue("orders")
-        with pytest.raises(SettingsError, match="exchange must be .* got 'párking'"):
+        with pytest.raises(SettingsError, match=r"exchange must be .* got 'párking'"):
             await broker.prepare(Topology("orders", options={"exchange": "párking"}))
 
 

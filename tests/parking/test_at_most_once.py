@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fusewire.brokers import Topology
 from fusewire.brokers.rabbitmq.subscription import RabbitMQDelivery
 from fusewire.brokers.sqlite.subscription import SQLiteDelivery
 from fusewire.errors import MoveRefusedError, UnconfirmedError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractIncomingMessage
 
-    from fusewire.brokers import Delivery, Message
+    from fusewire.brokers import Delivery, Message, Station
     from tests.parking.conftest import Bench
 
 ONCE = {"fusewire-at-most-once": True}
@@ -41,21 +42,23 @@ class Moves:
         self.way, self.left = way, times
 
     def _instead(self, move: Callable[..., Any]) -> Callable[..., Any]:
-        async def instead(delivery: Any, queue: str, message: Message) -> None:
-            if ".parked." not in queue or not self.left:
-                await move(delivery, queue, message)
+        async def instead(
+            delivery: Any, to: Station, message: Message, *, delay: float = 0.0
+        ) -> None:
+            if to.kind != "lane" or not self.left:
+                await move(delivery, to, message, delay=delay)
                 return
             self.left -= 1
             self.count += 1
             self.begun.set()
             match self.way:
                 case "stored, unconfirmed":
-                    await self._broker.publish(queue, message)
+                    await self._broker.publish(to, message)
                     raise UnconfirmedError("the confirm is late")
                 case "not stored, unconfirmed":
                     raise UnconfirmedError("the confirm is late")
                 case "stored, cut off":
-                    await self._broker.publish(queue, message)
+                    await self._broker.publish(to, message)
                     await asyncio.sleep(60)
                 case "refused":
                     raise MoveRefusedError("there is no such queue")
@@ -209,7 +212,8 @@ async def test_what_was_not_tried_when_a_queue_that_keeps_its_order_pauses_is_no
 
 async def until_empty(bench: Bench) -> None:
     async def is_so() -> bool:
-        queues = ("", ".parked.payments", ".parked.other", ".delay.50", ".delay.200")
-        return not sum([await bench.broker.depth(f"{bench.queue}{suffix}") for suffix in queues])
+        topology = Topology(bench.queue, ("payments",), (0.05, 0.2))
+        stations = (*topology.stations[:-1], topology.delayed)  # not the dead
+        return not sum([await bench.broker.depth(station) for station in stations])
 
     await until(is_so)

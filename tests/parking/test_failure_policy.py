@@ -321,7 +321,8 @@ async def test_a_message_is_tried_again_at_the_time_that_its_handler_names(
         await until(lambda: bench.happened("handled") == ["a"])
     first, second = calls
     assert second - first >= 0.499  # it is never early; brokers count whole milliseconds
-    assert len(bench.happened("delayed")) > 1  # in several hops, and none called the handler
+    # In several hops where a broker does not keep every delay; none calls the handler.
+    assert (len(bench.happened("delayed")) == 1) == bench.broker.capabilities.any_delay
     assert {event.reason for event in bench.events} == {"postponed"}
 
 

@@ -102,7 +102,7 @@ class Flapping:
     def __init__(self) -> None:
         self.subscriptions = 0
 
-    async def subscribe(self, queue: str, *, prefetch: int) -> Flapping:
+    async def subscribe(self, station: str, *, prefetch: int) -> Flapping:
         self.subscriptions += 1
         self.given = False
         return self
