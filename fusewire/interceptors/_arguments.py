@@ -14,7 +14,8 @@ from fusewire.breaker import BreakerSettings
 from fusewire.breaker.presets import settings_hint
 from fusewire.errors import SettingsError
 from fusewire.interceptors._classification import Classify
-from fusewire.interceptors._selectors import EVERYTHING, Selectors, place
+from fusewire.interceptors._fallback import CallFallback, Fallback, as_call_fallback
+from fusewire.interceptors._selectors import EVERYTHING, Selectors, check_selector, place
 
 SettingsBySelector: TypeAlias = BreakerSettings | Mapping[str, BreakerSettings | None] | None
 """Settings of all breakers, or by selector; None in their place leaves methods unguarded."""
@@ -81,6 +82,25 @@ def classify_by_selector(classify: ClassifyBySelector) -> Selectors[Classify]:
     by_selector = _checked("classify", classify, _CLASSIFY)
     return Selectors(
         "classify", {key: value for key, value in by_selector.items() if value is not None}
+    )
+
+
+def fallbacks_by_selector(
+    fallbacks: Mapping[str, Fallback | None], *, sync: bool
+) -> Selectors[CallFallback | None]:
+    """Return fallbacks by selector, for a sync channel or an asyncio one.
+
+    Raises:
+        SettingsError: a value is wrong; the message names it.
+    """
+    return Selectors(
+        "fallbacks",
+        {
+            check_selector("fallbacks", selector): None
+            if fallback is None
+            else as_call_fallback(selector, fallback, sync=sync)
+            for selector, fallback in fallbacks.items()
+        },
     )
 
 

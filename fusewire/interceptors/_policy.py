@@ -14,14 +14,15 @@ from fusewire.interceptors._arguments import (
     check_choice,
     check_dependency,
     classify_by_selector,
+    fallbacks_by_selector,
     settings_by_selector,
     streams_by_selector,
 )
 from fusewire.interceptors._classification import Classification, Classify
-from fusewire.interceptors._fallback import CallFallback, Fallback, as_call_fallback, refusal, unfit
+from fusewire.interceptors._fallback import CallFallback, Fallback, refusal, unfit
 from fusewire.interceptors._keys import MethodKeys
 from fusewire.interceptors._methods import Names, known_method, warn_once
-from fusewire.interceptors._selectors import EVERYTHING, Selectors, check_selector, place, selected
+from fusewire.interceptors._selectors import EVERYTHING, place, selected
 from fusewire.interceptors._targets import targets
 
 if TYPE_CHECKING:
@@ -149,18 +150,10 @@ class Policies:
         self._streams = streams_by_selector(streams)
         self._per_service = check_choice("breaker_per", breaker_per, BreakerPer) == "service"
         self._health = health
-        self._fallbacks = Selectors(
-            "fallbacks",
-            {
-                check_selector("fallbacks", selector): None
-                if fallback is None
-                else as_call_fallback(selector, fallback, sync=sync)
-                for selector, fallback in (fallbacks or {}).items()
-            },
-        )
+        self._fallbacks = fallbacks_by_selector(fallbacks or {}, sync=sync)
         self._sync = sync
         self._target = target
-        for selector in fallbacks or {}:
+        for selector in self._fallbacks:
             if not selector.endswith(EVERYTHING) and not self._guarded(selector):
                 raise SettingsError(
                     f"{place('fallbacks', selector)}: the method is not guarded, so its fallback "

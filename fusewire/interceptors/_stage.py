@@ -6,9 +6,9 @@ from enum import Enum
 
 
 class Stage(Enum):
-    """How far a call has come. The stages of both kinds of channel, and of streams and others.
+    """How far a call has come: calls with one response and streams, on both kinds of channel.
 
-    A call goes down this list and skips what does not concern it; it never goes up.
+    A call goes down this list, skips what does not concern it, and never goes up.
     """
 
     IN_FLIGHT = "in flight"
@@ -25,7 +25,7 @@ class Stage(Enum):
     """
 
     CLOSING = "closing"
-    """As UNDECIDED, but no fallback will be asked: the user sees that it is over."""
+    """It has ended and is about to be settled; no fallback will be asked."""
 
     FAILED = "failed"
     """The fallback is to answer, and has not been asked."""
@@ -57,8 +57,13 @@ class Stage(Enum):
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the user sees that the call is over."""
         return self in _OVER
+
+    @property
+    def last(self) -> bool:
+        """Whether the stage never changes again."""
+        return self in _OVER and self is not Stage.CLOSING
 
 
 _UNSETTLED = (Stage.IN_FLIGHT, Stage.STREAMING, Stage.UNDECIDED, Stage.CLOSING)

@@ -96,8 +96,8 @@ class WatchedStream(WatchedCall):
             self._readers -= 1
             ended = self._stage is Stage.UNDECIDED
             if begun and self._stage in _BEFORE_FIRST_MESSAGE:
-                self._stage = Stage.STREAMING
                 self._guarded.first_message()
+                self._stage = Stage.CLOSING if ended else Stage.STREAMING
             self._changed.notify_all()
         if ended:
             self.inner_ended()
@@ -122,8 +122,8 @@ class WatchedStream(WatchedCall):
         with self._changed:
             if self._stage.settled:
                 return self._stage.answers
-            streaming = self._stage is Stage.STREAMING
-            if settle(self._guarded, ended) and not streaming and not self._cancelled_here():
+            may_answer = self._stage in _BEFORE_FIRST_MESSAGE
+            if settle(self._guarded, ended) and may_answer and not self._cancelled_here():
                 self._stage = Stage.FAILED
                 self._changed.notify_all()
                 return True

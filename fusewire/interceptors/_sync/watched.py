@@ -73,7 +73,7 @@ class WatchedCall(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-a
     def _end(self, stage: Stage) -> None:
         """Enter `stage`, which is the last, and call back."""
         with self._changed:
-            if not self._stage.over:
+            if not self._stage.last:
                 self._stage = stage
             self._changed.notify_all()
         run_callbacks(self._done_callbacks)
