@@ -326,18 +326,21 @@ class _Suppression:
         return self.operation is None or not self.operation.ended
 
 
-@contextlib.contextmanager
-def without_fallbacks() -> Iterator[None]:
+class without_fallbacks(contextlib.ContextDecorator):  # noqa: N801 - used as a function is
     """Suppress every fallback within the block: callers see the rejection or the failure itself.
 
     Replays run inside it, so that a fallback's reply never settles parked work. Within an operation
     it ends with the operation, also for tasks and threads that were started in the block.
     """
-    token = _suppressed.set(_Suppression())
-    try:
-        yield
-    finally:
-        _suppressed.reset(token)
+
+    def __enter__(self) -> None:
+        self._token = _suppressed.set(_Suppression())
+
+    def __exit__(self, *_: object) -> None:
+        _suppressed.reset(self._token)
+
+    def _recreate_cm(self) -> without_fallbacks:
+        return without_fallbacks()  # for each call of a function that it decorates
 
 
 def fallbacks_allowed() -> bool:

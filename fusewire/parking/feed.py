@@ -158,9 +158,10 @@ class Feed:
                 await self._backoff.wait(self._stopping)
 
     async def _receive(self, subscription: Subscription) -> None:
+        create_task, name = asyncio.get_running_loop().create_task, f"message of {self._name}"
         while True:
             delivery = await subscription.receive()
-            task = asyncio.create_task(self._one(delivery), name=f"message of {self._name}")
+            task = create_task(self._one(delivery), name=name)
             self._tasks[task] = delivery
             self._not_begun.add(delivery)
             task.add_done_callback(self._ended)

@@ -39,7 +39,9 @@ class MalformedMessageError(FusewireError):
     """A message carries headers of ours that cannot be read. It goes to the dead queue."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, although nothing changes one: it is made for each message, which would take four times
+# as long.
+@dataclass(slots=True, kw_only=True)
 class Record:
     """The history of one message.
 

@@ -33,6 +33,22 @@ class MessageView(AbstractIncomingMessage):
     raises RuntimeError.
     """
 
+    delivery_mode = aio_pika.DeliveryMode.PERSISTENT
+    expiration = None
+    cluster_id = None
+    consumer_tag = None
+    delivery_tag = None
+    message_count = None
+
+    # What the handler meant; the consumer reads it, and says by `over` that it has.
+    settled = False
+    explicit = False
+    rejected = False
+    requeued = False
+    failure: BaseException | None = None
+    because: BaseException | None = None
+    over = False
+
     def __init__(self, message: Message, *, redelivered: bool, headers: HeadersType) -> None:
         self._message = message
         self.body = message.body
@@ -40,33 +56,17 @@ class MessageView(AbstractIncomingMessage):
         self.headers = _copied(headers)  # what a handler changes in them stays its own
         self.content_type = message.content_type
         self.content_encoding = message.content_encoding
-        self.delivery_mode = aio_pika.DeliveryMode.PERSISTENT
         self.priority = message.priority or 0  # as aio-pika shows an absent one
         self.correlation_id = message.correlation_id
         self.reply_to = message.reply_to
-        self.expiration = None
         self.message_id = message.message_id
         self.timestamp = message.timestamp
         self.type = message.type
         self.user_id = message.user_id
         self.app_id = message.app_id
-        self.cluster_id = None
-        self.consumer_tag = None
-        self.delivery_tag = None
-        self.message_count = None
         self.redelivered = redelivered
         self.exchange = message.exchange
         self.routing_key = message.routing_key
-        self.settled = False
-        self.explicit = False
-        self.rejected = False
-        self.requeued = False
-        self.failure: BaseException | None = None
-        self.because: BaseException | None = None
-        self.over = False
-
-    # `settled` to `because` are what the handler meant; the consumer reads them, and says by
-    # `over` that it has.
 
     @property
     def channel(self) -> NoReturn:
