@@ -137,18 +137,17 @@ class Listeners:
         if self.dropped != self._said:
             self._say_dropped()
         token = object()
-        done = False
         # Looked at again after the turn: an event put meanwhile would have nobody to deliver it.
-        while not done and (self.changes or self.calls):
+        while self.changes or self.calls:
             try:
                 if self._turn.setdefault("turn", token) is not token:
                     return
-                self.left = False
-                done = self._deliver_own_and_some(before, last)
-                self.left = done
+                left = self.left = self._deliver_own_and_some(before, last)
             finally:
                 if self._turn.get("turn") is token:
                     del self._turn["turn"]
+            if left:
+                return
 
     def forget(self) -> None:
         """Forget what is queued and whose turn it is: in a forked child, the parent delivers it."""

@@ -329,6 +329,17 @@ def test_a_forked_circuit_drops_events_that_the_parent_delivers(breaker: Circuit
     assert heard == [LeaseExpired("payments")]
 
 
+def test_a_forked_circuit_has_nothing_left_to_deliver_so_its_healthy_calls_are_only_noted(
+    breaker: CircuitBreaker,
+) -> None:
+    breaker._listeners.left = True
+    breaker._renew()
+    assert breaker._listeners.left is False
+    breaker.acquire().failure()
+    breaker.acquire().success()
+    assert len(breaker._healthy) == 1
+
+
 def test_a_circuit_forked_in_the_midst_of_a_change_starts_again(breaker: CircuitBreaker) -> None:
     heard: list[Event] = []
     open_circuit(breaker)

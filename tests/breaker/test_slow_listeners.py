@@ -106,6 +106,22 @@ def test_its_own_events_do_not_use_up_the_time_for_others(
     assert [type(event) for event in listener.heard] == [StateChanged, LeaseExpired, LeaseExpired]
 
 
+def test_its_own_events_do_not_renew_the_time_for_others(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    listener = SlowListener(clock, STEP)
+
+    def let_others_come(event: Event) -> None:
+        if isinstance(event, StateChanged):
+            others_cause(breaker, *[EXPIRED] * 5)
+
+    breaker.add_listener(let_others_come)
+    breaker.add_listener(listener)
+    others_cause(breaker, EXPIRED)
+    breaker.force_open()
+    assert [type(event) for event in listener.heard] == [LeaseExpired, StateChanged, LeaseExpired]
+
+
 def test_own_events_behind_others_wait_when_the_time_is_up_so_that_order_is_kept(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
@@ -250,6 +266,21 @@ def test_of_more_the_oldest_are_dropped_and_counted_and_no_change_of_state_is(
     heard.append(heard[0])  # so that the listener is not busy again
     breaker.acquire().success()
     assert [type(event) for event in heard[-2:]] == [CallFailed, CallSucceeded], "told only once"
+
+
+def test_a_change_that_has_to_wait_is_not_dropped(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    listener = SlowListener(clock, STEP)
+    breaker.add_listener(listener, Event)
+    others_cause(breaker, *[EXPIRED] * 3, *[CallSucceeded("payments", 0.0)] * 1000)
+    breaker.look()
+    others_cause(breaker, *[CallSucceeded("payments", 0.0)] * 2)
+    breaker.look()
+    assert [type(event) for event in listener.heard[:4]] == [
+        *[LeaseExpired] * 3,
+        CallEventsDropped,
+    ]
 
 
 def test_the_log_says_how_many_were_dropped_and_not_each_time(
