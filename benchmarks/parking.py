@@ -37,7 +37,7 @@ from benchmarks.rabbitmq import node
 from fusewire.breaker import BreakerRegistry
 from fusewire.brokers import Topology
 from fusewire.brokers.rabbitmq import Layout
-from fusewire.parking import Happening, MessageEvent, ParkingConsumer
+from fusewire.parking import Happening, MessageEvent, ParkingConsumer, ReplayPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -160,7 +160,7 @@ class Ours:
             depends_on=DEPENDENCY,
             registry=registry,
             concurrency=self._prefetch,
-            replay_concurrency=self._prefetch,
+            replay=ReplayPolicy(concurrency=self._prefetch),
         )
         consumer.add_listener(hear)
         async with consumer:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fusewire.forwarding import ParkedCalls, Receipt
     from fusewire.interceptors import aio_interceptors, guard
     from fusewire.operation import without_fallbacks
-    from fusewire.parking import ParkingConsumer, Reject, Retry
+    from fusewire.parking import ParkingConsumer, Reject, ReplayPolicy, Retry, RetryPolicy
 
 __all__ = [
     "BreakerRegistry",
@@ -35,7 +35,9 @@ __all__ = [
     "ParkingConsumer",
     "Receipt",
     "Reject",
+    "ReplayPolicy",
     "Retry",
+    "RetryPolicy",
     "SettingsError",
     "aio_interceptors",
     "default_registry",
@@ -55,7 +57,9 @@ _HOMES = {
     "ParkingConsumer": "parking",
     "Receipt": "forwarding",
     "Reject": "parking",
+    "ReplayPolicy": "parking",
     "Retry": "parking",
+    "RetryPolicy": "parking",
     "SettingsError": "errors",
     "aio_interceptors": "interceptors",
     "default_registry": "breaker",

@@ -31,7 +31,7 @@ class Capabilities:
         any_delay: whether every delay is kept. Otherwise only those in :attr:`Topology.delays`
             are, and another one may end early: parking delays the message again.
         single: whether :attr:`Topology.single` is kept. Otherwise a consumer that is made with
-            ``replay="single"`` is refused.
+            a ``ReplayPolicy`` whose scope is ``"cluster"`` is refused.
     """
 
     durable: bool = True

@@ -82,7 +82,7 @@ class Topology:
                 check_text(option, value)
         if OTHER_LANE not in self.lanes:
             object.__setattr__(self, "lanes", (*self.lanes, OTHER_LANE))
-        check("delay_tiers", self.delays, DELAYS)
+        check("delays", self.delays, DELAYS)
 
     @property
     def dead(self) -> Station:

@@ -39,7 +39,9 @@ ExchangeOption = Annotated[
 ]
 SingleOption = Annotated[
     bool,
-    typer.Option("--single", help='For `replay="single"`: one replica replays at a time.'),
+    typer.Option(
+        "--single", help='For ReplayPolicy(scope="cluster"): one replica replays at a time.'
+    ),
 ]
 
 

@@ -8,15 +8,15 @@ import os
 import threading
 import time
 from contextlib import AsyncExitStack, ExitStack
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 import grpc
 import grpc.aio
 from anyio.from_thread import start_blocking_portal
 
-from fusewire._validation import SECONDS, check
-from fusewire.breaker import default_registry
-from fusewire.brokers import DELAY_TIERS, open_broker
+from fusewire._validation import SECONDS, SECONDS_OR_ZERO, check, instance_of
+from fusewire.breaker import BreakerRegistry, default_registry
+from fusewire.brokers import open_broker
 from fusewire.errors import FusewireError, SettingsError, UnconfirmedError
 from fusewire.forwarding.fallback import ParkFallback
 from fusewire.forwarding.forwarder import Forwarder
@@ -24,17 +24,20 @@ from fusewire.forwarding.forwarding import Forwarding
 from fusewire.forwarding.receipt import Receipt
 from fusewire.forwarding.sending import check_guards, sender
 from fusewire.parking import Happening, MessageEvent, ParkingConsumer
+from fusewire.parking._former_keywords import policies
+from fusewire.parking._settings import queues_of
 from fusewire.parking.events import Listeners
 from fusewire.parking.lanes import Dependencies
 from fusewire.parking.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Mapping
     from types import TracebackType
 
-    from fusewire.breaker import BreakerRegistry
     from fusewire.brokers import Broker, Topology
     from fusewire.forwarding.call import StoredCall
+    from fusewire.parking import RetryPolicy
+    from fusewire.parking._former_keywords import FormerKeywords, Replay
 
 _T = TypeVar("_T")
 
@@ -59,16 +62,12 @@ class ParkedCalls:
             error.
         replay_timeout: seconds for one attempt of a replay, for calls that were made without a
             deadline.
-        replay_concurrency: replays at a time, in each lane, at most.
-        replay_rate: replays begun in a second, in each lane, at most; None for as many as come.
-        replay: ``"single"`` has one process replay each lane at a time, and the others wait to take
-            over. All that use the queue give the same, those too that only park.
-        max_attempts: failed attempts after which a call is dead; probes do not count.
-        max_age: seconds after its parking after which a call is dead as ``expired``; never by
-            default. Unlike `expires_after` of :meth:`park` it is the forwarder's, and holds for
-            all that it finds.
-        delay_tiers: seconds before the second, third, … attempt; the last repeats. From the third
-            attempt on, chance takes that tier or the one below it.
+        retry: when a replay that failed is tried again, and when its call is dead; by default
+            ``RetryPolicy()``. Its `dead_on` is asked about the ``grpc.RpcError`` of a replay. Its
+            `max_age` is the forwarder's and applies to all calls that it finds, unlike
+            `expires_after` of :meth:`park`.
+        replay: how stored calls are replayed after recovery; by default ``ReplayPolicy()``. All
+            programs that use the queue give the same `scope`, also those that only park.
         exchange: name of the direct exchange of RabbitMQ's that calls are stored and moved through,
             made if absent; by default the default exchange, whose write permission is one on every
             queue. SQLite has none, and ignores it.
@@ -87,40 +86,34 @@ class ParkedCalls:
         lanes: Mapping[str, Collection[str]] | None = None,
         park_timeout: float = 5.0,
         replay_timeout: float = 30.0,
-        replay_concurrency: int = 10,
-        replay_rate: float | None = None,
-        replay: Literal["shared", "single"] = "shared",
-        max_attempts: int = 5,
-        max_age: float | None = None,
-        delay_tiers: Sequence[float] = DELAY_TIERS,
+        retry: RetryPolicy | None = None,
+        replay: Replay = None,
         exchange: str = "",
         shutdown_timeout: float = 30.0,
+        **former: Unpack[FormerKeywords],
     ) -> None:
+        self._retry, self._replay = policies("ParkedCalls", retry, replay, former)
         check("park_timeout", park_timeout, SECONDS)
         check("replay_timeout", replay_timeout, SECONDS)
+        check("registry", registry, instance_of(BreakerRegistry).or_none)
+        check("shutdown_timeout", shutdown_timeout, SECONDS_OR_ZERO)
+        open_broker(address)  # refused here, and not when this object is entered
         self._address = address
         self._queue = queue
+        self._lanes = lanes
         self._dependencies = Dependencies(None, lanes)
         self._registry = default_registry() if registry is None else registry
         self._park_timeout = park_timeout
         self._replay_timeout = replay_timeout
-        self._consumer_options: dict[str, Any] = {
-            "queue": queue,
-            "registry": registry,
-            "lanes": lanes,
-            "replay_concurrency": replay_concurrency,
-            "replay_rate": replay_rate,
-            "replay": replay,
-            "max_attempts": max_attempts,
-            "max_age": max_age,
-            "delay_tiers": delay_tiers,
-            "exchange": exchange,
-            "shutdown_timeout": shutdown_timeout,
-        }
-        # Made once now, with a handler that is never called, so that wrong options are told here.
-        self._topology = ParkingConsumer(
-            address, handler=_nothing, **self._consumer_options
-        ).topology
+        self._exchange = exchange
+        self._shutdown_timeout = shutdown_timeout
+        self._topology = queues_of(
+            queue,
+            self._dependencies.lanes,
+            retry=self._retry,
+            replay=self._replay,
+            exchange=exchange,
+        )
         self._listeners = Listeners()
         self._broker: Broker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -234,7 +227,17 @@ class ParkedCalls:
         send = sender(channel)
         check_guards(channel, self._registry)
         handler = Forwarder(send, self._replay_timeout, self._end_forwarding)
-        consumer = ParkingConsumer(self._broker, handler=handler, **self._consumer_options)
+        consumer = ParkingConsumer(
+            self._broker,
+            queue=self._queue,
+            handler=handler,
+            lanes=self._lanes,
+            registry=self._registry,
+            retry=self._retry,
+            replay=self._replay,
+            exchange=self._exchange,
+            shutdown_timeout=self._shutdown_timeout,
+        )
         consumer.add_listener(self._listeners.tell)
         self._forwarding = Forwarding(consumer, self._loop, self._thread)
         self._loop.call_soon_threadsafe(self._forwarding.begin)
@@ -377,7 +380,3 @@ class ParkedCalls:
         except RuntimeError as error:  # the loop was closed in this moment
             coroutine.close()
             raise FusewireError("this ParkedCalls was left: nothing is stored") from error
-
-
-def _nothing(_message: object) -> None:
-    """Stand in for the forwarder while options are checked."""

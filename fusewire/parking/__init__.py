@@ -1,6 +1,7 @@
 """Consumers that park, delay, dead-letter and replay messages."""
 
 from fusewire._public import publish
+from fusewire.parking._settings import ReplayPolicy, RetryPolicy
 from fusewire.parking.consumer import ParkingConsumer
 from fusewire.parking.errors import HandlerNotRunError, HandlerTimeoutError, Reject, Retry
 from fusewire.parking.events import Happening, MessageEvent
@@ -18,7 +19,9 @@ __all__ = [
     "ParkingConsumer",
     "RedeliveryWantedError",
     "Reject",
+    "ReplayPolicy",
     "Retry",
+    "RetryPolicy",
 ]
 
 publish(__name__, __all__)

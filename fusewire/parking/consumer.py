@@ -5,27 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack, nullcontext
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 from fusewire._validation import (
-    COUNT,
-    RATE,
     SECONDS,
     SECONDS_OR_ZERO,
-    Rule,
     check,
     count_up_to,
     instance_of,
     one_of,
 )
 from fusewire.breaker import BreakerRegistry, default_registry
-from fusewire.brokers import DELAY_TIERS, Topology, open_broker
+from fusewire.brokers import open_broker
 from fusewire.parking._attempt import AttemptSequence
 from fusewire.parking._breaker_names import check_breaker_names, check_function
 from fusewire.parking._calling import HandlerCalls
 from fusewire.parking._failure_log import FailureLog
+from fusewire.parking._former_keywords import policies
 from fusewire.parking._marks import Marks
 from fusewire.parking._pauses import ALIKE_BY_CONDITION, Pauses
+from fusewire.parking._settings import MOST_HELD, queues_of
 from fusewire.parking._supervision import keep_running
 from fusewire.parking._unacknowledged import Unacknowledged
 from fusewire.parking.audit import auditing
@@ -44,16 +43,17 @@ from fusewire.parking.unrecoverable import unrecoverable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping
     from types import TracebackType
 
     from aio_pika.abc import AbstractIncomingMessage
 
-    from fusewire.brokers import Broker
+    from fusewire.brokers import Broker, Topology
+    from fusewire.parking._former_keywords import FormerKeywords, Replay
+    from fusewire.parking._settings import RetryPolicy
     from fusewire.parking.events import MessageEvent
     from fusewire.parking.handler import Handler
     from fusewire.parking.lanes import DependsOn
-    from fusewire.parking.unrecoverable import DeadOn
 
 _HOLD_LIMIT = 900.0
 """Seconds that a delivery is held at most: half of RabbitMQ's default consumer timeout.
@@ -61,10 +61,6 @@ _HOLD_LIMIT = 900.0
 After 30 minutes it closes the channel
 (https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout).
 """
-
-
-_MOST_HELD = 65535
-"""Unacknowledged messages that AMQP lets a consumer ask for: its prefetch has 16 bits."""
 
 
 class ParkingConsumer:
@@ -97,22 +93,9 @@ class ParkingConsumer:
             over, failed attempts are made again in place, and all behind them waits.
         concurrency: handlers of new messages at a time, and the prefetch. With ``"pause"`` they
             begin in the queue's order; only with 1 does each end before the next begins.
-        replay_concurrency: handlers of parked messages at a time, in each lane, at most.
-        replay_rate: handlers of parked messages begun in a second, in each lane, at most; as many
-            as `replay_concurrency` allows by default. One at a time is begun, so that any time of w
-            seconds sees ``replay_rate * w + 1`` at most.
-        replay: ``"shared"`` has every replica replay, each within its own limits. ``"single"`` has
-            one replay each lane at a time, so that the limits hold of all replicas together; the
-            others wait to take over. Lanes are made for it: one made without is refused.
-        max_attempts: failed attempts after which a message is dead; those that fail while the
-            circuit is not closed do not count.
-        max_age: seconds after which a message is dead as ``expired``, counted from when it was
-            first parked, had failed or was postponed; never by default.
-        dead_on: exception types, or a function of the exception, that put the message aside at
-            once, as :class:`Reject` does, because it will never be handled. What comes from a
-            CircuitOpenError parks all the same.
-        delay_tiers: seconds before the second, third, … attempt; the last repeats. From the third
-            attempt on, chance takes that tier or the one below it.
+        retry: when a message that failed is tried again, and when it is dead; by default
+            ``RetryPolicy()``.
+        replay: how parked messages are replayed after recovery; by default ``ReplayPolicy()``.
         exchange: name of the direct exchange of RabbitMQ's that messages are moved through, made if
             absent; by default the default exchange, whose write permission is one on every queue.
             SQLite has none, and ignores it.
@@ -140,26 +123,19 @@ class ParkingConsumer:
         registry: BreakerRegistry | None = None,
         on_open: Literal["park", "pause"] = "park",
         concurrency: int = 10,
-        replay_concurrency: int = 10,
-        replay_rate: float | None = None,
-        replay: Literal["shared", "single"] = "shared",
-        max_attempts: int = 5,
-        max_age: float | None = None,
-        dead_on: DeadOn = (),
-        delay_tiers: Sequence[float] = DELAY_TIERS,
+        retry: RetryPolicy | None = None,
+        replay: Replay = None,
         exchange: str = "",
         operation_id: Callable[[AbstractIncomingMessage], str | None] | None = None,
         handler_timeout: float | None = None,
         shutdown_timeout: float = 30.0,
+        **former: Unpack[FormerKeywords],
     ) -> None:
+        retry, replay = policies("ParkingConsumer", retry, replay, former)
         check("on_open", on_open, one_of("park", "pause"))
-        check("replay", replay, one_of("shared", "single"))
         # In order, one more than is handled is held.
-        check("concurrency", concurrency, _held_up_to(_MOST_HELD - (on_open == "pause")))
-        check("replay_concurrency", replay_concurrency, _held_up_to(_MOST_HELD))
-        check("max_attempts", max_attempts, COUNT)
-        check("replay_rate", replay_rate, RATE.or_none)
-        check("max_age", max_age, SECONDS.or_none)
+        most = MOST_HELD - (on_open == "pause")
+        check("concurrency", concurrency, count_up_to(most, "which is AMQP's limit"))
         check("handler_timeout", handler_timeout, SECONDS.or_none)
         check("shutdown_timeout", shutdown_timeout, SECONDS_OR_ZERO)
         if operation_id is not None:
@@ -172,20 +148,10 @@ class ParkingConsumer:
         open_broker(address)  # refused here, and not when the consumer is entered
         self._address = address
         self._dependencies = Dependencies(depends_on, lanes)
-        self._topology = Topology(
-            queue,
-            self._dependencies.lanes,
-            tuple(delay_tiers),
-            single=replay == "single",
-            options={"exchange": exchange},
+        self._topology = queues_of(
+            queue, self._dependencies.lanes, retry=retry, replay=replay, exchange=exchange
         )
-        self._policy = FailurePolicy(
-            max_attempts,
-            self._topology.delays,
-            _now_ms,
-            max_age=max_age,
-            unrecoverable=unrecoverable(dead_on),
-        )
+        self._policy = FailurePolicy(retry, _now_ms, unrecoverable(retry.dead_on))
         # In its order, only the first message is tried: it is all that the others can go by.
         self._pauses = Pauses(
             now_ms=_now_ms, alike_by_condition=1 if on_open == "pause" else ALIKE_BY_CONDITION
@@ -194,7 +160,7 @@ class ParkingConsumer:
         self._unacknowledged = Unacknowledged()
         calls = HandlerCalls(
             handler,
-            threads=concurrency + replay_concurrency * len(self._topology.lanes),
+            threads=concurrency + replay.concurrency * len(self._topology.lanes),
             timeout=handler_timeout,
             warn_after=(_HOLD_LIMIT / 2, _HOLD_LIMIT),
         )
@@ -208,8 +174,7 @@ class ParkingConsumer:
         self._failures = FailureLog(calls.name)
         self._on_open = on_open
         self._concurrency = concurrency
-        self._replay_concurrency = replay_concurrency
-        self._replay_rate = replay_rate
+        self._replay = replay
         self._identity = operation_id
         self._grace = shutdown_timeout
         self._listeners = Listeners()
@@ -352,7 +317,7 @@ class ParkingConsumer:
             (
                 f"the replay of {str(self._topology.parked(lane))!r}",
                 LaneReplay(
-                    lane, means, concurrency=self._replay_concurrency, rate=self._replay_rate
+                    lane, means, concurrency=self._replay.concurrency, rate=self._replay.rate
                 ),
             )
             for lane in self._topology.lanes
@@ -361,10 +326,6 @@ class ParkingConsumer:
             (f"the consumer of {queue!r}", source(means, concurrency=self._concurrency)),
             *replays,
         ]
-
-
-def _held_up_to(most: int) -> Rule:
-    return count_up_to(most, "which is AMQP's limit")
 
 
 def _now_ms() -> int:

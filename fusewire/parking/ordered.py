@@ -69,7 +69,7 @@ class OrderedSource:
         self._dependencies = means.dependencies
         self._stopping = means.stopping
         self._monotonic = monotonic
-        self._probing = Probing(means.policy.max_attempts)
+        self._probing = Probing(means.policy.retry.max_attempts)
         self._unsettled = Unsettled()
         self._unseen_until = 0.0  # when a circuit that is not among ours may admit again
         self._somebody_aside = False
@@ -319,7 +319,7 @@ class OrderedSource:
 
     async def _back_off(self, work: Work, seconds: float) -> None:
         # However long the delays: all attempts have to be made within the time it may be held.
-        attempts_left = max(self._policy.max_attempts - work.record.attempts, 1)
+        attempts_left = max(self._policy.retry.max_attempts - work.record.attempts, 1)
         most = max(self._desk.held_for(work), 0.0) / attempts_left
         until = self._monotonic() + min(seconds, most)
         while (left := until - self._monotonic()) > 0:

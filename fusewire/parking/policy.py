@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from fusewire.parking._failures import Failure
+    from fusewire.parking._settings import RetryPolicy
     from fusewire.parking.errors import Retry
     from fusewire.parking.record import Record
 
@@ -62,22 +63,16 @@ class FailurePolicy:
     """What becomes of failed attempts.
 
     Attributes:
-        max_attempts: failed attempts after which a message is dead. Probes, made while the circuit
-            is not closed, are not among them, or a long outage would kill what waits for its end.
-        delays: seconds to wait after the first, second, … failed attempt; the last repeats. Chance
-            takes a delay or the one before it, so that what failed together does not come back
-            together.
+        retry: the user's policy. Probes, made while the circuit is not closed, are not among the
+            attempts that it limits, or a long outage would kill what waits for its end.
         now: the wall clock in milliseconds since 1970, for the times that people read.
-        max_age: seconds from its first parking, failure or postponement after which a message is
-            not tried any more.
-        unrecoverable: tells of an error whether its message is dead at once.
-        chance: numbers from 0 and below 1.
+        unrecoverable: returns whether an error makes its message dead at once.
+        chance: numbers from 0 and below 1. By chance a message waits for a delay or the one below,
+            so that what failed together does not come back together.
     """
 
-    max_attempts: int
-    delays: tuple[float, ...]
+    retry: RetryPolicy
     now: Callable[[], int]
-    max_age: float | None = None
     unrecoverable: Callable[[BaseException], bool] = lambda _error: False
     chance: Callable[[], float] = random.random
 
@@ -178,7 +173,7 @@ class FailurePolicy:
         )
         if record.at_most_once and not failure.without_effect:
             return self.dead(record, "ambiguous")
-        if counts and record.attempts >= self.max_attempts:
+        if counts and record.attempts >= self.retry.max_attempts:
             return self.dead(record, "exhausted")
         if self.expired(record):
             return self.dead(record, "expired")
@@ -192,7 +187,8 @@ class FailurePolicy:
         """
         if record.reason != CONDITION or record.failed_at_ms is None:
             return 0.0
-        delay = self.delays[min(max(record.attempts, 1), len(self.delays)) - 1]
+        delays = self.retry.delays
+        delay = delays[min(max(record.attempts, 1), len(delays)) - 1]
         return min(max(delay - (self.now() - record.failed_at_ms) / 1000, 0.0), delay)
 
     def suspected(self, record: Record, left: Collection[int]) -> Verdict:
@@ -239,7 +235,7 @@ class FailurePolicy:
         if record.at_most_once:
             # Whatever was raised, and by whatever stands around the call: it may have been made.
             return self.dead(record, "ambiguous")
-        if record.attempts >= self.max_attempts:
+        if record.attempts >= self.retry.max_attempts:
             return self.dead(record, "exhausted")
         if self.expired(record):
             return self.dead(record, "expired")
@@ -268,18 +264,19 @@ class FailurePolicy:
         )
 
     def _delay(self, attempts: int) -> float:
-        step = min(max(attempts, 1), len(self.delays)) - 1
+        delays = self.retry.delays
+        step = min(max(attempts, 1), len(delays)) - 1
         # The jitter is in the choice between two, because every broker keeps exactly these.
-        return self.delays[max(step - (self.chance() < 0.5), 0)]  # noqa: PLR2004 - even odds
+        return delays[max(step - (self.chance() < 0.5), 0)]  # noqa: PLR2004 - even odds
 
     def _too_late(self, record: Record, when: int) -> bool:
         if record.not_after_ms is not None and when > record.not_after_ms:
             return True
-        if self.max_age is None:
+        if self.retry.max_age is None:
             return False
         times = (record.first_parked_at_ms, record.first_failed_at_ms, record.first_postponed_at_ms)
         known = [time for time in times if time is not None]
-        return bool(known) and when > min(known) + self.max_age * 1000
+        return bool(known) and when > min(known) + self.retry.max_age * 1000
 
 
 def _told(record: Record, error: BaseException | None) -> Record:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
 from fusewire._validation import invalid
 from fusewire.parking._breaker_names import check_function
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 logger = logging.getLogger("fusewire.parking")
 
 DeadOn: TypeAlias = (
-    "type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]"
+    type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 )
-"""Exception types, or a function that tells of an exception whether it is one of them."""
+"""Exception types, or a function that returns whether an exception is one of them."""
 
 
 def unrecoverable(dead_on: DeadOn) -> Callable[[BaseException], bool]:

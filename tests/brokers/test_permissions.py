@@ -15,6 +15,7 @@ from fusewire.brokers import Message, RabbitMQBroker, Topology
 from fusewire.brokers._names import mark_name
 from fusewire.brokers.rabbitmq import Layout
 from fusewire.errors import BrokerError, MoveRefusedError, SettingsError, UnconfirmedError
+from fusewire.parking import RetryPolicy
 from tests.support.messages import drain, take, until_depth
 from tests.support.waiting import until
 
@@ -73,7 +74,7 @@ async def test_they_are_enough_to_make_the_source_queue_too(
     async with ParkedCalls(
         url,
         queue=topology.source,
-        delay_tiers=topology.delays,
+        retry=RetryPolicy(delays=topology.delays),
         exchange=topology.options["exchange"],
     ) as calls:
         assert calls.topology.source == topology.source

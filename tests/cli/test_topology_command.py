@@ -14,6 +14,7 @@ from fusewire import BreakerRegistry, ParkedCalls, ParkingConsumer
 from fusewire.brokers import Message, RabbitMQBroker
 from fusewire.brokers.rabbitmq import Layout
 from fusewire.cli._app import app
+from fusewire.parking import RetryPolicy
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ async def test_what_it_prints_can_be_imported_and_then_a_consumer_needs_to_make_
             handler=handler,
             depends_on=LANE,
             registry=registry,
-            delay_tiers=[0.1],
+            retry=RetryPolicy(delays=(0.1,)),
             exchange=exchange,
         )
         async with consumer:
@@ -146,7 +147,7 @@ async def test_the_policies_are_taken_by_rabbitmq(virtual_host: VirtualHost) -> 
     [
         (["--rabbitmq", "3.9"], "3.10"),
         (["--rabbitmq", "newest"], "newest"),
-        (["--delay-tier", "0"], "delay_tiers"),
+        (["--delay-tier", "0"], "delays must be"),
         (["--lane", ""], "lanes"),
     ],
 )

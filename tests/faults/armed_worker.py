@@ -17,7 +17,7 @@ from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
 from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import aio_interceptors
-from fusewire.parking import ParkingConsumer, Retry
+from fusewire.parking import ParkingConsumer, ReplayPolicy, Retry, RetryPolicy
 from fusewire.testing.faults import Journal, Side, arm
 from fusewire.testing.faults.journal import Entry
 from tests.support.payments import CHANNEL_OPTIONS, CHARGE
@@ -119,10 +119,10 @@ async def work(order: dict[str, Any]) -> None:
                 registry=registry,
                 depends_on=CHARGE,
                 lanes={LANE: [CHARGE]},
-                delay_tiers=DELAY_TIERS,
+                retry=RetryPolicy(delays=DELAY_TIERS),
                 exchange=order["exchange"],
                 concurrency=order["concurrency"],
-                replay_concurrency=order["concurrency"],
+                replay=ReplayPolicy(concurrency=order["concurrency"]),
             ) as consumer,
         ):
             consumer.add_listener(

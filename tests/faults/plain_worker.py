@@ -27,7 +27,7 @@ from fusewire.brokers.sqlite import SQLiteBroker
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
 from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from fusewire.interceptors import aio_interceptors
-from fusewire.parking import ParkingConsumer
+from fusewire.parking import ParkingConsumer, ReplayPolicy, RetryPolicy
 from fusewire.testing.faults import Journal
 from tests.faults.armed_worker import DELAY_TIERS, LANE, may_have_taken_effect
 from tests.support.payments import CHANNEL_OPTIONS, CHARGE
@@ -119,9 +119,9 @@ async def work(order: dict[str, Any], registry: BreakerRegistry) -> None:
                 registry=registry,
                 depends_on=CHARGE,
                 lanes={LANE: [CHARGE]},
-                delay_tiers=DELAY_TIERS,
+                retry=RetryPolicy(delays=DELAY_TIERS),
                 concurrency=_CONCURRENCY,
-                replay_concurrency=_CONCURRENCY,
+                replay=ReplayPolicy(concurrency=_CONCURRENCY),
             ) as consumer,
         ):
             await consumer.run()

@@ -20,7 +20,7 @@ from fusewire.demo.payments.v1.payments_pb2 import (
 from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from fusewire.forwarding import ParkedCalls, Receipt
 from fusewire.interceptors import aio_interceptors
-from fusewire.parking import MessageEvent, ParkingConsumer
+from fusewire.parking import MessageEvent, ParkingConsumer, RetryPolicy
 from tests.support.payments import CHANNEL_OPTIONS, CHARGE, GET_BALANCE, PaymentsProcess
 from tests.support.waiting import until
 
@@ -83,7 +83,7 @@ async def orders(
             handler=on_order,
             registry=registry,
             depends_on=needs,
-            delay_tiers=(0.1, 0.5, 1.0),
+            retry=RetryPolicy(delays=(0.1, 0.5, 1.0)),
         ) as consumer:
             running = asyncio.create_task(consumer.run())
             yield Orders(consumer, queue, first)
@@ -184,7 +184,7 @@ async def test_payments_are_parked_and_made_once_though_the_server_dies_during_r
     events: list[MessageEvent] = []
     answers: dict[str, int] = {}
     async with ParkedCalls(
-        amqp_url, queue=queue_name, registry=registry, delay_tiers=(1.0, 5.0)
+        amqp_url, queue=queue_name, registry=registry, retry=RetryPolicy(delays=(1.0, 5.0))
     ) as calls:
         calls.add_listener(events.append)
         fallbacks = {CHARGE: calls.park(reply=pending, idempotent=True)}

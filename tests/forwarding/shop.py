@@ -10,6 +10,7 @@ import grpc.aio
 from fusewire.brokers import Message, open_broker
 from fusewire.forwarding import ParkedCalls, Receipt
 from fusewire.interceptors import aio_interceptors
+from fusewire.parking import RetryPolicy
 from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
 
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ async def aio_shop(
         address,
         queue=queue,
         registry=registry,
-        delay_tiers=(0.05, 0.2),
-        max_attempts=max_attempts,
+        retry=RetryPolicy(delays=(0.05, 0.2), max_attempts=max_attempts),
     ) as calls:
         fallbacks = {CHARGE: calls.park(**{"reply": pending, **park})}
         interceptors = aio_interceptors(registry=registry, fallbacks=fallbacks)

@@ -19,6 +19,7 @@ from fusewire.brokers import Message, open_broker
 from fusewire.errors import BrokerUnavailableError, CircuitOpenError, FusewireError, SettingsError
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls, Receipt
 from fusewire.interceptors import aio_interceptors, guard
+from fusewire.parking import ReplayPolicy, RetryPolicy
 from fusewire.parking import consumer as parking_consumer
 from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
 from tests.forwarding.shop import aio_shop, pending, trip
@@ -360,7 +361,9 @@ async def test_a_coroutine_function_may_make_the_reply(
 def sync_shop(
     address: str, queue: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> Iterator[tuple[ParkedCalls, Any, list[MessageEvent]]]:
-    with ParkedCalls(address, queue=queue, registry=registry, delay_tiers=(0.05, 0.2)) as calls:
+    with ParkedCalls(
+        address, queue=queue, registry=registry, retry=RetryPolicy(delays=(0.05, 0.2))
+    ) as calls:
         events: list[MessageEvent] = []
         calls.add_listener(events.append)
         fallbacks = {CHARGE: calls.park(reply=pending, idempotent=True)}
@@ -616,10 +619,12 @@ def test_a_wrong_park_is_told_when_it_is_made(arguments: dict[str, Any], named: 
         ({"park_timeout": 0}, r"park_timeout must be .*, got 0"),
         ({"replay_timeout": float("inf")}, r"replay_timeout must be .*, got inf"),
         ({"queue": ""}, "queue must be a non-empty string"),
-        ({"replay_concurrency": 0}, r"replay_concurrency must be .*, got 0"),
-        ({"replay_rate": -1}, r"replay_rate must be .*, got -1"),
-        ({"replay": "alone"}, r"replay must be .*, got 'alone'"),
-        ({"max_attempts": -2}, r"max_attempts must be .*, got -2"),
+        ({"replay": "alone"}, r"replay must be a ReplayPolicy, or None, got 'alone'"),
+        ({"retry": 5}, r"retry must be a RetryPolicy, or None, got 5"),
+        ({"registry": {}}, r"registry must be a BreakerRegistry, or None, got {}"),
+        ({"shutdown_timeout": -1}, r"shutdown_timeout must be .*, got -1"),
+        ({"address": ""}, "the broker's address must be"),
+        ({"lanes": {"eu": "charges"}}, r"lanes\['eu'\] must be a list"),
     ],
 )
 def test_a_wrong_setting_is_told_when_it_is_made(arguments: dict[str, Any], named: str) -> None:
@@ -628,7 +633,9 @@ def test_a_wrong_setting_is_told_when_it_is_made(arguments: dict[str, Any], name
 
 
 def test_lanes_are_made_for_one_replay_at_a_time_where_that_is_asked_for() -> None:
-    assert ParkedCalls("amqp://localhost", queue="charges", replay="single").topology.single
+    assert ParkedCalls(
+        "amqp://localhost", queue="charges", replay=ReplayPolicy(scope="cluster")
+    ).topology.single
     assert not ParkedCalls("amqp://localhost", queue="charges").topology.single
 
 

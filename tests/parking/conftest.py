@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,14 @@ import pytest
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
 from fusewire.brokers import Broker, Message, RabbitMQBroker, open_broker
-from fusewire.parking import MessageEvent, ParkingConsumer
+from fusewire.parking import MessageEvent, ParkingConsumer, ReplayPolicy, RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+RETRY = [field.name for field in dataclasses.fields(RetryPolicy)]
+REPLAY = [field.name for field in dataclasses.fields(ReplayPolicy)]
 
 RECOVERY = 0.3
 """Seconds that circuits stay open in these tests."""
@@ -42,9 +46,23 @@ class Bench:
 
     @asynccontextmanager
     async def consumer(self, handler: Any, **options: Any) -> AsyncIterator[ParkingConsumer]:
-        """Run a consumer of the queue for the block, and see it end in order."""
-        options = {"registry": self.registry, "delay_tiers": (0.05, 0.2), **options}
-        consumer = ParkingConsumer(self.broker, queue=self.queue, handler=handler, **options)
+        """Run a consumer of the queue for the block, and see it end in order.
+
+        The fields of the policies may stand among the options.
+        """
+        retry = {name: options.pop(name) for name in RETRY if name in options}
+        replay = {
+            name: options.pop(f"replay_{name}") for name in REPLAY if f"replay_{name}" in options
+        }
+        options = {"registry": self.registry, **options}
+        consumer = ParkingConsumer(
+            self.broker,
+            queue=self.queue,
+            handler=handler,
+            retry=RetryPolicy(**{"delays": (0.05, 0.2), **retry}),
+            replay=ReplayPolicy(**replay),
+            **options,
+        )
         consumer.add_listener(self.events.append)
         async with consumer:
             running = asyncio.create_task(consumer.run())

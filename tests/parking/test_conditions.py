@@ -11,7 +11,7 @@ import pytest
 
 from fusewire.brokers import Message
 from fusewire.operation import CallNote
-from fusewire.parking import Reject, _pauses
+from fusewire.parking import Reject, RetryPolicy, _pauses
 from fusewire.parking._failures import Failure, failure_of
 from fusewire.parking.handler import Attempt
 from fusewire.parking.policy import Dead, FailurePolicy, Park
@@ -80,7 +80,7 @@ async def test_a_backlog_that_is_turned_away_waits_and_is_tried_one_at_a_time(
         server.condition = None
         await until(lambda: len(bench.happened("replayed")) == 12)
     assert bench.happened("dead") == []
-    said = [each.levelname for each in caplog.records if each.name.endswith("._pauses")]
+    said = [each.levelname for each in caplog.records if each.module == "_pauses"]
     assert said == ["WARNING", "INFO"]
 
 
@@ -272,7 +272,7 @@ def test_a_call_before_the_last_may_have_taken_effect() -> None:
 
 
 def test_refusals_count_from_the_twentieth_on() -> None:
-    policy = FailurePolicy(2, (1.0,), lambda: 1000)
+    policy = FailurePolicy(RetryPolicy(max_attempts=2, delays=(1.0,)), lambda: 1000)
     failure = failed(FULL, error=StatusError("RESOURCE_EXHAUSTED"))
     record = Record(operation_id="a")
     for refusal in range(1, 21):

@@ -101,7 +101,7 @@ async def test_twenty_deployments_in_a_row_kill_no_message(
     await bench.send(*bodies, headers={"fusewire-lone": lone} if lone else {})
     # With such short delays suspects come all the time, and RabbitMQ redelivers what is on its way
     # to a consumer when that is cancelled.
-    options = {"shutdown_timeout": 0, "concurrency": 10, "delay_tiers": (0.05, 0.1)}
+    options = {"shutdown_timeout": 0, "concurrency": 10, "delays": (0.05, 0.1)}
     for _ in range(20):
         before = begun
         async with bench.consumer(handler, **options):
@@ -181,11 +181,11 @@ async def test_a_suspect_that_waits_when_the_consumer_stops_is_no_crash(
 
     await bench.send("slow")
     for _ in range(5):
-        async with bench.consumer(handler, shutdown_timeout=0, delay_tiers=(0.05,)):
+        async with bench.consumer(handler, shutdown_timeout=0, delays=(0.05,)):
             await bench.send("suspect", headers={"fusewire-lone": 1})
             await until(lambda: _solitude.process._claim is not None or go_on.is_set())
         bench.events.clear()
     go_on.set()
-    async with bench.consumer(handler, delay_tiers=(0.05,)):
+    async with bench.consumer(handler, delays=(0.05,)):
         await until(lambda: bench.happened("handled").count("suspect") == 5)
     assert bench.happened("dead") == []

@@ -292,7 +292,7 @@ async def test_what_a_handler_says_of_its_message_opens_no_circuit(
     bodies = [f"m{number}" for number in range(6)]
     await bench.send(*bodies)
     async with bench.consumer(
-        handler, guard_with="payments", dead_on=NoSuchAccountError, delay_tiers=(0.05, 0.2, 600)
+        handler, guard_with="payments", dead_on=NoSuchAccountError, delays=(0.05, 0.2, 600)
     ):
         settled = "delayed" if isinstance(error, Retry) else "dead"
         await until(lambda: len(bench.happened(settled)) == 6)
@@ -357,7 +357,7 @@ async def test_a_named_time_decides_also_when_it_comes_from_a_rejection(bench: B
             raise Retry("when it suits us", after=600) from error
 
     await bench.send("a")
-    async with bench.consumer(handler, delay_tiers=(0.05, 0.2, 600)):
+    async with bench.consumer(handler, delays=(0.05, 0.2, 600)):
         await until(lambda: bench.happened("delayed") == ["a"])
     assert bench.happened("parked") == []
 

@@ -44,9 +44,7 @@ async def send_good(bench: Bench, server: Server, count: int) -> None:
 async def test_what_is_turned_away_while_others_are_handled_rests_as_after_any_failure(
     bench: Bench, server: Server
 ) -> None:
-    async with bench.consumer(
-        server, depends_on=PAYMENTS, max_attempts=10, delay_tiers=(0.05, 60.0)
-    ):
+    async with bench.consumer(server, depends_on=PAYMENTS, max_attempts=10, delays=(0.05, 60.0)):
         await bench.send("bad")
         while server.calls.count("bad") < 2:
             await send_good(bench, server, 1)
@@ -75,9 +73,7 @@ async def test_messages_that_rest_leave_their_lane_to_those_behind_them(
         await bench.broker.publish(
             lane, Message(body=body.encode(), message_id=body, headers=parked)
         )
-    async with bench.consumer(
-        server, depends_on=PAYMENTS, replay_concurrency=2, delay_tiers=(600.0,)
-    ):
+    async with bench.consumer(server, depends_on=PAYMENTS, replay_concurrency=2, delays=(600.0,)):
         await until(lambda: sorted(server.effects) == ["good-1", "good-2"], limit=20)
     assert server.calls == server.effects
     assert bench.happened("dead") == []
@@ -159,7 +155,7 @@ async def test_a_success_of_an_undeclared_dependency_breaks_a_row_of_failures(
         await server(message)
 
     server.turned_away = {f"bad-{number}" for number in range(failures)}
-    async with bench.consumer(handler, max_attempts=1, delay_tiers=(600.0,)):
+    async with bench.consumer(handler, max_attempts=1, delays=(600.0,)):
         for number in range(failures):
             await bench.send(f"bad-{number}")
             await until(lambda number=number: len(bench.events) == 2 * number + 1)

@@ -245,7 +245,7 @@ async def test_stopping_while_it_tries_again_in_place_gives_the_message_back(
         raise ValueError("broken")
 
     await bench.send("a", "b")
-    async with bench.consumer(handler, on_open="pause", concurrency=1, delay_tiers=(60,)):
+    async with bench.consumer(handler, on_open="pause", concurrency=1, delays=(60,)):
         await asyncio.wait_for(failed.wait(), 10)
     await at_rest(bench, 2)
     first, second = await bench.broker.peek(bench.queue, limit=2)

@@ -11,7 +11,7 @@ import pytest
 
 from fusewire._causes import rejection_in
 from fusewire.errors import CircuitOpenError, SettingsError
-from fusewire.parking import Retry
+from fusewire.parking import Retry, RetryPolicy
 from fusewire.parking.policy import Dead, Delay, FailurePolicy, Park, Verdict
 from fusewire.parking.record import Record
 from fusewire.parking.story import MAX_TEXT
@@ -36,7 +36,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def policy(clock: Clock) -> FailurePolicy:
-    return FailurePolicy(max_attempts=3, delays=(1.0, 5.0), now=clock, chance=lambda: 0.9)
+    return FailurePolicy(
+        RetryPolicy(max_attempts=3, delays=(1.0, 5.0)), now=clock, chance=lambda: 0.9
+    )
 
 
 def fail(policy: FailurePolicy, record: Record, **given: object) -> Dead | Delay | Park:
@@ -60,7 +62,9 @@ def test_failed_attempts_wait_longer_each_time_and_end_dead(policy: FailurePolic
 
 def test_what_failed_together_does_not_come_back_together() -> None:
     chance = random.Random(7).random
-    policy = FailurePolicy(100, (1.0, 5.0, 30.0), now=lambda: NOW, chance=chance)
+    policy = FailurePolicy(
+        RetryPolicy(max_attempts=100, delays=(1.0, 5.0, 30.0)), now=lambda: NOW, chance=chance
+    )
     waits = {attempts: Counter[float]() for attempts in (0, 1, 2, 50)}
     for attempts, seen in waits.items():
         for _ in range(400):
@@ -102,7 +106,7 @@ def test_a_message_goes_round_once_in_an_open_time(policy: FailurePolicy) -> Non
     assert policy.may_go_round(parked)
     again = policy.park(parked, "payments", "circuit_open", wait=30).record
     assert not policy.may_go_round(again)
-    later = FailurePolicy(3, (1.0,), now=lambda: NOW + 30_000)
+    later = FailurePolicy(RetryPolicy(max_attempts=3, delays=(1.0,)), now=lambda: NOW + 30_000)
     assert later.may_go_round(again)
 
 
@@ -146,7 +150,7 @@ def test_a_rejection_is_found_in_causes_contexts_and_groups() -> None:
 
 
 def test_a_message_past_its_age_is_not_tried_again(clock: Clock) -> None:
-    policy = FailurePolicy(100, (1.0,), now=clock, max_age=60)
+    policy = FailurePolicy(RetryPolicy(max_attempts=100, delays=(1.0,), max_age=60), now=clock)
     record = fail(policy, Record(operation_id="a")).record
     clock.ms += 60_000
     assert not policy.expired(record)
@@ -159,7 +163,7 @@ def test_a_message_past_its_age_is_not_tried_again(clock: Clock) -> None:
 
 
 def test_age_counts_from_the_first_of_parking_failure_and_postponement(clock: Clock) -> None:
-    policy = FailurePolicy(100, (1.0,), now=clock, max_age=60)
+    policy = FailurePolicy(RetryPolicy(max_attempts=100, delays=(1.0,), max_age=60), now=clock)
     parked = policy.park(Record(operation_id="a"), "payments", "circuit_open", wait=1).record
     postponed = _postponed(policy, Record(operation_id="b"), Retry(after=1))
     clock.ms += 59_000
@@ -177,7 +181,7 @@ def test_a_message_that_was_never_moved_has_no_age_and_none_is_old_without_a_lim
 ) -> None:
     record = Record(operation_id="a", first_failed_at_ms=1)
     assert not policy.expired(record)
-    limited = FailurePolicy(3, (1.0,), now=clock, max_age=0.001)
+    limited = FailurePolicy(RetryPolicy(max_attempts=3, delays=(1.0,), max_age=0.001), now=clock)
     assert not limited.expired(Record(operation_id="a"))
 
 
@@ -228,7 +232,7 @@ def test_asking_for_another_time_is_no_attempt_however_often(policy: FailurePoli
 
 
 def test_what_would_be_too_late_at_the_named_time_is_expired_at_once(clock: Clock) -> None:
-    policy = FailurePolicy(3, (1.0,), now=clock, max_age=60)
+    policy = FailurePolicy(RetryPolicy(max_attempts=3, delays=(1.0,), max_age=60), now=clock)
     deadline = Record(operation_id="a", not_after_ms=NOW + 10_000)
     for record, seconds in ((deadline, 11), (Record(operation_id="b"), 61)):
         verdict = policy.postpone(record, Retry(after=seconds))
@@ -238,7 +242,7 @@ def test_what_would_be_too_late_at_the_named_time_is_expired_at_once(clock: Cloc
 
 
 def test_asking_for_ever_ends_by_age(clock: Clock) -> None:
-    policy = FailurePolicy(3, (1.0,), now=clock, max_age=60)
+    policy = FailurePolicy(RetryPolicy(max_attempts=3, delays=(1.0,), max_age=60), now=clock)
     verdict: Verdict = policy.postpone(Record(operation_id="a"), Retry(after=7))
     while isinstance(verdict, Delay):
         clock.ms += 7000

@@ -109,7 +109,7 @@ async def test_one_replica_replays_at_a_time_and_another_goes_on_when_it_is_kill
         await until(lambda: log.exists() and log.read_text() == "running\n")
         await park(bench, *bodies)
         await until(lambda: log.read_text() == "running\nm0\n")
-        async with bench.consumer(lambda message: None, replay="single"):
+        async with bench.consumer(lambda message: None, replay_scope="cluster"):
 
             async def new_ones_are_handled() -> bool:
                 await bench.send("new")  # the replica takes some of them, and never ends
@@ -134,10 +134,10 @@ async def test_a_replica_that_stops_lets_another_replay_at_once(bench: Bench) ->
     async def quick(message: AbstractIncomingMessage) -> None:
         second.append(message.body.decode())
 
-    async with bench.consumer(slow, replay="single") as stopping:
+    async with bench.consumer(slow, replay_scope="cluster") as stopping:
         await park(bench, "a", "b", "c")
         await until(lambda: first == ["a"])
-        async with bench.consumer(quick, replay="single"):
+        async with bench.consumer(quick, replay_scope="cluster"):
             await bench.send("new")
             await until(lambda: "new" in [*first, *second])
             stopping.stop()

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fusewire.parking import ParkingConsumer
+from fusewire.parking import ParkingConsumer, RetryPolicy
 from tests.support.processes import KeptProcess
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def run(address: str, queue: str, log: str, mode: Literal["park", "pause"]
         handler=handler,
         on_open=mode,
         concurrency=10,
-        delay_tiers=(0.05, 0.5),
+        retry=RetryPolicy(delays=(0.05, 0.5)),
         shutdown_timeout=5,
     ) as consumer:
         await consumer.run()

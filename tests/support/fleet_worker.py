@@ -13,13 +13,20 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fusewire
 from fusewire import BreakerRegistry, BreakerSettings, ParkingConsumer, Retry
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
+
+try:
+    from fusewire.parking import RetryPolicy
+except ImportError:  # an older release
+    RETRY: Any = {"delay_tiers": (0.05, 0.2)}
+else:
+    RETRY = {"retry": RetryPolicy(delays=(0.05, 0.2))}
 
 DEPENDENCY = "payments"
 
@@ -57,8 +64,8 @@ async def main(address: str, queue: str, folder: str, name: str, later: str = "0
         handler=handler,
         depends_on=DEPENDENCY,
         registry=registry,
-        delay_tiers=(0.05, 0.2),
         concurrency=5,
+        **RETRY,
     ) as consumer:
         os.write(handled, f"{fusewire.__file__} {name}\n".encode())
         await consumer.run()

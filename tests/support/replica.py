@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fusewire.parking import ParkingConsumer
+from fusewire.parking import ParkingConsumer, ReplayPolicy
 from tests.support.processes import KeptProcess
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ async def run(address: str, queue: str, log: str) -> None:
         os.write(line, b"%s\n" % message.body)
         await asyncio.Event().wait()
 
-    async with ParkingConsumer(address, queue=queue, handler=handler, replay="single") as consumer:
+    async with ParkingConsumer(
+        address, queue=queue, handler=handler, replay=ReplayPolicy(scope="cluster")
+    ) as consumer:
         asyncio.get_running_loop().call_soon(os.write, line, b"running\n")
         await consumer.run()
 

@@ -206,8 +206,8 @@ class Declarer:
         if not single:
             raise BrokerError(
                 f"the queue {queue!r} was made without x-single-active-consumer, so several "
-                "replicas would replay it together: let replay='shared' empty it, delete it, and "
-                "it is made anew"
+                "replicas would replay it together: empty it with a ReplayPolicy whose scope is "
+                "'replica' and delete it, and it is created again"
             )
 
     async def _make_exchange(self, exchange: str) -> None:

@@ -1,0 +1,121 @@
+"""Policies of a consumer: how failed messages are retried, and how parked ones are replayed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from fusewire._validation import (
+    COUNT,
+    DELAYS,
+    RATE,
+    SECONDS,
+    check,
+    check_fields,
+    count_up_to,
+    one_of,
+)
+from fusewire.brokers import DELAY_TIERS, Topology
+from fusewire.parking.unrecoverable import DeadOn, unrecoverable
+
+MOST_HELD = 65535
+"""Unacknowledged messages that AMQP lets a consumer ask for: its prefetch has 16 bits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When a message that failed is tried again, and when it is dead.
+
+    A policy is a value: consumers can share one, and ``RetryPolicy(**table)`` makes one from a
+    table of a configuration file.
+
+    Attributes:
+        max_attempts: failed attempts after which a message is dead. Attempts that fail while the
+            circuit is not closed do not count.
+        delays: seconds before the second, third, … attempt; the last repeats. From the third
+            attempt on, jitter picks that delay or the one below it.
+        max_age: seconds after which a message is dead as ``expired``, counted from when it was
+            first parked, failed or was postponed; None for no such limit.
+        dead_on: exception types, or a function of the exception. Such an exception makes the
+            message dead at once, as :class:`Reject` does, because it will never be handled.
+            Rejections by a circuit, and failures that no message causes, are not affected.
+
+    Raises:
+        SettingsError: a value cannot be right.
+    """
+
+    max_attempts: int = 5
+    delays: tuple[float, ...] = DELAY_TIERS
+    max_age: float | None = None
+    dead_on: DeadOn = ()
+
+    def __new__(cls, *_: object, **settings: object) -> Self:
+        """Refuse a setting that does not exist, and name the nearest one."""
+        check_fields(cls, settings, cls.__dataclass_fields__)
+        return object.__new__(cls)
+
+    def __post_init__(self) -> None:
+        check("max_attempts", self.max_attempts, COUNT)
+        check("delays", self.delays, DELAYS)
+        check("max_age", self.max_age, SECONDS.or_none)
+        unrecoverable(self.dead_on)
+        # A file has lists. A tuple can be hashed, and nobody changes it.
+        object.__setattr__(self, "delays", tuple(self.delays))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayPolicy:
+    """How parked messages are replayed once their circuit admits calls again.
+
+    A policy is a value: consumers can share one, and ``ReplayPolicy(**table)`` makes one from a
+    table of a configuration file.
+
+    Attributes:
+        concurrency: handlers of parked messages at a time, in each lane, at most.
+        rate: handlers of parked messages that begin in a second, in each lane, at most; None for as
+            many as `concurrency` allows. They begin one at a time: any period of w seconds sees at
+            most ``rate * w + 1``.
+        scope: whose limits these are. ``"replica"``: every replica replays, each within its own.
+            ``"cluster"``: one replica at a time replays each lane, so the limits apply to all
+            replicas combined, and the others wait to take over. Lanes are created for one or the
+            other, and a lane created for the other is refused.
+
+    Raises:
+        SettingsError: a value cannot be right.
+    """
+
+    concurrency: int = 10
+    rate: float | None = None
+    scope: Literal["replica", "cluster"] = "replica"
+
+    def __new__(cls, *_: object, **settings: object) -> Self:
+        """Refuse a setting that does not exist, and name the nearest one."""
+        check_fields(cls, settings, cls.__dataclass_fields__)
+        return object.__new__(cls)
+
+    def __post_init__(self) -> None:
+        check("concurrency", self.concurrency, count_up_to(MOST_HELD, "which is AMQP's limit"))
+        check("rate", self.rate, RATE.or_none)
+        check("scope", self.scope, one_of("replica", "cluster"))
+
+
+def queues_of(
+    queue: str,
+    lanes: tuple[str, ...],
+    *,
+    retry: RetryPolicy,
+    replay: ReplayPolicy,
+    exchange: str,
+) -> Topology:
+    """Return the queues that a consumer with these policies has.
+
+    Raises:
+        SettingsError: a name cannot be right.
+    """
+    return Topology(
+        queue,
+        lanes,
+        retry.delays,
+        single=replay.scope == "cluster",
+        options={"exchange": exchange},
+    )
