@@ -126,7 +126,7 @@ class GuardedCall:
         try:
             self._permit = permit = breaker.acquire(timed=self._policy.timed)
         except CircuitOpenError as refused:
-            self._end_key(KeyEnd.NO_EFFECT)
+            self._end_key(KeyEnd.NO_EFFECT, falls_back=self.fallback is not None)
             return refused
         self.unchanged = self.metadata is None
         if permit.probe:
@@ -250,14 +250,14 @@ class GuardedCall:
             logger.error("the fallback of %s failed%s", self._policy.method, more, exc_info=reason)
         chain_cause(error, reason)
 
-    def _end_key(self, how: KeyEnd, *, falls_back: bool | None = None) -> None:
+    def _end_key(self, how: KeyEnd, *, falls_back: bool) -> None:
         """End the key's claim, or hold it while the fallback may still answer."""
         if self._claim is None:
             return
-        if self.fallback is None if falls_back is None else not falls_back:
-            self._claim.end(how)
-        else:
+        if falls_back:
             self._claim.if_declined = how
+        else:
+            self._claim.end(how)
 
     def _prepare(
         self,

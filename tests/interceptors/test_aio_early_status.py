@@ -159,14 +159,14 @@ async def test_a_streams_status_that_comes_while_requests_are_written_is_counted
 
 
 class _Ended(grpc.aio.StreamUnaryCall[Any, Any]):
-    """A call that says that it is over, with a status that may change."""
+    """A call that reports its end with a status that may change."""
 
     _channel = None
 
     def __init__(self, *, known_later: bool) -> None:
         self.status = LOST
         self.known = asyncio.Event()
-        if known_later:  # as grpcio's own calls do, which tell by this task
+        if known_later:  # like grpcio's own calls, whose task ends then
             self._call_response = asyncio.ensure_future(self.known.wait())
 
     def __await__(self) -> Any:

@@ -1,4 +1,4 @@
-"""Reads of an asyncio stream that their user gives up while a fallback gives the messages."""
+"""Reads of an asyncio stream that its user gives up while a fallback answers it."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_each_read_after_one_that_was_given_up_is_cancelled_as_a_plain_cal
 
 
 class _EndsEarly(grpc.aio.UnaryStreamClientInterceptor):
-    """Gives a call that has ended by its callback while a message of it is still unread."""
+    """Returns a call that has reported its end while a message is still unread."""
 
     async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
         call = await continuation(details, request)

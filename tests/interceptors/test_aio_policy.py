@@ -215,7 +215,7 @@ class _Awaiting(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 class _Answering(grpc.aio.UnaryUnaryClientInterceptor):
-    """An interceptor that gives a response message instead of a call."""
+    """An interceptor that returns a response message instead of a call."""
 
     async def intercept_unary_unary(self, continuation: Any, details: str, request: bytes) -> Any:
         return await (await continuation(details, request))

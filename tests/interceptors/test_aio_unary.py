@@ -1,4 +1,4 @@
-"""Unary calls on an asyncio channel: what the user sees, and what the breaker is told."""
+"""Unary calls on an asyncio channel: what the user sees, and what the breaker counts."""
 
 from __future__ import annotations
 
@@ -340,7 +340,7 @@ class Wrapped(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg] # not subscrip
 
 
 class Wrapping(grpc.aio.UnaryUnaryClientInterceptor):
-    """Gives calls of its own, at once or when they are over."""
+    """Returns calls of its own, at once or when they are over."""
 
     def __init__(self, *, waits: bool) -> None:
         self.waits = waits

@@ -241,7 +241,7 @@ class Blocking(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientIntercept
 
 
 class Erring(grpc.UnaryUnaryClientInterceptor):
-    """Gives the error of a blocking call, which has no callbacks, in the place of a future."""
+    """Returns the error of a blocking call, which has no callbacks, instead of a future."""
 
     def __init__(self, error: grpc.RpcError) -> None:
         self.error = error

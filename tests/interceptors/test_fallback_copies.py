@@ -1,4 +1,4 @@
-"""Who gets a message that is kept as a fallback may change it: the next caller's is not changed."""
+"""A caller may change the message that it gets from a fallback: the next caller's is unchanged."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def _aio(server: EchoServer, registry: WatchedRegistry, fallback: Any) -> Any:
 
 
 def _raised_by(way: Way, channel: Any) -> BaseException:
-    """Make the call while another error is handled, as a user who tries something else does."""
+    """Make the call in the handler of another error, as a second try often is."""
     try:
         return {}["the user's own"]
     except KeyError:

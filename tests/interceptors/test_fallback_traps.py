@@ -137,7 +137,7 @@ def test_what_the_server_cancels_gets_its_fallback_where_that_is_a_failure(
 
 
 class _PlainCalls(grpc.UnaryStreamClientInterceptor):
-    """Gives streams that are calls and no futures: they do not say whether they are cancelled."""
+    """Returns streams that are calls and no futures, and so have no ``cancelled()``."""
 
     def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
         return _PlainCall(continuation(details, request))

@@ -1,4 +1,4 @@
-"""What a server says about when to come back: it is heard, and nothing that it says does harm."""
+"""When a server asks to be called again: hints are followed, and no hint does harm."""
 
 from __future__ import annotations
 

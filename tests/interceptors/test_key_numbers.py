@@ -1,4 +1,4 @@
-"""Equal calls of one operation: which number each has, and who may have it next."""
+"""Equal calls of one operation: the number of each, and when another call may take it."""
 
 from __future__ import annotations
 

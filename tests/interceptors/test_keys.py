@@ -148,7 +148,7 @@ def test_any_other_request_is_told_by_the_methods_serializer(
 
 
 class _Changing(grpc.aio.UnaryUnaryClientInterceptor):
-    """Changes the message that the user gave, as its user might, before grpcio serializes it."""
+    """Changes the user's message before grpcio serializes it, as the user might."""
 
     def __init__(self, message: wrappers_pb2.StringValue) -> None:
         self._message = message

@@ -1,4 +1,4 @@
-"""What fails in this process, and what a proxy answers, says nothing of the dependency."""
+"""Failures in this process and answers of a proxy are no evidence about the dependency."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Code = grpc.StatusCode
 
 
 class Plugin(grpc.AuthMetadataPlugin):
-    """Gives credentials, or fails to, as told."""
+    """Provides credentials, or fails to, as its test wants."""
 
     def __init__(self, how: str) -> None:
         self._how = how

@@ -41,7 +41,7 @@ class _Once:
 
 
 class _Indexed:
-    """A sequence that says nothing of being one."""
+    """A sequence that no base class shows to be one."""
 
     def __len__(self) -> int:
         return len(PAIRS)

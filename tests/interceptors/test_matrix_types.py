@@ -1,4 +1,4 @@
-"""Every way of calling by what libraries ask of a call: what it is, and who calls its callbacks.
+"""Every way of calling by what libraries check: a call's classes, and its callbacks' threads.
 
 Libraries ask by ``isinstance``, often in a done callback, and rely on callbacks that do not come
 on the caller's thread while the call is being made: a library that makes the call again would

@@ -1,4 +1,4 @@
-"""Streams: when their permits are settled, what slow is, fallbacks that give several messages."""
+"""Streams: when their permits are settled, what is slow, and fallbacks with several messages."""
 
 from __future__ import annotations
 

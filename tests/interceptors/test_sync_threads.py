@@ -1,4 +1,4 @@
-"""The threads of a sync channel's calls: who reads, who learns of ends, who asks the fallback."""
+"""The threads of a sync channel's calls: those that read, see ends, and ask fallbacks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Stream:
 
 
 class _LateReader(_Stream):
-    """Its reader takes a message only when all have been told of the stream's end."""
+    """Its reader takes a message only after all callbacks of the stream's end."""
 
     def __next__(self) -> Any:
         told = threading.Event()
@@ -50,7 +50,7 @@ class _LateReader(_Stream):
 
 
 class _EarlyReader(_Stream):
-    """Its reader knows of a failure before all have been told."""
+    """Its reader sees a failure before the callbacks are called."""
 
     def __next__(self) -> Any:
         raise self.inner.exception(LIMIT)

@@ -1,4 +1,4 @@
-"""Unary calls on a sync channel: what the user sees, and what the breaker is told."""
+"""Unary calls on a sync channel: what the user sees, and what the breaker counts."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def test_what_the_server_cancels_is_no_local_cancel(
 
 
 class _Failing(grpc.UnaryUnaryClientInterceptor):
-    """Raises the error of another call: grpcio says INTERNAL of it, whatever it is."""
+    """Raises the error of another call, for which grpcio's status is always INTERNAL."""
 
     def __init__(self, error: grpc.RpcError) -> None:
         self.error = error
@@ -287,7 +287,7 @@ class Unknown:
 class Bare:
     """A call of grpcio's, as far as what a guard keeps of it goes.
 
-    A reader is told of the end before the callbacks are, and may have dropped the call by then:
+    A reader sees the end before the callbacks are called, and may have dropped the call by then:
     seen in 2 of 1,000 streams with threads that take turns often.
     """
 
