@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import grpc
 import pytest
@@ -103,15 +103,21 @@ class _Callback:
         self.given.append(kinds(call))
 
 
-def _sync_end(way: Way, channel: Any, order: bytes, *, elsewhere: bool = False) -> tuple[Any, ...]:
-    """Make a call and read it to its end; returns what its user can ask of it.
+def _sync_end(
+    way: Way,
+    channel: Any,
+    order: bytes,
+    *,
+    elsewhere: Literal["always", "in flight", "by chance"] = "by chance",
+) -> tuple[Any, ...]:
+    """Make a call, read it to its end and return what its user can ask of it.
 
     Args:
         way: how it is made.
         channel: on what.
         order: what the server is to do.
-        elsewhere: whether its callback must come from another thread. With a bare call too it is
-            chance, where a call may be over before the callback is added.
+        elsewhere: when its callback must come from another thread. Of a bare call too it is chance
+            if the call may be over before the callback is added.
     """
     callback, late = _Callback(), _Callback()
     try:
@@ -122,6 +128,7 @@ def _sync_end(way: Way, channel: Any, order: bytes, *, elsewhere: bool = False) 
         return ("responded",)
     if way.style == "with_call":
         return ("responded", kinds(call[1]))
+    must_be_elsewhere = elsewhere == "always" or (elsewhere == "in flight" and not call.done())
     call.add_done_callback(callback)
     raised = None
     try:
@@ -138,7 +145,7 @@ def _sync_end(way: Way, channel: Any, order: bytes, *, elsewhere: bool = False) 
     caller = threading.get_ident()
     assert late.threads == [caller]
     error = call.exception()
-    assert elsewhere is False or caller not in callback.threads
+    assert not must_be_elsewhere or caller not in callback.threads
     return (kinds(call), raised, kinds(error), callback.given, late.given)
 
 
@@ -150,9 +157,14 @@ def test_a_sync_call_is_to_libraries_what_a_bare_one_is(  # noqa: PLR0917 - fixt
     # A call that a fallback has answered ends as one that its server has answered.
     bare, bare_end = (server.target, "ok") if kind == "answered" else (target, end)
     with grpc.insecure_channel(bare) as channel:
-        without = _sync_end(way, channel, ORDERS[bare_end], elsewhere=bare_end == "ok")
+        in_flight = "in flight" if bare_end == "ok" else "by chance"
+        without = _sync_end(way, channel, ORDERS[bare_end], elsewhere=in_flight)
     options = _options(way, kind, registry)
-    elsewhere = end == "ok" or kind.startswith(("rejected", "answered"))
+    elsewhere = "by chance"
+    if kind == "rejected":
+        elsewhere = "always"  # its user has not seen that it is over
+    elif end == "ok" or kind in ("rejected, declining", "answered"):
+        elsewhere = "in flight"
     with guard(grpc.insecure_channel(target), registry=registry, **options) as channel:
         assert _sync_end(way, channel, ORDERS[end], elsewhere=elsewhere) == without
 
