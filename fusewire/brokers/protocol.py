@@ -27,7 +27,7 @@ class Capabilities:
 
     Attributes:
         durable: whether messages outlive the process, and a crash of it. A consumer on a broker
-            that is not durable warns when it starts.
+            that is not durable logs a warning when it starts.
         any_delay: whether every delay is kept. Otherwise only those in :attr:`Topology.delays`
             are, and another one may end early: parking delays the message again.
         single: whether :attr:`Topology.single` is kept. Otherwise a consumer that is made with

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Literal, Self, Unpack
@@ -13,6 +14,7 @@ from fusewire._validation import (
     check,
     count_up_to,
     instance_of,
+    invalid,
     one_of,
 )
 from fusewire.breaker import BreakerRegistry, default_registry
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
     from fusewire.parking.events import MessageEvent
     from fusewire.parking.handler import Handler
     from fusewire.parking.lanes import DependsOn
+
+logger = logging.getLogger("fusewire.parking")
 
 _HOLD_LIMIT = 900.0
 """Seconds that a delivery is held at most: half of RabbitMQ's default consumer timeout.
@@ -145,7 +149,9 @@ class ParkingConsumer:
         check("registry", registry, instance_of(BreakerRegistry).or_none)
         if registry is None:  # an empty one is false
             registry = default_registry()
-        open_broker(address)  # refused here, and not when the consumer is entered
+        broker = open_broker(address)  # refused here, and not when the consumer is entered
+        if replay == "single" and not broker.capabilities.single:
+            raise invalid("replay", f"'shared', because {broker!r} has no single receivers", replay)
         self._address = address
         self._dependencies = Dependencies(depends_on, lanes)
         self._topology = queues_of(
@@ -213,6 +219,12 @@ class ParkingConsumer:
                 self._broker = broker
             else:
                 self._broker = await stack.enter_async_context(broker)
+            if not self._broker.capabilities.durable:
+                logger.warning(
+                    "%r is not durable: what waits in the stations of %r is lost with this process",
+                    self._broker,
+                    self._topology.source,
+                )
             await self._broker.prepare(self._topology)
             await stack.enter_async_context(auditing(self._broker, self._topology))
             self._stack = stack.pop_all()

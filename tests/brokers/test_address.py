@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from fusewire.brokers import RabbitMQBroker, SQLiteBroker, open_broker
+from fusewire.brokers import Capabilities, RabbitMQBroker, SQLiteBroker, open_broker
 from fusewire.brokers.address import redacted
 from fusewire.errors import SettingsError
+from fusewire.parking import ParkingConsumer
 
 
 def path_of(address: object) -> str:
@@ -103,3 +105,66 @@ def test_an_error_about_an_address_shows_no_credentials(address: str) -> None:
 def test_what_is_left_of_an_address_still_says_which_one_it_was() -> None:
     assert redacted("amqp://guest:guest@mq.example:5672/shop") == "amqp://…@mq.example:5672/shop"
     assert redacted("redis://cache:6379/0") == "redis://cache:6379/0"
+
+
+# -- brokers of other distributions ----------------------------------------------------------------
+
+
+class Plugged:
+    """A broker that another distribution brings."""
+
+    capabilities = Capabilities(single=False)
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a distribution that names brokers by two schemes."""
+    info = tmp_path / "plugged-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[fusewire.brokers]\n"
+        f"MyScheme = {Plugged.__module__}:Plugged\n"
+        "broken = a_module_that_is_not_there:Broker\n"
+        "amqp = a_module_that_is_not_there:Broker\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, Plugged.__module__, sys.modules[__name__])
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_scheme_that_a_distribution_names_means_its_broker() -> None:
+    broker = open_broker("myscheme://user:secret@host/shop")
+
+    assert isinstance(broker, Plugged)
+    assert broker.address == "myscheme://user:secret@host/shop"
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_scheme_of_ours_is_ours_whatever_is_installed() -> None:
+    assert isinstance(open_broker("amqp://localhost"), RabbitMQBroker)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_scheme_that_nobody_names_is_refused_with_those_that_are_installed() -> None:
+    with pytest.raises(SettingsError) as caught:
+        open_broker("mysheme://user:secret@host/shop")
+
+    for said in ("broken://…", "myscheme://…", "amqp://…", "no broker of mysheme:// addresses"):
+        assert said in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_broker_that_cannot_be_imported_says_which_and_why() -> None:
+    with pytest.raises(SettingsError, match=r"broken://.*a_module_that_is_not_there:Broker"):
+        open_broker("broken://host")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_consumer_is_refused_what_its_broker_cannot_do() -> None:
+    with pytest.raises(SettingsError, match=r"replay must be 'shared'.*got 'single'"):
+        ParkingConsumer("myscheme://host", queue="q", handler=print, replay="single")
