@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - typing.get_type_hints() reads it
+from collections.abc import Mapping  # noqa: TC003 - see fusewire/_public.py
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 

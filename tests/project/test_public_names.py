@@ -150,6 +150,10 @@ PUBLIC = {
         "Circuits",
         "FakeClock",
     ],
+    "fusewire.testing.conformance": [
+        "BrokerConformance",
+        "Place",
+    ],
     "fusewire.testing.faults": [
         "Account",
         "Await",

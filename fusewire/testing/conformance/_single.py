@@ -1,0 +1,97 @@
+"""Lanes with one active receiver at a time, for :attr:`Topology.single`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fusewire.testing.conformance._messages import (
+    number_of,
+    numbered,
+    publish_numbered,
+    take,
+    until_depth,
+)
+
+if TYPE_CHECKING:
+    from fusewire.brokers import Broker, Topology
+    from fusewire.testing.conformance._place import Place
+
+
+class SingleReceiver:
+    """One receives from a lane, and the next takes over all that is left."""
+
+    @pytest.fixture
+    async def single(self, place: Place, topology: Topology) -> Topology:
+        """The stations of another queue, of which the lanes have one receiver."""
+        single = dataclasses.replace(topology, source=f"{topology.source}-single", single=True)
+        async with place.open() as opened:
+            if not opened.capabilities.single:
+                pytest.skip("the broker has no single receivers")
+            await opened.create_queue(single.source)
+            await opened.prepare(single)
+        return single
+
+    async def test_one_receives_and_the_next_takes_over_all_that_is_left_in_order(
+        self, place: Place, single: Topology, broker: Broker
+    ) -> None:
+        lane = single.parked("other")
+        await publish_numbered(broker, lane, range(6))
+        async with place.open() as first, place.open() as second:
+            active = await first.subscribe(lane, prefetch=3)
+            held = await take(active, 3)
+            waiting = await second.subscribe(lane, prefetch=10)
+            got = asyncio.ensure_future(take(waiting, 5))
+            await held[0].done()
+            [fourth] = await take(active, 1)  # and not the one that waits, which has more room
+            assert number_of(fourth.message) == 3
+            assert not got.done()
+
+            await active.release()
+
+            assert [number_of(delivery.message) for delivery in await got] == [1, 2, 3, 4, 5]
+
+    async def test_a_receiver_that_comes_back_waits_behind_the_one_that_took_over(
+        self, place: Place, single: Topology, broker: Broker
+    ) -> None:
+        lane = single.parked("other")
+        async with place.open() as first, place.open() as second:
+            one = await first.subscribe(lane, prefetch=1)
+            await broker.publish(lane, numbered(0))
+            await take(one, 1)
+            other = await second.subscribe(lane, prefetch=1)
+            taken = asyncio.ensure_future(take(other, 1))
+            await one.release()
+            [delivery] = await taken
+            again = await first.subscribe(lane, prefetch=1)
+            waiting = asyncio.ensure_future(again.receive())
+            await broker.publish(lane, numbered(1))
+            await delivery.done()
+            [following] = await take(other, 1)
+            assert number_of(following.message) == 1
+            assert not waiting.done()
+            waiting.cancel()
+
+    async def test_the_source_is_shared_as_before(
+        self, place: Place, single: Topology, broker: Broker
+    ) -> None:
+        await publish_numbered(broker, single.source, range(2))
+        async with place.open() as first, place.open() as second:
+            await take(await first.subscribe(single.source, prefetch=1), 1)
+            await take(await second.subscribe(single.source, prefetch=1), 1)
+
+    async def test_what_waits_can_be_counted_and_seen_while_nobody_receives_it(
+        self, single: Topology, broker: Broker
+    ) -> None:
+        lane = single.parked("other")
+        await publish_numbered(broker, lane, range(3))
+        assert await broker.peek(lane, limit=2) == [numbered(0), numbered(1)]
+        assert [number_of(message) for message in await broker.peek(lane, limit=9)] == [0, 1, 2]
+        await until_depth(broker, lane, 3)
+        assert await broker.peek(single.dead, limit=9) == []
+
+    async def test_an_empty_lane_has_nothing_to_see(self, single: Topology, broker: Broker) -> None:
+        assert await broker.peek(single.parked("other"), limit=5) == []
