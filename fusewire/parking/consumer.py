@@ -150,13 +150,14 @@ class ParkingConsumer:
         if registry is None:  # an empty one is false
             registry = default_registry()
         broker = open_broker(address)  # refused here, and not when the consumer is entered
-        if replay == "single" and not broker.capabilities.single:
-            raise invalid("replay", f"'shared', because {broker!r} has no single receivers", replay)
         self._address = address
         self._dependencies = Dependencies(depends_on, lanes)
         self._topology = queues_of(
             queue, self._dependencies.lanes, retry=retry, replay=replay, exchange=exchange
         )
+        if self._topology.single and not broker.capabilities.single:
+            accepted = f"'replica', because {broker!r} has no single receivers"
+            raise invalid("ReplayPolicy.scope", accepted, replay.scope)
         self._policy = FailurePolicy(retry, _now_ms, unrecoverable(retry.dead_on))
         # In its order, only the first message is tried: it is all that the others can go by.
         self._pauses = Pauses(

@@ -10,7 +10,7 @@ import pytest
 from fusewire.brokers import Capabilities, RabbitMQBroker, SQLiteBroker, open_broker
 from fusewire.brokers.address import redacted
 from fusewire.errors import SettingsError
-from fusewire.parking import ParkingConsumer
+from fusewire.parking import ParkingConsumer, ReplayPolicy
 
 
 def path_of(address: object) -> str:
@@ -166,5 +166,7 @@ def test_a_broker_that_cannot_be_imported_says_which_and_why() -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_a_consumer_is_refused_what_its_broker_cannot_do() -> None:
-    with pytest.raises(SettingsError, match=r"replay must be 'shared'.*got 'single'"):
-        ParkingConsumer("myscheme://host", queue="q", handler=print, replay="single")
+    with pytest.raises(SettingsError, match=r"scope must be 'replica'.*got 'cluster'"):
+        ParkingConsumer(
+            "myscheme://host", queue="q", handler=print, replay=ReplayPolicy(scope="cluster")
+        )

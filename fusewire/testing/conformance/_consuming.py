@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from fusewire.breaker import BreakerRegistry
-from fusewire.parking import ParkingConsumer
+from fusewire.parking import ParkingConsumer, RetryPolicy
 from fusewire.testing.conformance._messages import LIMIT, numbered, until, until_depth
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ class Consuming:
             handler=handler,
             depends_on="payments",
             registry=registry,
-            max_attempts=2,
-            delay_tiers=topology.delays[:1],
+            retry=RetryPolicy(max_attempts=2, delays=topology.delays[:1]),
         )
         async with consumer:
             running = asyncio.create_task(consumer.run(handle_signals=False))
