@@ -1,4 +1,4 @@
-"""Bringing circuits into a state by name, for the time of a test."""
+"""Puts circuits into a state by name, for the duration of a test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Circuits:
-    """Circuits of a registry, in the states that a test wants; put back when the block ends.
+    """Circuits of a registry in the states that a test needs; the block's end restores them.
 
     Args:
         registry: where the code under test gets its breakers from.
@@ -22,19 +22,19 @@ class Circuits:
         self._before: dict[str, Snapshot | None] = {}
 
     def force_open(self, name: str) -> CircuitBreaker:
-        """Let the circuit `name` reject every call."""
+        """Make the circuit `name` reject every call."""
         breaker = self._get(name)
         breaker.force_open()
         return breaker
 
     def disable(self, name: str) -> CircuitBreaker:
-        """Let the circuit `name` admit every call, whatever fails."""
+        """Make the circuit `name` admit every call, whatever fails."""
         breaker = self._get(name)
         breaker.disable()
         return breaker
 
     def reset(self, name: str) -> CircuitBreaker:
-        """Let the circuit `name` begin anew, closed."""
+        """Reset the circuit `name`: closed, with empty counts."""
         breaker = self._get(name)
         breaker.reset()
         return breaker
@@ -55,7 +55,7 @@ class Circuits:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Put each circuit back to where it was; one that was made by the test begins anew."""
+        """Restore the state of each circuit; one that the test created is reset."""
         for name, snapshot in self._before.items():
             breaker = self._registry.get(name)
             if snapshot is None:

@@ -1,10 +1,10 @@
-"""A clock that goes on only when a test says so."""
+"""A clock that advances only when a test says so."""
 
 from __future__ import annotations
 
 
 class FakeClock:
-    """Monotonic seconds under a test's control. Give it wherever a `clock` is asked for.
+    """Monotonic seconds under a test's control. Pass it wherever there is a `clock` argument.
 
     Args:
         now: the first reading, in seconds.

@@ -1,4 +1,4 @@
-"""Fixtures for pytest. Name this module among a project's ``pytest_plugins`` to have them."""
+"""Fixtures for pytest. Add this module to a project's ``pytest_plugins`` to use them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def circuits() -> Iterator[Circuits]:
-    """Circuits of the process's own registry, to force open by name; put back after the test."""
+    """Circuits of the process's own registry, to force open by name; restored after the test."""
     with Circuits(default_registry()) as circuits:
         yield circuits
 
 
 @pytest.fixture
 def fake_clock() -> FakeClock:
-    """A clock that goes on only when the test says so."""
+    """A clock that advances only when the test says so."""
     return FakeClock()

@@ -1,4 +1,4 @@
-"""Faults to put a consumer through, and the ledger that tells what they did to its messages."""
+"""Faults for consumers, and a ledger that accounts for every message."""
 
 from fusewire._public import publish
 from fusewire.testing.faults.counting import count_queues

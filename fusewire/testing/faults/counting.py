@@ -1,4 +1,4 @@
-"""Counting what the queues of a consumer hold, when a run is over."""
+"""Counts the messages in a consumer's queues at the end of a run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ALL = 2**31
 
 
 async def count_queues(ledger: LossLedger, broker: Broker, topology: Topology) -> None:
-    """Tell `ledger` of every message that waits in the queues of `topology`.
+    """Add every message that waits in the queues of `topology` to `ledger`.
 
     Stop the consumers first: what is in somebody's hand is not seen. On RabbitMQ, messages are
     got and put back, which counts towards a delivery limit of the source queue.
 
     Args:
-        ledger: who is told.
+        ledger: where the messages are added.
         broker: where the queues are; entered.
         topology: the queues, as :attr:`ParkingConsumer.topology` gives them.
 

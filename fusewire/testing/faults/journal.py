@@ -1,7 +1,7 @@
-"""A worker's journal: what it takes into hand and settles, on disk before the next step is taken.
+"""A worker's journal: what it receives and settles, on disk before it takes the next step.
 
-A worker that is killed tells nothing, and one whose connection breaks does not know what came
-through. What its journal says is enough to tell which operations may have been done twice.
+A killed worker reports nothing, and one whose connection breaks does not know what arrived. Its
+journal is enough to find out which operations may have been done twice.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Entry:
 
 
 class Journal:
-    """Writes one. Every worker process has its own.
+    """Writes a journal. Every worker process has its own.
 
-    Operations are told apart by the header ``fusewire-operation-id``, else by ``message_id``.
+    An operation is identified by the header ``fusewire-operation-id``, or else by ``message_id``.
 
     Args:
         path: the file, which must not exist yet.
@@ -74,7 +74,7 @@ class Journal:
         self._subscriptions = itertools.count(1)
 
     def note(self, entry: Entry) -> None:
-        """Write an entry; it outlives the process from now on."""
+        """Write an entry. From then on it outlives the process."""
         fields = (
             entry.what,
             entry.operation_id,
@@ -85,15 +85,15 @@ class Journal:
         os.write(self._file, f"{json.dumps(fields)}\n".encode())
 
     def began(self, operation_id: str) -> None:
-        """Note that the handler begins with an operation: call it first in the handler."""
+        """Note that the handler begins with an operation. Call this first in the handler."""
         self.note(Entry(BEGAN, operation_id))
 
     def doubt(self, operation_id: str, why: str) -> None:
-        """Note that a call of the handler may or may not have taken effect, after a timeout say."""
+        """Note that a call of the handler may have taken effect, for example after a timeout."""
         self.note(Entry(DOUBT, operation_id, detail=why))
 
     def watch(self, broker: Broker) -> Broker:
-        """Return a broker that does what `broker` does, and notes it here."""
+        """Return a broker that does what `broker` does, and notes it in the journal."""
         return _WatchedBroker(broker, self)
 
     def subscription(self) -> int:
@@ -102,7 +102,7 @@ class Journal:
 
 
 def read_journal(path: Path, begin: int = 0) -> Iterator[tuple[Entry, int]]:
-    """Read the entries of a journal that are whole, from a place on.
+    """Read the complete entries of a journal, from a position on.
 
     Args:
         path: the file. One that does not exist has no entries.
@@ -123,7 +123,7 @@ def read_journal(path: Path, begin: int = 0) -> Iterator[tuple[Entry, int]]:
 
 
 def doubts(entries: Iterable[Entry]) -> dict[str, str]:
-    """Tell which operations may have been carried out twice, and why, by one worker's journal.
+    """Return the operations that may have been done twice, and why, by one worker's journal.
 
     - One that was begun and not settled: the worker was killed, or got it again.
     - One of which a move ended unconfirmed, or whose acknowledgement failed, or which the worker
@@ -141,7 +141,7 @@ def doubts(entries: Iterable[Entry]) -> dict[str, str]:
                 prefetch[entry.subscription] = int(entry.detail.split(" ")[0])
             case "received":
                 received[entry.subscription] += 1
-                # Not whatever comes while it is in hand: that may be a copy that nothing explains.
+                # Not messages that arrive while it is in flight: those may be unexplained copies.
                 if entry.redelivered and entry.operation_id in begun:
                     found[entry.operation_id] = "it was begun, and came again"
             case "began":
@@ -159,7 +159,7 @@ def doubts(entries: Iterable[Entry]) -> dict[str, str]:
 
 
 def in_hand(entries: Iterable[Entry]) -> set[str]:
-    """Tell which operations a worker has received and neither settled nor given back."""
+    """Return the operations that a worker has received, and neither settled nor requeued."""
     held: defaultdict[int, set[str]] = defaultdict(set)
     for entry in entries:
         match entry.what:
@@ -173,7 +173,7 @@ def in_hand(entries: Iterable[Entry]) -> set[str]:
 
 
 def identity(message: Message) -> str:
-    """Return what a message's operation is told by; empty where it has nothing."""
+    """Return the identity of a message's operation; empty if it has none."""
     given = message.headers.get(_OPERATION_ID)
     return given if isinstance(given, str) else message.message_id or ""
 

@@ -1,4 +1,4 @@
-"""Killing a process at an ``await`` of a module's source, exactly there and exactly then.
+"""Kills a process at a chosen ``await`` of a module's source, at a chosen time.
 
 The awaits are found in the source. In the process to be killed, the modules are imported with every
 ``await x`` rewritten to ``await watched(point, x)``: all else, line numbers included, is as it was.
@@ -56,7 +56,7 @@ class Await:
 
 
 def find_awaits(module: str, source: str) -> list[Await]:
-    """Find all awaits of a module's source, in the order in which they stand there."""
+    """Find all awaits of a module's source, in their order there."""
     found: list[Await] = []
 
     def walk(node: ast.AST, within: tuple[str, ...]) -> None:
@@ -110,7 +110,7 @@ class _Finder(MetaPathFinder):
 
 @dataclass(slots=True)
 class _Plan:
-    """What is to happen at which hit."""
+    """What happens at which hit."""
 
     place: str = ""
     side: Side = Side.BEFORE
@@ -122,7 +122,7 @@ _plan = _Plan()
 
 
 def watch(modules: Collection[str]) -> None:
-    """Have `modules` imported with their awaits watched. Call it before any of them is imported.
+    """Watch the awaits of `modules`. Call this before any of them is imported.
 
     Raises:
         RuntimeError: one of them is imported already, and cannot be watched any more.
@@ -135,12 +135,12 @@ def watch(modules: Collection[str]) -> None:
 
 
 def die() -> None:
-    """End this process with SIGKILL: nothing more of it runs, no ``finally``, no clean-up."""
+    """Kill this process (SIGKILL): nothing else of it runs, no ``finally``, no clean-up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def arm(place: str, side: Side, *, hit: int = 1, strike: Callable[[], object] = die) -> None:
-    """Strike when the await at `place` is met for the `hit`-th time from now.
+    """Strike when the await at `place` is reached for the `hit`-th time from now.
 
     Args:
         place: ``module:line:column``, as :attr:`Await.place` gives it.
@@ -152,7 +152,7 @@ def arm(place: str, side: Side, *, hit: int = 1, strike: Callable[[], object] = 
 
 
 def disarm() -> None:
-    """Let nothing strike any more."""
+    """Disarm: nothing strikes any more."""
     _plan.hits_left = 0
 
 

@@ -1,4 +1,4 @@
-"""What became of every message of a run: sorted, with nothing left out and nothing counted twice.
+"""The fate of every message of a run: sorted, none left out, none counted twice.
 
 Modelled on the queue checker of Jepsen, which sorts what was acknowledged into lost, recovered,
 unexpected and duplicated (https://github.com/jepsen-io/jepsen, ``checker/total-queue``).
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Place(StrEnum):
-    """Where a message may stand at the end of a run."""
+    """Where a message may be at the end of a run."""
 
     DEAD = "dead"
     PARKED = "parked"
@@ -32,7 +32,7 @@ _BAD_NEWS = ("lost", "unexpected", "duplicated_unexplained", "repeated_effects")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What became of the messages of a run, as sorted operation ids.
+    """The fates of the messages of a run, as sorted operation ids.
 
     Every operation that was published is in exactly one of the first eight. The three that follow
     say more of some of them.
@@ -76,7 +76,7 @@ class Account:
         )
 
     def __str__(self) -> str:
-        """Say how many there are of each; where it is bad news, which, and where they were seen."""
+        """Return the number of each kind; for bad news also which, and where they were seen."""
         parts = []
         for kind in fields(self):
             if kind.name == "sightings":
@@ -95,7 +95,7 @@ class Account:
 
 
 class LossLedger:
-    """Told by a test what was published, what was seen and what is in doubt; sorts it at the end.
+    """Collects what was published, what was seen and what is in doubt, and sorts it at the end.
 
     The called service says what took effect, and a client outside the consumer what the queues
     hold: see :func:`count_queues`.
@@ -124,24 +124,24 @@ class LossLedger:
         self._effects[operation_id] += count
 
     def repeat(self, operation_id: str, count: int = 1) -> None:
-        """Note that the called service was asked again and recognized the operation."""
+        """Note that the called service got an operation again and recognized it."""
         self._repeats[operation_id] += count
 
     def found(self, place: Place, operation_id: str, count: int = 1) -> None:
-        """Note that at the end `count` copies of an operation stand in a queue."""
+        """Note that at the end `count` copies of an operation are in a queue."""
         self._found[operation_id][place] += count
 
     def removed(self, operation_id: str) -> None:
-        """Note that somebody deleted the queue that an operation stood in, not the consumer."""
+        """Note that somebody other than the consumer deleted the queue of an operation."""
         self._removed.add(operation_id)
 
     def read(self, journal: Path) -> None:
-        """Note all that a worker's journal leaves in doubt; see :class:`Journal`."""
+        """Note everything that a worker's journal leaves in doubt; see :class:`Journal`."""
         for operation_id, why in doubts(entry for entry, _ in read_journal(journal)).items():
             self.ambiguous(operation_id, why)
 
     def ambiguous(self, operation_id: str, why: str) -> None:
-        """Note that an operation may have been carried out twice: a kill, an unconfirmed move.
+        """Note that an operation may have been done twice: a kill, an unconfirmed move.
 
         Args:
             operation_id: its identity.
@@ -154,7 +154,7 @@ class LossLedger:
         return tuple(self._doubts.get(operation_id, ()))
 
     def sort(self) -> Account:
-        """Sort all that is known."""
+        """Sort everything that is known."""
         rest: defaultdict[str, set[str]] = defaultdict(set)
         known = self._published | self._perhaps
         found = {operation for operation, places in self._found.items() if places.total() > 0}
@@ -174,7 +174,7 @@ class LossLedger:
         )
 
     def _seen(self, operation: str) -> str:
-        """Say where an operation was seen, and what makes it ambiguous."""
+        """Return where an operation was seen, and what makes it ambiguous."""
         places = self._found.get(operation, Counter())
         parts = [
             _counted(self._effects[operation], "effect"),

@@ -1,4 +1,4 @@
-"""A TCP proxy before a RabbitMQ that spoils what goes through it, by the connection or the frame.
+"""A TCP proxy before a RabbitMQ that breaks its traffic, by connection or by frame.
 
 It listens on the loopback interface. Whole connections can be cut, stalled (half-open: the sockets
 stay, nothing comes through) or slowed down. Single AMQP frames can be dropped: the broker's
@@ -29,9 +29,9 @@ class Drop(Enum):
     """Frames that can be dropped."""
 
     CONFIRMS = "broker to client"
-    """The broker's Basic.Ack and Basic.Nack: what it says of publishes."""
+    """The broker's Basic.Ack and Basic.Nack: its answers to publishes."""
     ACKNOWLEDGEMENTS = "client to broker"
-    """The client's Basic.Ack and Basic.Nack: what it says of deliveries."""
+    """The client's Basic.Ack and Basic.Nack: its answers to deliveries."""
 
 
 class FaultProxy:
@@ -68,11 +68,11 @@ class FaultProxy:
 
     @property
     def connections(self) -> int:
-        """How many connections go through it now."""
+        """The number of open connections."""
         return len(self._writers) // 2
 
     def cut(self) -> None:
-        """Reset every connection, in the middle of whatever goes over it. New ones are served."""
+        """Reset every connection, even in the middle of a frame. New ones are served."""
         for writer in tuple(self._writers):
             _reset(writer)
 
@@ -82,7 +82,7 @@ class FaultProxy:
         self.cut()
 
     def stall(self) -> None:
-        """Let nothing through in either direction until :meth:`heal`; connections stay open."""
+        """Hold back all data in both directions until :meth:`heal`. Connections stay open."""
         self._flowing.clear()
 
     def strand(self) -> None:
@@ -93,7 +93,7 @@ class FaultProxy:
         self._stranded |= self._writers
 
     def slow(self, seconds: float) -> None:
-        """Let every piece of data wait for so many seconds before it goes on."""
+        """Delay every piece of data by so many seconds."""
         self._latency = seconds
 
     def drop(self, what: Drop) -> None:
@@ -101,7 +101,7 @@ class FaultProxy:
         self._dropping.add(what)
 
     def heal(self) -> None:
-        """End all faults. What was stalled goes on; what was dropped or stranded is gone."""
+        """End all faults. Stalled data goes on; dropped or stranded data is gone."""
         self._refusing = False
         self._latency = 0.0
         self._dropping.clear()
@@ -189,13 +189,13 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 class _Frames:
-    """Cuts a stream of AMQP into frames; they are sent on whole, and so one can be left out."""
+    """Splits a stream of AMQP into frames, forwarded whole, so that one can be dropped."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def split(self, data: bytes) -> list[bytes]:
-        """Take what came in; return the frames that are whole by now."""
+        """Take the received data, and return the frames that are complete."""
         rest = self._rest + data
         frames = []
         begin = 0
@@ -214,7 +214,7 @@ class _Frames:
 
 
 def is_answer(frame: bytes) -> bool:
-    """Tell whether a frame is a Basic.Ack or a Basic.Nack."""
+    """Return whether a frame is a Basic.Ack or a Basic.Nack."""
     if len(frame) < _HEAD + 4 or frame[0] != _METHOD:
         return False
     kind, method = struct.unpack_from(">HH", frame, _HEAD)
