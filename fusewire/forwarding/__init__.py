@@ -1,14 +1,15 @@
 """Store-and-forward of unary gRPC calls: parked during an outage, made after it."""
 
 from fusewire._public import publish
-from fusewire.forwarding.call import UnreadableCallError
-from fusewire.forwarding.fallback import OPERATION_ID_METADATA, PARKED_METADATA
-from fusewire.forwarding.parked_calls import ParkedCalls
-from fusewire.forwarding.receipt import Receipt
+from fusewire.forwarding._call import Receipt, UnreadableCallError
+from fusewire.forwarding._fallback import OPERATION_ID_METADATA, PARKED_METADATA
+from fusewire.forwarding._handle import ForwarderHandle
+from fusewire.forwarding._parked_calls import ParkedCalls
 
 __all__ = [
     "OPERATION_ID_METADATA",
     "PARKED_METADATA",
+    "ForwarderHandle",
     "ParkedCalls",
     "Receipt",
     "UnreadableCallError",

@@ -18,7 +18,7 @@ from fusewire.brokers.rabbitmq.answering import ConnectionFrames
 from fusewire.brokers.rabbitmq.link import Link, close
 from fusewire.brokers.rabbitmq.nodes import nodes
 from fusewire.brokers.rabbitmq.uncut import begin, within
-from fusewire.forwarding.forwarding import Forwarding
+from fusewire.forwarding import ForwarderHandle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -87,7 +87,7 @@ async def test_a_connection_that_could_not_be_closed_is_not_closed_again_when_it
 def test_a_forwarding_whose_event_loop_is_closed_leaves_nothing_unawaited() -> None:
     loop = asyncio.new_event_loop()
     consumer = SimpleNamespace(topology=Topology("calls"))
-    forwarding = Forwarding(consumer, loop, None)  # type: ignore[arg-type]
+    forwarding = ForwarderHandle(consumer, loop, None)  # type: ignore[arg-type]
     loop.close()
     with pytest.raises(RuntimeError, match="closed"):
         forwarding.__exit__(None, None, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from fusewire.breaker import snapshot
 from fusewire.brokers.rabbitmq import codec
 from fusewire.brokers.sqlite import database
-from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, call
+from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, _call
 from fusewire.interceptors import FALLBACK_METADATA
 from fusewire.operation import IDEMPOTENCY_KEY
 from fusewire.parking import record
@@ -22,7 +22,7 @@ def test_the_numbers_of_stored_forms_are_those_of_the_code() -> None:
     assert {where: int(number) for number, where in rows} == {
         record.PREFIX + "format": record.FORMAT,
         codec.TRANSFER: codec._FORMAT,
-        call._FORMAT_HEADER: call._FORMAT,
+        _call._FORMAT_HEADER: _call._FORMAT,
         record.PREFIX + "key-scheme": record.KEYS_BY_REQUEST,
         "PRAGMA user_version": database.FORMAT,
         "format": snapshot.FORMAT,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire import ParkedCalls, default_registry
-from fusewire.forwarding.call import StoredCall
+from fusewire.forwarding._call import StoredCall
 from tests.docs.examples import run_examples
 from tests.docs.own_payments import CHARGE
 from tests.support.waiting import until_sync
@@ -55,5 +55,5 @@ def test_a_payment_is_stored_in_an_outage_and_forwarded_after_it(
 
 def test_the_table_has_every_header_of_a_stored_call() -> None:
     listed = re.findall(r"^\| `(fusewire-call-[\w-]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
-    message = StoredCall(method="/a.B/C", request=b"").message("id", "charges")
+    message = StoredCall(operation_id="id", method="/a.B/C", request=b"").message("charges")
     assert listed == list(message.headers)

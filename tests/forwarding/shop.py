@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.forwarding.forwarding import Forwarding
+    from fusewire.forwarding import ForwarderHandle
     from fusewire.parking import MessageEvent
 
 
@@ -34,7 +34,7 @@ class AioShop:
         self.events: list[MessageEvent] = []
         calls.add_listener(self.events.append)
         self._charge: Any = channel.unary_unary(CHARGE)
-        self.forwarding: Forwarding | None = None
+        self.forwarding: ForwarderHandle | None = None
 
     def forward(self) -> None:
         self.forwarding = self.calls.forward_to(self.channel)

@@ -11,7 +11,7 @@ from fusewire._key_text import key_of_id
 from fusewire.brokers import Message, open_broker
 from fusewire.errors import CircuitOpenError
 from fusewire.forwarding import PARKED_METADATA, ParkedCalls
-from fusewire.forwarding.call import StoredCall
+from fusewire.forwarding._call import StoredCall
 from fusewire.interceptors import guard
 from fusewire.operation import operation
 from fusewire.parking.record import Record
@@ -54,12 +54,12 @@ async def test_an_id_that_was_stored_though_it_could_never_be_sent_is_sent_encod
 ) -> None:
     """By an earlier release, whose callers were promised that the call is made."""
     stored = f"größe/{CHARGE}/1"
-    call = StoredCall(method=CHARGE, request=b"a")
+    call = StoredCall(operation_id=stored, method=CHARGE, request=b"a")
     record = Record(operation_id=stored, queue=queue_name, times_parked=1, key_scheme=0)
     async with aio_shop(address, queue_name, server, registry) as shop:
         async with open_broker(address) as broker:
             lane = shop.calls.topology.parked("other")
-            await broker.publish(lane, record.write(call.message(stored, queue_name)))
+            await broker.publish(lane, record.write(call.message(queue_name)))
         await until(lambda: shop.happened("replayed") == [stored])
     assert server.effects == {key_of_id(stored): b"a"}
 
@@ -85,12 +85,12 @@ async def test_a_call_whose_deadline_makes_no_sense_is_made_with_the_forwarders(
 async def test_a_deadline_that_an_earlier_release_stored_after_it_had_passed_is_not_used(
     address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> None:
-    call = StoredCall(method=CHARGE, request=b"a", timeout=-1.0)
+    call = StoredCall(operation_id="op-a", method=CHARGE, request=b"a", timeout=-1.0)
     record = Record(operation_id="op-a", queue=queue_name, times_parked=1)
     async with aio_shop(address, queue_name, server, registry) as shop:
         async with open_broker(address) as broker:
             lane = shop.calls.topology.parked("other")
-            await broker.publish(lane, record.write(call.message("op-a", queue_name)))
+            await broker.publish(lane, record.write(call.message(queue_name)))
         await until(lambda: shop.happened("replayed") == ["op-a"])
 
 
@@ -132,8 +132,10 @@ def test_a_key_that_could_not_be_sent_later_is_not_promised(
 async def test_a_stored_call_whose_metadata_cannot_be_sent_is_dead_at_once(
     address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> None:
-    call = StoredCall(method=CHARGE, request=b"a", metadata=(("x-tenant", "größe"),))
-    message: Message = call.message("op-a", queue_name)
+    call = StoredCall(
+        operation_id="op-a", method=CHARGE, request=b"a", metadata=(("x-tenant", "größe"),)
+    )
+    message: Message = call.message(queue_name)
     async with aio_shop(address, queue_name, server, registry) as shop:
         async with open_broker(address) as broker:
             lane = shop.calls.topology.parked("other")

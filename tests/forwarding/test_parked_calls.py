@@ -18,6 +18,7 @@ from fusewire.breaker import BreakerRegistry, BreakerSettings
 from fusewire.brokers import Message, open_broker
 from fusewire.errors import BrokerUnavailableError, CircuitOpenError, FusewireError, SettingsError
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls, Receipt
+from fusewire.forwarding._call import StoredCall
 from fusewire.interceptors import aio_interceptors, guard
 from fusewire.parking import ReplayPolicy, RetryPolicy
 from fusewire.parking import consumer as parking_consumer
@@ -495,13 +496,13 @@ async def test_a_store_that_does_not_confirm_in_time_is_told_as_unknown(
 ) -> None:
     async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
         trip(registry)
-        broker = shop.calls._broker
+        broker = shop.calls._store.broker
         assert broker is not None
 
         async def never(*_: Any, **__: Any) -> None:
             await asyncio.Event().wait()
 
-        shop.calls._park_timeout = 0.1
+        shop.calls._store._timeout = 0.1
         broker.publish = never
         with pytest.raises(CircuitOpenError) as caught:
             await shop.charge("a", "op-a")
@@ -570,13 +571,16 @@ async def test_a_forwarding_on_the_running_loop_says_how_to_end_it(
             pass
 
 
+A_CALL = StoredCall(operation_id="op-a", method=CHARGE, request=b"")
+
+
 async def test_after_a_fork_the_error_says_what_to_do(
     queue_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ParkedCalls(f"sqlite:///{tmp_path}/b.db", queue=queue_name) as calls:
         monkeypatch.setattr(os, "getpid", lambda: -1)
         with pytest.raises(FusewireError, match="after the fork"):
-            await calls.visit(lambda: asyncio.sleep(0))
+            await calls._store.store(A_CALL, breaker=CHARGE)
 
 
 async def test_a_sync_call_on_the_loops_own_thread_is_told_so_and_does_not_hang(
@@ -584,7 +588,7 @@ async def test_a_sync_call_on_the_loops_own_thread_is_told_so_and_does_not_hang(
 ) -> None:
     async with ParkedCalls(f"sqlite:///{tmp_path}/b.db", queue=queue_name) as calls:
         with pytest.raises(FusewireError, match="wait for itself"):
-            calls.visit_sync(lambda: asyncio.sleep(0))
+            calls._store.store_threadsafe(A_CALL, breaker=CHARGE)
 
 
 async def test_an_unreachable_broker_is_told_on_entering(queue_name: str) -> None:

@@ -99,6 +99,7 @@ PUBLIC = {
         "open_broker",
     ],
     "fusewire.forwarding": [
+        "ForwarderHandle",
         "OPERATION_ID_METADATA",
         "PARKED_METADATA",
         "ParkedCalls",

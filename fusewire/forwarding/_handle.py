@@ -1,4 +1,4 @@
-"""A forwarder that runs: begun by ``forward_to()``, ended before its channel is closed."""
+"""A forwarder that runs: ``forward_to()`` starts it, and it ends before its channel is closed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from fusewire.errors import BrokerError
-from fusewire.parking.backoff import Backoff, level_of
+from fusewire.parking.internal import Backoff, level_of
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fusewire.forwarding")
 
 _LONGEST_WAIT = 60.0
-"""Seconds between two starts of a forwarder that ends by errors, at most."""
+"""Seconds at most between two starts of a forwarder that errors end."""
 
 _LASTED = 60.0
-"""Seconds after which a forwarder that ends by an error counts as one that had worked."""
+"""Seconds after which a forwarder that an error ends counts as one that worked."""
 
 
-class Forwarding:
-    """What ``forward_to()`` returns.
+class ForwarderHandle:
+    """A forwarder that runs, as ``forward_to()`` returns it.
 
-    Use it as a context manager within the channel's, and replays in hand end before the channel is
-    closed under them: ``async with channel, calls.forward_to(channel):``; or ``with``, if the
-    ParkedCalls was entered by ``with``. Left alone, it ends with its :class:`ParkedCalls`. A
-    forwarder that ends by an error is started again, after waits that grow, and the log says so.
+    Use it as a context manager within the channel's, so that replays in flight end before the
+    channel is closed: ``async with channel, calls.forward_to(channel):``, or ``with`` if the
+    ParkedCalls was entered by ``with``. Otherwise it ends with its :class:`ParkedCalls`. If an
+    error ends the forwarder, it is logged, and the forwarder is started again after growing waits.
     """
 
     def __init__(
@@ -44,21 +44,24 @@ class Forwarding:
         self._name = f"the forwarder of queue {consumer.topology.source!r}"
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
-        """Start forwarding; on the event loop's own thread."""
+    def start(self) -> None:
+        """Start to forward. To be called on the event loop's own thread."""
         self._task = self._loop.create_task(self._forward())
 
-    def ask_to_end(self) -> None:
-        """Take no further call; on the event loop's own thread."""
+    def stop(self) -> None:
+        """Start no further replay. To be called on the event loop's own thread."""
         self._leaving.set()
         self._consumer.stop()
 
     async def end(self) -> None:
-        """Take no further call, and wait until those in hand have ended. From any event loop."""
+        """Start no further replay, and wait until those in flight have ended.
+
+        It may be awaited on any event loop.
+        """
         if asyncio.get_running_loop() is not self._loop:
             await asyncio.wrap_future(self._end_elsewhere())
             return
-        self.ask_to_end()
+        self.stop()
         if self._task is not None:
             await asyncio.wait({self._task})
 
@@ -76,8 +79,8 @@ class Forwarding:
     def __enter__(self) -> Self:
         if self._thread == threading.get_ident():
             raise RuntimeError(
-                "the forwarding runs on this thread's event loop: use `async with`, or end it with "
-                "`await forwarding.end()`"
+                "the forwarder runs on this thread's event loop: use `async with`, or end it with "
+                "`await forwarder.end()`"
             )
         return self
 
@@ -93,7 +96,7 @@ class Forwarding:
         """End it on its own event loop.
 
         Raises:
-            RuntimeError: that is closed.
+            RuntimeError: that loop is closed.
         """
         ending = self.end()
         try:
@@ -125,8 +128,8 @@ class Forwarding:
                 logger.log(level_of(error), "%s; %s tries again", error, self._name)
                 backoff = unreachable
             except Exception:
-                # Calls go on being parked, and nobody else would make them.
-                logger.exception("%s ended by an error and is started again", self._name)
+                # Calls are still parked, and without a forwarder they would never be made.
+                logger.exception("an error ended %s; it is started again", self._name)
                 backoff = broken
             else:
                 return

@@ -9,8 +9,8 @@ import grpc
 from fusewire.interceptors import CallEnd
 
 
-class ReplayEnd(Enum):
-    """What is to become of a stored call whose replay did not end OK."""
+class ReplayOutcome(Enum):
+    """What happens to a stored call whose replay did not end OK."""
 
     RETRY = "retry"
     """It may be sent again: the server honors the operation id, or did not let the call in."""
@@ -20,38 +20,38 @@ class ReplayEnd(Enum):
     """It may have taken effect, and must not be sent again: a person decides."""
 
 
-# Nobody looked at the request: a token has run out, or a right is missing. It waits in its lane
-# until that is fixed, whatever the call.
+# The server did not look at the request: a token has expired, or a right is missing. The call
+# waits in its lane until that is fixed, also if it is at most once.
 _NOT_LET_IN = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 
 
-def end_of(
+def outcome_of(
     code: grpc.StatusCode,
     details: str = "",
     timeout: float | None = None,
     *,
     at_most_once: bool,
     hinted: bool = False,
-) -> ReplayEnd:
+) -> ReplayOutcome:
     """Judge the status of a replay that did not end OK.
 
     Args:
         code: the status.
-        details: the text that came with it, by which what is no answer of the server's is told.
+        details: the text that came with it, which shows whether the server itself answered.
         timeout: the seconds that the call was given.
         at_most_once: whether it must not be sent again where it may have taken effect.
-        hinted: whether the server said when to come back: it said no only for now.
+        hinted: whether the server said when to come back: its refusal is for now only.
     """
     end = CallEnd("", code, details, (), timeout, None)
     if end.condition == "local":
-        return ReplayEnd.RETRY  # nothing was sent
+        return ReplayOutcome.RETRY  # nothing was sent
     if hinted and not at_most_once:
-        return ReplayEnd.RETRY
+        return ReplayOutcome.RETRY
     if end.final:
-        return ReplayEnd.REFUSED
+        return ReplayOutcome.REFUSED
     if not at_most_once or code in _NOT_LET_IN:
-        return ReplayEnd.RETRY
+        return ReplayOutcome.RETRY
     # ABORTED is an answer for now, such as a transaction that lost its race: nothing happened, and
     # a person may send it again.
     answered = end.http_status is None and code is grpc.StatusCode.ABORTED
-    return ReplayEnd.REFUSED if answered else ReplayEnd.AMBIGUOUS
+    return ReplayOutcome.REFUSED if answered else ReplayOutcome.AMBIGUOUS

@@ -1,4 +1,4 @@
-"""A unary gRPC call as it is stored: all that is needed to send it later, and no credentials."""
+"""A unary gRPC call as it is stored, and the receipt that its caller gets."""
 
 from __future__ import annotations
 
@@ -24,30 +24,48 @@ class UnreadableCallError(FusewireError):
     """A message in a queue of calls is not a call that this version can read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredCall:
-    """A call to make later.
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that a call is stored: it exists only after the broker has confirmed it.
 
     Attributes:
+        operation_id: the identity of the operation, which the server will see as its
+            ``idempotency-key``; a caller can ask for the outcome by it.
+        method: ``/pkg.Service/Method``.
+        parked_at: Unix time, in seconds.
+    """
+
+    operation_id: str
+    method: str
+    parked_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCall:
+    """A call to make later: all that is needed to send it, and no credentials.
+
+    Attributes:
+        operation_id: the identity of the operation, which the server gets as its key.
         method: ``/pkg.Service/Method``.
         request: the serialized request.
-        metadata: what goes with it, besides the operation id.
+        metadata: what goes with it, besides the key.
         timeout: seconds for one attempt; None for the forwarder's own.
         at_most_once: it must not be sent again where it may have been sent before.
     """
 
+    operation_id: str
     method: str
     request: bytes
     metadata: tuple[tuple[str, str | bytes], ...] = ()
     timeout: float | None = None
     at_most_once: bool = False
 
-    def message(self, operation_id: str, queue: str) -> Message:
+    def message(self, queue: str) -> Message:
         """Return the message that stores it."""
         return Message(
             body=self.request,
             content_type="application/grpc",
-            message_id=operation_id,
+            message_id=self.operation_id,
             type=self.method,
             routing_key=queue,
             headers={
@@ -60,7 +78,7 @@ class StoredCall:
         )
 
 
-def read_call(body: bytes, headers: Mapping[str, Any]) -> StoredCall:
+def read_call(operation_id: str, body: bytes, headers: Mapping[str, Any]) -> StoredCall:
     """Read a stored call.
 
     Raises:
@@ -79,6 +97,7 @@ def read_call(body: bytes, headers: Mapping[str, Any]) -> StoredCall:
     if timeout is not None and not isinstance(timeout, int):
         raise UnreadableCallError(f"header {_TIMEOUT} is {timeout!r}, which is no whole number")
     return StoredCall(
+        operation_id=operation_id,
         method=method,
         request=body,
         metadata=_pairs(headers.get(_METADATA)),

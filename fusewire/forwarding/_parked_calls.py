@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import os
 import threading
-import time
 from contextlib import AsyncExitStack, ExitStack
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 import grpc
 import grpc.aio
@@ -17,32 +13,24 @@ from anyio.from_thread import start_blocking_portal
 from fusewire._validation import SECONDS, SECONDS_OR_ZERO, check, instance_of
 from fusewire.breaker import BreakerRegistry, default_registry
 from fusewire.brokers import open_broker
-from fusewire.errors import FusewireError, SettingsError, UnconfirmedError
-from fusewire.forwarding.fallback import ParkFallback
-from fusewire.forwarding.forwarder import Forwarder
-from fusewire.forwarding.forwarding import Forwarding
-from fusewire.forwarding.receipt import Receipt
-from fusewire.forwarding.sending import check_guards, sender
-from fusewire.parking import Happening, MessageEvent, ParkingConsumer
-from fusewire.parking._former_keywords import policies
-from fusewire.parking._settings import queues_of
-from fusewire.parking.events import Listeners
-from fusewire.parking.lanes import Dependencies
-from fusewire.parking.record import Record
+from fusewire.errors import SettingsError
+from fusewire.forwarding._fallback import ParkFallback
+from fusewire.forwarding._handle import ForwarderHandle
+from fusewire.forwarding._handler import ReplayHandler
+from fusewire.forwarding._store import CallStore
+from fusewire.forwarding._transport import check_guards, transport
+from fusewire.parking import ParkingConsumer
+from fusewire.parking.internal import Dependencies, Listeners, policies, queues_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Mapping
+    import os
+    from collections.abc import Callable, Collection, Mapping
     from types import TracebackType
 
     from fusewire.brokers import Broker, Topology
-    from fusewire.forwarding.call import StoredCall
-    from fusewire.parking import RetryPolicy
-    from fusewire.parking._former_keywords import FormerKeywords, Replay
-
-_T = TypeVar("_T")
-
-_MARGIN = 5.0
-"""Seconds beyond its own limit that a thread waits for the store before it gives up on it."""
+    from fusewire.forwarding._call import Receipt
+    from fusewire.parking import MessageEvent, RetryPolicy
+    from fusewire.parking.internal import FormerKeywords, Replay
 
 
 class ParkedCalls:
@@ -101,27 +89,25 @@ class ParkedCalls:
         self._address = address
         self._queue = queue
         self._lanes = lanes
-        self._dependencies = Dependencies(None, lanes)
         self._registry = default_registry() if registry is None else registry
-        self._park_timeout = park_timeout
         self._replay_timeout = replay_timeout
         self._exchange = exchange
         self._shutdown_timeout = shutdown_timeout
+        dependencies = Dependencies(None, lanes)
         self._topology = queues_of(
             queue,
-            self._dependencies.lanes,
+            dependencies.lanes,
             retry=self._retry,
             replay=self._replay,
             exchange=exchange,
         )
         self._listeners = Listeners()
-        self._broker: Broker | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: int | None = None
-        self._pid = os.getpid()
+        self._store = CallStore(
+            self._topology, dependencies, timeout=park_timeout, listeners=self._listeners
+        )
         self._stack = AsyncExitStack()
         self._threads = ExitStack()
-        self._forwarding: Forwarding | None = None
+        self._forwarder: ForwarderHandle | None = None
 
     @property
     def topology(self) -> Topology:
@@ -190,7 +176,7 @@ class ParkedCalls:
             SettingsError: neither or both of the two are true, or a key may not be stored.
         """
         return ParkFallback(
-            self,
+            self._store,
             reply=reply,
             idempotent=idempotent,
             at_most_once=at_most_once,
@@ -199,15 +185,15 @@ class ParkedCalls:
             serializer=serializer,
         )
 
-    def forward_to(self, channel: grpc.Channel | grpc.aio.Channel) -> Forwarding:
-        """Begin to replay stored calls on `channel`.
+    def forward_to(self, channel: grpc.Channel | grpc.aio.Channel) -> ForwarderHandle:
+        """Start to replay stored calls on `channel`.
 
-        Give the guarded channel: its breakers say when to replay, and its interceptors add
+        Give the guarded channel: its breakers decide when to replay, and its interceptors add
         credentials. Its fallbacks are suppressed for replays. Several processes may forward from
         the same queues.
 
         Returns:
-            the forwarding at work. It ends with this object; used as a context manager within the
+            the forwarder that runs. It ends with this object. As a context manager within the
             channel's, it ends before the channel is closed, so that no replay is cut off.
 
         Raises:
@@ -215,20 +201,21 @@ class ParkedCalls:
                 guard has another registry.
             RuntimeError: called before entering, or twice.
         """
-        if self._broker is None or self._loop is None:
+        broker, loop, thread = self._store.broker, self._store.loop, self._store.thread
+        if broker is None or loop is None:
             raise RuntimeError("enter the ParkedCalls first, then forward")
-        if self._forwarding is not None:
+        if self._forwarder is not None:
             raise RuntimeError("forward_to() was called before: one channel for one ParkedCalls")
-        if isinstance(channel, grpc.aio.Channel) and self._thread != threading.get_ident():
+        if isinstance(channel, grpc.aio.Channel) and thread != threading.get_ident():
             raise SettingsError(
                 "channel must be a sync one, got an asyncio channel, because this ParkedCalls runs "
                 "on an event loop of its own: enter it with `async with` on the channel's loop"
             )
-        send = sender(channel)
+        sending = transport(channel)
         check_guards(channel, self._registry)
-        handler = Forwarder(send, self._replay_timeout, self._end_forwarding)
+        handler = ReplayHandler(sending, self._replay_timeout, self._stop_forwarder)
         consumer = ParkingConsumer(
-            self._broker,
+            broker,
             queue=self._queue,
             handler=handler,
             lanes=self._lanes,
@@ -239,13 +226,13 @@ class ParkedCalls:
             shutdown_timeout=self._shutdown_timeout,
         )
         consumer.add_listener(self._listeners.tell)
-        self._forwarding = Forwarding(consumer, self._loop, self._thread)
-        self._loop.call_soon_threadsafe(self._forwarding.begin)
-        return self._forwarding
+        self._forwarder = ForwarderHandle(consumer, loop, thread)
+        loop.call_soon_threadsafe(self._forwarder.start)
+        return self._forwarder
 
-    def _end_forwarding(self) -> None:
-        if self._forwarding is not None:
-            self._forwarding.ask_to_end()
+    def _stop_forwarder(self) -> None:
+        if self._forwarder is not None:
+            self._forwarder.stop()
 
     async def __aenter__(self) -> Self:
         """Connect, and make the queues that are absent.
@@ -259,10 +246,7 @@ class ParkedCalls:
             await entered.create_queue(self._queue)
             await entered.prepare(self._topology)
             self._stack = stack.pop_all()
-        self._broker = entered
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self._pid = os.getpid()
+        self._store.open(entered)
         return self
 
     async def __aexit__(
@@ -271,12 +255,13 @@ class ParkedCalls:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the forwarder, letting replays in hand finish, and disconnect."""
+        """Wait for the replays in flight, end the forwarder, and disconnect."""
         try:
-            if self._forwarding is not None:
-                await self._forwarding.end()
+            if self._forwarder is not None:
+                await self._forwarder.end()
         finally:
-            self._broker = self._loop = self._forwarding = None
+            self._store.close()
+            self._forwarder = None
             await self._stack.aclose()
 
     def __enter__(self) -> Self:
@@ -297,86 +282,5 @@ class ParkedCalls:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the forwarder, letting replays in hand finish, and disconnect."""
+        """Wait for the replays in flight, end the forwarder, and disconnect."""
         self._threads.close()
-
-    async def store(
-        self, call: StoredCall, *, operation_id: str, breaker: str, expires_after: float | None
-    ) -> Receipt:
-        """Store a call; used by the fallback, on this object's event loop.
-
-        Raises:
-            BrokerError: it is not stored, or, as an UnconfirmedError, may not be.
-        """
-        if self._broker is None:
-            raise FusewireError("this ParkedCalls is not entered, or was left: nothing is stored")
-        now = time.time()
-        record = Record(
-            operation_id=operation_id,
-            queue=self._queue,
-            dependency=breaker,
-            reason="circuit_open",
-            times_parked=1,
-            first_parked_at_ms=round(now * 1000),
-            parked_at_ms=round(now * 1000),
-            not_after_ms=None if expires_after is None else round((now + expires_after) * 1000),
-            at_most_once=call.at_most_once,
-        )
-        lane = self._topology.parked(self._dependencies.lane(breaker))
-        try:
-            async with asyncio.timeout(self._park_timeout):
-                message = record.write(call.message(operation_id, self._queue))
-                await self._broker.publish(lane, message)
-        except TimeoutError as error:
-            raise UnconfirmedError(
-                f"no confirmation within park_timeout={self._park_timeout:g} s: the call may or "
-                "may not be parked"
-            ) from error
-        self._listeners.tell(
-            MessageEvent(Happening.PARKED, operation_id, self._queue, breaker, record.reason)
-        )
-        return Receipt(operation_id, call.method, now)
-
-    async def visit(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Run `work` on this object's event loop; used by the fallback."""
-        if self._home() is asyncio.get_running_loop():
-            return await work()
-        try:
-            async with asyncio.timeout(self._park_timeout + _MARGIN):
-                return await asyncio.wrap_future(self._submit(work))
-        except TimeoutError as error:
-            raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
-
-    def visit_sync(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Run `work` on this object's event loop and wait for it; used by the fallback."""
-        self._home()
-        if self._thread == threading.get_ident():
-            raise FusewireError(
-                "a sync gRPC call on the event loop's own thread cannot be parked, it would wait "
-                "for itself: use grpc.aio there, or make the call in a worker thread"
-            )
-        future = self._submit(work)
-        try:
-            return future.result(self._park_timeout + _MARGIN)
-        except concurrent.futures.TimeoutError as error:
-            future.cancel()
-            raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
-
-    def _home(self) -> asyncio.AbstractEventLoop:
-        if self._pid != os.getpid():
-            raise FusewireError(
-                "this process was forked after ParkedCalls was entered, and has neither its thread "
-                "nor its connections: enter a ParkedCalls in each process, after the fork"
-            )
-        if self._loop is None:
-            raise FusewireError("this ParkedCalls is not entered, or was left: nothing is stored")
-        return self._loop
-
-    def _submit(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> concurrent.futures.Future[_T]:
-        loop = self._home()
-        coroutine = work()
-        try:
-            return asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except RuntimeError as error:  # the loop was closed in this moment
-            coroutine.close()
-            raise FusewireError("this ParkedCalls was left: nothing is stored") from error

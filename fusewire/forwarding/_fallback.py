@@ -6,27 +6,27 @@ import dataclasses
 import inspect
 import logging
 import uuid
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fusewire._sendable import LONGEST_TIMEOUT, is_valid_metadata
 from fusewire._validation import SECONDS, check, check_callable, invalid
 from fusewire.errors import (
-    BrokerError,
     CircuitOpenError,
     FusewireError,
     SettingsError,
     UnconfirmedError,
 )
-from fusewire.forwarding.call import StoredCall
+from fusewire.forwarding._call import StoredCall
 from fusewire.interceptors import FallbackDeclined, check_reply
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine
+    from collections.abc import Callable, Collection
 
     import grpc
 
-    from fusewire.forwarding.receipt import Receipt
+    from fusewire.forwarding._call import Receipt
+    from fusewire.forwarding._store import CallStore
     from fusewire.interceptors import CallInfo, Shape
 
 logger = logging.getLogger("fusewire.forwarding")
@@ -43,27 +43,11 @@ _LONGEST_KEY = 4096
 _MAX_REQUEST = 4 * 1024 * 1024  # bytes; gRPC's own default limit of a received message
 
 
-class Home(Protocol):
-    """What a fallback needs of :class:`ParkedCalls`: its store, and its event loop."""
-
-    async def store(
-        self, call: StoredCall, *, operation_id: str, breaker: str, expires_after: float | None
-    ) -> Receipt:
-        """Store a call; returns after the broker's confirm."""
-
-    async def visit(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Run a coroutine on the store's event loop, from any other."""
-
-    def visit_sync(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Run a coroutine on the store's event loop, from a thread."""
-
-
 class ParkFallback:
     """Parks a unary call that the circuit rejected or, if it is idempotent, that failed.
 
     Attributes:
-        parks: says to the interceptors that a call's first attempt carries the key of its later
-            ones.
+        parks: shows the interceptors that a call's first attempt carries the key of later ones.
         serializer: what makes bytes of a request that is no protobuf message, if it was given.
     """
 
@@ -71,7 +55,7 @@ class ParkFallback:
 
     def __init__(
         self,
-        home: Home,
+        store: CallStore,
         *,
         reply: Callable[[Any, Receipt], Any],
         idempotent: bool,
@@ -88,7 +72,7 @@ class ParkFallback:
             )
         check_callable("reply", reply, "a request", "its receipt")
         check("expires_after", expires_after, SECONDS.or_none)
-        self._home = home
+        self._store = store
         self._reply = reply
         self._idempotent = idempotent
         self._allowed = _allowed(metadata)
@@ -129,56 +113,50 @@ class ParkFallback:
 
     async def reply(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
         """Park the call and make the reply, on an asyncio channel."""
-        operation_id = _operation_id(call)
-        stored = self._stored(call, operation_id, request, error)
+        parked = self._call_to_park(call, request, error)
         try:
-            receipt = await self._home.visit(
-                lambda: self._store(stored, operation_id, call.breaker)
+            receipt = await self._store.store(
+                parked, breaker=call.breaker, expires_after=self._expires_after
             )
-        except (BrokerError, FusewireError) as failed:
-            raise _not_parked(operation_id, failed) from failed
+        except FusewireError as failed:
+            raise _not_parked(parked.operation_id, failed) from failed
         try:
             made = self._reply(request, receipt)
             made = await made if inspect.isawaitable(made) else made
             check_reply(call.method, made)
         except Exception as failed:
-            raise _unanswered(operation_id, failed) from failed
+            raise _unanswered(parked.operation_id, failed) from failed
         return made
 
     def reply_sync(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
         """Park the call and make the reply, on a sync channel."""
-        operation_id = _operation_id(call)
-        stored = self._stored(call, operation_id, request, error)
+        parked = self._call_to_park(call, request, error)
         try:
-            receipt = self._home.visit_sync(lambda: self._store(stored, operation_id, call.breaker))
-        except (BrokerError, FusewireError) as failed:
-            raise _not_parked(operation_id, failed) from failed
+            receipt = self._store.store_threadsafe(
+                parked, breaker=call.breaker, expires_after=self._expires_after
+            )
+        except FusewireError as failed:
+            raise _not_parked(parked.operation_id, failed) from failed
         try:
             made = self._reply(request, receipt)
             if inspect.iscoroutine(made):
                 made.close()
-                raise TypeError("reply gave a coroutine, which a sync channel cannot run")  # noqa: TRY301 - answered like any failure of the user's function
+                raise TypeError("reply returned a coroutine, which a sync channel cannot run")  # noqa: TRY301 - answered like any failure of the user's function
             check_reply(call.method, made)
         except Exception as failed:
-            raise _unanswered(operation_id, failed) from failed
+            raise _unanswered(parked.operation_id, failed) from failed
         return made
 
-    async def _store(self, stored: StoredCall, operation_id: str, breaker: str) -> Receipt:
-        return await self._home.store(
-            stored, operation_id=operation_id, breaker=breaker, expires_after=self._expires_after
-        )
-
-    def _stored(
-        self, call: CallInfo, operation_id: str, request: Any, error: grpc.RpcError
-    ) -> StoredCall:
-        """Say what to store.
+    def _call_to_park(self, call: CallInfo, request: Any, error: grpc.RpcError) -> StoredCall:
+        """Return what to store.
 
         Raises:
             FallbackDeclined: the call is not to be stored.
         """
+        operation_id = _operation_id(call)
         if not isinstance(error, CircuitOpenError) and not self._idempotent:
-            # Only a rejection by our own circuit is surely unsent: with a retry policy even
-            # "connection refused" has been seen on a call that had taken effect.
+            # Only a rejection by our own circuit proves that nothing was sent: with a retry policy,
+            # even a call that ended with "connection refused" has been seen to take effect.
             raise _declined(operation_id, "no", "it may have taken effect, and is at most once")
         try:
             body = self._serialize(request)
@@ -187,13 +165,14 @@ class ParkFallback:
         if len(body) > _MAX_REQUEST:
             raise _declined(operation_id, "no", f"its request has {len(body)} bytes")
         if not is_valid_metadata(call.metadata):
-            # A rejected call comes here unseen by grpcio, which would not have sent it.
+            # A rejected call never reached grpcio, which would have refused its metadata.
             raise _declined(operation_id, "no", "its metadata cannot be sent")
         return StoredCall(
+            operation_id=operation_id,
             method=call.method,
             request=body,
             metadata=tuple(pair for pair in call.metadata if pair[0].lower() in self._allowed),
-            timeout=_sensible(call.timeout),
+            timeout=_later_timeout(call.timeout),
             at_most_once=not self._idempotent,
         )
 
@@ -221,9 +200,8 @@ def _operation_id(call: CallInfo) -> str:
     for key, value in call.metadata:
         if key == IDEMPOTENCY_KEY:
             return str(value)
-    return (
-        uuid.uuid4().hex
-    )  # prepare() adds one; a fallback within a fallback might have removed it
+    # prepare() has added one; a fallback within a fallback might have removed it.
+    return uuid.uuid4().hex
 
 
 def _check_key(value: str | bytes) -> None:
@@ -235,8 +213,8 @@ def _check_key(value: str | bytes) -> None:
         raise invalid(IDEMPOTENCY_KEY, f"at most {_LONGEST_KEY} characters long", value)
 
 
-def _sensible(timeout: float | None) -> float | None:
-    """Return the timeout of a later attempt; None if the call's own has passed, or says nothing."""
+def _later_timeout(timeout: float | None) -> float | None:
+    """Return the timeout of a later attempt; None if the call's own is over, or says nothing."""
     return timeout if timeout is not None and 0 < timeout < LONGEST_TIMEOUT else None
 
 

@@ -1,4 +1,4 @@
-"""One unary call over a channel of either kind, without stubs."""
+"""One unary call on a channel of either kind, without stubs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fusewire.interceptors import registries_of
 
 if TYPE_CHECKING:
     from fusewire.breaker import BreakerRegistry
-    from fusewire.forwarding.call import StoredCall
+    from fusewire.forwarding._call import StoredCall
 
 logger = logging.getLogger("fusewire.forwarding")
 
@@ -26,7 +26,7 @@ _CLOSED_IN_FLIGHT = "Channel closed!"  # grpc/_channel.py: details of calls that
 
 
 class ChannelClosedError(FusewireError):
-    """The channel was closed under the forwarder.
+    """The channel was closed while calls were forwarded on it.
 
     Attributes:
         sent: whether the call may have reached the server.
@@ -37,10 +37,10 @@ class ChannelClosedError(FusewireError):
         self.sent = sent
 
 
-class Sender(Protocol):
+class Transport(Protocol):
     """Sends one call and waits for its end."""
 
-    async def __call__(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
+    async def send(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
         """Send `call`.
 
         Raises:
@@ -49,28 +49,28 @@ class Sender(Protocol):
         """
 
 
-def sender(channel: grpc.Channel | grpc.aio.Channel) -> Sender:
-    """Return what sends on `channel`.
+def transport(channel: grpc.Channel | grpc.aio.Channel) -> Transport:
+    """Return what sends calls on `channel`.
 
     Raises:
         SettingsError: it is no channel.
     """
     if isinstance(channel, grpc.aio.Channel):
-        return _AioSender(channel)
+        return _AioTransport(channel)
     if isinstance(channel, grpc.Channel):
-        return _SyncSender(channel)
+        return _SyncTransport(channel)
     raise invalid("channel", "a guarded grpc.Channel or grpc.aio.Channel", channel)
 
 
 def check_guards(channel: grpc.Channel | grpc.aio.Channel, registry: BreakerRegistry) -> None:
-    """Compare a channel's guards with the breakers that say when to replay, those of `registry`.
+    """Check that a channel is guarded by breakers of `registry`, which decide when to replay.
 
     Raises:
         SettingsError: they are of different registries.
     """
     registries = registries_of(channel)
     if registries is None:
-        return  # a channel of the user's own making
+        return  # the user's own kind of channel
     if not registries:
         logger.warning(
             "forward_to() was given a channel without a guard: no circuit opens while the "
@@ -84,11 +84,11 @@ def check_guards(channel: grpc.Channel | grpc.aio.Channel, registry: BreakerRegi
         )
 
 
-class _AioSender:
+class _AioTransport:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
 
-    async def __call__(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
+    async def send(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
         # Without serializers the stored bytes go out, and the reply's come in, as they are.
         multicallable: Any = self._channel.unary_unary(call.method)
         try:
@@ -103,11 +103,11 @@ class _AioSender:
             raise ChannelClosedError(sent=True) from error
 
 
-class _SyncSender:
+class _SyncTransport:
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
 
-    async def __call__(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
+    async def send(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
         multicallable: Any = self._channel.unary_unary(call.method)
 
         def send() -> None:

@@ -1,0 +1,83 @@
+"""The handler of stored calls: it sends them, and decides what their end means."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from fusewire._key_text import key_of_id
+from fusewire._sendable import is_valid_metadata
+from fusewire.errors import CircuitOpenError
+from fusewire.forwarding._call import StoredCall, UnreadableCallError, read_call
+from fusewire.forwarding._outcome import ReplayOutcome, outcome_of
+from fusewire.forwarding._transport import ChannelClosedError
+from fusewire.interceptors import read_retry_after
+from fusewire.operation import IDEMPOTENCY_KEY, current_operation
+from fusewire.parking import Reject
+from fusewire.parking.internal import HandBack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aio_pika.abc import AbstractIncomingMessage
+
+    from fusewire.forwarding._transport import Transport
+
+logger = logging.getLogger("fusewire.forwarding")
+
+
+class ReplayHandler:
+    """Handles each stored call.
+
+    Args:
+        transport: sends on the guarded channel, whose breakers and classification apply.
+        timeout: seconds for one attempt of a call that was made without a deadline.
+        stop: called if the channel is closed, to end the forwarder.
+    """
+
+    def __init__(self, transport: Transport, timeout: float, stop: Callable[[], None]) -> None:
+        self._transport = transport
+        self._timeout = timeout
+        self._stop = stop
+
+    async def __call__(self, message: AbstractIncomingMessage) -> None:
+        """Send one stored call. Raises what tells the consumer what to do with its message."""
+        operation = current_operation()
+        operation_id = operation.id if operation is not None else str(message.message_id)
+        try:
+            call = read_call(operation_id, message.body, message.headers)
+        except UnreadableCallError as error:
+            raise Reject(str(error), reason="malformed") from error
+        metadata = (*call.metadata, (IDEMPOTENCY_KEY, key_of_id(operation_id)))
+        if not is_valid_metadata(metadata):
+            raise Reject(f"its metadata cannot be sent: {call.metadata!r:.500}", reason="malformed")
+        try:
+            await self._transport.send(call, metadata, call.timeout or self._timeout)
+        except CircuitOpenError:
+            raise  # nothing was sent: it waits
+        except ChannelClosedError as error:
+            logger.warning("%s: the forwarder ends, and what is not settled stays parked", error)
+            self._stop()
+            if error.sent and call.at_most_once:
+                raise Reject(str(error), reason=ReplayOutcome.AMBIGUOUS.value) from error
+            raise HandBack from error
+        except grpc.RpcError as error:
+            self._reject_if_over(call, error)
+            raise
+
+    def _reject_if_over(self, call: StoredCall, error: grpc.RpcError) -> None:
+        """Raise Reject if the call must not or need not be sent again."""
+        code: grpc.StatusCode = error.code()
+        timeout = call.timeout or self._timeout
+        trailing: Any = error.trailing_metadata()
+        outcome = outcome_of(
+            code,
+            error.details() or "",
+            timeout,
+            at_most_once=call.at_most_once,
+            hinted=read_retry_after(trailing or ()) is not None,
+        )
+        if outcome is not ReplayOutcome.RETRY:
+            raise Reject(f"{call.method} ended {code.name}", reason=outcome.value) from error

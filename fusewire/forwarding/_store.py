@@ -1,0 +1,168 @@
+"""Where calls are stored: one event loop and one broker, for callers on any thread and any loop."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from fusewire.errors import FusewireError, UnconfirmedError
+from fusewire.forwarding._call import Receipt
+from fusewire.parking import Happening, MessageEvent
+from fusewire.parking.internal import Record
+
+if TYPE_CHECKING:
+    from fusewire.brokers import Broker, Topology
+    from fusewire.forwarding._call import StoredCall
+    from fusewire.parking.internal import Dependencies, Listeners
+
+_MARGIN = 5.0
+"""Seconds beyond its own limit that a caller waits for the store's event loop."""
+
+
+class CallStore:
+    """Stores calls in the lanes of a queue.
+
+    Args:
+        topology: the queue and its lanes.
+        dependencies: which lane is for which breaker.
+        timeout: seconds that storing one call may take.
+        listeners: notified of each call that is stored.
+
+    Attributes:
+        broker: the broker that it stores in; None while it is closed.
+        loop: the event loop that it works on; None while it is closed.
+        thread: the thread of that loop.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        dependencies: Dependencies,
+        *,
+        timeout: float,
+        listeners: Listeners,
+    ) -> None:
+        self._topology = topology
+        self._dependencies = dependencies
+        self._timeout = timeout
+        self._listeners = listeners
+        self.broker: Broker | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread: int | None = None
+        self._pid = os.getpid()
+
+    def open(self, broker: Broker) -> None:
+        """Store in `broker` from now on, on the event loop that runs."""
+        self.broker = broker
+        self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Store nothing from now on."""
+        self.broker = self.loop = None
+
+    async def store(
+        self, call: StoredCall, *, breaker: str, expires_after: float | None = None
+    ) -> Receipt:
+        """Store a call, from any event loop. Returns after the broker's confirm.
+
+        Args:
+            call: the call.
+            breaker: the name of the breaker that it waits for.
+            expires_after: seconds after which it is of no use.
+
+        Raises:
+            UnconfirmedError: it may or may not be stored.
+            FusewireError: it is not stored.
+        """
+        loop = self._check_open()
+        if loop is asyncio.get_running_loop():
+            return await self._publish(call, breaker, expires_after)
+        try:
+            async with asyncio.timeout(self._timeout + _MARGIN):
+                return await asyncio.wrap_future(self._submit(loop, call, breaker, expires_after))
+        except TimeoutError as error:
+            raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
+
+    def store_threadsafe(
+        self, call: StoredCall, *, breaker: str, expires_after: float | None = None
+    ) -> Receipt:
+        """Do as :meth:`store`, from a thread that may wait.
+
+        Raises:
+            UnconfirmedError: it may or may not be stored.
+            FusewireError: it is not stored.
+        """
+        loop = self._check_open()
+        if self.thread == threading.get_ident():
+            raise FusewireError(
+                "a sync gRPC call on the event loop's own thread cannot be parked, because it "
+                "would wait for itself: use grpc.aio there, or make the call in a worker thread"
+            )
+        future = self._submit(loop, call, breaker, expires_after)
+        try:
+            return future.result(self._timeout + _MARGIN)
+        except concurrent.futures.TimeoutError as error:
+            future.cancel()
+            raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
+
+    def _check_open(self) -> asyncio.AbstractEventLoop:
+        if self._pid != os.getpid():
+            raise FusewireError(
+                "this process was forked after ParkedCalls was entered, and has neither its thread "
+                "nor its connections: enter a ParkedCalls in each process, after the fork"
+            )
+        if self.loop is None:
+            raise FusewireError("this ParkedCalls is not entered, or was left: nothing is stored")
+        return self.loop
+
+    def _submit(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        call: StoredCall,
+        breaker: str,
+        expires_after: float | None,
+    ) -> concurrent.futures.Future[Receipt]:
+        storing = self._publish(call, breaker, expires_after)
+        try:
+            return asyncio.run_coroutine_threadsafe(storing, loop)
+        except RuntimeError as error:  # the loop was closed in this moment
+            storing.close()
+            raise FusewireError("this ParkedCalls was left: nothing is stored") from error
+
+    async def _publish(
+        self, call: StoredCall, breaker: str, expires_after: float | None
+    ) -> Receipt:
+        if self.broker is None:
+            raise FusewireError("this ParkedCalls is not entered, or was left: nothing is stored")
+        now = time.time()
+        queue = self._topology.source
+        record = Record(
+            operation_id=call.operation_id,
+            queue=queue,
+            dependency=breaker,
+            reason="circuit_open",
+            times_parked=1,
+            first_parked_at_ms=round(now * 1000),
+            parked_at_ms=round(now * 1000),
+            not_after_ms=None if expires_after is None else round((now + expires_after) * 1000),
+            at_most_once=call.at_most_once,
+        )
+        lane = self._topology.parked(self._dependencies.lane(breaker))
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self.broker.publish(lane, record.write(call.message(queue)))
+        except TimeoutError as error:
+            raise UnconfirmedError(
+                f"no confirmation within park_timeout={self._timeout:g} s: the call may or may not "
+                "be parked"
+            ) from error
+        self._listeners.tell(
+            MessageEvent(Happening.PARKED, call.operation_id, queue, breaker, record.reason)
+        )
+        return Receipt(call.operation_id, call.method, now)
