@@ -1,4 +1,4 @@
-"""The audit of one consumer's queues, on whichever broker they are."""
+"""The audit of one consumer's queues, on any broker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def audit(broker: Broker, topology: Topology) -> Sequence[Finding]:
-    """Look for what could lose messages, or was not meant, about queues that exist.
+    """Find settings of existing queues that could lose messages or are not intended.
 
     It looks only, and changes nothing. Without the management API (see
     :class:`~fusewire.brokers.RabbitMQBroker`), most is reported as not checked.

@@ -20,7 +20,7 @@ def findings_by_amqp(
     version: tuple[int, ...],
     virtual_host: str,
 ) -> list[Finding]:
-    """Return the findings where there is no management API: mostly that it was not checked.
+    """Return the findings without a management API: mostly that something was not checked.
 
     Args:
         layout: the queues.
@@ -35,17 +35,17 @@ def findings_by_amqp(
         "limits": limits,
         "durability": "whether all queues outlive a restart, their consumers and their connection",
         "dead-lettering": "whether delayed messages are dead-lettered at least once",
-        "single active consumer": "whether lanes have it, or have it not, as the settings say",
+        "single active consumer": "whether lanes have it as the settings say",
     }
     if unnamed := [queue for queue in queues if queue in types and types[queue] is None]:
         unchecked["queue types"] = f"whether these are quorum queues: {', '.join(unnamed)}"
     if version >= DELIVERY_LIMIT_SINCE:
         numbers = ".".join(map(str, version))
         unchecked["delivery limits"] = (
-            f"whether RabbitMQ {numbers}, which has a default of 20, drops messages that come back"
+            f"whether RabbitMQ {numbers}, which has a default of 20, drops returned messages"
         )
     else:
-        unchecked["delivery limits"] = "whether one is set, which drops messages that come back"
+        unchecked["delivery limits"] = "whether one is set, which drops messages that are returned"
     if layout.exchange:
         unchecked["exchange"] = f"type and bindings of {layout.exchange}"
     found = [is_absent(layout, queue) for queue in queues if queue not in types]
@@ -76,19 +76,19 @@ def of_type(name: str, its_type: str, remedy: Remediation, *, source: bool) -> I
             Severity.LOSS,
             name,
             "is a classic queue",
-            "it is on one node only and goes with its disk, and after a crash most of what was "
-            "acknowledged comes again",
-            remedy.again(name, "make it with x-queue-type=quorum"),
+            "it is on one node only and is lost with its disk, and after a crash most of what was "
+            "acknowledged is delivered again",
+            remedy.again(name, "declare it with x-queue-type=quorum"),
         )
     elif its_type == STREAM and source:
         yield Finding(
             Severity.LOSS,
             name,
-            "is a stream, and is to be consumed as a queue",
+            "is a stream, which cannot be consumed as a queue",
             "it remembers no acknowledgements, so what is published while no consumer is "
             "subscribed would never be handled: a consumer does not start",
-            "publish to a quorum queue, or have a consumer of your own, which keeps its offset, "
-            "move what comes in from the stream to one",
+            "publish to a quorum queue, or move messages from the stream to one with a consumer of "
+            "your own, which keeps its offset",
         )
     elif its_type != "quorum":
         yield Finding(
@@ -96,7 +96,7 @@ def of_type(name: str, its_type: str, remedy: Remediation, *, source: bool) -> I
             name,
             f"is a {its_type}, not a queue",
             "acknowledged messages stay in it",
-            remedy.again(name, "make it with x-queue-type=quorum"),
+            remedy.again(name, "declare it with x-queue-type=quorum"),
         )
 
 
@@ -107,13 +107,13 @@ def is_absent(layout: Layout, queue: str) -> Finding:
             Severity.WARNING,
             queue,
             "is absent",
-            "a consumer does not start without the queue that it consumes",
+            "a consumer does not start without its source queue",
             "declare it, as a quorum queue, or check the name and the virtual host",
         )
     return Finding(
         Severity.WARNING,
         queue,
         "is absent",
-        "moves to it are refused, and what was to move stays where it is",
-        "a consumer makes it at its start where it may; `fusewire topology` prints it",
+        "moves to it are refused, and the messages stay where they are",
+        "a consumer declares it at its start if it may; `fusewire topology` prints it",
     )

@@ -1,4 +1,4 @@
-"""What has to be on a RabbitMQ for one source queue, for places where applications declare nothing.
+"""What RabbitMQ needs for one source queue, for places where applications declare nothing.
 
 It is worked out from the names alone and asks no broker.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fusewire.brokers import Topology
 
 DEFAULT_EXCHANGE = "amq.default"
-"""What permissions call the exchange whose name is empty."""
+"""The name of the default exchange in permissions."""
 
 _EXAMPLE_LIMIT = 1_000_000  # messages
 
@@ -38,13 +38,13 @@ class Permissions:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy that people may want.
+    """A policy that is worth considering.
 
     Attributes:
         name: its name.
         pattern: a regular expression of the queues that it is for.
         definition: what it sets.
-        why: what it is good for.
+        why: its purpose.
     """
 
     name: str
@@ -60,7 +60,7 @@ def permissions(
 
     Args:
         topology: the queues.
-        declares: whether it makes what is absent; otherwise everything was made beforehand.
+        declares: whether the consumer creates what is absent; otherwise everything exists already.
         makes_source: whether that includes the source queue, as `ParkedCalls` does.
     """
     layout = Layout(topology)
@@ -91,13 +91,13 @@ def definitions(
     with_source: bool = False,
     user: str | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return definitions as ``rabbitmqctl import_definitions`` takes them.
+    """Return definitions for ``rabbitmqctl import_definitions``.
 
     Args:
         topology: the queues.
         version: RabbitMQ's, for the arguments that depend on it.
-        virtual_host: where they are to be.
-        with_source: whether the source queue is among them; otherwise it has to exist.
+        virtual_host: the virtual host of the queues.
+        with_source: whether to include the source queue; otherwise it must exist.
         user: an existing user, who gets the permissions to work with them and to make only marks.
     """
     layout = Layout(topology)
@@ -154,7 +154,7 @@ def definitions(
 
 
 def policies(topology: Topology, version: tuple[int, ...]) -> list[Policy]:
-    """Return the policies that are worth considering; none of them is needed for queues made new.
+    """Return the policies that are worth considering; new queues need none of them.
 
     RabbitMQ applies one policy to a queue: what another already sets belongs into this one too.
     """

@@ -1,4 +1,4 @@
-"""What RabbitMQ tells about queues and exchanges, and which value is in effect."""
+"""What RabbitMQ reports about queues and exchanges, and which values are in effect."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PolicyFacts:
     definition: Mapping[str, Any]
 
     def covers(self, kind: str, queue_type: str, name: str) -> bool:
-        """Tell whether it applies to the queue or exchange of this name.
+        """Return whether it applies to the queue or exchange of this name.
 
         Raises:
             re.error: its pattern is one that Python does not read, unlike Erlang.
@@ -64,16 +64,16 @@ class QueueFacts:
     policy: Mapping[str, Any] = field(default_factory=dict)
 
     def limit(self, key: str) -> int | None:
-        """Return a limit in effect: the lower one, where an argument and a policy set it."""
+        """Return a limit in effect: the lower one if an argument and a policy set it."""
         given = self._given(key)
         return min(given) if given else None
 
     def setting(self, key: str) -> Any:
-        """Return what is in effect of a key that is no limit; None where nothing sets it."""
+        """Return the value in effect of a key that is not a limit; None if nothing sets it."""
         return self.policy[key] if self.by_policy(key) else self.arguments.get(f"x-{key}")
 
     def by_policy(self, key: str) -> bool:
-        """Tell whether a policy says what is in effect of a key that is no limit.
+        """Return whether a policy sets the value in effect of a key that is not a limit.
 
         The argument goes before the policy, but not for the overflow of a quorum queue: see
         `policy_has_precedence` in RabbitMQ's rabbit_quorum_queue, 3.10.8 and 4.0.5.
@@ -82,7 +82,7 @@ class QueueFacts:
         return key in self.policy and (policy_first or f"x-{key}" not in self.arguments)
 
     def delivery_limit(self, version: tuple[int, ...]) -> int | None:
-        """Return how often a message may come back; None where as often as it likes."""
+        """Return how often a message may be returned; None without a limit."""
         if self.type != "quorum":
             return None
         given = self._given("delivery-limit")
@@ -103,9 +103,9 @@ class ExchangeFacts:
     """An exchange that exists.
 
     Attributes:
-        type: ``direct``, for one.
+        type: such as ``direct``.
         durable: whether it survives a restart.
-        alternate: where messages go that it routes nowhere; None for back to their publisher.
+        alternate: the exchange for unroutable messages; None returns them to their publisher.
         bound: the queues that are bound to it by their own names.
     """
 
@@ -117,14 +117,14 @@ class ExchangeFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """All that the rules of the audit are about.
+    """Everything that the rules of the audit look at.
 
     Attributes:
         version: RabbitMQ's.
         virtual_host: for the commands that the remedies name.
         queues: by name; None for one that is absent.
-        exchange: the configured one; None where it is absent, or none is configured.
-        features: feature flags by name, and whether they are enabled; empty where unknown.
+        exchange: the configured one; None if it is absent, or none is configured.
+        features: feature flags by name, and whether they are enabled; empty if unknown.
         policies_seen: whether all policies in effect are among the facts.
     """
 
@@ -144,7 +144,7 @@ def effective_policy(
     kind: str = "queue",
     queue_type: str = "",
 ) -> dict[str, Any]:
-    """Work out which policy is in effect, as RabbitMQ does.
+    """Determine which policy is in effect, as RabbitMQ does.
 
     The management API tells it too, with its statistics: ten seconds after a queue was made, and
     never where these are switched off.

@@ -1,4 +1,4 @@
-"""Asking RabbitMQ's management API, for the audit only: a few GETs.
+"""A client of RabbitMQ's management API, for the audit only: a few GETs.
 
 http.client in a thread: the audit is made once and needs no speed, and an HTTP library would be a
 dependency of everybody's for it. Redirects are not followed and proxies not used, so that the
@@ -36,7 +36,7 @@ _PORTS = {"http": 15672, "https": 15671}
 
 
 class _RefusedError(BrokerError):
-    """The user may not ask this."""
+    """The user is not allowed to ask this."""
 
 
 class Management:
@@ -54,7 +54,7 @@ class Management:
         self._ssl_context = address.ssl_context
 
     async def facts(self, layout: Layout, *, virtual_host: str, version: tuple[int, ...]) -> Facts:
-        """Learn what the audit asks about the queues of `layout`.
+        """Return the facts about the queues of `layout` that the audit needs.
 
         Raises:
             BrokerUnavailableError: nobody answers.
@@ -62,13 +62,13 @@ class Management:
         """
         host = quote(virtual_host, safe="")
         listed = await self._policies(host)
-        told: dict[str, dict[str, Any] | None] = {
+        answers: dict[str, dict[str, Any] | None] = {
             name: await self._get(f"queues/{host}/{quote(name, safe='')}") for name in layout.queues
         }
         try:
             queues = {
                 name: None if its is None else _queue(name, its, listed)
-                for name, its in told.items()
+                for name, its in answers.items()
             }
             exchange = None
             if layout.exchange:
@@ -88,11 +88,11 @@ class Management:
             exchange=exchange,
             features={str(flag.get("name")): flag.get("state") == "enabled" for flag in features},
             policies_seen=listed is not None
-            or (not layout.exchange and all(_EFFECTIVE in its for its in told.values() if its)),
+            or (not layout.exchange and all(_EFFECTIVE in its for its in answers.values() if its)),
         )
 
     async def _policies(self, host: str) -> _Policies | None:
-        """List the policies, and those of operators; None where the user may not."""
+        """Return the policies and operator policies; None if the user may not list them."""
         try:
             return (
                 _policies(await self._list(f"policies/{host}")),
@@ -105,15 +105,15 @@ class Management:
         self, host: str, name: str, listed: _Policies | None
     ) -> ExchangeFacts | None:
         path = f"exchanges/{host}/{quote(name, safe='')}"
-        told = await self._get(path)
-        if told is None:
+        answers = await self._get(path)
+        if answers is None:
             return None
         policy = effective_policy(name, *(listed or ([], [])), kind="exchange")
-        arguments = told.get("arguments") or {}
+        arguments = answers.get("arguments") or {}
         alternate = arguments.get("alternate-exchange", policy.get("alternate-exchange"))
         return ExchangeFacts(
-            type=str(told.get("type")),
-            durable=told.get("durable") is True,
+            type=str(answers.get("type")),
+            durable=answers.get("durable") is True,
             alternate=None if alternate is None else str(alternate),
             bound=frozenset(
                 str(binding.get("destination"))
@@ -124,14 +124,18 @@ class Management:
         )
 
     async def _list(self, path: str) -> list[dict[str, Any]]:
-        told = await self._get(path)
-        return [item for item in told if isinstance(item, dict)] if isinstance(told, list) else []
+        answers = await self._get(path)
+        return (
+            [item for item in answers if isinstance(item, dict)]
+            if isinstance(answers, list)
+            else []
+        )
 
     async def _get(self, path: str) -> Any:
         return await asyncio.to_thread(self._ask, f"{self._path}/api/{path}")
 
     def _ask(self, path: str) -> Any:
-        """Ask; None where there is nothing of the name."""
+        """Send a request; return None if there is nothing of that name."""
         connection = self._connection()
         try:
             connection.request(
@@ -174,7 +178,7 @@ class Management:
         )
 
 
-def _policies(told: list[dict[str, Any]]) -> list[PolicyFacts]:
+def _policies(answers: list[dict[str, Any]]) -> list[PolicyFacts]:
     return [
         PolicyFacts(
             name=str(policy.get("name")),
@@ -183,21 +187,21 @@ def _policies(told: list[dict[str, Any]]) -> list[PolicyFacts]:
             priority=int(policy.get("priority") or 0),
             definition=dict(policy.get("definition") or {}),
         )
-        for policy in told
+        for policy in answers
     ]
 
 
-def _queue(name: str, told: dict[str, Any], listed: _Policies | None) -> QueueFacts:
-    kind = str(told.get("type"))
+def _queue(name: str, answers: dict[str, Any], listed: _Policies | None) -> QueueFacts:
+    kind = str(answers.get("type"))
     if listed is None:
-        policy = told.get(_EFFECTIVE) or {}
+        policy = answers.get(_EFFECTIVE) or {}
     else:
         policy = effective_policy(name, *listed, queue_type=kind)
     return QueueFacts(
         type=kind,
-        durable=told.get("durable") is True,
-        auto_delete=told.get("auto_delete") is True,
-        exclusive=told.get("exclusive") is True,
-        arguments=dict(told.get("arguments") or {}),
+        durable=answers.get("durable") is True,
+        auto_delete=answers.get("auto_delete") is True,
+        exclusive=answers.get("exclusive") is True,
+        arguments=dict(answers.get("arguments") or {}),
         policy=dict(policy),
     )

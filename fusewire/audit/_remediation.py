@@ -1,4 +1,4 @@
-"""What to do about a finding of the audit, with the commands to copy."""
+"""What to do about a finding of the audit, with commands to copy."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Remediation:
         self._virtual_host = virtual_host
 
     def again(self, name: str, how: str = "") -> str:
-        """Make a queue anew: an argument cannot be changed."""
+        """Declare a queue again: an argument cannot be changed."""
         emptied = self._ctl("delete_queue", name, options=("--if-empty",))
-        then = how or "it is made as it should be at the consumer's next start"
+        then = how or "the consumer's next start declares it as it should be"
         return f"once it is empty and no consumer runs, delete it; {then}:\n{emptied}"
 
     def policy(self, name: str, definition: dict[str, int | str]) -> str:
@@ -35,15 +35,15 @@ class Remediation:
         )
 
     def refuse(self, name: str, queue: QueueFacts, limits: dict[str, int]) -> str:
-        """Have a queue refuse what its limits leave no room for."""
+        """Make a queue refuse messages beyond its limits."""
         if "x-overflow" in queue.arguments and queue.type != "quorum":  # then it is not a policy's
-            return self.again(name, "make it with x-overflow=reject-publish")
+            return self.again(name, "declare it with x-overflow=reject-publish")
         return self.policy(name, {**limits, "overflow": "reject-publish"})
 
     def unset(self, name: str, queue: QueueFacts, key: str) -> str:
-        """Take away what an argument or a policy sets and should not."""
+        """Remove a value that an argument or a policy sets."""
         if f"x-{key}" in queue.arguments and not queue.by_policy(key):
-            return self.again(name, f"make it without x-{key}")
+            return self.again(name, f"declare it without x-{key}")
         listed = self._ctl("list_policies")
         return (
             f"take {key} out of the policy, or give the queue one of a higher priority without it; "

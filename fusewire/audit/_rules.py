@@ -1,4 +1,4 @@
-"""Is what waits in these queues safe? Rules from facts to findings; nothing here asks a broker."""
+"""The rules of the audit, from facts to findings. Nothing here asks a broker."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 _CONSUMER_TIMEOUT = 1_800_000  # ms: RabbitMQ's default, of which up to half is used to wait
 _REFUSING = {
     "classic": frozenset({"reject-publish", "reject-publish-dlx"}),
-    # The other is invalid here, and taken for drop-head: RabbitMQ's rabbit_quorum_queue:overflow,
+    # The other is invalid here, and treated as drop-head: RabbitMQ's rabbit_quorum_queue:overflow,
     # 3.10.8 and 4.0.5.
     "quorum": frozenset({"reject-publish"}),
 }
 _AT_LEAST_ONCE_FEATURE = "stream_queue"  # what the coordination of dead-lettering came with
 _FEATURE_REQUIRED_SINCE = (3, 12)
 
-_GOES = "what waits in it would be gone without having been handled"
-_KEPT = "nothing may take messages out of it but their replay or a person"
+_GOES = "its messages are lost without having been handled"
+_KEPT = "only a replay or a person may take messages out of it"
 
 
 def findings_of(layout: Layout, facts: Facts) -> list[Finding]:
@@ -77,16 +77,16 @@ class _Rules:
             yield Finding(
                 Severity.LOSS,
                 name,
-                "does not last: it is not durable, or is auto-delete or exclusive",
-                f"it goes with a restart, or with its last consumer, and {_GOES}",
-                self._remedy.again(name, "make it durable, neither auto-delete nor exclusive"),
+                "is not durable, or is auto-delete or exclusive",
+                f"it is deleted at a restart or with its last consumer, and {_GOES}",
+                self._remedy.again(name, "declare it durable, neither auto-delete nor exclusive"),
             )
         if queue.limit("expires") is not None:
             yield Finding(
                 Severity.LOSS,
                 name,
                 f"is deleted after {queue.limit('expires')} ms without a consumer",
-                f"a consumer that is stopped or paused has none, and {_GOES}",
+                f"while the consumer is stopped or paused it has none, and {_GOES}",
                 self._remedy.unset(name, queue, "expires"),
             )
         overflow = queue.setting("overflow") or "drop-head"
@@ -110,7 +110,7 @@ class _Rules:
                 severity,
                 name,
                 f"has a message TTL of {ttl} ms",
-                f"what waits longer, while the consumer is stopped, paused or slow, {where} "
+                f"a message that waits longer, for a stopped, paused or slow consumer, {where} "
                 "without having been handled",
                 self._remedy.unset(name, queue, "message-ttl"),
             )
@@ -147,7 +147,7 @@ class _Rules:
         set_by = "its argument" if by_argument else "a policy" if by_policy else "default"
         if by_argument:
             remedy = self._remedy.again(
-                name, "make it without, on RabbitMQ 4 with x-delivery-limit=-1"
+                name, "declare it without one, on RabbitMQ 4 with x-delivery-limit=-1"
             )
         elif self._facts.version >= DELIVERY_LIMIT_SINCE:
             remedy = self._remedy.policy(name, {"delivery-limit": -1})
@@ -170,7 +170,7 @@ class _Rules:
                 name,
                 f"has a consumer timeout of {timeout} ms",
                 "a message that cannot be moved is held for up to 15 minutes, and a handler takes "
-                "its time: RabbitMQ then closes the channel, and all in hand is handled again",
+                "its time: RabbitMQ then closes the channel, and all in flight is handled again",
                 self._remedy.unset(name, queue, "consumer-timeout"),
             )
 
@@ -180,15 +180,15 @@ class _Rules:
             yield Finding(
                 Severity.WARNING,
                 name,
-                "has no single active consumer, and replays are to be single",
-                "every replica replays from it, so that limits hold for each and not for all",
+                "has no single active consumer, but one replica at a time is to replay",
+                "every replica replays from it, so limits apply to each, not to all combined",
                 self._remedy.again(name),
             )
         elif single and not self._layout.topology.single:
             yield Finding(
                 Severity.WARNING,
                 name,
-                "has a single active consumer, and replays are not to be single",
+                "has a single active consumer, but all replicas are to replay",
                 "one replica at a time replays from it",
                 self._remedy.again(name),
             )
@@ -231,7 +231,7 @@ class _Rules:
             yield Finding(
                 Severity.LOSS,
                 name,
-                f"dead-letters at most once, for want of the feature flag {_AT_LEAST_ONCE_FEATURE}",
+                f"dead-letters at most once, without the feature flag {_AT_LEAST_ONCE_FEATURE}",
                 "a delayed message is lost if it cannot be routed back in that moment",
                 f"rabbitmqctl enable_feature_flag {_AT_LEAST_ONCE_FEATURE}",
             )
@@ -241,7 +241,7 @@ class _Rules:
                 Severity.WARNING,
                 name,
                 "has no message TTL" if ttl is None else f"has a message TTL of {ttl} ms",
-                f"messages are to come back after {milliseconds(tier)} ms",
+                f"messages must come back after {milliseconds(tier)} ms",
                 anew,
             )
 
@@ -251,13 +251,12 @@ class _Rules:
                 Severity.WARNING,
                 name,
                 "is absent",
-                "moves through it are refused, and what was to move stays where it is",
-                "a consumer makes it at its start where it may; `fusewire topology` prints it",
+                "moves through it are refused, and the messages stay where they are",
+                "a consumer declares it at its start if it may; `fusewire topology` prints it",
             )
             return
         made_anew = (
-            "delete it while no consumer runs; it is made, and the queues are bound, at the next "
-            "start"
+            "delete it while no consumer runs; the next start declares it and binds the queues"
         )
         if exchange.type != "direct":
             yield Finding(
@@ -272,7 +271,7 @@ class _Rules:
                 Severity.LOSS,
                 name,
                 f"has an alternate exchange, {exchange.alternate!r}",
-                "where a queue is missing its message goes there, and is confirmed as if stored",
+                "if a queue is missing, its message goes there, and is confirmed as if stored",
                 "use an exchange without one",
             )
         if not exchange.durable:
@@ -292,8 +291,8 @@ class _Rules:
                     f"is not bound to exchange {name!r} by its name",
                     "delayed messages do not come back while it is not"
                     if queue == layout.source
-                    else "moves to it are refused, and what was to move stays where it is",
-                    "a consumer binds it at its start where it may; `fusewire topology` prints it",
+                    else "moves to it are refused, and the messages stay where they are",
+                    "a consumer binds it at its start if it may; `fusewire topology` prints it",
                 )
 
     def _unseen(self) -> Iterator[Finding]:
@@ -301,10 +300,10 @@ class _Rules:
             yield Finding(
                 Severity.UNCHECKED,
                 "policies",
-                "whether a policy sets what it should not, of at least one queue or exchange",
-                "RabbitMQ lets this user list no policies, and shows with a queue which is in "
-                "effect only where it has statistics of it",
-                "ask as a user who has the tag `policymaker`, or `administrator`",
+                "whether a policy sets something harmful for a queue or the exchange",
+                "this user may not list policies, and RabbitMQ shows the one in effect only "
+                "for queues with statistics",
+                "ask as a user with the tag `policymaker` or `administrator`",
             )
         facts = self._facts
         if facts.version < _FEATURE_REQUIRED_SINCE and _AT_LEAST_ONCE_FEATURE not in facts.features:
@@ -312,15 +311,15 @@ class _Rules:
                 Severity.UNCHECKED,
                 "feature flags",
                 f"whether {_AT_LEAST_ONCE_FEATURE} is enabled",
-                "delayed messages are dead-lettered at most once without it; RabbitMQ lets this "
-                "user list no feature flags",
+                "delayed messages are dead-lettered at most once without it; this user may not "
+                "list feature flags",
                 "on a node: rabbitmqctl list_feature_flags; or ask as an administrator",
             )
         yield Finding(
             Severity.UNCHECKED,
             "consumer_timeout",
             "whether the nodes' own is 30 minutes or longer",
-            "a message that cannot be moved is held for up to 15 minutes; RabbitMQ shows this "
-            "setting to nobody over the network",
+            "a message that cannot be moved is held for up to 15 minutes; RabbitMQ does not "
+            "show this setting over the network",
             "on each node: rabbitmqctl environment | grep consumer_timeout",
         )

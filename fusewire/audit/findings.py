@@ -1,4 +1,4 @@
-"""What an audit finds about queues that exist: is what waits in them safe?"""
+"""What an audit finds about existing queues."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Severity(StrEnum):
     """Messages can be lost or go astray."""
 
     WARNING = "warning"
-    """Something will not work as it is meant to; no message is lost by it."""
+    """Something does not work as intended, but loses no message."""
 
     UNCHECKED = "not checked"
-    """It could not be seen whether all is well."""
+    """The audit could not check something."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not, or may not be, as it should be.
+    """One thing that is, or may be, wrong.
 
     Attributes:
         severity: how much it matters.

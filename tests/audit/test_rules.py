@@ -70,9 +70,9 @@ def test_queues_made_by_fusewire_are_found_safe(layout: Layout, version: tuple[i
     ("changes", "what"),
     [
         ({"type": "classic"}, "is a classic queue"),
-        ({"durable": False}, "does not last"),
-        ({"auto_delete": True}, "does not last"),
-        ({"exclusive": True}, "does not last"),
+        ({"durable": False}, "is not durable"),
+        ({"auto_delete": True}, "is not durable"),
+        ({"exclusive": True}, "is not durable"),
         ({"arguments": {"x-expires": 5000}}, "deleted after 5000 ms"),
         ({"policy": {"expires": 5000}}, "deleted after 5000 ms"),
         (
@@ -337,7 +337,7 @@ def test_without_management_the_types_of_queues_are_told_as_far_as_rabbitmq_name
 
     told = [(f.severity, f.subject, f.what) for f in findings if f.severity is not UNCHECKED]
     assert told == [
-        (LOSS, "q", "is a stream, and is to be consumed as a queue"),
+        (LOSS, "q", "is a stream, which cannot be consumed as a queue"),
         (LOSS, "q.parked.other", "is a classic queue"),
         (WARNING, "q.dead", "is a stream, not a queue"),
     ]
