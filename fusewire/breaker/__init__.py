@@ -1,8 +1,11 @@
 """Circuit breakers: pure state machines, free of I/O, for threads and asyncio alike."""
 
+import warnings
+from typing import TYPE_CHECKING
+
 from fusewire._public import publish
-from fusewire.breaker.calls import CircuitBreaker
-from fusewire.breaker.events import (
+from fusewire.breaker._breaker import CircuitBreaker
+from fusewire.breaker._events import (
     CallEvent,
     CallEventsDropped,
     CallFailed,
@@ -18,13 +21,12 @@ from fusewire.breaker.events import (
     SettingsChanged,
     StateChanged,
 )
-from fusewire.breaker.permit import Permit
-from fusewire.breaker.presets import CRITICAL, HIGH_TRAFFIC, LENIENT, PRESETS
-from fusewire.breaker.registry import BreakerRegistry, default_registry
-from fusewire.breaker.settings import BreakerSettings
-from fusewire.breaker.snapshot import Counters, Snapshot
-from fusewire.breaker.states import CircuitState, Look, Outcome
-from fusewire.breaker.windows import Slice
+from fusewire.breaker._permit import Permit
+from fusewire.breaker._registry import BreakerRegistry, default_registry
+from fusewire.breaker._settings import CRITICAL, HIGH_TRAFFIC, LENIENT, PRESETS, BreakerSettings
+from fusewire.breaker._snapshot import Counters, Snapshot
+from fusewire.breaker._states import Admission, CircuitState, Outcome
+from fusewire.breaker._windows import Bucket
 from fusewire.errors import CircuitBreakerError, CircuitOpenError
 
 __all__ = [
@@ -32,8 +34,10 @@ __all__ = [
     "HIGH_TRAFFIC",
     "LENIENT",
     "PRESETS",
+    "Admission",
     "BreakerRegistry",
     "BreakerSettings",
+    "Bucket",
     "CallEvent",
     "CallEventsDropped",
     "CallFailed",
@@ -50,15 +54,30 @@ __all__ = [
     "Counters",
     "Event",
     "LeaseExpired",
-    "Look",
     "Outcome",
     "Permit",
     "Reason",
     "SettingsChanged",
-    "Slice",
     "Snapshot",
     "StateChanged",
     "default_registry",
 ]
+
+_FORMER_NAMES = {"Look": Admission, "Slice": Bucket}
+
+
+if not TYPE_CHECKING:  # or type checkers would take every name for one of this package
+
+    def __getattr__(name: str) -> type:
+        renamed = _FORMER_NAMES.get(name)
+        if renamed is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        warnings.warn(
+            f"{__name__}.{name} is now {__name__}.{renamed.__name__}",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return renamed
+
 
 publish(__name__, __all__)

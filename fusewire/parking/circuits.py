@@ -12,7 +12,7 @@ from fusewire.breaker import CircuitState, StateChanged
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from fusewire.breaker import BreakerRegistry, Event, Look
+    from fusewire.breaker import Admission, BreakerRegistry, Event
     from fusewire.parking._pauses import Pauses
 
 _LONGEST_NAP = 1.0
@@ -60,7 +60,7 @@ class Circuits:
         self._pauses = pauses
         self._chance = chance
 
-    def look(self, dependency: str) -> Look | None:
+    def look(self, dependency: str) -> Admission | None:
         """Look at a breaker; None where there is none yet."""
         return self._registry.get(dependency).look() if dependency in self._registry else None
 
@@ -149,7 +149,7 @@ class Circuits:
         finally:
             forget()
 
-    def _worth(self, look: Look) -> float:
+    def _worth(self, look: Admission) -> float:
         """Return the seconds after which to look again when nothing was heard until then."""
         left = max(look.retry_after, _SHORTEST_NAP)
         if look.state is CircuitState.HALF_OPEN:

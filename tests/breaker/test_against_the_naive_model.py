@@ -107,7 +107,7 @@ class CircuitMachine(RuleBasedStateMachine):
     def make(self, rules: BreakerSettings, start: float, *, proved: bool = False) -> None:
         self.clock = FakeClock(start)
         self.breaker = CircuitBreaker(
-            "payments", settings=rules, clock=self.clock, chance=lambda: CHANCE
+            "payments", settings=rules, clock=self.clock, rng=lambda: CHANCE
         )
         if proved:  # healthy calls offer no loans
             self.breaker._unproven = 0
@@ -305,7 +305,7 @@ class CircuitMachine(RuleBasedStateMachine):
         self.breaker.restore(Snapshot.from_json(self.breaker.snapshot().to_json()))
 
     @rule()
-    def hear_calls_or_no_more(self) -> None:
+    def listen_to_calls_or_no_more(self) -> None:
         if self.unhear is None:
             self.unhear = self.breaker.add_listener(lambda _: None, CallEvent)
         else:

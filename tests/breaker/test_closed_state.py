@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitState, Look, Outcome
+from fusewire.breaker import Admission, BreakerSettings, CircuitBreaker, CircuitState, Outcome
 from tests.support.circuits import half_open_circuit
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def test_a_new_circuit_is_closed_and_admits(breaker: CircuitBreaker) -> None:
     assert breaker.state is CircuitState.CLOSED
     assert breaker.can_execute()
-    assert breaker.look() == Look(admitted=True, state=CircuitState.CLOSED, retry_after=0.0)
+    assert breaker.look() == Admission(admitted=True, state=CircuitState.CLOSED, retry_after=0.0)
     assert not breaker.acquire().probe
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fusewire.breaker.eviction import Candidates
+from fusewire.breaker._eviction import Candidates
 
 
 def candidates(*names: str) -> Candidates:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.breaker import CircuitBreaker, CircuitOpenError, CircuitState, Look
+from fusewire.breaker import Admission, CircuitBreaker, CircuitOpenError, CircuitState
 from tests.support.circuits import half_open_circuit, open_circuit
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def test_it_rejects_whatever_time_passes(breaker: CircuitBreaker, clock: FakeClock) -> None:
     breaker.force_open()
     clock.advance(1e6)
-    assert breaker.look() == Look(admitted=False, state=CircuitState.FORCED_OPEN, retry_after=10.0)
+    assert breaker.look() == Admission(
+        admitted=False, state=CircuitState.FORCED_OPEN, retry_after=10.0
+    )
     with pytest.raises(CircuitOpenError) as caught:
         breaker.acquire()
     assert (caught.value.state, caught.value.reason) == ("forced_open", "by hand")

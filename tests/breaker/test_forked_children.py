@@ -83,7 +83,7 @@ def run(script: str) -> None:
 
 def test_a_child_that_is_forked_in_the_midst_of_a_change_does_not_wait_for_it() -> None:
     run("""
-        breaker = CircuitBreaker("payments", settings=JITTER, chance=in_the_midst)
+        breaker = CircuitBreaker("payments", settings=JITTER, rng=in_the_midst)
         breaker.acquire().failure()
         thread = threading.Thread(target=lambda: breaker.acquire().failure())
         thread.start()
@@ -267,7 +267,7 @@ def test_a_process_that_forks_in_the_midst_of_its_own_change_goes_on_with_it() -
 
 
         signal.signal(signal.SIGUSR1, handle)
-        breaker = CircuitBreaker("payments", settings=JITTER, chance=in_the_midst)
+        breaker = CircuitBreaker("payments", settings=JITTER, rng=in_the_midst)
         other = CircuitBreaker("search", 1)
         for _ in range(2):
             breaker.acquire().failure()

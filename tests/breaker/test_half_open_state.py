@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitOpenError, CircuitState, Look
+from fusewire.breaker import (
+    Admission,
+    BreakerSettings,
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitState,
+)
 from tests.support.circuits import half_open_circuit
 
 if TYPE_CHECKING:
@@ -25,7 +31,9 @@ def test_it_admits_so_many_probes_and_no_more(breaker: CircuitBreaker) -> None:
     with pytest.raises(CircuitOpenError) as caught:
         breaker.acquire()
     assert (caught.value.name, caught.value.state) == ("payments", "half_open")
-    assert breaker.look() == Look(admitted=False, state=CircuitState.HALF_OPEN, retry_after=1.0)
+    assert breaker.look() == Admission(
+        admitted=False, state=CircuitState.HALF_OPEN, retry_after=1.0
+    )
 
 
 def test_so_many_successes_close_it(breaker: CircuitBreaker) -> None:
@@ -49,7 +57,7 @@ def test_one_failure_reopens_it_for_the_whole_time(
     breaker.acquire().success()
     clock.advance(1)
     breaker.acquire().failure()
-    assert breaker.look() == Look(admitted=False, state=CircuitState.OPEN, retry_after=10.0)
+    assert breaker.look() == Admission(admitted=False, state=CircuitState.OPEN, retry_after=10.0)
 
 
 def test_a_failed_probe_may_bring_a_hint(breaker: CircuitBreaker) -> None:
@@ -71,7 +79,9 @@ def test_a_leaked_probe_frees_its_place_when_its_lease_is_over(
     clock.advance(30)
     breaker.acquire()
     clock.advance(29.5)
-    assert breaker.look() == Look(admitted=False, state=CircuitState.HALF_OPEN, retry_after=0.5)
+    assert breaker.look() == Admission(
+        admitted=False, state=CircuitState.HALF_OPEN, retry_after=0.5
+    )
     clock.advance(0.5)
     assert breaker.acquire().probe
     assert not breaker.can_execute()

@@ -14,6 +14,7 @@ import pytest
 
 from fusewire._locks import inside
 from fusewire.breaker import (
+    Admission,
     BreakerSettings,
     CallEvent,
     CallFailed,
@@ -23,7 +24,6 @@ from fusewire.breaker import (
     CircuitOpenError,
     CircuitState,
     Event,
-    Look,
     Reason,
     StateChanged,
 )
@@ -66,20 +66,20 @@ BY_TIME = BreakerSettings(
 def test_it_is_answered_from_the_last_whole_change(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
-    assert interrupt(breaker, breaker.look) == Look(True, CircuitState.CLOSED, 0.0)  # noqa: FBT003
+    assert interrupt(breaker, breaker.look) == Admission(True, CircuitState.CLOSED, 0.0)  # noqa: FBT003
     open_circuit(breaker)
     clock.advance(9.5)
-    assert interrupt(breaker, breaker.look) == Look(False, CircuitState.OPEN, 0.5)  # noqa: FBT003
+    assert interrupt(breaker, breaker.look) == Admission(False, CircuitState.OPEN, 0.5)  # noqa: FBT003
     breaker.force_open()
-    assert interrupt(breaker, breaker.look) == Look(False, CircuitState.FORCED_OPEN, 10.0)  # noqa: FBT003
+    assert interrupt(breaker, breaker.look) == Admission(False, CircuitState.FORCED_OPEN, 10.0)  # noqa: FBT003
     breaker.disable()
-    assert interrupt(breaker, breaker.look) == Look(True, CircuitState.DISABLED, 0.0)  # noqa: FBT003
+    assert interrupt(breaker, breaker.look) == Admission(True, CircuitState.DISABLED, 0.0)  # noqa: FBT003
     assert interrupt(breaker, lambda: breaker.state) is CircuitState.DISABLED
 
 
 def test_it_is_never_given_a_probe(breaker: CircuitBreaker, clock: FakeClock) -> None:
     half_open_circuit(breaker, clock)
-    refused = Look(False, CircuitState.HALF_OPEN, 1.0)  # noqa: FBT003
+    refused = Admission(False, CircuitState.HALF_OPEN, 1.0)  # noqa: FBT003
     assert interrupt(breaker, breaker.look) == refused
     with pytest.raises(CircuitOpenError) as error:
         interrupt(breaker, breaker.acquire)
@@ -96,7 +96,7 @@ def test_it_passes_while_a_share_is_admitted_only_when_all_are_again(clock: Fake
     half_open_circuit(breaker, clock)
     breaker.acquire().success()
     clock.advance(7.5)
-    assert interrupt(breaker, breaker.look) == Look(False, CircuitState.CLOSED, 1.0)  # noqa: FBT003
+    assert interrupt(breaker, breaker.look) == Admission(False, CircuitState.CLOSED, 1.0)  # noqa: FBT003
     with pytest.raises(CircuitOpenError, match="a growing share"):
         interrupt(breaker, breaker.acquire)
     clock.advance(0.5)
@@ -248,7 +248,7 @@ def test_a_signal_handler_may_use_the_circuit(clock: FakeClock) -> None:
         return 0.5
 
     settings = BreakerSettings(failure_threshold=1, recovery_timeout_jitter=0.5)
-    breaker = CircuitBreaker("payments", settings=settings, clock=clock, chance=in_the_midst)
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock, rng=in_the_midst)
 
     def handle(_signal: int, _frame: object) -> None:
         seen.extend((breaker.state, breaker.snapshot().state))
@@ -283,7 +283,7 @@ def test_a_finalizer_may_make_a_guarded_call(clock: FakeClock) -> None:
         return 0.5
 
     settings = BreakerSettings(failure_threshold=1, recovery_timeout_jitter=0.5)
-    breaker = CircuitBreaker("payments", settings=settings, clock=clock, chance=in_the_midst)
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock, rng=in_the_midst)
     breaker.acquire().failure()
     assert breaker.state is CircuitState.OPEN
     counters = breaker.snapshot().counters
@@ -305,7 +305,7 @@ def test_two_threads_in_finalizers_do_not_wait_for_each_others_circuit() -> None
                 both_inside.wait(10)
             return 0.5
 
-        return CircuitBreaker(name, settings=settings, chance=in_the_midst)
+        return CircuitBreaker(name, settings=settings, rng=in_the_midst)
 
     first = make("first", lambda: second)
     second = make("second", lambda: first)
@@ -385,7 +385,7 @@ def test_a_ctrl_c_in_the_midst_leaves_a_circuit_that_others_can_use(clock: FakeC
         raise KeyboardInterrupt
 
     settings = BreakerSettings(failure_threshold=1, recovery_timeout_jitter=0.5)
-    breaker = CircuitBreaker("payments", settings=settings, clock=clock, chance=in_the_midst)
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock, rng=in_the_midst)
     with pytest.raises(KeyboardInterrupt):
         breaker.acquire().failure()
     states: list[CircuitState] = []

@@ -19,8 +19,8 @@ from fusewire.breaker import (
     CircuitState,
     Outcome,
 )
-from fusewire.breaker import results as results_module
-from fusewire.breaker.results import MOST_PLAIN, PLAIN, comes_later
+from fusewire.breaker import _results as results_module
+from fusewire.breaker._results import MOST_PLAIN, PLAIN, comes_later
 from fusewire.operation import operation
 from tests.support.circuits import half_open_circuit
 from tests.support.later_results import (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire.breaker import CircuitBreaker, CircuitState
-from fusewire.breaker.loans import current_loan
+from fusewire.breaker._loans import current_loan
 from tests.support.circuits import half_open_circuit
 from tests.support.ways_through import (
     answer,

@@ -146,9 +146,9 @@ def test_a_judgement_without_a_start_says_nothing_of_a_cancellation(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
     clock.advance(100.0)
-    assert breaker.judge(asyncio.CancelledError()) is Outcome.IGNORED
-    assert breaker.judge(asyncio.CancelledError(), clock.now - 2.0) is Outcome.FAILURE
-    assert breaker.judge(ConnectionError()) is Outcome.FAILURE
+    assert breaker.classify(asyncio.CancelledError()) is Outcome.IGNORED
+    assert breaker.classify(asyncio.CancelledError(), clock.now - 2.0) is Outcome.FAILURE
+    assert breaker.classify(ConnectionError()) is Outcome.FAILURE
 
 
 # Streams: what counts is the wait for one item.

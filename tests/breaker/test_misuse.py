@@ -17,7 +17,7 @@ from fusewire.breaker import (
     Event,
     StateChanged,
 )
-from fusewire.breaker.settings import _warn_of_milliseconds
+from fusewire.breaker._settings import _warn_of_milliseconds
 from fusewire.errors import SettingsError
 
 

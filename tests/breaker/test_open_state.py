@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire.breaker import (
+    Admission,
     Cause,
     CircuitBreaker,
     CircuitOpenError,
     CircuitState,
     Event,
-    Look,
     Outcome,
     Reason,
     StateChanged,
@@ -41,11 +41,13 @@ def test_a_look_tells_the_same_and_changes_nothing(
 ) -> None:
     open_circuit(breaker)
     clock.advance(9)
-    assert breaker.look() == Look(admitted=False, state=CircuitState.OPEN, retry_after=1.0)
+    assert breaker.look() == Admission(admitted=False, state=CircuitState.OPEN, retry_after=1.0)
     assert not breaker.can_execute()
     clock.advance(1)
     for _ in range(10):
-        assert breaker.look() == Look(admitted=True, state=CircuitState.HALF_OPEN, retry_after=0.0)
+        assert breaker.look() == Admission(
+            admitted=True, state=CircuitState.HALF_OPEN, retry_after=0.0
+        )
     assert breaker.can_execute()
     assert breaker.acquire().probe
 
@@ -103,7 +105,7 @@ def test_it_can_be_held_open_past_its_time(breaker: CircuitBreaker, clock: FakeC
     for _ in range(5):
         clock.advance(8)
         breaker.hold_open(9)
-        assert breaker.look() == Look(admitted=False, state=CircuitState.OPEN, retry_after=9.0)
+        assert breaker.look() == Admission(admitted=False, state=CircuitState.OPEN, retry_after=9.0)
         with pytest.raises(CircuitOpenError):
             breaker.acquire()
     clock.advance(9)
@@ -122,7 +124,7 @@ def test_it_is_held_open_also_when_its_time_was_over_and_no_call_had_come(
     open_circuit(breaker)
     clock.advance(10)
     breaker.hold_open(1)
-    assert breaker.look() == Look(admitted=False, state=CircuitState.OPEN, retry_after=1.0)
+    assert breaker.look() == Admission(admitted=False, state=CircuitState.OPEN, retry_after=1.0)
 
 
 def test_no_maximum_keeps_it_from_being_held_open(breaker: CircuitBreaker) -> None:

@@ -14,8 +14,8 @@ from fusewire.breaker import (
     CircuitState,
     Outcome,
 )
-from fusewire.breaker.lending import PROVING
-from fusewire.breaker.loans import current_loan
+from fusewire.breaker._lending import PROVING
+from fusewire.breaker._loans import current_loan
 from tests.support.circuits import half_open_circuit, open_circuit
 from tests.support.ways_through import BORROWERS, answer, answer_async, by_decorator, totals
 

@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitOpenError, CircuitState, Look
-from fusewire.breaker.recovery import Ramp
+from fusewire.breaker import (
+    Admission,
+    BreakerSettings,
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitState,
+)
+from fusewire.breaker._recovery import RampUp
 
 if TYPE_CHECKING:
     from fusewire.testing import FakeClock
@@ -60,9 +66,7 @@ def test_jitter_takes_off_a_share(clock: FakeClock) -> None:
         failure_threshold=1, recovery_timeout=10, recovery_timeout_jitter=0.5
     )
     chances = iter([0.0, 0.5, 0.75])
-    breaker = CircuitBreaker(
-        "payments", settings=settings, clock=clock, chance=lambda: next(chances)
-    )
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock, rng=lambda: next(chances))
     assert open_times(breaker, clock, 2) == [10, 7.5]
     assert breaker.look().retry_after == 6.25
 
@@ -71,7 +75,7 @@ def test_a_hint_stays_within_the_maximum_and_takes_no_jitter(clock: FakeClock) -
     settings = BreakerSettings(
         failure_threshold=1, recovery_timeout=10, recovery_timeout_jitter=0.5
     )
-    breaker = CircuitBreaker("payments", settings=settings, clock=clock, chance=lambda: 0.5)
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock, rng=lambda: 0.5)
     breaker.acquire().failure(retry_after=100)
     assert breaker.look().retry_after == 100
     clock.advance(100)
@@ -110,7 +114,7 @@ def test_the_first_call_after_closing_passes_and_the_next_waits(
     with pytest.raises(CircuitOpenError, match="growing share") as caught:
         ramping.acquire()
     assert caught.value.retry_after == 8
-    assert ramping.look() == Look(admitted=False, state=CircuitState.CLOSED, retry_after=8.0)
+    assert ramping.look() == Admission(admitted=False, state=CircuitState.CLOSED, retry_after=8.0)
     clock.advance(3)
     assert ramping.look().retry_after == 5.0
 
@@ -156,7 +160,7 @@ def test_failures_during_the_ramp_open_the_circuit_again(
 
 
 def test_the_wait_told_during_the_ramp_is_exact() -> None:
-    ramp = Ramp(100.0, 8.0)
+    ramp = RampUp(100.0, 8.0)
     assert ramp.take(100.0)
     assert ramp.wait(100.0) == 8.0
     assert not ramp.take(104.0)

@@ -10,12 +10,12 @@ import pytest
 
 from fusewire._locks import make_lock
 from fusewire.breaker import (
+    Admission,
     BreakerRegistry,
     BreakerSettings,
     CircuitBreaker,
     CircuitState,
     LeaseExpired,
-    Look,
     default_registry,
 )
 from fusewire.errors import SettingsError
@@ -308,7 +308,7 @@ class LookedAtBreaker(CircuitBreaker):
 
     looks = 0
 
-    def look(self) -> Look:
+    def look(self) -> Admission:
         type(self).looks += 1
         return super().look()
 
@@ -316,7 +316,7 @@ class LookedAtBreaker(CircuitBreaker):
 def test_a_new_name_costs_a_few_looks_however_many_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fusewire.breaker.registry.CircuitBreaker", LookedAtBreaker)
+    monkeypatch.setattr("fusewire.breaker._registry.CircuitBreaker", LookedAtBreaker)
     registry = BreakerRegistry(STRICT, limit=500)
     for number in range(500):
         registry.get(f"old {number}").acquire().failure()

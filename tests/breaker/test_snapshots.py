@@ -11,6 +11,7 @@ import pytest
 
 from fusewire.breaker import (
     BreakerSettings,
+    Bucket,
     Cause,
     CircuitBreaker,
     CircuitOpenError,
@@ -18,7 +19,6 @@ from fusewire.breaker import (
     Counters,
     Event,
     Reason,
-    Slice,
     Snapshot,
     StateChanged,
 )
@@ -73,7 +73,7 @@ def test_a_snapshot_has_all_figures(breaker: CircuitBreaker, clock: FakeClock) -
         probes_running=0,
         probes_succeeded=0,
         counters=Counters(succeeded=2, failed=2, ignored=1, slow=1, late=1, opened=1),
-        window=(Slice(1, 0, 0), Slice(1, 0, 1), Slice(2, 2, 0)),
+        window=(Bucket(1, 0, 0), Bucket(1, 0, 1), Bucket(2, 2, 0)),
     )
     assert breaker.snapshot().failure_rate == 0.5
     assert breaker.snapshot().slow_call_rate == 0.25

@@ -12,16 +12,16 @@ import pytest
 
 from fusewire.breaker import (
     BreakerSettings,
+    Bucket,
     Cause,
     CircuitBreaker,
     CircuitState,
     Event,
     Outcome,
     Reason,
-    Slice,
     StateChanged,
 )
-from fusewire.breaker.windows import FAILED, SLOW, CountWindow, NoWindow, TimeWindow, make_window
+from fusewire.breaker._windows import FAILED, SLOW, CountWindow, NoWindow, TimeWindow, make_window
 
 if TYPE_CHECKING:
     from fusewire.testing import FakeClock
@@ -208,8 +208,8 @@ def test_a_window_has_no_room_below_the_minimum_while_not_all_is_well() -> None:
 
 def test_a_smaller_count_window_keeps_the_latest() -> None:
     window = CountWindow(3)
-    window.load([Slice(5, 5, 0), Slice(2, 0, 2)], 0.0)
-    assert window.dump(0.0) == (Slice(1, 1, 0), Slice(2, 0, 2))
+    window.load([Bucket(5, 5, 0), Bucket(2, 0, 2)], 0.0)
+    assert window.dump(0.0) == (Bucket(1, 1, 0), Bucket(2, 0, 2))
 
 
 def test_a_time_window_forgets_in_twentieths() -> None:
@@ -234,7 +234,7 @@ def test_a_time_window_takes_a_time_just_past_for_now() -> None:
     window = TimeWindow(20.0, 100.0)
     window.record(0, 110.0)
     window.record(FAILED, 109.0)
-    assert window.dump(110.0) == (Slice(2, 1, 0, 0.0),)
+    assert window.dump(110.0) == (Bucket(2, 1, 0, 0.0),)
 
 
 def test_a_time_window_of_another_length_keeps_what_is_not_too_old() -> None:
@@ -242,7 +242,7 @@ def test_a_time_window_of_another_length_keeps_what_is_not_too_old() -> None:
     for now in (100.0, 106.0, 110.0):
         window.record(FAILED, now)
     content = window.dump(110.0)
-    assert content == (Slice(1, 1, 0, 10.0), Slice(1, 1, 0, 4.0), Slice(1, 1, 0, 0.0))
+    assert content == (Bucket(1, 1, 0, 10.0), Bucket(1, 1, 0, 4.0), Bucket(1, 1, 0, 0.0))
     shorter = TimeWindow(5.0, 110.0)
     shorter.load(content, 110.0)
     assert shorter.dump(110.0) == content[1:]
@@ -257,7 +257,7 @@ def test_without_a_window_nothing_is_kept() -> None:
     window.record(FAILED, 0.0)
     window.add_healthy(3)
     window.forget(0.0)
-    window.load([Slice(1, 1, 1)], 0.0)
+    window.load([Bucket(1, 1, 1)], 0.0)
     assert window.dump(0.0) == ()
     assert (window.calls, window.failed, window.slow) == (0, 0, 0)
     assert window.room(1) == sys.maxsize
@@ -302,27 +302,32 @@ def test_a_note_from_an_earlier_generation_is_late(clock: FakeClock) -> None:
     assert (counters.succeeded, counters.late) == (1, 1)
 
 
-def test_a_time_window_keeps_whole_slices_to_their_last_moment() -> None:
+def test_a_time_window_keeps_whole_buckets_to_their_last_moment() -> None:
     window = TimeWindow(40.0, 100.5)
     assert window.until == 102.0
     for kind in (FAILED, FAILED, SLOW, SLOW | FAILED, 0):
         window.record(kind, 101.0)
-    assert window.dump(101.0) == (Slice(5, 3, 2, 0.0),)
-    assert window.dump(139.9) == (Slice(5, 3, 2, 38.0),)
+    assert window.dump(101.0) == (Bucket(5, 3, 2, 0.0),)
+    assert window.dump(139.9) == (Bucket(5, 3, 2, 38.0),)
     assert window.until == 102.0, "dumping changes nothing"
     window.forget(139.9)
-    assert window.dump(139.9) == (Slice(5, 3, 2, 38.0),)
+    assert window.dump(139.9) == (Bucket(5, 3, 2, 38.0),)
     assert window.until == 140.0
     window.forget(140.0)
     assert (window.calls, window.failed, window.slow) == (0, 0, 0)
 
 
-def test_a_time_window_loads_slices_that_fall_together() -> None:
-    content = [Slice(3, 1, 2, 4.0), Slice(2, 2, 1, 3.0), Slice(1, 0, 1, 0.0), Slice(9, 9, 9, 40.0)]
+def test_a_time_window_loads_buckets_that_fall_together() -> None:
+    content = [
+        Bucket(3, 1, 2, 4.0),
+        Bucket(2, 2, 1, 3.0),
+        Bucket(1, 0, 1, 0.0),
+        Bucket(9, 9, 9, 40.0),
+    ]
     window = TimeWindow(40.0, 100.0)
     window.load(content, 100.0)
-    # Of 4 s and 3 s of age, both are two slices of 2 s; 40 s are too old.
-    assert window.dump(100.0) == (Slice(5, 3, 3, 4.0), Slice(1, 0, 1, 0.0))
+    # Of 4 s and 3 s of age, both are two buckets of 2 s; 40 s are too old.
+    assert window.dump(100.0) == (Bucket(5, 3, 3, 4.0), Bucket(1, 0, 1, 0.0))
     assert (window.calls, window.failed, window.slow) == (6, 3, 4)
     window.forget(140.0)
     assert (window.calls, window.failed, window.slow) == (0, 0, 0)
@@ -333,7 +338,7 @@ def test_a_time_window_works_before_time_zero() -> None:
     assert window.until == -1.0
     window.record(FAILED, -0.5)
     assert window.until == 0.0
-    assert window.dump(0.5) == (Slice(1, 1, 0, 1.0),)
+    assert window.dump(0.5) == (Bucket(1, 1, 0, 1.0),)
 
 
 def test_a_hint_that_comes_with_a_success_is_no_hint(clock: FakeClock) -> None:

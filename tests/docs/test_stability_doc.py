@@ -6,7 +6,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-from fusewire.breaker import snapshot
+from fusewire.breaker import _snapshot as snapshot
 from fusewire.brokers.rabbitmq import codec
 from fusewire.brokers.sqlite import database
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, _call

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fusewire.breaker import BreakerSettings, CircuitBreaker, Look, StateChanged
+from fusewire.breaker import Admission, BreakerSettings, CircuitBreaker, StateChanged
 from fusewire.errors import BrokerUnavailableError, CircuitOpenError
 from fusewire.parking import Happening
 
@@ -41,8 +41,10 @@ PUBLIC = {
         "without_fallbacks",
     ],
     "fusewire.breaker": [
+        "Admission",
         "BreakerRegistry",
         "BreakerSettings",
+        "Bucket",
         "CRITICAL",
         "CallEvent",
         "CallEventsDropped",
@@ -62,13 +64,11 @@ PUBLIC = {
         "HIGH_TRAFFIC",
         "LENIENT",
         "LeaseExpired",
-        "Look",
         "Outcome",
         "PRESETS",
         "Permit",
         "Reason",
         "SettingsChanged",
-        "Slice",
         "Snapshot",
         "StateChanged",
         "default_registry",
@@ -261,7 +261,7 @@ def _examples() -> dict[str, Any]:
         *(member for kind in CLASSES.values() if issubclass(kind, Enum) for member in kind),
     ]
     assert {type(each) for each in events} == {StateChanged}
-    assert isinstance(made[2], Look)
+    assert isinstance(made[2], Admission)
     return {f"{number} {type(each).__name__}": each for number, each in enumerate(made)}
 
 

@@ -63,7 +63,7 @@ def by_permit(breaker: CircuitBreaker, work: Work) -> Any:
     try:
         result = work()
     except BaseException as error:
-        permit.settle(breaker.judge(error))
+        permit.settle(breaker.classify(error))
         raise
     permit.success()
     return result

@@ -5,14 +5,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from fusewire.breaker.loans import current_loan, enclosing_loan, publish, withdraw
-from fusewire.breaker.states import SUCCESS, Outcome
+from fusewire.breaker._loans import current_loan, enclosing_loan, publish, withdraw
+from fusewire.breaker._states import SUCCESS, Outcome
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from fusewire.breaker.loans import Loan
+    from fusewire.breaker._loans import Loan
 
 
 class Issuer(Protocol):
@@ -31,7 +31,7 @@ class Issuer(Protocol):
     def settle(self, permit: Permit, outcome: Outcome, retry_after: float | None = None) -> None:
         """Record the outcome, if it is the permit's first."""
 
-    def judge(self, error: BaseException, started: float = ...) -> Outcome:
+    def classify(self, error: BaseException, started: float = ...) -> Outcome:
         """Say what `error`, of a call begun at `started`, says about the dependency."""
 
 
@@ -136,7 +136,7 @@ class Permit:
     ) -> None:
         withdraw(self._loan)
         issuer = self._issuer
-        self.conclude(SUCCESS if error is None else issuer.judge(error, self.started))
+        self.conclude(SUCCESS if error is None else issuer.classify(error, self.started))
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

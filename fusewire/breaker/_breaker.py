@@ -6,16 +6,20 @@ import functools
 import inspect
 import random
 import time
+import warnings
 from inspect import CO_COROUTINE
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from fusewire._validation import check_text, invalid
-from fusewire.breaker.guards import GuardingCircuit, kind_of
-from fusewire.breaker.settings import BreakerSettings
+from fusewire.breaker._circuit import UNTIMED
+from fusewire.breaker._guards import GuardingCircuit, kind_of
+from fusewire.breaker._settings import BreakerSettings
 from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from fusewire.breaker._states import Outcome
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,7 +44,8 @@ class CircuitBreaker(GuardingCircuit):
         fallback: called with the same arguments for a rejected or failed call, by decorated
             functions and by :meth:`call_with_fallback`; plain :meth:`call` does not use it.
         clock: monotonic seconds.
-        chance: numbers from 0 and below 1, for the jitter of the open time.
+        rng: returns numbers from 0 and below 1, for the jitter of the open time.
+        chance: the former name of `rng`; deprecated.
 
     Raises:
         SettingsError: a setting cannot be right.
@@ -59,9 +64,12 @@ class CircuitBreaker(GuardingCircuit):
         settings: BreakerSettings | None = None,
         fallback: Callable[..., Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,
+        chance: Callable[[], float] | None = None,
     ) -> None:
         check_text("name", name)
+        if chance is not None:
+            rng = _former_name_of_rng(name, rng, chance)
         given = (failure_threshold, recovery_timeout, half_open_max_calls, expected_exceptions)
         if settings is None:
             settings = BreakerSettings(
@@ -76,8 +84,17 @@ class CircuitBreaker(GuardingCircuit):
             )
         if fallback is not None and not callable(fallback):
             raise invalid("fallback", "a function", fallback)
-        super().__init__(name, settings, clock, chance)
+        super().__init__(name, settings, clock, rng)
         self.fallback = fallback
+
+    def judge(self, error: BaseException, started: float = UNTIMED) -> Outcome:
+        """Do what :meth:`classify` does, under its former name; deprecated."""
+        warnings.warn(
+            "CircuitBreaker.judge() is now CircuitBreaker.classify()",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.classify(error, started)
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r} {self.state}>"
@@ -171,3 +188,18 @@ def _awaitable_of(func: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: An
             "plain functions by call()"
         )
     return result
+
+
+def _former_name_of_rng(
+    name: str, rng: Callable[[], float], chance: Callable[[], float]
+) -> Callable[[], float]:
+    if rng is not random.random:
+        raise SettingsError(
+            f"rng and chance of circuit {name!r} are the same setting: leave out chance"
+        )
+    warnings.warn(
+        "CircuitBreaker(chance=...) is now CircuitBreaker(rng=...)",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return chance

@@ -7,16 +7,16 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from fusewire.breaker.fallback import may_answer, note_answered, note_unanswered
-from fusewire.breaker.states import Outcome
+from fusewire.breaker._fallback import may_answer, note_answered, note_unanswered
+from fusewire.breaker._states import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
     from typing import Self
 
-    from fusewire.breaker.core import Circuit
-    from fusewire.breaker.permit import Lending
+    from fusewire.breaker._circuit import Circuit
+    from fusewire.breaker._permit import Lending
 
 
 def guard_generator(
@@ -83,7 +83,7 @@ class _Reading:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        outcome = Outcome.SUCCESS if error is None else self._breaker.judge(error, self.asked)
+        outcome = Outcome.SUCCESS if error is None else self._breaker.classify(error, self.asked)
         self._permit.conclude(outcome)
 
 

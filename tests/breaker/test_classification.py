@@ -34,9 +34,9 @@ def test_ignored_exceptions_are_ignored_though_expected(clock: FakeClock) -> Non
     breaker = breaker_with(
         clock, expected_exceptions=(OSError,), ignored_exceptions=(FileNotFoundError,)
     )
-    assert breaker.judge(OSError()) is Outcome.FAILURE
-    assert breaker.judge(FileNotFoundError()) is Outcome.IGNORED
-    assert breaker.judge(ValueError()) is Outcome.IGNORED
+    assert breaker.classify(OSError()) is Outcome.FAILURE
+    assert breaker.classify(FileNotFoundError()) is Outcome.IGNORED
+    assert breaker.classify(ValueError()) is Outcome.IGNORED
 
 
 def test_a_classifier_of_exceptions_is_asked_first(clock: FakeClock) -> None:
@@ -48,10 +48,10 @@ def test_a_classifier_of_exceptions_is_asked_first(clock: FakeClock) -> None:
     breaker = breaker_with(
         clock, ignored_exceptions=(FileNotFoundError,), classify_exception=classify
     )
-    assert breaker.judge(KeyError()) is Outcome.SUCCESS
-    assert breaker.judge(FileNotFoundError()) is Outcome.FAILURE
-    assert breaker.judge(ValueError()) is Outcome.FAILURE
-    assert breaker.judge(asyncio.CancelledError()) is Outcome.IGNORED
+    assert breaker.classify(KeyError()) is Outcome.SUCCESS
+    assert breaker.classify(FileNotFoundError()) is Outcome.FAILURE
+    assert breaker.classify(ValueError()) is Outcome.FAILURE
+    assert breaker.classify(asyncio.CancelledError()) is Outcome.IGNORED
     with pytest.raises(KeyError):
         breaker.call(throw, KeyError())
     assert breaker.snapshot().counters.succeeded == 1
@@ -84,7 +84,7 @@ def test_a_classifier_that_talks_nonsense_is_not_heard_and_the_log_says_so(
         clock, classify_exception=lambda _: answer, classify_result=lambda _: answer
     )
     with caplog.at_level(logging.ERROR):
-        assert breaker.judge(ValueError()) is Outcome.FAILURE
+        assert breaker.classify(ValueError()) is Outcome.FAILURE
     assert f"TypeError: a classifier must return an Outcome, got {answer!r}" in caplog.text
     breaker.call(lambda: None)
     assert breaker.snapshot().counters.succeeded == 1
@@ -98,7 +98,7 @@ def test_a_classifier_that_returns_a_coroutine_is_not_heard_either(
 
     breaker = breaker_with(clock, classify_exception=lambda _: judge())
     with caplog.at_level(logging.ERROR):
-        assert breaker.judge(ValueError()) is Outcome.FAILURE
+        assert breaker.classify(ValueError()) is Outcome.FAILURE
     assert "a classifier must return an Outcome, got <coroutine object" in caplog.text
 
 
@@ -184,15 +184,15 @@ def test_a_group_says_what_the_errors_in_it_say(clock: FakeClock) -> None:
         ([ExceptionGroup("inner", [ValueError(), OSError()])], Outcome.FAILURE),
         ([asyncio.CancelledError()], Outcome.IGNORED),
     ):
-        assert breaker.judge(BaseExceptionGroup("outer", errors)) is outcome
+        assert breaker.classify(BaseExceptionGroup("outer", errors)) is outcome
 
 
 def test_what_is_ignored_is_ignored_in_a_group_too(clock: FakeClock) -> None:
     breaker = breaker_with(clock, ignored_exceptions=(ValueError,))
-    assert breaker.judge(ExceptionGroup("all", [ValueError()])) is Outcome.IGNORED
-    assert breaker.judge(ExceptionGroup("one", [ValueError(), KeyError()])) is Outcome.FAILURE
+    assert breaker.classify(ExceptionGroup("all", [ValueError()])) is Outcome.IGNORED
+    assert breaker.classify(ExceptionGroup("one", [ValueError(), KeyError()])) is Outcome.FAILURE
     of_groups = breaker_with(clock, ignored_exceptions=(ExceptionGroup,))
-    assert of_groups.judge(ExceptionGroup("all", [KeyError()])) is Outcome.IGNORED
+    assert of_groups.classify(ExceptionGroup("all", [KeyError()])) is Outcome.IGNORED
 
 
 async def test_calls_in_a_task_group_count(clock: FakeClock) -> None:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from fusewire._locks import interrupts_itself, make_lock
 from fusewire._validation import COUNT, check
-from fusewire.breaker.calls import CircuitBreaker
-from fusewire.breaker.eviction import Candidates
-from fusewire.breaker.presets import check_settings
-from fusewire.breaker.settings import BreakerSettings, describe_differences
-from fusewire.breaker.states import CircuitState
+from fusewire.breaker._breaker import CircuitBreaker
+from fusewire.breaker._eviction import Candidates
+from fusewire.breaker._settings import BreakerSettings, check_settings, describe_differences
+from fusewire.breaker._states import CircuitState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

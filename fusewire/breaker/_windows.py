@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fusewire.breaker.settings import BreakerSettings
+    from fusewire.breaker._settings import BreakerSettings
 
-SLICES = 20
+BUCKETS = 20
 """A time window forgets in steps of a twentieth of its length: fine enough for a rate, and few
 enough to empty an idle window at once."""
 
@@ -28,14 +28,14 @@ SLOW = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class Bucket:
     """Calls in a row of a window, as a snapshot keeps them, oldest first.
 
     Attributes:
         calls: how many there were.
         failed: how many of them failed.
         slow: how many of them were slow.
-        age: seconds from the beginning of a time window's slice to that of the latest.
+        age: seconds from the beginning of a time window's bucket to that of the latest.
     """
 
     calls: int
@@ -74,10 +74,10 @@ class Window(Protocol):
     def forget(self, now: float, /) -> None:
         """Forget what is too old at `now`."""
 
-    def dump(self, now: float, /) -> tuple[Slice, ...]:
+    def dump(self, now: float, /) -> tuple[Bucket, ...]:
         """Give the content at `now`, oldest first. It changes nothing."""
 
-    def load(self, slices: Sequence[Slice], now: float, /) -> None:
+    def load(self, buckets: Sequence[Bucket], now: float, /) -> None:
         """Take over the content of a window of the same kind, the latest as far as they fit."""
 
 
@@ -104,11 +104,11 @@ class NoWindow:
     def forget(self, _now: float) -> None:
         """Do nothing: there is nothing to forget."""
 
-    def dump(self, _now: float) -> tuple[Slice, ...]:
+    def dump(self, _now: float) -> tuple[Bucket, ...]:
         """Give nothing."""
         return ()
 
-    def load(self, _slices: Sequence[Slice], _now: float) -> None:
+    def load(self, _buckets: Sequence[Bucket], _now: float) -> None:
         """Take nothing."""
 
 
@@ -183,41 +183,41 @@ class CountWindow:
     def forget(self, _now: float) -> None:
         """Do nothing: calls do not grow old."""
 
-    def dump(self, _now: float) -> tuple[Slice, ...]:
+    def dump(self, _now: float) -> tuple[Bucket, ...]:
         """Give the content as runs of calls of one kind."""
         kinds = (
             self._ring[place % self.size] for place in range(self._place - self.calls, self._place)
         )
         runs = ((kind, len(tuple(run))) for kind, run in groupby(kinds))
         return tuple(
-            Slice(calls, calls * (kind & FAILED), calls * (kind >> 1)) for kind, calls in runs
+            Bucket(calls, calls * (kind & FAILED), calls * (kind >> 1)) for kind, calls in runs
         )
 
-    def load(self, slices: Sequence[Slice], now: float) -> None:
+    def load(self, buckets: Sequence[Bucket], now: float) -> None:
         """Record the runs again."""
-        for run in slices:
+        for run in buckets:
             kind = (FAILED if run.failed else 0) | (SLOW if run.slow else 0)
             for _ in range(min(run.calls, self.size)):
                 self.record(kind, now)
 
 
 class TimeWindow:
-    """The calls of the latest `seconds`, in slices; the oldest slice is forgotten as a whole."""
+    """The calls of the latest `seconds`, in buckets; the oldest bucket is forgotten as a whole."""
 
-    __slots__ = ("_current", "_slices", "_width", "calls", "failed", "slow", "until")
+    __slots__ = ("_buckets", "_current", "_width", "calls", "failed", "slow", "until")
 
     def __init__(self, seconds: float, now: float) -> None:
         self.calls = self.failed = self.slow = 0
-        self._width = seconds / SLICES
+        self._width = seconds / BUCKETS
         self._current = int(now // self._width)
         self.until = (self._current + 1) * self._width
-        # Calls, failed, slow of each slice.
-        self._slices = [[0, 0, 0] for _ in range(SLICES)]
+        # Calls, failed, slow of each bucket.
+        self._buckets = [[0, 0, 0] for _ in range(BUCKETS)]
 
     def record(self, kind: int, now: float) -> None:
-        """Record a call in the slice of `now`."""
+        """Record a call in the bucket of `now`."""
         self.forget(now)
-        current = self._slices[self._current % SLICES]
+        current = self._buckets[self._current % BUCKETS]
         failed, slow = kind & FAILED, kind >> 1
         current[0] += 1
         current[1] += failed
@@ -227,32 +227,32 @@ class TimeWindow:
         self.slow += slow
 
     def add_healthy(self, calls: int) -> None:
-        """Add the calls to the current slice, in which all of them ended."""
-        self._slices[self._current % SLICES][0] += calls
+        """Add the calls to the current bucket, in which all of them ended."""
+        self._buckets[self._current % BUCKETS][0] += calls
         self.calls += calls
 
     def room(self, minimum: int) -> int:
-        """Say that healthy calls change nothing before the current slice ends."""
+        """Say that healthy calls change nothing before the current bucket ends."""
         return 0 if (self.failed or self.slow) and self.calls < minimum else sys.maxsize
 
-    def dump(self, now: float) -> tuple[Slice, ...]:
-        """Give the slices that hold calls, with their age."""
+    def dump(self, now: float) -> tuple[Bucket, ...]:
+        """Give the buckets that hold calls, with their age."""
         passed = max(int(now // self._width) - self._current, 0)
         kept = (
-            ((back + passed) * self._width, self._slices[(self._current - back) % SLICES])
-            for back in range(SLICES - 1 - passed, -1, -1)
+            ((back + passed) * self._width, self._buckets[(self._current - back) % BUCKETS])
+            for back in range(BUCKETS - 1 - passed, -1, -1)
         )
         return tuple(
-            Slice(figures[0], figures[1], figures[2], age) for age, figures in kept if figures[0]
+            Bucket(figures[0], figures[1], figures[2], age) for age, figures in kept if figures[0]
         )
 
-    def load(self, slices: Sequence[Slice], now: float) -> None:
-        """Take over the slices that are not too old; a window of another length has its own."""
+    def load(self, buckets: Sequence[Bucket], now: float) -> None:
+        """Take over the buckets that are not too old; a window of another length has its own."""
         self.forget(now)
-        for old in slices:
+        for old in buckets:
             back = round(old.age / self._width)
-            if back < SLICES:
-                into = self._slices[(self._current - back) % SLICES]
+            if back < BUCKETS:
+                into = self._buckets[(self._current - back) % BUCKETS]
                 into[0] += old.calls
                 into[1] += old.failed
                 into[2] += old.slow
@@ -261,10 +261,10 @@ class TimeWindow:
                 self.slow += old.slow
 
     def forget(self, now: float) -> None:
-        """Make the slice of `now` the current one. A thread may come with a time just past."""
+        """Make the bucket of `now` the current one. A thread may come with a time just past."""
         target = int(now // self._width)
-        for passed in range(self._current + 1, min(target, self._current + SLICES) + 1):
-            oldest = self._slices[passed % SLICES]
+        for passed in range(self._current + 1, min(target, self._current + BUCKETS) + 1):
+            oldest = self._buckets[passed % BUCKETS]
             self.calls -= oldest[0]
             self.failed -= oldest[1]
             self.slow -= oldest[2]

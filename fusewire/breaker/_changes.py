@@ -17,16 +17,16 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fusewire._locks import bare_lock, inside, renew_in_child
-from fusewire.breaker.events import Cause, Reason
-from fusewire.breaker.lending import LendingMachine
-from fusewire.breaker.machine import MAX_HALF_OPEN_WAIT, RAMPING
-from fusewire.breaker.states import BY_HAND, CircuitState, Look
+from fusewire.breaker._events import Cause, Reason
+from fusewire.breaker._lending import LendingMachine
+from fusewire.breaker._machine import MAX_HALF_OPEN_WAIT, RAMPING
+from fusewire.breaker._states import BY_HAND, Admission, CircuitState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fusewire.breaker.machine import Refusal
-    from fusewire.breaker.settings import BreakerSettings
+    from fusewire.breaker._machine import Refusal
+    from fusewire.breaker._settings import BreakerSettings
 
 T = TypeVar("T")
 
@@ -48,9 +48,9 @@ class Changes(LendingMachine):
         name: str,
         settings: BreakerSettings,
         clock: Callable[[], float],
-        chance: Callable[[], float],
+        rng: Callable[[], float],
     ) -> None:
-        super().__init__(name, settings, clock, chance)
+        super().__init__(name, settings, clock, rng)
         self._clock = clock
         self._lock = bare_lock()
         # The thread that makes a change, or what became of the last one.
@@ -103,14 +103,14 @@ class Changes(LendingMachine):
         if listeners.changes or listeners.calls:
             listeners.deliver(before, last)
             if listeners.left:
-                self._let_nothing_pass()
+                self._close_fast_paths()
         return result
 
     def _defer(self, now: float, step: Callable[..., object], *args: Any) -> None:
         self._deferred.append((now, step, args))
-        self._let_nothing_pass()
+        self._close_fast_paths()
 
-    def _let_nothing_pass(self) -> None:
+    def _close_fast_paths(self) -> None:
         """Have whatever comes next make a change, which takes up what is left to do."""
         self._room = self._permit_room = 0
         self._reject_until = -math.inf
@@ -146,12 +146,12 @@ class Changes(LendingMachine):
         # It would be a probe, or one of a growing share: it would have to be counted.
         return state, MAX_HALF_OPEN_WAIT, why
 
-    def _look_interrupting(self, now: float) -> Look:
+    def _look_interrupting(self, now: float) -> Admission:
         answer = self._admit_interrupting(now)
         if isinstance(answer, int):
-            return Look(True, self._published[0], 0.0)  # noqa: FBT003 - by position, as elsewhere
+            return Admission(True, self._published[0], 0.0)  # noqa: FBT003 - by position, as elsewhere
         state, wait, _ = answer
-        return Look(False, state, wait)  # noqa: FBT003 - as above
+        return Admission(False, state, wait)  # noqa: FBT003 - as above
 
     def _start_again(self, now: float) -> None:
         """Start with nothing seen. A state that a person set stays; else the circuit is closed."""
@@ -163,7 +163,7 @@ class Changes(LendingMachine):
         """Have the next change start the circuit from the beginning."""
         self._changing = _BROKEN
         self._free = self._idle = self._idle_again = 0
-        self._let_nothing_pass()
+        self._close_fast_paths()
 
     def _renew(self) -> None:
         """Go on in a forked child: the state stays, what the parent's threads were doing ends."""
@@ -171,8 +171,8 @@ class Changes(LendingMachine):
             return  # this thread forked in the midst of a change, and goes on with it
         self._lock = bare_lock()
         self._listeners.forget()
-        self._probes.forget_running()
-        self._running.clear()
+        self._probes.forget_in_flight()
+        self._in_flight.clear()
         if self._changing:
             self._break_off()
 

@@ -8,9 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from fusewire.breaker.events import Cause, Reason
-from fusewire.breaker.states import CircuitState
-from fusewire.breaker.windows import Slice
+from fusewire.breaker._events import Cause, Reason
+from fusewire.breaker._states import CircuitState
+from fusewire.breaker._windows import Bucket
 
 FORMAT = 1
 """The version of the JSON form. A reader refuses a version that it does not know."""
@@ -73,7 +73,7 @@ class Snapshot:
     probes_running: int
     probes_succeeded: int
     counters: Counters
-    window: tuple[Slice, ...]
+    window: tuple[Bucket, ...]
 
     @property
     def failure_rate(self) -> float:
@@ -106,7 +106,7 @@ class Snapshot:
                 state=CircuitState(fields.pop("state")),
                 reason=reason,
                 counters=Counters(**fields.pop("counters")),
-                window=tuple(Slice(**each) for each in fields.pop("window")),
+                window=tuple(Bucket(**each) for each in fields.pop("window")),
                 **fields,
             )
             _check_figures(snapshot)

@@ -21,8 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fusewire.breaker.settings import BreakerSettings  # noqa: TC001 - see fusewire/_public.py
-from fusewire.breaker.states import CircuitState, Outcome  # noqa: TC001 - see fusewire/_public.py
+from fusewire.breaker._settings import BreakerSettings  # noqa: TC001 - see fusewire/_public.py
+from fusewire.breaker._states import CircuitState, Outcome  # noqa: TC001 - see fusewire/_public.py
 
 
 class Cause(StrEnum):

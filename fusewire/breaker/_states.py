@@ -47,7 +47,7 @@ SUCCESS, FAILURE = Outcome.SUCCESS, Outcome.FAILURE
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Admission:
     """What a breaker would do with a call made now.
 
     Attributes:

@@ -8,13 +8,13 @@ import logging
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from fusewire.breaker.states import Outcome
+from fusewire.breaker._states import Outcome
 from fusewire.errors import CircuitOpenError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fusewire.breaker.settings import BreakerSettings
+    from fusewire.breaker._settings import BreakerSettings
 
 logger = logging.getLogger("fusewire.breaker")
 
@@ -32,7 +32,7 @@ CANCELLATIONS = (
 _GRAVEST_FIRST = (Outcome.FAILURE, Outcome.SUCCESS, Outcome.IGNORED)
 
 
-def judge_error(settings: BreakerSettings, error: BaseException) -> Outcome:
+def classify_error(settings: BreakerSettings, error: BaseException) -> Outcome:
     """Say what a call that ended with `error` says.
 
     A rejection by another circuit says nothing about this one's dependency: nothing was sent to it.
@@ -48,14 +48,14 @@ def judge_error(settings: BreakerSettings, error: BaseException) -> Outcome:
     if isinstance(error, (CircuitOpenError, SettingsError, *settings.ignored_exceptions)):
         return Outcome.IGNORED
     if isinstance(error, BaseExceptionGroup):
-        said_of_each = {judge_error(settings, each) for each in error.exceptions}
+        said_of_each = {classify_error(settings, each) for each in error.exceptions}
         return next(each for each in _GRAVEST_FIRST if each in said_of_each)
     if isinstance(error, settings.expected_exceptions):
         return Outcome.FAILURE
     return Outcome.IGNORED
 
 
-def judge_result(classify: Callable[[Any], Outcome], result: object) -> Outcome:
+def classify_result(classify: Callable[[Any], Outcome], result: object) -> Outcome:
     """Say what a call that gave `result` says. A classifier that fails leaves it a success."""
     return _ask(classify, result) or Outcome.SUCCESS
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.breaker.changes import Changes
-from fusewire.breaker.events import Cause, Reason
-from fusewire.breaker.snapshot import Counters, Snapshot
-from fusewire.breaker.windows import make_window
+from fusewire.breaker._changes import Changes
+from fusewire.breaker._events import Cause, Reason
+from fusewire.breaker._snapshot import Counters, Snapshot
+from fusewire.breaker._windows import make_window
 
 if TYPE_CHECKING:
-    from fusewire.breaker.states import Look
+    from fusewire.breaker._states import Admission
 
 
 class SnapshotChanges(Changes):
@@ -21,7 +21,7 @@ class SnapshotChanges(Changes):
     def _look_and_take_snapshot(self, now: float) -> Snapshot:
         return self._take_snapshot(now, self._look(now))
 
-    def _take_snapshot(self, now: float, look: Look) -> Snapshot:
+    def _take_snapshot(self, now: float, look: Admission) -> Snapshot:
         # The window's figures are those of its content, and not what was counted up to now.
         content = self._window.dump(now)
         return Snapshot(

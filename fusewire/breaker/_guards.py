@@ -13,20 +13,20 @@ from collections.abc import AsyncGenerator, Coroutine
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE
 from typing import TYPE_CHECKING, Any
 
-from fusewire.breaker.core import UNTIMED, Circuit
-from fusewire.breaker.fallback import with_fallback, with_fallback_async
-from fusewire.breaker.judging import judge_result
-from fusewire.breaker.later import guard_awaitable, settle_when_done
-from fusewire.breaker.loans import current_loan, enclosing_loan, find_loan, publish, withdraw
-from fusewire.breaker.permit import Permit
-from fusewire.breaker.results import PLAIN, comes_later, tells_its_end
-from fusewire.breaker.states import Outcome
-from fusewire.breaker.streams import guard_async_generator, guard_generator
+from fusewire.breaker._circuit import UNTIMED, Circuit
+from fusewire.breaker._classification import classify_result
+from fusewire.breaker._fallback import with_fallback, with_fallback_async
+from fusewire.breaker._later import guard_awaitable, settle_when_done
+from fusewire.breaker._loans import current_loan, enclosing_loan, find_loan, publish, withdraw
+from fusewire.breaker._permit import Permit
+from fusewire.breaker._results import PLAIN, comes_later, tells_its_end
+from fusewire.breaker._states import Outcome
+from fusewire.breaker._streams import guard_async_generator, guard_generator
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fusewire.breaker.loans import Loan
+    from fusewire.breaker._loans import Loan
 
 
 class GuardingCircuit(Circuit):
@@ -63,7 +63,7 @@ class GuardingCircuit(Circuit):
                 result = func(*args, **kwargs)
             except BaseException as error:
                 self._idle = self._idle_again
-                self._end_call(generation, started, self.judge(error, started))
+                self._end_call(generation, started, self.classify(error, started))
                 raise
             self._idle = again = self._idle_again
             if type(result) not in PLAIN and comes_later(result):
@@ -109,7 +109,7 @@ class GuardingCircuit(Circuit):
                 result = await func(*args, **kwargs)
             except BaseException as error:
                 self._idle = self._idle_again
-                self._end_call(generation, started, self.judge(error, started))
+                self._end_call(generation, started, self.classify(error, started))
                 raise
             self._idle = again = self._idle_again
             now = clock() if timed else 0.0
@@ -151,7 +151,7 @@ class GuardingCircuit(Circuit):
         try:
             result = func(*args, **kwargs)
         except BaseException as error:
-            self._end_lending(withdraw(loan), started, self.judge(error, started))
+            self._end_lending(withdraw(loan), started, self.classify(error, started))
             raise
         publish(around)
         if type(result) not in PLAIN and comes_later(result):
@@ -191,7 +191,7 @@ class GuardingCircuit(Circuit):
         try:
             result = await func(*args, **kwargs)
         except BaseException as error:
-            self._end_lending(withdraw(loan), started, self.judge(error, started))
+            self._end_lending(withdraw(loan), started, self.classify(error, started))
             raise
         publish(around)
         lent = loan.pop()
@@ -226,7 +226,7 @@ class GuardingCircuit(Circuit):
     def _end_call(self, generation: int, started: float, outcome: Outcome) -> None:
         """Record a call that had no permit."""
         if outcome is Outcome.FAILURE:
-            self._tell_operation()
+            self._note_failure()
         self._change(self._clock(), self._settle_call, generation, started, outcome)
 
     def _run_with_permit(
@@ -244,7 +244,7 @@ class GuardingCircuit(Circuit):
             result = func(*args, **kwargs)
         except BaseException as error:
             withdraw(loan)
-            permit.conclude(self.judge(error, permit.started))
+            permit.conclude(self.classify(error, permit.started))
             raise
         publish(around)
         if comes_later(result):
@@ -252,7 +252,7 @@ class GuardingCircuit(Circuit):
                 result, loan, permit.started, fallback=fallback, args=args, kwargs=kwargs
             )
         loan.pop()
-        permit.conclude(self.judge_result(result))
+        permit.conclude(self.classify_result(result))
         return result
 
     async def _run_async_with_permit(
@@ -260,7 +260,7 @@ class GuardingCircuit(Circuit):
     ) -> Any:
         with self.acquire() as permit:
             result = await func(*args, **kwargs)
-            permit.conclude(self.judge_result(result))
+            permit.conclude(self.classify_result(result))
             return result
 
     def _follow(
@@ -293,10 +293,10 @@ class GuardingCircuit(Circuit):
             return _drive(wait, result)
         return guard_awaitable(self._guard, result, wait)
 
-    def judge_result(self, result: object) -> Outcome:
+    def classify_result(self, result: object) -> Outcome:
         """Say what a call that gave `result` says about the dependency."""
         classify = self._settings.classify_result
-        return Outcome.SUCCESS if classify is None else judge_result(classify, result)
+        return Outcome.SUCCESS if classify is None else classify_result(classify, result)
 
 
 async def _drive(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from fusewire.breaker.judging import judge_error, judge_result
-from fusewire.breaker.results import comes_later
-from fusewire.breaker.states import Outcome
+from fusewire.breaker._classification import classify_error, classify_result
+from fusewire.breaker._results import comes_later
+from fusewire.breaker._states import Outcome
 from fusewire.errors import CircuitOpenError
 from fusewire.operation import current_operation, fallbacks_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from fusewire.breaker.core import Circuit
+    from fusewire.breaker._circuit import Circuit
 
 
 def with_fallback(
@@ -64,14 +64,14 @@ def may_answer(circuit: Circuit, error: BaseException) -> bool:
         return False
     if isinstance(error, CircuitOpenError):
         return True
-    return judge_error(circuit.settings, error) is Outcome.FAILURE
+    return classify_error(circuit.settings, error) is Outcome.FAILURE
 
 
 def _is_failure(circuit: Circuit, result: object) -> bool:
     classify = circuit.settings.classify_result
     if classify is None or not fallbacks_allowed():
         return False
-    return judge_result(classify, result) is Outcome.FAILURE
+    return classify_result(classify, result) is Outcome.FAILURE
 
 
 def _answer(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fusewire._validation import is_seconds
 
 if TYPE_CHECKING:
-    from fusewire.breaker.settings import BreakerSettings
+    from fusewire.breaker._settings import BreakerSettings
 
 
 def open_time(settings: BreakerSettings, reopenings: int) -> float:
@@ -22,9 +22,9 @@ def open_time(settings: BreakerSettings, reopenings: int) -> float:
     return min(grown, settings.max_open_time)
 
 
-def with_jitter(settings: BreakerSettings, seconds: float, chance: float) -> float:
-    """Take off `seconds` what `chance`, from 0 and below 1, says of the jitter."""
-    return seconds * (1 - settings.recovery_timeout_jitter * chance)
+def with_jitter(settings: BreakerSettings, seconds: float, drawn: float) -> float:
+    """Shorten `seconds` by the share of the jitter that was `drawn`, from 0 and below 1."""
+    return seconds * (1 - settings.recovery_timeout_jitter * drawn)
 
 
 def hinted_time(settings: BreakerSettings, retry_after: float | None) -> float | None:
@@ -37,7 +37,7 @@ def hinted_time(settings: BreakerSettings, retry_after: float | None) -> float |
     return min(retry_after, settings.max_open_time)
 
 
-class Ramp:
+class RampUp:
     """Admits a growing share of calls after a circuit has closed.
 
     No chance is involved: each call adds the share that is due to a credit, and is admitted when

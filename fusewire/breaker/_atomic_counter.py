@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 
-class Tally:
+class AtomicCounter:
     """Counts exactly from any thread: one step of :class:`itertools.count` cannot be interrupted.
 
     Attributes:

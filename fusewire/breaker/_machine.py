@@ -16,22 +16,22 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from fusewire.breaker import events
-from fusewire.breaker.events import Cause, Reason
-from fusewire.breaker.inflight import Probes, Running
-from fusewire.breaker.listeners import Listeners
-from fusewire.breaker.permit import Permit
-from fusewire.breaker.recovery import Ramp, hinted_time, open_time, with_jitter
-from fusewire.breaker.rules import why_open
-from fusewire.breaker.states import REJECTING, CircuitState, Look, Outcome
-from fusewire.breaker.tally import Tally
-from fusewire.breaker.windows import FAILED, SLOW, TimeWindow, make_window
+from fusewire.breaker import _events as events
+from fusewire.breaker._atomic_counter import AtomicCounter
+from fusewire.breaker._events import Cause, Reason
+from fusewire.breaker._in_flight import InFlightCalls, ProbeLeases
+from fusewire.breaker._listeners import Listeners
+from fusewire.breaker._permit import Permit
+from fusewire.breaker._recovery import RampUp, hinted_time, open_time, with_jitter
+from fusewire.breaker._rules import why_open
+from fusewire.breaker._states import REJECTING, Admission, CircuitState, Outcome
+from fusewire.breaker._windows import FAILED, SLOW, TimeWindow, make_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fusewire.breaker.permit import Issuer
-    from fusewire.breaker.settings import BreakerSettings
+    from fusewire.breaker._permit import Issuer
+    from fusewire.breaker._settings import BreakerSettings
 
 MAX_HALF_OPEN_WAIT = 1.0
 """Seconds that a call is told to wait at most while all probes are in flight: most end sooner."""
@@ -61,6 +61,7 @@ class Machine:
         "_generation",
         "_healthy",
         "_ignored",
+        "_in_flight",
         "_late",
         "_listeners",
         "_name",
@@ -69,15 +70,14 @@ class Machine:
         "_permit_room",
         "_probes",
         "_ramp",
-        "_random",
         "_reason",
         "_refreshed",
         "_reject_until",
         "_rejected",
         "_reopenings",
+        "_rng",
         "_room",
         "_room_until",
-        "_running",
         "_settings",
         "_slow",
         "_slow_after",
@@ -93,11 +93,11 @@ class Machine:
         name: str,
         settings: BreakerSettings,
         clock: Callable[[], float],
-        chance: Callable[[], float],
+        rng: Callable[[], float],
     ) -> None:
         self._name = name
         self._settings = settings
-        self._random = chance
+        self._rng = rng
         self._listeners = Listeners(name, clock)
         self._state = CircuitState.CLOSED
         # Raised by every change of state: a result of an earlier generation is late.
@@ -107,15 +107,15 @@ class Machine:
         self._open_until = 0.0
         self._reason: Reason | None = None
         self._why = ""
-        self._ramp: Ramp | None = None
-        self._probes = Probes()
-        self._running = Running()
+        self._ramp: RampUp | None = None
+        self._probes = ProbeLeases()
+        self._in_flight = InFlightCalls()
         self._window = make_window(settings, clock())
         # Healthy calls that are not counted yet: their permits, or else their generations.
         self._healthy: deque[int | Permit] = deque()
         self._succeeded = self._failed = self._ignored = self._slow = 0
         self._late = self._expired = self._opened = 0
-        self._rejected = Tally()
+        self._rejected = AtomicCounter()
         self._refresh()
 
     # Admission.
@@ -139,7 +139,7 @@ class Machine:
         elif state not in REJECTING and (self._ramp is None or self._ramp.take(now)):
             permit = Permit(issuer, self._generation, started, False)  # noqa: FBT003 - see Permit
             if self._settings.open_on_hanging and started == now:
-                self._running.begin(permit, started)
+                self._in_flight.begin(permit, started)
             return permit
         self._rejected.add()
         return None
@@ -147,12 +147,12 @@ class Machine:
     def _refusal(self, now: float) -> Refusal:
         """Say which state refused a call just now, for how many seconds, and why."""
         wait = self._wait(now) or 0.0
-        self._tell_refusal(now, self._state, wait)
+        self._report_rejection(now, self._state, wait)
         why = RAMPING if self._state is CircuitState.CLOSED else self._why
         return self._state, wait, why
 
-    def _tell_refusal(self, _now: float, state: CircuitState, wait: float) -> None:
-        if self._listeners.hear_calls:
+    def _report_rejection(self, _now: float, state: CircuitState, wait: float) -> None:
+        if self._listeners.wants_call_events:
             self._listeners.put(events.CallRejected(self._name, state, wait))
 
     def _wait(self, now: float) -> float | None:
@@ -169,7 +169,7 @@ class Machine:
         ramp = self._ramp
         return None if ramp is None or ramp.admits(now) else ramp.wait(now)
 
-    def _look(self, now: float) -> Look:
+    def _look(self, now: float) -> Admission:
         state, wait = self._state, self._wait(now)
         if wait is None:
             if state is CircuitState.OPEN:
@@ -181,7 +181,7 @@ class Machine:
             ):
                 # The next call will open the circuit, and be the first to be rejected.
                 state, wait = CircuitState.OPEN, open_time(self._settings, 0)
-        return Look(wait is None, state, wait or 0.0)
+        return Admission(wait is None, state, wait or 0.0)
 
     # Settlement.
 
@@ -226,7 +226,7 @@ class Machine:
         """Settle a permit that is not settled yet; tell that this is its first settlement."""
         permit.settled = True
         if self._settings.open_on_hanging:
-            self._running.finish(permit)
+            self._in_flight.finish(permit)
         if permit.probe and not self._probes.finish(permit):
             self._note_late(outcome)
         else:
@@ -246,7 +246,7 @@ class Machine:
         elif self._state is not CircuitState.DISABLED:
             if outcome is Outcome.IGNORED:
                 self._ignored += 1
-                if self._listeners.hear_calls:
+                if self._listeners.wants_call_events:
                     self._listeners.put(events.CallIgnored(self._name))
             else:
                 failed = outcome is Outcome.FAILURE
@@ -254,7 +254,7 @@ class Machine:
 
     def _note_late(self, outcome: Outcome) -> None:
         self._late += 1
-        if self._listeners.hear_calls:
+        if self._listeners.wants_call_events:
             self._listeners.put(events.CallLate(self._name, outcome))
 
     def _record(
@@ -268,8 +268,8 @@ class Machine:
             self._succeeded += 1
             self._consecutive = 0
         self._slow += slow
-        if self._listeners.hear_calls:
-            self._tell_call(duration, failed=failed, slow=slow)
+        if self._listeners.wants_call_events:
+            self._report_call(duration, failed=failed, slow=slow)
         if self._state is CircuitState.HALF_OPEN:
             self._end_probe(duration, now, retry_after, failed=failed, slow=slow)
             return
@@ -277,7 +277,7 @@ class Machine:
         if self._state is CircuitState.METRICS_ONLY or not self._open_if_due(now, retry_after):
             self._refresh_room()
 
-    def _tell_call(self, duration: float, *, failed: bool, slow: bool) -> None:
+    def _report_call(self, duration: float, *, failed: bool, slow: bool) -> None:
         timed = None if duration == -math.inf else duration
         kind = events.CallFailed if failed else events.CallSucceeded
         self._listeners.put(kind(self._name, timed))
@@ -298,7 +298,7 @@ class Machine:
     # Changes of state.
 
     def _verdict(self, now: float) -> Reason | None:
-        return why_open(self._settings, self._consecutive, self._window, self._running, now)
+        return why_open(self._settings, self._consecutive, self._window, self._in_flight, now)
 
     def _open_if_due(self, now: float, retry_after: float | None) -> bool:
         reason = self._verdict(now)
@@ -314,7 +314,7 @@ class Machine:
         if seconds is None:
             seconds = open_time(self._settings, self._reopenings)
             if self._settings.recovery_timeout_jitter:
-                seconds = with_jitter(self._settings, seconds, self._random())
+                seconds = with_jitter(self._settings, seconds, self._rng())
         self._open_until = now + seconds
         self._opened += 1
         self._note_reason(reason)
@@ -331,7 +331,7 @@ class Machine:
             reason = Reason(Cause.PROBES_SUCCEEDED, succeeded, needed)
             self._enter(CircuitState.CLOSED, reason, now)
             if self._settings.ramp_duration is not None:
-                self._ramp = Ramp(now, self._settings.ramp_duration)
+                self._ramp = RampUp(now, self._settings.ramp_duration)
                 self._refresh()
 
     def _enter(self, state: CircuitState, reason: Reason, now: float) -> None:
@@ -341,7 +341,7 @@ class Machine:
         self._generation += 1
         self._consecutive = 0
         self._probes.clear()
-        self._running.clear()
+        self._in_flight.clear()
         self._ramp = None
         if state is CircuitState.CLOSED:
             self._reopenings = 0
@@ -358,7 +358,7 @@ class Machine:
         self._timed = (
             settings.slow_call_duration is not None
             or settings.max_wait is not None
-            or self._listeners.hear_calls
+            or self._listeners.wants_call_events
             or isinstance(self._window, TimeWindow)
         )
         # Until then an open circuit rejects whatever comes, and needs no lock to say so.
@@ -374,7 +374,7 @@ class Machine:
 
     def _is_quiet(self) -> bool:
         """Tell whether calls may pass by the lock: no event is to be made, and none waits."""
-        return not self._listeners.hear_calls and not self._listeners.left
+        return not self._listeners.wants_call_events and not self._listeners.left
 
     def _refresh_room(self) -> None:
         """Work out again how many healthy calls, and until when, need only be noted."""

@@ -9,7 +9,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING
 
 from fusewire._validation import PLAIN_FUNCTION, check, invalid
-from fusewire.breaker.events import CallEvent, CallEventsDropped, Event
+from fusewire.breaker._events import CallEvent, CallEventsDropped, Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,24 +24,24 @@ MAX_CALL_EVENTS = 1000
 
 _SECONDS_BETWEEN_WARNINGS = 60.0
 
-_Entry = tuple[int, Event]
+_Queued = tuple[int, Event]
 """An event's number, and the event."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Hearing:
+class ListenerEntry:
     """A listener, and what it wants to hear. The same one may come twice, for other events.
 
     Raises:
         SettingsError: it can never hear anything.
     """
 
-    listener: Callable[[Event], None]
+    on_event: Callable[[Event], None]
     kinds: tuple[type[Event], ...]
 
     def __post_init__(self) -> None:
         """Refuse what would fail, or do nothing, only when the first event comes."""
-        check("listener", self.listener, PLAIN_FUNCTION)
+        check("listener", self.on_event, PLAIN_FUNCTION)
         kinds: tuple[object, ...] = self.kinds
         if not kinds or not all(
             isinstance(kind, type) and issubclass(kind, Event) for kind in kinds
@@ -64,7 +64,7 @@ class Listeners:
 
     Attributes:
         number: the number of the event that was put last.
-        hear_calls: whether anyone wants events of single calls, which cost time on each of them.
+        wants_call_events: whether a listener asks for per-call events, which slow every call down.
         changes: what is not delivered yet, other than events of single calls.
         calls: events of single calls that are not delivered yet.
         left: whether the last delivery left events to the next caller.
@@ -74,58 +74,58 @@ class Listeners:
     __slots__ = (
         "_clock",
         "_listeners",
+        "_log_again_at",
+        "_logged",
         "_name",
-        "_said",
-        "_say_from",
-        "_told",
+        "_reported",
         "_turn",
         "calls",
         "changes",
         "dropped",
-        "hear_calls",
         "left",
         "number",
+        "wants_call_events",
     )
 
     def __init__(self, name: str, clock: Callable[[], float]) -> None:
         self._name = name
         self._clock = clock
-        self._listeners: tuple[Hearing, ...] = ()
+        self._listeners: tuple[ListenerEntry, ...] = ()
         # Whose turn it is to deliver: a token of theirs under one key. Setting what is not set is
         # one step, so this needs no lock, which an exception or a fork might leave taken.
         self._turn: dict[str, object] = {}
         self.number = 0
-        self.hear_calls = False
+        self.wants_call_events = False
         # Lists, because they are empty most of the time, and an empty deque takes 760 bytes.
-        self.changes: list[_Entry] = []
-        self.calls: list[_Entry] = []
+        self.changes: list[_Queued] = []
+        self.calls: list[_Queued] = []
         self.left = False
         self.dropped = 0
         # How many of the dropped ones listeners were told of, and the log has said.
-        self._told = self._said = 0
-        self._say_from = -math.inf
+        self._reported = self._logged = 0
+        self._log_again_at = -math.inf
 
-    def add(self, hearing: Hearing) -> None:
+    def add(self, entry: ListenerEntry) -> None:
         """Tell a listener of the events that it wants, from now on."""
-        self._replace((*self._listeners, hearing))
+        self._replace((*self._listeners, entry))
 
-    def remove(self, hearing: Hearing) -> None:
+    def remove(self, entry: ListenerEntry) -> None:
         """End what :meth:`add` began; to end it twice is no error."""
-        self._replace(tuple(each for each in self._listeners if each is not hearing))
+        self._replace(tuple(each for each in self._listeners if each is not entry))
 
     def put(self, event: Event) -> None:
         """Queue `event` for delivery."""
         if not self._listeners:
             return
         self.number += 1
-        entry = (self.number, event)
+        queued = (self.number, event)
         if not isinstance(event, CallEvent):
-            self.changes.append(entry)
+            self.changes.append(queued)
             return
         if len(self.calls) >= MAX_CALL_EVENTS:
             self.calls.pop(0)
             self.dropped += 1
-        self.calls.append(entry)
+        self.calls.append(queued)
 
     def deliver(self, before: int, last: int) -> None:
         """Deliver what is queued, unless another thread is delivering, which then does it.
@@ -134,8 +134,8 @@ class Listeners:
             before: the number of the event that was put last before the caller's own.
             last: the number of the caller's last.
         """
-        if self.dropped != self._said:
-            self._say_dropped()
+        if self.dropped != self._logged:
+            self._log_dropped()
         token = object()
         # Looked at again after the turn: an event put meanwhile would have nobody to deliver it.
         while self.changes or self.calls:
@@ -159,40 +159,40 @@ class Listeners:
     def _deliver_own_and_some(self, before: int, last: int) -> bool:
         """Deliver until nothing is left or the time for others is up; tell whether it is up."""
         time = MAX_TIME_FOR_OTHERS
-        while (entry := self._next()) is not None:
-            number, event = entry
+        while (queued := self._next()) is not None:
+            number, event = queued
             if before < number <= last:
-                self._tell(event)
+                self._notify(event)
                 continue
             if time <= 0:
-                self._put_back(entry)
+                self._put_back(queued)
                 return True
             began = self._clock()
-            self._tell(event)
+            self._notify(event)
             time -= self._clock() - began
         return False
 
-    def _next(self) -> _Entry | None:
+    def _next(self) -> _Queued | None:
         """Take the event that was put first."""
         if not self.calls:
             return self.changes.pop(0) if self.changes else None
         # Taken before it is compared: another thread may drop it at any time.
-        entry = self.calls.pop(0)
-        if not self.changes or entry[0] < self.changes[0][0]:
-            return entry
-        self._put_back(entry)
+        queued = self.calls.pop(0)
+        if not self.changes or queued[0] < self.changes[0][0]:
+            return queued
+        self._put_back(queued)
         return self.changes.pop(0)
 
-    def _put_back(self, entry: _Entry) -> None:
-        (self.calls if isinstance(entry[1], CallEvent) else self.changes).insert(0, entry)
+    def _put_back(self, queued: _Queued) -> None:
+        (self.calls if isinstance(queued[1], CallEvent) else self.changes).insert(0, queued)
 
-    def _say_dropped(self) -> None:
+    def _log_dropped(self) -> None:
         now = self._clock()
-        if now < self._say_from:
+        if now < self._log_again_at:
             return
-        self._say_from = now + _SECONDS_BETWEEN_WARNINGS
+        self._log_again_at = now + _SECONDS_BETWEEN_WARNINGS
         dropped = self.dropped
-        count, self._said = dropped - self._said, dropped
+        count, self._logged = dropped - self._logged, dropped
         logger.warning(
             "the listeners of circuit %r take longer than its calls, so events of single calls are "
             "dropped (%d since this was said last); changes of its state are kept. Let the "
@@ -201,31 +201,31 @@ class Listeners:
             count,
         )
 
-    def _replace(self, listeners: tuple[Hearing, ...]) -> None:
+    def _replace(self, listeners: tuple[ListenerEntry, ...]) -> None:
         self._listeners = listeners
-        self.hear_calls = any(
+        self.wants_call_events = any(
             issubclass(kind, CallEvent) or issubclass(CallEvent, kind)
-            for hearing in listeners
-            for kind in hearing.kinds
+            for entry in listeners
+            for kind in entry.kinds
         )
 
-    def _tell(self, event: Event) -> None:
-        if isinstance(event, CallEvent) and self._told != self.dropped:
+    def _notify(self, event: Event) -> None:
+        if isinstance(event, CallEvent) and self._reported != self.dropped:
             dropped = self.dropped
-            count, self._told = dropped - self._told, dropped
-            self._tell_each(CallEventsDropped(self._name, count))
-        self._tell_each(event)
+            count, self._reported = dropped - self._reported, dropped
+            self._notify_each(CallEventsDropped(self._name, count))
+        self._notify_each(event)
 
-    def _tell_each(self, event: Event) -> None:
-        for hearing in self._listeners:
-            if isinstance(event, hearing.kinds):
+    def _notify_each(self, event: Event) -> None:
+        for entry in self._listeners:
+            if isinstance(event, entry.kinds):
                 try:
-                    result: object = hearing.listener(event)  # type: ignore[func-returns-value] # a wrong one may
+                    result: object = entry.on_event(event)  # type: ignore[func-returns-value] # a wrong one may
                     if type(result) is CoroutineType:
                         result.close()
                         raise TypeError(  # noqa: TRY301 - logged as what else it raises is
                             "a listener must be a plain function, but this one returned a "
-                            f"coroutine, which nobody awaits: {hearing.listener!r}"
+                            f"coroutine, which nobody awaits: {entry.on_event!r}"
                         )
                 except Exception:
                     logger.exception("a listener of circuit %r failed on %r", event.name, event)

@@ -15,17 +15,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from fusewire.breaker.loans import LENT
-from fusewire.breaker.machine import Machine
-from fusewire.breaker.permit import BorrowedPermit, Lent, Permit
-from fusewire.breaker.states import Outcome
+from fusewire.breaker._loans import LENT
+from fusewire.breaker._machine import Machine
+from fusewire.breaker._permit import BorrowedPermit, Lent, Permit
+from fusewire.breaker._states import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fusewire.breaker.loans import Loan
-    from fusewire.breaker.permit import Issuer
-    from fusewire.breaker.settings import BreakerSettings
+    from fusewire.breaker._loans import Loan
+    from fusewire.breaker._permit import Issuer
+    from fusewire.breaker._settings import BreakerSettings
 
 PROVING = 1000
 """Healthy calls that offer loans before a circuit stops it, if none was taken."""
@@ -41,13 +41,13 @@ class LendingMachine(Machine):
         name: str,
         settings: BreakerSettings,
         clock: Callable[[], float],
-        chance: Callable[[], float],
+        rng: Callable[[], float],
     ) -> None:
         self._unproven: float = PROVING
         self._idle = self._idle_again = 0
         # Whether a call can have offered a loan. Permits that are settled by hand never do.
         self.lends = False
-        super().__init__(name, settings, clock, chance)
+        super().__init__(name, settings, clock, rng)
 
     def _lend(self, now: float, issuer: Issuer, loan: Loan, started: float) -> Permit | None:
         """Lend what `loan` offers; None if that cannot be had."""
@@ -65,9 +65,9 @@ class LendingMachine(Machine):
             return None  # what it said would be late
         lender.lent = Lent.IN_USE
         if self._settings.open_on_hanging:
-            self._running.finish(root)
+            self._in_flight.finish(root)
             if started == now:
-                self._running.begin(root, now)
+                self._in_flight.begin(root, now)
         return BorrowedPermit(issuer, lender, started)
 
     def _settle(

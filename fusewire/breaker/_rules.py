@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.breaker.events import Cause, Reason
+from fusewire.breaker._events import Cause, Reason
 
 if TYPE_CHECKING:
-    from fusewire.breaker.inflight import Running
-    from fusewire.breaker.settings import BreakerSettings
-    from fusewire.breaker.windows import Window
+    from fusewire.breaker._in_flight import InFlightCalls
+    from fusewire.breaker._settings import BreakerSettings
+    from fusewire.breaker._windows import Window
 
 
 def why_open(
-    settings: BreakerSettings, consecutive: int, window: Window, running: Running, now: float
+    settings: BreakerSettings, consecutive: int, window: Window, running: InFlightCalls, now: float
 ) -> Reason | None:
     """Say why the circuit should open, if it should.
 

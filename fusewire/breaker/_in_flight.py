@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fusewire.breaker.permit import Permit
+    from fusewire.breaker._permit import Permit
 
 
-class Probes:
+class ProbeLeases:
     """The probes of a half-open circuit. A probe is a lease: it ends, or it is taken back."""
 
     __slots__ = ("_ends", "succeeded")
@@ -46,7 +46,7 @@ class Probes:
         """Return when the next lease runs out. There must be a probe in flight."""
         return min(self._ends.values())
 
-    def forget_running(self) -> None:
+    def forget_in_flight(self) -> None:
         """Forget the probes in flight; those that succeeded stay counted."""
         self._ends.clear()
 
@@ -56,32 +56,32 @@ class Probes:
         self.succeeded = 0
 
 
-class Running:
+class InFlightCalls:
     """The calls of a closed circuit that are in flight, and how many of them hang.
 
     Calls begin in the order of time, so the oldest are found at the front: no call is looked at
     more than twice.
     """
 
-    __slots__ = ("_hanging", "_running")
+    __slots__ = ("_hanging", "_in_flight")
 
     def __init__(self) -> None:
-        self._running: dict[Permit, float] = {}
+        self._in_flight: dict[Permit, float] = {}
         self._hanging: dict[Permit, float] = {}
 
     def begin(self, permit: Permit, now: float) -> None:
         """Let a call begin."""
-        self._running[permit] = now
+        self._in_flight[permit] = now
 
     def finish(self, permit: Permit) -> None:
         """Forget the call; one that is not known is no error."""
-        if self._running.pop(permit, None) is None:
+        if self._in_flight.pop(permit, None) is None:
             self._hanging.pop(permit, None)
 
     def hanging(self, now: float, after: float, lease: float) -> int:
         """Count the calls that have run for longer than `after` and less than `lease` seconds."""
-        for permit, started in tuple(_oldest(self._running, now - after)):
-            del self._running[permit]
+        for permit, started in tuple(_oldest(self._in_flight, now - after)):
+            del self._in_flight[permit]
             self._hanging[permit] = started
         for permit, _ in tuple(_oldest(self._hanging, now - lease)):
             del self._hanging[permit]
@@ -92,13 +92,13 @@ class Running:
 
         What has run for longer than the `lease` it began with is forgotten.
         """
-        calls = (*self._hanging.items(), *self._running.items())
-        self._running = {permit: started for permit, started in calls if started >= now - lease}
+        calls = (*self._hanging.items(), *self._in_flight.items())
+        self._in_flight = {permit: started for permit, started in calls if started >= now - lease}
         self._hanging.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._running.clear()
+        self._in_flight.clear()
         self._hanging.clear()
 
 

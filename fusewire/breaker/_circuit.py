@@ -13,25 +13,33 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fusewire._locks import inside
 from fusewire._validation import SECONDS, check
-from fusewire.breaker.events import CHANGES, Cause, Event, Reason, SettingsChanged
-from fusewire.breaker.judging import CANCELLED_BY_CALLER, judge_error
-from fusewire.breaker.listeners import Hearing
-from fusewire.breaker.loans import current_loan, find_loan
-from fusewire.breaker.permit import Lent, Permit
-from fusewire.breaker.presets import check_settings
-from fusewire.breaker.restoring import SnapshotChanges
-from fusewire.breaker.states import BY_HAND, FAILURE, OPEN, SUCCESS, CircuitState, Look, Outcome
-from fusewire.breaker.windows import make_window
+from fusewire.breaker._classification import CANCELLED_BY_CALLER, classify_error
+from fusewire.breaker._events import CHANGES, Cause, Event, Reason, SettingsChanged
+from fusewire.breaker._listeners import ListenerEntry
+from fusewire.breaker._loans import current_loan, find_loan
+from fusewire.breaker._permit import Lent, Permit
+from fusewire.breaker._restoring import SnapshotChanges
+from fusewire.breaker._settings import check_settings
+from fusewire.breaker._states import (
+    BY_HAND,
+    FAILURE,
+    OPEN,
+    SUCCESS,
+    Admission,
+    CircuitState,
+    Outcome,
+)
+from fusewire.breaker._windows import make_window
 from fusewire.errors import CircuitOpenError, SettingsError
 from fusewire.operation import current_operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fusewire.breaker.loans import Loan
-    from fusewire.breaker.machine import Refusal
-    from fusewire.breaker.settings import BreakerSettings
-    from fusewire.breaker.snapshot import Snapshot
+    from fusewire.breaker._loans import Loan
+    from fusewire.breaker._machine import Refusal
+    from fusewire.breaker._settings import BreakerSettings
+    from fusewire.breaker._snapshot import Snapshot
 
 UNTIMED = math.inf
 """The start of a call whose duration nobody wants: it is never slow, whenever it ends."""
@@ -53,9 +61,9 @@ class Circuit(SnapshotChanges):
         name: str,
         settings: BreakerSettings,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,
     ) -> None:
-        super().__init__(name, check_settings(settings), clock, chance)
+        super().__init__(name, check_settings(settings), clock, rng)
 
     @property
     def name(self) -> str:
@@ -97,22 +105,22 @@ class Circuit(SnapshotChanges):
         until = self._reject_until
         if now < until:
             self._rejected.add()
-            self._tell_operation_of_rejection()
+            self._note_rejection()
             raise CircuitOpenError(self._name, OPEN, until - now, self._why)
         started = now if timed else UNTIMED
         thread = get_ident()
         if thread in inside:
-            came = self._come_interrupting(now, started)
+            came = self._admit_interrupting_call(now, started)
         else:
-            came = self._alone(thread, now, self._come, started)
+            came = self._alone(thread, now, self._admit_or_refuse, started)
         if isinstance(came, Permit):
             if timed:
                 came.started = self._clock()  # listeners may have taken their time
             return came
-        self._tell_operation_of_rejection()
+        self._note_rejection()
         raise CircuitOpenError(self._name, *came)
 
-    def look(self) -> Look:
+    def look(self) -> Admission:
         """See what would become of a call made now. Takes no permit and changes nothing."""
         now = self._clock()
         thread = get_ident()
@@ -156,9 +164,9 @@ class Circuit(SnapshotChanges):
         else:
             first = self._alone(thread, now, self._settle, permit, outcome, retry_after)
         if first and outcome is FAILURE:
-            self._tell_operation(retry_after)
+            self._note_failure(retry_after)
 
-    def judge(self, error: BaseException, started: float = UNTIMED) -> Outcome:
+    def classify(self, error: BaseException, started: float = UNTIMED) -> Outcome:
         """Say what a call that ended with `error` says about the dependency.
 
         Args:
@@ -172,7 +180,7 @@ class Circuit(SnapshotChanges):
             and self._clock() - started >= max_wait
         ):
             return Outcome.FAILURE
-        return judge_error(self._settings, error)
+        return classify_error(self._settings, error)
 
     def force_open(self) -> None:
         """Reject all calls until :meth:`automatic` or :meth:`reset`."""
@@ -237,7 +245,7 @@ class Circuit(SnapshotChanges):
     def restore(self, snapshot: Snapshot) -> None:
         """Go on where another breaker of this name was when `snapshot` was taken of it.
 
-        The rest of an open time counts from now. Probes in flight are forgotten.
+        The rest of an open time counts from now. ProbeLeases in flight are forgotten.
 
         Raises:
             ValueError: the snapshot is of a breaker of another name.
@@ -260,21 +268,21 @@ class Circuit(SnapshotChanges):
         nothing. Events of single calls (:class:`CallEvent`) are told only to listeners that name
         them, because they make each call slower.
         """
-        hearing = Hearing(listener, kinds if isinstance(kinds, tuple) else (kinds,))
-        self._change(self._clock(), self._listen, hearing)
+        entry = ListenerEntry(listener, kinds if isinstance(kinds, tuple) else (kinds,))
+        self._change(self._clock(), self._listen, entry)
 
         def remove() -> None:
-            self._change(self._clock(), self._listen_no_more, hearing)
+            self._change(self._clock(), self._listen_no_more, entry)
 
         return remove
 
-    def _tell_operation(self, retry_after: float | None = None) -> None:
+    def _note_failure(self, retry_after: float | None = None) -> None:
         """Let the unit of work that this context is doing know that a call was made and failed."""
         operation = current_operation()
         if operation is not None:
             operation.note_failure(self._name, retry_after=retry_after)
 
-    def _tell_operation_of_rejection(self) -> None:
+    def _note_rejection(self) -> None:
         """Let the unit of work that this context is doing know that a call was refused."""
         operation = current_operation()
         if operation is not None:
@@ -302,16 +310,16 @@ class Circuit(SnapshotChanges):
 
     # Steps of changes: each is made under the lock, and the time comes first.
 
-    def _come(self, now: float, started: float) -> Permit | Refusal:
+    def _admit_or_refuse(self, now: float, started: float) -> Permit | Refusal:
         return self._admit(self, now, started) or self._refusal(now)
 
-    def _come_interrupting(self, now: float, started: float) -> Permit | Refusal:
+    def _admit_interrupting_call(self, now: float, started: float) -> Permit | Refusal:
         """Let a call come from a thread that has interrupted its own change."""
         answer = self._admit_interrupting(now)
         if isinstance(answer, int):
             return Permit(self, answer, started, False)  # noqa: FBT003 - see Permit
         self._rejected.add()
-        self._defer(now, self._tell_refusal, answer[0], answer[1])
+        self._defer(now, self._report_rejection, answer[0], answer[1])
         return answer
 
     def _take_back(self, now: float, permit: Permit) -> None:
@@ -322,7 +330,7 @@ class Circuit(SnapshotChanges):
             return
         permit.settled = True
         self._probes.finish(permit)
-        self._running.finish(permit)
+        self._in_flight.finish(permit)
         if lender is not None:
             lender.lent = Lent.NEVER
 
@@ -349,18 +357,18 @@ class Circuit(SnapshotChanges):
         if settings.ramp_duration is None:
             self._ramp = None
         if settings.open_on_hanging:
-            self._running.reconsider(now, old.probe_lease)
+            self._in_flight.reconsider(now, old.probe_lease)
         else:
-            self._running.clear()
+            self._in_flight.clear()
         if settings != old:
             self._listeners.put(SettingsChanged(self._name, old, settings))
         self._refresh()
         self._apply_rules(now)
 
-    def _listen(self, _now: float, hearing: Hearing) -> None:
-        self._listeners.add(hearing)
+    def _listen(self, _now: float, entry: ListenerEntry) -> None:
+        self._listeners.add(entry)
         self._refresh()
 
-    def _listen_no_more(self, _now: float, hearing: Hearing) -> None:
-        self._listeners.remove(hearing)
+    def _listen_no_more(self, _now: float, entry: ListenerEntry) -> None:
+        self._listeners.remove(entry)
         self._refresh()

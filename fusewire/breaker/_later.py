@@ -9,18 +9,18 @@ import logging
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from fusewire.breaker.core import UNTIMED
-from fusewire.breaker.loans import LENT
-from fusewire.breaker.permit import Permit
-from fusewire.breaker.states import Outcome
-from fusewire.breaker.streams import iterate
+from fusewire.breaker._circuit import UNTIMED
+from fusewire.breaker._loans import LENT
+from fusewire.breaker._permit import Permit
+from fusewire.breaker._states import Outcome
+from fusewire.breaker._streams import iterate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from types import TracebackType
 
-    from fusewire.breaker.guards import GuardingCircuit
-    from fusewire.breaker.loans import Loan
+    from fusewire.breaker._guards import GuardingCircuit
+    from fusewire.breaker._loans import Loan
 
 logger = logging.getLogger("fusewire.breaker")
 
@@ -56,12 +56,12 @@ def _settle_done(breaker: GuardingCircuit, loan: Loan, started: float, done: Any
             _watching.add(task)
             task.add_done_callback(_watching.discard)
         elif done.cancelled():
-            permit.conclude(breaker.judge(asyncio.CancelledError(), started))
+            permit.conclude(breaker.classify(asyncio.CancelledError(), started))
         else:
             # Asked for its exception, a future of asyncio would no longer log that nobody has.
             error = done._exception if asyncio.isfuture(done) else done.exception()  # noqa: SLF001 - see above
             permit.conclude(
-                breaker.judge_result(done.result()) if error is None else breaker.judge(error)
+                breaker.classify_result(done.result()) if error is None else breaker.classify(error)
             )
     except Exception:
         logger.exception("the end of a call through circuit %r is not counted", breaker.name)
@@ -75,11 +75,11 @@ async def _settle_aio_call(
     outcome = Outcome.SUCCESS
     try:
         if inspect.isawaitable(done):
-            outcome = breaker.judge_result(await done)
+            outcome = breaker.classify_result(await done)
         else:  # a stream raises its status here, and no message of it is read
             await done.wait_for_connection()
     except BaseException as error:
-        outcome = breaker.judge(error, started)
+        outcome = breaker.classify(error, started)
         if not isinstance(error, Exception):
             raise
     finally:

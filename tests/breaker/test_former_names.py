@@ -1,0 +1,38 @@
+"""Names that were changed still work, and say what they are called now."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+import fusewire.breaker
+from fusewire.breaker import Admission, Bucket, CircuitBreaker, Outcome
+from fusewire.errors import SettingsError
+
+
+@pytest.mark.parametrize(("former", "renamed"), [("Look", Admission), ("Slice", Bucket)])
+def test_a_class_is_still_found_by_its_former_name(former: str, renamed: type) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{former} is now .*{renamed.__name__}"):
+        assert getattr(fusewire.breaker, former) is renamed
+
+
+def test_a_name_that_never_was_is_not_found() -> None:
+    with pytest.raises(AttributeError, match=r"'fusewire\.breaker' has no attribute 'Looks'"):
+        fusewire.breaker.Looks  # type: ignore[attr-defined]  # noqa: B018 - that is the test
+
+
+def test_chance_is_rng() -> None:
+    with pytest.warns(DeprecationWarning, match=r"CircuitBreaker\(rng="):
+        breaker = CircuitBreaker("payments", chance=lambda: 0.25)
+    assert breaker._rng() == 0.25
+
+
+def test_chance_beside_rng_is_refused() -> None:
+    with pytest.raises(SettingsError, match="rng and chance of circuit 'payments'"):
+        CircuitBreaker("payments", rng=lambda: 0.5, chance=random.random)
+
+
+def test_judge_is_classify(breaker: CircuitBreaker) -> None:
+    with pytest.warns(DeprecationWarning, match=r"CircuitBreaker.classify\(\)"):
+        assert breaker.judge(ConnectionError()) is Outcome.FAILURE
