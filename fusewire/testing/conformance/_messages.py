@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import anyio
 from fusewire.brokers import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fusewire.brokers import Broker, Delivery, Station, Subscription
 
@@ -72,6 +73,19 @@ async def take(subscription: Subscription, count: int) -> list[Delivery]:
     """Receive `count` messages."""
     with anyio.fail_after(LIMIT):
         return [await subscription.receive() for _ in range(count)]
+
+
+@asynccontextmanager
+async def taking(
+    subscription: Subscription, count: int
+) -> AsyncIterator[asyncio.Task[list[Delivery]]]:
+    """Receive `count` messages beside the block; what has not come by its end is given up."""
+    task = asyncio.create_task(take(subscription, count))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def drain(broker: Broker, queue: Station | str, count: int) -> list[Message]:

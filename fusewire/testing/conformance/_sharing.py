@@ -16,6 +16,7 @@ from fusewire.testing.conformance._messages import (
     number_of,
     publish_numbered,
     take,
+    taking,
     until_depth,
 )
 
@@ -64,13 +65,12 @@ class Sharing:
         await publish_numbered(broker, topology.source, range(5))
         subscription = await broker.subscribe(topology.source, prefetch=2)
         first, _ = await take(subscription, 2)
-        third = asyncio.create_task(take(subscription, 1))
+        async with taking(subscription, 1) as third:
+            await until_depth(broker, topology.source, 3)
+            assert not third.done()
 
-        await until_depth(broker, topology.source, 3)
-        assert not third.done()
-
-        await first.done()
-        [delivery] = await third
+            await first.done()
+            [delivery] = await third
         assert number_of(delivery.message) == 2
         await until_depth(broker, topology.source, 2)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from fusewire.testing.conformance._messages import (
     numbered,
     publish_numbered,
     take,
+    taking,
     until_depth,
 )
 
@@ -43,16 +43,16 @@ class SingleReceiver:
         async with place.open() as first, place.open() as second:
             active = await first.subscribe(lane, prefetch=3)
             held = await take(active, 3)
-            waiting = await second.subscribe(lane, prefetch=10)
-            got = asyncio.ensure_future(take(waiting, 5))
-            await held[0].done()
-            [fourth] = await take(active, 1)  # and not the one that waits, which has more room
-            assert number_of(fourth.message) == 3
-            assert not got.done()
+            async with taking(await second.subscribe(lane, prefetch=10), 5) as got:
+                await held[0].done()
+                # It comes here, and not to the one that waits, which has more room.
+                [fourth] = await take(active, 1)
+                assert number_of(fourth.message) == 3
+                assert not got.done()
 
-            await active.release()
+                await active.release()
 
-            assert [number_of(delivery.message) for delivery in await got] == [1, 2, 3, 4, 5]
+                assert [number_of(delivery.message) for delivery in await got] == [1, 2, 3, 4, 5]
 
     async def test_a_receiver_that_comes_back_waits_behind_the_one_that_took_over(
         self, place: Place, single: Topology, broker: Broker
@@ -63,17 +63,15 @@ class SingleReceiver:
             await broker.publish(lane, numbered(0))
             await take(one, 1)
             other = await second.subscribe(lane, prefetch=1)
-            taken = asyncio.ensure_future(take(other, 1))
-            await one.release()
-            [delivery] = await taken
-            again = await first.subscribe(lane, prefetch=1)
-            waiting = asyncio.ensure_future(again.receive())
-            await broker.publish(lane, numbered(1))
-            await delivery.done()
-            [following] = await take(other, 1)
-            assert number_of(following.message) == 1
-            assert not waiting.done()
-            waiting.cancel()
+            async with taking(other, 1) as taken:
+                await one.release()
+                [delivery] = await taken
+            async with taking(await first.subscribe(lane, prefetch=1), 1) as waiting:
+                await broker.publish(lane, numbered(1))
+                await delivery.done()
+                [following] = await take(other, 1)
+                assert number_of(following.message) == 1
+                assert not waiting.done()
 
     async def test_the_source_is_shared_as_before(
         self, place: Place, single: Topology, broker: Broker

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from fusewire.testing.conformance._messages import (
     numbered,
     publish_numbered,
     take,
+    taking,
     until_depth,
 )
 
@@ -51,11 +51,11 @@ class Storing:
         self, broker: Broker, topology: Topology
     ) -> None:
         subscription = await broker.subscribe(topology.source, prefetch=1)
-        waiting = asyncio.create_task(take(subscription, 1))
-        await broker.depth(topology.source)  # long enough for the task to wait
-        await broker.publish(topology.source, numbered(1))
+        async with taking(subscription, 1) as waiting:
+            await broker.depth(topology.source)  # long enough for the task to wait
+            await broker.publish(topology.source, numbered(1))
 
-        [delivery] = await waiting
+            [delivery] = await waiting
 
         assert number_of(delivery.message) == 1
         assert not delivery.redelivered

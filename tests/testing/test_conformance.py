@@ -1,0 +1,128 @@
+"""The conformance kit fails on brokers that break what parking relies on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fusewire.brokers import Capabilities, Message, SQLiteBroker, Station, Topology
+from fusewire.testing.conformance import BrokerConformance, Place, _messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DELAYS = (0.2, 60.0)
+
+
+class Doubling(SQLiteBroker):
+    """Stores each message twice."""
+
+    async def publish(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
+        await super().publish(to, message, delay=delay)
+        await super().publish(to, message, delay=delay)
+
+
+class Hasty(SQLiteBroker):
+    """Takes no notice of delays."""
+
+    async def publish(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
+        await super().publish(to, message)
+
+
+class Careless(SQLiteBroker):
+    """Stores a message without its headers."""
+
+    async def publish(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
+        await super().publish(to, Message(body=message.body), delay=delay)
+
+
+class Reversed(SQLiteBroker):
+    """Shows the newest first."""
+
+    async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
+        return (await super().peek(station, limit=1000))[::-1][:limit]
+
+
+class Absent(SQLiteBroker):
+    """Makes a source queue that is not there."""
+
+    async def prepare(self, topology: Topology) -> None:
+        await self.create_queue(topology.source)
+        await super().prepare(topology)
+
+
+class Unmarked(SQLiteBroker):
+    """Notes no mark."""
+
+    async def mark(self, queue: str, mark: str) -> None:
+        """Do nothing."""
+
+
+class Shared(SQLiteBroker):
+    """Lets several receive from a lane that is to have one receiver."""
+
+    async def prepare(self, topology: Topology) -> None:
+        await super().prepare(Topology(topology.source, topology.lanes, topology.delays))
+
+
+class Slow(SQLiteBroker):
+    """Keeps the delays of a topology only, and says so."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(any_delay=False)
+
+
+@pytest.mark.parametrize(
+    ("broken", "test"),
+    [
+        (Doubling, "test_messages_are_received_in_the_order_of_publishing"),
+        (Hasty, "test_a_delayed_message_can_be_looked_at_and_does_not_wait_in_the_source"),
+        (Hasty, "test_only_a_source_takes_a_delay"),
+        (Careless, "test_a_published_message_outlives_the_broker_object"),
+        (Reversed, "test_peek_shows_the_oldest_first_and_leaves_them"),
+        (Absent, "test_a_source_queue_is_never_made_by_preparing"),
+        (Unmarked, "test_a_mark_is_seen_by_others_until_it_is_taken_away"),
+        (Shared, "test_one_receives_and_the_next_takes_over_all_that_is_left_in_order"),
+    ],
+)
+async def test_a_broker_that_breaks_a_promise_fails_the_test_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: type[SQLiteBroker], test: str
+) -> None:
+    await run(test, lambda: SQLiteBroker(tmp_path / "right.db"))
+
+    monkeypatch.setattr(_messages, "LIMIT", 1.0)
+    # As pytest words it, or a wait that does not end.
+    with pytest.raises((AssertionError, TimeoutError, pytest.fail.Exception)):
+        await run(test, lambda: broken(tmp_path / "broken.db"))
+
+
+async def test_what_a_broker_says_that_it_cannot_do_is_skipped(tmp_path: Path) -> None:
+    test = "test_any_delay_is_kept_and_not_only_those_of_the_topology"
+
+    with pytest.raises(pytest.skip.Exception, match="delays of the topology only"):
+        await run(test, lambda: Slow(tmp_path / "broker.db"))
+
+
+def test_a_kit_without_a_place_says_what_to_do() -> None:
+    with pytest.raises(NotImplementedError, match="override the fixture `place`"):
+        BrokerConformance.place.__wrapped__(BrokerConformance())  # type: ignore[attr-defined]
+
+
+async def run(test: str, make: Callable[[], SQLiteBroker]) -> None:
+    """Run one test of the kit with the fixtures that it asks for."""
+    method = getattr(BrokerConformance(), test)
+    asked = method.__annotations__
+    place, topology = Place(make, "orders"), Topology("orders", delays=DELAYS)
+    given: dict[str, Any] = {"place": place, "topology": topology}
+    if "single" in asked:
+        given["single"] = Topology("orders-single", delays=DELAYS, single=True)
+    async with make() as broker:
+        if "broker" in asked:
+            given["broker"] = broker
+            for stations in (topology, given.get("single", topology)):
+                await broker.create_queue(stations.source)
+                await broker.prepare(stations)
+        await method(**{name: value for name, value in given.items() if name in asked})
