@@ -1,6 +1,6 @@
 """Calls of an asyncio channel with one response, whose failure a fallback may answer."""
 
-# The methods of calls do what grpcio says of them.
+# grpcio documents the methods of calls.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Calls of an asyncio channel that a fallback may answer, and the reading of how a call ended."""
 
-# The methods of calls do what grpcio says of them.
+# grpcio documents the methods of calls.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a rejection is on an asyncio channel: the error, and a call that was never sent."""
 
-# The methods of calls do what grpcio says of them.
+# grpcio documents the methods of calls.
 
 from __future__ import annotations
 

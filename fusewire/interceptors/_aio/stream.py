@@ -3,7 +3,7 @@
 A stream that needs neither is the inner channel's own call, of which only the end is watched.
 """
 
-# The methods of calls do what grpcio says of them.
+# grpcio documents the methods of calls.
 
 from __future__ import annotations
 

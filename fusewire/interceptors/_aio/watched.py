@@ -1,6 +1,6 @@
 """What calls of an asyncio channel share that end only when their fallback has answered."""
 
-# The methods of calls do what grpcio says of them.
+# grpcio documents the methods of calls.
 
 from __future__ import annotations
 

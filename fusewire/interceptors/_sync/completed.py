@@ -3,7 +3,7 @@
 They have no peer and no wire. Each is a Call and a Future, as any call of grpcio's that has ended.
 """
 
-# The methods of calls and futures do what grpcio says of them, with the arguments that it gives.
+# grpcio documents the methods of calls and futures.
 # ruff: noqa: ARG002
 
 from __future__ import annotations

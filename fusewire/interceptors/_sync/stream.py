@@ -3,7 +3,7 @@
 A stream that needs neither is the inner channel's own object, of which only the end is watched.
 """
 
-# The methods of calls and futures do what grpcio says of them.
+# grpcio documents the methods of calls and futures.
 
 from __future__ import annotations
 
@@ -128,6 +128,7 @@ class WatchedStream(WatchedCall):
                 self._changed.notify_all()
                 return True
             self._guarded.declined()
+            self._stage = Stage.ENDED
         self._end(Stage.ENDED)
         return False
 

@@ -1,6 +1,6 @@
 """What calls of a sync channel share that end only when their fallback has answered."""
 
-# The methods of calls and futures do what grpcio says of them.
+# grpcio documents the methods of calls and futures.
 
 from __future__ import annotations
 
