@@ -1,7 +1,5 @@
 """Calls of an asyncio channel that a fallback may answer, and the reading of how a call ended."""
 
-# grpcio documents the methods of calls.
-
 from __future__ import annotations
 
 import asyncio

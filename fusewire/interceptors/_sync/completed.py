@@ -3,7 +3,7 @@
 They have no peer and no wire. Each is a Call and a Future, as any call of grpcio's that has ended.
 """
 
-# grpcio documents the methods of calls and futures.
+# grpcio documents the methods of calls and futures, and names their arguments.
 # ruff: noqa: ARG002
 
 from __future__ import annotations
