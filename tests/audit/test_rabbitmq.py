@@ -288,7 +288,7 @@ def flood(handler: BaseHTTPRequestHandler) -> None:
 @pytest.mark.parametrize(
     ("answer", "named"), [(redirect, "302"), (welcome, "no JSON"), (flood, "8388608 bytes or more")]
 )
-async def test_what_is_no_management_api_is_told(
+async def test_what_is_no_management_api_is_reported(
     virtual_host: VirtualHost, answer: Any, named: str
 ) -> None:
     with web_server(answer) as (port, asked):
@@ -326,7 +326,7 @@ async def test_an_api_that_does_not_answer_is_given_up(virtual_host: VirtualHost
         ("https://user:secret@x?cafile=/nowhere.pem", "cafile of .* got '/nowhere.pem'"),
     ],
 )
-def test_a_wrong_address_is_told_without_the_password(url: str, named: str) -> None:
+def test_a_wrong_address_is_reported_without_the_password(url: str, named: str) -> None:
     with pytest.raises(SettingsError, match=named) as caught:
         RabbitMQBroker("amqp://x", management=url)
     assert "secret" not in str(caught.value)

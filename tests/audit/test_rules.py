@@ -191,7 +191,7 @@ def test_the_delivery_limit_in_effect_is_rabbitmqs(
         ((3, 12), {"arguments": {"x-delivery-limit": 3}}, "3, by its argument", "delete_queue"),
     ],
 )
-def test_a_delivery_limit_that_returns_reach_is_told_with_the_way_to_lift_it(
+def test_a_delivery_limit_that_returns_reach_is_reported_with_the_way_to_lift_it(
     name: str, version: tuple[int, ...], changes: dict[str, Any], what: str, remedy: str
 ) -> None:
     facts = changed(name, made(version=version), **changes)
@@ -248,7 +248,7 @@ def test_at_least_once_takes_a_feature_flag() -> None:
     assert "stream_queue" in what
 
 
-def test_what_could_not_be_seen_is_told() -> None:
+def test_what_could_not_be_seen_is_reported() -> None:
     facts = dataclasses.replace(made(version=(3, 10, 8)), features={}, policies_seen=False)
 
     assert [finding.subject for finding in findings_of(PLAIN, facts)] == [
@@ -273,7 +273,7 @@ def test_lanes_have_a_single_active_consumer_if_and_only_if_replays_are_single(
 
 
 @pytest.mark.parametrize("name", ["q", "q.parked.other"])
-def test_a_short_consumer_timeout_is_told(name: str) -> None:
+def test_a_short_consumer_timeout_is_reported(name: str) -> None:
     facts = changed(name, policy={"consumer-timeout": 60_000})
 
     assert found(facts) == [(WARNING, name, "has a consumer timeout of 60000 ms")]
@@ -281,7 +281,7 @@ def test_a_short_consumer_timeout_is_told(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_absent_queue_is_told_and_loses_nothing(name: str) -> None:
+def test_an_absent_queue_is_reported_and_loses_nothing(name: str) -> None:
     facts = made()
     facts = dataclasses.replace(facts, queues={**facts.queues, name: None})
 
@@ -301,7 +301,7 @@ def test_an_absent_queue_is_told_and_loses_nothing(name: str) -> None:
         ),
     ],
 )
-def test_an_exchange_that_does_not_route_as_it_should_is_told(
+def test_an_exchange_that_does_not_route_as_it_should_is_reported(
     exchange: dict[str, Any] | None, expected: tuple[Severity, str, str]
 ) -> None:
     facts = made(ROUTED)
@@ -331,7 +331,9 @@ def test_without_management_everything_that_is_not_shown_is_not_checked(
     assert ("exchange" in {f.subject for f in findings}) == bool(layout.exchange)
 
 
-def test_without_management_the_types_of_queues_are_told_as_far_as_rabbitmq_names_them() -> None:
+def test_without_management_the_types_of_queues_are_reported_as_far_as_rabbitmq_names_them() -> (
+    None
+):
     types = {"q": "stream", "q.parked.other": "classic", "q.delay.1000": None, "q.dead": "stream"}
     findings = findings_by_amqp(PLAIN, types, (4, 0, 5), "/")
 
@@ -345,7 +347,7 @@ def test_without_management_the_types_of_queues_are_told_as_far_as_rabbitmq_name
     assert types_unseen.endswith(": q.delay.1000")
 
 
-def test_a_stream_as_source_is_told_with_what_is_lost() -> None:
+def test_a_stream_as_source_is_reported_with_what_is_lost() -> None:
     [finding] = [f for f in findings_of(PLAIN, changed("q", type="stream")) if f.severity is LOSS]
     assert finding.subject == "q"
     assert "never be handled" in finding.why

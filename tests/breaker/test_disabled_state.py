@@ -18,7 +18,7 @@ def test_it_admits_and_counts_nothing(breaker: CircuitBreaker) -> None:
     assert (counters.succeeded, counters.failed, counters.ignored) == (0, 0, 0)
 
 
-def test_it_tells_nothing_of_its_calls(breaker: CircuitBreaker) -> None:
+def test_it_reports_nothing_about_its_calls(breaker: CircuitBreaker) -> None:
     heard: list[Event] = []
     breaker.add_listener(heard.append, CallEvent)
     breaker.disable()

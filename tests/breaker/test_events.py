@@ -38,7 +38,9 @@ def breaker(clock: FakeClock) -> CircuitBreaker:
     return CircuitBreaker("payments", settings=settings, clock=clock)
 
 
-def test_each_call_is_told_to_who_asks(breaker: CircuitBreaker, clock: FakeClock) -> None:
+def test_each_call_is_reported_to_listeners_that_ask(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
     heard: list[Event] = []
     breaker.add_listener(heard.append, CallEvent)
     guarded = breaker(clock.advance)
@@ -85,7 +87,7 @@ def test_the_kinds_of_events_can_be_named(breaker: CircuitBreaker) -> None:
     assert [type(event) for event in heard] == [CallIgnored, CallFailed]
 
 
-def test_an_expired_lease_is_told(breaker: CircuitBreaker, clock: FakeClock) -> None:
+def test_an_expired_lease_is_reported(breaker: CircuitBreaker, clock: FakeClock) -> None:
     half_open_circuit(breaker, clock)
     breaker.acquire()
     heard: list[Event] = []
@@ -96,7 +98,7 @@ def test_an_expired_lease_is_told(breaker: CircuitBreaker, clock: FakeClock) -> 
     assert breaker.snapshot().counters.expired == 1
 
 
-def test_other_settings_are_told(breaker: CircuitBreaker) -> None:
+def test_other_settings_are_reported(breaker: CircuitBreaker) -> None:
     heard: list[Event] = []
     breaker.add_listener(heard.append)
     old, new = breaker.settings, BreakerSettings()
@@ -118,7 +120,7 @@ def test_who_hears_calls_no_more_makes_them_cheap_again(breaker: CircuitBreaker)
     assert breaker.snapshot().counters.succeeded == 2
 
 
-def test_a_late_note_is_told_too(breaker: CircuitBreaker) -> None:
+def test_a_late_note_is_reported_too(breaker: CircuitBreaker) -> None:
     heard: list[Event] = []
     breaker.add_listener(heard.append, CallEvent)
     # As a thread leaves it that was held up between its last look at the state and its note.
@@ -127,7 +129,7 @@ def test_a_late_note_is_told_too(breaker: CircuitBreaker) -> None:
     assert heard == [CallLate("payments", Outcome.SUCCESS)]
 
 
-def test_each_expired_lease_is_counted_and_its_late_result_told(
+def test_each_expired_lease_is_counted_and_its_late_result_reported(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
     half_open_circuit(breaker, clock)
@@ -141,7 +143,7 @@ def test_each_expired_lease_is_counted_and_its_late_result_told(
     assert breaker.snapshot().counters.expired == 2
 
 
-async def test_a_late_call_is_told_with_what_it_came_to(breaker: CircuitBreaker) -> None:
+async def test_a_late_call_is_reported_with_its_outcome(breaker: CircuitBreaker) -> None:
     async def reset() -> None:
         breaker.reset()
 

@@ -54,7 +54,7 @@ async def test_it_rejects_in_every_way(breaker: CircuitBreaker) -> None:
     assert breaker.snapshot().counters.rejected == 5
 
 
-def test_results_of_calls_that_were_under_way_are_late(
+def test_results_of_calls_that_were_in_flight_are_late(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
     half_open_circuit(breaker, clock)

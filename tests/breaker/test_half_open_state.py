@@ -131,7 +131,7 @@ def test_results_of_probes_of_an_earlier_round_change_nothing(
     assert breaker.acquire().probe
 
 
-def test_with_a_probe_under_way_all_else_works(breaker: CircuitBreaker) -> None:
+def test_with_a_probe_in_flight_all_else_works(breaker: CircuitBreaker) -> None:
     breaker.acquire()
     breaker.replace_settings(BreakerSettings(half_open_max_calls=2))
     breaker.automatic()
@@ -140,7 +140,7 @@ def test_with_a_probe_under_way_all_else_works(breaker: CircuitBreaker) -> None:
     assert breaker.state is CircuitState.CLOSED
 
 
-def test_a_decorated_call_from_before_may_end_while_probes_are_under_way(
+def test_a_decorated_call_from_before_may_end_while_probes_are_in_flight(
     clock: FakeClock,
 ) -> None:
     breaker = CircuitBreaker("payments", 2, 10.0, 2, clock=clock)

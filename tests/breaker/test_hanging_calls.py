@@ -163,7 +163,7 @@ def test_what_was_forgotten_is_not_remembered_by_a_longer_lease(
     assert breaker.look().admitted
 
 
-def test_a_look_tells_the_first_open_time_whatever_it_may_grow_to(clock: FakeClock) -> None:
+def test_a_look_shows_the_first_open_time_whatever_it_may_grow_to(clock: FakeClock) -> None:
     settings = dataclasses.replace(SETTINGS, recovery_timeout_growth=2.0)
     breaker = CircuitBreaker("payments", settings=settings, clock=clock)
     for _ in range(4):

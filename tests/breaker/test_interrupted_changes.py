@@ -180,7 +180,7 @@ def test_no_listener_is_called_in_the_midst_of_a_change(breaker: CircuitBreaker)
     assert heard[0] == CallFailed("payments", 0.5)
 
 
-def test_its_refusal_is_told_when_the_change_ends(breaker: CircuitBreaker) -> None:
+def test_its_refusal_is_reported_when_the_change_ends(breaker: CircuitBreaker) -> None:
     heard: list[Event] = []
     breaker.add_listener(heard.append, CallEvent)
     breaker.force_open()

@@ -90,7 +90,7 @@ async def test_a_result_is_judged_when_it_is_there(clock: FakeClock, make: Any) 
     assert totals(breaker) == (0, 1, 0, 0)
 
 
-async def test_what_tells_its_end_is_given_as_it_is(breaker: CircuitBreaker) -> None:
+async def test_an_object_that_reports_its_end_is_returned_as_it_is(breaker: CircuitBreaker) -> None:
     task = asyncio.ensure_future(answer_async())
     future = future_of("answer")
     call = WithCallbacks(answer_async)
@@ -161,7 +161,7 @@ class AsyncStream(concurrent.futures.Future[Any]):
 
 
 @pytest.mark.parametrize("kind", [Stream, AsyncStream])
-def test_a_stream_that_tells_its_end_is_never_slow(clock: FakeClock, kind: Any) -> None:
+def test_a_stream_that_reports_its_end_is_never_slow(clock: FakeClock, kind: Any) -> None:
     settings = BreakerSettings(slow_call_duration=1.0, max_wait=1.0)
     breaker = CircuitBreaker("payments", settings=settings, clock=clock)
     first, second = kind(), kind()
@@ -174,7 +174,7 @@ def test_a_stream_that_tells_its_end_is_never_slow(clock: FakeClock, kind: Any) 
     assert totals(breaker) == (1, 0, 1, 0)
 
 
-def test_asyncio_still_tells_of_errors_that_nobody_retrieved(breaker: CircuitBreaker) -> None:
+def test_asyncio_still_reports_errors_that_nobody_retrieved(breaker: CircuitBreaker) -> None:
     told = []
 
     async def begin() -> None:
@@ -190,7 +190,7 @@ def test_asyncio_still_tells_of_errors_that_nobody_retrieved(breaker: CircuitBre
     assert [context["message"] for context in told] == ["Task exception was never retrieved"]
 
 
-def test_a_failure_in_another_thread_is_told_to_the_operation(breaker: CircuitBreaker) -> None:
+def test_a_failure_in_another_thread_is_reported_to_the_operation(breaker: CircuitBreaker) -> None:
     with operation("work") as work:
         pending: concurrent.futures.Future[Any] = concurrent.futures.Future()
         breaker.call(lambda: pending)
@@ -226,7 +226,7 @@ def test_an_end_that_cannot_be_read_is_logged_and_says_nothing(
     assert "the end of a call through circuit 'payments' is not counted" in caplog.text
 
 
-def test_an_end_that_is_told_twice_counts_once(breaker: CircuitBreaker) -> None:
+def test_an_end_that_is_reported_twice_counts_once(breaker: CircuitBreaker) -> None:
     class Eager(concurrent.futures.Future[Any]):
         def add_done_callback(self, fn: Callable[[Any], object]) -> None:
             super().add_done_callback(fn)
@@ -292,7 +292,7 @@ async def test_a_stream_of_a_call_is_settled_by_its_status_and_not_read(
     assert totals(breaker) == (1, 1, 0, 0)
 
 
-def test_a_call_that_does_not_tell_how_it_ended_before_its_loop_ends_says_nothing(
+def test_a_call_without_a_known_end_before_its_loop_ends_says_nothing(
     breaker: CircuitBreaker,
 ) -> None:
     class Silent(WithCallbacks):

@@ -243,7 +243,7 @@ def test_a_lender_that_is_released_twice_waits_for_the_inner_call(breaker: Circu
     assert totals(breaker) == (1, 0, 0, 0)
 
 
-def test_a_failure_is_told_to_the_operation_once(breaker: CircuitBreaker) -> None:
+def test_a_failure_is_reported_to_the_operation_once(breaker: CircuitBreaker) -> None:
     with operation("work") as work, pytest.raises(ConnectionError):
         by_decorator(breaker, lambda: by_decorator(breaker, fail))
     assert work.failed == ["payments"]

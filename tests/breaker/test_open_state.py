@@ -36,7 +36,7 @@ def test_it_rejects_and_says_when_to_come_back(breaker: CircuitBreaker, clock: F
     assert caught.value.reason == "2 failures in a row, threshold 2"
 
 
-def test_a_look_tells_the_same_and_changes_nothing(
+def test_a_look_shows_the_same_and_changes_nothing(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
     open_circuit(breaker)

@@ -131,7 +131,7 @@ def test_the_share_of_admitted_calls_grows_to_all(
     assert ramping.snapshot().counters.rejected == 8 * 80 - 281
 
 
-def test_a_look_during_the_ramp_tells_what_the_next_call_will_meet(
+def test_a_look_during_the_ramp_shows_what_the_next_call_will_meet(
     ramping: CircuitBreaker, clock: FakeClock
 ) -> None:
     for _ in range(50):
@@ -159,7 +159,7 @@ def test_failures_during_the_ramp_open_the_circuit_again(
     assert ramping.state is CircuitState.OPEN
 
 
-def test_the_wait_told_during_the_ramp_is_exact() -> None:
+def test_the_wait_reported_during_the_ramp_is_exact() -> None:
     ramp = RampUp(100.0, 8.0)
     assert ramp.take(100.0)
     assert ramp.wait(100.0) == 8.0

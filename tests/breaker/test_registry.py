@@ -293,7 +293,7 @@ def test_what_differs_is_named_field_by_field(caplog: pytest.LogCaptureFixture) 
     )
 
 
-def test_it_tells_whether_it_still_has_a_breaker() -> None:
+def test_it_knows_whether_it_still_has_a_breaker() -> None:
     registry = BreakerRegistry()
     breaker = registry.get("a")
     assert registry.holds(breaker)

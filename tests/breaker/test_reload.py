@@ -73,7 +73,7 @@ def test_without_a_ramp_in_the_new_settings_all_calls_pass(clock: FakeClock) -> 
     assert breaker.can_execute()
 
 
-def test_calls_under_way_are_judged_by_the_new_settings(clock: FakeClock) -> None:
+def test_calls_in_flight_are_judged_by_the_new_settings(clock: FakeClock) -> None:
     breaker = breaker_with(clock, BreakerSettings())
 
     def work() -> None:

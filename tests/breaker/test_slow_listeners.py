@@ -134,7 +134,7 @@ def test_own_events_behind_others_wait_when_the_time_is_up_so_that_order_is_kept
     assert [type(event) for event in listener.heard] == [LeaseExpired] * 3 + [StateChanged]
 
 
-def test_a_listener_that_causes_events_for_ever_does_not_keep_its_caller(
+def test_a_listener_that_causes_events_forever_does_not_keep_its_caller(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
     heard: list[Event] = []

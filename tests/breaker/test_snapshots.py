@@ -138,7 +138,7 @@ def test_a_state_set_by_hand_lives_on(breaker: CircuitBreaker, clock: FakeClock)
     assert restarted(breaker, clock).state is CircuitState.FORCED_OPEN
 
 
-def test_restoring_is_told_and_makes_earlier_results_late(
+def test_restoring_is_reported_and_makes_earlier_results_late(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
     heard: list[Event] = []
@@ -199,7 +199,7 @@ def test_what_is_no_snapshot_is_refused(breaker: CircuitBreaker) -> None:
             Snapshot.from_json(text)
 
 
-def test_restoring_forgets_probes_under_way(clock: FakeClock) -> None:
+def test_restoring_forgets_probes_in_flight(clock: FakeClock) -> None:
     settings = BreakerSettings(
         failure_threshold=1, half_open_max_calls=1, window_seconds=20, ramp_duration=8
     )

@@ -69,7 +69,7 @@ def test_results_from_before_are_late(breaker: CircuitBreaker) -> None:
     assert breaker.snapshot().counters.late == 4
 
 
-def test_a_change_that_changes_nothing_is_not_told(breaker: CircuitBreaker) -> None:
+def test_a_change_that_changes_nothing_is_not_reported(breaker: CircuitBreaker) -> None:
     heard: list[Event] = []
     breaker.add_listener(heard.append)
     breaker.reset()

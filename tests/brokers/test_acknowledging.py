@@ -104,7 +104,7 @@ async def test_one_that_is_cancelled_takes_nobody_with_it() -> None:
     assert broker.left == []
 
 
-async def test_a_write_that_fails_is_told_to_everybody_and_the_next_goes_on() -> None:
+async def test_a_write_that_fails_is_reported_to_everybody_and_the_next_goes_on() -> None:
     class Gone(Broker):
         async def basic_ack(self, *_: Any, **__: Any) -> None:
             raise ConnectionResetError
@@ -128,7 +128,7 @@ async def test_a_write_that_hangs_is_given_up() -> None:
     await until(lambda: broker.closed == 1)  # or it would keep what nobody acknowledges any more
 
 
-async def test_a_connection_that_is_found_dead_while_writing_is_told_as_lost() -> None:
+async def test_a_connection_that_is_found_dead_while_writing_is_reported_as_lost() -> None:
     class Dead(Broker):
         async def basic_ack(self, *_: Any, **__: Any) -> None:
             raise asyncio.CancelledError  # as aiormq says it, though nobody has cancelled us
@@ -141,7 +141,7 @@ async def test_a_connection_that_is_found_dead_while_writing_is_told_as_lost() -
     assert [type(error) for error in told] == [ConnectionError, ConnectionError]
 
 
-async def test_who_waits_for_a_writer_that_is_cancelled_is_told() -> None:
+async def test_a_task_that_waits_for_a_cancelled_writer_gets_an_error() -> None:
     broker = Broker(1)
     broker.takes.clear()
     together = acknowledger(broker)

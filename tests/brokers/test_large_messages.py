@@ -62,7 +62,7 @@ async def test_what_was_in_flight_with_it_is_in_doubt(virtual_host: VirtualHost)
     assert {type(result) for result in results} <= {type(None), UnconfirmedError}
 
 
-async def test_the_limit_is_learnt_anew_from_another_broker(virtual_host: VirtualHost) -> None:
+async def test_the_limit_is_learned_again_from_another_broker(virtual_host: VirtualHost) -> None:
     async with RabbitMQBroker(virtual_host.url) as broker:
         await broker.create_queue("orders")
         with pytest.raises(MoveRefusedError):

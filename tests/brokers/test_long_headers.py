@@ -61,7 +61,7 @@ async def test_long_headers_survive_a_delay(broker: RabbitMQBroker, queue_name: 
         await subscription.release()
 
 
-async def test_a_message_that_fills_its_frame_is_put_aside_with_all_that_is_told_of_it(
+async def test_a_message_that_fills_its_frame_is_dead_lettered_with_all_its_headers(
     broker: RabbitMQBroker, amqp_url: str, queue_name: str
 ) -> None:
     await broker.create_queue(queue_name)

@@ -192,7 +192,7 @@ async def put_aside(broker: RabbitMQBroker, queue: str) -> Message:
     return dead
 
 
-async def test_a_message_that_cannot_be_read_at_all_is_put_aside_as_malformed(
+async def test_a_message_that_cannot_be_read_at_all_is_dead_as_malformed(
     broker: RabbitMQBroker, queue_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = codec._read
@@ -258,7 +258,7 @@ UNREAD = {
 
 
 @pytest.mark.parametrize("name", UNREAD)
-async def test_a_message_with_a_property_that_cannot_be_read_is_put_aside_with_what_it_had(
+async def test_a_message_with_an_unreadable_property_is_dead_lettered_with_what_it_had(
     broker: RabbitMQBroker, outside: AbstractChannel, queue_name: str, name: str
 ) -> None:
     await broker.create_queue(queue_name)

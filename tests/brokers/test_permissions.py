@@ -183,7 +183,7 @@ async def test_a_refusal_after_a_message_was_stored_leaves_those_in_flight_in_do
             await broker.publish("orders", Message(body=b"x"))
 
 
-async def test_a_queue_that_may_not_be_read_is_told_with_the_permission(
+async def test_a_queue_that_may_not_be_read_is_reported_with_the_permission(
     virtual_host: VirtualHost,
 ) -> None:
     await make_source(virtual_host, Topology("orders"))
@@ -209,7 +209,7 @@ async def test_a_missing_binding_refuses_the_move(
             await broker.publish(topology.dead, Message(body=b"x"))
 
 
-async def test_an_exchange_with_a_name_that_the_client_cannot_write_is_told(
+async def test_an_exchange_with_a_name_that_the_client_cannot_write_is_reported(
     virtual_host: VirtualHost,
 ) -> None:
     async with RabbitMQBroker(virtual_host.url) as broker:

@@ -139,7 +139,7 @@ async def test_a_queue_deleted_and_made_again_at_once_ends_its_subscription(
     assert len(await drain(broker, queue_name, 3)) == 3
 
 
-async def test_a_confirm_that_does_not_come_is_told_and_the_next_publish_works(
+async def test_a_confirm_that_does_not_come_is_reported_and_the_next_publish_works(
     amqp_url: str, queue_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with RabbitMQBroker(amqp_url, timeout=0.5) as broker:
@@ -176,7 +176,7 @@ async def test_a_cancelled_publish_does_not_leave_its_channel_in_use(
     await broker.publish(queue_name, Message(body=b"b"))
 
 
-async def test_a_full_queue_refuses_and_the_original_stays_in_hand(
+async def test_a_full_queue_refuses_and_the_original_stays_in_flight(
     broker: RabbitMQBroker, amqp_url: str, queue_name: str
 ) -> None:
     async with outsider(amqp_url) as channel:
@@ -225,7 +225,7 @@ async def test_a_message_whose_identity_was_damaged_is_received_all_the_same(
 
 
 @pytest.mark.parametrize("name", ["ordérs", "a\nb", "q" * 256, "50%"])
-async def test_a_name_that_the_client_cannot_write_is_told(
+async def test_a_name_that_the_client_cannot_write_is_reported(
     broker: RabbitMQBroker, name: str
 ) -> None:
     with pytest.raises(SettingsError, match="AMQP client"):
@@ -243,7 +243,7 @@ async def test_a_name_that_the_client_cannot_write_is_told(
         ("amqp://user:secret@127.0.0.1:port/", {}, "must be a URL"),
     ],
 )
-def test_a_wrong_setting_is_told_without_the_password(
+def test_a_wrong_setting_is_reported_without_the_password(
     url: str, options: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(SettingsError, match=named) as caught:

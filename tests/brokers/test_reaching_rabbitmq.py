@@ -72,7 +72,7 @@ async def test_a_server_that_nobody_vouches_for_is_refused(
             pass
 
 
-async def test_a_certificate_file_that_is_not_there_is_told(
+async def test_a_certificate_file_that_is_not_there_is_reported(
     tls: Tls, virtual_host: VirtualHost
 ) -> None:
     with pytest.raises(BrokerUnavailableError, match="No such file"):
@@ -91,7 +91,7 @@ async def test_a_virtual_host_may_have_any_name(managed: Managed, name: str) -> 
             assert [finding.subject for finding in audited] == ["consumer_timeout"]
 
 
-async def test_a_virtual_host_that_is_not_there_is_told(managed: Managed) -> None:
+async def test_a_virtual_host_that_is_not_there_is_reported(managed: Managed) -> None:
     with pytest.raises(BrokerUnavailableError, match=r"check.*the virtual host"):
         async with RabbitMQBroker(f"{managed.amqp}/nowhere"):
             pass
@@ -153,7 +153,7 @@ async def test_a_connection_that_is_lost_is_made_again_with_another_node(
             assert (first.connections, second.connections) == (0, 2)
 
 
-async def test_where_no_node_answers_each_is_told_without_its_password() -> None:
+async def test_where_no_node_answers_each_is_reported_without_its_password() -> None:
     ports = [free_port(), free_port()]
     address = ",".join(f"amqp://user:secret@127.0.0.1:{port}/" for port in ports)
     with pytest.raises(BrokerUnavailableError) as caught:

@@ -199,7 +199,7 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest(
         assert await drain(broker, "orders", 1) == [numbered(2)]
 
 
-async def test_a_file_that_another_process_keeps_locked_is_an_error_and_no_wait_for_ever(
+async def test_a_file_that_another_process_keeps_locked_is_an_error_and_not_a_wait_without_end(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def is_reported() -> bool:

@@ -184,7 +184,7 @@ async def test_the_queues_of_a_lost_file_are_made_in_the_next(
 
 
 @pytest.mark.parametrize("lose", LOSSES)
-async def test_what_was_in_hand_is_lost_and_settles_nothing_in_the_next_file(
+async def test_what_was_in_flight_is_lost_and_settles_nothing_in_the_next_file(
     path: Path, broker: SQLiteBroker, lose: Callable[[Path], None]
 ) -> None:
     await publish_numbered(broker, "orders", range(2))

@@ -160,7 +160,7 @@ async def test_killing_movers_in_mid_load_loses_and_doubles_nothing(
         pytest.fail(f"left over: {await subscription.receive()}")
 
 
-async def test_killing_a_publisher_loses_nothing_that_it_was_told_is_stored(
+async def test_killing_a_publisher_loses_nothing_that_was_confirmed_to_it(
     path: Path, broker: SQLiteBroker, tmp_path: Path
 ) -> None:
     log = tmp_path / "confirmed"

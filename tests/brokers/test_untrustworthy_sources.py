@@ -123,7 +123,7 @@ async def test_a_name_that_rabbitmq_gave_is_refused_with_what_it_means(
     ],
     ids=["virtual host", "password"],
 )
-async def test_what_rabbitmq_refuses_is_told_in_its_words_and_in_one_traceback(
+async def test_what_rabbitmq_refuses_is_reported_in_its_words_and_in_one_traceback(
     amqp_url: str, changed: tuple[str, str], named: str
 ) -> None:
     before, after = changed

@@ -151,7 +151,7 @@ async def test_the_policies_are_taken_by_rabbitmq(virtual_host: VirtualHost) -> 
         (["--lane", ""], "lanes"),
     ],
 )
-def test_what_cannot_be_right_is_told_and_the_status_says_so(
+def test_what_cannot_be_right_is_reported_and_the_status_says_so(
     options: list[str], named: str
 ) -> None:
     done = CliRunner().invoke(app, ["topology", "--queue", "orders", *options])

@@ -23,12 +23,12 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_tells_its_version() -> None:
+def test_the_command_shows_its_version() -> None:
     done = run("from fusewire.cli import main; main()", "--version")
     assert (done.returncode, done.stdout) == (0, f"fusewire {version('fusewire')}\n")
 
 
-def test_the_command_tells_of_its_commands() -> None:
+def test_the_command_lists_its_commands() -> None:
     done = run("from fusewire.cli import main; main()", "--help")
     assert done.returncode == 0
     assert "demo" in done.stdout

@@ -174,12 +174,12 @@ def test_a_parked_payment_that_comes_back_by_way_of_a_delay_counts_as_replayed(
     assert story.end().faults == []
 
 
-def test_what_is_dead_is_told_with_its_reason(story: Story) -> None:
+def test_what_is_dead_is_reported_with_its_reason(story: Story) -> None:
     story.message("orders", "dead", "order-9", "exhausted")
     assert story.end().remarks == ("orders in the dead queue as exhausted: 1",)
 
 
-def test_latencies_are_told_apart_by_when_the_payment_was_asked() -> None:
+def test_latencies_are_grouped_by_when_the_payment_was_requested() -> None:
     story = Story()
     for number in range(100):
         story.payment(number, begin=KILLED - 1, took=(number + 1) / 1000)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+CONFORMANCE = ROOT / "fusewire" / "testing" / "conformance"
 PAGES = {page.name: page for page in sorted((ROOT / "docs").glob("*-traps.md"))}
 HEAD = "| trap | test |\n|---|---|\n"
 
@@ -20,8 +21,10 @@ def test_there_is_a_page_for_either_side() -> None:
 def test_each_trap_has_the_tests_that_it_names(name: str) -> None:
     there = {
         name
-        for path in (ROOT / "tests").rglob("test_*.py")
-        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+        for path in [*(ROOT / "tests").rglob("test_*.py"), *CONFORMANCE.glob("*.py")]
+        for name in re.findall(
+            r"^ *(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE
+        )
     }
     page = PAGES[name].read_text("utf-8")
     rows = re.findall(r"^\| (?!trap|-)(.+) \| (.+) \|$", page, re.MULTILINE)

@@ -157,7 +157,7 @@ def test_park_is_told_exactly_one_promise(file: str, arguments: Any, got: str) -
 
 @pytest.mark.parametrize("value", [dt.timedelta(seconds=5), "5s", True, 0, float("nan")])
 @pytest.mark.parametrize("name", ["park_timeout", "replay_timeout", "expires_after"])
-def test_what_is_no_duration_is_told_by_name(file: str, name: str, value: Any) -> None:
+def test_what_is_no_duration_is_reported_by_name(file: str, name: str, value: Any) -> None:
     make: Any = functools.partial(ParkedCalls, file, queue="q")
     if name == "expires_after":
         make = functools.partial(make().park, reply=pending, idempotent=True)

@@ -491,7 +491,7 @@ async def test_a_redelivered_at_most_once_call_stays_in_doubt_when_it_is_handed_
     assert server.seen == []
 
 
-async def test_a_store_that_does_not_confirm_in_time_is_told_as_unknown(
+async def test_a_store_that_does_not_confirm_in_time_is_reported_as_unknown(
     address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> None:
     async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
@@ -591,7 +591,7 @@ async def test_a_sync_call_on_the_loops_own_thread_is_told_so_and_does_not_hang(
             calls._store.store_threadsafe(A_CALL, breaker=CHARGE)
 
 
-async def test_an_unreachable_broker_is_told_on_entering(queue_name: str) -> None:
+async def test_an_unreachable_broker_is_reported_on_entering(queue_name: str) -> None:
     calls = ParkedCalls("amqp://user:hidden@127.0.0.1:1/", queue=queue_name)
     with pytest.raises(BrokerUnavailableError, match=r"127\.0\.0\.1:1") as caught:
         await calls.__aenter__()
@@ -631,7 +631,7 @@ def test_a_wrong_park_is_told_when_it_is_made(arguments: dict[str, Any], named: 
         ({"lanes": {"eu": "charges"}}, r"lanes\['eu'\] must be a list"),
     ],
 )
-def test_a_wrong_setting_is_told_when_it_is_made(arguments: dict[str, Any], named: str) -> None:
+def test_a_wrong_setting_is_reported_when_it_is_made(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         ParkedCalls(**{"address": "amqp://localhost", "queue": "charges", **arguments})
 

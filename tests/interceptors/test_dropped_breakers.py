@@ -50,7 +50,7 @@ async def test_an_asyncio_channel_uses_the_breaker_that_the_registry_has_now(
     assert _rejected(registry, way.path) == 1
 
 
-def test_a_breaker_that_is_removed_begins_anew_on_the_next_call(server: EchoServer) -> None:
+def test_a_breaker_that_is_removed_begins_again_on_the_next_call(server: EchoServer) -> None:
     registry = BreakerRegistry(BreakerSettings(failure_threshold=1))
     with guard(grpc.insecure_channel(server.target), registry=registry) as channel:
         echo = channel.unary_unary(ECHO)
@@ -222,7 +222,7 @@ class _Plain:
         return CircuitBreaker(name, settings=settings)
 
 
-def test_what_a_registry_gives_that_tells_of_no_drops_is_kept(server: EchoServer) -> None:
+def test_what_a_registry_returns_that_reports_no_drops_is_kept(server: EchoServer) -> None:
     registry: Any = _Plain()
     with guard(grpc.insecure_channel(server.target), registry=registry) as channel:
         for _ in range(3):

@@ -318,7 +318,7 @@ def test_a_circuit_that_opens_again_as_soon_as_it_is_half_open_is_asked_for_agai
         clock.pass_time(29.9)
 
 
-def test_a_server_that_cannot_tell_is_asked_once_each_time_the_circuit_opens(
+def test_a_server_that_does_not_know_is_asked_once_each_time_the_circuit_opens(
     channel: grpc.Channel, health: Health, breakers: BreakerRegistry, clock: Clock
 ) -> None:
     health.answer = grpc.StatusCode.UNIMPLEMENTED

@@ -122,7 +122,7 @@ def text_of(message: wrappers_pb2.StringValue) -> bytes:
 
 
 @STYLES
-def test_a_protobuf_request_is_told_by_its_own_bytes(
+def test_a_protobuf_request_is_identified_by_its_own_bytes(
     server: EchoServer, keyed: Keyed, style: str
 ) -> None:
     request = wrappers_pb2.StringValue(value=OK.decode())
@@ -133,7 +133,7 @@ def test_a_protobuf_request_is_told_by_its_own_bytes(
 
 
 @pytest.mark.parametrize("given", ["by position", "by name"])
-def test_any_other_request_is_told_by_the_methods_serializer(
+def test_any_other_request_is_identified_by_the_methods_serializer(
     server: EchoServer, keyed: Keyed, given: str
 ) -> None:
     channel = keyed()

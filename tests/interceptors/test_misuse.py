@@ -28,17 +28,17 @@ if TYPE_CHECKING:
         ({"/a.B/C": {"failure_threshold": 3}}, r"write BreakerSettings\(failure_threshold=3\)"),
     ],
 )
-def test_settings_that_are_none_are_told_with_their_selector(wrong: Any, told: str) -> None:
+def test_settings_that_are_none_are_reported_with_their_selector(wrong: Any, told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         aio_interceptors(wrong)
 
 
-def test_settings_of_several_selectors_are_told_at_once() -> None:
+def test_settings_of_several_selectors_are_reported_at_once() -> None:
     with pytest.raises(SettingsError, match=r"settings\['/a\.B/C'\] .*; settings\['\*'\] "):
         aio_interceptors({"/a.B/C": 3, "*": "5s"})
 
 
-def test_a_choice_with_a_typo_is_told_with_its_selector_and_the_nearest_one() -> None:
+def test_a_choice_with_a_typo_is_reported_with_its_selector_and_the_nearest_one() -> None:
     wrong: Any = {"/a.B/*": "firstmessage"}
     with pytest.raises(SettingsError) as caught:
         aio_interceptors(streams=wrong)
@@ -81,7 +81,7 @@ def second() -> Iterator[EchoServer]:
         yield server
 
 
-def test_two_servers_that_share_the_circuits_of_a_service_are_told_once(
+def test_two_servers_that_share_the_circuits_of_a_service_are_reported_once(
     server: EchoServer, second: EchoServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = BreakerRegistry()
@@ -97,7 +97,7 @@ def test_two_servers_that_share_the_circuits_of_a_service_are_told_once(
     assert "dependency=" in warning
 
 
-def test_two_servers_are_told_apart_by_their_dependencies_or_registries(
+def test_two_servers_are_distinguished_by_their_dependencies_or_registries(
     server: EchoServer, second: EchoServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = BreakerRegistry()

@@ -56,7 +56,7 @@ def test_a_method_that_its_service_does_not_have_is_refused_with_the_nearest_nam
 
 
 @BOTH
-def test_all_names_that_are_wrong_are_told_at_once(make: Callable[..., None]) -> None:
+def test_all_names_that_are_wrong_are_reported_at_once(make: Callable[..., None]) -> None:
     with pytest.raises(SettingsError) as caught:
         make(idempotent=[SLIP, f"{PAYMENTS}/Nothing"])
     assert "Charge'?; idempotent[" in str(caught.value)
@@ -118,7 +118,7 @@ def test_a_method_that_is_only_not_called_yet_is_no_warning(
     assert warned(caplog) == []
 
 
-def test_a_service_that_nothing_knows_is_told_when_one_of_nearly_its_name_is_called(
+def test_a_service_that_nothing_knows_is_reported_when_one_of_nearly_its_name_is_called(
     server: EchoServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = {"/test.Ehco/*": BreakerSettings(failure_threshold=1), "*": BreakerSettings()}
@@ -129,7 +129,7 @@ def test_a_service_that_nothing_knows_is_told_when_one_of_nearly_its_name_is_cal
     assert "'test.Echo'" in warning
 
 
-async def test_an_asyncio_channel_tells_a_service_of_nearly_the_name_too(
+async def test_an_asyncio_channel_reports_a_service_of_nearly_the_name_too(
     server: EchoServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     interceptors = aio_interceptors({"/test.Ehco/Do": BreakerSettings(), "*": BreakerSettings()})
@@ -138,7 +138,7 @@ async def test_an_asyncio_channel_tells_a_service_of_nearly_the_name_too(
     assert len(warned(caplog)) == 1
 
 
-def test_the_first_call_that_no_selector_matches_is_told_once(
+def test_the_first_call_that_no_selector_matches_is_reported_once(
     server: EchoServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = {"/shop.Payments/*": BreakerSettings()}

@@ -96,7 +96,7 @@ def test_a_first_message_counts_however_late_it_is_read(
     assert registry.get(STREAM).outcomes == [Outcome.SUCCESS]
 
 
-def test_what_the_server_says_first_is_told_from_a_failure_without_a_message(
+def test_a_first_message_is_distinguished_from_a_failure_without_one(
     server: EchoServer,
 ) -> None:
     registry = BreakerRegistry(BreakerSettings(failure_threshold=1_000_000))
@@ -156,7 +156,7 @@ def test_two_threads_that_find_a_stream_failed_share_the_messages_of_one_fallbac
     assert sorted(taken) == [b"1", b"2"]
 
 
-def test_fallbacks_that_wait_for_fallbacks_do_not_wait_for_each_other_for_ever() -> None:
+def test_fallbacks_that_wait_for_fallbacks_do_not_wait_for_each_other_forever() -> None:
     registry = BreakerRegistry()
     for path in (ECHO, OTHER):
         registry.get(path).force_open()

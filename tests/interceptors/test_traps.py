@@ -305,7 +305,7 @@ class Bare:
         (None, IGNORED),
     ],
 )
-def test_a_call_that_is_gone_when_its_end_is_told_is_settled_by_that_end(
+def test_a_call_that_is_gone_when_its_end_is_reported_is_settled_by_that_end(
     registry: WatchedRegistry,
     breaker: WatchedBreaker,
     code: grpc.StatusCode | None,
@@ -359,7 +359,7 @@ def test_a_callback_that_comes_late_is_refused_as_grpcio_does(
 
 
 @GUARDS
-async def test_the_time_that_remains_is_told_as_by_any_intercepted_call(
+async def test_the_remaining_time_is_that_of_any_intercepted_call(
     server: EchoServer, registry: WatchedRegistry, options: dict[str, Any]
 ) -> None:
     async def told(interceptors: Any) -> list[str]:

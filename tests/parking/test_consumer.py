@@ -336,7 +336,7 @@ async def test_a_handler_that_does_not_heed_its_cancellation_does_not_keep_the_c
     assert bench.events == []
 
 
-async def test_a_missing_source_queue_is_told_before_anything_runs(bench: Bench) -> None:
+async def test_a_missing_source_queue_is_reported_before_anything_runs(bench: Bench) -> None:
     consumer = ParkingConsumer(bench.broker, queue="nowhere", handler=lambda message: None)
     with pytest.raises(QueueNotFoundError, match="nowhere"):
         await consumer.__aenter__()
@@ -457,7 +457,7 @@ async def test_running_without_entering_says_how(bench: Bench) -> None:
         await consumer.run()
 
 
-async def test_an_at_most_once_message_that_was_in_hand_before_is_dead_as_ambiguous(
+async def test_an_at_most_once_message_that_was_in_flight_before_is_dead_as_ambiguous(
     bench: Bench,
 ) -> None:
     await bench.broker.publish(

@@ -150,7 +150,7 @@ async def test_whatever_settles_a_suspect_clears_it(bench: Bench) -> None:
     assert "fusewire-lone" not in dead.headers
 
 
-async def test_a_suspect_does_not_keep_others_for_ever_from_a_handler_that_does_not_end(
+async def test_a_suspect_does_not_keep_others_forever_from_a_handler_that_does_not_end(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_solitude, "_LONGEST_WAIT", 0.2)

@@ -38,7 +38,7 @@ async def find(channel: aio_pika.abc.AbstractChannel, queue: str) -> AbstractInc
     return found
 
 
-async def test_a_dead_message_tells_its_whole_story(
+async def test_a_dead_message_has_its_whole_history(
     bench: Bench, outside: aio_pika.abc.AbstractChannel
 ) -> None:
     dependency = Dependency(bench.registry)
@@ -81,7 +81,7 @@ async def test_a_dead_message_tells_its_whole_story(
     [(Reject("the account is closed"), "Reject"), (KeyError("account"), "KeyError")],
     ids=["Reject", "dead_on"],
 )
-async def test_a_message_that_is_dead_at_once_tells_its_one_attempt(
+async def test_a_message_that_is_dead_at_once_shows_its_one_attempt(
     bench: Bench, outside: aio_pika.abc.AbstractChannel, error: Exception, named: str
 ) -> None:
     async def handler(message: AbstractIncomingMessage) -> None:
@@ -100,7 +100,7 @@ async def test_a_message_that_is_dead_at_once_tells_its_one_attempt(
     assert told["fusewire-routing-key"] == bench.queue
 
 
-async def test_a_message_that_its_handler_rejected_tells_when(
+async def test_a_message_that_its_handler_rejected_shows_when(
     bench: Bench, outside: aio_pika.abc.AbstractChannel
 ) -> None:
     async def handler(message: AbstractIncomingMessage) -> None:
@@ -115,7 +115,7 @@ async def test_a_message_that_its_handler_rejected_tells_when(
     assert "fusewire-exception" not in told
 
 
-async def test_an_expired_message_tells_what_it_was_waiting_for(
+async def test_an_expired_message_shows_what_it_was_waiting_for(
     bench: Bench, outside: aio_pika.abc.AbstractChannel
 ) -> None:
     async def handler(message: AbstractIncomingMessage) -> None:

@@ -181,7 +181,7 @@ async def test_another_process_sends_the_same_keys_on_a_replay(
 
 
 @pytest.mark.parametrize("keyed", ["by us", "by the handler"])
-async def test_a_request_that_is_another_each_time_is_told_of(
+async def test_a_request_that_differs_each_time_is_reported(
     bench: Bench, payments: PaymentsServer, caplog: pytest.LogCaptureFixture, keyed: str
 ) -> None:
     attempts = itertools.count(1)

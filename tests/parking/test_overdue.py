@@ -31,7 +31,7 @@ async def test_all_that_last_too_long_are_told_in_order_and_once() -> None:
     assert late.empty()
 
 
-async def test_what_has_ended_in_time_is_not_told() -> None:
+async def test_what_has_ended_in_time_is_not_reported() -> None:
     late: asyncio.Queue[str] = asyncio.Queue()
     overdue = Overdue(SOON, late.put_nowait)
     overdue.begin("ended")
@@ -42,7 +42,7 @@ async def test_what_has_ended_in_time_is_not_told() -> None:
     assert late.empty()
 
 
-async def test_one_that_begins_after_all_others_have_ended_is_told() -> None:
+async def test_one_that_begins_after_all_others_have_ended_is_reported() -> None:
     loop = asyncio.get_running_loop()
     late: asyncio.Queue[str] = asyncio.Queue()
     overdue = Overdue(SOON, late.put_nowait)
@@ -65,7 +65,7 @@ async def test_one_timer_is_enough_for_any_number() -> None:
     assert call_at.call_count == 1
 
 
-async def test_an_error_in_telling_of_one_keeps_no_other_from_being_told() -> None:
+async def test_an_error_in_reporting_one_does_not_stop_the_others() -> None:
     late: asyncio.Queue[str] = asyncio.Queue()
     errors: list[object] = []
 

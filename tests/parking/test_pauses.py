@@ -314,7 +314,7 @@ def test_a_handled_message_is_evidence_against_those_that_failed_before_it(
     assert not pauses.handled_since("stock", 0)
 
 
-def test_who_waits_is_told_of_each_change(pauses: Pauses, clock: FakeClock) -> None:
+def test_a_waiter_sees_each_change(pauses: Pauses, clock: FakeClock) -> None:
     told: list[float] = []
     forget: Callable[[], None] = pauses.watch(lambda: told.append(clock()))
     pause_of(pauses)

@@ -130,7 +130,7 @@ async def test_a_failure_in_a_closed_circuit_is_tried_again_before_what_is_behin
 
 
 @pytest.mark.parametrize("closes_after", [1, 2])
-async def test_a_message_that_opens_the_circuit_does_not_stop_the_queue_for_ever(
+async def test_a_message_that_opens_the_circuit_does_not_stop_the_queue_forever(
     bench: Bench, server: Server, closes_after: int
 ) -> None:
     server.breaker.replace_settings(
@@ -180,7 +180,7 @@ async def test_a_circuit_that_is_not_among_ours_is_waited_for_as_it_says(bench: 
     assert calls == ["a", "a", "b"]
 
 
-async def test_a_needed_circuit_that_only_the_message_tells_is_waited_for(
+async def test_a_needed_circuit_that_only_the_message_names_is_waited_for(
     bench: Bench, server: Server
 ) -> None:
     server.breaker.force_open()
@@ -290,7 +290,7 @@ async def test_a_queue_with_a_delivery_limit_loses_nothing_however_long_the_outa
     assert "x-delivery-limit=-1" in caplog.text
 
 
-async def test_stopping_lets_the_handler_at_work_finish_and_gives_the_rest_back_in_order(
+async def test_stopping_lets_the_running_handler_finish_and_requeues_the_rest_in_order(
     bench: Bench,
 ) -> None:
     started = asyncio.Event()

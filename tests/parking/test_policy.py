@@ -241,7 +241,7 @@ def test_what_would_be_too_late_at_the_named_time_is_expired_at_once(clock: Cloc
     _postponed(policy, deadline, Retry(after=10))
 
 
-def test_asking_for_ever_ends_by_age(clock: Clock) -> None:
+def test_endless_postponing_ends_by_age(clock: Clock) -> None:
     policy = FailurePolicy(RetryPolicy(max_attempts=3, delays=(1.0,), max_age=60), now=clock)
     verdict: Verdict = policy.postpone(Record(operation_id="a"), Retry(after=7))
     while isinstance(verdict, Delay):
@@ -268,6 +268,6 @@ def test_at_most_once_is_not_postponed(policy: FailurePolicy) -> None:
         ({"at": datetime(2030, 1, 1)}, "time zone"),  # noqa: DTZ001 - the case in question
     ],
 )
-def test_a_time_that_cannot_be_is_told(given: dict[str, Any], told: str) -> None:
+def test_a_time_that_cannot_be_is_reported(given: dict[str, Any], told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         Retry(**given)

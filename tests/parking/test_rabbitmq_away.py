@@ -106,7 +106,7 @@ async def test_at_debug_everything_that_the_client_library_logs_can_be_read(
     assert [record.levelname for record in told] == ["DEBUG"]
 
 
-def test_an_outage_is_told_once_and_only_after_rabbitmq_was_reached(
+def test_an_outage_is_reported_once_and_only_after_rabbitmq_was_reached(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = FakeClock()

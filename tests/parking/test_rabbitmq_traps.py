@@ -175,7 +175,9 @@ async def test_a_failed_attempt_from_a_limited_queue_is_moved_and_never_returned
     assert attempts == 5
 
 
-async def test_what_a_full_queue_refuses_is_held_in_hand_and_consuming_stops(bench: Bench) -> None:
+async def test_what_a_full_queue_refuses_is_held_in_flight_and_consuming_stops(
+    bench: Bench,
+) -> None:
     connection = await aio_pika.connect(bench.address)
     async with connection, connection.channel() as channel:
         arguments: dict[str, Any] = {

@@ -192,7 +192,7 @@ async def test_the_users_function_decides_the_operation_id(bench: Bench) -> None
         await until(lambda: bench.happened("handled") == ["of-the-function"])
 
 
-async def test_an_operation_id_that_is_no_text_is_told_and_the_message_is_seen(
+async def test_an_operation_id_that_is_no_text_is_reported_and_the_message_is_seen(
     bench: Bench,
 ) -> None:
     await bench.send("a")
@@ -250,7 +250,7 @@ async def test_what_is_held_too_long_goes_back_and_is_replayed_all_the_same(
 
 
 @pytest.mark.parametrize("bench", ["rabbitmq"], indirect=True)
-async def test_what_waits_in_hand_when_the_connection_drops_is_not_replayed_twice(
+async def test_what_waits_in_flight_when_the_connection_drops_is_not_replayed_twice(
     bench: Bench,
 ) -> None:
     effects: list[str] = []
@@ -284,7 +284,7 @@ async def test_what_waits_in_hand_when_the_connection_drops_is_not_replayed_twic
 
 
 @pytest.mark.parametrize("bench", ["rabbitmq"], indirect=True)
-async def test_dropped_connections_do_not_raise_the_number_of_handlers_at_work(
+async def test_dropped_connections_do_not_raise_the_number_of_running_handlers(
     bench: Bench,
 ) -> None:
     running = most = 0

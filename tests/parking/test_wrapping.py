@@ -157,7 +157,7 @@ async def test_settling_the_messages_of_others_is_refused_and_seen(
     assert "other handlers" in str(dead.headers["fusewire-exception-message"])
 
 
-async def test_settling_after_the_handler_has_returned_is_told(bench: Bench) -> None:
+async def test_settling_after_the_handler_has_returned_is_reported(bench: Bench) -> None:
     late: list[asyncio.Task[None]] = []
     go_on = asyncio.Event()
 
@@ -218,7 +218,7 @@ async def test_what_was_caught_and_given_back_opens_the_circuit_around_the_handl
             assert bench.registry.get("payments").state is CircuitState.CLOSED
 
 
-async def test_a_message_rejected_because_of_an_error_tells_it(bench: Bench) -> None:
+async def test_a_message_rejected_because_of_an_error_shows_it(bench: Bench) -> None:
     async def handler(message: AbstractIncomingMessage) -> None:
         try:
             raise KeyError("account")  # noqa: TRY301 - the case in question

@@ -39,7 +39,7 @@ def test_what_another_test_run_has_installed_meanwhile_is_not_installed_again(
     debian.install("a-server", lambda: True)
 
 
-def test_a_package_that_cannot_be_had_is_told_in_the_words_of_apt(
+def test_a_package_that_cannot_be_had_is_reported_in_the_words_of_apt(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:

@@ -38,7 +38,7 @@ def test_a_circuit_is_forced_open_and_put_back() -> None:
     assert after.counters == before.counters
 
 
-def test_a_circuit_that_a_test_made_begins_anew() -> None:
+def test_a_circuit_that_a_test_made_begins_again() -> None:
     registry = BreakerRegistry()
     with Circuits(registry) as circuits:
         breaker = circuits.disable("search")

@@ -53,13 +53,13 @@ def test_what_was_begun_and_comes_again_is_in_doubt_whatever_becomes_of_it() -> 
     assert "a" in doubts([*through("a"), *again, Entry("settled", "a", 1), *settled])
 
 
-def test_a_second_copy_that_comes_while_the_first_is_in_hand_is_explained_by_nothing() -> None:
+def test_a_second_copy_that_comes_while_the_first_is_in_flight_is_explained_by_nothing() -> None:
     copy = [Entry("began", "a"), Entry("received", "a", 1), Entry("settled", "a", 1)]
     later = through(*"bcdefghi")[1:]
     assert "a" not in doubts([*through("a"), *copy, *later])
 
 
-def test_in_hand_is_what_was_received_and_neither_settled_nor_given_back() -> None:
+def test_in_flight_is_what_was_received_and_neither_settled_nor_given_back() -> None:
     entries = [*through("a"), Entry("received", "b", 1)]
     assert in_hand(entries) == {"b"}
     assert in_hand([*entries, Entry("ended", "", 1)]) == set()

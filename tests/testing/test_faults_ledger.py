@@ -130,7 +130,7 @@ NOTES = st.lists(
 
 
 @given(NOTES)
-def test_every_operation_is_in_one_part_and_every_surplus_is_told(
+def test_every_operation_is_in_one_part_and_every_surplus_is_reported(
     notes: list[tuple[str, str]],
 ) -> None:
     ledger = LossLedger()

@@ -102,7 +102,7 @@ class Storing:
         await until_depth(broker, topology.source, 1)
         await until_depth(broker, topology.dead, 1)
 
-    async def test_depth_counts_what_waits_and_not_what_is_in_hand(
+    async def test_depth_counts_what_waits_and_not_what_is_in_flight(
         self, broker: Broker, topology: Topology
     ) -> None:
         assert await broker.depth(topology.source) == 0

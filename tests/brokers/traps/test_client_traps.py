@@ -76,7 +76,7 @@ async def test_a_returned_message_is_not_taken_for_a_confirmed_one_of_the_same_m
     await until_depth(broker, queue_name, 50)
 
 
-async def test_acknowledging_on_a_stale_channel_is_told_and_the_message_comes_again(
+async def test_acknowledging_on_a_stale_channel_is_reported_and_the_message_comes_again(
     broker: RabbitMQBroker, queue_name: str
 ) -> None:
     await broker.create_queue(queue_name)
@@ -162,7 +162,7 @@ async def busy(broker: RabbitMQBroker) -> AsyncIterator[None]:
             task.cancel()
 
 
-async def test_what_was_in_hand_when_a_channel_was_closed_comes_again_however_busy_the_connection(
+async def test_what_was_in_flight_when_a_channel_was_closed_comes_again_however_busy_the_connection(
     broker: RabbitMQBroker, queue_name: str
 ) -> None:
     # The trap: the answer to the closing is dropped, and RabbitMQ keeps what is unacknowledged.
@@ -196,7 +196,7 @@ async def test_a_consumer_outlives_garbage_collection(
         await take(subscription, 1)
 
 
-async def test_nothing_waits_for_ever_while_nothing_answers(
+async def test_nothing_waits_forever_while_nothing_answers(
     far_broker: RabbitMQBroker, proxy: FaultProxy, queue_name: str
 ) -> None:
     await far_broker.create_queue(queue_name)
@@ -231,7 +231,7 @@ async def test_publishing_goes_on_after_a_time_in_which_nothing_answered(
     await until_depth(far_broker, queue_name, 3)  # the one in doubt has landed
 
 
-async def test_a_lost_connection_is_told_and_the_next_one_is_as_good(
+async def test_a_lost_connection_is_reported_and_the_next_one_is_as_good(
     far_broker: RabbitMQBroker, proxy: FaultProxy, queue_name: str
 ) -> None:
     await far_broker.create_queue(queue_name)
@@ -249,7 +249,7 @@ async def test_a_lost_connection_is_told_and_the_next_one_is_as_good(
             await asyncio.wait_for(waiting, 10)
 
 
-async def test_who_waits_on_a_connection_that_heartbeats_end_is_told_of_its_loss(
+async def test_a_waiter_on_a_connection_that_heartbeats_end_sees_its_loss(
     far_url: str, proxy: FaultProxy, queue_name: str
 ) -> None:
     # aiormq ends them with CancelledError, though nobody has cancelled them.

@@ -74,7 +74,7 @@ async def test_an_acknowledgement_that_is_lost_leaves_a_copy_that_redelivered_do
     assert original.message == copy.message  # and with it the identity, which tells
 
 
-async def test_a_refused_move_can_be_made_again_with_the_delivery_in_hand(
+async def test_a_refused_move_can_be_made_again_with_the_delivery_in_flight(
     broker: RabbitMQBroker, topology: Topology
 ) -> None:
     await publish_numbered(broker, topology.source, range(1))
