@@ -41,6 +41,19 @@ if TYPE_CHECKING:
 
     import grpc
 
+__all__ = [
+    "BrokerError",
+    "BrokerUnavailableError",
+    "CircuitBreakerError",
+    "CircuitOpenError",
+    "DeliveryLostError",
+    "FusewireError",
+    "MoveRefusedError",
+    "QueueNotFoundError",
+    "SettingsError",
+    "UnconfirmedError",
+]
+
 
 class FusewireError(Exception):
     """The root of all errors that Fusewire raises on purpose."""

@@ -22,6 +22,16 @@ from fusewire._validation import invalid
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# The rest is for the rooms.
+__all__ = [
+    "IDEMPOTENCY_KEY",
+    "CallNote",
+    "Operation",
+    "current_operation",
+    "operation",
+    "without_fallbacks",
+]
+
 IDEMPOTENCY_KEY = "idempotency-key"
 """Metadata key that carries an operation id to the server (the name of the IETF's
 ``draft-ietf-httpapi-idempotency-key-header-07``, in the lower case that gRPC asks for)."""

@@ -75,8 +75,7 @@ def demo(
     """
     # Imported here: they need the demo's extra, and load slowly.
     try:
-        from fusewire.demo._config import Plan  # noqa: PLC0415 - see above
-        from fusewire.demo._run import run_demo  # noqa: PLC0415 - see above
+        from fusewire.demo.run import Plan, run_demo  # noqa: PLC0415 - see above
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise

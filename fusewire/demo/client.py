@@ -10,7 +10,6 @@ import os
 import sys
 import time
 
-import grpc
 import grpc.aio
 
 from fusewire.breaker import BreakerRegistry

@@ -11,7 +11,7 @@ import grpc.aio
 
 from fusewire._validation import Rule, check, invalid, is_plain_function, one_of
 from fusewire.breaker import BreakerSettings
-from fusewire.breaker._settings import settings_hint
+from fusewire.breaker.internal import settings_hint
 from fusewire.errors import SettingsError
 from fusewire.interceptors._classification import Classify
 from fusewire.interceptors._fallback import CallFallback, Fallback, as_call_fallback

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.breaker import default_registry
-from fusewire.testing.circuits import Circuits
-from fusewire.testing.clock import FakeClock
+from fusewire.testing._circuits import Circuits
+from fusewire.testing._clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,10 +10,10 @@ import pytest
 from fusewire.demo._config import Plan
 from fusewire.demo._ledger import Ledger
 from fusewire.demo._report import Records, Report, make_report, read_records
-from fusewire.demo._run import run_demo
 from fusewire.demo._scenario import Demo
 from fusewire.demo._tally import Tally, percentile
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest, RefundRequest
+from fusewire.demo.run import run_demo
 
 if TYPE_CHECKING:
     from pathlib import Path

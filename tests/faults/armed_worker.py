@@ -19,7 +19,7 @@ from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import aio_interceptors
 from fusewire.parking import ParkingConsumer, ReplayPolicy, Retry, RetryPolicy
 from fusewire.testing.faults import Journal, Side, arm
-from fusewire.testing.faults.journal import Entry
+from fusewire.testing.faults._journal import Entry
 from tests.support.payments import CHANNEL_OPTIONS, CHARGE
 
 if TYPE_CHECKING:

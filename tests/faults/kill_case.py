@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fusewire.parking import Happening
 from fusewire.testing.faults import LossLedger, Side
-from fusewire.testing.faults.journal import SETTLED, Entry, in_hand, read_journal
+from fusewire.testing.faults._journal import SETTLED, Entry, in_hand, read_journal
 from tests.faults.armed_worker import RUNNING
 from tests.faults.queue_client import queues
 

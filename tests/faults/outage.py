@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from fusewire.brokers import Topology
 from fusewire.parking import Happening
 from fusewire.testing.faults import FaultProxy
-from fusewire.testing.faults.journal import DOUBT, ENDED, REFUSED, SETTLED
+from fusewire.testing.faults._journal import DOUBT, ENDED, REFUSED, SETTLED
 from tests.faults.armed_worker import DELAY_TIERS, FAILS_ONCE, LANE
 from tests.support.waiting import until
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.brokers import RabbitMQBroker
-from fusewire.testing.faults.journal import DOUBT
+from fusewire.testing.faults._journal import DOUBT
 from tests.faults.outage import FEW, PARKING, REPLAYING, TIME_LIMIT, Fault
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.testing.faults import Drop
-from fusewire.testing.faults.journal import DOUBT
+from fusewire.testing.faults._journal import DOUBT
 from tests.faults.outage import PARKING, REPLAYING, TIME_LIMIT, Fault
 
 if TYPE_CHECKING:

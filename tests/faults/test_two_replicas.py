@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.brokers import Topology
-from fusewire.testing.faults.journal import SETTLED, SUBSCRIBED
+from fusewire.testing.faults._journal import SETTLED, SUBSCRIBED
 from tests.faults.armed_worker import LANE, OPENED
 from tests.faults.kill_case import KillCase, Notes
 from tests.faults.outage import LIMIT, LONG, TIME_LIMIT

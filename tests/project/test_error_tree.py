@@ -33,7 +33,7 @@ def exported() -> dict[type[errors.FusewireError], str]:
     found: dict[type[errors.FusewireError], str] = {}
     for room in ROOMS:
         module = import_module(f"fusewire.{room}")
-        for name in vars(module) if room == "errors" else module.__all__:
+        for name in module.__all__:
             given = getattr(module, name)
             if isinstance(given, type) and issubclass(given, errors.FusewireError):
                 found.setdefault(given, name if room == "errors" else f"{room}.{name}")

@@ -9,7 +9,7 @@ import pytest
 from fusewire.brokers import Broker, Message, SQLiteBroker, Topology
 from fusewire.errors import DeliveryLostError, MoveRefusedError, UnconfirmedError
 from fusewire.testing.faults import Journal, LossLedger, count_queues
-from fusewire.testing.faults.journal import Entry, doubts, in_hand, read_journal
+from fusewire.testing.faults._journal import Entry, doubts, in_hand, read_journal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -13,7 +13,7 @@ from pamqp.commands import Basic
 from pamqp.heartbeat import Heartbeat
 
 from fusewire.testing.faults import Drop, FaultProxy
-from fusewire.testing.faults.proxy import is_answer
+from fusewire.testing.faults._proxy import is_answer
 from tests.support.processes import free_port
 from tests.support.waiting import until
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import grpc.aio
 
 from fusewire._sendable import is_valid_metadata

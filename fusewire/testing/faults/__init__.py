@@ -1,9 +1,9 @@
 """Faults for consumers, and a ledger that accounts for every message."""
 
 from fusewire._public import publish
-from fusewire.testing.faults.counting import count_queues
-from fusewire.testing.faults.journal import Journal
-from fusewire.testing.faults.kill_points import (
+from fusewire.testing.faults._counting import count_queues
+from fusewire.testing.faults._journal import Journal
+from fusewire.testing.faults._kill_points import (
     Await,
     Side,
     arm,
@@ -13,8 +13,8 @@ from fusewire.testing.faults.kill_points import (
     find_awaits,
     watch,
 )
-from fusewire.testing.faults.ledger import Account, LossLedger, Place
-from fusewire.testing.faults.proxy import Drop, FaultProxy
+from fusewire.testing.faults._ledger import Account, LossLedger, Place
+from fusewire.testing.faults._proxy import Drop, FaultProxy
 
 __all__ = [
     "Account",

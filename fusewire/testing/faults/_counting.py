@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fusewire.brokers import Station
-from fusewire.testing.faults.journal import identity
-from fusewire.testing.faults.ledger import LossLedger, Place
+from fusewire.testing.faults._journal import identity
+from fusewire.testing.faults._ledger import LossLedger, Place
 
 if TYPE_CHECKING:
     from fusewire.brokers import Broker, Topology

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fusewire.testing.faults.journal import doubts, read_journal
+from fusewire.testing.faults._journal import doubts, read_journal
 
 if TYPE_CHECKING:
     from pathlib import Path

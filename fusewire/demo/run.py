@@ -1,4 +1,7 @@
-"""Runs the demo for a person or a program, and ends it in order on an interrupt."""
+"""Runs the demo for a person or a program, and ends it in order on an interrupt.
+
+This is what the command takes of the demo.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from fusewire.demo._config import Plan
 from fusewire.demo._queues import is_rabbitmq
 from fusewire.demo._scenario import Demo
 from fusewire.demo._view import show_report, showing
 
 if TYPE_CHECKING:
-    from fusewire.demo._config import Plan
     from fusewire.demo._report import Report
+
+__all__ = ["Plan", "run_demo"]
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)  # SIGINT is asyncio.run()'s own
 
