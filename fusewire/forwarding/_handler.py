@@ -16,7 +16,7 @@ from fusewire.forwarding._transport import ChannelClosedError
 from fusewire.interceptors import read_retry_after
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation
 from fusewire.parking import Reject
-from fusewire.parking.internal import HandBack
+from fusewire.parking.internal import Requeue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class ReplayHandler:
             self._stop()
             if error.sent and call.at_most_once:
                 raise Reject(str(error), reason=ReplayOutcome.AMBIGUOUS.value) from error
-            raise HandBack from error
+            raise Requeue from error
         except grpc.RpcError as error:
             self._reject_if_over(call, error)
             raise

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fusewire.errors import FusewireError, UnconfirmedError
 from fusewire.forwarding._call import Receipt
 from fusewire.parking import Happening, MessageEvent
-from fusewire.parking.internal import Record
+from fusewire.parking.internal import History
 
 if TYPE_CHECKING:
     from fusewire.brokers import Broker, Topology
@@ -142,7 +142,7 @@ class CallStore:
             raise FusewireError("this ParkedCalls is not entered, or was left: nothing is stored")
         now = time.time()
         queue = self._topology.source
-        record = Record(
+        history = History(
             operation_id=call.operation_id,
             queue=queue,
             dependency=breaker,
@@ -156,13 +156,13 @@ class CallStore:
         lane = self._topology.parked(self._dependencies.lane(breaker))
         try:
             async with asyncio.timeout(self._timeout):
-                await self.broker.publish(lane, record.write(call.message(queue)))
+                await self.broker.publish(lane, history.to_headers(call.message(queue)))
         except TimeoutError as error:
             raise UnconfirmedError(
                 f"no confirmation within park_timeout={self._timeout:g} s: the call may or may not "
                 "be parked"
             ) from error
         self._listeners.tell(
-            MessageEvent(Happening.PARKED, call.operation_id, queue, breaker, record.reason)
+            MessageEvent(Happening.PARKED, call.operation_id, queue, breaker, history.reason)
         )
         return Receipt(call.operation_id, call.method, now)

@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Protocol
 
 from fusewire._causes import rejection_in
 from fusewire.parking import _solitude
+from fusewire.parking._decisions import Done, FailurePolicy, Verdict
+from fusewire.parking._errors import INSTRUCTIONS, Reject, Requeue, Retry
 from fusewire.parking._failures import failure_of, may_have_taken_effect
-from fusewire.parking.errors import INSTRUCTIONS, HandBack, Reject, Retry
-from fusewire.parking.handler import Attempt
-from fusewire.parking.policy import Done, FailurePolicy, Verdict
-from fusewire.parking.settle import GiveBackError
+from fusewire.parking._handler import Attempt
+from fusewire.parking._settler import GiveBackError
 
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
+    from fusewire.parking._circuits import Circuits
+    from fusewire.parking._dependencies import Dependencies
     from fusewire.parking._failure_log import FailureLog
+    from fusewire.parking._handler import HandlerRunner
+    from fusewire.parking._history import History
+    from fusewire.parking._in_flight import InFlight
     from fusewire.parking._marks import Marks
     from fusewire.parking._pauses import Pauses
     from fusewire.parking._unacknowledged import Unacknowledged
-    from fusewire.parking._work import Work
-    from fusewire.parking.circuits import Circuits
-    from fusewire.parking.handler import HandlerRunner
-    from fusewire.parking.lanes import Dependencies
-    from fusewire.parking.record import Record
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -44,8 +44,8 @@ class Turn(Protocol):
     def suspicion(self, delivery: Delivery) -> float:
         """Return the returns from which on `delivery` is suspected of killing its process."""
 
-    async def admit(self, work: Work, needs: tuple[str, ...]) -> Verdict | None:
-        """Wait until `work` may begin; return a verdict if it ends without an attempt.
+    async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Verdict | None:
+        """Wait until `item` may begin; return a verdict if it ends without an attempt.
 
         Raises:
             GiveBackError: it has to go back to its queue.
@@ -54,7 +54,7 @@ class Turn(Protocol):
     def begins(self, *, in_outage: bool) -> None:
         """Note that the handler is called next, and whether as a probe."""
 
-    async def rejected(self, work: Work, rejection: CircuitOpenError) -> Verdict | None:
+    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Verdict | None:
         """Wait after a circuit refused a call of the handler; return a verdict to end instead.
 
         Raises:
@@ -103,8 +103,8 @@ class AttemptSequence:
         self._unacknowledged = unacknowledged
         self._marks = marks
 
-    async def run(self, work: Work, turn: Turn) -> Verdict | None:
-        """Try `work` once; None if its delivery was lost while it waited.
+    async def run(self, item: InFlight, turn: Turn) -> Verdict | None:
+        """Try `item` once; None if its delivery was lost while it waited.
 
         A rejection by a circuit is not an attempt: `turn` decides whether it waits and tries
         again.
@@ -113,71 +113,73 @@ class AttemptSequence:
             GiveBackError: it has to go back to its queue.
         """
         try:
-            needs = self.needs(work)
+            needs = self.needs(item)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's depends_on
-            self._failures.note(work.record, error)
-            if work.record.at_most_once:  # nothing was tried, and a delay queue may give it twice
-                return self._policy.dead(work.record, "malformed", error)
-            return self._ordinary(work.record, Attempt(error), (), in_outage=False)
+            self._failures.note(item.history, error)
+            if item.history.at_most_once:  # nothing was tried, and a delay queue may give it twice
+                return self._policy.dead(item.history, "malformed", error)
+            return self._ordinary(item.history, Attempt(error), (), in_outage=False)
         try:
             while True:
-                ending = await self._may_begin(work, turn, needs)
-                if work.delivery.lost:
+                ending = await self._may_begin(item, turn, needs)
+                if item.delivery.lost:
                     return None  # the broker delivers it again
                 if ending is not None:
                     return ending
-                attempt, verdict = await self._call(work, turn, needs)
+                attempt, verdict = await self._call(item, turn, needs)
                 if verdict is None and attempt.rejection is not None:
                     needs = tuple(dict.fromkeys((attempt.rejection.name, *needs)))
-                    verdict = await turn.rejected(work, attempt.rejection)
+                    verdict = await turn.rejected(item, attempt.rejection)
                 if verdict is not None:
                     return verdict
         except asyncio.CancelledError as error:
             # The consumer's own, and its process lives on: it can say so of what may go on record.
-            if work.tried and not work.lone:
+            if item.tried and not item.lone:
                 raise
-            raise GiveBackError(tried=work.tried) from error
+            raise GiveBackError(tried=item.tried) from error
         finally:
-            _solitude.process.leave(work.delivery)
-            await self._marks.end(work.delivery)
+            _solitude.process.leave(item.delivery)
+            await self._marks.end(item.delivery)
 
     async def ready(self) -> None:
         """Say first, before anything is received, what this process has survived."""
         await self._marks.pay()
 
-    def needs(self, work: Work) -> tuple[str, ...]:
-        """Return what `work` needs: what it waited for, then what is declared."""
-        declared = self._dependencies.of(work.view)
-        waited_for = work.record.dependency
+    def needs(self, item: InFlight) -> tuple[str, ...]:
+        """Return what `item` needs: what it waited for, then what is declared."""
+        declared = self._dependencies.of(item.view)
+        waited_for = item.history.dependency
         if not waited_for or (waited_for,) == declared:
             return declared
         return tuple(dict.fromkeys((waited_for, *declared)))
 
-    def park(self, record: Record, dependency: str) -> Verdict:
+    def park(self, history: History, dependency: str) -> Verdict:
         """Wait for `dependency`; not an attempt."""
         wait = self._circuits.wait(dependency)
-        return self._policy.park(record, dependency, "circuit_open", wait=wait)
+        return self._policy.park(history, dependency, "circuit_open", wait=wait)
 
-    async def _may_begin(self, work: Work, turn: Turn, needs: tuple[str, ...]) -> Verdict | None:
-        """Wait until `work` may begin or is lost; return a verdict if it ends without an attempt.
+    async def _may_begin(
+        self, item: InFlight, turn: Turn, needs: tuple[str, ...]
+    ) -> Verdict | None:
+        """Wait until `item` may begin or is lost; return a verdict if it ends without an attempt.
 
         Raises:
             GiveBackError: it has to go back to its queue.
         """
         while True:
-            ending = await turn.admit(work, needs) or await self._suspect(work, turn)
-            if ending is not None or work.delivery.lost:
+            ending = await turn.admit(item, needs) or await self._suspect(item, turn)
+            if ending is not None or item.delivery.lost:
                 return ending
-            if work.lone:
-                return await self._be_alone(work)
-            if _solitude.process.enter(work.delivery):
+            if item.lone:
+                return await self._be_alone(item)
+            if _solitude.process.enter(item.delivery):
                 return None
             await asyncio.sleep(_POLL)
-            if work.ending():
+            if item.ending():
                 raise GiveBackError(tried=False)
 
     async def _call(
-        self, work: Work, turn: Turn, needs: tuple[str, ...]
+        self, item: InFlight, turn: Turn, needs: tuple[str, ...]
     ) -> tuple[Attempt, Verdict | None]:
         """Call the handler once; no verdict if a circuit refused its call.
 
@@ -185,35 +187,35 @@ class AttemptSequence:
             GiveBackError: the handler gave the message back.
         """
         probes = self._pauses.begin(needs)
-        in_outage = self._circuits.troubled(needs) is not None
+        in_outage = self._circuits.first_not_closed(needs) is not None
         turn.begins(in_outage=in_outage or bool(probes))
-        tried_before, work.tried = work.tried, True
-        self._unacknowledged.begin(work, work.delivery.message)
+        tried_before, item.tried = item.tried, True
+        self._unacknowledged.begin(item, item.delivery.message)
         try:
-            attempt = await self._runner.run(work.fresh_view(), work.record)
-            work.record = work.record.with_doubtful_keys(attempt.doubtful_keys)
-            if isinstance(attempt.error, HandBack):
+            attempt = await self._runner.run(item.fresh_view(), item.history)
+            item.history = item.history.with_doubtful_keys(attempt.doubtful_keys)
+            if isinstance(attempt.error, Requeue):
                 raise GiveBackError(tried=False)
-            twice = work.record.at_most_once and may_have_taken_effect(attempt)
+            twice = item.history.at_most_once and may_have_taken_effect(attempt)
             if attempt.rejection is not None and not twice:
-                work.tried = tried_before
+                item.tried = tried_before
                 return attempt, None
-            verdict = self._judge(work.record, attempt, needs, in_outage=in_outage, probes=probes)
+            verdict = self._judge(item.history, attempt, needs, in_outage=in_outage, probes=probes)
         finally:
-            self._unacknowledged.end(work)
+            self._unacknowledged.end(item)
             self._pauses.release(probes)
-            if not work.lone:
-                _solitude.process.leave(work.delivery)
+            if not item.lone:
+                _solitude.process.leave(item.delivery)
         turn.ended(attempt, verdict, in_outage=in_outage or bool(probes))
         return attempt, verdict
 
-    async def _suspect(self, work: Work, turn: Turn) -> Verdict | None:
-        """Return where `work` goes if it may have killed its process before."""
-        delivery, operation_id = work.delivery, work.record.operation_id
-        if not delivery.returned or work.survived:
+    async def _suspect(self, item: InFlight, turn: Turn) -> Verdict | None:
+        """Return where `item` goes if it may have killed its process before."""
+        delivery, operation_id = item.delivery, item.history.operation_id
+        if not delivery.returned or item.survived:
             return None
-        if work.lone:
-            return self._policy.suspected(work.record, await self._marks.left(operation_id))
+        if item.lone:
+            return self._policy.suspected(item.history, await self._marks.left(operation_id))
         if delivery.returned < turn.suspicion(delivery):
             return None
         logger.warning(
@@ -222,34 +224,34 @@ class AttemptSequence:
             operation_id,
         )
         await self._marks.clear(operation_id)  # of an earlier suspicion
-        return self._policy.suspected(work.record, ())
+        return self._policy.suspected(item.history, ())
 
-    async def _be_alone(self, work: Work) -> Verdict | None:
+    async def _be_alone(self, item: InFlight) -> Verdict | None:
         """Wait until nothing else is in flight; return a verdict to try that later instead.
 
         Raises:
             GiveBackError: all that is in flight has to go back.
         """
-        if not _solitude.process.claim(work.delivery):
-            return self._policy.alone(work.record)
-        while not work.delivery.lost and not (alone := _solitude.process.alone()):
-            if work.ending():
+        if not _solitude.process.claim(item.delivery):
+            return self._policy.alone(item.history)
+        while not item.delivery.lost and not (alone := _solitude.process.alone()):
+            if item.ending():
                 raise GiveBackError(tried=False)
             if alone is None:
                 logger.warning(
                     "operation %s has to be handled with nothing else in flight, and other "
                     "handlers do not end: it waits",
-                    work.record.operation_id,
+                    item.history.operation_id,
                 )
-                return self._policy.alone(work.record)
+                return self._policy.alone(item.history)
             await asyncio.sleep(_POLL)
-        if not work.delivery.lost:
-            await self._marks.begin(work)
+        if not item.delivery.lost:
+            await self._marks.begin(item)
         return None
 
     def _judge(
         self,
-        record: Record,
+        history: History,
         attempt: Attempt,
         needs: tuple[str, ...],
         *,
@@ -257,25 +259,26 @@ class AttemptSequence:
         probes: tuple[str, ...],
     ) -> Verdict:
         error = attempt.error
-        if error is None and not attempt.unwanted:
+        if error is None and not attempt.rejected:
             self._pauses.succeeded((*needs, *attempt.succeeded))
             return Done()
         if error is not None and not isinstance(error, INSTRUCTIONS):
-            self._failures.note(record, error)
+            self._failures.note(history, error)
         if isinstance(error, Retry):
-            return self._policy.postpone(record, error)
-        failure = failure_of(attempt, record)
-        others_succeed = self._pauses.handled_since(failure.dependency, record.failed_at_ms)
+            return self._policy.postpone(history, error)
+        failure = failure_of(attempt, history)
+        others_succeed = self._pauses.handled_since(failure.dependency, history.failed_at_ms)
         # A circuit that is not closed has its own waits, which end when the dependency is back.
         waits = (
-            failure.condition is not None or self._circuits.troubled((failure.dependency,)) is None
-        ) and self._pauses.failed(failure, record.operation_id, probes=probes)
-        if failure.condition is None and (not waits or record.at_most_once):
-            return self._ordinary(record, attempt, needs, in_outage=in_outage)
+            failure.condition is not None
+            or self._circuits.first_not_closed((failure.dependency,)) is None
+        ) and self._pauses.failed(failure, history.operation_id, probes=probes)
+        if failure.condition is None and (not waits or history.at_most_once):
+            return self._ordinary(history, attempt, needs, in_outage=in_outage)
         return self._policy.held(
-            record,
+            history,
             failure,
-            error or attempt.because,
+            error or attempt.rejected_because,
             wait=self._circuits.wait(failure.dependency),
             may_count=others_succeed
             and failure.condition is not None
@@ -283,26 +286,32 @@ class AttemptSequence:
         )
 
     def _ordinary(
-        self, record: Record, attempt: Attempt, needs: tuple[str, ...], *, in_outage: bool
+        self, history: History, attempt: Attempt, needs: tuple[str, ...], *, in_outage: bool
     ) -> Verdict:
         """Judge a failure of the message itself, or of a dependency with whose circuit it waits."""
-        error, blame = attempt.error, attempt.blame
+        error, failed_breakers = attempt.error, attempt.failed_breakers
         if error is None:
-            return self._policy.refused(record, "rejected", attempt.because, blame=blame)
+            return self._policy.refused(
+                history, "rejected", attempt.rejected_because, failed_breakers=failed_breakers
+            )
         if isinstance(error, Reject):
             cause = error.__cause__ or error
-            return self._policy.refused(record, error.reason, cause, blame=blame)
+            return self._policy.refused(
+                history, error.reason, cause, failed_breakers=failed_breakers
+            )
         if rejection_in(error) is None and self._policy.unrecoverable(error):
-            return self._policy.refused(record, "rejected", error, blame=blame)
+            return self._policy.refused(history, "rejected", error, failed_breakers=failed_breakers)
         # Not every circuit that is half open: what fails without a call to it is no probe of it.
-        troubled = self._circuits.troubled(blame) or self._circuits.refusing(
-            (*attempt.refused, *needs)
-        )
+        first_not_closed = self._circuits.first_not_closed(
+            failed_breakers
+        ) or self._circuits.first_rejecting((*attempt.refused, *needs))
         in_outage = in_outage or bool(attempt.refused)
         return self._policy.failed(
-            record,
+            history,
             error,
-            waiting_for=None if troubled is None else (troubled, self._circuits.wait(troubled)),
-            blame=blame,
-            in_outage=in_outage and troubled is not None,
+            waiting_for=None
+            if first_not_closed is None
+            else (first_not_closed, self._circuits.wait(first_not_closed)),
+            failed_breakers=failed_breakers,
+            in_outage=in_outage and first_not_closed is not None,
         )

@@ -24,13 +24,13 @@ import grpc
 
 from fusewire._validation import is_coroutine_function, name_of
 from fusewire.parking._breaker_names import check_handler
+from fusewire.parking._errors import HandlerNotRunError, HandlerTimeoutError
 from fusewire.parking._overdue import Overdue
-from fusewire.parking.errors import HandlerNotRunError, HandlerTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fusewire.parking.view import MessageView
+    from fusewire.parking._view import MessageView
 
 logger = logging.getLogger("fusewire.parking")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fusewire.parking.record import Record
+    from fusewire.parking._history import History
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -34,9 +34,9 @@ class FailureLog:
         self._monotonic = monotonic
         self._kinds: dict[tuple[type, str, int], _Kind] = {}
 
-    def note(self, record: Record, error: BaseException) -> None:
-        """Log that a message with `record` failed with `error`, unless it failed before."""
-        if record.attempts or record.outage_attempts:
+    def note(self, history: History, error: BaseException) -> None:
+        """Log that a message with `history` failed with `error`, unless it failed before."""
+        if history.attempts or history.outage_attempts:
             return
         now = self._monotonic()
         kind = self._kind(error)
@@ -47,7 +47,7 @@ class FailureLog:
         kind.unsaid, kind.quiet_until = 0, now + _QUIET
         logger.warning(
             "the first attempt of operation %s failed in handler %s%s",
-            record.operation_id,
+            history.operation_id,
             self._handler,
             more,
             exc_info=error,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from fusewire._causes import status_in
 from fusewire.operation import NOTES_KEPT
-from fusewire.parking.errors import Reject
+from fusewire.parking._errors import Reject
 
 if TYPE_CHECKING:
-    from fusewire.parking.handler import Attempt
-    from fusewire.parking.record import Record
+    from fusewire.parking._handler import Attempt
+    from fusewire.parking._history import History
 
 REFUSED = "refused"
 """The condition of a server that is full, or that said when to come back."""
@@ -45,12 +45,12 @@ def may_have_taken_effect(attempt: Attempt) -> bool:
     return any(note.condition not in _WITHOUT_EFFECT for note in attempt.notes)
 
 
-def failure_of(attempt: Attempt, record: Record) -> Failure:
+def failure_of(attempt: Attempt, history: History) -> Failure:
     """Return what the failed `attempt` has in common with others.
 
     Its last call that did not end OK counts, unless the error comes from another one.
     """
-    error: BaseException | None = attempt.error or attempt.because
+    error: BaseException | None = attempt.error or attempt.rejected_because
     decided = attempt.error is None or isinstance(attempt.error, Reject)
     if isinstance(error, Reject):
         error = error.__cause__ or error
@@ -58,7 +58,7 @@ def failure_of(attempt: Attempt, record: Record) -> Failure:
     notes = attempt.notes if status is None else [n for n in attempt.notes if n.status == status]
     named = status or (type(error).__qualname__ if error is not None else "rejected")
     if not notes:
-        blamed = attempt.blame[0] if attempt.blame else record.dependency
+        blamed = attempt.failed_breakers[0] if attempt.failed_breakers else history.dependency
         return Failure(blamed, named)
     note = notes[-1]
     if decided or note.condition is None:  # what the handler decides is no condition

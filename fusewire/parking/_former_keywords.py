@@ -12,7 +12,7 @@ from fusewire.parking._settings import ReplayPolicy, RetryPolicy
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fusewire.parking.unrecoverable import DeadOn
+    from fusewire.parking._unrecoverable import DeadOn
 
 Replay: TypeAlias = ReplayPolicy | Literal["shared", "single"] | None
 """What `replay` takes; the two words are its former form."""

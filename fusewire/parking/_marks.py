@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 from fusewire.errors import BrokerError, BrokerUnavailableError
 from fusewire.parking import _solitude
-from fusewire.parking.policy import CRASHES
+from fusewire.parking._decisions import CRASHES
 
 if TYPE_CHECKING:
     from fusewire.brokers import Broker, Delivery, Topology
-    from fusewire.parking._work import Work
+    from fusewire.parking._in_flight import InFlight
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -46,26 +46,26 @@ class Marks:
         self._made: dict[Delivery, tuple[str, asyncio.Task[None]]] = {}
         self._owed: set[str] = set()
 
-    async def begin(self, work: Work) -> None:
-        """Mark that the handler of `work`, which is alone, is called next."""
-        name = _name(work.record.operation_id, work.lone)
+    async def begin(self, item: InFlight) -> None:
+        """Mark that the handler of `item`, which is alone, is called next."""
+        name = _name(item.history.operation_id, item.lone)
         self._owed.discard(name)
         try:
             await self._broker.mark(self._queue, name)
         except BrokerUnavailableError as error:
             logger.info(
-                "operation %s is handled without a mark: %s", work.record.operation_id, error
+                "operation %s is handled without a mark: %s", item.history.operation_id, error
             )
         except BrokerError as error:
             logger.warning(
                 "if operation %s kills this process, it cannot be counted, and the message is "
                 "tried again and again: %s",
-                work.record.operation_id,
+                item.history.operation_id,
                 error,
             )
             name = ""
-        watch = asyncio.create_task(self._take_away_early(work.delivery, name))
-        self._made[work.delivery] = name, watch
+        watch = asyncio.create_task(self._take_away_early(item.delivery, name))
+        self._made[item.delivery] = name, watch
 
     async def end(self, delivery: Delivery) -> None:
         """Take away the mark of `delivery`, if it has one: this process has lived to do so."""

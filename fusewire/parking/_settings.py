@@ -16,7 +16,7 @@ from fusewire._validation import (
     one_of,
 )
 from fusewire.brokers import DELAY_TIERS, Topology
-from fusewire.parking.unrecoverable import DeadOn, unrecoverable
+from fusewire.parking._unrecoverable import DeadOn, unrecoverable
 
 MOST_HELD = 65535
 """Unacknowledged messages that AMQP lets a consumer ask for: its prefetch has 16 bits."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from fusewire.parking.backoff import Backoff
+from fusewire.parking._waiting import Backoff
 
 if TYPE_CHECKING:
     import asyncio

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fusewire.brokers import Message
-    from fusewire.parking.record import Record
+    from fusewire.parking._history import History
 
 _MOST_REMEMBERED = 1000
 _REMEMBERED_FOR = 3600.0  # seconds
@@ -27,13 +27,13 @@ class Ended:
 
     Attributes:
         message: as it was delivered.
-        record: its history after that.
+        history: its history after that.
         done: whether the handler is done with it; else it is only known to have ended.
         until: when it is forgotten, in monotonic seconds.
     """
 
     message: Message
-    record: Record
+    history: History
     done: bool
     until: float
 
@@ -64,9 +64,9 @@ class Unacknowledged:
         """Tell whether the handler works on an equal message."""
         return message in self._running.values()
 
-    def keep(self, message: Message, record: Record, *, done: bool) -> None:
+    def keep(self, message: Message, history: History, *, done: bool) -> None:
         """Remember that the handler of `message` ended here, and the broker was not told."""
-        self._ended.append(Ended(message, record, done, self._now() + _REMEMBERED_FOR))
+        self._ended.append(Ended(message, history, done, self._now() + _REMEMBERED_FOR))
 
     def recall(self, message: Message) -> Ended | None:
         """Return how the handler of an equal message ended here, once; None if it did not."""

@@ -1,21 +1,21 @@
 """What :mod:`fusewire.forwarding` is built of, besides the public names of this package."""
 
+from fusewire.parking._dependencies import Dependencies
+from fusewire.parking._errors import Requeue
+from fusewire.parking._events import Listeners
 from fusewire.parking._former_keywords import FormerKeywords, Replay, policies
+from fusewire.parking._history import History
 from fusewire.parking._settings import queues_of
-from fusewire.parking.backoff import Backoff, level_of
-from fusewire.parking.errors import HandBack
-from fusewire.parking.events import Listeners
-from fusewire.parking.lanes import Dependencies
-from fusewire.parking.record import Record
+from fusewire.parking._waiting import Backoff, level_of
 
 __all__ = [
     "Backoff",
     "Dependencies",
     "FormerKeywords",
-    "HandBack",
+    "History",
     "Listeners",
-    "Record",
     "Replay",
+    "Requeue",
     "level_of",
     "policies",
     "queues_of",

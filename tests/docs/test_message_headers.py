@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from fusewire.brokers.rabbitmq import codec
-from fusewire.parking.record import PREFIX, Record
+from fusewire.parking._history import PREFIX, History
 
 PAGE = Path(__file__).parents[2] / "docs" / "message-headers.md"
 
@@ -17,7 +17,7 @@ def test_the_tables_have_every_header_with_its_type() -> None:
         re.findall(r"^\| `(fusewire-[\w-]+)` \| (\w+) \|", PAGE.read_text("utf-8"), re.MULTILINE)
     )
     expected = {"fusewire-format": "int", "fusewire-transfer": "int"}
-    for field in dataclasses.fields(Record):
+    for field in dataclasses.fields(History):
         kind = str(field.type).removesuffix(" | None").replace("str", "text")
         expected[PREFIX + field.name.replace("_", "-")] = kind
     expected |= dict.fromkeys(codec._IDENTITY - {codec.TRANSFER}, "text")

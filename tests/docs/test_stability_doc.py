@@ -11,7 +11,7 @@ from fusewire.brokers.sqlite import database
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, _call
 from fusewire.interceptors import FALLBACK_METADATA
 from fusewire.operation import IDEMPOTENCY_KEY
-from fusewire.parking import record
+from fusewire.parking import _history as record
 from tests.project.test_public_names import PUBLIC
 
 TEXT = (Path(__file__).parents[2] / "docs" / "stability.md").read_text("utf-8")

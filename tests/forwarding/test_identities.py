@@ -14,7 +14,7 @@ from fusewire.forwarding import PARKED_METADATA, ParkedCalls
 from fusewire.forwarding._call import StoredCall
 from fusewire.interceptors import guard
 from fusewire.operation import operation
-from fusewire.parking.record import Record
+from fusewire.parking._history import History
 from tests.forwarding.conftest import CHARGE, PaymentsServer
 from tests.forwarding.shop import aio_shop, pending, trip
 from tests.support.grpc_keys import key_of
@@ -55,11 +55,11 @@ async def test_an_id_that_was_stored_though_it_could_never_be_sent_is_sent_encod
     """By an earlier release, whose callers were promised that the call is made."""
     stored = f"größe/{CHARGE}/1"
     call = StoredCall(operation_id=stored, method=CHARGE, request=b"a")
-    record = Record(operation_id=stored, queue=queue_name, times_parked=1, key_scheme=0)
+    history = History(operation_id=stored, queue=queue_name, times_parked=1, key_scheme=0)
     async with aio_shop(address, queue_name, server, registry) as shop:
         async with open_broker(address) as broker:
             lane = shop.calls.topology.parked("other")
-            await broker.publish(lane, record.write(call.message(queue_name)))
+            await broker.publish(lane, history.to_headers(call.message(queue_name)))
         await until(lambda: shop.happened("replayed") == [stored])
     assert server.effects == {key_of_id(stored): b"a"}
 
@@ -86,11 +86,11 @@ async def test_a_deadline_that_an_earlier_release_stored_after_it_had_passed_is_
     address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> None:
     call = StoredCall(operation_id="op-a", method=CHARGE, request=b"a", timeout=-1.0)
-    record = Record(operation_id="op-a", queue=queue_name, times_parked=1)
+    history = History(operation_id="op-a", queue=queue_name, times_parked=1)
     async with aio_shop(address, queue_name, server, registry) as shop:
         async with open_broker(address) as broker:
             lane = shop.calls.topology.parked("other")
-            await broker.publish(lane, record.write(call.message(queue_name)))
+            await broker.publish(lane, history.to_headers(call.message(queue_name)))
         await until(lambda: shop.happened("replayed") == ["op-a"])
 
 
@@ -139,7 +139,9 @@ async def test_a_stored_call_whose_metadata_cannot_be_sent_is_dead_at_once(
     async with aio_shop(address, queue_name, server, registry) as shop:
         async with open_broker(address) as broker:
             lane = shop.calls.topology.parked("other")
-            await broker.publish(lane, Record(operation_id="op-a", times_parked=1).write(message))
+            await broker.publish(
+                lane, History(operation_id="op-a", times_parked=1).to_headers(message)
+            )
         await until(lambda: shop.happened("dead") == ["op-a"])
         [dead] = await shop.dead(address)
     assert dead.headers["fusewire-reason"] == "malformed"

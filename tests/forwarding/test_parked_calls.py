@@ -21,7 +21,7 @@ from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCa
 from fusewire.forwarding._call import StoredCall
 from fusewire.interceptors import aio_interceptors, guard
 from fusewire.parking import ReplayPolicy, RetryPolicy
-from fusewire.parking import consumer as parking_consumer
+from fusewire.parking import _consumer as parking_consumer
 from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
 from tests.forwarding.shop import aio_shop, pending, trip
 from tests.support.grpc_server import ECHO, EchoServer, ask

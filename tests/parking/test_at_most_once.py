@@ -12,7 +12,7 @@ from fusewire.brokers import Topology
 from fusewire.brokers.rabbitmq.subscription import RabbitMQDelivery
 from fusewire.brokers.sqlite.subscription import SQLiteDelivery
 from fusewire.errors import MoveRefusedError, UnconfirmedError
-from fusewire.parking.feed import Feed
+from fusewire.parking._receiver import Receiver
 from tests.support.dependency import Dependency
 from tests.support.waiting import until
 
@@ -184,13 +184,13 @@ async def test_what_was_not_tried_when_a_queue_that_keeps_its_order_pauses_is_no
     handler = Handler(bench)
     behind = asyncio.Event()
     received: list[Delivery] = []
-    one = Feed._one
+    one = Receiver._one
 
-    async def note(feed: Feed, delivery: Delivery) -> None:
+    async def note(receiver: Receiver, delivery: Delivery) -> None:
         received.append(delivery)
-        await one(feed, delivery)
+        await one(receiver, delivery)
 
-    monkeypatch.setattr(Feed, "_one", note)
+    monkeypatch.setattr(Receiver, "_one", note)
 
     async def first_fails(message: AbstractIncomingMessage) -> None:
         if message.body == b"first" and not behind.is_set():

@@ -64,7 +64,7 @@ async def test_an_audit_that_fails_stops_no_consumer(
     async def failing(*_: object) -> list[Finding]:
         raise error
 
-    monkeypatch.setattr("fusewire.parking.audit.audit", failing)
+    monkeypatch.setattr("fusewire.parking._auditing.audit", failing)
     async with SQLiteBroker(tmp_path / "x.db") as broker:
         await broker.create_queue("orders")
         async with ParkingConsumer(broker, queue="orders", handler=handler):
@@ -84,7 +84,7 @@ async def test_a_consumer_neither_waits_for_its_audit_nor_leaves_it_behind(
             ended.set()
         return [Finding(Severity.LOSS, "", "", "", "")]
 
-    monkeypatch.setattr("fusewire.parking.audit.audit", endless)
+    monkeypatch.setattr("fusewire.parking._auditing.audit", endless)
     async with SQLiteBroker(tmp_path / "x.db") as broker:
         await broker.create_queue("orders")
         async with ParkingConsumer(broker, queue="orders", handler=handler):

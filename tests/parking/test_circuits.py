@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
+from fusewire.parking._circuits import Circuits
 from fusewire.parking._pauses import Pauses
-from fusewire.parking.circuits import Circuits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,11 +29,13 @@ def circuits_of(registry: BreakerRegistry, chance: Callable[[], float] = random.
 
 
 async def napping(circuits: Circuits, limit: float = 60) -> asyncio.Task[None]:
-    nap = asyncio.create_task(circuits.nap("payments", asyncio.Event(), limit))
+    wait_for_change = asyncio.create_task(
+        circuits.wait_for_change("payments", asyncio.Event(), limit)
+    )
     for _ in range(3):
         await asyncio.sleep(0)
-    assert not nap.done()
-    return nap
+    assert not wait_for_change.done()
+    return wait_for_change
 
 
 async def test_a_circuit_closed_by_another_thread_wakes_who_waits_for_it(
@@ -53,15 +55,17 @@ async def test_a_circuit_closed_by_another_thread_wakes_who_waits_for_it(
 async def test_stopping_ends_the_wait(registry: BreakerRegistry) -> None:
     registry.get("payments").force_open()
     stopping = asyncio.Event()
-    nap = asyncio.create_task(circuits_of(registry).nap("payments", stopping, 60))
+    wait_for_change = asyncio.create_task(
+        circuits_of(registry).wait_for_change("payments", stopping, 60)
+    )
     stopping.set()
-    await asyncio.wait_for(nap, 10)
+    await asyncio.wait_for(wait_for_change, 10)
 
 
 async def test_who_has_waited_hears_no_more_of_the_circuit(registry: BreakerRegistry) -> None:
     breaker = registry.get("payments")
     breaker.force_open()
-    await circuits_of(registry).nap("payments", asyncio.Event(), 0)
+    await circuits_of(registry).wait_for_change("payments", asyncio.Event(), 0)
     assert not breaker._listeners._listeners
 
 
@@ -69,9 +73,9 @@ async def test_one_that_admits_or_is_not_there_is_not_waited_for(
     registry: BreakerRegistry,
 ) -> None:
     circuits = circuits_of(registry)
-    await circuits.nap("payments", asyncio.Event(), 60)
+    await circuits.wait_for_change("payments", asyncio.Event(), 60)
     registry.get("payments")
-    await circuits.nap("payments", asyncio.Event(), 60)
+    await circuits.wait_for_change("payments", asyncio.Event(), 60)
 
 
 def test_replicas_wait_differently_long_for_the_end_of_the_same_open_time(

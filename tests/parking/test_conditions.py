@@ -12,10 +12,10 @@ import pytest
 from fusewire.brokers import Message
 from fusewire.operation import CallNote
 from fusewire.parking import Reject, RetryPolicy, _pauses
+from fusewire.parking._decisions import Dead, FailurePolicy, Park
 from fusewire.parking._failures import Failure, failure_of
-from fusewire.parking.handler import Attempt
-from fusewire.parking.policy import Dead, FailurePolicy, Park
-from fusewire.parking.record import Record
+from fusewire.parking._handler import Attempt
+from fusewire.parking._history import History
 from tests.support.turning_away import PAYMENTS, Server, StatusError
 from tests.support.waiting import until
 
@@ -231,7 +231,7 @@ async def test_pause_mode_is_not_consumed_while_its_first_message_is_turned_away
 
 def failed(*notes: CallNote, error: Exception, succeeded: tuple[str, ...] = ()) -> Failure:
     attempt = Attempt(error, notes=notes, succeeded=succeeded)
-    return failure_of(attempt, Record(operation_id="a"))
+    return failure_of(attempt, History(operation_id="a"))
 
 
 TURNED_AWAY = CallNote(PAYMENTS, "success", "UNAUTHENTICATED", None, "unauthenticated")
@@ -274,14 +274,14 @@ def test_a_call_before_the_last_may_have_taken_effect() -> None:
 def test_refusals_count_from_the_twentieth_on() -> None:
     policy = FailurePolicy(RetryPolicy(max_attempts=2, delays=(1.0,)), lambda: 1000)
     failure = failed(FULL, error=StatusError("RESOURCE_EXHAUSTED"))
-    record = Record(operation_id="a")
+    history = History(operation_id="a")
     for refusal in range(1, 21):
-        verdict = policy.held(record, failure, None, wait=1, may_count=True)
+        verdict = policy.held(history, failure, None, wait=1, may_count=True)
         assert isinstance(verdict, Park)
-        record = verdict.record
-        assert (record.refusals, record.attempts) == (refusal, int(refusal == 20))
-    assert record.reason == "condition"
-    assert isinstance(policy.held(record, failure, None, wait=1, may_count=True), Dead)
+        history = verdict.history
+        assert (history.refusals, history.attempts) == (refusal, int(refusal == 20))
+    assert history.reason == "condition"
+    assert isinstance(policy.held(history, failure, None, wait=1, may_count=True), Dead)
 
 
 async def test_an_at_most_once_message_whose_call_failed_before_a_refusal_is_in_doubt(

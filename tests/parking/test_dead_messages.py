@@ -11,7 +11,7 @@ import pytest
 
 from fusewire.brokers import RabbitMQBroker
 from fusewire.parking import Reject, Retry
-from fusewire.parking.record import Record, read
+from fusewire.parking._history import History, from_headers
 from tests.support.dependency import Dependency
 from tests.support.waiting import until
 
@@ -168,7 +168,7 @@ async def test_headers_written_by_the_first_version_are_read(
     await subscription.release()
     assert (message.message_id, message.exchange) == ("m-1", "events")
     assert message.routing_key == "orders.eu"
-    assert read(message, operation_id="other") == Record(
+    assert from_headers(message, operation_id="other") == History(
         operation_id="op-1",
         queue="orders",
         dependency="payments",

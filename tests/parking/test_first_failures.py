@@ -10,7 +10,7 @@ import pytest
 from fusewire.errors import SettingsError
 from fusewire.parking import ParkingConsumer, Reject, Retry
 from fusewire.parking._failure_log import FailureLog
-from fusewire.parking.record import Record
+from fusewire.parking._history import History
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ def _fails(number: int) -> BaseException:
 def test_what_was_not_logged_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     now = 100.0
     log = FailureLog("shop.on_order", lambda: now)
-    record = Record(operation_id="a")
+    history = History(operation_id="a")
     for _ in range(5):
-        log.note(record, _fails(0))
+        log.note(history, _fails(0))
     now += 61
-    log.note(record, _fails(0))
+    log.note(history, _fails(0))
     now += 61
-    log.note(record, _fails(0))
+    log.note(history, _fails(0))
     first, second, third = first_failures(caplog)
     assert "more like it" not in first.message
     assert "4 more like it" in second.message
@@ -85,7 +85,7 @@ def test_what_was_not_logged_is_counted(caplog: pytest.LogCaptureFixture) -> Non
 def test_the_log_remembers_a_bounded_number_of_kinds() -> None:
     log = FailureLog("shop.on_order", lambda: 0.0)
     for number in range(1000):
-        log.note(Record(operation_id="a"), type(f"Error{number}", (Exception,), {})())
+        log.note(History(operation_id="a"), type(f"Error{number}", (Exception,), {})())
     assert len(log._kinds) <= 64
 
 

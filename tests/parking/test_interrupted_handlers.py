@@ -15,8 +15,8 @@ import pytest
 
 from fusewire.breaker import CircuitState
 from fusewire.parking import ParkingConsumer
-from fusewire.parking import feed as feed_module
-from fusewire.parking.errors import HandBack
+from fusewire.parking import _receiver as receiver_module
+from fusewire.parking._errors import Requeue
 from tests.support.dependency import Dependency
 from tests.support.waiting import until
 
@@ -341,8 +341,8 @@ async def test_a_plain_function_that_outlasts_the_shutdown_counts_if_it_ends_soo
 async def test_what_cannot_be_stopped_is_never_called_again_beside_itself(
     bench: Bench, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(feed_module, "_RECYCLE_GRACE", 0.05)
-    monkeypatch.setattr(feed_module, "_HEED", 0.05)
+    monkeypatch.setattr(receiver_module, "_RECYCLE_GRACE", 0.05)
+    monkeypatch.setattr(receiver_module, "_HEED", 0.05)
     go_on = threading.Event()
     calls: list[str] = []
 
@@ -351,7 +351,7 @@ async def test_what_cannot_be_stopped_is_never_called_again_beside_itself(
         if message.body == b"slow":
             go_on.wait(30)
         elif calls.count("back") == 1:
-            raise HandBack("all that is in flight goes back")
+            raise Requeue("all that is in flight goes back")
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
 
@@ -399,7 +399,7 @@ async def test_a_slow_handler_is_warned_of_at_half_the_time_it_may_hold_its_mess
     async def slow(_: AbstractIncomingMessage) -> None:
         await go_on.wait()
 
-    monkeypatch.setattr("fusewire.parking.consumer._HOLD_LIMIT", 0.1)
+    monkeypatch.setattr("fusewire.parking._consumer._HOLD_LIMIT", 0.1)
     await bench.send("a")
     async with bench.consumer(slow):
         await until(lambda: "has worked on a message for 0.05 s" in caplog.text)

@@ -17,7 +17,7 @@ from fusewire.breaker import BreakerSettings
 from fusewire.brokers import Message
 from fusewire.interceptors import aio_interceptors, guard
 from fusewire.operation import current_operation, fallbacks_allowed
-from fusewire.parking.record import KEYS_BY_REQUEST, Record, read
+from fusewire.parking._history import KEYS_BY_REQUEST, History, from_headers
 from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
 from tests.support.grpc_keys import key_of
 from tests.support.waiting import until
@@ -248,9 +248,9 @@ async def test_a_dead_message_names_the_keys_in_doubt(
 
 
 def test_the_last_16_keys_in_doubt_are_kept() -> None:
-    record = Record(operation_id="a").with_doubtful_keys(f"k{number}" for number in range(20))
-    assert record.doubtful_keys.split() == [f"k{number}" for number in range(4, 20)]
-    assert record.with_doubtful_keys(()).doubtful_keys == ""
+    history = History(operation_id="a").with_doubtful_keys(f"k{number}" for number in range(20))
+    assert history.doubtful_keys.split() == [f"k{number}" for number in range(4, 20)]
+    assert history.with_doubtful_keys(()).doubtful_keys == ""
 
 
 # Messages of a release that made keys otherwise
@@ -258,8 +258,8 @@ def test_the_last_16_keys_in_doubt_are_kept() -> None:
 
 def by_former_release(message: Message) -> Message:
     """Return `message` as a release left it in a queue that knew nothing of key schemes."""
-    record = Record(operation_id="a", queue="q", times_parked=1, attempts=1, key_scheme=0)
-    return record.write(message)
+    history = History(operation_id="a", queue="q", times_parked=1, attempts=1, key_scheme=0)
+    return history.to_headers(message)
 
 
 async def test_a_message_that_was_parked_with_the_former_keys_keeps_them(
@@ -282,14 +282,14 @@ async def test_a_message_that_was_parked_with_the_former_keys_keeps_them(
 
 def test_a_record_says_which_scheme_its_keys_follow() -> None:
     plain = Message(body=b"", message_id="a", headers={"fusewire-operation-id": "given"})
-    fresh = read(plain, operation_id="a")
+    fresh = from_headers(plain, operation_id="a")
     assert fresh.key_scheme == KEYS_BY_REQUEST
-    assert fresh.write(plain).headers["fusewire-key-scheme"] == KEYS_BY_REQUEST
-    assert read(fresh.write(plain), operation_id="a") == fresh
-    former = read(by_former_release(plain), operation_id="a")
+    assert fresh.to_headers(plain).headers["fusewire-key-scheme"] == KEYS_BY_REQUEST
+    assert from_headers(fresh.to_headers(plain), operation_id="a") == fresh
+    former = from_headers(by_former_release(plain), operation_id="a")
     assert former.key_scheme == 0
-    assert "fusewire-key-scheme" not in former.write(plain).headers
-    assert read(former.write(plain), operation_id="a") == dataclasses.replace(former)
+    assert "fusewire-key-scheme" not in former.to_headers(plain).headers
+    assert from_headers(former.to_headers(plain), operation_id="a") == dataclasses.replace(former)
 
 
 # The end of the handler

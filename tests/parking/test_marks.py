@@ -199,7 +199,7 @@ def alone(lone: int, *, lost: bool = False) -> Any:
     class Alone:
         def __init__(self) -> None:
             self.delivery = Delivered()
-            self.record = type("Record", (), {"operation_id": "a"})()
+            self.history = type("Record", (), {"operation_id": "a"})()
             self.lone = lone
 
     return Alone()

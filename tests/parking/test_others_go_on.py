@@ -13,7 +13,7 @@ from fusewire.brokers import Message
 from fusewire.operation import CallNote, current_operation
 from fusewire.parking import _pauses, _solitude
 from fusewire.parking._solitude import Solitude
-from fusewire.parking.ordered import OrderedSource
+from fusewire.parking._workers.ordered import OrderedWorker
 from fusewire.testing import FakeClock
 from tests.support.turning_away import PAYMENTS, Server, StatusError
 from tests.support.waiting import until
@@ -186,9 +186,9 @@ async def test_in_order_an_at_most_once_message_that_waits_for_its_turn_is_not_b
     begun: list[bytes] = []
     in_hand: list[bytes] = []
     release = asyncio.Event()
-    in_turn = OrderedSource._in_turn
+    in_turn = OrderedWorker._in_turn
 
-    async def spied(self: OrderedSource, delivery: Delivery) -> None:
+    async def spied(self: OrderedWorker, delivery: Delivery) -> None:
         in_hand.append(delivery.message.body)
         await in_turn(self, delivery)
 
@@ -196,7 +196,7 @@ async def test_in_order_an_at_most_once_message_that_waits_for_its_turn_is_not_b
         begun.append(message.body)
         await release.wait()
 
-    monkeypatch.setattr(OrderedSource, "_in_turn", spied)
+    monkeypatch.setattr(OrderedWorker, "_in_turn", spied)
     await bench.send("slow")
     await bench.send("once", headers={"fusewire-at-most-once": True})
     async with bench.consumer(handler, on_open="pause", concurrency=1, shutdown_timeout=0.5):

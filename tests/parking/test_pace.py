@@ -7,7 +7,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusewire.parking.pace import Pace
+from fusewire.parking._rate_limiter import RateLimiter
 
 STEPS = st.lists(st.fractions(min_value=0, max_value=2), max_size=60)
 RATES = st.fractions(min_value=Fraction(1, 20), max_value=50)
@@ -16,7 +16,7 @@ RATES = st.fractions(min_value=Fraction(1, 20), max_value=50)
 def starts(rate: Fraction, steps: list[Fraction]) -> list[Fraction]:
     """Ask for a start after each step of the clock; return the times at which it was given."""
     now = Fraction(0)
-    pace = Pace(rate, lambda: now)  # type: ignore[arg-type,return-value] # exact, where floats round
+    pace = RateLimiter(rate, lambda: now)  # type: ignore[arg-type,return-value] # exact, where floats round
     given_at = []
     for step in steps:
         now += step
@@ -38,7 +38,7 @@ def test_no_time_sees_more_starts_than_the_rate_and_one(
 @given(RATES, STEPS)
 def test_who_waits_as_long_as_told_may_start(rate: Fraction, steps: list[Fraction]) -> None:
     now = Fraction(0)
-    pace = Pace(rate, lambda: now)  # type: ignore[arg-type,return-value]
+    pace = RateLimiter(rate, lambda: now)  # type: ignore[arg-type,return-value]
     for step in steps:
         now += step
         wait = pace.start()
@@ -49,13 +49,13 @@ def test_who_waits_as_long_as_told_may_start(rate: Fraction, steps: list[Fractio
 
 
 def test_without_a_rate_everybody_may_start() -> None:
-    pace = Pace(None, lambda: 0.0)
+    pace = RateLimiter(None, lambda: 0.0)
     assert [pace.start() for _ in range(5)] == [0.0] * 5
 
 
 def test_a_quiet_time_saves_up_nothing() -> None:
     now = 0.0
-    pace = Pace(10, lambda: now)
+    pace = RateLimiter(10, lambda: now)
     assert pace.start() == 0
     now = 100.0
     assert [pace.start() == 0 for _ in range(3)] == [True, False, False]

@@ -11,7 +11,7 @@ import pytest
 
 from fusewire.breaker import BreakerSettings, CircuitBreaker
 from fusewire.parking import Reject, Retry
-from fusewire.parking import ordered as ordered_module
+from fusewire.parking._workers import ordered as ordered_module
 from tests.support.waiting import until
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from aiormq.channel import Channel
 
 from fusewire.brokers import RabbitMQBroker
 from fusewire.operation import current_operation
-from fusewire.parking import consumer as consumer_module
-from fusewire.parking import feed as feed_module
+from fusewire.parking import _consumer as consumer_module
+from fusewire.parking import _receiver as receiver_module
 from fusewire.testing.faults import Drop, FaultProxy
 from tests.parking.conftest import Bench
 from tests.support.dependency import Dependency
@@ -215,7 +215,7 @@ async def test_what_cannot_be_moved_goes_back_after_half_the_consumer_timeout_at
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert consumer_module._HOLD_LIMIT <= CONSUMER_TIMEOUT / 2
-    assert consumer_module._HOLD_LIMIT + feed_module._RECYCLE_GRACE < CONSUMER_TIMEOUT
+    assert consumer_module._HOLD_LIMIT + receiver_module._RECYCLE_GRACE < CONSUMER_TIMEOUT
     monkeypatch.setattr(consumer_module, "_HOLD_LIMIT", 0.2)
     bench.registry.get("payments").force_open()
     lane = f"{bench.queue}.parked.payments"

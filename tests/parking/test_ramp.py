@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from fusewire.parking.ramp import Ramp
+from fusewire.parking._slow_start import SlowStart
 
 
-async def hold(ramp: Ramp, held: list[int], number: int, leave: asyncio.Event) -> None:
+async def hold(ramp: SlowStart, held: list[int], number: int, leave: asyncio.Event) -> None:
     async with ramp:
         held.append(number)
         await leave.wait()
@@ -21,7 +21,7 @@ async def steps() -> None:
 
 
 async def test_it_begins_with_one_place_and_doubles_after_each_healthy_window() -> None:
-    ramp = Ramp(5)
+    ramp = SlowStart(5)
     windows = [ramp.window]
     for _ in range(12):
         ramp.succeeded(ramp.falls)
@@ -30,7 +30,7 @@ async def test_it_begins_with_one_place_and_doubles_after_each_healthy_window() 
 
 
 async def test_a_failure_begins_again_with_one_place() -> None:
-    ramp = Ramp(8)
+    ramp = SlowStart(8)
     for _ in range(7):
         ramp.succeeded(ramp.falls)
     assert ramp.window == 8
@@ -41,7 +41,7 @@ async def test_a_failure_begins_again_with_one_place() -> None:
 
 
 async def test_a_success_that_began_before_a_failure_does_not_count_after_it() -> None:
-    ramp = Ramp(8)
+    ramp = SlowStart(8)
     before = ramp.falls
     ramp.succeeded(before)
     ramp.failed()
@@ -50,7 +50,7 @@ async def test_a_success_that_began_before_a_failure_does_not_count_after_it() -
 
 
 async def test_it_falls_with_the_first_probe_of_an_outage_that_nobody_saw_begin() -> None:
-    ramp = Ramp(8)
+    ramp = SlowStart(8)
     for _ in range(7):
         ramp.succeeded(ramp.falls)
     ramp.begins(outage=False)
@@ -66,7 +66,7 @@ async def test_it_falls_with_the_first_probe_of_an_outage_that_nobody_saw_begin(
 
 
 async def test_places_are_given_in_the_order_in_which_they_were_asked_for() -> None:
-    ramp, held, leave = Ramp(4), [], asyncio.Event()
+    ramp, held, leave = SlowStart(4), [], asyncio.Event()
     tasks = [asyncio.create_task(hold(ramp, held, number, leave)) for number in range(4)]
     await steps()
     assert held == [0]
@@ -79,7 +79,7 @@ async def test_places_are_given_in_the_order_in_which_they_were_asked_for() -> N
 
 
 async def test_a_cancelled_wait_leaves_no_place_taken() -> None:
-    ramp, held, leave = Ramp(1), [], asyncio.Event()
+    ramp, held, leave = SlowStart(1), [], asyncio.Event()
     first, second, third = (
         asyncio.create_task(hold(ramp, held, number, leave)) for number in range(3)
     )
@@ -91,7 +91,7 @@ async def test_a_cancelled_wait_leaves_no_place_taken() -> None:
 
 
 async def test_a_place_given_in_the_moment_of_a_cancellation_goes_to_the_next() -> None:
-    ramp, held, leave = Ramp(1), [], asyncio.Event()
+    ramp, held, leave = SlowStart(1), [], asyncio.Event()
     first, second, third = (
         asyncio.create_task(hold(ramp, held, number, leave)) for number in range(3)
     )
@@ -105,7 +105,7 @@ async def test_a_place_given_in_the_moment_of_a_cancellation_goes_to_the_next() 
 
 @pytest.mark.parametrize("waiting", [0, 3])
 async def test_opened_it_lets_everybody_through_also_who_comes_later(waiting: int) -> None:
-    ramp, held, leave = Ramp(1), [], asyncio.Event()
+    ramp, held, leave = SlowStart(1), [], asyncio.Event()
     tasks = [asyncio.create_task(hold(ramp, held, number, leave)) for number in range(waiting)]
     await steps()
     ramp.open()
@@ -117,7 +117,7 @@ async def test_opened_it_lets_everybody_through_also_who_comes_later(waiting: in
 
 
 async def test_who_holds_a_place_that_is_no_more_stands_in_line_again() -> None:
-    ramp, held, leave = Ramp(4), [], asyncio.Event()
+    ramp, held, leave = SlowStart(4), [], asyncio.Event()
     ramp.succeeded(ramp.falls)
     async with ramp:
         assert not ramp.crowded
@@ -137,7 +137,7 @@ async def test_who_holds_a_place_that_is_no_more_stands_in_line_again() -> None:
 
 
 async def test_standing_in_line_again_can_be_cancelled_and_leaves_no_place_taken() -> None:
-    ramp, held, leave = Ramp(4), [], asyncio.Event()
+    ramp, held, leave = SlowStart(4), [], asyncio.Event()
     ramp.succeeded(ramp.falls)
     first = asyncio.create_task(hold(ramp, held, 1, leave))
     await steps()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
 from fusewire.brokers import Message
-from fusewire.parking.circuits import Circuits
+from fusewire.parking._circuits import Circuits
 from tests.support.messages import until_depth
 from tests.support.replica import start as start_replica
 from tests.support.waiting import until
@@ -51,13 +51,13 @@ async def test_each_outage_ends_with_one_replay_at_a_time(
 ) -> None:
     breaker = bench.registry.get("payments")
     seen = asyncio.Event()
-    wait = Circuits.nap
+    wait = Circuits.wait_for_change
 
-    async def nap(circuits: Circuits, *arguments: Any) -> None:
+    async def wait_for_change(circuits: Circuits, *arguments: Any) -> None:
         seen.set()
         await wait(circuits, *arguments)
 
-    monkeypatch.setattr(Circuits, "nap", nap)
+    monkeypatch.setattr(Circuits, "wait_for_change", wait_for_change)
     at_work: set[str] = set()
     begun: list[int] = []
     go_on = asyncio.Event()

@@ -9,12 +9,12 @@ import pytest
 
 from fusewire.brokers import Message
 from fusewire.errors import BrokerUnavailableError
+from fusewire.parking._decisions import Done
+from fusewire.parking._events import Listeners
+from fusewire.parking._history import History
+from fusewire.parking._in_flight import InFlight
+from fusewire.parking._settler import GiveBackError, Settler
 from fusewire.parking._unacknowledged import Unacknowledged
-from fusewire.parking._work import Work
-from fusewire.parking.events import Listeners
-from fusewire.parking.policy import Done
-from fusewire.parking.record import Record
-from fusewire.parking.settle import Desk, GiveBackError
 from tests.support.waiting import until
 
 
@@ -30,9 +30,9 @@ class Stuck:
         raise BrokerUnavailableError("away")
 
 
-def desk(stopping: asyncio.Event) -> Desk:
+def settler(stopping: asyncio.Event) -> Settler:
     unused = cast("Any", None)
-    return Desk(
+    return Settler(
         topology=unused,
         dependencies=unused,
         policy=unused,
@@ -49,14 +49,14 @@ def desk(stopping: asyncio.Event) -> Desk:
 async def test_who_cannot_be_settled_goes_back_with_another_and_not_only_at_its_own_limit() -> None:
     # Or one that has been held for as long as may be would wait for one that came later.
     delivery, ending = Stuck(), False
-    work = Work(
+    item = InFlight(
         cast("Any", delivery),
-        Record(operation_id="a", queue="q"),
+        History(operation_id="a", queue="q"),
         cast("Any", None),
         0.0,
         lambda: ending,
     )
-    settling = asyncio.create_task(desk(asyncio.Event()).settle(work, Done()))
+    settling = asyncio.create_task(settler(asyncio.Event()).settle(item, Done()))
     await until(lambda: delivery.tries >= 2)
     assert not settling.done()
     ending = True

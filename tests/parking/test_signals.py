@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire.parking.signals import until_signal
+from fusewire.parking._signals import until_signal
 from tests.support.processes import KeptProcess
 from tests.support.waiting import until_sync
 

@@ -12,7 +12,7 @@ import pytest
 
 from fusewire.breaker import BreakerRegistry, CircuitBreaker
 from fusewire.brokers import Message
-from fusewire.parking import consumer as consumer_module
+from fusewire.parking import _consumer as consumer_module
 from tests.support.waiting import until
 
 if TYPE_CHECKING:

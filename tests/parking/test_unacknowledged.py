@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.brokers import Message
+from fusewire.parking._history import History
 from fusewire.parking._unacknowledged import Unacknowledged
-from fusewire.parking.record import Record
 from fusewire.testing import FakeClock
 from tests.support.waiting import until
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.parking.conftest import Bench
 
 MESSAGE = Message(body=b"a", message_id="a")
-RECORD = Record(operation_id="a")
+RECORD = History(operation_id="a")
 
 
 def test_it_serves_once() -> None:

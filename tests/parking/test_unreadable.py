@@ -12,7 +12,7 @@ import pytest
 from fusewire.breaker import BreakerRegistry
 from fusewire.brokers import Message, SQLiteBroker
 from fusewire.parking import ParkingConsumer
-from fusewire.parking.record import MalformedMessageError, read
+from fusewire.parking._history import MalformedMessageError, from_headers
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def test_a_record_is_not_read_off_a_message_that_is_not_whole() -> None:
     with pytest.raises(MalformedMessageError, match="half of it is missing"):
-        read(Message(body=b"", unreadable="half of it is missing"), operation_id="a")
+        from_headers(Message(body=b"", unreadable="half of it is missing"), operation_id="a")
 
 
 async def test_a_damaged_row_is_dead_with_what_was_stored_and_the_next_is_handled(

@@ -114,4 +114,4 @@ def test_rejecting_in_a_plain_function_notes_what_was_caught() -> None:
     except KeyError:
         message.reject()  # type: ignore[unused-coroutine] # a plain function cannot await
         caught = sys.exception()
-    assert message.because is caught
+    assert message.rejected_because is caught

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from fusewire.errors import BrokerUnavailableError
 from fusewire.parking import _supervision
-from fusewire.parking.backoff import Backoff
-from fusewire.parking.feed import Feed
-from fusewire.parking.lanes import Dependencies
+from fusewire.parking._dependencies import Dependencies
+from fusewire.parking._receiver import Receiver
+from fusewire.parking._waiting import Backoff
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ async def test_a_defect_in_receiving_stops_neither_the_source_nor_its_lanes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = ["source", "lane"]
-    receive = Feed._receive
+    receive = Receiver._receive
 
-    async def failing(self: Feed, subscription: Any) -> None:
+    async def failing(self: Receiver, subscription: Any) -> None:
         if broken:
             raise LookupError(broken.pop())
         await receive(self, subscription)
 
-    monkeypatch.setattr(Feed, "_receive", failing)
+    monkeypatch.setattr(Receiver, "_receive", failing)
     await bench.send("a")
     async with bench.consumer(lambda message: None):
         await until(lambda: bench.happened("handled") == ["a"])
@@ -139,13 +139,13 @@ async def test_a_delivery_alone_does_not_reset_the_back_off(
 
     broker: Any = Flapping()
     stopping = asyncio.Event()
-    source = Feed(
+    source = Receiver(
         broker,
         "q",
         prefetch=1,
         work=nothing,
         stopping=stopping,
-        grace=0,
+        shutdown_timeout=0,
         hand_back=nothing,
         settling=lambda _task: False,
     )

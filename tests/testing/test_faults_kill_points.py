@@ -49,8 +49,8 @@ def test_every_await_is_found_with_its_function_and_column() -> None:
 
 
 def test_the_awaits_of_our_own_modules_are_found_without_importing_them() -> None:
-    found = awaits_of(["fusewire.parking.settle"])
-    source = (ROOT / "fusewire/parking/settle.py").read_text()
+    found = awaits_of(["fusewire.parking._settler"])
+    source = (ROOT / "fusewire/parking/_settler.py").read_text()
     assert len(found) == sum(isinstance(node, ast.Await) for node in ast.walk(ast.parse(source)))
     assert "Desk._carry_out" in {one.function for one in found}
 

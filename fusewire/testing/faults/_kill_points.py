@@ -175,7 +175,7 @@ def awaits_of(modules: Collection[str], root: Path | None = None) -> list[Await]
     """Find all awaits of modules by their names, without importing any.
 
     Args:
-        modules: full names, for example ``fusewire.parking.settle``.
+        modules: full names, for example ``fusewire.parking._settler``.
         root: the folder that the top package is in; the one of Fusewire by default.
 
     Raises:

@@ -17,16 +17,16 @@ from fusewire.errors import (
     DeliveryLostError,
     MoveRefusedError,
 )
-from fusewire.parking._work import Work, original, view_of
-from fusewire.parking.backoff import Backoff, level_of
-from fusewire.parking.events import Happening, Listeners, MessageEvent
-from fusewire.parking.policy import Dead, Delay, Done, FailurePolicy, Park, Verdict
-from fusewire.parking.record import (
+from fusewire.parking._decisions import Dead, Delay, Done, FailurePolicy, Park, Verdict
+from fusewire.parking._events import Happening, Listeners, MessageEvent
+from fusewire.parking._history import (
     OPERATION_ID,
+    History,
     MalformedMessageError,
-    Record,
-    read,
+    from_headers,
 )
+from fusewire.parking._in_flight import InFlight, original, view_of
+from fusewire.parking._waiting import Backoff, level_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
     from fusewire.brokers import Delivery, Topology
+    from fusewire.parking._dependencies import Dependencies
     from fusewire.parking._marks import Marks
     from fusewire.parking._unacknowledged import Unacknowledged
-    from fusewire.parking.lanes import Dependencies
-    from fusewire.parking.view import MessageView
+    from fusewire.parking._view import MessageView
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -68,7 +68,7 @@ _NOT_STORED = (MoveRefusedError, BrokerUnavailableError)
 """Errors after which a message is known to be nowhere else."""
 
 
-class Desk:
+class Settler:
     """Reads what comes in, and carries out verdicts.
 
     Args:
@@ -113,7 +113,7 @@ class Desk:
 
     async def open(
         self, delivery: Delivery, *, ending: Callable[[], bool], since: float | None = None
-    ) -> Work | None:
+    ) -> InFlight | None:
         """Read a delivery. One that cannot be worked on is settled here, and None is returned.
 
         Args:
@@ -124,62 +124,64 @@ class Desk:
         since = self._monotonic() if since is None else since
         message = delivery.message
         try:
-            record = read(
+            history = from_headers(
                 message, operation_id=message.message_id or "", queue=self._topology.source
             )
-            view = view_of(delivery, seen=record.may_have_been_seen)
+            view = view_of(delivery, seen=history.may_have_been_seen)
             given = self._operation_id(view)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - ours, or of the user's function
-            record = Record(
+            history = History(
                 operation_id=message.message_id or uuid.uuid4().hex, queue=self._topology.source
             )
-            work = Work(delivery, record, view_of(delivery, seen=True), since, ending)
-            await self.settle(work, self._policy.dead(record, "malformed", error))
+            item = InFlight(delivery, history, view_of(delivery, seen=True), since, ending)
+            await self.settle(item, self._policy.dead(history, "malformed", error))
             return None
-        anonymous = not (given or record.operation_id)
+        anonymous = not (given or history.operation_id)
         if given or anonymous:
-            record = dataclasses.replace(record, operation_id=given or self._assigned())
-        work = Work(delivery, record, view, since, ending, anonymous=anonymous, lone=record.lone)
-        if delivery.redelivered and await self._was_done(work):
+            history = dataclasses.replace(history, operation_id=given or self._assigned())
+        item = InFlight(
+            delivery, history, view, since, ending, anonymous=anonymous, lone=history.lone
+        )
+        if delivery.redelivered and await self._was_done(item):
             return None
-        if self._policy.expired(record):
-            await self.settle(work, self._policy.dead(record, "expired"))
+        if self._policy.expired(history):
+            await self.settle(item, self._policy.dead(history, "expired"))
             return None
-        if record.at_most_once and delivery.redelivered:
+        if history.at_most_once and delivery.redelivered:
             # Somebody held it before and did not say what became of it.
-            await self.settle(work, self._policy.dead(record, "ambiguous"))
+            await self.settle(item, self._policy.dead(history, "ambiguous"))
             return None
-        if (hop := self._policy.not_due(record)) is not None:
-            await self.settle(work, hop)
+        if (hop := self._policy.not_due(history)) is not None:
+            await self.settle(item, hop)
             return None
-        return work
+        return item
 
-    async def _was_done(self, work: Work) -> bool:
-        """Settle `work` if this process has done it, and could not acknowledge it.
+    async def _was_done(self, item: InFlight) -> bool:
+        """Settle `item` if this process has done it, and could not acknowledge it.
 
         If the handler still works on it, wait for its end: it is never run beside itself.
 
         Raises:
             GiveBackError: all that is in flight has to go back.
         """
-        message = work.delivery.message
-        while not work.anonymous and self._unacknowledged.is_running(message):
-            if work.ending() or self.held_for(work) <= 0:
+        message = item.delivery.message
+        while not item.anonymous and self._unacknowledged.is_running(message):
+            if item.ending() or self.held_for(item) <= 0:
                 raise GiveBackError(tried=False)
             await asyncio.sleep(_POLL)
         ended = self._unacknowledged.recall(message)
-        work.survived = ended is not None
+        item.survived = ended is not None
         if ended is None or not ended.done:
             return False
-        work.record = ended.record
+        item.history = ended.history
         logger.info(
             "operation %s was done before, and could not be acknowledged then",
-            work.record.operation_id,
+            item.history.operation_id,
         )
-        await self.settle(work, Done())
+        await self.settle(item, Done())
         return True
 
-    async def settle(self, work: Work, verdict: Verdict) -> None:
+    async def settle(self, item: InFlight, verdict: Verdict) -> None:
         """Carry out `verdict`, trying again while the broker cannot.
 
         What must not be tried twice is moved once. When such a move ends in doubt, a second one
@@ -188,67 +190,67 @@ class Desk:
         Raises:
             GiveBackError: it could not be carried out within the hold limit, or while stopping.
         """
-        self._settling.add(work.delivery)
+        self._settling.add(item.delivery)
         try:
-            await self._until_settled(work, verdict)
+            await self._until_settled(item, verdict)
         finally:
-            self._settling.discard(work.delivery)
+            self._settling.discard(item.delivery)
 
-    async def _until_settled(self, work: Work, verdict: Verdict) -> None:
+    async def _until_settled(self, item: InFlight, verdict: Verdict) -> None:
         backoff = Backoff()
         while True:
             try:
-                await self._carry_out(work.delivery, verdict)
+                await self._carry_out(item.delivery, verdict)
             except DeliveryLostError as error:
                 # The broker has it, or a copy, and gives it to somebody again.
-                logger.warning("operation %s: %s", work.record.operation_id, error)
-                self._remember(work, verdict)
+                logger.warning("operation %s: %s", item.history.operation_id, error)
+                self._remember(item, verdict)
                 return
             except BrokerError as error:
-                held = self._monotonic() - work.since
+                held = self._monotonic() - item.since
                 logger.log(
                     level_of(error),
                     "operation %s cannot be moved and stays in hand for %.0f s at most: %s",
-                    work.record.operation_id,
+                    item.history.operation_id,
                     max(self._hold_limit - held, 0),
                     error,
                 )
                 if not isinstance(error, _NOT_STORED):
-                    work.in_doubt = True
-                    verdict = self._moved_once(work, verdict, error)
-                back = held > self._hold_limit or work.ending()
+                    item.in_doubt = True
+                    verdict = self._moved_once(item, verdict, error)
+                back = held > self._hold_limit or item.ending()
                 if back or await backoff.wait(self._stopping):
-                    self._remember(work, verdict)
+                    self._remember(item, verdict)
                     raise GiveBackError(
-                        tried=work.goes_back_as_it_is, settled=work.in_doubt
+                        tried=item.goes_back_as_it_is, settled=item.in_doubt
                     ) from error
             except asyncio.CancelledError:
-                work.in_doubt = True
+                item.in_doubt = True
                 raise
             else:
-                self._tell(work, verdict)
-                if work.lone and (isinstance(verdict, Done) or not verdict.record.lone):
-                    await self._marks.clear(work.record.operation_id)
+                self._tell(item, verdict)
+                if item.lone and (isinstance(verdict, Done) or not verdict.history.lone):
+                    await self._marks.clear(item.history.operation_id)
                 return
 
-    def _moved_once(self, work: Work, verdict: Verdict, error: BrokerError) -> Verdict:
-        if not work.record.at_most_once or isinstance(verdict, (Done, Dead)):
+    def _moved_once(self, item: InFlight, verdict: Verdict, error: BrokerError) -> Verdict:
+        if not item.history.at_most_once or isinstance(verdict, (Done, Dead)):
             return verdict
-        return self._policy.dead(verdict.record, "ambiguous", error)
+        return self._policy.dead(verdict.history, "ambiguous", error)
 
-    def _remember(self, work: Work, verdict: Verdict) -> None:
-        """Remember what `work` has come to, for when the broker delivers it again."""
+    def _remember(self, item: InFlight, verdict: Verdict) -> None:
+        """Remember what `item` has come to, for when the broker delivers it again."""
         done = isinstance(verdict, Done)
-        if not work.anonymous and (done or work.lone):
-            self._unacknowledged.keep(work.delivery.message, work.record, done=done)
+        if not item.anonymous and (done or item.lone):
+            self._unacknowledged.keep(item.delivery.message, item.history, done=done)
 
     def is_settling(self, delivery: Delivery) -> bool:
         """Tell whether `delivery` is moved or acknowledged just now, which soon ends."""
         return delivery in self._settling
 
-    def held_for(self, work: Work) -> float:
-        """Return the seconds that are left of the hold limit for `work`."""
-        return self._hold_limit - (self._monotonic() - work.since)
+    def held_for(self, item: InFlight) -> float:
+        """Return the seconds that are left of the hold limit for `item`."""
+        return self._hold_limit - (self._monotonic() - item.since)
 
     async def put_back(self, delivery: Delivery) -> None:
         """Let a delivery go that was not attempted; what must not be tried twice goes to its lane.
@@ -256,7 +258,7 @@ class Desk:
         Most just go back with their subscription. One that must not be tried twice is stored
         anew: a redelivery could not be told from one whose first try is in doubt.
         """
-        await self._store_anew(delivery, lambda record: self._lane(record.dependency))
+        await self._store_anew(delivery, lambda history: self._lane(history.dependency))
 
     async def put_back_in_source(self, delivery: Delivery) -> None:
         """Do the same for a delivery of the source queue, which nobody here consumes any more.
@@ -273,18 +275,18 @@ class Desk:
         """
         message = delivery.message
         try:
-            record = read(message, operation_id=message.message_id or "")
-            if record.lone:
-                await self._carry_out(delivery, self._policy.alone(record))
+            history = from_headers(message, operation_id=message.message_id or "")
+            if history.lone:
+                await self._carry_out(delivery, self._policy.alone(history))
         except (BrokerError, MalformedMessageError) as error:
             logger.warning("message %s goes back as it is: %s", message.message_id, error)
 
-    async def _store_anew(self, delivery: Delivery, to: Callable[[Record], Station]) -> None:
+    async def _store_anew(self, delivery: Delivery, to: Callable[[History], Station]) -> None:
         message = delivery.message
         try:
-            record = read(message, operation_id=message.message_id or "")
-            if record.at_most_once and not delivery.redelivered:
-                await delivery.move(to(record), record.write(original(delivery)))
+            history = from_headers(message, operation_id=message.message_id or "")
+            if history.at_most_once and not delivery.redelivered:
+                await delivery.move(to(history), history.to_headers(original(delivery)))
         except (BrokerError, MalformedMessageError) as error:
             logger.warning("message %s goes back as it is: %s", message.message_id, error)
 
@@ -295,20 +297,20 @@ class Desk:
         match verdict:
             case Done():
                 await delivery.done()
-            case Park(record):
-                lane = self._lane(record.dependency)
-                await delivery.move(lane, record.write(original(delivery)))
-            case Delay(record, delay):
+            case Park(history):
+                lane = self._lane(history.dependency)
+                await delivery.move(lane, history.to_headers(original(delivery)))
+            case Delay(history, delay):
                 source = Station(self._topology.source)
-                await delivery.move(source, record.write(original(delivery)), delay=delay)
-            case Dead(record):
-                await delivery.move(self._topology.dead, record.write(original(delivery)))
+                await delivery.move(source, history.to_headers(original(delivery)), delay=delay)
+            case Dead(history):
+                await delivery.move(self._topology.dead, history.to_headers(original(delivery)))
 
-    def _tell(self, work: Work, verdict: Verdict) -> None:
-        record = work.record if isinstance(verdict, Done) else verdict.record
+    def _tell(self, item: InFlight, verdict: Verdict) -> None:
+        history = item.history if isinstance(verdict, Done) else verdict.history
         match verdict:
             case Done():
-                happening = Happening.REPLAYED if record.times_parked else Happening.HANDLED
+                happening = Happening.REPLAYED if history.times_parked else Happening.HANDLED
             case Park():
                 happening = Happening.PARKED
             case Delay():
@@ -317,27 +319,27 @@ class Desk:
                 happening = Happening.DEAD
                 logger.error(
                     "operation %s is dead (%s) and waits in %s: %s %s",
-                    record.operation_id,
-                    record.reason,
+                    history.operation_id,
+                    history.reason,
                     self._topology.dead,
-                    record.exception,
-                    record.exception_message,
+                    history.exception,
+                    history.exception_message,
                 )
-        self._announce(happening, record, record.reason)
-        if isinstance(verdict, Done) and record.doubtful_keys:
+        self._announce(happening, history, history.reason)
+        if isinstance(verdict, Done) and history.doubtful_keys:
             logger.warning(
                 "operation %s was handled without its call %s, which may have had an effect in an "
                 "earlier attempt: if its request holds a time or a random value, it was made again "
                 "under another idempotency key, and may have taken effect twice. Give such calls "
                 "an idempotency-key of their own, made of the message's id",
-                record.operation_id,
-                record.doubtful_keys,
+                history.operation_id,
+                history.doubtful_keys,
             )
-            self._announce(Happening.IN_DOUBT, record, "key_not_sent_again")
+            self._announce(Happening.IN_DOUBT, history, "key_not_sent_again")
 
-    def _announce(self, happening: Happening, record: Record, reason: str) -> None:
+    def _announce(self, happening: Happening, history: History, reason: str) -> None:
         self._listeners.tell(
-            MessageEvent(happening, record.operation_id, record.queue, record.dependency, reason)
+            MessageEvent(happening, history.operation_id, history.queue, history.dependency, reason)
         )
 
     def _operation_id(self, view: MessageView) -> str | None:

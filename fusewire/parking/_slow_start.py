@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-class Ramp:
+class SlowStart:
     """Places for replays, given in the order in which they were asked for: ``async with ramp``.
 
     A recovered dependency is not to be met by all that has piled up: the window begins with one

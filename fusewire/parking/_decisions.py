@@ -7,16 +7,16 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fusewire.parking._error_summary import summarize_error
 from fusewire.parking._failures import REFUSED
-from fusewire.parking.story import story_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from fusewire.parking._errors import Retry
     from fusewire.parking._failures import Failure
+    from fusewire.parking._history import History
     from fusewire.parking._settings import RetryPolicy
-    from fusewire.parking.errors import Retry
-    from fusewire.parking.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,14 @@ class Done:
 class Park:
     """It waits for `record.dependency`."""
 
-    record: Record
+    history: History
 
 
 @dataclass(frozen=True, slots=True)
 class Delay:
     """It comes back to its source after `delay` seconds."""
 
-    record: Record
+    history: History
     delay: float
 
 
@@ -43,7 +43,7 @@ class Delay:
 class Dead:
     """A person decides."""
 
-    record: Record
+    history: History
 
 
 Verdict = Done | Park | Delay | Dead
@@ -76,76 +76,76 @@ class FailurePolicy:
     unrecoverable: Callable[[BaseException], bool] = lambda _error: False
     chance: Callable[[], float] = random.random
 
-    def park(self, record: Record, dependency: str, reason: str, *, wait: float) -> Park:
+    def park(self, history: History, dependency: str, reason: str, *, wait: float) -> Park:
         """Wait for `dependency`, without an attempt; it may admit again in `wait` seconds."""
         now = self.now()
         return Park(
             dataclasses.replace(
-                record,
+                history,
                 dependency=dependency,
                 reason=reason,
-                times_parked=record.times_parked + 1,
-                first_parked_at_ms=record.first_parked_at_ms or now,
+                times_parked=history.times_parked + 1,
+                first_parked_at_ms=history.first_parked_at_ms or now,
                 parked_at_ms=now,
                 lone=0,
                 # The first parking leaves it free to go round once in the same open time.
-                waits_until_ms=now + round(wait * 1000) if record.times_parked else None,
+                waits_until_ms=now + round(wait * 1000) if history.times_parked else None,
             )
         )
 
-    def dead(self, record: Record, reason: str, error: BaseException | None = None) -> Dead:
+    def dead(self, history: History, reason: str, error: BaseException | None = None) -> Dead:
         """Put it aside for a person."""
-        return Dead(dataclasses.replace(_told(record, error), reason=reason, lone=0))
+        return Dead(dataclasses.replace(_with_error(history, error), reason=reason, lone=0))
 
     def refused(
         self,
-        record: Record,
+        history: History,
         reason: str,
         error: BaseException | None = None,
         *,
-        blame: Sequence[str] = (),
+        failed_breakers: Sequence[str] = (),
     ) -> Dead:
         """Put it aside after an attempt that said it is not to be tried again."""
-        return self.dead(self._attempted(record, error, blame=blame), reason)
+        return self.dead(self._attempted(history, error, failed_breakers=failed_breakers), reason)
 
-    def may_go_round(self, record: Record) -> bool:
+    def may_go_round(self, history: History) -> bool:
         """Tell whether it may go to the tail of its lane: once in each open time, not more."""
-        return record.waits_until_ms is None or self.now() >= record.waits_until_ms
+        return history.waits_until_ms is None or self.now() >= history.waits_until_ms
 
-    def expired(self, record: Record) -> bool:
+    def expired(self, history: History) -> bool:
         """Tell whether it is of no use any more."""
-        return self._too_late(record, self.now())
+        return self._too_late(history, self.now())
 
-    def postpone(self, record: Record, asked: Retry) -> Verdict:
+    def postpone(self, history: History, asked: Retry) -> Verdict:
         """Try it again at the time that the handler asked for; not an attempt."""
         now = self.now()
         due = asked.due_ms(now)
-        record = dataclasses.replace(
-            _told(record, asked.__cause__ or asked),
+        history = dataclasses.replace(
+            _with_error(history, asked.__cause__ or asked),
             reason="postponed",
-            times_postponed=record.times_postponed + 1,
-            first_postponed_at_ms=record.first_postponed_at_ms or now,
+            times_postponed=history.times_postponed + 1,
+            first_postponed_at_ms=history.first_postponed_at_ms or now,
             postponed_until_ms=due,
             lone=0,
         )
-        if record.at_most_once:
+        if history.at_most_once:
             # What is delayed may come back twice.
-            return self.dead(record, "ambiguous")
-        if self._too_late(record, due):
-            return self.dead(record, "expired")
-        return Delay(record, (due - now) / 1000)
+            return self.dead(history, "ambiguous")
+        if self._too_late(history, due):
+            return self.dead(history, "expired")
+        return Delay(history, (due - now) / 1000)
 
-    def not_due(self, record: Record) -> Delay | None:
+    def not_due(self, history: History) -> Delay | None:
         """Return how a postponed message waits for the rest of its time, or None if it is due.
 
         Not every broker keeps every delay.
         """
-        due, now = record.postponed_until_ms, self.now()
-        return None if due is None or due <= now else Delay(record, (due - now) / 1000)
+        due, now = history.postponed_until_ms, self.now()
+        return None if due is None or due <= now else Delay(history, (due - now) / 1000)
 
     def held(
         self,
-        record: Record,
+        history: History,
         failure: Failure,
         error: BaseException | None,
         *,
@@ -155,43 +155,43 @@ class FailurePolicy:
         """Judge an attempt that failed as others do, so that its message is hardly to blame.
 
         Args:
-            record: the message's history.
+            history: the message's history.
             failure: what it has in common with others.
             error: what the handler raised.
             wait: the seconds until its dependency may be tried again.
             may_count: whether others were handled meanwhile, so that it may be to blame after all.
         """
-        refusals = record.refusals + (failure.condition == REFUSED)
+        refusals = history.refusals + (failure.condition == REFUSED)
         counts = may_count and not (
             failure.condition == REFUSED and refusals < _REFUSALS_BEFORE_COUNTING
         )
-        record = self._attempted(
-            dataclasses.replace(record, refusals=refusals),
+        history = self._attempted(
+            dataclasses.replace(history, refusals=refusals),
             error,
-            blame=(failure.dependency,),
+            failed_breakers=(failure.dependency,),
             in_outage=not counts,
         )
-        if record.at_most_once and not failure.without_effect:
-            return self.dead(record, "ambiguous")
-        if counts and record.attempts >= self.retry.max_attempts:
-            return self.dead(record, "exhausted")
-        if self.expired(record):
-            return self.dead(record, "expired")
+        if history.at_most_once and not failure.without_effect:
+            return self.dead(history, "ambiguous")
+        if counts and history.attempts >= self.retry.max_attempts:
+            return self.dead(history, "exhausted")
+        if self.expired(history):
+            return self.dead(history, "expired")
         reason = "failed" if failure.condition is None else CONDITION
-        return self.park(record, failure.dependency, reason, wait=wait)
+        return self.park(history, failure.dependency, reason, wait=wait)
 
-    def rest(self, record: Record) -> float:
+    def rest(self, history: History) -> float:
         """Return the seconds for which what failed by a condition is not tried again.
 
         Its lane may be open to others, or it would be tried without a break and soon be dead.
         """
-        if record.reason != CONDITION or record.failed_at_ms is None:
+        if history.reason != CONDITION or history.failed_at_ms is None:
             return 0.0
         delays = self.retry.delays
-        delay = delays[min(max(record.attempts, 1), len(delays)) - 1]
-        return min(max(delay - (self.now() - record.failed_at_ms) / 1000, 0.0), delay)
+        delay = delays[min(max(history.attempts, 1), len(delays)) - 1]
+        return min(max(delay - (self.now() - history.failed_at_ms) / 1000, 0.0), delay)
 
-    def suspected(self, record: Record, left: Collection[int]) -> Verdict:
+    def suspected(self, history: History, left: Collection[int]) -> Verdict:
         """Return where a message goes that came back and may have killed its process.
 
         Counts of returns rise for all that was in flight with it, so they only arouse suspicion:
@@ -199,66 +199,68 @@ class FailurePolicy:
         end count.
 
         Args:
-            record: the message's history.
+            history: the message's history.
             left: the numbers of those attempts.
         """
         free = [number for number in range(1, CRASHES + 1) if number not in left]
         if not free:
-            return self.dead(record, "crashed")
-        return self.alone(dataclasses.replace(record, lone=free[0]))
+            return self.dead(history, "crashed")
+        return self.alone(dataclasses.replace(history, lone=free[0]))
 
-    def alone(self, record: Record) -> Delay:
+    def alone(self, history: History) -> Delay:
         """Let it come back by way of a delay, to be handled with nothing else in flight."""
         # By one of two delays, so that those suspected together do not all come back together.
-        return Delay(dataclasses.replace(record, reason="suspected"), self._delay(2))
+        return Delay(dataclasses.replace(history, reason="suspected"), self._delay(2))
 
     def failed(
         self,
-        record: Record,
+        history: History,
         error: BaseException,
         *,
         waiting_for: tuple[str, float] | None,
-        blame: Sequence[str],
+        failed_breakers: Sequence[str],
         in_outage: bool,
     ) -> Verdict:
         """Judge a failed attempt.
 
         Args:
-            record: the message's history.
+            history: the message's history.
             error: what the handler raised.
             waiting_for: the first of its dependencies whose circuit is not closed, if any, and the
                 seconds until that may admit again.
-            blame: the breakers whose calls failed in this attempt.
+            failed_breakers: the breakers whose calls failed in this attempt.
             in_outage: whether a circuit was not closed when the attempt began: it was a probe.
         """
-        record = self._attempted(record, error, blame=blame, in_outage=in_outage)
-        if record.at_most_once:
+        history = self._attempted(
+            history, error, failed_breakers=failed_breakers, in_outage=in_outage
+        )
+        if history.at_most_once:
             # Whatever was raised, and by whatever stands around the call: it may have been made.
-            return self.dead(record, "ambiguous")
-        if record.attempts >= self.retry.max_attempts:
-            return self.dead(record, "exhausted")
-        if self.expired(record):
-            return self.dead(record, "expired")
+            return self.dead(history, "ambiguous")
+        if history.attempts >= self.retry.max_attempts:
+            return self.dead(history, "exhausted")
+        if self.expired(history):
+            return self.dead(history, "expired")
         if waiting_for is not None:
             dependency, wait = waiting_for
-            return self.park(record, dependency, "failed", wait=wait)
-        return Delay(dataclasses.replace(record, reason="failed"), self._delay(record.attempts))
+            return self.park(history, dependency, "failed", wait=wait)
+        return Delay(dataclasses.replace(history, reason="failed"), self._delay(history.attempts))
 
     def _attempted(
         self,
-        record: Record,
+        history: History,
         error: BaseException | None,
         *,
-        blame: Sequence[str],
+        failed_breakers: Sequence[str],
         in_outage: bool = False,
-    ) -> Record:
+    ) -> History:
         now = self.now()
         return dataclasses.replace(
-            _told(record, error),
-            dependency=blame[0] if blame else record.dependency,
-            attempts=record.attempts + (not in_outage),
-            outage_attempts=record.outage_attempts + in_outage,
-            first_failed_at_ms=record.first_failed_at_ms or now,
+            _with_error(history, error),
+            dependency=failed_breakers[0] if failed_breakers else history.dependency,
+            attempts=history.attempts + (not in_outage),
+            outage_attempts=history.outage_attempts + in_outage,
+            first_failed_at_ms=history.first_failed_at_ms or now,
             failed_at_ms=now,
             lone=0,
         )
@@ -269,20 +271,24 @@ class FailurePolicy:
         # The jitter is in the choice between two, because every broker keeps exactly these.
         return delays[max(step - (self.chance() < 0.5), 0)]  # noqa: PLR2004 - even odds
 
-    def _too_late(self, record: Record, when: int) -> bool:
-        if record.not_after_ms is not None and when > record.not_after_ms:
+    def _too_late(self, history: History, when: int) -> bool:
+        if history.not_after_ms is not None and when > history.not_after_ms:
             return True
         if self.retry.max_age is None:
             return False
-        times = (record.first_parked_at_ms, record.first_failed_at_ms, record.first_postponed_at_ms)
+        times = (
+            history.first_parked_at_ms,
+            history.first_failed_at_ms,
+            history.first_postponed_at_ms,
+        )
         known = [time for time in times if time is not None]
         return bool(known) and when > min(known) + self.retry.max_age * 1000
 
 
-def _told(record: Record, error: BaseException | None) -> Record:
+def _with_error(history: History, error: BaseException | None) -> History:
     if error is None:
-        return record
-    story = story_of(error)
+        return history
+    summary = summarize_error(error)
     return dataclasses.replace(
-        record, exception=story.exception, exception_message=story.message, stack=story.stack
+        history, exception=summary.exception, exception_message=summary.message, stack=summary.stack
     )

@@ -19,7 +19,7 @@ _MAX_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class ErrorSummary:
     """An error, in words.
 
     Attributes:
@@ -33,10 +33,10 @@ class Story:
     stack: str
 
 
-def story_of(error: BaseException) -> Story:
+def summarize_error(error: BaseException) -> ErrorSummary:
     """Put `error` into words that every broker can store, whatever it is made of."""
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
-    return Story(
+    return ErrorSummary(
         exception=_utf8(lambda: kind)[:_MAX_NAME].decode(errors="ignore"),
         message=_utf8(lambda: str(error))[:MAX_TEXT].decode(errors="ignore"),
         stack=_utf8(lambda: "".join(traceback.format_exception(error)))[-MAX_TEXT:].decode(

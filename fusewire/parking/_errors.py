@@ -77,14 +77,14 @@ class Retry(FusewireError):  # noqa: N818 - an instruction to the consumer
         return now_ms + round((self.after or 0.0) * 1000)
 
 
-class HandBack(FusewireError):  # noqa: N818 - an instruction to the consumer
+class Requeue(FusewireError):  # noqa: N818 - an instruction to the consumer
     """Raised by a handler that cannot work any more: the message goes back as it came.
 
     It is no attempt. All that is in hand goes back with it, in order, and is delivered again.
     """
 
 
-INSTRUCTIONS = (Reject, Retry, HandBack)
+INSTRUCTIONS = (Reject, Retry, Requeue)
 """They decide, whatever else is known of an attempt, and tell nothing of a dependency."""
 
 

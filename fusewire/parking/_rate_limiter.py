@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Pace:
+class RateLimiter:
     """Spaces starts, so that any time of w seconds sees at most ``rate * w + 1`` of them.
 
     Args:

@@ -9,22 +9,23 @@ import math
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from fusewire.parking.circuits import AFTER_REJECTION, pause
-from fusewire.parking.feed import Feed
-from fusewire.parking.policy import Dead, Delay, Done, Park
-from fusewire.parking.probing import Probing, Unsettled
-from fusewire.parking.settle import GiveBackError
+from fusewire.parking._circuits import AFTER_REJECTION
+from fusewire.parking._decisions import Dead, Delay, Done, Park
+from fusewire.parking._outage_probe import OutageProbe, RetainedHistories
+from fusewire.parking._receiver import Receiver
+from fusewire.parking._settler import GiveBackError
+from fusewire.parking._waiting import sleep_unless_stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
-    from fusewire.parking._work import Work
-    from fusewire.parking.handler import Attempt
-    from fusewire.parking.means import Means
-    from fusewire.parking.policy import Verdict
-    from fusewire.parking.record import Record
+    from fusewire.parking._context import ConsumerContext
+    from fusewire.parking._decisions import Verdict
+    from fusewire.parking._handler import Attempt
+    from fusewire.parking._history import History
+    from fusewire.parking._in_flight import InFlight
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -45,7 +46,7 @@ _GLANCE = 1.0
 """Seconds between looks at whether a delivery in hand was lost, and at whether others pass it."""
 
 
-class OrderedSource:
+class OrderedWorker:
     """Works on the source queue in its order.
 
     Handlers begin in the order of the queue. When the circuit of a message is open, it goes back
@@ -56,21 +57,21 @@ class OrderedSource:
 
     def __init__(
         self,
-        means: Means,
+        context: ConsumerContext,
         *,
         concurrency: int,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._queue = means.topology.source
-        self._desk = means.desk
-        self._attempts = means.attempts
-        self._policy = means.policy
-        self._circuits = means.circuits
-        self._dependencies = means.dependencies
-        self._stopping = means.stopping
+        self._queue = context.topology.source
+        self._settler = context.settler
+        self._attempts = context.attempts
+        self._policy = context.policy
+        self._circuits = context.circuits
+        self._dependencies = context.dependencies
+        self._stopping = context.stopping
         self._monotonic = monotonic
-        self._probing = Probing(means.policy.retry.max_attempts)
-        self._unsettled = Unsettled()
+        self._probing = OutageProbe(context.policy.retry.max_attempts)
+        self._unsettled = RetainedHistories()
         self._unseen_until = 0.0  # when a circuit that is not among ours may admit again
         self._somebody_aside = False
         # Both are fair: who waits first begins first.
@@ -78,26 +79,26 @@ class OrderedSource:
         self._door = asyncio.Lock()
         self._begun = 0
         self._at_work = 0
-        self._feed = Feed(
-            means.broker,
+        self._receiver = Receiver(
+            context.broker,
             self._queue,
             # One more than at work, to stand aside. And never fewer: what a quorum queue gets back
             # goes behind what it has got back before and not handed out since.
             prefetch=concurrency + 1,
             work=self._take,
-            stopping=means.stopping,
-            grace=means.grace,
+            stopping=context.stopping,
+            shutdown_timeout=context.shutdown_timeout,
             hand_back=self._hand_back,
-            settling=means.desk.is_settling,
+            settling=context.settler.is_settling,
             ready=self._admitted_at_all,
         )
 
     async def run(self) -> None:
         """Consume until stopping."""
-        await self._feed.run()
+        await self._receiver.run()
 
     async def _hand_back(self, delivery: Delivery, _tried: bool) -> None:  # noqa: FBT001 - a callback
-        await self._desk.put_back_suspect(delivery)
+        await self._settler.put_back_suspect(delivery)
 
     def suspicion(self, delivery: Delivery) -> float:
         """Return the returns from which on `delivery` is suspected of killing its process.
@@ -114,7 +115,7 @@ class OrderedSource:
         told = False
         while not self._stopping.is_set():
             outage = self._probing.outage
-            refusing = self._circuits.refusing(
+            refusing = self._circuits.first_rejecting(
                 (*(() if outage is None else (outage,)), *self._dependencies.always)
             )
             unseen = self._unseen_until - self._monotonic()
@@ -127,9 +128,9 @@ class OrderedSource:
                 name = self._probing.outage
                 logger.warning("%r is not consumed while circuit %r is open", self._queue, name)
             if refusing is None:
-                await pause(unseen, self._stopping)
+                await sleep_unless_stopping(unseen, self._stopping)
             else:
-                await self._circuits.nap(refusing, self._stopping, float("inf"))
+                await self._circuits.wait_for_change(refusing, self._stopping, float("inf"))
         self._probing.begin()
         self._somebody_aside = False
 
@@ -144,7 +145,7 @@ class OrderedSource:
         except GiveBackError as error:
             if not error.tried:
                 # What must not be tried twice loses its place, or it would be dead as ambiguous.
-                await self._desk.put_back(delivery)
+                await self._settler.put_back(delivery)
             raise
 
     async def _in_turn(self, delivery: Delivery) -> None:
@@ -156,14 +157,14 @@ class OrderedSource:
             raise GiveBackError(tried=False) from error
         try:
             try:
-                work = await self._next(delivery, since)
-                if work is not None and self._probing.outage is not None:
-                    await self._begin(work)  # with the door closed: one at a time
+                item = await self._next(delivery, since)
+                if item is not None and self._probing.outage is not None:
+                    await self._begin(item)  # with the door closed: one at a time
                     return
             finally:
                 self._door.release()
-            if work is not None:
-                await self._begin(work)
+            if item is not None:
+                await self._begin(item)
         finally:
             self._room.release()
 
@@ -173,7 +174,7 @@ class OrderedSource:
         Raises:
             GiveBackError: it has to go back.
         """
-        if self._probing.standing_aside and not self._somebody_aside:
+        if self._probing.yields_turn and not self._somebody_aside:
             self._somebody_aside = True
             await self._stand_aside(delivery)
         await self._room.acquire()
@@ -183,83 +184,83 @@ class OrderedSource:
             self._room.release()
             raise
 
-    async def _next(self, delivery: Delivery, since: float) -> Work | None:
+    async def _next(self, delivery: Delivery, since: float) -> InFlight | None:
         """Wait until `delivery` may begin; None if there is nothing left to do about it."""
-        if self._feed.ending:
+        if self._receiver.ending:
             raise GiveBackError(tried=False)
         if delivery.lost:
             return None
-        work = await self._desk.open(delivery, ending=lambda: self._feed.ending, since=since)
-        if work is None:
+        item = await self._settler.open(delivery, ending=lambda: self._receiver.ending, since=since)
+        if item is None:
             return None
         if delivery.redelivered:
-            work.record = self._unsettled.recall(delivery.message) or work.record
+            item.history = self._unsettled.recall(delivery.message) or item.history
         try:
-            needs = self._attempts.needs(work)
+            needs = self._attempts.needs(item)
         except Exception:  # noqa: BLE001 - the user's depends_on; the attempt reports it
-            return work
-        ending = await self.admit(work, needs)
+            return item
+        ending = await self.admit(item, needs)
         if ending is not None:
-            await self._desk.settle(work, ending)
-        return work if ending is None and not work.delivery.lost else None
+            await self._settler.settle(item, ending)
+        return item if ending is None and not item.delivery.lost else None
 
-    async def _begin(self, work: Work) -> None:
+    async def _begin(self, item: InFlight) -> None:
         self._begun += 1
         self._at_work += 1
         try:
-            await self._work_on(work)
+            await self._work_on(item)
         finally:
             self._at_work -= 1
 
     async def _stand_aside(self, delivery: Delivery) -> None:
         """Let others go first, as long as there are any."""
-        while self._probing.standing_aside and not delivery.lost:
+        while self._probing.yields_turn and not delivery.lost:
             begun = self._begun
-            await self._feed.linger(_GLANCE)
-            if self._feed.ending:
+            await self._receiver.linger(_GLANCE)
+            if self._receiver.ending:
                 raise GiveBackError(tried=False)
             if begun == self._begun and not self._at_work:
                 return
 
-    async def admit(self, work: Work, needs: tuple[str, ...]) -> Verdict | None:
-        """Wait until `work` may begin; return its end instead if its time is over.
+    async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Verdict | None:
+        """Wait until `item` may begin; return its end instead if its time is over.
 
         Raises:
             GiveBackError: it has to go back.
         """
-        while not work.delivery.lost:
-            if self._feed.ending:
-                await self._give_back(work)
-            if self._policy.expired(work.record):
-                return self._policy.dead(work.record, "expired")
-            refusing = self._circuits.refusing(needs)
+        while not item.delivery.lost:
+            if self._receiver.ending:
+                await self._give_back(item)
+            if self._policy.expired(item.history):
+                return self._policy.dead(item.history, "expired")
+            refusing = self._circuits.first_rejecting(needs)
             if refusing is None:
                 break
-            left = self._desk.held_for(work)
+            left = self._settler.held_for(item)
             if self._circuits.is_open(refusing):
                 self._probing.outage = refusing
-                if work.delivery.returned < _RETURNS_BEFORE_HOLDING:
-                    await self._give_back(work)
+                if item.delivery.returned < _RETURNS_BEFORE_HOLDING:
+                    await self._give_back(item)
             if left <= 0:
-                await self._give_back(work)
-            await self._circuits.nap(refusing, self._stopping, left)
+                await self._give_back(item)
+            await self._circuits.wait_for_change(refusing, self._stopping, left)
         return None
 
     def begins(self, *, in_outage: bool) -> None:
         """Do nothing: messages begin one by one as it is."""
 
-    async def rejected(self, work: Work, rejection: CircuitOpenError) -> Verdict | None:
-        """Wait in place, or let `work` go back if its circuit cannot be looked at.
+    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Verdict | None:
+        """Wait in place, or let `item` go back if its circuit cannot be looked at.
 
         Raises:
             GiveBackError: it has to go back.
         """
-        work.record = dataclasses.replace(work.record, dependency=rejection.name)
+        item.history = dataclasses.replace(item.history, dependency=rejection.name)
         if not self._circuits.knows(rejection.name):
             self._probing.outage = rejection.name
             self._unseen_until = self._monotonic() + rejection.retry_after
-            await self._give_back(work)
-        await pause(AFTER_REJECTION, self._stopping)
+            await self._give_back(item)
+        await sleep_unless_stopping(AFTER_REJECTION, self._stopping)
         return None
 
     def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:  # noqa: ARG002
@@ -267,79 +268,79 @@ class OrderedSource:
         if in_outage and isinstance(verdict, Park):
             self._probing.failed()
 
-    async def _give_back(self, work: Work) -> NoReturn:
-        """Let `work` go back to its place, with all that is in hand.
+    async def _give_back(self, item: InFlight) -> NoReturn:
+        """Let `item` go back to its place, with all that is in hand.
 
         Raises:
             GiveBackError: always.
         """
-        if work.lone:  # it is stored again, without its failures: it has its process to answer for
-            raise GiveBackError(tried=work.tried, expected=True)
+        if item.lone:  # it is stored again, without its failures: it has its process to answer for
+            raise GiveBackError(tried=item.tried, expected=True)
         waits_for = self._probing.outage
-        if waits_for is not None and work.delivery.returned >= _RETURNS_BEFORE_PARKING:
+        if waits_for is not None and item.delivery.returned >= _RETURNS_BEFORE_PARKING:
             logger.warning(
                 "operation %s was returned to %r %d times and is parked, lest the broker drops it: "
                 "it loses its place; give the queue x-delivery-limit=-1",
-                work.record.operation_id,
+                item.history.operation_id,
                 self._queue,
-                work.delivery.returned,
+                item.delivery.returned,
             )
-            await self._desk.settle(work, self._attempts.park(work.record, waits_for))
+            await self._settler.settle(item, self._attempts.park(item.history, waits_for))
             raise GiveBackError(tried=True, settled=True, expected=True)
-        if work.tried or work.record.dependency:
-            self._unsettled.keep(work.delivery.message, work.record)
-        raise GiveBackError(tried=work.tried, expected=True)
+        if item.tried or item.history.dependency:
+            self._unsettled.keep(item.delivery.message, item.history)
+        raise GiveBackError(tried=item.tried, expected=True)
 
-    async def _work_on(self, work: Work) -> None:
-        """Try `work` until it can be settled.
+    async def _work_on(self, item: InFlight) -> None:
+        """Try `item` until it can be settled.
 
         Raises:
             GiveBackError: it has to go back, or what is in flight besides.
         """
         while True:
-            verdict = await self._attempts.run(work, self)
+            verdict = await self._attempts.run(item, self)
             match verdict:
                 case None:
                     return
                 case Done() | Dead():
-                    await self._desk.settle(work, verdict)
+                    await self._settler.settle(item, verdict)
                     if isinstance(verdict, Done):
                         self._succeeded()
                     return
-                case Park(record):
-                    work.record = _unparked(record, work.record)
-                case Delay(record) if record.lone or record.reason == "postponed":
+                case Park(history):
+                    item.history = _unparked(history, item.history)
+                case Delay(history) if history.lone or history.reason == "postponed":
                     # It gives up its place: its handler has asked for another time, or it has to be
                     # alone.
-                    await self._desk.settle(work, verdict)
+                    await self._settler.settle(item, verdict)
                     return
-                case Delay(record, delay):
-                    work.record = _unparked(record, work.record)
-                    await self._back_off(work, delay)
+                case Delay(history, delay):
+                    item.history = _unparked(history, item.history)
+                    await self._back_off(item, delay)
 
-    async def _back_off(self, work: Work, seconds: float) -> None:
+    async def _back_off(self, item: InFlight, seconds: float) -> None:
         # However long the delays: all attempts have to be made within the time it may be held.
-        attempts_left = max(self._policy.retry.max_attempts - work.record.attempts, 1)
-        most = max(self._desk.held_for(work), 0.0) / attempts_left
+        attempts_left = max(self._policy.retry.max_attempts - item.history.attempts, 1)
+        most = max(self._settler.held_for(item), 0.0) / attempts_left
         until = self._monotonic() + min(seconds, most)
         while (left := until - self._monotonic()) > 0:
-            if self._feed.ending or work.delivery.lost:
+            if self._receiver.ending or item.delivery.lost:
                 return
-            await self._feed.linger(min(left, _GLANCE))
+            await self._receiver.linger(min(left, _GLANCE))
 
     def _succeeded(self) -> None:
         outage = self._probing.outage
-        closed = outage is None or self._circuits.troubled((outage,)) is None
+        closed = outage is None or self._circuits.first_not_closed((outage,)) is None
         self._probing.succeeded(closed=closed)
-        if closed and self._probing.standing_aside:
+        if closed and self._probing.yields_turn:
             # The one aside is to come before what is behind it.
             raise GiveBackError(tried=True, settled=True, expected=True)
 
 
-def _unparked(record: Record, before: Record) -> Record:
-    """Return `record` with its failures, but not parked more often than it was."""
+def _unparked(history: History, before: History) -> History:
+    """Return `history` with its failures, but not parked more often than it was."""
     return dataclasses.replace(
-        record,
+        history,
         times_parked=before.times_parked,
         first_parked_at_ms=before.first_parked_at_ms,
         parked_at_ms=before.parked_at_ms,

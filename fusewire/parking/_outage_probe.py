@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fusewire.brokers import Message
-    from fusewire.parking.record import Record
+    from fusewire.parking._history import History
 
 _MOST_KEPT = 100
 
 
-class Probing:
+class OutageProbe:
     """Whether one message is tried at a time, and whether the first of them stands aside.
 
     After a pause it is one at a time, until the circuit has closed. A message may itself be what
@@ -29,16 +29,16 @@ class Probing:
         self._failed = 0
         self.outage: str | None = None
         """The dependency that was waited for last, until it is known to have recovered."""
-        self.standing_aside = False
+        self.yields_turn = False
         """Whether the first message that comes is to let others go before it."""
 
     def begin(self) -> None:
         """Begin to consume, for the first time or after a pause."""
-        self.standing_aside = self._failed >= self._patience
+        self.yields_turn = self._failed >= self._patience
 
     def failed(self) -> None:
         """Count a probe that failed."""
-        self._failed = 0 if self.standing_aside else self._failed + 1
+        self._failed = 0 if self.yields_turn else self._failed + 1
 
     def succeeded(self, *, closed: bool) -> None:
         """Note a success, and whether the circuit that was waited for is closed by now."""
@@ -47,17 +47,17 @@ class Probing:
             self.outage = None
 
 
-class Unsettled:
+class RetainedHistories:
     """The failures of messages that went back to their queue, which cannot carry them."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[Message, Record]] = deque(maxlen=_MOST_KEPT)
+        self._kept: deque[tuple[Message, History]] = deque(maxlen=_MOST_KEPT)
 
-    def keep(self, message: Message, record: Record) -> None:
+    def keep(self, message: Message, history: History) -> None:
         """Remember the record of a message that goes back."""
-        self._kept.append((message, record))
+        self._kept.append((message, history))
 
-    def recall(self, message: Message) -> Record | None:
+    def recall(self, message: Message) -> History | None:
         """Return the record of a message that has come again, and forget it."""
         for kept in self._kept:
             if kept[0] == message:

@@ -20,28 +20,28 @@ from fusewire._validation import (
 from fusewire.breaker import BreakerRegistry, default_registry
 from fusewire.brokers import open_broker
 from fusewire.parking._attempt import AttemptSequence
+from fusewire.parking._auditing import auditing
 from fusewire.parking._breaker_names import check_breaker_names, check_function
 from fusewire.parking._calling import HandlerCalls
+from fusewire.parking._circuits import Circuits
+from fusewire.parking._context import ConsumerContext
+from fusewire.parking._decisions import FailurePolicy
+from fusewire.parking._dependencies import Dependencies
+from fusewire.parking._events import Listeners
 from fusewire.parking._failure_log import FailureLog
 from fusewire.parking._former_keywords import policies
+from fusewire.parking._handler import HandlerRunner
 from fusewire.parking._marks import Marks
 from fusewire.parking._pauses import ALIKE_BY_CONDITION, Pauses
 from fusewire.parking._settings import MOST_HELD, queues_of
+from fusewire.parking._settler import Settler
+from fusewire.parking._signals import until_signal
 from fusewire.parking._supervision import keep_running
 from fusewire.parking._unacknowledged import Unacknowledged
-from fusewire.parking.audit import auditing
-from fusewire.parking.circuits import Circuits
-from fusewire.parking.events import Listeners
-from fusewire.parking.handler import HandlerRunner
-from fusewire.parking.intake import Intake
-from fusewire.parking.lanes import Dependencies
-from fusewire.parking.means import Means
-from fusewire.parking.ordered import OrderedSource
-from fusewire.parking.policy import FailurePolicy
-from fusewire.parking.replay import LaneReplay
-from fusewire.parking.settle import Desk
-from fusewire.parking.signals import until_signal
-from fusewire.parking.unrecoverable import unrecoverable
+from fusewire.parking._unrecoverable import unrecoverable
+from fusewire.parking._workers.ordered import OrderedWorker
+from fusewire.parking._workers.replay import ReplayWorker
+from fusewire.parking._workers.source import SourceWorker
 
 if TYPE_CHECKING:
     import os
@@ -51,11 +51,11 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
     from fusewire.brokers import Broker, Topology
+    from fusewire.parking._dependencies import DependsOn
+    from fusewire.parking._events import MessageEvent
     from fusewire.parking._former_keywords import FormerKeywords, Replay
+    from fusewire.parking._handler import Handler
     from fusewire.parking._settings import RetryPolicy
-    from fusewire.parking.events import MessageEvent
-    from fusewire.parking.handler import Handler
-    from fusewire.parking.lanes import DependsOn
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -183,7 +183,7 @@ class ParkingConsumer:
         self._concurrency = concurrency
         self._replay = replay
         self._identity = operation_id
-        self._grace = shutdown_timeout
+        self._shutdown_timeout = shutdown_timeout
         self._listeners = Listeners()
         self._broker: Broker | None = None
         self._stack = AsyncExitStack()
@@ -291,9 +291,9 @@ class ParkingConsumer:
 
     def _workers(
         self, broker: Broker, stopping: asyncio.Event
-    ) -> list[tuple[str, Intake | OrderedSource | LaneReplay]]:
+    ) -> list[tuple[str, SourceWorker | OrderedWorker | ReplayWorker]]:
         marks = Marks(broker, self._topology)
-        desk = Desk(
+        settler = Settler(
             topology=self._topology,
             dependencies=self._dependencies,
             policy=self._policy,
@@ -304,10 +304,10 @@ class ParkingConsumer:
             unacknowledged=self._unacknowledged,
             marks=marks,
         )
-        means = Means(
+        context = ConsumerContext(
             broker=broker,
             topology=self._topology,
-            desk=desk,
+            settler=settler,
             attempts=AttemptSequence(
                 policy=self._policy,
                 circuits=self._circuits,
@@ -322,21 +322,21 @@ class ParkingConsumer:
             circuits=self._circuits,
             dependencies=self._dependencies,
             stopping=stopping,
-            grace=self._grace,
+            shutdown_timeout=self._shutdown_timeout,
         )
-        source = OrderedSource if self._on_open == "pause" else Intake
+        source = OrderedWorker if self._on_open == "pause" else SourceWorker
         queue = self._topology.source
         replays = [
             (
                 f"the replay of {str(self._topology.parked(lane))!r}",
-                LaneReplay(
-                    lane, means, concurrency=self._replay.concurrency, rate=self._replay.rate
+                ReplayWorker(
+                    lane, context, concurrency=self._replay.concurrency, rate=self._replay.rate
                 ),
             )
             for lane in self._topology.lanes
         ]
         return [
-            (f"the consumer of {queue!r}", source(means, concurrency=self._concurrency)),
+            (f"the consumer of {queue!r}", source(context, concurrency=self._concurrency)),
             *replays,
         ]
 

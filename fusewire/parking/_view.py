@@ -46,7 +46,7 @@ class MessageView(AbstractIncomingMessage):
     rejected = False
     requeued = False
     failure: BaseException | None = None
-    because: BaseException | None = None
+    rejected_because: BaseException | None = None
     over = False
 
     def __init__(self, message: Message, *, redelivered: bool, headers: HeadersType) -> None:
@@ -170,7 +170,7 @@ class MessageView(AbstractIncomingMessage):
         self._settle(multiple=multiple)
         self.rejected, self.requeued = True, requeue
         # Most who reject a message do so in an `except` block: what it caught is why.
-        self.because = sys.exception()
+        self.rejected_because = sys.exception()
 
 
 class _Recorded(Coroutine[Any, Any, None]):

@@ -14,9 +14,9 @@ from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError, FusewireError
 from fusewire.operation import operation, without_fallbacks
 from fusewire.parking._calling import HandlerCall, HandlerCalls, being_cancelled
-from fusewire.parking.errors import INSTRUCTIONS, Reject
-from fusewire.parking.record import KEYS_BY_REQUEST
-from fusewire.parking.settle import GiveBackError
+from fusewire.parking._errors import INSTRUCTIONS, Reject
+from fusewire.parking._history import KEYS_BY_REQUEST
+from fusewire.parking._settler import GiveBackError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import BreakerRegistry
     from fusewire.operation import CallNote, Operation
-    from fusewire.parking.record import Record
-    from fusewire.parking.view import MessageView
+    from fusewire.parking._history import History
+    from fusewire.parking._view import MessageView
 
     Handler: TypeAlias = Callable[[AbstractIncomingMessage], Awaitable[Any] | Any]
 
@@ -48,9 +48,9 @@ class Attempt:
     Attributes:
         error: what it raised, or None.
         rejection: the circuit's refusal that the error comes from; then it was not an attempt.
-        blame: breakers whose calls were made and failed, in order.
-        unwanted: the handler rejected the message itself, without asking for it again.
-        because: what it had caught when it did, or None.
+        failed_breakers: breakers whose calls were made and failed, in order.
+        rejected: the handler rejected the message itself, without asking for it again.
+        rejected_because: what it had caught when it did, or None.
         doubtful_keys: idempotency keys that the next attempt is to send again; after the last one,
             those of earlier attempts that it did not send.
         refused: breakers that refused a call, where none of the calls that were made failed.
@@ -60,9 +60,9 @@ class Attempt:
 
     error: BaseException | None = None
     rejection: CircuitOpenError | None = None
-    blame: tuple[str, ...] = ()
-    unwanted: bool = False
-    because: BaseException | None = None
+    failed_breakers: tuple[str, ...] = ()
+    rejected: bool = False
+    rejected_because: BaseException | None = None
     doubtful_keys: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     notes: tuple[CallNote, ...] = ()
@@ -105,7 +105,7 @@ class HandlerRunner:
         self._warned_of_swallowing = False
         self._warned_of_registry = False
 
-    async def run(self, view: MessageView, record: Record) -> Attempt:
+    async def run(self, view: MessageView, history: History) -> Attempt:
         """Call the handler once.
 
         For what was parked before, fallbacks are suppressed: only real work settles it, also when
@@ -115,8 +115,8 @@ class HandlerRunner:
             GiveBackError: Ctrl-C ended the handler.
         """
         call = HandlerCall(self._calls, view)
-        fallbacks = without_fallbacks() if record.times_parked else _ALLOWED
-        with _operation_of(record) as work, fallbacks:
+        fallbacks = without_fallbacks() if history.times_parked else _ALLOWED
+        with _operation_of(history) as work, fallbacks:
             try:
                 await self._guarded(view, call, work)
             except asyncio.CancelledError as error:
@@ -139,7 +139,7 @@ class HandlerRunner:
             # It was cut off and keeps that to itself: how far it came, nobody knows.
             raise asyncio.CancelledError
         attempt = self._attempt(view, work)
-        doubtful_keys, notes = _doubtful_keys(attempt, work, record), work.notes
+        doubtful_keys, notes = _doubtful_keys(attempt, work, history), work.notes
         if not doubtful_keys and not notes:
             return attempt  # most; replacing costs several microseconds
         return replace(attempt, doubtful_keys=doubtful_keys, notes=notes)
@@ -164,45 +164,52 @@ class HandlerRunner:
         if not view.rejected:
             permit.conclude(Outcome.SUCCESS)
             work.note_success(self._guard)
-        elif view.requeued and view.because is not None:
-            permit.conclude(breaker.judge(view.because))
+        elif view.requeued and view.rejected_because is not None:
+            permit.conclude(breaker.judge(view.rejected_because))
         else:
             permit.release()
 
     def _attempt(self, view: MessageView, work: Operation) -> Attempt:
-        blame, succeeded = tuple(work.failed), tuple(work.succeeded)
-        error, because = _said(view)
+        failed_breakers, succeeded = tuple(work.failed), tuple(work.succeeded)
+        error, rejected_because = _said(view)
         made = False
         if view.rejected or isinstance(error, Reject):
-            rejection = self._reason(because, work)
+            rejection = self._reason(rejected_because, work)
             if error is None and rejection is None:
-                return Attempt(blame=blame, unwanted=True, because=because, succeeded=succeeded)
+                return Attempt(
+                    failed_breakers=failed_breakers,
+                    rejected=True,
+                    rejected_because=rejected_because,
+                    succeeded=succeeded,
+                )
             # A refusal by a circuit is never what ends a message. If the handler does not say why,
             # and a call of it failed, that was an attempt.
             error = rejection or error
-            made = because is None and bool(blame)
+            made = rejected_because is None and bool(failed_breakers)
         elif error is None:
             if work.rejected:
                 self._warn_of_swallowing(work.rejected[0])
-            known = blame or succeeded
-            return Attempt(blame=blame, succeeded=succeeded) if known else _WELL
+            known = failed_breakers or succeeded
+            return Attempt(failed_breakers=failed_breakers, succeeded=succeeded) if known else _WELL
         else:
             rejection = None if isinstance(error, INSTRUCTIONS) else rejection_in(error)
         if rejection is not None:
             self._warn_of_registry(rejection.name)
-            if made or rejection.name in blame:
+            if made or rejection.name in failed_breakers:
                 rejection = None  # a call was made and failed before the refusal
-        refused = () if blame else tuple(work.rejected)
-        return Attempt(error, rejection, blame, refused=refused, succeeded=succeeded)
+        refused = () if failed_breakers else tuple(work.rejected)
+        return Attempt(error, rejection, failed_breakers, refused=refused, succeeded=succeeded)
 
-    def _reason(self, because: BaseException | None, work: Operation) -> CircuitOpenError | None:
+    def _reason(
+        self, rejected_because: BaseException | None, work: Operation
+    ) -> CircuitOpenError | None:
         """Find the rejection for which a handler does not want its message.
 
         A handler that has left its `except` block does not say why. If a call of it was refused,
         that is the only reason known.
         """
-        if because is not None or not work.rejected:
-            return rejection_in(because)
+        if rejected_because is not None or not work.rejected:
+            return rejection_in(rejected_because)
         name = next((name for name in work.rejected if name in work.failed), work.rejected[0])
         if name not in self._registry:
             return CircuitOpenError(name, "open", _UNKNOWN_WAIT)
@@ -232,28 +239,28 @@ class HandlerRunner:
             )
 
 
-def _operation_of(record: Record) -> operation:
-    return operation(record.operation_id, keys_by_ordinal=record.key_scheme < KEYS_BY_REQUEST)
+def _operation_of(history: History) -> operation:
+    return operation(history.operation_id, keys_by_ordinal=history.key_scheme < KEYS_BY_REQUEST)
 
 
-def _doubtful_keys(attempt: Attempt, work: Operation, record: Record) -> tuple[str, ...]:
-    unsent = [key for key in record.doubtful_keys.split() if not work.has_sent(key)]
-    if attempt.error is None and not attempt.unwanted:
+def _doubtful_keys(attempt: Attempt, work: Operation, history: History) -> tuple[str, ...]:
+    unsent = [key for key in history.doubtful_keys.split() if not work.has_sent(key)]
+    if attempt.error is None and not attempt.rejected:
         return tuple(unsent)
     return tuple(dict.fromkeys([*unsent, *work.doubtful_keys]))
 
 
 def _said(view: MessageView) -> tuple[BaseException | None, BaseException | None]:
     """Return the error that the handler ended with, if any, and why it did not want its message."""
-    error, because = view.failure, view.because
+    error, rejected_because = view.failure, view.rejected_because
     if error is not None and view.explicit:
         # It said what is to become of the message, and failed at something else afterwards.
-        if error is not because:
+        if error is not rejected_because:
             logger.error("a handler raised after it had settled its message", exc_info=error)
-        error, because = None, because or error
+        error, rejected_because = None, rejected_because or error
     if view.rejected and view.requeued:
         error = RedeliveryWantedError("the handler asked for the message again")
-        error.__cause__ = because
+        error.__cause__ = rejected_because
     if isinstance(error, Reject):
-        because = error.__cause__ or error.__context__
-    return error, because
+        rejected_because = error.__cause__ or error.__context__
+    return error, rejected_because

@@ -8,6 +8,7 @@ import random
 from typing import TYPE_CHECKING
 
 from fusewire.breaker import CircuitState, StateChanged
+from fusewire.parking._waiting import wait_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -92,7 +93,7 @@ class Circuits:
         wait = self._pauses.wait(dependency)
         return wait if look is None else max(wait, look.retry_after)
 
-    def refusing(
+    def first_rejecting(
         self, dependencies: Iterable[str], *, patience: float = 0.0, tried: bool = False
     ) -> str | None:
         """Return the first of `dependencies` that would not admit a call now.
@@ -107,7 +108,7 @@ class Circuits:
                 return name
         return None
 
-    def troubled(self, dependencies: Iterable[str]) -> str | None:
+    def first_not_closed(self, dependencies: Iterable[str]) -> str | None:
         """Return the first of `dependencies` whose circuit is not closed.
 
         A half-open circuit that has just failed a message is no reason to call the message bad.
@@ -118,7 +119,7 @@ class Circuits:
                 return name
         return None
 
-    async def nap(self, dependency: str, stopping: asyncio.Event, limit: float) -> None:
+    async def wait_for_change(self, dependency: str, stopping: asyncio.Event, limit: float) -> None:
         """Wait until it is worth looking at `dependency` again, or stopping, at most `limit` s.
 
         A change of its state ends the wait at once, whichever thread it happens on.
@@ -128,7 +129,7 @@ class Circuits:
             forget = self._pauses.watch(changed.set)
             try:
                 seconds = min(max(paused, _SHORTEST_NAP), _LONGEST_NAP, max(limit, 0.0))
-                await either(changed, stopping, seconds)
+                await wait_any(changed, stopping, seconds)
             finally:
                 forget()
             return
@@ -145,7 +146,7 @@ class Circuits:
         try:
             look = breaker.look()  # only now: what happened before, nobody was told of
             if not look.admitted:
-                await either(changed, stopping, min(self._worth(look), max(limit, 0.0)))
+                await wait_any(changed, stopping, min(self._worth(look), max(limit, 0.0)))
         finally:
             forget()
 
@@ -159,22 +160,3 @@ class Circuits:
 
 _OPEN = frozenset({CircuitState.OPEN, CircuitState.FORCED_OPEN})
 _OUTAGE = _OPEN | {CircuitState.HALF_OPEN}
-
-
-async def pause(seconds: float, stopping: asyncio.Event) -> bool:
-    """Wait for `seconds` or until stopping, whichever comes first; tell whether stopping."""
-    try:
-        await asyncio.wait_for(stopping.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
-
-
-async def either(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
-    """Wait for `seconds` or until one of the two is set."""
-    waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
-    try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

@@ -42,7 +42,7 @@ class MalformedMessageError(FusewireError):
 # Not frozen, although nothing changes one: it is made for each message, which would take four times
 # as long.
 @dataclass(slots=True, kw_only=True)
-class Record:
+class History:
     """The history of one message.
 
     Attributes:
@@ -100,7 +100,7 @@ class Record:
     refusals: int = 0
     lone: int = 0
 
-    def with_doubtful_keys(self, keys: Iterable[str]) -> Record:
+    def with_doubtful_keys(self, keys: Iterable[str]) -> History:
         """Return this record with other doubtful keys; of too many, the last ones."""
         kept = " ".join([*keys][-_MOST_KEYS:])
         return self if kept == self.doubtful_keys else dataclasses.replace(self, doubtful_keys=kept)
@@ -112,7 +112,7 @@ class Record:
             self.attempts or self.outage_attempts or self.times_parked or self.times_postponed
         )
 
-    def write(self, message: Message) -> Message:
+    def to_headers(self, message: Message) -> Message:
         """Return `message` with this record in its headers."""
         headers: dict[str, HeaderValue] = {**strip(message.headers), _FORMAT_HEADER: FORMAT}
         for header, field in _FIELDS.items():
@@ -122,7 +122,7 @@ class Record:
         return dataclasses.replace(message, headers=headers)
 
 
-def read(message: Message, *, operation_id: str, queue: str = "") -> Record:
+def from_headers(message: Message, *, operation_id: str, queue: str = "") -> History:
     """Read a message's record; one that was never moved has a fresh one.
 
     Args:
@@ -151,7 +151,7 @@ def read(message: Message, *, operation_id: str, queue: str = "") -> Record:
     values["queue"] = values.get("queue") or queue
     if was_moved(message):
         values.setdefault("key_scheme", 0)
-    return Record(**values)
+    return History(**values)
 
 
 def was_moved(message: Message) -> bool:
@@ -181,9 +181,9 @@ def _type_of(field: dataclasses.Field[Any]) -> type:
 
 
 _FIELDS = {
-    PREFIX + field.name.replace("_", "-"): field.name for field in dataclasses.fields(Record)
+    PREFIX + field.name.replace("_", "-"): field.name for field in dataclasses.fields(History)
 }
-_TYPES = dict(zip(_FIELDS, map(_type_of, dataclasses.fields(Record)), strict=True))
+_TYPES = dict(zip(_FIELDS, map(_type_of, dataclasses.fields(History)), strict=True))
 _COUNTS = frozenset(
     header for header, wanted in _TYPES.items() if wanted is int and not header.endswith("-ms")
 )

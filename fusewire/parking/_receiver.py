@@ -7,9 +7,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from fusewire.errors import BrokerError
-from fusewire.parking.backoff import Backoff, level_of
-from fusewire.parking.circuits import either
-from fusewire.parking.settle import GiveBackError
+from fusewire.parking._settler import GiveBackError
+from fusewire.parking._waiting import Backoff, level_of, wait_any
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,7 +27,7 @@ _HEED = 5.0
 """Seconds that handlers have to end once they are cancelled."""
 
 
-class Feed:
+class Receiver:
     """Subscribes to a queue, and again whenever the subscription is lost.
 
     The tasks that work on deliveries are this object's own: aio-pika cancels tasks of its own
@@ -41,7 +40,7 @@ class Feed:
         work: called with each delivery. May raise GiveBackError: then all that is in hand goes
             back.
         stopping: set when the consumer ends.
-        grace: seconds that work in hand may still take then.
+        shutdown_timeout: seconds that work in hand may still take then.
         ready: awaited before each subscription.
         hand_back: awaited with each delivery in flight before it goes back, and whether its handler
             was called.
@@ -59,7 +58,7 @@ class Feed:
         prefetch: int,
         work: Callable[[Delivery], Awaitable[None]],
         stopping: asyncio.Event,
-        grace: float,
+        shutdown_timeout: float,
         hand_back: Callable[[Delivery, bool], Awaitable[None]],
         settling: Callable[[Delivery], bool],
         unseen_too: bool = False,
@@ -71,7 +70,7 @@ class Feed:
         self._prefetch = prefetch
         self._work = work
         self._stopping = stopping
-        self._grace = grace
+        self._shutdown_timeout = shutdown_timeout
         self._ready = ready
         self._hand_back = hand_back
         self._settling = settling
@@ -91,7 +90,7 @@ class Feed:
 
     async def linger(self, seconds: float) -> None:
         """Wait for `seconds`, or until what is in hand is to go back."""
-        await either(self._stopping, self._recycle, seconds)
+        await wait_any(self._stopping, self._recycle, seconds)
 
     async def run(self) -> None:
         """Serve the queue until stopping."""
@@ -103,7 +102,9 @@ class Feed:
                     return
                 await self._once()
         except Exception:
-            await self._finish(self._grace)  # a defect of ours is no reason to cut handlers off
+            await self._finish(
+                self._shutdown_timeout
+            )  # a defect of ours is no reason to cut handlers off
             raise
         finally:
             # Normally there are none left; after a cancellation of run() itself they go at once.
@@ -123,7 +124,11 @@ class Feed:
             if self._stopping.is_set() or self._recycle.is_set():
                 # Handlers in hand finish, and are settled on the channel that is still open.
                 stopping = self._stopping.is_set()
-                await self._finish(self._grace if stopping else max(self._grace, _RECYCLE_GRACE))
+                await self._finish(
+                    self._shutdown_timeout
+                    if stopping
+                    else max(self._shutdown_timeout, _RECYCLE_GRACE)
+                )
                 await self._return(subscription)
         finally:
             await subscription.release()
@@ -207,11 +212,11 @@ class Feed:
             self._not_begun.remove(delivery)
             self._given_back.append((delivery, False))
 
-    async def _finish(self, grace: float) -> None:
+    async def _finish(self, shutdown_timeout: float) -> None:
         tasks = set(self._tasks)
         if not tasks:
             return
-        _, late = await asyncio.wait(tasks, timeout=grace)
+        _, late = await asyncio.wait(tasks, timeout=shutdown_timeout)
         if not late:
             return
         handlers = {task for task in late if not self._settling(self._tasks[task])}
@@ -220,7 +225,7 @@ class Feed:
                 "%d handlers of %r did not end within %g s; their messages go back",
                 len(handlers),
                 self._name,
-                grace,
+                shutdown_timeout,
             )
         self._cancel(handlers)
         # Those who do not heed it settle nothing any more: their channel is closed next.

@@ -7,20 +7,21 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from fusewire.errors import BrokerError
-from fusewire.parking.circuits import AFTER_REJECTION, pause
-from fusewire.parking.feed import Feed
-from fusewire.parking.pace import Pace
-from fusewire.parking.policy import CONDITION, Done
-from fusewire.parking.ramp import Ramp
-from fusewire.parking.settle import RETURNS_BEFORE_ALONE, GiveBackError
+from fusewire.parking._circuits import AFTER_REJECTION
+from fusewire.parking._decisions import CONDITION, Done
+from fusewire.parking._rate_limiter import RateLimiter
+from fusewire.parking._receiver import Receiver
+from fusewire.parking._settler import RETURNS_BEFORE_ALONE, GiveBackError
+from fusewire.parking._slow_start import SlowStart
+from fusewire.parking._waiting import sleep_unless_stopping
 
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
-    from fusewire.parking._work import Work
-    from fusewire.parking.handler import Attempt
-    from fusewire.parking.means import Means
-    from fusewire.parking.policy import Verdict
+    from fusewire.parking._context import ConsumerContext
+    from fusewire.parking._decisions import Verdict
+    from fusewire.parking._handler import Attempt
+    from fusewire.parking._in_flight import InFlight
 
 _LONGEST_WAIT = 1.0
 """Seconds between replays of a message whose circuit is not among ours, and cannot be looked at.
@@ -29,7 +30,7 @@ Also the seconds for which a message rests in flight before it makes room for ot
 """
 
 
-class LaneReplay:
+class ReplayWorker:
     """Replays one lane.
 
     A message is called in-process; it goes back to its source queue only by way of a delay, after
@@ -37,44 +38,46 @@ class LaneReplay:
     hold limit.
     """
 
-    def __init__(self, lane: str, means: Means, *, concurrency: int, rate: float | None) -> None:
+    def __init__(
+        self, lane: str, context: ConsumerContext, *, concurrency: int, rate: float | None
+    ) -> None:
         self._lane = lane
-        self._desk = means.desk
-        self._attempts = means.attempts
-        self._policy = means.policy
-        self._circuits = means.circuits
-        self._dependencies = means.dependencies
-        self._stopping = means.stopping
-        self._members = means.dependencies.members(lane)
-        self._broker = means.broker
-        self._queue = means.topology.parked(lane)
+        self._settler = context.settler
+        self._attempts = context.attempts
+        self._policy = context.policy
+        self._circuits = context.circuits
+        self._dependencies = context.dependencies
+        self._stopping = context.stopping
+        self._members = context.dependencies.members(lane)
+        self._broker = context.broker
+        self._queue = context.topology.parked(lane)
         self._concurrency = concurrency
         self._in_hand = 0
-        self._ramps: defaultdict[str, Ramp] = defaultdict(lambda: Ramp(concurrency))
-        self._pace = Pace(rate)
-        self._feed = Feed(
-            means.broker,
+        self._ramps: defaultdict[str, SlowStart] = defaultdict(lambda: SlowStart(concurrency))
+        self._pace = RateLimiter(rate)
+        self._receiver = Receiver(
+            context.broker,
             self._queue,
             prefetch=concurrency,
             work=self._take,
-            stopping=means.stopping,
-            grace=means.grace,
+            stopping=context.stopping,
+            shutdown_timeout=context.shutdown_timeout,
             ready=self._admitted_at_all,
             hand_back=self._hand_back,
-            settling=means.desk.is_settling,
+            settling=context.settler.is_settling,
             unseen_too=True,
         )
 
     async def _hand_back(self, delivery: Delivery, tried: bool) -> None:  # noqa: FBT001 - a callback
         if not tried:
-            await self._desk.put_back(delivery)
+            await self._settler.put_back(delivery)
 
     async def run(self) -> None:
         """Replay until stopping."""
         async with asyncio.TaskGroup() as group:
             gates = group.create_task(self._open_gates())
             try:
-                await self._feed.run()
+                await self._receiver.run()
             finally:
                 gates.cancel()
 
@@ -96,24 +99,24 @@ class LaneReplay:
         Raises:
             GiveBackError: it was held for as long as it may be, or could not be settled.
         """
-        work = await self._desk.open(delivery, ending=lambda: self._feed.ending)
-        if work is None:
+        item = await self._settler.open(delivery, ending=lambda: self._receiver.ending)
+        if item is None:
             return
-        ramp = self._ramps[work.record.dependency]
+        ramp = self._ramps[item.history.dependency]
         try:
-            if (ending := await self._rest(work)) is not None:
-                await self._desk.settle(work, ending)
+            if (ending := await self._rest(item)) is not None:
+                await self._settler.settle(item, ending)
                 return
             async with ramp:
-                verdict = await self._attempts.run(work, _Replay(self, ramp))
+                verdict = await self._attempts.run(item, _Replay(self, ramp))
                 if verdict is not None:
-                    await self._desk.settle(work, verdict)
+                    await self._settler.settle(item, verdict)
         except asyncio.CancelledError as error:
-            if work.goes_back_as_it_is:
+            if item.goes_back_as_it_is:
                 raise
             raise GiveBackError(tried=False) from error
 
-    async def _rest(self, work: Work) -> Verdict | None:
+    async def _rest(self, item: InFlight) -> Verdict | None:
         """Wait, without a place, until what was turned away may be tried again.
 
         Returns:
@@ -122,27 +125,27 @@ class LaneReplay:
         Raises:
             GiveBackError: it was held for as long as it may be, or the consumer is stopping.
         """
-        record = work.record
-        while not work.delivery.lost and (rest := self._policy.rest(record)) > 0:
-            if self._feed.ending or self._desk.held_for(work) <= 0:
+        history = item.history
+        while not item.delivery.lost and (rest := self._policy.rest(history)) > 0:
+            if self._receiver.ending or self._settler.held_for(item) <= 0:
                 raise GiveBackError(tried=False)
-            await self._feed.linger(min(rest, _LONGEST_WAIT))
+            await self._receiver.linger(min(rest, _LONGEST_WAIT))
             if rest > _LONGEST_WAIT and await self._is_full():
-                return self._policy.park(record, record.dependency, CONDITION, wait=rest)
+                return self._policy.park(history, history.dependency, CONDITION, wait=rest)
         return None
 
-    async def wait(self, work: Work, needs: tuple[str, ...], ramp: Ramp) -> Verdict | None:
-        """Wait for its turn and until all that `work` needs admits; or return its end instead.
+    async def wait(self, item: InFlight, needs: tuple[str, ...], ramp: SlowStart) -> Verdict | None:
+        """Wait for its turn and until all that `item` needs admits; or return its end instead.
 
         Raises:
             GiveBackError: it was held for as long as it may be, or the consumer is stopping.
         """
-        while not work.delivery.lost:
-            if self._policy.expired(work.record):
-                return self._policy.dead(work.record, "expired")
-            if self._feed.ending or (left := self._desk.held_for(work)) <= 0:
+        while not item.delivery.lost:
+            if self._policy.expired(item.history):
+                return self._policy.dead(item.history, "expired")
+            if self._receiver.ending or (left := self._settler.held_for(item)) <= 0:
                 raise GiveBackError(tried=False)
-            refusing = self._circuits.refusing(needs)
+            refusing = self._circuits.first_rejecting(needs)
             if refusing is None:
                 if ramp.crowded:
                     # What took its place before the circuit opened does not begin all at once.
@@ -151,31 +154,31 @@ class LaneReplay:
                 wait = self._pace.start()
                 if not wait:
                     return None
-                await pause(min(wait, left), self._stopping)
+                await sleep_unless_stopping(min(wait, left), self._stopping)
                 continue
             elsewhere = self._dependencies.lane(refusing) != self._lane
-            if elsewhere or await self._in_the_way(work):
-                return self._attempts.park(work.record, refusing)
+            if elsewhere or await self._in_the_way(item):
+                return self._attempts.park(item.history, refusing)
             if self._circuits.is_open(refusing):
                 ramp.failed()
-            await self._circuits.nap(refusing, self._stopping, left)
+            await self._circuits.wait_for_change(refusing, self._stopping, left)
         return None
 
-    async def refused(self, work: Work, rejection: CircuitOpenError) -> Verdict | None:
-        """Wait a moment, or park `work` if its circuit has another lane."""
+    async def refused(self, item: InFlight, rejection: CircuitOpenError) -> Verdict | None:
+        """Wait a moment, or park `item` if its circuit has another lane."""
         if self._dependencies.lane(rejection.name) != self._lane:
-            return self._attempts.park(work.record, rejection.name)
+            return self._attempts.park(item.history, rejection.name)
         wait = min(max(rejection.retry_after, AFTER_REJECTION), _LONGEST_WAIT)
-        await pause(wait, self._stopping)
+        await sleep_unless_stopping(wait, self._stopping)
         return None
 
-    async def _in_the_way(self, work: Work) -> bool:
-        """Tell whether `work` keeps others from their turn, and may go to the tail for them.
+    async def _in_the_way(self, item: InFlight) -> bool:
+        """Tell whether `item` keeps others from their turn, and may go to the tail for them.
 
         Of a lane for several dependencies, all that is in hand may wait for one that is down, while
         what is behind it waits for one that has recovered.
         """
-        if len(self._members) == 1 or not self._policy.may_go_round(work.record):
+        if len(self._members) == 1 or not self._policy.may_go_round(item.history):
             return False
         return await self._is_full()
 
@@ -193,7 +196,7 @@ class LaneReplay:
         while self._members and not self._stopping.is_set():
             if any(self._circuits.admits(name) for name in self._members):
                 return
-            await self._circuits.nap(self._soonest(), self._stopping, float("inf"))
+            await self._circuits.wait_for_change(self._soonest(), self._stopping, float("inf"))
 
     def _soonest(self) -> str:
         return min(self._members, key=self._circuits.wait)
@@ -202,7 +205,7 @@ class LaneReplay:
 class _Replay:
     """The turn of one parked message, in the places of its dependency's ramp."""
 
-    def __init__(self, lane: LaneReplay, ramp: Ramp) -> None:
+    def __init__(self, lane: ReplayWorker, ramp: SlowStart) -> None:
         self._lane = lane
         self._ramp = ramp
         self._falls = ramp.falls
@@ -210,16 +213,16 @@ class _Replay:
     def suspicion(self, delivery: Delivery) -> float:
         return RETURNS_BEFORE_ALONE if delivery.counts_returns else 1
 
-    async def admit(self, work: Work, needs: tuple[str, ...]) -> Verdict | None:
-        return await self._lane.wait(work, needs, self._ramp)
+    async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Verdict | None:
+        return await self._lane.wait(item, needs, self._ramp)
 
     def begins(self, *, in_outage: bool) -> None:
         self._ramp.begins(outage=in_outage)
         self._falls = self._ramp.falls
 
-    async def rejected(self, work: Work, rejection: CircuitOpenError) -> Verdict | None:
+    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Verdict | None:
         self._ramp.failed()
-        return await self._lane.refused(work, rejection)
+        return await self._lane.refused(item, rejection)
 
     def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:  # noqa: ARG002
         if isinstance(verdict, Done):

@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from fusewire.parking.record import strip, was_moved
-from fusewire.parking.view import MessageView
+from fusewire.parking._history import strip, was_moved
+from fusewire.parking._view import MessageView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from aio_pika.abc import HeadersType
 
     from fusewire.brokers import Delivery, Message
-    from fusewire.parking.record import Record
+    from fusewire.parking._history import History
 
 _DELIVERY_COUNT = "x-delivery-count"
 """Where a quorum queue says how often a message was returned to it: handlers may count by it."""
 
 
 @dataclass(slots=True)
-class Work:
+class InFlight:
     """A delivery, as it is worked on."""
 
     delivery: Delivery
-    record: Record
+    history: History
     view: MessageView
     since: float
     """When it came into hand, in monotonic seconds."""

@@ -10,34 +10,34 @@ if TYPE_CHECKING:
 
     from fusewire.brokers import Broker, Topology
     from fusewire.parking._attempt import AttemptSequence
-    from fusewire.parking.circuits import Circuits
-    from fusewire.parking.lanes import Dependencies
-    from fusewire.parking.policy import FailurePolicy
-    from fusewire.parking.settle import Desk
+    from fusewire.parking._circuits import Circuits
+    from fusewire.parking._decisions import FailurePolicy
+    from fusewire.parking._dependencies import Dependencies
+    from fusewire.parking._settler import Settler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
+class ConsumerContext:
     """Made once for a run of a consumer.
 
     Attributes:
         broker: where the queues are.
         topology: their names.
-        desk: reads and settles deliveries.
+        settler: reads and settles deliveries.
         attempts: tries messages and says what becomes of them.
         policy: how failures are retried.
         circuits: the breakers that messages wait for.
         dependencies: what is declared of them.
         stopping: set when the consumer ends.
-        grace: seconds that work in hand may still take then.
+        shutdown_timeout: seconds that work in hand may still take then.
     """
 
     broker: Broker
     topology: Topology
-    desk: Desk
+    settler: Settler
     attempts: AttemptSequence
     policy: FailurePolicy
     circuits: Circuits
     dependencies: Dependencies
     stopping: asyncio.Event
-    grace: float
+    shutdown_timeout: float
