@@ -19,7 +19,7 @@ _LONGEST_METHOD = 320  # with it, and with an `n` of ten digits, a key stays bel
 
 
 def key_of_request(operation_id: str, method: str, digest: str) -> str:
-    """Return the key of a call, without the number that tells equal requests apart.
+    """Return the key of a call, without the number that distinguishes equal requests.
 
     Args:
         operation_id: the operation's id.

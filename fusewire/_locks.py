@@ -13,7 +13,7 @@ wants changed to the section that it interrupted, and answer from what the last 
 
 What is short, and consistent at every step, needs no more than a lock that its own thread may
 enter twice: :func:`make_lock`. After a fork, every lock that was made here is free in the child
-unless the thread that forked holds it, and what :func:`renew_in_child` was told of is renewed.
+unless the thread that forked holds it, and objects given to :func:`renew_in_child` are renewed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _locks: WeakSet[Any] = WeakSet()
 
 
 def interrupts_itself() -> bool:
-    """Tell whether this code runs in a signal handler or finalizer inside a critical section."""
+    """Return whether this code runs in a signal handler or finalizer inside a critical section."""
     return get_ident() in inside
 
 

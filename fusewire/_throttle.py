@@ -18,7 +18,7 @@ class Throttle:
     """Says whether an error is to be logged, and how many like it were not since the last one.
 
     Errors are of one kind if they have the same type and were raised in the same line. Threads that
-    ask at the same time may each be told to log; no lock is worth preventing that.
+    ask at the same time may all log; preventing that is not worth a lock.
 
     Args:
         monotonic: the clock.

@@ -354,6 +354,6 @@ class without_fallbacks(contextlib.ContextDecorator):  # noqa: N801 - used as a 
 
 
 def fallbacks_allowed() -> bool:
-    """Tell whether fallbacks may be used in this context."""
+    """Return whether fallbacks may be used in this context."""
     suppression = _suppressed.get()
     return suppression is None or not suppression.holds()

@@ -146,7 +146,7 @@ def effective_policy(
 ) -> dict[str, Any]:
     """Determine which policy is in effect, as RabbitMQ does.
 
-    The management API tells it too, with its statistics: ten seconds after a queue was made, and
+    The management API shows it too, with its statistics: ten seconds after a queue was made, and
     never where these are switched off.
 
     Raises:

@@ -194,7 +194,7 @@ class _Rules:
             )
 
     def _delay(self, name: str, queue: QueueFacts, tier: float) -> Iterator[Finding]:
-        anew = self._remedy.again(name)
+        remedy = self._remedy.again(name)
         target, key = (
             queue.setting("dead-letter-exchange"),
             queue.setting("dead-letter-routing-key"),
@@ -205,7 +205,7 @@ class _Rules:
                 name,
                 "dead-letters to nowhere" if target is None else f"dead-letters to {key!r}",
                 f"a delayed message does not come back to {self._layout.source}",
-                anew,
+                remedy,
             )
         elif target not in ("", self._layout.exchange):
             yield Finding(
@@ -213,7 +213,7 @@ class _Rules:
                 name,
                 f"dead-letters through exchange {target!r}, not {self._layout.exchange!r}",
                 "delayed messages come back only if that exchange routes them",
-                anew,
+                remedy,
             )
         strategy = queue.setting("dead-letter-strategy") or "at-most-once"
         if strategy != "at-least-once" or queue.setting("overflow") != "reject-publish":
@@ -225,7 +225,7 @@ class _Rules:
                 "once takes x-dead-letter-strategy=at-least-once and x-overflow=reject-publish",
                 self._remedy.unset(name, queue, "overflow")
                 if strategy == "at-least-once" and queue.by_policy("overflow")
-                else anew,
+                else remedy,
             )
         elif self._facts.features.get(_AT_LEAST_ONCE_FEATURE) is False:
             yield Finding(
@@ -242,7 +242,7 @@ class _Rules:
                 name,
                 "has no message TTL" if ttl is None else f"has a message TTL of {ttl} ms",
                 f"messages must come back after {milliseconds(tier)} ms",
-                anew,
+                remedy,
             )
 
     def _exchange(self, name: str, exchange: ExchangeFacts | None) -> Iterator[Finding]:

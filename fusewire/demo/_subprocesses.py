@@ -34,7 +34,7 @@ class Child:
         name: what it is called, also in its log's name.
         arguments: the module and its command line.
         directory: where its log is.
-        on_line: called with its name and each line that it tells; a line that is no JSON is
+        on_line: called with its name and each line that it writes; a line that is not JSON is
             ``{"what": line}``.
         environment: what it gets besides this process's own.
     """
@@ -118,7 +118,7 @@ class Child:
             await self._listening
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None  # noqa: S101 - a pipe was asked for; tells the type checker
+        assert process.stdout is not None  # noqa: S101 - a pipe was requested; for the type checker
         async for line in process.stdout:
             try:
                 said = json.loads(line)

@@ -54,7 +54,7 @@ FULL = Message(
 
 
 def numbered(number: int) -> Message:
-    """Make a message that is told by its number."""
+    """Return a message that its number identifies."""
     return Message(body=str(number).encode(), message_id=f"m-{number}")
 
 
