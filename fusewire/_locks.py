@@ -3,17 +3,17 @@
 Three things can happen to a thread in the middle of a critical section:
 
 - Another thread forks. In the child the lock is held by a thread that does not exist there.
-- A signal arrives. Its handler runs in this very thread, and needs the lock that it holds.
-- The garbage collector runs a finalizer in this very thread, which needs the lock too, or another
-  one, whose holder may be inside a finalizer that needs the first.
+- A signal arrives. Its handler runs in the same thread, and needs the lock that the thread holds.
+- The garbage collector runs a finalizer in the same thread. The finalizer needs this lock too, or
+  another one, whose holder may be inside a finalizer that needs this one.
 
 So a thread notes in :data:`inside` that it is in a critical section, before it waits for the lock.
-Code that finds its own thread there has interrupted it: it must wait for no lock, leave what it
-wants changed to the section that it interrupted, and answer from what the last change left.
+Code that finds its own thread there has interrupted it. Such code must not wait for a lock: it
+leaves its change to the section that it interrupted, and answers from what the last change left.
 
-What is short, and consistent at every step, needs no more than a lock that its own thread may
+A section that is short, and consistent at every step, needs only a lock that its own thread may
 enter twice: :func:`make_lock`. After a fork, every lock that was made here is free in the child
-unless the thread that forked holds it, and objects given to :func:`renew_in_child` are renewed.
+unless the thread that forked holds it, and the objects of :func:`renew_in_child` are renewed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def interrupts_itself() -> bool:
 
 
 def bare_lock() -> threading.Lock:
-    """Make a lock for an object that gives itself another one in a forked child."""
+    """Make a lock for an object that replaces it in a forked child."""
     return threading.Lock()
 
 
@@ -64,7 +64,7 @@ def make_condition() -> threading.Condition:
 
 
 def renew_in_child(thing: T, renew: Callable[[T], None]) -> None:
-    """Have ``renew(thing)`` called in every forked child, as long as `thing` lives."""
+    """Call ``renew(thing)`` in every forked child, as long as `thing` lives."""
     _renewed[thing] = renew
 
 
@@ -74,11 +74,11 @@ def _after_fork_in_child() -> None:
     # The other threads do not exist here, and new ones may get their numbers.
     inside.intersection_update({thread})
     try:
-        # A finalizer that runs meanwhile must wait for no lock: it may not be renewed yet.
+        # A finalizer that runs meanwhile must not wait for a lock that is not renewed yet.
         inside.add(thread)
         for lock in tuple(_locks):
             if lock.acquire(blocking=False):
-                lock.release()  # it is free, or its holder is the thread that forked and goes on
+                lock.release()  # it is free, or the thread that forked holds it and continues
             else:
                 lock._at_fork_reinit()  # noqa: SLF001 - what the standard library does with its own locks
         for thing, renew in tuple(_renewed.items()):

@@ -1,4 +1,4 @@
-"""Logging errors of a kind once in a while: a thousand of them say no more than the first."""
+"""Logging one error of a kind in a minute: a thousand say no more than the first."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _QUIET = 60.0
-"""Seconds after one of a kind was said in which others of it are only counted."""
+"""Seconds after one of a kind is logged in which others of that kind are only counted."""
 
 _KINDS_KEPT = 64
 
 
 class Throttle:
-    """Says whether an error is to be logged, and how many like it were not since the last one.
+    """Decides whether to log an error, and counts those like it that were not logged.
 
-    Errors are of one kind if they have the same type and were raised in the same line. Threads that
-    ask at the same time may all log; preventing that is not worth a lock.
+    Errors are of one kind if they have the same type and were raised in the same line. If threads
+    ask at the same time, each may log; preventing that is not worth a lock.
 
     Args:
         monotonic: the clock.
@@ -29,7 +29,7 @@ class Throttle:
         self._kinds: dict[tuple[type, str, int], tuple[float, int]] = {}
 
     def unsaid(self, error: BaseException) -> int | None:
-        """Return how many of its kind were not logged; None where this one is not to be either."""
+        """Return how many like it were not logged; None if this one is not to be logged either."""
         now, kind = self._monotonic(), _kind(error)
         quiet_until, unsaid = self._kinds.get(kind, (now, 0))
         if now < quiet_until:

@@ -60,7 +60,7 @@ class FusewireError(Exception):
 
 
 class SettingsError(FusewireError, ValueError):
-    """A setting cannot be right. The message names it, its value, and what would be accepted."""
+    """A setting cannot be right. The message names it, its value, and what is accepted."""
 
 
 class CircuitBreakerError(FusewireError):
@@ -68,19 +68,19 @@ class CircuitBreakerError(FusewireError):
 
 
 class CircuitOpenError(CircuitBreakerError):
-    """The circuit did not admit the call, so nothing was sent.
+    """The circuit rejected the call, so nothing was sent.
 
     Attributes:
         name: the breaker's name.
-        state: the state that refused the call, for example ``"open"``.
-        retry_after: seconds until a call may be admitted, as far as is known now; never negative.
-            Nobody knows it of a circuit that a person has forced open: then it is its recovery
-            timeout, after which it is time to look again.
-        reason: why the circuit opened, in words; empty where it is not known.
+        state: the state that rejected the call, for example ``"open"``.
+        retry_after: seconds until the circuit may admit a call, as far as is known now; never
+            negative. For a circuit that was forced open it is the recovery timeout, because only a
+            person knows when that ends.
+        reason: why the circuit opened, in words; empty if that is not known.
     """
 
-    # No call of the parent's: a rejection is the hot path of an outage, and what the parent would
-    # keep, for pickling, is made when asked.
+    # The parent's __init__ is not called: a rejection is the hot path of an outage, and pickling,
+    # which needs what the parent would keep, has __reduce__.
     def __init__(self, name: str, state: str, retry_after: float, reason: str = "") -> None:
         self.name = name
         self.state = state
@@ -92,15 +92,15 @@ class CircuitOpenError(CircuitBreakerError):
 
     @property
     def ends_by_itself(self) -> bool:
-        """Whether calls may pass again without a person's doing: not if it was forced open."""
+        """Whether the circuit may admit calls again on its own: not if it was forced open."""
         return self.state != "forced_open"
 
     def code(self) -> grpc.StatusCode:
-        """Return UNAVAILABLE, which is what a call ends with that the circuit did not admit.
+        """Return UNAVAILABLE, the status of a gRPC call that the circuit rejected.
 
-        Caught around a gRPC call, this error is a ``grpc.RpcError`` too, with trailing metadata.
+        Around a gRPC call, this error is a ``grpc.RpcError`` too, with trailing metadata.
         """
-        import grpc  # noqa: PLC0415 - who guards functions only need not load it
+        import grpc  # noqa: PLC0415 - a program that guards functions only does not load it
 
         return grpc.StatusCode.UNAVAILABLE
 
@@ -118,14 +118,14 @@ class BrokerError(FusewireError):
     """The root of the errors of parking storage.
 
     Attributes:
-        told: whether the broker has logged the cause itself, once for all whom it concerns.
+        told: whether the broker has logged the cause itself, once for everything that it stopped.
     """
 
     told = False
 
 
 class BrokerUnavailableError(BrokerError):
-    """The broker cannot be reached, or the connection was lost. What was being stored is not."""
+    """The broker cannot be reached, or the connection was lost. Nothing was stored."""
 
 
 class UnconfirmedError(BrokerError):
@@ -133,7 +133,7 @@ class UnconfirmedError(BrokerError):
 
 
 class QueueNotFoundError(BrokerError):
-    """A queue that must exist does not. The message says who makes it."""
+    """A queue that must exist does not. The message says what creates it."""
 
 
 class MoveRefusedError(BrokerError):
@@ -144,4 +144,4 @@ class MoveRefusedError(BrokerError):
 
 
 class DeliveryLostError(BrokerError):
-    """The delivery can no longer be settled here; the broker has it and delivers it again."""
+    """The delivery can no longer be settled: the broker has taken it back, and redelivers it."""

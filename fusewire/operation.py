@@ -1,8 +1,8 @@
-"""The unit of work that a handler is doing: its identity, and what its guarded calls saw.
+"""The unit of work that a handler does: its identity, and how its guarded calls ended.
 
-An :class:`Operation` is the thread between the rooms. A consumer opens one around a handler; a
-guarded call made inside asks for it, to send an idempotency key that stays the same when the work
-is replayed, and to note that the call failed. Neither room has to know the other.
+An :class:`Operation` connects the rooms. A consumer opens one around a handler. A guarded call
+inside asks for it, to send an idempotency key that stays the same when the work is replayed, and to
+record how it ended. Neither room has to know the other.
 
 This module lies beneath the rooms: all of them may import it, and it imports none.
 """
@@ -37,7 +37,7 @@ IDEMPOTENCY_KEY = "idempotency-key"
 ``draft-ietf-httpapi-idempotency-key-header-07``, in the lower case that gRPC asks for)."""
 
 NOTES_KEPT = 64
-"""Notes of an operation that are kept, the latest."""
+"""Notes that an operation keeps: the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,14 @@ class CallNote:
 
 
 class KeyEnd(Enum):
-    """How the call that held a key ended, and so what becomes of the key."""
+    """How the call that held a key ended, which decides what happens to the key."""
 
     ANSWERED = "answered"
-    """Its caller saw a reply or a final status: the key is this call's for good."""
+    """Its caller saw a reply or a final status: no other call gets the key."""
     IN_DOUBT = "in_doubt"
     """It may have had an effect. An equal call takes the key again, so that it has only one."""
     NO_EFFECT = "no_effect"
-    """It was not sent, or the server did nothing of it. An equal call takes the key again."""
+    """It was not sent, or the server did nothing. An equal call takes the key again."""
 
 
 class KeyClaim:
@@ -97,7 +97,7 @@ class KeyClaim:
         numbers.pending[self] = None
 
     def end(self, how: KeyEnd) -> None:
-        """Say how the call ended. Only the first word counts; it may come from any thread."""
+        """Record how the call ended. Only the first end counts; it may come from any thread."""
         self.look = None
         if self._numbers.pending.pop(self, self) is self:
             return
@@ -111,7 +111,7 @@ class _Numbers:
 
     Attributes:
         pending: claims of calls that are not over.
-        free: numbers of calls that have given theirs back; each below all that were never taken.
+        free: numbers that calls have given back; each below all that were never taken.
     """
 
     __slots__ = ("_unused", "free", "pending")
@@ -133,7 +133,7 @@ class _Numbers:
 
 
 class Operation:
-    """One unit of work, and what the guarded calls made for it have seen.
+    """One unit of work, and how the guarded calls ended that were made for it.
 
     It may be used from the threads and tasks that a handler starts. It has no lock: every change is
     one step of a built-in container, so a finalizer or a signal handler may make one at any time.
@@ -165,7 +165,7 @@ class Operation:
 
     def __init__(self, operation_id: str, *, keys_by_ordinal: bool = False) -> None:
         if not isinstance(cast("object", operation_id), str) or not operation_id:
-            # Works that share an id share their keys, and a server would do only one of them.
+            # Units of work that share an id share their keys: a server would do only one of them.
             raise invalid("operation_id", "a non-empty string", operation_id)
         self.id = operation_id
         self.keys_by_ordinal = keys_by_ordinal
@@ -186,9 +186,9 @@ class Operation:
 
     @property
     def rejected(self) -> list[str]:
-        """Names of the breakers that refused a call of this attempt, each once.
+        """Names of the breakers that rejected a call of this attempt, each once.
 
-        A refusal that a fallback answered is not among them: the handler did not see it.
+        A rejection that a fallback answered is not among them: the handler did not see it.
         """
         return list(self._rejected)
 
@@ -258,11 +258,11 @@ class Operation:
         self._succeeded.setdefault(breaker)
 
     def note_rejection(self, breaker: str) -> None:
-        """Record that `breaker` refused a call: nothing was sent."""
+        """Record that `breaker` rejected a call: nothing was sent."""
         self._rejected.setdefault(breaker)
 
     def note_answered(self, breaker: str) -> None:
-        """Record that a fallback answered the call that `breaker` refused."""
+        """Record that a fallback answered the call that `breaker` rejected."""
         self._rejected.pop(breaker, None)
 
 
@@ -274,9 +274,9 @@ entered_operation: Callable[[], Operation | None] = _current.get
 
 
 def current_operation() -> Operation | None:
-    """Return the operation that this context works on, None if it works on none or that has ended.
+    """Return the operation of this context, None if there is none or it has ended.
 
-    A task or thread that outlives the block keeps its context, but works on nothing any more.
+    A task or thread that outlives the block keeps its context, but no longer has an operation.
     """
     operation = _current.get()
     return None if operation is None or operation.ended else operation
@@ -294,7 +294,7 @@ class operation:  # noqa: N801 - used as a function is
             :meth:`Operation.next_key`.
 
     Raises:
-        SettingsError: `operation_id` is empty, or no text.
+        SettingsError: `operation_id` is no string, or is empty.
     """
 
     __slots__ = ("_entered", "_token")
@@ -313,9 +313,9 @@ class operation:  # noqa: N801 - used as a function is
 
 @contextlib.contextmanager
 def noted_by_caller() -> Iterator[None]:
-    """Keep breakers from noting failures within the block: the caller notes the call itself.
+    """Keep breakers from recording failures within the block: the caller records the call itself.
 
-    The interceptors know more of a call than its breaker does, and note it once.
+    The interceptors know more about a call than its breaker does, and record it once.
     """
     token = _current.set(None)
     try:
@@ -325,7 +325,7 @@ def noted_by_caller() -> Iterator[None]:
 
 
 class _Suppression:
-    """Fallbacks are suppressed, until the operation ends in which that was asked for."""
+    """Fallbacks are suppressed until the operation of this context ends."""
 
     __slots__ = ("operation",)
 
