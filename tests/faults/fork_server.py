@@ -22,7 +22,7 @@ from fusewire.testing.faults import watch
 
 ROOMS = ("fusewire.parking", "fusewire.brokers.rabbitmq")
 """The rooms in which a message is received, moved, replayed, settled and requeued."""
-ELSEWHERE = {"audit", "ordered", "single", "single_active_consumer"}
+ELSEWHERE = {"auditing", "ordered", "single", "single_active_consumer"}
 """The modules of ROOMS that no move, replay or delay passes: pause mode, single consumers."""
 
 

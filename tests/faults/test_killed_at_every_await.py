@@ -95,8 +95,8 @@ NOT_ON_THE_WAY = {
 """Functions of the broker that no move, replay or delay comes through."""
 SETTLING = {
     "Acknowledger.acknowledge",
-    "Desk._carry_out",
-    "Intake._take",
+    "Settler._carry_out",
+    "SourceWorker._take",
     "Publisher.publish",
     "RabbitMQDelivery.done",
     "RabbitMQDelivery.move",
