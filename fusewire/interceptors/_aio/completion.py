@@ -1,4 +1,4 @@
-"""Calls of an asyncio channel that a fallback may answer, and the reading of how a call ended."""
+"""The end of a call of an asyncio channel: when it comes, how it is read, and what it settles."""
 
 from __future__ import annotations
 
