@@ -16,14 +16,16 @@ _VALUE = re.compile(r"[ -~]*")
 _BYTES_VALUE = re.compile(rb"[ -~]*")
 
 
-def is_valid_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
+def is_valid_metadata(metadata: Iterable[tuple[str | bytes, str | bytes]] | None) -> bool:
     """Return whether grpcio will send `metadata`.
 
     On asyncio a call whose metadata cannot be sent never ends: it is never done, and no callback
     is called. The rules are those of ``validate_metadata.cc`` and of the Cython layer.
     """
     try:
-        for key, value in metadata or ():
+        for key_or_bytes, value in metadata or ():
+            # grpcio 1.71 adds the pair of a call's compression with a key in bytes.
+            key = key_or_bytes.decode() if isinstance(key_or_bytes, bytes) else key_or_bytes
             if not _KEY.fullmatch(key):
                 return False
             if isinstance(value, bytes):
