@@ -118,10 +118,10 @@ class BrokerError(FusewireError):
     """The root of the errors of parking storage.
 
     Attributes:
-        told: whether the broker has logged the cause itself, once for everything that it stopped.
+        logged: whether the broker has logged the cause itself, once for everything that it stopped.
     """
 
-    told = False
+    logged = False
 
 
 class BrokerUnavailableError(BrokerError):

@@ -35,7 +35,7 @@ async def wait_any(one: asyncio.Event, other: asyncio.Event, seconds: float) -> 
 
 def level_of(error: BrokerError) -> int:
     """Return how loudly to log `error`: a warning, unless the broker has said so for all."""
-    return logging.DEBUG if error.told else logging.WARNING
+    return logging.DEBUG if error.logged else logging.WARNING
 
 
 class Backoff:

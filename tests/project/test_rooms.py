@@ -33,7 +33,7 @@ ON_PURPOSE = {
     "fusewire.parking.internal",  # what forwarding takes besides the public names
     "fusewire.testing.fixtures",  # a pytest plugin
 }
-UNDER_WAY = ("fusewire.brokers.", "fusewire.parking.", "fusewire.audit.")
+UNDER_WAY = ("fusewire.brokers.", "fusewire.audit.")
 
 
 def name_of(path: Path) -> str:

@@ -173,7 +173,7 @@ class Link:
     def unavailable(self, what: str, error: BaseException) -> BrokerUnavailableError:
         """Return the error for `what` that the loss of a channel or connection cut off."""
         unavailable = BrokerUnavailableError(f"{what}: {error!r}")
-        unavailable.told = self.lost(error)
+        unavailable.logged = self.lost(error)
         return unavailable
 
     async def close(self) -> None:
@@ -205,7 +205,7 @@ class Link:
             f"RabbitMQ cannot be reached ({'; '.join(why)}): check that it runs, the address, the "
             "virtual host and the credentials"
         )
-        unavailable.told = self._reachability.lost("; ".join(why))
+        unavailable.logged = self._reachability.lost("; ".join(why))
         raise unavailable from (failed[0] if failed else None)
 
     async def _connect_to(self, node: URL) -> AbstractConnection:

@@ -214,7 +214,7 @@ class RabbitMQSubscription:
         closed = BrokerUnavailableError(
             f"the channel that consumed {self._queue!r} was closed: {error}"
         )
-        closed.told = self._connection_lost(error)
+        closed.logged = self._connection_lost(error)
         self._end(closed)
 
     def _on_cancel(self, _frame: object) -> None:
