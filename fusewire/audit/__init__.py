@@ -9,7 +9,7 @@ from fusewire.audit._definitions import (
     permissions,
     policies,
 )
-from fusewire.audit.findings import Finding, Severity
+from fusewire.audit._findings import Finding, Severity
 
 __all__ = [
     "Finding",

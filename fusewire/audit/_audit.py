@@ -12,7 +12,7 @@ from fusewire.brokers.rabbitmq import Layout, RabbitMQBroker
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fusewire.audit.findings import Finding
+    from fusewire.audit._findings import Finding
     from fusewire.brokers import Broker, Topology
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fusewire.audit._findings import Finding, Severity
 from fusewire.audit._remediation import Remediation
-from fusewire.audit.findings import Finding, Severity
 from fusewire.brokers.rabbitmq import DELIVERY_LIMIT_SINCE, STREAM
 
 if TYPE_CHECKING:

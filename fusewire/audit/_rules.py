@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fusewire.audit._by_amqp import is_absent, of_type
+from fusewire.audit._findings import Finding, Severity
 from fusewire.audit._remediation import Remediation
-from fusewire.audit.findings import Finding, Severity
 from fusewire.brokers.rabbitmq import DELIVERY_LIMIT_SINCE
 from fusewire.brokers.topology import milliseconds
 

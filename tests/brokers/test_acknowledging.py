@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusewire.brokers.rabbitmq.acknowledging import Acknowledger, Tags
+from fusewire.brokers.rabbitmq._acknowledging import Acknowledger, Tags
 from tests.support.waiting import until
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from aiormq.exceptions import ChannelInvalidStateError
 
-from fusewire.brokers.rabbitmq.answering import ChannelFrames, ConnectionFrames
+from fusewire.brokers.rabbitmq._workarounds.close_ok import ChannelFrames, ConnectionFrames
 from tests.support.waiting import until
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from aiormq.channel import Channel
 
 from fusewire.brokers import Message, RabbitMQBroker
-from fusewire.brokers.rabbitmq.handing_over import taking_at_once
+from fusewire.brokers.rabbitmq._workarounds.delivery_tasks import taking_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

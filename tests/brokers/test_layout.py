@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fusewire.brokers import DELAY_TIERS, Topology
 from fusewire.brokers._names import mark_name
 from fusewire.brokers.rabbitmq import Layout
-from fusewire.brokers.rabbitmq.delays import tier_for
+from fusewire.brokers.rabbitmq._delays import tier_for
 from fusewire.errors import SettingsError
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=400)

@@ -22,8 +22,8 @@ from pamqp.header import ContentHeader
 
 from fusewire.breaker import BreakerRegistry
 from fusewire.brokers import Message, RabbitMQBroker
-from fusewire.brokers.rabbitmq import codec
-from fusewire.brokers.rabbitmq.lenient import LenientReader, readable
+from fusewire.brokers.rabbitmq import _codec as codec
+from fusewire.brokers.rabbitmq._workarounds.unreadable import LenientReader, readable
 from fusewire.errors import MoveRefusedError
 from fusewire.parking import ParkingConsumer
 from tests.support.messages import drain, numbered, take, until_depth
@@ -140,7 +140,7 @@ async def test_a_message_that_amqp_cannot_carry_is_refused_and_puts_no_other_in_
 ) -> None:
     await broker.create_queue(queue_name)
     await broker.publish(queue_name, numbered(0))
-    way = broker._publisher._way
+    way = broker._publisher._current
     odd = Message(body=b"a", priority=256)
 
     results = await asyncio.gather(
@@ -151,7 +151,7 @@ async def test_a_message_that_amqp_cannot_carry_is_refused_and_puts_no_other_in_
 
     assert isinstance(results.pop(), MoveRefusedError)
     assert results == [None] * 19
-    assert broker._publisher._way is way
+    assert broker._publisher._current is way
     await until_depth(broker, queue_name, 20)
 
 

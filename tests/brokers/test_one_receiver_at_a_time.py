@@ -11,7 +11,7 @@ import pytest
 
 from fusewire.brokers import RabbitMQBroker, SQLiteBroker, Topology
 from fusewire.brokers.rabbitmq import Layout
-from fusewire.brokers.sqlite import liveness
+from fusewire.brokers.sqlite import _liveness as liveness
 from fusewire.errors import BrokerError
 from tests.support.messages import number_of, numbered, publish_numbered, take, until_depth
 from tests.support.waiting import until

@@ -126,7 +126,7 @@ async def test_a_queue_deleted_and_made_again_at_once_ends_its_subscription(
     broker: RabbitMQBroker, amqp_url: str, queue_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # RabbitMQ 3.10 says nothing of it: the consumer's channel stays open and gets nothing.
-    monkeypatch.setattr("fusewire.brokers.rabbitmq.subscription._LOOK", 0.1)
+    monkeypatch.setattr("fusewire.brokers.rabbitmq._subscription._LOOK", 0.1)
     await broker.create_queue(queue_name)
     subscription = await broker.subscribe(queue_name, prefetch=1)
     async with outsider(amqp_url) as channel:

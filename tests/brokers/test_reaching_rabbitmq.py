@@ -13,7 +13,7 @@ import trustme
 from fusewire.audit import audit
 from fusewire.brokers import Message, RabbitMQBroker, Topology, open_broker
 from fusewire.brokers.rabbitmq import Layout
-from fusewire.brokers.rabbitmq.nodes import nodes, virtual_host
+from fusewire.brokers.rabbitmq._addresses import nodes, virtual_host
 from fusewire.errors import BrokerUnavailableError, SettingsError
 from fusewire.testing.faults import FaultProxy
 from tests.support.messages import drain, take

@@ -14,8 +14,8 @@ import anyio
 import pytest
 
 from fusewire.brokers import Message, SQLiteBroker, Topology
-from fusewire.brokers.sqlite import liveness
-from fusewire.brokers.sqlite.session import Session
+from fusewire.brokers.sqlite import _liveness as liveness
+from fusewire.brokers.sqlite._session import Session
 from fusewire.errors import (
     BrokerError,
     DeliveryLostError,

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from fusewire.brokers import SQLiteBroker, Topology
-from fusewire.brokers.sqlite import liveness
+from fusewire.brokers.sqlite import _liveness as liveness
 from tests.support.embedded_leases import Clock, SetClock, Silent
 from tests.support.messages import (
     drain,

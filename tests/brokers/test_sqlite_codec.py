@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fusewire.brokers import Message
 from fusewire.brokers.message import UNREADABLE
-from fusewire.brokers.sqlite.codec import decode, encode
+from fusewire.brokers.sqlite._codec import decode, encode
 
 if TYPE_CHECKING:
     from fusewire.brokers.message import HeaderValue

@@ -13,7 +13,7 @@ import pytest
 
 from fusewire.brokers import Message, SQLiteBroker, Topology
 from fusewire.brokers.message import UNREADABLE
-from fusewire.brokers.sqlite import database
+from fusewire.brokers.sqlite import _database as database
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -176,7 +176,7 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest(
         connection.execute("PRAGMA max_page_count = 40")
         return connection
 
-    monkeypatch.setattr("fusewire.brokers.sqlite.openfile.open_database", open_small)
+    monkeypatch.setattr("fusewire.brokers.sqlite._openfile.open_database", open_small)
     large = Message(body=bytes(2**20))
     async with SQLiteBroker(path) as broker:
         await broker.create_queue("orders")

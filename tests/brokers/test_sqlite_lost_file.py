@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from fusewire.brokers import SQLiteBroker, Topology
-from fusewire.brokers.sqlite.database import open_database
+from fusewire.brokers.sqlite._database import open_database
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -152,7 +152,7 @@ async def test_a_file_that_is_replaced_while_it_is_opened_is_not_taken_for_the_o
             replace_file(Path(path))
         return connection
 
-    monkeypatch.setattr("fusewire.brokers.sqlite.openfile.open_database", open_and_replace)
+    monkeypatch.setattr("fusewire.brokers.sqlite._openfile.open_database", open_and_replace)
     async with SQLiteBroker(path) as again:
         await again.publish("orders", numbered(1))
 

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from fusewire.brokers import SQLiteBroker
-from fusewire.brokers.sqlite.openfile import OpenFile
+from fusewire.brokers.sqlite._openfile import OpenFile
 from fusewire.errors import (
     BrokerUnavailableError,
     DeliveryLostError,
@@ -103,8 +103,8 @@ async def test_two_brokers_of_one_process_both_go_on(
 async def test_a_reader_that_holds_up_the_copying_makes_nothing_lost(
     path: Path, tear: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fusewire.brokers.sqlite.database.BUSY_TIMEOUT", 0.05)
-    monkeypatch.setattr("fusewire.brokers.sqlite.checkpoint.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("fusewire.brokers.sqlite._database.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("fusewire.brokers.sqlite._checkpoint.BUSY_TIMEOUT", 0.05)
     async with SQLiteBroker(path) as broker:
         await broker.create_queue("orders")
         with closing(read_only(path)) as reader:
@@ -124,8 +124,8 @@ async def test_a_reader_that_holds_up_the_copying_makes_nothing_lost(
 async def test_a_log_that_cannot_be_copied_is_left_to_the_next_process(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fusewire.brokers.sqlite.database.BUSY_TIMEOUT", 0.05)
-    monkeypatch.setattr("fusewire.brokers.sqlite.checkpoint.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("fusewire.brokers.sqlite._database.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("fusewire.brokers.sqlite._checkpoint.BUSY_TIMEOUT", 0.05)
     async with SQLiteBroker(path) as broker:
         await broker.create_queue("orders")
         with closing(read_only(path)) as reader:

@@ -13,11 +13,11 @@ import pytest
 from aio_pika.abc import UnderlayConnection
 
 from fusewire.brokers import Topology
-from fusewire.brokers.rabbitmq.acknowledging import Acknowledger
-from fusewire.brokers.rabbitmq.answering import ConnectionFrames
-from fusewire.brokers.rabbitmq.link import Link, close
-from fusewire.brokers.rabbitmq.nodes import nodes
-from fusewire.brokers.rabbitmq.uncut import begin, within
+from fusewire.brokers.rabbitmq._acknowledging import Acknowledger
+from fusewire.brokers.rabbitmq._addresses import nodes
+from fusewire.brokers.rabbitmq._connection import Link, close
+from fusewire.brokers.rabbitmq._workarounds.cancellation import spawn, within
+from fusewire.brokers.rabbitmq._workarounds.close_ok import ConnectionFrames
 from fusewire.forwarding import ForwarderHandle
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def answer_that_waits() -> None:
 
 
 async def closed_channel() -> None:
-    begin(close(Channel(), 5))  # type: ignore[arg-type]
+    spawn(close(Channel(), 5))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("begun", [failed_acknowledgement, answer_that_waits, closed_channel])

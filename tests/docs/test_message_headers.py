@@ -6,7 +6,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from fusewire.brokers.rabbitmq import codec
+from fusewire.brokers.rabbitmq import _codec as codec
 from fusewire.parking._history import PREFIX, History
 
 PAGE = Path(__file__).parents[2] / "docs" / "message-headers.md"

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from fusewire.breaker import _snapshot as snapshot
-from fusewire.brokers.rabbitmq import codec
-from fusewire.brokers.sqlite import database
+from fusewire.brokers.rabbitmq import _codec as codec
+from fusewire.brokers.sqlite import _database as database
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, _call
 from fusewire.interceptors import FALLBACK_METADATA
 from fusewire.operation import IDEMPOTENCY_KEY

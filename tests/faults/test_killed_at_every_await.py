@@ -66,7 +66,7 @@ EVERY = (DOUBTFUL, *ORDERS, PASSING)
 CERTAIN = 6
 """How many of them take effect whatever is killed."""
 DECLARING = "declaring"
-DECLARING_MODULES = {"declare", "declaring"}
+DECLARING_MODULES = {"declare"}
 """Modules whose awaits are reached while a worker declares its queues."""
 WHENS = ("parking", "replaying", "stopping")
 """The parts of the outage."""
@@ -86,6 +86,8 @@ STOPPING = {
 """Functions that run when a consumer is stopped."""
 NOT_ON_THE_WAY = {
     "Declarer.create_queue",
+    "RabbitMQBroker._depth",
+    "RabbitMQBroker._peek",
     "RabbitMQBroker._peek_single",
     "RabbitMQBroker.create_queue",
     "RabbitMQBroker.depth",

@@ -16,7 +16,7 @@ import aiormq.channel
 import grpc.aio
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
-from fusewire.brokers.rabbitmq.subscription import RabbitMQDelivery
+from fusewire.brokers.rabbitmq._subscription import RabbitMQDelivery
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
 from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from fusewire.interceptors import aio_interceptors

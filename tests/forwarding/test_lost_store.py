@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.brokers.sqlite.store import Store
+from fusewire.brokers.sqlite._store import Store
 from fusewire.errors import CircuitOpenError
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA
 from tests.forwarding.shop import aio_shop, trip

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire.brokers import Topology
-from fusewire.brokers.rabbitmq.subscription import RabbitMQDelivery
-from fusewire.brokers.sqlite.subscription import SQLiteDelivery
+from fusewire.brokers.rabbitmq._subscription import RabbitMQDelivery
+from fusewire.brokers.sqlite._subscription import SQLiteDelivery
 from fusewire.errors import MoveRefusedError, UnconfirmedError
 from fusewire.parking._receiver import Receiver
 from tests.support.dependency import Dependency

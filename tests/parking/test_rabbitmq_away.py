@@ -11,7 +11,7 @@ import aio_pika
 import pytest
 
 from fusewire.brokers import Message, RabbitMQBroker
-from fusewire.brokers.rabbitmq.reachability import Reachability
+from fusewire.brokers.rabbitmq._reachability import Reachability
 from fusewire.errors import BrokerUnavailableError
 from fusewire.parking import ParkingConsumer
 from fusewire.testing import FakeClock

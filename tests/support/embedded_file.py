@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
 from fusewire.brokers import SQLiteBroker, Topology
-from fusewire.brokers.sqlite.store import Store
+from fusewire.brokers.sqlite._store import Store
 from tests.support.messages import number_of
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from fusewire.brokers.sqlite.session import Job, Session
+from fusewire.brokers.sqlite._session import Job, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fusewire.brokers.sqlite.receivers import Receiver
-    from fusewire.brokers.sqlite.store import Claimed, Store
+    from fusewire.brokers.sqlite._receivers import Receiver
+    from fusewire.brokers.sqlite._store import Claimed, Store
 
 T = TypeVar("T")
 

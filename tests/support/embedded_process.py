@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from fusewire.brokers import SQLiteBroker
-from fusewire.brokers.sqlite.store import Store
+from fusewire.brokers.sqlite._store import Store
 from fusewire.errors import UnconfirmedError
 from tests.support.messages import numbered
 from tests.support.processes import KeptProcess

@@ -1,5 +1,5 @@
 """The embedded broker: durable queues in one SQLite file, for the processes of one host."""
 
-from fusewire.brokers.sqlite.broker import SQLiteBroker
+from fusewire.brokers.sqlite._broker import SQLiteBroker
 
 __all__ = ["SQLiteBroker"]

@@ -13,21 +13,21 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from fusewire.brokers.sqlite.database import (
+from fusewire.brokers.sqlite._database import (
     commits_of_others,
     is_locked,
     may_be_stored,
     translate,
 )
-from fusewire.brokers.sqlite.openfile import OpenFile
-from fusewire.brokers.sqlite.store import lease_lost
+from fusewire.brokers.sqlite._openfile import OpenFile
+from fusewire.brokers.sqlite._store import lease_lost
 from fusewire.errors import BrokerError, BrokerUnavailableError, UnconfirmedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fusewire.brokers.sqlite.receivers import Receiver
-    from fusewire.brokers.sqlite.store import Queue, Store
+    from fusewire.brokers.sqlite._receivers import Receiver
+    from fusewire.brokers.sqlite._store import Queue, Store
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Job(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class Changes:
     """What happened without a job of ours.
 
     Attributes:
@@ -117,7 +117,7 @@ class Session:
             self._report_loss(file.inventory()[0])
         file.leave()
 
-    def look(self) -> News:
+    def look(self) -> Changes:
         """Look for the file and for what happened meanwhile; renew the leases when it is time."""
         lost: list[Receiver] = []
         changed = False
@@ -125,7 +125,7 @@ class Session:
             self._leave_if_lost()
             if self._mine:
                 lost = self._renew()
-                self._keep_time()
+                self._release_due()
                 changed = self._has_changed()
             self._complaint = ""
         except sqlite3.Error as error:
@@ -134,14 +134,14 @@ class Session:
             self._complain(error)
         orphans, self._orphans = self._orphans, []
         expired = [(receiver, lease_lost(self._path)) for receiver in lost]
-        return News(changed, (*expired, *orphans))
+        return Changes(changed, (*expired, *orphans))
 
     def run(self, jobs: list[Job[Any]]) -> None:
         """Run `jobs` in order; each then has its result, which is on the disk, or its error."""
         try:
             # First, so that counts and claims find what is due by now.
             with suppress(UnconfirmedError):  # the file is gone, with what came back in it
-                self._keep_time()
+                self._release_due()
             self._transact(lambda file: _run_each(jobs, file))
         except BrokerError as error:
             for job in jobs:
@@ -156,7 +156,7 @@ class Session:
             for job in jobs:
                 job.error = self._explain(error)
 
-    def tidy(self) -> None:
+    def maintain(self) -> None:
         """Do what no caller waits for: copy the log back when it has grown."""
         try:
             if self._file is not None and self._file.checkpointer.is_due():
@@ -173,9 +173,9 @@ class Session:
         self._next_renewal = time.monotonic() + self._renewal_interval
         return lost
 
-    def _keep_time(self) -> None:
-        if self._current().store.is_time():
-            self._transact(lambda file: file.store.on_time())
+    def _release_due(self) -> None:
+        if self._current().store.has_due():
+            self._transact(lambda file: file.store.release_due())
             self._untold = True
 
     def _has_changed(self) -> bool:

@@ -8,11 +8,11 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fusewire.brokers.rabbitmq.acknowledging import Acknowledger
-from fusewire.brokers.rabbitmq.codec import DELIVERY_COUNT, from_amqp
-from fusewire.brokers.rabbitmq.handing_over import taking_at_once
-from fusewire.brokers.rabbitmq.link import close, is_lost
-from fusewire.brokers.rabbitmq.uncut import uncut
+from fusewire.brokers.rabbitmq._acknowledging import Acknowledger
+from fusewire.brokers.rabbitmq._codec import DELIVERY_COUNT, from_amqp
+from fusewire.brokers.rabbitmq._connection import close, is_lost
+from fusewire.brokers.rabbitmq._workarounds.cancellation import run_to_completion
+from fusewire.brokers.rabbitmq._workarounds.delivery_tasks import taking_at_once
 from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
 
     from fusewire.brokers.message import Message
-    from fusewire.brokers.rabbitmq.publisher import Publisher
+    from fusewire.brokers.rabbitmq._publisher import Publisher
     from fusewire.brokers.topology import Station
 
 logger = logging.getLogger("fusewire.brokers.rabbitmq")
@@ -147,8 +147,8 @@ class RabbitMQSubscription:
             self._delivered += 1
             self._arrived.put_nowait(delivery)
 
-        await uncut(underlay.basic_qos(prefetch_count=prefetch, timeout=self._timeout))
-        consuming = await uncut(
+        await run_to_completion(underlay.basic_qos(prefetch_count=prefetch, timeout=self._timeout))
+        consuming = await run_to_completion(
             underlay.basic_consume(
                 self._queue, taking_at_once(underlay, take), timeout=self._timeout
             )
@@ -173,7 +173,7 @@ class RabbitMQSubscription:
         """Cancel the consumer, and return what was delivered and not received."""
         if self._cancel is not None and self._lost is None:
             with contextlib.suppress(Exception):  # lost: all of it is the broker's again
-                await uncut(self._cancel())
+                await run_to_completion(self._cancel())
         for _ in range(_DISPATCH_STEPS):
             await asyncio.sleep(0)
         left: list[RabbitMQDelivery] = []

@@ -11,17 +11,17 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 from fusewire._validation import SECONDS, check
 from fusewire.brokers._names import mark_name, queue_name
 from fusewire.brokers.protocol import Capabilities
-from fusewire.brokers.rabbitmq.codec import from_amqp
-from fusewire.brokers.rabbitmq.declaring import Declarer, check_name
-from fusewire.brokers.rabbitmq.layout import Layout
-from fusewire.brokers.rabbitmq.link import Link, close, is_lost
-from fusewire.brokers.rabbitmq.management_address import management_address
-from fusewire.brokers.rabbitmq.nodes import nodes, shown
-from fusewire.brokers.rabbitmq.publisher import Publisher
-from fusewire.brokers.rabbitmq.reachability import Reachability
-from fusewire.brokers.rabbitmq.single import peek_as_consumer
-from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
-from fusewire.brokers.rabbitmq.uncut import uncut
+from fusewire.brokers.rabbitmq._addresses import nodes, shown
+from fusewire.brokers.rabbitmq._codec import from_amqp
+from fusewire.brokers.rabbitmq._connection import Link, close, is_lost
+from fusewire.brokers.rabbitmq._declare import Declarer, check_name
+from fusewire.brokers.rabbitmq._layout import Layout
+from fusewire.brokers.rabbitmq._management_address import management_address
+from fusewire.brokers.rabbitmq._publisher import Publisher
+from fusewire.brokers.rabbitmq._reachability import Reachability
+from fusewire.brokers.rabbitmq._single_active_consumer import peek_as_consumer
+from fusewire.brokers.rabbitmq._subscription import RabbitMQSubscription
+from fusewire.brokers.rabbitmq._workarounds.cancellation import run_to_completion
 from fusewire.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class RabbitMQBroker:
         async with self._consuming.channel() as channel:
             try:
                 look = channel.declare_queue(queue, passive=True, timeout=self._timeout)
-                declared = await uncut(look)
+                declared = await run_to_completion(look)
             except ChannelNotFoundEntity:
                 self._declarer.no_queue(queue, "it was deleted, or never made")
             except Exception as error:
@@ -222,7 +222,7 @@ class RabbitMQBroker:
             try:
                 underlay = await channel.get_underlay_channel()
                 while len(messages) < limit:
-                    got = await uncut(underlay.basic_get(queue, timeout=self._timeout))
+                    got = await run_to_completion(underlay.basic_get(queue, timeout=self._timeout))
                     if got.delivery_tag is None:
                         break
                     messages.append(from_amqp(got))

@@ -15,11 +15,11 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 from pamqp.constants import DOMAIN_REGEX
 
 from fusewire._validation import invalid
-from fusewire.brokers.rabbitmq.kinds import STREAM, queue_type
-from fusewire.brokers.rabbitmq.link import is_lost
-from fusewire.brokers.rabbitmq.queues import expiring_arguments, kept_arguments, queue_arguments
-from fusewire.brokers.rabbitmq.single import is_single
-from fusewire.brokers.rabbitmq.uncut import uncut
+from fusewire.brokers.rabbitmq._arguments import expiring_arguments, kept_arguments, queue_arguments
+from fusewire.brokers.rabbitmq._connection import is_lost
+from fusewire.brokers.rabbitmq._queue_type import STREAM, queue_type
+from fusewire.brokers.rabbitmq._single_active_consumer import is_single
+from fusewire.brokers.rabbitmq._workarounds.cancellation import run_to_completion
 from fusewire.errors import (
     BrokerError,
     QueueNotFoundError,
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
     from pamqp.common import FieldTable
 
-    from fusewire.brokers.rabbitmq.layout import Layout
-    from fusewire.brokers.rabbitmq.link import Link
+    from fusewire.brokers.rabbitmq._connection import Link
+    from fusewire.brokers.rabbitmq._layout import Layout
 
 logger = logging.getLogger("fusewire.brokers.rabbitmq")
 
@@ -251,7 +251,7 @@ class Declarer:
         """
         async with self._link.channel() as channel:
             try:
-                await uncut(step(channel))
+                await run_to_completion(step(channel))
             except AMQPChannelError:
                 raise
             except Exception as error:

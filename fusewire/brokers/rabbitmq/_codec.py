@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, cast
 from pamqp import decode, encode
 from pamqp.commands import Basic
 
+from fusewire.brokers._header_json import pack, unpack
 from fusewire.brokers.message import UNREADABLE, HeaderValue, Message
-from fusewire.brokers.rabbitmq.lenient import UNREADABLE_PROPERTIES
-from fusewire.brokers.tagged import pack, unpack
+from fusewire.brokers.rabbitmq._workarounds.unreadable import UNREADABLE_PROPERTIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

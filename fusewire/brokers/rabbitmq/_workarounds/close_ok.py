@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from aiormq.exceptions import ChannelInvalidStateError
 
-from fusewire.brokers.rabbitmq.uncut import begin, within
+from fusewire.brokers.rabbitmq._workarounds.cancellation import spawn, within
 
 if TYPE_CHECKING:
     import aiormq.abc
@@ -60,7 +60,7 @@ class ConnectionFrames:
     def put_nowait(self, answer: object) -> None:
         """Write an answer when there is room; aiormq writes nothing else in this way."""
         if self._waiting or self._frames.full():
-            begin(within(self._timeout, partial(self.put, answer)))
+            spawn(within(self._timeout, partial(self.put, answer)))
         else:
             self._frames.put_nowait(answer)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from fusewire.brokers._names import queue_name
-from fusewire.brokers.sqlite import codec, liveness
-from fusewire.brokers.sqlite.receivers import Receiver, Receivers
+from fusewire.brokers.sqlite import _codec as codec
+from fusewire.brokers.sqlite import _liveness as liveness
+from fusewire.brokers.sqlite._receivers import Receiver, Receivers
 from fusewire.brokers.topology import Station, check_delay
 from fusewire.errors import (
     BrokerError,
@@ -280,14 +281,14 @@ class Store:
         """Renew the leases of this process's receivers; return those that were lost."""
         return self._receivers.renew()
 
-    def is_time(self) -> bool:
-        """Return whether `on_time` has something to do. Reads only."""
+    def has_due(self) -> bool:
+        """Return whether `release_due` has something to do. Reads only."""
         now = self._now()
         return any(
             self._db.execute(query, now).fetchone() is not None for query in (_IS_DUE, _IS_EARLY)
         ) or bool(self._receivers.dead())
 
-    def on_time(self) -> None:
+    def release_due(self) -> None:
         """Return the delayed messages that are due, and what dead receivers held."""
         for id_ in self._receivers.dead():
             self._db.execute(

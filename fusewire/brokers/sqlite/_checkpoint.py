@@ -11,8 +11,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from fusewire.brokers.sqlite.database import BUSY_TIMEOUT, connect, use_safe_writes
-from fusewire.brokers.sqlite.identity import names_beside
+from fusewire.brokers.sqlite._database import BUSY_TIMEOUT, connect, use_safe_writes
+from fusewire.brokers.sqlite._identity import names_beside
 
 if TYPE_CHECKING:
     import sqlite3

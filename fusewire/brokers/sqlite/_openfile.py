@@ -8,17 +8,17 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fusewire.brokers.sqlite.checkpoint import Checkpointer, copy_all
-from fusewire.brokers.sqlite.database import connect, open_database
-from fusewire.brokers.sqlite.identity import FileIdentity, torn
-from fusewire.brokers.sqlite.store import Store
+from fusewire.brokers.sqlite._checkpoint import Checkpointer, copy_all
+from fusewire.brokers.sqlite._database import connect, open_database
+from fusewire.brokers.sqlite._identity import FileIdentity, torn
+from fusewire.brokers.sqlite._store import Store
 from fusewire.errors import BrokerUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fusewire.brokers.sqlite.receivers import Receiver
-    from fusewire.brokers.sqlite.store import Queue
+    from fusewire.brokers.sqlite._receivers import Receiver
+    from fusewire.brokers.sqlite._store import Queue
 
 _OPENING = 2.0  # seconds that it waits for others to leave a file that was torn apart
 _RETREAT = 0.2  # seconds in which a process that opens it finds out that it was torn apart

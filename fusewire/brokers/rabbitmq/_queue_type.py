@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aio_pika.exceptions import ChannelPreconditionFailed
 from aiormq.exceptions import ChannelAccessRefused
 
-from fusewire.brokers.rabbitmq.uncut import uncut
+from fusewire.brokers.rabbitmq._workarounds.cancellation import run_to_completion
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
@@ -39,9 +39,9 @@ async def queue_type(channel: AbstractChannel, queue: str, limit: float) -> str 
         """Take no notice: the channel is closed next."""
 
     underlay = await channel.get_underlay_channel()
-    await uncut(underlay.basic_qos(prefetch_count=1, timeout=limit))
+    await run_to_completion(underlay.basic_qos(prefetch_count=1, timeout=limit))
     try:
-        await uncut(
+        await run_to_completion(
             underlay.basic_consume(
                 queue, ignore, arguments={"x-stream-offset": "next"}, timeout=limit
             )

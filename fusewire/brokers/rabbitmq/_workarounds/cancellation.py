@@ -25,7 +25,7 @@ _begun: set[asyncio.Future[Any]] = set()
 
 
 @contextmanager
-def loss_told() -> Iterator[None]:
+def raising_connection_lost() -> Iterator[None]:
     """Raise what is awaited in the block and cancelled by a dead connection as its loss.
 
     Raises:
@@ -40,7 +40,7 @@ def loss_told() -> Iterator[None]:
         raise ConnectionError("the connection was given up: nothing came over it") from error
 
 
-def begin(work: Awaitable[_T]) -> asyncio.Future[_T]:
+def spawn(work: Awaitable[_T]) -> asyncio.Future[_T]:
     """Begin `work`, which ends by itself, whoever waits for it or does not."""
     begun = asyncio.ensure_future(work)
     _begun.add(begun)
@@ -48,13 +48,13 @@ def begin(work: Awaitable[_T]) -> asyncio.Future[_T]:
     return begun
 
 
-async def uncut(work: Awaitable[_T]) -> _T:
+async def run_to_completion(work: Awaitable[_T]) -> _T:
     """Await `work`; where that is cancelled, `work` goes on.
 
     Raises what `work` raises, and ConnectionError where its connection is dead.
     """
-    with loss_told():
-        return await asyncio.shield(begin(work))
+    with raising_connection_lost():
+        return await asyncio.shield(spawn(work))
 
 
 async def within(seconds: float, work: Callable[[], Awaitable[_T]]) -> _T:

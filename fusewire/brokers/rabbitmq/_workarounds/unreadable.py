@@ -154,11 +154,11 @@ def readable(payload: bytes) -> bytes:
     try:
         ContentHeader().unmarshal(payload)
     except Exception:  # noqa: BLE001 - whatever pamqp makes of somebody's bytes
-        return _mended(payload)
+        return _repaired(payload)
     return payload
 
 
-def _mended(payload: bytes) -> bytes:
+def _repaired(payload: bytes) -> bytes:
     (flags,) = struct.unpack_from(">H", payload, _START)
     rest = payload[_START + 2 :]
     fields: dict[str, bytes] = {}

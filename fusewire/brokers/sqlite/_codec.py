@@ -12,8 +12,8 @@ from datetime import datetime
 from types import NoneType
 from typing import Any
 
+from fusewire.brokers._header_json import pack, unpack
 from fusewire.brokers.message import UNREADABLE, Message
-from fusewire.brokers.tagged import pack, unpack
 
 logger = logging.getLogger("fusewire.brokers.sqlite")
 

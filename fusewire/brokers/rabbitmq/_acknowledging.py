@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from fusewire.brokers.rabbitmq.uncut import begin, loss_told, within
+from fusewire.brokers.rabbitmq._workarounds.cancellation import (
+    raising_connection_lost,
+    spawn,
+    within,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,7 +73,7 @@ class Acknowledger:
             async with asyncio.timeout(self._timeout):
                 # Of several frames the last is waited for: they are written in order.
                 *frames, last = self._tags.settle(batch)
-                with loss_told():
+                with raising_connection_lost():
                     for tag, multiple in frames:
                         await self._channel.basic_ack(tag, multiple, wait=False)
                     await self._channel.basic_ack(*last)
@@ -79,7 +83,7 @@ class Acknowledger:
         finally:
             _tell(batch.values(), error)
         if error is not None:
-            begin(within(self._timeout, self._channel.close))
+            spawn(within(self._timeout, self._channel.close))
 
 
 def _tell(waiting: Iterable[asyncio.Future[None]], error: Exception | None) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import anyio
 
 from fusewire.brokers._names import queue_name
-from fusewire.brokers.sqlite.store import Claimed, Store
+from fusewire.brokers.sqlite._store import Claimed, Store
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fusewire.brokers.message import Message
-    from fusewire.brokers.sqlite.receivers import Receiver
+    from fusewire.brokers.sqlite._receivers import Receiver
     from fusewire.brokers.topology import Station
 
 T = TypeVar("T")

@@ -16,11 +16,16 @@ from typing import TYPE_CHECKING
 import aio_pika
 from aio_pika.exceptions import AMQPChannelError, AMQPError
 
-from fusewire.brokers.rabbitmq.answering import end_with_the_answer, write_in_order
-from fusewire.brokers.rabbitmq.lenient import LenientTransport
-from fusewire.brokers.rabbitmq.nodes import shown, virtual_host
-from fusewire.brokers.rabbitmq.reachability import Reachability, connecting
-from fusewire.brokers.rabbitmq.uncut import begin, loss_told, uncut, within
+from fusewire.brokers.rabbitmq._addresses import shown, virtual_host
+from fusewire.brokers.rabbitmq._reachability import Reachability, connecting
+from fusewire.brokers.rabbitmq._workarounds.cancellation import (
+    raising_connection_lost,
+    run_to_completion,
+    spawn,
+    within,
+)
+from fusewire.brokers.rabbitmq._workarounds.close_ok import end_with_the_answer, write_in_order
+from fusewire.brokers.rabbitmq._workarounds.unreadable import LenientTransport
 from fusewire.errors import BrokerUnavailableError
 
 if TYPE_CHECKING:
@@ -120,17 +125,17 @@ class Link:
         connection = await self.connection()
         # Without on_return_raises an unroutable mandatory publish returns as if it were stored.
         channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-        opening = begin(self._open(channel))
+        opening = spawn(self._open(channel))
         try:
             await asyncio.shield(opening)
         except asyncio.CancelledError:
-            begin(self._close_opened(channel, opening))
+            spawn(self._close_opened(channel, opening))
             raise
         return channel
 
     async def _open(self, channel: AbstractChannel) -> None:
         try:
-            with loss_told():
+            with raising_connection_lost():
                 await within(self._timeout, channel.initialize)
             end_with_the_answer(await channel.get_underlay_channel())
         except BaseException as error:
@@ -163,7 +168,7 @@ class Link:
 
         A channel that RabbitMQ closed and a connection that is closed here do not count.
         """
-        # CancelledError is what heartbeats that stay away make of it: see `uncut`.
+        # CancelledError is what heartbeats that stay away make of it: see `run_to_completion`.
         if isinstance(error, AMQPChannelError):
             return False
         if error is None or not (is_lost(error) or isinstance(error, asyncio.CancelledError)):
@@ -188,7 +193,7 @@ class Link:
             number = (self._good + step) % len(self._nodes)
             node = self._nodes[number]
             try:
-                with loss_told():
+                with raising_connection_lost():
                     connection = await self._connect_to(node)
             except _RefusedError as refused:
                 why.append(f"{shown(node)}: {refused}")
@@ -234,7 +239,7 @@ class Link:
         connection, self._connection = self._connection, None
         if connection is not None:
             # Whatever it says, it is of no use any more.
-            with contextlib.suppress(Exception), loss_told():
+            with contextlib.suppress(Exception), raising_connection_lost():
                 await within(self._timeout, connection.close)
 
 
@@ -268,4 +273,4 @@ class _Connection(aio_pika.Connection):
 async def close(channel: AbstractChannel, timeout: float) -> None:  # noqa: ASYNC109 - a limit, not a scope
     """Close a channel within `timeout` seconds. Never raises: a lost one is closed already."""
     with contextlib.suppress(Exception):  # whatever it says, it is of no use any more
-        await uncut(within(timeout, channel.close))
+        await run_to_completion(within(timeout, channel.close))

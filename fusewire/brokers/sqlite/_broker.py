@@ -13,9 +13,9 @@ import anyio
 from fusewire._validation import COUNT, SECONDS, check, check_text, invalid
 from fusewire.brokers._names import mark_name, queue_name
 from fusewire.brokers.protocol import Capabilities
-from fusewire.brokers.sqlite.store import Store
-from fusewire.brokers.sqlite.subscription import SQLiteSubscription
-from fusewire.brokers.sqlite.worker import Worker
+from fusewire.brokers.sqlite._store import Store
+from fusewire.brokers.sqlite._subscription import SQLiteSubscription
+from fusewire.brokers.sqlite._worker import Worker
 from fusewire.errors import BrokerError, BrokerUnavailableError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fusewire.brokers.message import Message
-    from fusewire.brokers.sqlite.receivers import Receiver
-    from fusewire.brokers.sqlite.session import News
+    from fusewire.brokers.sqlite._receivers import Receiver
+    from fusewire.brokers.sqlite._session import Changes
     from fusewire.brokers.topology import Station, Topology
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class SQLiteBroker:
             lease=self._lease,
             poll_interval=self._poll_interval,
             clock=self._clock,
-            on_news=self._take_news,
+            on_changes=self._apply_changes,
         )
         await worker.open()
         self._worker = worker
@@ -193,11 +193,11 @@ class SQLiteBroker:
             if subscription.queue == queue:
                 subscription.look_again()
 
-    def _take_news(self, news: News) -> None:
-        for receiver, why in news.lost:
+    def _apply_changes(self, changes: Changes) -> None:
+        for receiver, why in changes.lost:
             if receiver in self._subscriptions:
                 self._subscriptions[receiver].lose(BrokerUnavailableError(why))
-        if news.changed:
+        if changes.changed:
             for subscription in self._subscriptions.values():
                 subscription.look_again()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from fusewire.brokers.sqlite import liveness
+from fusewire.brokers.sqlite import _liveness as liveness
 
 if TYPE_CHECKING:
     import sqlite3

@@ -12,11 +12,11 @@ from aio_pika.exceptions import DeliveryError, PublishError
 from aiormq.exceptions import ChannelAccessRefused
 
 from fusewire.brokers._names import queue_name
-from fusewire.brokers.rabbitmq.codec import to_amqp, what_cannot_be_written
-from fusewire.brokers.rabbitmq.delays import tier_for
-from fusewire.brokers.rabbitmq.layout import delay_queue
-from fusewire.brokers.rabbitmq.link import Link, close
-from fusewire.brokers.rabbitmq.uncut import begin, loss_told
+from fusewire.brokers.rabbitmq._codec import to_amqp, what_cannot_be_written
+from fusewire.brokers.rabbitmq._connection import Link, close
+from fusewire.brokers.rabbitmq._delays import tier_for
+from fusewire.brokers.rabbitmq._layout import delay_queue
+from fusewire.brokers.rabbitmq._workarounds.cancellation import raising_connection_lost, spawn
 from fusewire.brokers.topology import Station, check_delay
 from fusewire.errors import (
     BrokerError,
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from pamqp.commands import Basic
 
     from fusewire.brokers.message import Message
-    from fusewire.brokers.rabbitmq.layout import Layout
+    from fusewire.brokers.rabbitmq._layout import Layout
 
 _UNPREPARED = "its delay queues are not known; call prepare() with its topology first"
 _TOO_LARGE = re.compile(r"message size (\d+) is larger than (?:configured )?max size (\d+)")
 
 
 @dataclass(slots=True)
-class Way:
+class PublishChannel:
     """A channel to publish on, and what is known of its permissions."""
 
     channel: AbstractChannel
     underlay: Channel
     permitted: set[str] = field(default_factory=set)
     """Exchanges through which it has stored a message."""
-    under_way: int = 0
+    in_flight: int = 0
     """Publishes that wait for their confirm."""
     closing: bool = False
 
@@ -63,7 +63,7 @@ class Publisher:
         self._tiers: dict[str, list[float]] = {}
         self._link = link
         self._timeout = timeout
-        self._way: Way | None = None
+        self._current: PublishChannel | None = None
         self._connection: AbstractConnection | None = None
         self._largest = math.inf
         """Bytes of a body that RabbitMQ takes, as far as it has said so on this connection."""
@@ -94,15 +94,15 @@ class Publisher:
         """Store `message` in `to`; see :meth:`fusewire.brokers.Broker.publish`."""
         queue = queue_name(to) if not delay else self._delay_queue(Station.of(to), delay)
         exchange = self._exchanges.get(queue, "")
-        way = self._way
-        if way is None or way.channel.is_closed:
-            way = await self.open()
+        used = self._current
+        if used is None or used.channel.is_closed:
+            used = await self.open()
         # Before the channel is used: what AMQP cannot carry puts nothing in doubt that is on it.
         try:
-            body, properties = to_amqp(message, way.underlay.max_content_size)
+            body, properties = to_amqp(message, used.underlay.max_content_size)
         except ValueError as error:
             raise _not_carried(queue, error) from error
-        way.under_way += 1
+        used.in_flight += 1
         try:
             async with asyncio.timeout(self._timeout):
                 # Not waiting for the socket lets publishes follow each other on the wire. What may
@@ -110,8 +110,8 @@ class Publisher:
                 # thrown away, and the next is opened only by a broker that reads again.
                 if len(body) > self._largest:
                     raise _too_large(queue, len(body), self._largest)  # noqa: TRY301 - sent, it would close the channel
-                with loss_told():
-                    await way.underlay.basic_publish(
+                with raising_connection_lost():
+                    await used.underlay.basic_publish(
                         body,
                         exchange=exchange,
                         routing_key=queue,
@@ -127,20 +127,20 @@ class Publisher:
                 f"RabbitMQ returned a message for {queue!r}: there is no such queue{bound}"
             ) from error
         except DeliveryError as error:
-            self._leave(way)
+            self._retire(used)
             raise MoveRefusedError(
                 f"RabbitMQ refused a message for {queue!r}: the queue is full or has no leader"
             ) from error
         except asyncio.CancelledError:
-            self._abandon(way)
+            self._discard(used)
             raise
         except Exception as error:
-            raise self._judge(error, queue, exchange, way, (len(body), properties)) from error
+            raise self._judge(error, queue, exchange, used, (len(body), properties)) from error
         finally:
-            way.under_way -= 1
-            if way is not self._way and not way.under_way:
-                self._close(way)
-        way.permitted.add(exchange)
+            used.in_flight -= 1
+            if used is not self._current and not used.in_flight:
+                self._close(used)
+        used.permitted.add(exchange)
 
     def _delay_queue(self, to: Station, delay: float) -> str:
         check_delay(to)
@@ -148,27 +148,29 @@ class Publisher:
             raise MoveRefusedError(f"a message for {to.queue!r} is not stored: {_UNPREPARED}")
         return delay_queue(to.queue, tier_for(delay, tiers))
 
-    async def open(self) -> Way:
+    async def open(self) -> PublishChannel:
         """Return the channel to publish on, opened now if there is none.
 
         Raises:
             BrokerUnavailableError: RabbitMQ cannot be reached.
         """
         async with self._opening:
-            if self._way is None or self._way.channel.is_closed:
+            if self._current is None or self._current.channel.is_closed:
                 connection = await self._link.connection()
                 if connection is not self._connection:  # perhaps to a broker with other settings
                     self._connection, self._largest = connection, math.inf
                 channel = await self._link.open_channel(confirms=True)
-                self._way = Way(channel, cast("Channel", await channel.get_underlay_channel()))
-            return self._way
+                self._current = PublishChannel(
+                    channel, cast("Channel", await channel.get_underlay_channel())
+                )
+            return self._current
 
     def _judge(
         self,
         error: Exception,
         queue: str,
         exchange: str,
-        way: Way,
+        used: PublishChannel,
         sent: tuple[int, Basic.Properties],
     ) -> BrokerError:
         """Tell a message that is not stored from one that may be, and whether the channel is gone.
@@ -176,16 +178,16 @@ class Publisher:
         Args:
             error: whatever it was; aio-pika raises a bare Exception when we close the connection.
             queue: where the message was to go.
-            exchange: by which way.
-            way: the channel.
+            exchange: through which it went.
+            used: the channel.
             sent: the bytes of the body, and the properties.
         """
         size, properties = sent
         if why := what_cannot_be_written(properties):
             # aiormq has sent nothing, and has taken back what it counted: others go on.
             return _not_carried(queue, f"AMQP cannot carry it: {why}")
-        self._abandon(way)  # the frames may be with the broker already
-        if isinstance(error, ChannelAccessRefused) and exchange not in way.permitted:
+        self._discard(used)  # the frames may be with the broker already
+        if isinstance(error, ChannelAccessRefused) and exchange not in used.permitted:
             # The broker asks for each exchange of a channel once, before it stores anything.
             return MoveRefusedError(
                 f"RabbitMQ refused a message for {queue!r} ({error}): not stored; grant the "
@@ -202,27 +204,27 @@ class Publisher:
             "it may or may not be stored"
         )
 
-    def _abandon(self, way: Way) -> None:
+    def _discard(self, used: PublishChannel) -> None:
         """Use its channel no more.
 
         After a late confirmation, publishes on it have been seen to wait for ever (aio-pika #689).
         """
-        self._leave(way)
-        self._close(way)
+        self._retire(used)
+        self._close(used)
 
-    def _leave(self, way: Way) -> None:
-        """Use its channel for what is under way, and then no more.
+    def _retire(self, used: PublishChannel) -> None:
+        """Use its channel for what is in flight, and for nothing more.
 
         A quorum queue that was full when a length limit was taken away goes on to refuse what comes
         over the channels that it has refused before; seen on RabbitMQ 3.10.8.
         """
-        if self._way is way:
-            self._way = None
+        if self._current is used:
+            self._current = None
 
-    def _close(self, way: Way) -> None:
-        if not way.closing:
-            way.closing = True
-            begin(close(way.channel, self._timeout))
+    def _close(self, used: PublishChannel) -> None:
+        if not used.closing:
+            used.closing = True
+            spawn(close(used.channel, self._timeout))
 
 
 def _not_carried(queue: str, why: object) -> MoveRefusedError:

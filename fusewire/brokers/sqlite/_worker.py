@@ -17,14 +17,14 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fusewire.brokers.sqlite.forking import User
-from fusewire.brokers.sqlite.session import Job, News, Session
+from fusewire.brokers.sqlite._forking import User
+from fusewire.brokers.sqlite._session import Changes, Job, Session
 from fusewire.errors import BrokerError, UnconfirmedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fusewire.brokers.sqlite.store import Store
+    from fusewire.brokers.sqlite._store import Store
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Worker:
         lease: seconds of a receiver's lease.
         poll_interval: seconds between looks for what other processes did.
         clock: seconds since the epoch.
-        on_news: called in the event loop when there is any.
+        on_changes: called in the event loop when there is any.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Worker:
         lease: float,
         poll_interval: float,
         clock: Callable[[], float],
-        on_news: Callable[[News], None],
+        on_changes: Callable[[Changes], None],
     ) -> None:
         self._path = path
         self._lease = lease
         self._poll_interval = poll_interval
         self._clock = clock
-        self._on_news = on_news
+        self._on_changes = on_changes
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._queue: queue.SimpleQueue[tuple[Job[Any], asyncio.Future[Any]] | None] = (
@@ -152,16 +152,16 @@ class Worker:
                 self._run(session, [job for job, _ in group])
                 self._tell(_settle, [(future, job.result, job.error) for job, future in group])
                 with self._inside():
-                    session.tidy()
+                    session.maintain()
 
     # An unexpected error in the following must not end the thread: everything that
     # is submitted afterwards would wait forever.
 
     def _look(self, session: Session) -> None:
         with self._inside():
-            news = session.look()
-            if news.changed or news.lost:
-                self._tell(self._on_news, news)
+            changes = session.look()
+            if changes.changed or changes.lost:
+                self._tell(self._on_changes, changes)
 
     def _run(self, session: Session, jobs: list[Job[Any]]) -> None:
         for job in jobs:

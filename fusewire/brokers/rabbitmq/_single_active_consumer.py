@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aiormq.exceptions import ChannelLockedResource
 
-from fusewire.brokers.rabbitmq.uncut import uncut
+from fusewire.brokers.rabbitmq._workarounds.cancellation import run_to_completion
 from fusewire.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
 
     from fusewire.brokers.message import Message
-    from fusewire.brokers.rabbitmq.subscription import RabbitMQSubscription
+    from fusewire.brokers.rabbitmq._subscription import RabbitMQSubscription
 
 _ARRIVAL = 1.0
 """Seconds for a message to come that is known to be ready, before another is taken to have it."""
@@ -33,7 +33,7 @@ async def is_single(channel: AbstractChannel, queue: str, limit: float) -> bool:
     """
     underlay = await channel.get_underlay_channel()
     try:
-        await uncut(underlay.basic_get(queue, timeout=limit))
+        await run_to_completion(underlay.basic_get(queue, timeout=limit))
     except ChannelLockedResource:
         return True
     return False
@@ -52,7 +52,7 @@ async def peek_as_consumer(
     Raises:
         BrokerError: another consumer is the active one, and only that one can see them.
     """
-    declared = await uncut(channel.declare_queue(queue, passive=True, timeout=seconds))
+    declared = await run_to_completion(channel.declare_queue(queue, passive=True, timeout=seconds))
     wanted = min(limit, declared.declaration_result.message_count or 0)
     if wanted < 1:
         return []

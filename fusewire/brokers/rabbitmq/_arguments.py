@@ -9,7 +9,7 @@ from fusewire.brokers.topology import milliseconds
 if TYPE_CHECKING:
     from pamqp.common import FieldTable
 
-    from fusewire.brokers.rabbitmq.layout import Layout
+    from fusewire.brokers.rabbitmq._layout import Layout
 
 DELIVERY_LIMIT_SINCE = (4, 0)
 """The version that gave quorum queues a delivery limit of 20.
