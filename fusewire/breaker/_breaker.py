@@ -80,7 +80,7 @@ class CircuitBreaker(GuardingCircuit):
             )
         elif given != _FIRST_SETTINGS:
             raise SettingsError(
-                f"settings must come alone: circuit {name!r} got single settings beside them"
+                f"settings of circuit {name!r} must be given without single settings, got both"
             )
         if fallback is not None and not callable(fallback):
             raise invalid("fallback", "a function", fallback)

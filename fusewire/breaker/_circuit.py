@@ -131,8 +131,8 @@ class Circuit(SnapshotChanges):
     def __enter__(self, *_: object) -> NoReturn:
         """Refuse ``with breaker:``, which would not say for which call it stands."""
         raise SettingsError(
-            f"circuit {self._name!r} is no block itself: write `with breaker.acquire():`, which "
-            "takes the permit for one call"
+            f"circuit {self._name!r} must not be entered itself: write `with breaker.acquire():`, "
+            "which takes the permit for one call"
         )
 
     __exit__ = __aenter__ = __aexit__ = __enter__

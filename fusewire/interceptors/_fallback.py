@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 from google.protobuf.message import Message
 
 from fusewire._causes import causes_of
-from fusewire._validation import name_of, signature_problem
+from fusewire._validation import invalid, name_of, signature_problem
 from fusewire.errors import FusewireError, SettingsError
 from fusewire.interceptors._methods import check_reply
 from fusewire.interceptors._selectors import place
@@ -159,15 +159,15 @@ def as_call_fallback(selector: str, fallback: Fallback, *, sync: bool) -> CallFa
         SettingsError: it cannot answer calls, or not those of a channel of this kind.
     """
     if isinstance(fallback, CallFallback) and not isinstance(fallback, type):
-        _refuse(selector, unfit(fallback, sync=sync, shape=None))
-        made = fallback
-    elif not callable(fallback):
-        made = _Message(fallback)
-        _refuse(selector, _no_message(selector, fallback))
-    else:
-        made = _Function(fallback)
-        _refuse(selector, _no_function(fallback, sync=sync))
-    return made
+        reason = unfit(fallback, sync=sync, shape=None)
+        if reason is not None:
+            raise refusal(selector, reason)
+        return fallback
+    if callable(fallback):
+        _check_function(place("fallbacks", selector), fallback, sync=sync)
+        return _Function(fallback)
+    _check_message(selector, fallback)
+    return _Message(fallback)
 
 
 def unfit(fallback: CallFallback, *, sync: bool, shape: Shape | None) -> str | None:
@@ -182,38 +182,34 @@ def refusal(selector: str, reason: str) -> SettingsError:
     return SettingsError(f"{place('fallbacks', selector)}: {reason}")
 
 
-def _refuse(selector: str, reason: str | None) -> None:
-    if reason is not None:
-        raise refusal(selector, reason)
-
-
-def _no_message(selector: str, given: object) -> str | None:
+def _check_message(selector: str, given: object) -> None:
+    name = place("fallbacks", selector)
     if inspect.iscoroutine(given):
         given.close()
-        return f"{given!r} is a coroutine; give the coroutine function itself"
+        raise invalid(name, _ACCEPTED, given, "give the coroutine function itself")
     if callable(getattr(given, "park", None)):
-        return (
-            f"{type(given).__name__} would be given to callers as the reply; give what its park() "
-            "returns: park(reply=…, idempotent=True), for example"
-        )
+        hint = "give what its park() returns: park(reply=…, idempotent=True), for example"
+        raise invalid(name, _ACCEPTED, given, hint)
     try:
         check_reply(selector, given)
     except TypeError as error:
-        return str(error)
-    return None
+        raise refusal(selector, str(error)) from None
 
 
-def _no_function(given: Callable[..., Any], *, sync: bool) -> str | None:
+def _check_function(name: str, given: Callable[..., Any], *, sync: bool) -> None:
     if isinstance(given, type) and issubclass(given, Message):
-        return f"{given.__name__} is a class of messages; give a message or a function"
+        raise invalid(name, _ACCEPTED, given, "a class of messages is neither")
     if sync and (_is_async(given) or _is_async(type(given).__call__)):
-        return (
-            f"{given!r} is a coroutine function, which a sync channel cannot run; give a message, "
-            "a plain function or a CallFallback"
-        )
+        hint = "a sync channel cannot run a coroutine function"
+        raise invalid(name, "a message, a plain function or a CallFallback", given, hint)
     if (problem := signature_problem(given, 2)) is not None:
-        return f"it must be callable as (request, error), got {name_of(given)}: {problem}"
-    return None
+        raise SettingsError(
+            f"{name} must be a function of (request, error), got {name_of(given)}, which cannot "
+            f"be called so: {problem}"
+        )
+
+
+_ACCEPTED = "a message or a function of (request, error)"
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

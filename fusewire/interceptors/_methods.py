@@ -92,7 +92,8 @@ def checked_message(path: str, message: Any) -> Any:
     """
     if message is None:
         raise TypeError(
-            f"None is no response of {path}; to leave the caller the error, raise FallbackDeclined"
+            f"the response of {path} must be a message, got None; to leave the caller the error, "
+            "raise FallbackDeclined"
         )
     known = known_method(path)
     if known is None:
@@ -101,7 +102,7 @@ def checked_message(path: str, message: Any) -> Any:
     if given is None and isinstance(message, _NO_MESSAGES):
         given = type(message).__name__
     if given is not None and given != known.response:
-        raise TypeError(f"the response of {path} is a {known.response}, got a {given}")
+        raise TypeError(f"the response of {path} must be a {known.response}, got a {given}")
     return message
 
 
@@ -192,7 +193,8 @@ class Names:
         rest = ", ".join(repr(method) for method in sorted(methods))
         hint = f"did you mean {near!r}?" if near else f"its methods are {rest or 'none'}"
         service = service_of(selector)
-        return f"{place(self._named[selector], selector)}: {service!r} has no such method; {hint}"
+        name = place(self._named[selector], selector)
+        return f"{name} must name a method of {service!r}; {hint}"
 
     def _nearest(self, selector: str, methods: Collection[str]) -> str | None:
         """Return the method that `selector` may mean and no other selector names."""

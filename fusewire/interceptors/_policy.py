@@ -156,8 +156,9 @@ class Policies:
         for selector in self._fallbacks:
             if not selector.endswith(EVERYTHING) and not self._guarded(selector):
                 raise SettingsError(
-                    f"{place('fallbacks', selector)}: the method is not guarded, so its fallback "
-                    "would never be asked; give the method settings or leave its fallback out"
+                    f"{place('fallbacks', selector)} must be for a guarded method, got one that "
+                    "is not, so its fallback would never be asked; give it settings, or leave its "
+                    "fallback out"
                 )
         self._names = Names(
             {
@@ -194,9 +195,9 @@ class Policies:
         """
         if shape.startswith("stream") and self._idempotent.names(method):
             raise SettingsError(
-                f"{place('idempotent', method)}: the method takes a stream of requests, and no key "
-                "can be made before they are sent; leave it out, and give its calls an "
-                "idempotency-key of their own"
+                f"{place('idempotent', method)} must be a method with one request, got one with a "
+                "stream of them, for which no key can be made before they are sent; leave it out, "
+                "and give its calls an idempotency-key of their own"
             )
         if self._fallbacks.names(method):
             fallback = self._fallbacks.find(method)

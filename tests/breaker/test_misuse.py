@@ -129,8 +129,8 @@ def test_times_that_look_like_milliseconds_are_taken_and_warned_of_once(
 
 def test_a_breaker_is_no_block(breaker: CircuitBreaker) -> None:
     said = (
-        "circuit 'payments' is no block itself: write `with breaker.acquire():`, which takes the "
-        "permit for one call"
+        "circuit 'payments' must not be entered itself: write `with breaker.acquire():`, which "
+        "takes the permit for one call"
     )
 
     def enter() -> None:

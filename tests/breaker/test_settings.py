@@ -221,7 +221,7 @@ def test_a_breaker_takes_settings_whole() -> None:
 
 
 def test_settings_and_single_settings_exclude_each_other() -> None:
-    with pytest.raises(SettingsError, match="settings must come alone"):
+    with pytest.raises(SettingsError, match="must be given without single settings"):
         CircuitBreaker("search", 7, settings=BreakerSettings())
 
 

@@ -47,12 +47,32 @@ BOTH = pytest.mark.parametrize("make", [made_sync, made_aio])
 @pytest.mark.parametrize(
     ("selector", "wrong", "told"),
     [
-        ("*", Store(), r"Store would be given to callers as the reply; .* park\(reply="),
-        ("*", payments_pb2.ChargeReply, "ChargeReply is a class of messages"),
-        ("*", lambda: b"", r"it must be callable as \(request, error\)"),
-        ("*", lambda request: request, r"it must be callable as \(request, error\)"),
-        ("*", lambda request, error, more: request, r"it must be callable as \(request, error\)"),
-        (CHARGE, {"status": "PENDING"}, "is a fusewire.demo.payments.v1.ChargeReply, got a dict"),
+        (
+            "*",
+            Store(),
+            r"must be a message .*Store.*; give what its park\(\) returns: park\(reply=",
+        ),
+        (
+            "*",
+            payments_pb2.ChargeReply,
+            r"got <class .*ChargeReply'>; a class of messages is neither",
+        ),
+        ("*", lambda: b"", r"must be a function of \(request, error\), got .*, which cannot be"),
+        (
+            "*",
+            lambda request: request,
+            r"must be a function of \(request, error\), got .*, which cannot be",
+        ),
+        (
+            "*",
+            lambda request, error, more: request,
+            r"must be a function of \(request, error\), got .*, which cannot be",
+        ),
+        (
+            CHARGE,
+            {"status": "PENDING"},
+            r"must be a fusewire\.demo\.payments\.v1\.ChargeReply, got a dict",
+        ),
         (CHARGE, "PENDING", "ChargeReply, got a str"),
         (CHARGE, payments_pb2.RefundReply(), "ChargeReply, got a .*RefundReply"),
     ],
@@ -62,7 +82,7 @@ def test_what_can_be_no_fallback_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=told) as caught:
         make({selector: wrong})
-    assert str(caught.value).startswith(f"fallbacks[{selector!r}]: ")
+    assert str(caught.value).startswith(f"fallbacks[{selector!r}]")
 
 
 @BOTH

@@ -50,7 +50,7 @@ def test_a_method_that_its_service_does_not_have_is_refused_with_the_nearest_nam
     with pytest.raises(SettingsError) as caught:
         make(**{setting: GIVEN[setting](SLIP)})
     assert str(caught.value) == (
-        f"{setting}[{SLIP!r}]: 'fusewire.demo.payments.v1.Payments' has no such method; "
+        f"{setting}[{SLIP!r}] must name a method of 'fusewire.demo.payments.v1.Payments'; "
         f"did you mean '{PAYMENTS}/Charge'?"
     )
 
@@ -98,7 +98,8 @@ def test_a_sync_channel_compares_names_with_the_methods_that_its_stubs_have_made
             echo(ask())
     (warning,) = warned(caplog)
     assert warning == (
-        "settings['/test.Echo/Doo']: 'test.Echo' has no such method; did you mean '/test.Echo/Do'?"
+        "settings['/test.Echo/Doo'] must name a method of 'test.Echo'; "
+        "did you mean '/test.Echo/Do'?"
     )
 
 

@@ -82,7 +82,7 @@ def test_a_classify_that_cannot_be_called_is_refused() -> None:
     [({"/p.S/M": None, "*": BreakerSettings()}, "/p.S/M"), (None, "/grpc.health.v1.Health/Check")],
 )
 def test_a_fallback_that_would_never_be_asked_is_refused(settings: Any, selector: Any) -> None:
-    with pytest.raises(SettingsError, match="not guarded"):
+    with pytest.raises(SettingsError, match="must be for a guarded method"):
         aio_interceptors(settings, fallbacks={selector: b""})
 
 
@@ -97,7 +97,7 @@ class _Later:
 def test_a_sync_channel_refuses_a_coroutine_function_as_fallback(fallback: Any) -> None:
     with (
         grpc.insecure_channel("127.0.0.1:1") as channel,
-        pytest.raises(SettingsError, match=r"fallbacks\['/p.S/M'\]: .*coroutine function"),
+        pytest.raises(SettingsError, match=r"fallbacks\['/p.S/M'\] must be .*coroutine function"),
     ):
         guard(channel, fallbacks={"/p.S/M": fallback})
 
