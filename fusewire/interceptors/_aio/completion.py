@@ -55,25 +55,20 @@ def watch(guarded: GuardedCall, call: Any) -> None:
     """Settle `guarded` when `call` is over."""
     try:
         # The core of grpcio's own calls reports its end without coroutines, in half the steps.
-        own = call._cython_call  # noqa: SLF001 - see above; calls without it are handled below
-        own.add_done_callback(functools.partial(_settle_own, guarded, call, own))
+        core = call._cython_call  # noqa: SLF001 - see above; calls without it are handled below
+        core.add_done_callback(functools.partial(_settle_at_end, guarded, call, core))
     except AttributeError:
-        when_over(call, functools.partial(_settle_other, guarded))
+        when_over(call, functools.partial(_settle_at_end, guarded))
 
 
-def _settle_own(guarded: GuardedCall, call: Any, own: Any) -> None:
+def _settle_at_end(guarded: GuardedCall, call: Any, core: Any = None) -> None:
     try:
-        ok = own.is_ok()
+        ok = core is not None and core.is_ok()
     except Exception:  # noqa: BLE001 - another grpcio may differ here
         ok = False
     if ok:
         guarded.succeed()
-    else:
-        _settle_other(guarded, call)
-
-
-def _settle_other(guarded: GuardedCall, call: Any) -> None:
-    if may_change(call):
+    elif may_change(call):
         settle_late(call, functools.partial(settle, guarded))
     else:
         settle(guarded, call)
