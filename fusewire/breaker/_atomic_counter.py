@@ -1,4 +1,4 @@
-"""A number that threads count up without a lock."""
+"""A counter that threads share without a lock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class AtomicCounter:
     """Counts exactly from any thread: one step of :class:`itertools.count` cannot be interrupted.
 
     Attributes:
-        add: count one more. What it returns means nothing.
+        add: add 1. Ignore what it returns.
     """
 
     __slots__ = ("_count", "_offset", "add")
@@ -20,10 +20,10 @@ class AtomicCounter:
         self._offset = 0
 
     def value(self) -> int:
-        """Read the number, which changes nothing."""
-        # A count's text is the one way to read it without a step.
+        """Return the count without changing it."""
+        # Only its repr shows a count without advancing it.
         return self._offset + int(repr(self._count)[len("count(") : -1])
 
     def set(self, value: int) -> None:
-        """Go on from `value`."""
+        """Continue from `value`."""
         self._offset += value - self.value()

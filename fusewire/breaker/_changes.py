@@ -1,13 +1,14 @@
-"""One change at a time: the machine's arithmetic under a lock, whatever interrupts it.
+"""One change at a time: the machine under a lock, whatever interrupts it.
 
-A signal handler or a finalizer may use the circuit in the midst of a change, in the thread that
-makes it. It must not wait for that change, and must not see half of it. So what it wants changed is
-deferred, and done before the change that it interrupted ends; and it is answered from what the last
-whole change left, which is one tuple. It is never given a probe, which would have to be counted.
+A signal handler or a finalizer may use the circuit during a change, in the thread that makes it.
+It must not wait for that change, and must not see half of it. So the change that it wants is
+deferred until just before the interrupted change ends. What it asks is answered from what the last
+complete change published, which is one tuple. It never gets a probe, which would have to be
+counted.
 
-A change that an exception breaks off, such as a ``KeyboardInterrupt``, or that another thread was
-making when the process forked, leaves figures that may not fit together. The next change then
-starts the circuit from the beginning.
+An exception such as ``KeyboardInterrupt`` may break off a change, and a process may fork while
+another thread makes one. The state may then be inconsistent, so the next change starts the circuit
+again.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ _BROKEN = -1
 
 
 class Changes(LendingMachine):
-    """A machine that threads share, that signal handlers and finalizers use, and that forks.
+    """A machine that threads share, that signal handlers and finalizers may use, and that may fork.
 
-    The lock is held for state arithmetic only: never across a protected call, a listener or a log
+    The lock is held only while the state changes: never during a guarded call, a listener or a log
     line.
     """
 
@@ -53,7 +54,7 @@ class Changes(LendingMachine):
         super().__init__(name, settings, clock, rng)
         self._clock = clock
         self._lock = bare_lock()
-        # The thread that makes a change, or what became of the last one.
+        # The thread that makes a change, or how the last one ended.
         self._changing = _WHOLE
         # A list, because it is nearly always empty, and an empty deque takes 760 bytes.
         self._deferred: list[tuple[float, Callable[..., object], tuple[Any, ...]]] = []
@@ -61,18 +62,19 @@ class Changes(LendingMachine):
         renew_in_child(self, Changes._renew)
 
     def _change(self, now: float, step: Callable[..., T], *args: Any) -> T | None:
-        """Make the change ``step(now, *args)`` and return what it returns.
+        """Make the change ``step(now, *args)`` and return its result.
 
-        A thread that interrupted itself has it made when it goes on, and gets None.
+        In code that interrupts a change of its own thread, the change is deferred and the result is
+        None.
         """
         thread = get_ident()
         if thread in inside:
             self._defer(now, step, *args)
             return None
-        return self._alone(thread, now, step, *args)
+        return self._change_under_lock(thread, now, step, *args)
 
-    def _alone(self, thread: int, now: float, step: Callable[..., T], *args: Any) -> T:
-        """Make the change in this `thread`, which is inside no other, and deliver its events."""
+    def _change_under_lock(self, thread: int, now: float, step: Callable[..., T], *args: Any) -> T:
+        """Make a change in this `thread`, which is in no other change, and deliver its events."""
         listeners = self._listeners
         try:
             inside.add(thread)
@@ -82,12 +84,12 @@ class Changes(LendingMachine):
                     if self._changing:
                         self._start_again(now)
                     self._changing = thread
-                    self._tidy(now)
+                    self._catch_up(now)
                     if self._deferred:
-                        self._take_up_deferred()
+                        self._do_deferred()
                     result = step(now, *args)
                     if self._deferred:
-                        self._take_up_deferred()
+                        self._do_deferred()
                     if self._refreshed:
                         self._publish()
                     self._changing = _WHOLE
@@ -98,8 +100,8 @@ class Changes(LendingMachine):
         finally:
             inside.discard(thread)
         if self._deferred:
-            # It came after the last look, when the thread had not yet left the section.
-            self._alone(thread, now, _nothing)
+            # Deferred after the last check, before the thread had left the section.
+            self._change_under_lock(thread, now, _nothing)
         if listeners.changes or listeners.calls:
             listeners.deliver(before, last)
             if listeners.left:
@@ -111,17 +113,17 @@ class Changes(LendingMachine):
         self._close_fast_paths()
 
     def _close_fast_paths(self) -> None:
-        """Have whatever comes next make a change, which takes up what is left to do."""
+        """Make the next call take the lock, so that it does what is left to do."""
         self._room = self._permit_room = 0
         self._reject_until = -math.inf
 
-    def _take_up_deferred(self) -> None:
+    def _do_deferred(self) -> None:
         while self._deferred:
             now, step, args = self._deferred.pop(0)
             step(now, *args)
 
     def _publish(self) -> None:
-        """Leave, in one step, what a thread that interrupts itself is answered from."""
+        """Publish, in one step, what answers code that interrupts this thread."""
         state, ramp, why = self._state, self._ramp, self._why
         until = self._open_until if state is CircuitState.OPEN else -math.inf
         if ramp is not None:
@@ -130,7 +132,7 @@ class Changes(LendingMachine):
         self._refreshed = False
 
     def _admit_interrupting(self, now: float) -> int | Refusal:
-        """Answer a call of a thread that interrupted itself: the generation, or why it may not."""
+        """Return the generation for a call that interrupts a change, or why it is rejected."""
         state, generation, until, why = self._published
         if state is CircuitState.CLOSED:
             if now >= until:
@@ -143,7 +145,7 @@ class Changes(LendingMachine):
             return state, self._settings.recovery_timeout, why
         elif state is not CircuitState.HALF_OPEN:
             return generation
-        # It would be a probe, or one of a growing share: it would have to be counted.
+        # It would be a probe or part of a ramp, and would have to be counted.
         return state, MAX_HALF_OPEN_WAIT, why
 
     def _look_interrupting(self, now: float) -> Admission:
@@ -154,28 +156,28 @@ class Changes(LendingMachine):
         return Admission(False, state, wait)  # noqa: FBT003 - as above
 
     def _start_again(self, now: float) -> None:
-        """Start with nothing seen. A state that a person set stays; else the circuit is closed."""
+        """Start again with nothing counted: closed, unless the state was set by hand."""
         state = self._state if self._state in BY_HAND else CircuitState.CLOSED
         self._enter(state, Reason(Cause.INTERRUPTED), now)
         self._publish()
 
     def _break_off(self) -> None:
-        """Have the next change start the circuit from the beginning."""
+        """Make the next change start the circuit again."""
         self._changing = _BROKEN
         self._free = self._idle = self._idle_again = 0
         self._close_fast_paths()
 
     def _renew(self) -> None:
-        """Go on in a forked child: the state stays, what the parent's threads were doing ends."""
+        """Continue in a forked child: keep the state, drop what the parent's threads were doing."""
         if self._changing == get_ident():
-            return  # this thread forked in the midst of a change, and goes on with it
+            return  # this thread forked during its own change, and continues it
         self._lock = bare_lock()
         self._listeners.forget()
-        self._probes.forget_in_flight()
+        self._probes.clear_in_flight()
         self._in_flight.clear()
         if self._changing:
             self._break_off()
 
 
 def _nothing(_now: float) -> None:
-    """Change nothing: what is deferred is taken up all the same."""
+    """Change nothing. What is deferred is done all the same."""

@@ -1,4 +1,4 @@
-"""A circuit: what a user can do with the machine, with a clock and with listeners.
+"""A circuit: what users can do with the machine, a clock and listeners.
 
 It does no I/O and starts no thread. Time comes from an injected monotonic clock.
 """
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fusewire.breaker._snapshot import Snapshot
 
 UNTIMED = math.inf
-"""The start of a call whose duration nobody wants: it is never slow, whenever it ends."""
+"""The start of a call that is not timed: it is never slow, whenever it ends."""
 
 _ALL = tuple(CircuitState)
 
@@ -50,8 +50,8 @@ _ALL = tuple(CircuitState)
 class Circuit(SnapshotChanges):
     """One circuit: state, permits and their settlement.
 
-    Threads and tasks may share it, signal handlers and finalizers may use it at any time, and
-    forked processes go on with a copy of it.
+    Threads and tasks may share it. Signal handlers and finalizers may use it at any time. A forked
+    process continues with a copy.
     """
 
     __slots__ = ()
@@ -72,20 +72,20 @@ class Circuit(SnapshotChanges):
 
     @property
     def settings(self) -> BreakerSettings:
-        """How the circuit behaves."""
+        """The settings of the circuit."""
         return self._settings
 
     @property
     def state(self) -> CircuitState:
-        """The state now; an open circuit whose recovery time is over is half open."""
+        """The state now. An open circuit whose recovery time is over is half open."""
         return self.look().state
 
     def acquire(self, *, timed: bool = True) -> Permit:
-        """Get leave to make one call.
+        """Return permission to make one call.
 
         Args:
-            timed: whether the time until the settlement is the dependency's. It is not for a
-                stream, whose reader sets the pace; such a call is never slow.
+            timed: whether the dependency determines the time until the settlement. The reader of a
+                stream sets its pace, so a stream is not timed; such a call is never slow.
 
         Raises:
             CircuitOpenError: the circuit does not admit the call.
@@ -112,7 +112,7 @@ class Circuit(SnapshotChanges):
         if thread in inside:
             came = self._admit_interrupting_call(now, started)
         else:
-            came = self._alone(thread, now, self._admit_or_refuse, started)
+            came = self._change_under_lock(thread, now, self._admit_or_refuse, started)
         if isinstance(came, Permit):
             if timed:
                 came.started = self._clock()  # listeners may have taken their time
@@ -121,15 +121,15 @@ class Circuit(SnapshotChanges):
         raise CircuitOpenError(self._name, *came)
 
     def look(self) -> Admission:
-        """See what would become of a call made now. Takes no permit and changes nothing."""
+        """Return what would become of a call made now. Takes no permit and changes nothing."""
         now = self._clock()
         thread = get_ident()
         if thread in inside:
             return self._look_interrupting(now)
-        return self._alone(thread, now, self._look)
+        return self._change_under_lock(thread, now, self._look)
 
     def __enter__(self, *_: object) -> NoReturn:
-        """Refuse ``with breaker:``, which would not say for which call it stands."""
+        """Refuse ``with breaker:``, which does not say which call it stands for."""
         raise SettingsError(
             f"circuit {self._name!r} must not be entered itself: write `with breaker.acquire():`, "
             "which takes the permit for one call"
@@ -138,13 +138,13 @@ class Circuit(SnapshotChanges):
     __exit__ = __aenter__ = __aexit__ = __enter__
 
     def can_execute(self) -> bool:
-        """Tell whether a call made now would be admitted."""
+        """Return whether a call made now would be admitted."""
         return self.look().admitted
 
     def settle(self, permit: Permit, outcome: Outcome, retry_after: float | None = None) -> None:
-        """Record the outcome of the call that `permit` was given for; only its first one counts.
+        """Record the outcome of the call that `permit` was issued for. Only the first one counts.
 
-        The permit's own methods say the same in fewer words.
+        The permit's own methods do the same in fewer words.
         """
         now = self._clock()
         if (
@@ -154,7 +154,7 @@ class Circuit(SnapshotChanges):
             and now - permit.started <= self._slow_after
             and permit.generation == self._free
         ):
-            # The permit is settled when it is counted: see Machine.
+            # Counting the note settles the permit: see Machine.
             self._healthy.append(permit)
             return
         thread = get_ident()
@@ -162,16 +162,16 @@ class Circuit(SnapshotChanges):
         if thread in inside:
             self._defer(now, self._settle, permit, outcome, retry_after)
         else:
-            first = self._alone(thread, now, self._settle, permit, outcome, retry_after)
+            first = self._change_under_lock(thread, now, self._settle, permit, outcome, retry_after)
         if first and outcome is FAILURE:
             self._note_failure(retry_after)
 
     def classify(self, error: BaseException, started: float = UNTIMED) -> Outcome:
-        """Say what a call that ended with `error` says about the dependency.
+        """Return what a call that ended with `error` says about the dependency.
 
         Args:
             error: what it ended with.
-            started: the clock's time when it began; without it, a cancellation always says nothing.
+            started: the clock's time when it began. Without it, a cancellation is always ignored.
         """
         max_wait = self._settings.max_wait
         if (
@@ -203,13 +203,13 @@ class Circuit(SnapshotChanges):
         self._by_hand(CircuitState.CLOSED)
 
     def hold_open(self, seconds: float) -> None:
-        """Keep an open circuit open for `seconds` from now at least. Otherwise do nothing.
+        """Keep an open circuit open for at least `seconds` from now. Otherwise do nothing.
 
-        For code that learns elsewhere that the dependency is down, from a health check for example.
-        Call it again before the time is over to go on holding the circuit. No maximum applies.
+        Call this when another source, such as a health check, knows that the dependency is down.
+        The hold expires on its own: repeat it for as long as it should last. No maximum applies.
 
         Raises:
-            SettingsError: `seconds` is no finite number above 0.
+            SettingsError: `seconds` is not a finite number above 0.
         """
         check("seconds", seconds, SECONDS)
         self._change(self._clock(), self._hold, seconds)
@@ -219,20 +219,20 @@ class Circuit(SnapshotChanges):
         self._by_hand(CircuitState.HALF_OPEN, only_from=(CircuitState.OPEN,))
 
     def replace_settings(self, settings: BreakerSettings) -> None:
-        """Go on with other settings. State, totals and failures in a row are kept.
+        """Continue with other settings. State, totals and failures in a row are kept.
 
-        The window is kept as far as the new one holds it; one of the other kind begins empty. The
-        end of an open time that runs already does not move. A circuit that is closed opens at once
-        if what it has seen is too much by the new settings.
+        The window keeps what fits into the new one; a window of the other kind starts empty. If the
+        circuit is open, its open time ends when it was going to. If it is closed, it opens at once
+        if what it has counted exceeds the new settings.
 
         Raises:
-            SettingsError: `settings` are no :class:`BreakerSettings`.
+            SettingsError: `settings` is not a :class:`BreakerSettings`.
         """
         check_settings(settings)
         self._change(self._clock(), self._take_settings, settings)
 
     def snapshot(self) -> Snapshot:
-        """Read all figures at one moment.
+        """Return all state and counters at one moment.
 
         A signal handler or finalizer that interrupts a change may not see that change yet.
         """
@@ -240,15 +240,15 @@ class Circuit(SnapshotChanges):
         thread = get_ident()
         if thread in inside:
             return self._take_snapshot(now, self._look_interrupting(now))
-        return self._alone(thread, now, self._look_and_take_snapshot)
+        return self._change_under_lock(thread, now, self._look_and_take_snapshot)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on where another breaker of this name was when `snapshot` was taken of it.
+        """Continue where another breaker of this name was when `snapshot` was taken.
 
-        The rest of an open time counts from now. ProbeLeases in flight are forgotten.
+        The rest of an open time counts from now. Probes in flight are dropped.
 
         Raises:
-            ValueError: the snapshot is of a breaker of another name.
+            ValueError: the snapshot is of a breaker with another name.
         """
         if snapshot.name != self._name:
             raise ValueError(
@@ -261,12 +261,12 @@ class Circuit(SnapshotChanges):
         listener: Callable[[Event], None],
         kinds: type[Event] | tuple[type[Event], ...] = CHANGES,
     ) -> Callable[[], None]:
-        """Tell `listener` of events of `kinds`; returns a function that ends it.
+        """Call `listener` with events of `kinds`. Return a function that removes it.
 
         Listeners are called in order after the circuit's lock is released, on the thread that
-        caused the event or on one that is delivering already. What they raise is logged and changes
-        nothing. Events of single calls (:class:`CallEvent`) are told only to listeners that name
-        them, because they make each call slower.
+        caused the event or on one that is already delivering. What they raise is logged and changes
+        nothing. Per-call events (:class:`CallEvent`) go only to listeners that ask for them,
+        because they slow every call down.
         """
         entry = ListenerEntry(listener, kinds if isinstance(kinds, tuple) else (kinds,))
         self._change(self._clock(), self._listen, entry)
@@ -277,28 +277,30 @@ class Circuit(SnapshotChanges):
         return remove
 
     def _note_failure(self, retry_after: float | None = None) -> None:
-        """Let the unit of work that this context is doing know that a call was made and failed."""
+        """Note on the current operation that a call was made and failed."""
         operation = current_operation()
         if operation is not None:
             operation.note_failure(self._name, retry_after=retry_after)
 
     def _note_rejection(self) -> None:
-        """Let the unit of work that this context is doing know that a call was refused."""
+        """Note on the current operation that a call was rejected."""
         operation = current_operation()
         if operation is not None:
             operation.note_rejection(self._name)
 
     def _borrow(self, around: Loan, *, timed: bool) -> Permit | None:
-        """Get the permit of a call around this one, if one of these loans is this circuit's."""
+        """Borrow the permit of an enclosing call, if one of these loans is of this circuit."""
         loan = find_loan(self, around)
         thread = get_ident()
         if loan is None or thread in inside:
             return None
         now = self._clock()
-        return self._alone(thread, now, self._lend, self, loan, now if timed else UNTIMED)
+        return self._change_under_lock(
+            thread, now, self._lend, self, loan, now if timed else UNTIMED
+        )
 
     def _stop_offering(self) -> None:
-        """Offer no loans of healthy calls until two calls meet."""
+        """Stop offering loans for healthy calls until two calls overlap."""
         self._change(self._clock(), self._refresh_idle)
 
     def _withdraw(self, permit: Permit) -> None:
@@ -308,13 +310,13 @@ class Circuit(SnapshotChanges):
     def _by_hand(self, state: CircuitState, only_from: tuple[CircuitState, ...] = _ALL) -> None:
         self._change(self._clock(), self._set_by_hand, state, only_from)
 
-    # Steps of changes: each is made under the lock, and the time comes first.
+    # The steps of changes. Each runs under the lock, with the time as its first argument.
 
     def _admit_or_refuse(self, now: float, started: float) -> Permit | Refusal:
         return self._admit(self, now, started) or self._refusal(now)
 
     def _admit_interrupting_call(self, now: float, started: float) -> Permit | Refusal:
-        """Let a call come from a thread that has interrupted its own change."""
+        """Answer a call of code that interrupts a change of its own thread."""
         answer = self._admit_interrupting(now)
         if isinstance(answer, int):
             return Permit(self, answer, started, False)  # noqa: FBT003 - see Permit
@@ -325,7 +327,7 @@ class Circuit(SnapshotChanges):
     def _take_back(self, now: float, permit: Permit) -> None:
         lender = permit.lender
         if permit.lent is not Lent.NEVER or (lender is not None and lender.lent is Lent.LEFT):
-            # A call was made, the borrower's or the lender's, and is over but for this.
+            # The borrower or the lender has made its call, and only this settlement is missing.
             self._settle(now, permit, Outcome.IGNORED, None)
             return
         permit.settled = True
@@ -340,7 +342,7 @@ class Circuit(SnapshotChanges):
         if self._state in only_from:
             reason = Reason(Cause.BY_HAND)
             if state is CircuitState.FORCED_OPEN:
-                self._note_reason(reason)
+                self._set_reason(reason)
             self._enter(state, reason, now)
 
     def _hold(self, now: float, seconds: float) -> None:
@@ -363,7 +365,7 @@ class Circuit(SnapshotChanges):
         if settings != old:
             self._listeners.put(SettingsChanged(self._name, old, settings))
         self._refresh()
-        self._apply_rules(now)
+        self._apply_settings(now)
 
     def _listen(self, _now: float, entry: ListenerEntry) -> None:
         self._listeners.add(entry)

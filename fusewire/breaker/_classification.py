@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fusewire.breaker")
 
 CANCELLED_BY_CALLER = (asyncio.CancelledError, concurrent.futures.CancelledError)
-"""How a call ends whose caller no longer waits for it: a failure after ``max_wait`` seconds."""
+"""What a call ends with when its caller stops waiting: a failure after ``max_wait`` seconds."""
 
 CANCELLATIONS = (
     *CANCELLED_BY_CALLER,
@@ -27,17 +27,18 @@ CANCELLATIONS = (
     KeyboardInterrupt,
     SystemExit,
 )
-"""Ways in which a caller leaves a call: otherwise they never count, whatever is expected."""
+"""Exceptions by which a caller abandons a call. Apart from ``max_wait`` they never count, whatever
+``expected_exceptions`` says."""
 
 _GRAVEST_FIRST = (Outcome.FAILURE, Outcome.SUCCESS, Outcome.IGNORED)
 
 
 def classify_error(settings: BreakerSettings, error: BaseException) -> Outcome:
-    """Say what a call that ended with `error` says.
+    """Return what a call that ended with `error` says about the dependency.
 
-    A rejection by another circuit says nothing about this one's dependency: nothing was sent to it.
-    Nor does a wrong use of the library.
-    A group says what the errors in it say: one failure among them is enough.
+    A rejection by another circuit says nothing, because nothing was sent to this dependency. Nor
+    does a wrong use of the library. A group is classified by the errors in it: one failure is
+    enough.
     """
     if isinstance(error, CANCELLATIONS):
         return Outcome.IGNORED
@@ -56,7 +57,7 @@ def classify_error(settings: BreakerSettings, error: BaseException) -> Outcome:
 
 
 def classify_result(classify: Callable[[Any], Outcome], result: object) -> Outcome:
-    """Say what a call that gave `result` says. A classifier that fails leaves it a success."""
+    """Return what a call that returned `result` says. If the classifier fails, it is a success."""
     return _ask(classify, result) or Outcome.SUCCESS
 
 

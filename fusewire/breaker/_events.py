@@ -1,4 +1,4 @@
-"""What a breaker tells its listeners, as frozen values.
+"""What a breaker reports to its listeners, as frozen values.
 
 ::
 
@@ -6,14 +6,14 @@
     ├── StateChanged        the circuit went from one state to another
     ├── SettingsChanged     other settings apply from now on
     ├── LeaseExpired        a probe was never settled; its place was taken back
-    └── CallEvent           one for each call; hearing them costs time on each call
+    └── CallEvent           per call; listening to them slows every call down
         ├── CallSucceeded
         ├── CallFailed
         ├── CallIgnored
-        ├── CallSlow        besides one of the three before
+        ├── CallSlow        in addition to one of the three above
         ├── CallRejected
         ├── CallLate
-        └── CallEventsDropped   events of calls are missing here: listeners took too long
+        └── CallEventsDropped   call events are missing here: the listeners took too long
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a circuit changed its state, with the figures that decided it.
+    """Why a circuit changed its state, with the values that decided it.
 
-    ``str(reason)`` says it in words.
+    ``str(reason)`` puts it in words.
 
     Attributes:
         cause: the rule that applied.
-        value: the figure that was reached: failures or probes in number, a rate as a fraction, a
-            time in seconds.
-        threshold: the setting that the figure was compared with, in the same unit.
-        calls: the calls that a rate was taken over.
+        value: the value that was reached: a number of failures or probes, a rate as a fraction, or
+            a time in seconds.
+        threshold: the setting that the value was compared with, in the same unit.
+        calls: the number of calls that a rate was computed from.
     """
 
     cause: Cause
@@ -76,7 +76,7 @@ _WORDS = {
     Cause.PROBES_SUCCEEDED: "{0.value:g} probes succeeded",
     Cause.BY_HAND: "by hand",
     Cause.RESTORED: "restored from a snapshot",
-    Cause.INTERRUPTED: "a change was broken off by an exception or a fork, so it starts again",
+    Cause.INTERRUPTED: "an exception or a fork interrupted a change, so it starts again",
 }
 
 
@@ -89,7 +89,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StateChanged(Event):
-    """The circuit went from `old` to `new`, and `reason` says why."""
+    """The circuit went from `old` to `new` because of `reason`."""
 
     old: CircuitState
     new: CircuitState
@@ -98,7 +98,7 @@ class StateChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class SettingsChanged(Event):
-    """The settings `new` apply instead of `old`."""
+    """The settings `new` replace `old`."""
 
     old: BreakerSettings
     new: BreakerSettings
@@ -106,16 +106,16 @@ class SettingsChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseExpired(Event):
-    """A probe was not settled within its lease, and its place was taken back."""
+    """A probe was not settled within its lease, so its place was freed."""
 
 
 CHANGES = (StateChanged, SettingsChanged, LeaseExpired)
-"""The events that are rare: all but those of single calls."""
+"""The events that are rare: all but call events."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallEvent(Event):
-    """The root of the events that each call makes."""
+    """The root of the events that every call causes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class CallSlow(CallEvent):
 
 @dataclass(frozen=True, slots=True)
 class CallRejected(CallEvent):
-    """A call was not admitted; one may be in `retry_after` seconds."""
+    """A call was not admitted. The next may be admitted in `retry_after` seconds."""
 
     state: CircuitState
     retry_after: float
@@ -154,13 +154,13 @@ class CallRejected(CallEvent):
 
 @dataclass(frozen=True, slots=True)
 class CallLate(CallEvent):
-    """A call ended with `outcome` after the state had moved on; it changed nothing."""
+    """A call ended with `outcome` after the state had changed, so it was not counted."""
 
     outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class CallEventsDropped(CallEvent):
-    """`count` events of single calls are missing here: listeners take longer than the calls do."""
+    """`count` call events are missing here: the listeners take longer than the calls."""
 
     count: int

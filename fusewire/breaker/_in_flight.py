@@ -1,4 +1,4 @@
-"""Calls in flight that a circuit must know of: probes, and calls that may hang."""
+"""Calls in flight that a circuit keeps track of: probes, and calls that may hang."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ProbeLeases:
-    """The probes of a half-open circuit. A probe is a lease: it ends, or it is taken back."""
+    """The probes of a half-open circuit. Each holds a lease, which ends or expires."""
 
     __slots__ = ("_ends", "succeeded")
 
@@ -20,38 +20,38 @@ class ProbeLeases:
         self.succeeded = 0
 
     def __len__(self) -> int:
-        """Return how many are in flight."""
+        """Return the number of probes in flight."""
         return len(self._ends)
 
     def begin(self, permit: Permit, end: float) -> None:
-        """Let a probe begin whose lease runs out at `end`."""
+        """Add a probe whose lease expires at `end`."""
         self._ends[permit] = end
 
-    def knows(self, permit: Permit) -> bool:
-        """Tell whether the probe still has its place."""
+    def holds(self, permit: Permit) -> bool:
+        """Return whether the probe still holds its lease."""
         return permit in self._ends
 
     def finish(self, permit: Permit) -> bool:
-        """Forget the probe; tell whether it was still known."""
+        """Remove the probe. Return whether it still held its lease."""
         return self._ends.pop(permit, None) is not None
 
     def expire(self, now: float) -> int:
-        """Take back the places whose lease has run out, and tell how many."""
+        """Remove the probes whose lease has expired, and return how many there were."""
         over = [permit for permit, end in self._ends.items() if now >= end]
         for permit in over:
             del self._ends[permit]
         return len(over)
 
     def next_end(self) -> float:
-        """Return when the next lease runs out. There must be a probe in flight."""
+        """Return when the next lease expires. There must be a probe in flight."""
         return min(self._ends.values())
 
-    def forget_in_flight(self) -> None:
-        """Forget the probes in flight; those that succeeded stay counted."""
+    def clear_in_flight(self) -> None:
+        """Remove the probes in flight. Those that succeeded stay counted."""
         self._ends.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         self._ends.clear()
         self.succeeded = 0
 
@@ -59,8 +59,8 @@ class ProbeLeases:
 class InFlightCalls:
     """The calls of a closed circuit that are in flight, and how many of them hang.
 
-    Calls begin in the order of time, so the oldest are found at the front: no call is looked at
-    more than twice.
+    Calls are added in order of time, so the oldest are at the front and no call is visited more
+    than twice.
     """
 
     __slots__ = ("_hanging", "_in_flight")
@@ -70,16 +70,16 @@ class InFlightCalls:
         self._hanging: dict[Permit, float] = {}
 
     def begin(self, permit: Permit, now: float) -> None:
-        """Let a call begin."""
+        """Add a call."""
         self._in_flight[permit] = now
 
     def finish(self, permit: Permit) -> None:
-        """Forget the call; one that is not known is no error."""
+        """Remove a call. One that is not there is no error."""
         if self._in_flight.pop(permit, None) is None:
             self._hanging.pop(permit, None)
 
     def hanging(self, now: float, after: float, lease: float) -> int:
-        """Count the calls that have run for longer than `after` and less than `lease` seconds."""
+        """Return how many calls have run for more than `after` and at most `lease` seconds."""
         for permit, started in tuple(_oldest(self._in_flight, now - after)):
             del self._in_flight[permit]
             self._hanging[permit] = started
@@ -88,16 +88,16 @@ class InFlightCalls:
         return len(self._hanging)
 
     def reconsider(self, now: float, lease: float) -> None:
-        """Look at the calls again, because other rules say when one hangs.
+        """Count from the beginning, because the settings that say when a call hangs have changed.
 
-        What has run for longer than the `lease` it began with is forgotten.
+        Calls that have run for longer than `lease`, the former setting, are removed.
         """
         calls = (*self._hanging.items(), *self._in_flight.items())
         self._in_flight = {permit: started for permit, started in calls if started >= now - lease}
         self._hanging.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         self._in_flight.clear()
         self._hanging.clear()
 

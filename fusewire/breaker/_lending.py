@@ -1,13 +1,14 @@
-"""The arithmetic of loans: one call path is one call, however often it meets the circuit.
+"""The rules of loans: one call path is one call, however often it meets the circuit.
 
-An outer call lends its permit to the first inner one, which settles it. If that one has nothing to
-say, the permit goes back: to the next inner call, or to the outer call's end, of which only a
-failure counts then. A second inner call, beside the first or after it, is a call of its own.
+An outer call lends its permit to the first inner one, which settles it. If the inner call is
+ignored, the permit returns to the outer call, which may lend it again; when the outer call ends,
+only a failure of it counts. A second inner call, during the first or after it, is a call of its
+own.
 
-To offer a loan costs as much as the rest of a healthy call, and most calls have no others within
-them. So a circuit has its healthy calls offer loans only as long as there is a reason to: for its
-first :data:`PROVING` calls, and for good once a call has come while another was in progress, which
-all calls within others do.
+Offering a loan costs as much as the rest of a healthy call, and most calls have no others inside
+them. So healthy calls offer loans only while there is a reason to: for the first :data:`PROVING`
+calls of a circuit, and permanently once a call has started while another was in flight, as every
+inner call does.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fusewire.breaker._settings import BreakerSettings
 
 PROVING = 1000
-"""Healthy calls that offer loans before a circuit stops it, if none was taken."""
+"""Healthy calls that offer loans before a circuit stops offering them, if none was taken."""
 
 
 class LendingMachine(Machine):
@@ -45,24 +46,24 @@ class LendingMachine(Machine):
     ) -> None:
         self._unproven: float = PROVING
         self._idle = self._idle_again = 0
-        # Whether a call can have offered a loan. Permits that are settled by hand never do.
+        # Whether any call may have offered a loan. Permits that are settled by hand never do.
         self.lends = False
         super().__init__(name, settings, clock, rng)
 
     def _lend(self, now: float, issuer: Issuer, loan: Loan, started: float) -> Permit | None:
-        """Lend what `loan` offers; None if that cannot be had."""
+        """Borrow what `loan` offers; None if it is no longer available."""
         self._offer_for_good()
         try:
             lender = loan[LENT]
             if not isinstance(lender, Permit):
                 lender = loan[LENT] = Permit(issuer, lender, started, False)  # noqa: FBT003 - see Permit
-        except IndexError:  # the call has just ended, in another thread
+        except IndexError:  # the call has just ended in another thread
             return None
         if lender.settled or lender.lent is Lent.IN_USE:
             return None
         root = _root(lender)
-        if root.generation != self._generation or (root.probe and not self._probes.knows(root)):
-            return None  # what it said would be late
+        if root.generation != self._generation or (root.probe and not self._probes.holds(root)):
+            return None  # its result would be late
         lender.lent = Lent.IN_USE
         if self._settings.open_on_hanging:
             self._in_flight.finish(root)
@@ -73,7 +74,7 @@ class LendingMachine(Machine):
     def _settle(
         self, now: float, permit: Permit, outcome: Outcome, retry_after: float | None
     ) -> bool:
-        """Settle the permit; tell whether this is its first settlement."""
+        """Settle the permit. Return whether this is its first settlement."""
         if permit.settled:
             return False
         if outcome is Outcome.IGNORED and permit.lent in (Lent.IN_USE, Lent.LEFT):
@@ -97,19 +98,19 @@ class LendingMachine(Machine):
     def _refresh_idle(self, _now: float) -> None:
         quiet = self._unproven <= 0 and self._settings.classify_result is None
         busy = self._idle != self._idle_again
-        # What a healthy call takes that finds none in progress, and puts back at its end.
+        # A healthy call takes this if no other is in flight, and restores it when it ends.
         self._idle_again = self._free if quiet else 0
         self._idle = 0 if busy else self._idle_again
 
     def _offer_for_good(self) -> None:
-        """Offer loans from now on: a call is in progress that does not, or has lent its permit."""
-        # Without the lock: it changes no figure, and comes with calls that should not wait.
+        """Offer loans permanently, because calls overlap or a permit was lent."""
+        # Without the lock: it changes no count, and the calls that need it should not wait.
         self._unproven = math.inf
         self._idle_again = self._idle = 0
 
 
 def _root(permit: Permit) -> Permit:
-    """Find the permit that the circuit has issued, at the end of a chain of loans."""
+    """Return the permit that the circuit has issued, at the end of a chain of loans."""
     while permit.lender is not None:
         permit = permit.lender
     return permit

@@ -1,4 +1,4 @@
-"""Telling listeners what happened: in order, outside every lock, whatever they raise."""
+"""Delivering events to listeners: in order, outside every lock, whatever they raise."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fusewire.breaker")
 
 MAX_TIME_FOR_OTHERS = 0.1
-"""Seconds for which a caller at most delivers events that other callers have caused."""
+"""Seconds that a caller spends at most on events that other callers have caused."""
 
 MAX_CALL_EVENTS = 1000
-"""Events of single calls that wait at most; one more drops the oldest."""
+"""Call events that wait at most. One more drops the oldest."""
 
 _SECONDS_BETWEEN_WARNINGS = 60.0
 
@@ -30,17 +30,17 @@ _Queued = tuple[int, Event]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ListenerEntry:
-    """A listener, and what it wants to hear. The same one may come twice, for other events.
+    """A listener, and the kinds of events that it gets. A listener may have several entries.
 
     Raises:
-        SettingsError: it can never hear anything.
+        SettingsError: no event could ever reach it.
     """
 
     on_event: Callable[[Event], None]
     kinds: tuple[type[Event], ...]
 
     def __post_init__(self) -> None:
-        """Refuse what would fail, or do nothing, only when the first event comes."""
+        """Refuse now what would otherwise fail, or do nothing, at the first event."""
         check("listener", self.on_event, PLAIN_FUNCTION)
         kinds: tuple[object, ...] = self.kinds
         if not kinds or not all(
@@ -50,25 +50,24 @@ class ListenerEntry:
 
 
 class Listeners:
-    """Queues of events, and the listeners that want to hear them.
+    """Queues of events, and the listeners that get them.
 
     Events are put while the circuit's lock is held, so their order is that of the changes. They are
-    delivered after it is released, by one thread at a time: the others leave their events to
-    it. So a listener may use the breaker, and never hears events out of order.
+    delivered after the lock is released, by one thread at a time: other threads leave their events
+    to it. So a listener may use the breaker, and never gets events out of order.
 
-    A caller delivers the events of its own change, and for a time others that stand before them or
-    come meanwhile; what is left then waits for the next caller. So listeners that take longer than
-    the calls do not keep one caller busy for all. As the queue would then grow without end, events
-    of single calls are dropped when there are too many of them, the oldest first. Other events,
-    which are rare, never are.
+    A caller delivers the events of its own change. For a limited time it also delivers events that
+    were queued before them or arrive meanwhile. The rest waits for the next caller, so slow
+    listeners do not keep one caller busy for all others. The queue of call events would then grow
+    without limit, so the oldest of them are dropped. Other events are rare and never dropped.
 
     Attributes:
         number: the number of the event that was put last.
         wants_call_events: whether a listener asks for per-call events, which slow every call down.
-        changes: what is not delivered yet, other than events of single calls.
-        calls: events of single calls that are not delivered yet.
+        changes: events to deliver, other than call events.
+        calls: call events to deliver.
         left: whether the last delivery left events to the next caller.
-        dropped: events of single calls that were dropped.
+        dropped: call events that were dropped.
     """
 
     __slots__ = (
@@ -91,26 +90,26 @@ class Listeners:
         self._name = name
         self._clock = clock
         self._listeners: tuple[ListenerEntry, ...] = ()
-        # Whose turn it is to deliver: a token of theirs under one key. Setting what is not set is
-        # one step, so this needs no lock, which an exception or a fork might leave taken.
+        # Which caller delivers: its token, under one key. `setdefault` is one step, so this needs
+        # no lock, which an exception or a fork could leave locked.
         self._turn: dict[str, object] = {}
         self.number = 0
         self.wants_call_events = False
-        # Lists, because they are empty most of the time, and an empty deque takes 760 bytes.
+        # Lists, because they are empty most of the time and an empty deque takes 760 bytes.
         self.changes: list[_Queued] = []
         self.calls: list[_Queued] = []
         self.left = False
         self.dropped = 0
-        # How many of the dropped ones listeners were told of, and the log has said.
+        # How many dropped events the listeners have been told of, and the log has reported.
         self._reported = self._logged = 0
         self._log_again_at = -math.inf
 
     def add(self, entry: ListenerEntry) -> None:
-        """Tell a listener of the events that it wants, from now on."""
+        """Deliver events to a listener from now on."""
         self._replace((*self._listeners, entry))
 
     def remove(self, entry: ListenerEntry) -> None:
-        """End what :meth:`add` began; to end it twice is no error."""
+        """End what :meth:`add` began. Ending it twice is no error."""
         self._replace(tuple(each for each in self._listeners if each is not entry))
 
     def put(self, event: Event) -> None:
@@ -128,7 +127,7 @@ class Listeners:
         self.calls.append(queued)
 
     def deliver(self, before: int, last: int) -> None:
-        """Deliver what is queued, unless another thread is delivering, which then does it.
+        """Deliver what is queued, unless another thread is delivering: then that thread does it.
 
         Args:
             before: the number of the event that was put last before the caller's own.
@@ -137,7 +136,7 @@ class Listeners:
         if self.dropped != self._logged:
             self._log_dropped()
         token = object()
-        # Looked at again after the turn: an event put meanwhile would have nobody to deliver it.
+        # Checked again after each turn: otherwise nobody would deliver an event put meanwhile.
         while self.changes or self.calls:
             try:
                 if self._turn.setdefault("turn", token) is not token:
@@ -150,14 +149,14 @@ class Listeners:
                 return
 
     def forget(self) -> None:
-        """Forget what is queued and whose turn it is: in a forked child, the parent delivers it."""
+        """Drop what is queued, and whose turn it is: in a forked child, the parent delivers it."""
         self.changes.clear()
         self.calls.clear()
         self._turn.clear()
         self.left = False
 
     def _deliver_own_and_some(self, before: int, last: int) -> bool:
-        """Deliver until nothing is left or the time for others is up; tell whether it is up."""
+        """Deliver until nothing is left or the time for others is up. Return whether it is up."""
         time = MAX_TIME_FOR_OTHERS
         while (queued := self._next()) is not None:
             number, event = queued
@@ -173,7 +172,7 @@ class Listeners:
         return False
 
     def _next(self) -> _Queued | None:
-        """Take the event that was put first."""
+        """Remove and return the event that was put first; None if there is none."""
         if not self.calls:
             return self.changes.pop(0) if self.changes else None
         # Taken before it is compared: another thread may drop it at any time.
@@ -194,9 +193,9 @@ class Listeners:
         dropped = self.dropped
         count, self._logged = dropped - self._logged, dropped
         logger.warning(
-            "the listeners of circuit %r take longer than its calls, so events of single calls are "
-            "dropped (%d since this was said last); changes of its state are kept. Let the "
-            "listeners do less, or hand the events on to a thread of your own",
+            "the listeners of circuit %r take longer than its calls, so call events are dropped "
+            "(%d since this was last logged); changes of its state are kept. Let the listeners do "
+            "less, or pass the events to a thread of your own",
             self._name,
             count,
         )

@@ -1,9 +1,9 @@
-"""What a call of this context lends to the calls within it: its permit.
+"""Loans: a call lends its permit to the calls inside it.
 
 A circuit that is met twice in one call path (a decorated function that calls another, a channel
-that is guarded twice) is one call: the outer call lends its permit to the first inner one. A loan
-is published in a context variable, only while control is inside the guarded code. So it reaches
-the tasks, and the threads given this context, that the code starts, and nobody else.
+that is guarded twice) counts one call: the outer call lends its permit to the first inner one. A
+loan is published in a context variable while the guarded code runs. So it reaches the tasks that
+the code starts, and the threads that get its context, but no other code.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 Loan: TypeAlias = list[Any]
-"""``[circuit, the loan around it, what is lent]``; without the last, its call is over.
+"""``[circuit, the enclosing loan, what is lent]``. Without the last item, its call is over.
 
-A list, because it is made for each call. What is lent is a permit, or the generation of a call
-that has none until it lends it."""
+It is a list because every call makes one, and a list is cheap. What is lent is a permit, or the
+generation of a call that gets a permit only when it lends one."""
 
 LENT = 2
 """The index of what is lent."""
@@ -27,7 +27,7 @@ publish = _current.set
 
 
 def enclosing_loan() -> Loan | None:
-    """Return the innermost loan of this context whose call goes on."""
+    """Return the innermost loan of this context whose call is not over."""
     loan = current_loan()
     while loan is not None and len(loan) == LENT:
         loan = loan[1]
@@ -35,7 +35,7 @@ def enclosing_loan() -> Loan | None:
 
 
 def find_loan(circuit: object, loan: Loan | None) -> Loan | None:
-    """Find what a call of `circuit` lends, from `loan` outwards; None if there is none."""
+    """Return the loan of a call of `circuit`, from `loan` outwards; None if there is none."""
     while loan is not None:
         if loan[0] is circuit and len(loan) > LENT:
             return loan
@@ -44,9 +44,9 @@ def find_loan(circuit: object, loan: Loan | None) -> Loan | None:
 
 
 def withdraw(loan: Loan) -> Any:
-    """End `loan`, and return what was lent by it.
+    """End `loan`, and return what it lent.
 
-    Code that is abandoned may be closed in any context, whose own loan is then left alone.
+    Abandoned code may be closed in another context, whose own loan stays.
     """
     if current_loan() is loan:
         publish(loan[1])

@@ -1,13 +1,12 @@
-"""The arithmetic of a circuit: which calls are admitted, and what an outcome changes.
+"""The rules of a circuit: which calls are admitted, and what an outcome changes.
 
-No lock, no clock, no listener is called here: the caller holds the circuit's lock and brings the
-time along.
+Nothing here takes a lock, reads a clock or calls a listener: the caller holds the circuit's lock
+and passes the time.
 
-Most calls find a closed circuit and a window in which all is well, and succeed. Such a healthy
-call can change nothing but the number of calls. So it is only noted in a deque, which is safe
-without a lock and is kept short, and it is counted when the figures are needed next. Every
-figure stays exact: a note carries the generation of its call, so that a late one is told from one
-in time.
+Most calls meet a closed circuit with a healthy window, and succeed. Such a healthy call changes
+nothing but the number of calls. So it is only noted, in a short deque that needs no lock, and
+counted when the numbers are next needed. All numbers stay exact: a note holds the generation of its
+call, which shows whether it is late.
 """
 
 from __future__ import annotations
@@ -34,20 +33,20 @@ if TYPE_CHECKING:
     from fusewire.breaker._settings import BreakerSettings
 
 MAX_HALF_OPEN_WAIT = 1.0
-"""Seconds that a call is told to wait at most while all probes are in flight: most end sooner."""
+"""Seconds that a rejected call is told to wait at most while all probes are in flight."""
 
 NOTES = 64
-"""Healthy calls noted at most before they are counted: notes that are kept for long cost much, and
-so does counting that is done for each call."""
+"""Healthy calls that are noted before they are counted. Counting each call is slow, and so is
+keeping many notes."""
 
 PERMIT_NOTES = 32
-"""The same where the note is the call's permit, which is larger."""
+"""The same where the note is a permit, which takes more memory."""
 
 RAMPING = "it admits a growing share of calls after its recovery"
 
 
 Refusal = tuple[CircuitState, float, str]
-"""The state that refuses a call, for how many seconds, and why it is in it."""
+"""The state that rejects a call, for how many seconds, and why the circuit is in it."""
 
 
 class Machine:
@@ -100,7 +99,7 @@ class Machine:
         self._rng = rng
         self._listeners = Listeners(name, clock)
         self._state = CircuitState.CLOSED
-        # Raised by every change of state: a result of an earlier generation is late.
+        # Every change of state raises it: a result of an earlier generation is late.
         self._generation = 1
         self._consecutive = 0
         self._reopenings = 0
@@ -111,7 +110,7 @@ class Machine:
         self._probes = ProbeLeases()
         self._in_flight = InFlightCalls()
         self._window = make_window(settings, clock())
-        # Healthy calls that are not counted yet: their permits, or else their generations.
+        # Healthy calls that are not counted yet: their permits or, without one, their generations.
         self._healthy: deque[int | Permit] = deque()
         self._succeeded = self._failed = self._ignored = self._slow = 0
         self._late = self._expired = self._opened = 0
@@ -121,7 +120,7 @@ class Machine:
     # Admission.
 
     def _admit(self, issuer: Issuer, now: float, started: float) -> Permit | None:
-        """Let a call come: give its permit, or none. Moves on what the time has decided."""
+        """Return a permit for a call, or None. First change the state if it is time to."""
         if self._state is CircuitState.OPEN and now >= self._open_until:
             self._enter(CircuitState.HALF_OPEN, Reason(Cause.RECOVERY_TIME_OVER), now)
         elif self._state is CircuitState.CLOSED:
@@ -145,7 +144,7 @@ class Machine:
         return None
 
     def _refusal(self, now: float) -> Refusal:
-        """Say which state refused a call just now, for how many seconds, and why."""
+        """Return which state rejected a call just now, for how many seconds, and why."""
         wait = self._wait(now) or 0.0
         self._report_rejection(now, self._state, wait)
         why = RAMPING if self._state is CircuitState.CLOSED else self._why
@@ -156,7 +155,7 @@ class Machine:
             self._listeners.put(events.CallRejected(self._name, state, wait))
 
     def _wait(self, now: float) -> float | None:
-        """Tell in how many seconds a call may be admitted; ``None`` if it would be now."""
+        """Return in how many seconds a call may be admitted; ``None`` if it would be now."""
         state = self._state
         if state is CircuitState.OPEN:
             return self._open_until - now if now < self._open_until else None
@@ -177,16 +176,16 @@ class Machine:
             elif (
                 state is CircuitState.CLOSED
                 and self._settings.open_on_hanging
-                and self._verdict(now) is not None
+                and self._reason_to_open(now) is not None
             ):
-                # The next call will open the circuit, and be the first to be rejected.
+                # The next call opens the circuit, and is the first that it rejects.
                 state, wait = CircuitState.OPEN, open_time(self._settings, 0)
         return Admission(wait is None, state, wait or 0.0)
 
     # Settlement.
 
-    def _tidy(self, now: float) -> None:
-        """Take up what has piled up; before the lock's holder does anything else."""
+    def _catch_up(self, now: float) -> None:
+        """Catch up before a change: count what was noted, and end what has expired."""
         if self._healthy:
             self._count_healthy(now)
         if self._probes:
@@ -196,9 +195,9 @@ class Machine:
 
     def _count_healthy(self, now: float) -> None:
         notes = self._healthy
-        # Not until it is empty: other threads may go on noting.
+        # Not until it is empty, because other threads may go on noting.
         taken = [notes.popleft() for _ in range(len(notes))]
-        # Mostly all are generations and the same, which is counted at once.
+        # Usually all notes are the same generation, and are counted at once.
         healthy = 0 if isinstance(taken[0], Permit) else taken.count(self._generation)
         if healthy < len(taken):
             healthy = 0
@@ -211,24 +210,24 @@ class Machine:
                 if note == self._generation:
                     healthy += 1
                 else:
-                    self._note_late(Outcome.SUCCESS)
+                    self._count_late(Outcome.SUCCESS)
         if healthy:
             self._succeeded += healthy
             self._consecutive = 0
             self._window.add_healthy(healthy)
             if self._state is CircuitState.CLOSED:
-                # Where threads have raced, a success may bring the calls to their minimum.
+                # If threads have raced, a success may complete the minimum of calls.
                 self._open_if_due(now, None)
 
     def _settle(
         self, now: float, permit: Permit, outcome: Outcome, retry_after: float | None
     ) -> bool:
-        """Settle a permit that is not settled yet; tell that this is its first settlement."""
+        """Settle a permit that is not settled yet. Return True: this is its first settlement."""
         permit.settled = True
         if self._settings.open_on_hanging:
             self._in_flight.finish(permit)
         if permit.probe and not self._probes.finish(permit):
-            self._note_late(outcome)
+            self._count_late(outcome)
         else:
             self._settle_call(now, permit.generation, permit.started, outcome, retry_after)
         return True
@@ -242,7 +241,7 @@ class Machine:
         retry_after: float | None = None,
     ) -> None:
         if generation != self._generation:
-            self._note_late(outcome)
+            self._count_late(outcome)
         elif self._state is not CircuitState.DISABLED:
             if outcome is Outcome.IGNORED:
                 self._ignored += 1
@@ -252,7 +251,7 @@ class Machine:
                 failed = outcome is Outcome.FAILURE
                 self._record(now - started, now, retry_after if failed else None, failed=failed)
 
-    def _note_late(self, outcome: Outcome) -> None:
+    def _count_late(self, outcome: Outcome) -> None:
         self._late += 1
         if self._listeners.wants_call_events:
             self._listeners.put(events.CallLate(self._name, outcome))
@@ -297,11 +296,11 @@ class Machine:
 
     # Changes of state.
 
-    def _verdict(self, now: float) -> Reason | None:
+    def _reason_to_open(self, now: float) -> Reason | None:
         return why_open(self._settings, self._consecutive, self._window, self._in_flight, now)
 
     def _open_if_due(self, now: float, retry_after: float | None) -> bool:
-        reason = self._verdict(now)
+        reason = self._reason_to_open(now)
         if reason is None:
             return False
         self._open(reason, now, retry_after)
@@ -317,12 +316,12 @@ class Machine:
                 seconds = with_jitter(self._settings, seconds, self._rng())
         self._open_until = now + seconds
         self._opened += 1
-        self._note_reason(reason)
+        self._set_reason(reason)
         self._enter(CircuitState.OPEN, reason, now)
 
-    def _note_reason(self, reason: Reason | None) -> None:
+    def _set_reason(self, reason: Reason | None) -> None:
         self._reason = reason
-        # In words once, and not at each of the rejections that follow.
+        # Put in words once, and not for every rejection that follows.
         self._why = "" if reason is None else str(reason)
 
     def _close_if_recovered(self, now: float) -> None:
@@ -346,12 +345,12 @@ class Machine:
         if state is CircuitState.CLOSED:
             self._reopenings = 0
         if state not in (CircuitState.OPEN, CircuitState.HALF_OPEN):
-            # What opened a circuit can be read until it is closed again.
+            # The window shows what opened a circuit until it is closed again.
             self._window = make_window(self._settings, now)
         self._refresh()
 
     def _refresh(self) -> None:
-        """Work out again which calls pass with the least to do. Ends each change of state."""
+        """Derive again which calls may take a fast path. Every change of state ends with this."""
         self._refreshed = True
         settings = self._settings
         self._slow_after = settings.slow_call_duration or math.inf
@@ -361,7 +360,7 @@ class Machine:
             or self._listeners.wants_call_events
             or isinstance(self._window, TimeWindow)
         )
-        # Until then an open circuit rejects whatever comes, and needs no lock to say so.
+        # Until then an open circuit rejects every call, which needs no lock.
         quiet = self._state is CircuitState.OPEN and self._is_quiet()
         self._reject_until = self._open_until if quiet else -math.inf
         free = self._state is CircuitState.METRICS_ONLY or (
@@ -373,11 +372,11 @@ class Machine:
         self._refresh_room()
 
     def _is_quiet(self) -> bool:
-        """Tell whether calls may pass by the lock: no event is to be made, and none waits."""
+        """Return whether calls may bypass the lock: they cause no event, and none waits."""
         return not self._listeners.wants_call_events and not self._listeners.left
 
     def _refresh_room(self) -> None:
-        """Work out again how many healthy calls, and until when, need only be noted."""
+        """Derive again how many healthy calls need only be noted, and until when."""
         window = self._window
         room = 0
         if self._is_quiet():
@@ -386,8 +385,8 @@ class Machine:
         self._permit_room = min(room, PERMIT_NOTES)
         self._room_until = window.until
 
-    def _apply_rules(self, now: float) -> None:
-        """Apply rules or figures that have just been replaced."""
+    def _apply_settings(self, now: float) -> None:
+        """Apply settings or numbers that have just been replaced."""
         if self._state is CircuitState.HALF_OPEN:
             self._close_if_recovered(now)
         elif self._state is CircuitState.CLOSED:

@@ -1,4 +1,4 @@
-"""Leave to make one call: settled once, and the first settlement wins."""
+"""Permission to make one call: it is settled once, and the first settlement wins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Issuer(Protocol):
     """What a permit needs of the circuit that issued it.
 
     Attributes:
-        lends: whether a permit of its has ever been lent.
+        lends: whether any of its permits may have been lent.
     """
 
     lends: bool
@@ -32,40 +32,40 @@ class Issuer(Protocol):
         """Record the outcome, if it is the permit's first."""
 
     def classify(self, error: BaseException, started: float = ...) -> Outcome:
-        """Say what `error`, of a call begun at `started`, says about the dependency."""
+        """Return what `error`, of a call that began at `started`, says about the dependency."""
 
 
 class Lent(Enum):
-    """Whether a permit has been lent to a call within its own, and where it is now."""
+    """Whether a permit has been lent to a call inside its own, and who holds it now."""
 
     NEVER = "never"
     IN_USE = "in use"
     LEFT = "left"
-    """In use, and the lender's call is over: the borrower alone has something to say."""
+    """In use, and the lender's call is over: only the borrower can settle it."""
     RETURNED = "returned"
-    """The borrower had nothing to say, so the lender has, or another borrower."""
+    """The borrower's call was ignored: the lender settles the permit, or another borrower."""
 
 
 NEVER_LENT = Lent.NEVER
 
 
 class Permit:
-    """Leave to make one call through a circuit, got from ``acquire()``.
+    """Permission to make one call through a circuit, returned by ``acquire()``.
 
     Settle it once, from any thread: the first settlement wins, later ones do nothing. As a context
-    manager, plain or async, it settles itself by how the block ends, and is lent to the first call
-    of the same circuit that is made in the block: then it is settled by that call.
+    manager, plain or async, it settles itself when the block ends, according to how it ends. The
+    first call of the same circuit in the block borrows it, and settles it instead.
 
     Attributes:
-        probe: whether the call finds out if the dependency has recovered. The permit of a probe is
-            a lease: when it runs out, its place is given to another call.
+        probe: whether the call finds out if the dependency has recovered. A probe holds a lease:
+            when it expires, another call may be the probe.
     """
 
     __slots__ = ("_issuer", "_loan", "generation", "lent", "probe", "settled", "started")
 
     lender: Permit | None = None
 
-    # All by position: a permit is made for each call.
+    # All by position, because every call makes a permit.
     def __init__(self, issuer: Issuer, generation: int, started: float, probe: bool) -> None:  # noqa: FBT001 - see above
         self._issuer = issuer
         self.generation = generation
@@ -80,21 +80,21 @@ class Permit:
         return self._issuer.name
 
     def success(self) -> None:
-        """Say that the dependency answered."""
+        """Settle: the dependency answered."""
         self._issuer.settle(self, SUCCESS)
 
     def failure(self, *, retry_after: float | None = None) -> None:
-        """Say that the dependency failed.
+        """Settle: the dependency failed.
 
         Args:
-            retry_after: seconds after which the dependency asked to be tried again. If this failure
-                opens the circuit, it stays open for so long. What is no positive finite number is
-                taken as no hint.
+            retry_after: seconds after which the dependency asked to be called again. If this
+                failure opens the circuit, it stays open for that long. A value that is not a
+                positive finite number is not a hint.
         """
         self._issuer.settle(self, Outcome.FAILURE, retry_after)
 
     def release(self) -> None:
-        """Give the permit back: the call says nothing about the dependency."""
+        """Settle: the call says nothing about the dependency."""
         self._issuer.settle(self, Outcome.IGNORED)
 
     def settle(self, outcome: Outcome, *, retry_after: float | None = None) -> None:
@@ -102,9 +102,9 @@ class Permit:
         self._issuer.settle(self, outcome, retry_after)
 
     def conclude(self, outcome: Outcome) -> None:
-        """Settle by how the code ended in which the permit was lent.
+        """Settle by the outcome of the block in which the permit was lent.
 
-        That the code succeeded says nothing then: its calls know how they ended.
+        If a call has borrowed it, a success of the block is ignored: that call knows how it ended.
         """
         if self.settled:
             return
@@ -113,9 +113,9 @@ class Permit:
         self._issuer.settle(self, outcome)
 
     def lending(self) -> Lending:
-        """Lend the permit to the first call of the same circuit that is made in the block.
+        """Lend the permit to the first call of the same circuit in the block.
 
-        Unlike the permit's own block, it settles nothing: do so afterwards, with :meth:`conclude`.
+        Unlike the permit's own block, it settles nothing: call :meth:`conclude` afterwards.
         """
         return Lending(self._issuer, self)
 
@@ -151,14 +151,14 @@ class Permit:
 
 
 class BorrowedPermit(Permit):
-    """A permit that another call has lent: what it says is said of the lender's."""
+    """A permit that another call has lent. Settling it settles the lender's."""
 
     __slots__ = ("lender",)
 
     lender: Permit
 
     def __init__(self, issuer: Issuer, lender: Permit, started: float) -> None:
-        # No circuit is ever in this generation, so it takes no short way to its settlement.
+        # No circuit is ever in this generation, so the settlement never takes the fast path.
         super().__init__(issuer, -1, started, lender.probe)
         self.lender = lender
 

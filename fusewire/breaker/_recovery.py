@@ -1,4 +1,4 @@
-"""How long a circuit stays open, and how it takes up its full load again."""
+"""How long a circuit stays open, and how its load grows back afterwards."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def open_time(settings: BreakerSettings, reopenings: int) -> float:
-    """Tell for how many seconds a circuit opens after `reopenings` failed rounds of probes.
+    """Return for how many seconds a circuit opens after `reopenings` failed rounds of probes.
 
-    Without the jitter, which is the caller's to draw: see :func:`with_jitter`.
+    The jitter is not included: see :func:`with_jitter`.
     """
     try:
         grown = settings.recovery_timeout * settings.recovery_timeout_growth**reopenings
@@ -28,9 +28,9 @@ def with_jitter(settings: BreakerSettings, seconds: float, drawn: float) -> floa
 
 
 def hinted_time(settings: BreakerSettings, retry_after: float | None) -> float | None:
-    """Tell for how many seconds the dependency asked to be left alone, within the maximum.
+    """Return for how many seconds the dependency asked not to be called, up to the maximum.
 
-    What is no positive finite number is no hint.
+    None if `retry_after` is not a positive finite number.
     """
     if retry_after is None or not is_seconds(retry_after):
         return None
@@ -40,8 +40,8 @@ def hinted_time(settings: BreakerSettings, retry_after: float | None) -> float |
 class RampUp:
     """Admits a growing share of calls after a circuit has closed.
 
-    No chance is involved: each call adds the share that is due to a credit, and is admitted when
-    the credit reaches a whole call. The first call is admitted at once.
+    Nothing is random: each call adds the current share to a credit, and is admitted when the credit
+    reaches a whole call. The first call is admitted at once.
 
     Attributes:
         end: the time from which all calls are admitted again.
@@ -56,21 +56,21 @@ class RampUp:
         self.end = began + duration
 
     def is_over(self, now: float) -> bool:
-        """Tell whether all calls are admitted again."""
+        """Return whether all calls are admitted again."""
         return now >= self.end
 
     def admits(self, now: float) -> bool:
-        """Tell whether a call made now would be admitted; changes nothing."""
+        """Return whether a call made now would be admitted, without counting it."""
         return self._credit + self._share(now) >= 1
 
     def take(self, now: float) -> bool:
-        """Let a call come: tell whether it is admitted."""
+        """Count a call, and return whether it is admitted."""
         admitted = self.admits(now)
         self._credit += self._share(now) - admitted
         return admitted
 
     def wait(self, now: float) -> float:
-        """Tell in how many seconds a call would be admitted if no other came before."""
+        """Return in how many seconds a call would be admitted if no other came first."""
         return max(self._began + self._duration * (1 - self._credit) - now, 0.0)
 
     def _share(self, now: float) -> float:

@@ -1,4 +1,4 @@
-"""A circuit's figures, taken out and put in again."""
+"""Snapshots of a circuit: taking one, and going on from one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SnapshotChanges(Changes):
-    """A machine of which snapshots are taken, and that goes on from one."""
+    """A machine that can be copied to a snapshot, and restored from one."""
 
     __slots__ = ()
 
@@ -22,7 +22,7 @@ class SnapshotChanges(Changes):
         return self._take_snapshot(now, self._look(now))
 
     def _take_snapshot(self, now: float, look: Admission) -> Snapshot:
-        # The window's figures are those of its content, and not what was counted up to now.
+        # Counted from the window's content at `now`: its own totals may include calls too old.
         content = self._window.dump(now)
         return Snapshot(
             name=self._name,
@@ -51,7 +51,7 @@ class SnapshotChanges(Changes):
 
     def _load_snapshot(self, now: float, snapshot: Snapshot) -> None:
         self._enter(snapshot.state, Reason(Cause.RESTORED), now)
-        self._note_reason(snapshot.reason)
+        self._set_reason(snapshot.reason)
         self._open_until = now + snapshot.retry_after
         self._consecutive = snapshot.consecutive_failures
         self._reopenings = snapshot.reopenings
@@ -65,4 +65,4 @@ class SnapshotChanges(Changes):
         self._late = counters.late
         self._expired, self._opened = counters.expired, counters.opened
         self._refresh()
-        self._apply_rules(now)
+        self._apply_settings(now)

@@ -1,8 +1,8 @@
-"""Which results of plain functions are not there yet.
+"""Which results of plain functions are still pending.
 
-A call is settled when its result is there. What tells its end, such as a task, a future or a call
-of gRPC, is given to the caller as it is. What has to be awaited or iterated over first is guarded
-while it is, as a coroutine function or a generator function would be.
+A call is settled when its result is there. A task, a future or a gRPC call reports its own end, so
+the caller gets the object itself. An object that has to be awaited or iterated over is guarded
+while that happens, as a coroutine function or a generator function is.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 
 PLAIN: set[type] = set()
-"""Types whose objects are results that are there, as far as they have been seen: asking is slow."""
+"""Types whose objects are known to be complete results. A cache, because finding out is slow."""
 
 MOST_PLAIN = 512
-"""Types that are kept alive at most by being known."""
+"""Types that the cache keeps alive at most."""
 
 
 def comes_later(result: object) -> bool:
-    """Tell whether `result` is not there yet."""
+    """Return whether `result` is pending."""
     kind = type(result)
     if kind in PLAIN:
         return False
@@ -34,5 +34,5 @@ def comes_later(result: object) -> bool:
 
 
 def tells_its_end(result: object) -> bool:
-    """Tell whether `result` has done callbacks, as tasks, futures and calls of gRPC have."""
+    """Return whether `result` has done callbacks, as tasks, futures and gRPC calls have."""
     return hasattr(type(result), "add_done_callback")

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 def why_open(
     settings: BreakerSettings, consecutive: int, window: Window, running: InFlightCalls, now: float
 ) -> Reason | None:
-    """Say why the circuit should open, if it should.
+    """Return why the circuit should open, None if it should not.
 
     Args:
-        settings: the criteria; any that is met is enough.
+        settings: the criteria; one that is met is enough.
         consecutive: failures in a row.
         window: the latest calls.
         running: the calls in flight.

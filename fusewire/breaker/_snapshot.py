@@ -1,4 +1,4 @@
-"""A breaker's figures at one moment, as a value that can go through JSON and survive a restart."""
+"""What a breaker knows at one moment, as a value that survives JSON and a restart."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from fusewire.breaker._states import CircuitState
 from fusewire.breaker._windows import Bucket
 
 FORMAT = 1
-"""The version of the JSON form. A reader refuses a version that it does not know."""
+"""The version of the JSON form. Reading an unknown version fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """What a breaker has counted since it was made. None of them ever falls.
+    """What a breaker has counted since it was made. No counter ever decreases.
 
     Attributes:
         succeeded: calls that the dependency answered, slow ones among them.
         failed: calls that failed.
         ignored: calls that said nothing: cancelled, abandoned, or an exception that does not count.
-        slow: calls that took longer than the slow-call duration, whatever their outcome.
+        slow: calls that took longer than ``slow_call_duration``, whatever their outcome.
         rejected: calls that were not admitted.
-        late: results that came after the state had moved on, or after a probe's lease.
-        expired: leases of probes that were taken back.
-        opened: times that the circuit opened.
+        late: results that arrived after the state had changed, or after a probe's lease.
+        expired: leases of probes that expired.
+        opened: how often the circuit opened.
     """
 
     succeeded: int = 0
@@ -48,17 +48,17 @@ class Snapshot:
     Attributes:
         name: the breaker's name.
         state: its state.
-        retry_after: seconds until a call may be admitted; 0.0 when one would be now.
-        reason: why it opened last; ``None`` if it never did.
+        retry_after: seconds until a call may be admitted; 0.0 if one would be admitted now.
+        reason: why it last opened; ``None`` if it never did.
         consecutive_failures: failures in a row.
-        reopenings: rounds of probes that failed since it was last closed.
+        reopenings: rounds of probes that have failed since it was last closed.
         calls: calls in the window.
         failed: failed ones among them.
         slow: slow ones among them.
         probes_running: probes in flight.
-        probes_succeeded: probes that succeeded since it is half open.
+        probes_succeeded: probes that have succeeded since it became half open.
         counters: totals since it was made.
-        window: content of the window, oldest first.
+        window: the content of the window, oldest first.
     """
 
     name: str
@@ -77,16 +77,16 @@ class Snapshot:
 
     @property
     def failure_rate(self) -> float:
-        """Share of failures among the calls in the window; 0.0 when it is empty."""
+        """Share of failures among the calls in the window; 0.0 if it is empty."""
         return self.failed / self.calls if self.calls else 0.0
 
     @property
     def slow_call_rate(self) -> float:
-        """Share of slow calls among the calls in the window; 0.0 when it is empty."""
+        """Share of slow calls among the calls in the window; 0.0 if it is empty."""
         return self.slow / self.calls if self.calls else 0.0
 
     def to_json(self) -> str:
-        """Write it as a JSON object on one line."""
+        """Return it as a JSON object on one line."""
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)})
 
     @classmethod
@@ -94,7 +94,7 @@ class Snapshot:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            ValueError: `text` is no snapshot, or one of a format that is not known.
+            ValueError: `text` is not a snapshot, or its format is unknown.
         """
         try:
             fields: dict[str, Any] = json.loads(text)
@@ -111,17 +111,17 @@ class Snapshot:
             )
             _check_figures(snapshot)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"this is no snapshot of a circuit breaker: {error}") from error
+            raise ValueError(f"this is not a snapshot of a circuit breaker: {error}") from error
         return snapshot
 
 
 def _check_format(version: object) -> None:
     if version != FORMAT:
-        raise ValueError(f"its format is {version!r}, and {FORMAT} is known")
+        raise ValueError(f"its format must be {FORMAT}, got {version!r}")
 
 
 def _check_figures(snapshot: Snapshot) -> None:
-    # A figure that cannot be right would fail later, in the midst of somebody's call.
+    # An impossible number would fail later, in the middle of a call.
     parts: list[Any] = [snapshot, snapshot.counters, *snapshot.window]
     if snapshot.reason is not None:
         parts.append(snapshot.reason)
@@ -130,7 +130,9 @@ def _check_figures(snapshot: Snapshot) -> None:
             value = getattr(part, field.name)
             kinds = _FIGURES.get(str(field.type))
             if kinds and (type(value) not in kinds or not 0 <= value < math.inf):
-                raise ValueError(f"its {field.name} is {value!r}")
+                raise ValueError(
+                    f"its {field.name} must be a finite number of at least 0, got {value!r}"
+                )
 
 
 _FIGURES = {"int": (int,), "float": (int, float)}

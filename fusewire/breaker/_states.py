@@ -1,4 +1,4 @@
-"""The words of a circuit: its states, what a call can come to, and what a look sees."""
+"""The states of a circuit, the outcomes of a call, and what a look returns."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class CircuitState(StrEnum):
     HALF_OPEN = "half_open"
     """A few calls pass, to find out whether the dependency has recovered."""
     FORCED_OPEN = "forced_open"
-    """Calls are rejected until a person says otherwise."""
+    """Calls are rejected until someone ends this state."""
     DISABLED = "disabled"
-    """Calls pass and nothing is counted, until a person says otherwise."""
+    """Calls pass and nothing is counted, until someone ends this state."""
     METRICS_ONLY = "metrics_only"
-    """Calls pass and are counted, but nothing opens the circuit, until a person says otherwise."""
+    """Calls pass and are counted, but nothing opens the circuit, until someone ends this state."""
 
 
 BY_HAND = (CircuitState.FORCED_OPEN, CircuitState.DISABLED, CircuitState.METRICS_ONLY)
-"""The states that a person sets."""
+"""The states that are set by hand."""
 
 REJECTING = (CircuitState.OPEN, CircuitState.FORCED_OPEN)
 """The states in which no call passes."""
@@ -36,12 +36,12 @@ class Outcome(Enum):
     SUCCESS = "success"
     """The dependency answered."""
     FAILURE = "failure"
-    """The dependency did not answer, or said that it cannot."""
+    """The dependency did not answer, or answered that it cannot serve the call."""
     IGNORED = "ignored"
-    """The call says nothing about the dependency: cancelled, abandoned, or its own fault."""
+    """The call says nothing about the dependency: it was cancelled, abandoned, or wrong itself."""
 
 
-# For what each call does: on Python 3.11 it takes longer to get a member from its class.
+# Constants, because every call needs them: Python 3.11 is slow to get a member from its class.
 OPEN = CircuitState.OPEN
 SUCCESS, FAILURE = Outcome.SUCCESS, Outcome.FAILURE
 
@@ -54,7 +54,7 @@ class Admission:
         admitted: whether the call would be admitted.
         state: the state that decides it.
         retry_after: seconds until a call may be admitted, as far as is known; 0.0 when admitted.
-            Of a circuit that was forced open nobody knows it: its recovery timeout, then.
+            It is unknown for a circuit that was forced open: then it is the recovery timeout.
     """
 
     admitted: bool

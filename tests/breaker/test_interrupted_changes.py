@@ -336,7 +336,7 @@ def test_a_change_that_is_broken_off_starts_the_circuit_again(
     breaker.acquire().failure()
     reason = Reason(Cause.INTERRUPTED)
     assert heard == [StateChanged("payments", CircuitState.OPEN, CircuitState.CLOSED, reason)]
-    assert str(reason) == ("a change was broken off by an exception or a fork, so it starts again")
+    assert str(reason) == "an exception or a fork interrupted a change, so it starts again"
     assert breaker.snapshot().consecutive_failures == 1
     assert breaker.snapshot().counters.failed == 3
     breaker.acquire().failure()
@@ -431,7 +431,7 @@ def at_each_line(act: Callable[[int], None], work: Callable[[], None]) -> int:
             event == "line"
             and threading.get_ident() in inside
             and "/fusewire/breaker/" in code.co_filename
-            and not any(name in code.co_name for name in ("_alone", "_break_off"))
+            and not any(name in code.co_name for name in ("_change_under_lock", "_break_off"))
         ):
             line = (code.co_name, frame.f_lineno)
             # What is done for it has lines, too: to interrupt them too would never end.

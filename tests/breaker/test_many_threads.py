@@ -216,7 +216,7 @@ def test_probes_and_successes_of_a_round_never_exceed_the_permitted_number() -> 
             if permit.probe:
                 with lock:
                     admitted[permit.generation] = admitted.get(permit.generation, 0) + 1
-            # ProbeLeases are never released here, so a round admits no more than its places.
+            # Probes are never released here, so a round admits no more than its places.
             (permit.failure if chance.random() < 0.5 else permit.success)()
 
     run_threads(work)

@@ -296,16 +296,16 @@ def test_the_log_says_how_many_were_dropped_and_not_each_time(
         assert caplog.messages == []
         drop(2)
         assert caplog.messages[0] == (
-            "the listeners of circuit 'payments' take longer than its calls, so events of single "
-            "calls are dropped (2 since this was said last); changes of its state are kept. Let "
-            "the listeners do less, or hand the events on to a thread of your own"
+            "the listeners of circuit 'payments' take longer than its calls, so call events are "
+            "dropped (2 since this was last logged); changes of its state are kept. Let the "
+            "listeners do less, or pass the events to a thread of your own"
         )
         clock.advance(59.5)
         drop(3)
         assert len(caplog.messages) == 1
         clock.advance(0.5)
         drop(4)
-        assert "(7 since this was said last)" in caplog.messages[1]
+        assert "(7 since this was last logged)" in caplog.messages[1]
         clock.advance(600)
         drop(0)
         assert len(caplog.messages) == 2

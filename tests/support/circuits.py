@@ -40,7 +40,7 @@ def interrupt(breaker: CircuitBreaker, act: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001 - the interrupted code does not see it
             errors.append(error)
 
-    breaker._alone(get_ident(), breaker._clock(), change)
+    breaker._change_under_lock(get_ident(), breaker._clock(), change)
     if errors:
         raise errors[0]
     return results[0]
@@ -58,7 +58,7 @@ def break_off(breaker: CircuitBreaker, half: Callable[[], object] = lambda: None
         raise BrokenOffError
 
     with pytest.raises(BrokenOffError):
-        breaker._alone(get_ident(), breaker._clock(), change)
+        breaker._change_under_lock(get_ident(), breaker._clock(), change)
 
 
 class _HeldLock:
