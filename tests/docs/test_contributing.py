@@ -27,6 +27,22 @@ def test_the_commands_are_targets_of_make() -> None:
     assert named <= targets
 
 
+def test_the_picture_of_the_rooms_shows_every_import_between_them() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    shown = set(re.findall(r"^    (\w+) --> (\w+)$", page, re.MULTILINE))
+    rooms = {room for arrow in shown for room in arrow}
+    imported = {
+        (room, other)
+        for room in rooms
+        for path in (ROOT / "fusewire" / room).rglob("*.py")
+        for other in re.findall(
+            r"^ *(?:from|import) fusewire\.(\w+)", path.read_text("utf-8"), re.MULTILINE
+        )
+        if other in rooms - {room}
+    }
+    assert shown == imported
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
