@@ -52,7 +52,7 @@ def test_the_awaits_of_our_own_modules_are_found_without_importing_them() -> Non
     found = awaits_of(["fusewire.parking._settler"])
     source = (ROOT / "fusewire/parking/_settler.py").read_text()
     assert len(found) == sum(isinstance(node, ast.Await) for node in ast.walk(ast.parse(source)))
-    assert "Desk._carry_out" in {one.function for one in found}
+    assert "Settler._carry_out" in {one.function for one in found}
 
 
 @pytest.fixture
@@ -117,3 +117,13 @@ def test_a_module_that_is_imported_already_cannot_be_watched(
 ) -> None:
     done = run("watch(['victim'])")
     assert "RuntimeError: victim is imported already" in done.stderr
+
+
+def test_the_kit_leaves_the_rooms_to_be_watched_unimported() -> None:
+    program = """
+import sys
+from fusewire.testing.faults import watch
+rooms = ("fusewire.brokers", "fusewire.parking")
+assert not [name for name in sys.modules if name.startswith(rooms)]
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.brokers import Station
 from fusewire.testing.faults._journal import identity
 from fusewire.testing.faults._ledger import LossLedger, Place
 
 if TYPE_CHECKING:
-    from fusewire.brokers import Broker, Topology
+    from fusewire.brokers import Broker, Station, Topology
 
 _ALL = 2**31
 
@@ -37,9 +36,10 @@ async def count_queues(ledger: LossLedger, broker: Broker, topology: Topology) -
 
 def places(topology: Topology) -> dict[Station, Place]:
     """Return what it means to wait in each of the stations."""
+    source, *lanes, dead = topology.stations
     return {
-        Station(topology.source): Place.SOURCE,
-        **{topology.parked(lane): Place.PARKED for lane in topology.lanes},
+        source: Place.SOURCE,
+        **dict.fromkeys(lanes, Place.PARKED),
         topology.delayed: Place.DELAYED,
-        topology.dead: Place.DEAD,
+        dead: Place.DEAD,
     }

@@ -13,7 +13,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from fusewire.brokers import Station
 from fusewire.errors import BrokerError, BrokerUnavailableError, MoveRefusedError
 
 if TYPE_CHECKING:
@@ -21,7 +20,15 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from fusewire.brokers import Broker, Capabilities, Delivery, Message, Subscription, Topology
+    from fusewire.brokers import (
+        Broker,
+        Capabilities,
+        Delivery,
+        Message,
+        Station,
+        Subscription,
+        Topology,
+    )
 
 SUBSCRIBED, RECEIVED, ENDED = "subscribed", "received", "ended"
 BEGAN, REFUSED, DOUBT, SETTLED = "began", "refused", "doubt", "settled"
@@ -310,4 +317,7 @@ class _WatchedBroker:
 
 
 def _reached(to: Station | str, delay: float) -> Station | str:
+    # Imported here: `watch()` has to come before the modules of the brokers.
+    from fusewire.brokers import Station  # noqa: PLC0415 - see above
+
     return Station(Station.of(to).queue, "delayed") if delay else to
