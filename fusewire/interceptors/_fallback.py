@@ -147,7 +147,10 @@ class _Function:
         answer = self._function(request, error)
         if inspect.iscoroutine(answer):
             answer.close()
-            raise TypeError(f"fallback {self._function!r} gave a coroutine on a sync channel")
+            raise TypeError(
+                "a fallback on a sync channel must return a response, got a coroutine from "
+                f"{self._function!r}"
+            )
         check_reply(call.method, answer)
         return answer
 
