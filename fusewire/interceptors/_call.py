@@ -62,7 +62,6 @@ class GuardedCall:
     """One guarded call. Create it in the caller's context, which it reads context variables from.
 
     Attributes:
-        info: the call as its fallback sees it; None without a fallback.
         fallback: what may answer in place of a failure or rejection; None if nothing may.
         unchanged: whether the admitted call is sent exactly as the user made it.
         metadata: what to send instead of the user's metadata; None to send the user's own.
@@ -79,12 +78,12 @@ class GuardedCall:
     __slots__ = (
         "_began",
         "_claim",
+        "_info",
         "_operation",
         "_permit",
         "_policy",
         "_timeout",
         "fallback",
-        "info",
         "metadata",
         "request",
         "unchanged",
@@ -106,7 +105,7 @@ class GuardedCall:
         self._claim: KeyClaim | None = None
         self.request = request
         self.fallback: CallFallback | None = None
-        self.info: CallInfo | None = None
+        self._info: CallInfo | None = None  # the call as its fallback sees it
         self.unchanged = False
         self.metadata: Pairs | None = None
         if policy.prepares:
@@ -116,6 +115,11 @@ class GuardedCall:
     def breaker(self) -> str:
         """The breaker's name; empty if the method has none."""
         return "" if self._policy.breaker is None else self._policy.breaker.name
+
+    @property
+    def method(self) -> str:
+        """The path of the method."""
+        return self._policy.method
 
     def admit(self) -> CircuitOpenError | None:
         """Take the call's permit; return the refusal if the circuit does not admit it."""
@@ -221,6 +225,22 @@ class GuardedCall:
         if self._claim is not None:
             self._claim.look = look
 
+    async def reply(self, error: grpc.RpcError) -> Any:
+        """Return what the fallback gives in place of `error`, on an asyncio channel.
+
+        Raises:
+            Exception: what the fallback raises.
+        """
+        if self.fallback is None or self._info is None:
+            raise error
+        return await self.fallback.reply(self._info, self.request, error)
+
+    def reply_sync(self, error: grpc.RpcError) -> Any:
+        """Do the same on a sync channel. It may block."""
+        if self.fallback is None or self._info is None:
+            raise error
+        return self.fallback.reply_sync(self._info, self.request, error)
+
     def answered(self, error: grpc.RpcError) -> None:
         """Take note that the fallback answered in place of `error`."""
         if self._claim is not None:
@@ -288,8 +308,8 @@ class GuardedCall:
         if falls_back and fallback is not None:
             info = CallInfo(self._policy.method, self.breaker, pairs, self._timeout)
             try:
-                self.info = fallback.prepare(info)
-                pairs = self.info.metadata
+                self._info = fallback.prepare(info)
+                pairs = self._info.metadata
                 self.fallback = fallback
             except Exception:
                 logger.exception("a call to %s goes without its fallback", self._policy.method)

@@ -100,14 +100,11 @@ class AioWatchedResponse(AioWatchedCall):
         self._fallback.add_done_callback(self._fallback_over)
 
     async def _fall_back(self) -> None:
-        fallback, info = self._guarded.fallback, self._guarded.info
-        if fallback is None or info is None:
-            return
         try:
             await self._inner
         except grpc.RpcError as error:
             try:
-                self._message = await fallback.reply(info, self._guarded.request, error)
+                self._message = await self._guarded.reply(error)
             except Exception as reason:  # noqa: BLE001 - logged and chained by keep_original()
                 self._guarded.keep_original(error, reason)
                 self._error = error

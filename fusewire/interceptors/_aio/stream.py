@@ -99,13 +99,10 @@ class AioWatchedStream(AioWatchedCall):
             self._end(Stage.ENDED)
 
     async def _ask_fallback(self, error: grpc.RpcError) -> AsyncIterator[Any]:
-        fallback, info = self._guarded.fallback, self._guarded.info
-        if fallback is None or info is None:
-            raise error
-        messages = as_messages(await fallback.reply(info, self._guarded.request, error))
+        messages = as_messages(await self._guarded.reply(error))
 
         def checked(message: Any) -> Any:
-            checked_message(info.method, message)
+            checked_message(self._guarded.method, message)
             self._guarded.answered(error)  # whether or not the reader wants the others
             return message
 

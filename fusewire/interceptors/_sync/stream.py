@@ -166,15 +166,11 @@ class WatchedStream(WatchedCall):
         if reply is None:
             return None
         try:
-            replies: Iterator[Any] = iter(as_messages(reply.message))
-            if self._guarded.info is not None:
-                replies = map(
-                    functools.partial(checked_message, self._guarded.info.method), replies
-                )
+            replies = iter(as_messages(reply.message))
         except TypeError as reason:
             self._guarded.keep_original(error, reason)
             return None
-        return replies
+        return map(functools.partial(checked_message, self._guarded.method), replies)
 
     def inner_ended(self) -> None:
         """Take note of the inner stream's end; never raises, never blocks."""

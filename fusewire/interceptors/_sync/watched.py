@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 def answer(guarded: GuardedCall, error: grpc.RpcError) -> FallbackReply | None:
     """Return the fallback's reply in place of `error`; None if it has none. It may block."""
-    if guarded.fallback is None or guarded.info is None:
+    if guarded.fallback is None:
         return None
     try:
-        message = guarded.fallback.reply_sync(guarded.info, guarded.request, error)
+        message = guarded.reply_sync(error)
     except Exception as reason:  # noqa: BLE001 - logged and chained to the error by keep_original()
         guarded.keep_original(error, reason)
         return None
