@@ -12,15 +12,14 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from fusewire._causes import rejection_in
+from fusewire.errors import CircuitOpenError
 from fusewire.parking import _solitude
-from fusewire.parking._decisions import Done, FailurePolicy, Verdict
-from fusewire.parking._errors import INSTRUCTIONS, Reject, Requeue, Retry
+from fusewire.parking._decisions import Done, Ending, FailurePolicy, Recycle, Verdict
+from fusewire.parking._errors import INSTRUCTIONS, Reject, Retry
 from fusewire.parking._failures import failure_of, may_have_taken_effect
 from fusewire.parking._handler import Attempt
-from fusewire.parking._settler import GiveBackError
 
 if TYPE_CHECKING:
-    from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
     from fusewire.parking._circuits import Circuits
     from fusewire.parking._dependencies import Dependencies
@@ -44,22 +43,14 @@ class Turn(Protocol):
     def suspicion(self, delivery: Delivery) -> float:
         """Return the returns from which on `delivery` is suspected of killing its process."""
 
-    async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Verdict | None:
-        """Wait until `item` may begin; return a verdict if it ends without an attempt.
-
-        Raises:
-            GiveBackError: it has to go back to its queue.
-        """
+    async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Ending | None:
+        """Wait until `item` may begin; return how it ends if that is without an attempt."""
 
     def begins(self, *, in_outage: bool) -> None:
         """Note that the handler is called next, and whether as a probe."""
 
-    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Verdict | None:
-        """Wait after a circuit refused a call of the handler; return a verdict to end instead.
-
-        Raises:
-            GiveBackError: it has to go back to its queue.
-        """
+    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
+        """Wait after a circuit refused a call of the handler; or return how `item` ends instead."""
 
     def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:
         """Note what became of an attempt that was made."""
@@ -103,14 +94,11 @@ class AttemptSequence:
         self._unacknowledged = unacknowledged
         self._marks = marks
 
-    async def run(self, item: InFlight, turn: Turn) -> Verdict | None:
-        """Try `item` once; None if its delivery was lost while it waited.
+    async def run(self, item: InFlight, turn: Turn) -> Ending | None:
+        """Try `item` once; return None if its delivery was lost while it waited.
 
         A rejection by a circuit is not an attempt: `turn` decides whether it waits and tries
         again.
-
-        Raises:
-            GiveBackError: it has to go back to its queue.
         """
         try:
             needs = self.needs(item)
@@ -120,26 +108,33 @@ class AttemptSequence:
                 return self._policy.dead(item.history, "malformed", error)
             return self._ordinary(item.history, Attempt(error), (), in_outage=False)
         try:
-            while True:
-                ending = await self._may_begin(item, turn, needs)
-                if item.delivery.lost:
-                    return None  # the broker delivers it again
-                if ending is not None:
-                    return ending
-                attempt, verdict = await self._call(item, turn, needs)
-                if verdict is None and attempt.rejection is not None:
-                    needs = tuple(dict.fromkeys((attempt.rejection.name, *needs)))
-                    verdict = await turn.rejected(item, attempt.rejection)
-                if verdict is not None:
-                    return verdict
+            return await self._until_called(item, turn, needs)
         except asyncio.CancelledError as error:
             # The consumer's own, and its process lives on: it can say so of what may go on record.
             if item.tried and not item.lone:
                 raise
-            raise GiveBackError(tried=item.tried) from error
+            return Recycle(tried=item.tried, cancelled=error)
         finally:
             _solitude.process.leave(item.delivery)
             await self._marks.end(item.delivery)
+
+    async def _until_called(
+        self, item: InFlight, turn: Turn, needs: tuple[str, ...]
+    ) -> Ending | None:
+        """Wait and call the handler, until no circuit refuses its calls or `item` ends without."""
+        while True:
+            ending = await self._may_begin(item, turn, needs)
+            if item.delivery.lost:
+                return None  # the broker delivers it again
+            if ending is not None:
+                return ending
+            called = await self._call(item, turn, needs)
+            if not isinstance(called, CircuitOpenError):
+                return called
+            needs = tuple(dict.fromkeys((called.name, *needs)))
+            ending = await turn.rejected(item, called)
+            if ending is not None:
+                return ending
 
     async def ready(self) -> None:
         """Say first, before anything is received, what this process has survived."""
@@ -158,14 +153,8 @@ class AttemptSequence:
         wait = self._circuits.wait(dependency)
         return self._policy.park(history, dependency, "circuit_open", wait=wait)
 
-    async def _may_begin(
-        self, item: InFlight, turn: Turn, needs: tuple[str, ...]
-    ) -> Verdict | None:
-        """Wait until `item` may begin or is lost; return a verdict if it ends without an attempt.
-
-        Raises:
-            GiveBackError: it has to go back to its queue.
-        """
+    async def _may_begin(self, item: InFlight, turn: Turn, needs: tuple[str, ...]) -> Ending | None:
+        """Wait until `item` may begin or is lost; return how it ends if without an attempt."""
         while True:
             ending = await turn.admit(item, needs) or await self._suspect(item, turn)
             if ending is not None or item.delivery.lost:
@@ -175,17 +164,13 @@ class AttemptSequence:
             if _solitude.process.enter(item.delivery):
                 return None
             await asyncio.sleep(_POLL)
-            if item.ending():
-                raise GiveBackError(tried=False)
+            if item.receiver.ending:
+                return Recycle(tried=False)
 
     async def _call(
         self, item: InFlight, turn: Turn, needs: tuple[str, ...]
-    ) -> tuple[Attempt, Verdict | None]:
-        """Call the handler once; no verdict if a circuit refused its call.
-
-        Raises:
-            GiveBackError: the handler gave the message back.
-        """
+    ) -> Ending | CircuitOpenError:
+        """Call the handler once; return the rejection if a circuit refused its call."""
         probes = self._pauses.begin(needs)
         in_outage = self._circuits.first_not_closed(needs) is not None
         turn.begins(in_outage=in_outage or bool(probes))
@@ -193,13 +178,13 @@ class AttemptSequence:
         self._unacknowledged.begin(item, item.delivery.message)
         try:
             attempt = await self._runner.run(item.fresh_view(), item.history)
+            if isinstance(attempt, Recycle):
+                return attempt
             item.history = item.history.with_doubtful_keys(attempt.doubtful_keys)
-            if isinstance(attempt.error, Requeue):
-                raise GiveBackError(tried=False)
             twice = item.history.at_most_once and may_have_taken_effect(attempt)
             if attempt.rejection is not None and not twice:
                 item.tried = tried_before
-                return attempt, None
+                return attempt.rejection
             verdict = self._judge(item.history, attempt, needs, in_outage=in_outage, probes=probes)
         finally:
             self._unacknowledged.end(item)
@@ -207,7 +192,7 @@ class AttemptSequence:
             if not item.lone:
                 _solitude.process.leave(item.delivery)
         turn.ended(attempt, verdict, in_outage=in_outage or bool(probes))
-        return attempt, verdict
+        return verdict
 
     async def _suspect(self, item: InFlight, turn: Turn) -> Verdict | None:
         """Return where `item` goes if it may have killed its process before."""
@@ -226,17 +211,13 @@ class AttemptSequence:
         await self._marks.clear(operation_id)  # of an earlier suspicion
         return self._policy.suspected(item.history, ())
 
-    async def _be_alone(self, item: InFlight) -> Verdict | None:
-        """Wait until nothing else is in flight; return a verdict to try that later instead.
-
-        Raises:
-            GiveBackError: all that is in flight has to go back.
-        """
+    async def _be_alone(self, item: InFlight) -> Ending | None:
+        """Wait until nothing else is in flight; or return how that is tried later instead."""
         if not _solitude.process.claim(item.delivery):
             return self._policy.alone(item.history)
         while not item.delivery.lost and not (alone := _solitude.process.alone()):
-            if item.ending():
-                raise GiveBackError(tried=False)
+            if item.receiver.ending:
+                return Recycle(tried=False)
             if alone is None:
                 logger.warning(
                     "operation %s has to be handled with nothing else in flight, and other "

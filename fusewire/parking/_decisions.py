@@ -11,6 +11,7 @@ from fusewire.parking._error_summary import summarize_error
 from fusewire.parking._failures import REFUSED
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Collection, Sequence
 
     from fusewire.parking._errors import Retry
@@ -47,6 +48,28 @@ class Dead:
 
 
 Verdict = Done | Park | Delay | Dead
+
+
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    """Nothing becomes of it: its subscription ends, and all that is in flight goes back.
+
+    It cannot be settled, or it has waited for as long as it may.
+
+    Attributes:
+        tried: whether its handler was called, so that it is not stored again as untried.
+        settled: whether it is settled itself, or may be, so that only the others go back.
+        expected: whether that is how its worker waits, and no sign of trouble.
+        cancelled: the cancellation that it comes from, if any.
+    """
+
+    tried: bool
+    settled: bool = False
+    expected: bool = False
+    cancelled: asyncio.CancelledError | None = None
+
+
+Ending = Verdict | Recycle
 
 _REFUSALS_BEFORE_COUNTING = 20
 """Refusals by a server, which may be full for long, from which on a message's own are counted."""

@@ -14,9 +14,9 @@ from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError, FusewireError
 from fusewire.operation import operation, without_fallbacks
 from fusewire.parking._calling import HandlerCall, HandlerCalls, being_cancelled
-from fusewire.parking._errors import INSTRUCTIONS, Reject
+from fusewire.parking._decisions import Recycle
+from fusewire.parking._errors import INSTRUCTIONS, Reject, Requeue
 from fusewire.parking._history import KEYS_BY_REQUEST
-from fusewire.parking._settler import GiveBackError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -105,14 +105,11 @@ class HandlerRunner:
         self._warned_of_swallowing = False
         self._warned_of_registry = False
 
-    async def run(self, view: MessageView, history: History) -> Attempt:
-        """Call the handler once.
+    async def run(self, view: MessageView, history: History) -> Attempt | Recycle:
+        """Call the handler once; return Recycle if it gave its message back.
 
         For what was parked before, fallbacks are suppressed: only real work settles it, also when
         it comes back by way of a delay.
-
-        Raises:
-            GiveBackError: Ctrl-C ended the handler.
         """
         call = HandlerCall(self._calls, view)
         fallbacks = without_fallbacks() if history.times_parked else _ALLOWED
@@ -128,7 +125,7 @@ class HandlerRunner:
             except KeyboardInterrupt as error:
                 if call.on_loop and threading.current_thread() is threading.main_thread():
                     self._interrupted(error)
-                    raise GiveBackError(tried=True) from error
+                    return Recycle(tried=True)
                 # Python raises it for Ctrl-C on the main thread only. This one is the handler's.
                 view.failure = error
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is judged and recorded
@@ -139,6 +136,8 @@ class HandlerRunner:
             # It was cut off and keeps that to itself: how far it came, nobody knows.
             raise asyncio.CancelledError
         attempt = self._attempt(view, work)
+        if isinstance(attempt.error, Requeue):
+            return Recycle(tried=False)
         doubtful_keys, notes = _doubtful_keys(attempt, work, history), work.notes
         if not doubtful_keys and not notes:
             return attempt  # most; replacing costs several microseconds

@@ -10,12 +10,11 @@ from fusewire.parking._history import strip, was_moved
 from fusewire.parking._view import MessageView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aio_pika.abc import HeadersType
 
     from fusewire.brokers import Delivery, Message
     from fusewire.parking._history import History
+    from fusewire.parking._receiver import Receiver
 
 _DELIVERY_COUNT = "x-delivery-count"
 """Where a quorum queue says how often a message was returned to it: handlers may count by it."""
@@ -30,8 +29,8 @@ class InFlight:
     view: MessageView
     since: float
     """When it came into hand, in monotonic seconds."""
-    ending: Callable[[], bool]
-    """Tells whether all that is in flight is to go back."""
+    receiver: Receiver
+    """What it came through, which knows whether all that is in flight is to go back."""
     tried: bool = False
     """Whether its handler was called, and not just refused."""
     in_doubt: bool = False

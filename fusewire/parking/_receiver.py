@@ -7,13 +7,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from fusewire.errors import BrokerError
-from fusewire.parking._settler import GiveBackError
 from fusewire.parking._waiting import Backoff, level_of, wait_any
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fusewire.brokers import Broker, Delivery, Station, Subscription
+    from fusewire.parking._decisions import Recycle
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -37,8 +37,7 @@ class Receiver:
         broker: where the queue is.
         queue: the station that is received from.
         prefetch: deliveries in hand at a time.
-        work: called with each delivery. May raise GiveBackError: then all that is in hand goes
-            back.
+        work: called with each delivery. May return Recycle: then all that is in flight goes back.
         stopping: set when the consumer ends.
         shutdown_timeout: seconds that work in hand may still take then.
         ready: awaited before each subscription.
@@ -56,7 +55,7 @@ class Receiver:
         queue: Station | str,
         *,
         prefetch: int,
-        work: Callable[[Delivery], Awaitable[None]],
+        work: Callable[[Delivery], Awaitable[Recycle | None]],
         stopping: asyncio.Event,
         shutdown_timeout: float,
         hand_back: Callable[[Delivery, bool], Awaitable[None]],
@@ -176,25 +175,27 @@ class Receiver:
             # After a loss, what was in hand before still runs: the limit holds over subscriptions.
             async with self._room:
                 self._not_begun.discard(delivery)
-                if not delivery.lost:
-                    await self._work(delivery)
-                if not delivery.lost:
-                    # Settled: only that is progress. A delivery that comes again and again is not.
-                    self._backoff.reset()
-        except GiveBackError as error:
-            if not error.settled:
-                self._given_back.append((delivery, error.tried))
-            if isinstance(error.__cause__, asyncio.CancelledError) and not self._is_ours():
-                self._report(error)
-            if error.expected:
+                recycle = None if delivery.lost else await self._work(delivery)
+            if recycle is not None:
+                self._give_back(delivery, recycle)
+            elif not delivery.lost:
+                # Settled: only that is progress. A delivery that comes again and again is not.
                 self._backoff.reset()
-            self._recycle.set()
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and self._is_ours():
                 raise  # that was said when it was cancelled
             # A defect: the delivery stays unsettled and goes back with the subscription.
             self._report(error)
             self._recycle.set()
+
+    def _give_back(self, delivery: Delivery, recycle: Recycle) -> None:
+        if not recycle.settled:
+            self._given_back.append((delivery, recycle.tried))
+        if recycle.cancelled is not None and not self._is_ours():
+            self._report(recycle.cancelled)
+        if recycle.expected:
+            self._backoff.reset()
+        self._recycle.set()
 
     def _is_ours(self) -> bool:
         """Tell whether it is this object that cancelled the current task."""

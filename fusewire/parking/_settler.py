@@ -17,7 +17,16 @@ from fusewire.errors import (
     DeliveryLostError,
     MoveRefusedError,
 )
-from fusewire.parking._decisions import Dead, Delay, Done, FailurePolicy, Park, Verdict
+from fusewire.parking._decisions import (
+    Dead,
+    Delay,
+    Done,
+    Ending,
+    FailurePolicy,
+    Park,
+    Recycle,
+    Verdict,
+)
 from fusewire.parking._events import Happening, Listeners, MessageEvent
 from fusewire.parking._history import (
     OPERATION_ID,
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
     from fusewire.brokers import Delivery, Topology
     from fusewire.parking._dependencies import Dependencies
     from fusewire.parking._marks import Marks
+    from fusewire.parking._receiver import Receiver
     from fusewire.parking._unacknowledged import Unacknowledged
     from fusewire.parking._view import MessageView
 
@@ -46,22 +56,6 @@ RETURNS_BEFORE_ALONE = 3
 
 _POLL = 0.05
 """Seconds between looks at whether a handler that works on the same message has ended."""
-
-
-class GiveBackError(Exception):
-    """A delivery cannot be settled, or has been held for long enough: it has to go back.
-
-    Attributes:
-        tried: whether its handler was called, so that it is not stored anew as untried.
-        settled: whether it is settled itself, or may be, so that only the others go back.
-        expected: whether that is how its worker waits, and no sign of trouble.
-    """
-
-    def __init__(self, *, tried: bool, settled: bool = False, expected: bool = False) -> None:
-        super().__init__()
-        self.tried = tried
-        self.settled = settled
-        self.expected = expected
 
 
 _NOT_STORED = (MoveRefusedError, BrokerUnavailableError)
@@ -112,14 +106,17 @@ class Settler:
         self._settling: set[Delivery] = set()
 
     async def open(
-        self, delivery: Delivery, *, ending: Callable[[], bool], since: float | None = None
-    ) -> InFlight | None:
-        """Read a delivery. One that cannot be worked on is settled here, and None is returned.
+        self, delivery: Delivery, receiver: Receiver, *, since: float | None = None
+    ) -> InFlight | Recycle | None:
+        """Read a delivery. One that cannot be worked on is settled here.
 
         Args:
             delivery: what has come.
-            ending: tells whether all that is in hand is to go back.
-            since: when it came into hand, in monotonic seconds; now unless given.
+            receiver: what it came through.
+            since: when it came, in monotonic seconds; now unless given.
+
+        Returns:
+            None for a delivery that is settled, and Recycle for one that could not be settled.
         """
         since = self._monotonic() if since is None else since
         message = delivery.message
@@ -133,70 +130,68 @@ class Settler:
             history = History(
                 operation_id=message.message_id or uuid.uuid4().hex, queue=self._topology.source
             )
-            item = InFlight(delivery, history, view_of(delivery, seen=True), since, ending)
-            await self.settle(item, self._policy.dead(history, "malformed", error))
-            return None
+            item = InFlight(delivery, history, view_of(delivery, seen=True), since, receiver)
+            return await self.settle(item, self._policy.dead(history, "malformed", error))
         anonymous = not (given or history.operation_id)
         if given or anonymous:
             history = dataclasses.replace(history, operation_id=given or self._assigned())
         item = InFlight(
-            delivery, history, view, since, ending, anonymous=anonymous, lone=history.lone
+            delivery, history, view, since, receiver, anonymous=anonymous, lone=history.lone
         )
-        if delivery.redelivered and await self._was_done(item):
-            return None
-        if self._policy.expired(history):
-            await self.settle(item, self._policy.dead(history, "expired"))
-            return None
-        if history.at_most_once and delivery.redelivered:
-            # Somebody held it before and did not say what became of it.
-            await self.settle(item, self._policy.dead(history, "ambiguous"))
-            return None
-        if (hop := self._policy.not_due(history)) is not None:
-            await self.settle(item, hop)
-            return None
-        return item
+        known = await self._done_before(item) if delivery.redelivered else None
+        ending = known or self._untried(item)
+        return item if ending is None else await self.settle(item, ending)
 
-    async def _was_done(self, item: InFlight) -> bool:
-        """Settle `item` if this process has done it, and could not acknowledge it.
+    def _untried(self, item: InFlight) -> Verdict | None:
+        """Return what becomes of `item` without an attempt; None if it may be tried."""
+        if self._policy.expired(item.history):
+            return self._policy.dead(item.history, "expired")
+        if item.history.at_most_once and item.delivery.redelivered:
+            # Somebody held it before and did not say what became of it.
+            return self._policy.dead(item.history, "ambiguous")
+        return self._policy.not_due(item.history)
+
+    async def _done_before(self, item: InFlight) -> Done | Recycle | None:
+        """Return how `item` ends if this process has done it, and could not acknowledge it.
 
         If the handler still works on it, wait for its end: it is never run beside itself.
-
-        Raises:
-            GiveBackError: all that is in flight has to go back.
         """
         message = item.delivery.message
         while not item.anonymous and self._unacknowledged.is_running(message):
-            if item.ending() or self.held_for(item) <= 0:
-                raise GiveBackError(tried=False)
+            if item.receiver.ending or self.held_for(item) <= 0:
+                return Recycle(tried=False)
             await asyncio.sleep(_POLL)
         ended = self._unacknowledged.recall(message)
         item.survived = ended is not None
         if ended is None or not ended.done:
-            return False
+            return None
         item.history = ended.history
         logger.info(
             "operation %s was done before, and could not be acknowledged then",
             item.history.operation_id,
         )
-        await self.settle(item, Done())
-        return True
+        return Done()
 
-    async def settle(self, item: InFlight, verdict: Verdict) -> None:
-        """Carry out `verdict`, trying again while the broker cannot.
+    async def settle(self, item: InFlight, ending: Ending | None) -> Recycle | None:
+        """Carry out `ending`, trying again while the broker cannot.
 
         What must not be tried twice is moved once. When such a move ends in doubt, a second one
         would make two copies, and each of them would be tried: so it is dead as ambiguous then.
 
-        Raises:
-            GiveBackError: it could not be carried out within the hold limit, or while stopping.
+        Returns:
+            None if there is nothing left to do; else why and how all that is in flight goes back.
+            That is `ending` itself, or `ending` could not be carried out within the hold limit, or
+            while stopping.
         """
+        if ending is None or isinstance(ending, Recycle):
+            return ending
         self._settling.add(item.delivery)
         try:
-            await self._until_settled(item, verdict)
+            return await self._until_settled(item, ending)
         finally:
             self._settling.discard(item.delivery)
 
-    async def _until_settled(self, item: InFlight, verdict: Verdict) -> None:
+    async def _until_settled(self, item: InFlight, verdict: Verdict) -> Recycle | None:
         backoff = Backoff()
         while True:
             try:
@@ -205,7 +200,7 @@ class Settler:
                 # The broker has it, or a copy, and gives it to somebody again.
                 logger.warning("operation %s: %s", item.history.operation_id, error)
                 self._remember(item, verdict)
-                return
+                return None
             except BrokerError as error:
                 held = self._monotonic() - item.since
                 logger.log(
@@ -218,12 +213,10 @@ class Settler:
                 if not isinstance(error, _NOT_STORED):
                     item.in_doubt = True
                     verdict = self._moved_once(item, verdict, error)
-                back = held > self._hold_limit or item.ending()
+                back = held > self._hold_limit or item.receiver.ending
                 if back or await backoff.wait(self._stopping):
                     self._remember(item, verdict)
-                    raise GiveBackError(
-                        tried=item.goes_back_as_it_is, settled=item.in_doubt
-                    ) from error
+                    return Recycle(tried=item.goes_back_as_it_is, settled=item.in_doubt)
             except asyncio.CancelledError:
                 item.in_doubt = True
                 raise
@@ -231,7 +224,7 @@ class Settler:
                 self._tell(item, verdict)
                 if item.lone and (isinstance(verdict, Done) or not verdict.history.lone):
                     await self._marks.clear(item.history.operation_id)
-                return
+                return None
 
     def _moved_once(self, item: InFlight, verdict: Verdict, error: BrokerError) -> Verdict:
         if not item.history.at_most_once or isinstance(verdict, (Done, Dead)):

@@ -7,13 +7,13 @@ import dataclasses
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from fusewire.parking._circuits import AFTER_REJECTION
-from fusewire.parking._decisions import Dead, Delay, Done, Park
+from fusewire.parking._decisions import Dead, Delay, Done, Park, Recycle
+from fusewire.parking._in_flight import InFlight
 from fusewire.parking._outage_probe import OutageProbe, RetainedHistories
 from fusewire.parking._receiver import Receiver
-from fusewire.parking._settler import GiveBackError
 from fusewire.parking._waiting import sleep_unless_stopping
 
 if TYPE_CHECKING:
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
     from fusewire.parking._context import ConsumerContext
-    from fusewire.parking._decisions import Verdict
+    from fusewire.parking._decisions import Ending, Verdict
     from fusewire.parking._handler import Attempt
     from fusewire.parking._history import History
-    from fusewire.parking._in_flight import InFlight
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -134,65 +133,56 @@ class OrderedWorker:
         self._probing.begin()
         self._somebody_aside = False
 
-    async def _take(self, delivery: Delivery) -> None:
-        """Work on one delivery in its turn.
+    async def _take(self, delivery: Delivery) -> Recycle | None:
+        """Work on one delivery in its turn."""
+        recycle = await self._in_turn(delivery)
+        if recycle is not None and not recycle.tried:
+            # What must not be tried twice loses its place, or it would be dead as ambiguous.
+            await self._settler.put_back(delivery)
+        return recycle
 
-        Raises:
-            GiveBackError: it has to go back, or what is in flight besides.
-        """
-        try:
-            await self._in_turn(delivery)
-        except GiveBackError as error:
-            if not error.tried:
-                # What must not be tried twice loses its place, or it would be dead as ambiguous.
-                await self._settler.put_back(delivery)
-            raise
-
-    async def _in_turn(self, delivery: Delivery) -> None:
+    async def _in_turn(self, delivery: Delivery) -> Recycle | None:
         since = self._monotonic()
         try:
-            await self._wait_for_turn(delivery)
+            if not await self._takes_turn(delivery):
+                return Recycle(tried=False)
         except asyncio.CancelledError as error:
             # Nothing was done with it: it must not look as if it had been.
-            raise GiveBackError(tried=False) from error
+            return Recycle(tried=False, cancelled=error)
         try:
             try:
                 item = await self._next(delivery, since)
-                if item is not None and self._probing.outage is not None:
-                    await self._begin(item)  # with the door closed: one at a time
-                    return
+                if isinstance(item, InFlight) and self._probing.outage is not None:
+                    return await self._begin(item)  # with the door closed: one at a time
             finally:
                 self._door.release()
-            if item is not None:
-                await self._begin(item)
+            return await self._begin(item) if isinstance(item, InFlight) else item
         finally:
             self._room.release()
 
-    async def _wait_for_turn(self, delivery: Delivery) -> None:
-        """Wait, and take the room and the door.
-
-        Raises:
-            GiveBackError: it has to go back.
-        """
+    async def _takes_turn(self, delivery: Delivery) -> bool:
+        """Wait, and take the room and the door; False if `delivery` has to go back instead."""
         if self._probing.yields_turn and not self._somebody_aside:
             self._somebody_aside = True
-            await self._stand_aside(delivery)
+            if not await self._stands_aside(delivery):
+                return False
         await self._room.acquire()
         try:
             await self._door.acquire()
         except BaseException:
             self._room.release()
             raise
+        return True
 
-    async def _next(self, delivery: Delivery, since: float) -> InFlight | None:
+    async def _next(self, delivery: Delivery, since: float) -> InFlight | Recycle | None:
         """Wait until `delivery` may begin; None if there is nothing left to do about it."""
         if self._receiver.ending:
-            raise GiveBackError(tried=False)
+            return Recycle(tried=False)
         if delivery.lost:
             return None
-        item = await self._settler.open(delivery, ending=lambda: self._receiver.ending, since=since)
-        if item is None:
-            return None
+        item = await self._settler.open(delivery, self._receiver, since=since)
+        if not isinstance(item, InFlight):
+            return item
         if delivery.redelivered:
             item.history = self._unsettled.recall(delivery.message) or item.history
         try:
@@ -201,36 +191,33 @@ class OrderedWorker:
             return item
         ending = await self.admit(item, needs)
         if ending is not None:
-            await self._settler.settle(item, ending)
-        return item if ending is None and not item.delivery.lost else None
+            return await self._settler.settle(item, ending)
+        return None if item.delivery.lost else item
 
-    async def _begin(self, item: InFlight) -> None:
+    async def _begin(self, item: InFlight) -> Recycle | None:
         self._begun += 1
         self._at_work += 1
         try:
-            await self._work_on(item)
+            return await self._work_on(item)
         finally:
             self._at_work -= 1
 
-    async def _stand_aside(self, delivery: Delivery) -> None:
-        """Let others go first, as long as there are any."""
+    async def _stands_aside(self, delivery: Delivery) -> bool:
+        """Let others go first, as long as there are any; False if `delivery` has to go back."""
         while self._probing.yields_turn and not delivery.lost:
             begun = self._begun
             await self._receiver.linger(_GLANCE)
             if self._receiver.ending:
-                raise GiveBackError(tried=False)
+                return False
             if begun == self._begun and not self._at_work:
-                return
+                break
+        return True
 
-    async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Verdict | None:
-        """Wait until `item` may begin; return its end instead if its time is over.
-
-        Raises:
-            GiveBackError: it has to go back.
-        """
+    async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Ending | None:
+        """Wait until `item` may begin; return its end instead if its time is over."""
         while not item.delivery.lost:
             if self._receiver.ending:
-                await self._give_back(item)
+                return await self._give_back(item)
             if self._policy.expired(item.history):
                 return self._policy.dead(item.history, "expired")
             refusing = self._circuits.first_rejecting(needs)
@@ -240,26 +227,22 @@ class OrderedWorker:
             if self._circuits.is_open(refusing):
                 self._probing.outage = refusing
                 if item.delivery.returned < _RETURNS_BEFORE_HOLDING:
-                    await self._give_back(item)
+                    return await self._give_back(item)
             if left <= 0:
-                await self._give_back(item)
+                return await self._give_back(item)
             await self._circuits.wait_for_change(refusing, self._stopping, left)
         return None
 
     def begins(self, *, in_outage: bool) -> None:
         """Do nothing: messages begin one by one as it is."""
 
-    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Verdict | None:
-        """Wait in place, or let `item` go back if its circuit cannot be looked at.
-
-        Raises:
-            GiveBackError: it has to go back.
-        """
+    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
+        """Wait in place, or let `item` go back if its circuit cannot be looked at."""
         item.history = dataclasses.replace(item.history, dependency=rejection.name)
         if not self._circuits.knows(rejection.name):
             self._probing.outage = rejection.name
             self._unseen_until = self._monotonic() + rejection.retry_after
-            await self._give_back(item)
+            return await self._give_back(item)
         await sleep_unless_stopping(AFTER_REJECTION, self._stopping)
         return None
 
@@ -268,14 +251,10 @@ class OrderedWorker:
         if in_outage and isinstance(verdict, Park):
             self._probing.failed()
 
-    async def _give_back(self, item: InFlight) -> NoReturn:
-        """Let `item` go back to its place, with all that is in hand.
-
-        Raises:
-            GiveBackError: always.
-        """
+    async def _give_back(self, item: InFlight) -> Recycle:
+        """Let `item` go back to its place, with all that is in flight."""
         if item.lone:  # it is stored again, without its failures: it has its process to answer for
-            raise GiveBackError(tried=item.tried, expected=True)
+            return Recycle(tried=item.tried, expected=True)
         waits_for = self._probing.outage
         if waits_for is not None and item.delivery.returned >= _RETURNS_BEFORE_PARKING:
             logger.warning(
@@ -285,35 +264,28 @@ class OrderedWorker:
                 self._queue,
                 item.delivery.returned,
             )
-            await self._settler.settle(item, self._attempts.park(item.history, waits_for))
-            raise GiveBackError(tried=True, settled=True, expected=True)
+            parked = self._attempts.park(item.history, waits_for)
+            recycle = await self._settler.settle(item, parked)
+            return recycle or Recycle(tried=True, settled=True, expected=True)
         if item.tried or item.history.dependency:
             self._unsettled.keep(item.delivery.message, item.history)
-        raise GiveBackError(tried=item.tried, expected=True)
+        return Recycle(tried=item.tried, expected=True)
 
-    async def _work_on(self, item: InFlight) -> None:
-        """Try `item` until it can be settled.
-
-        Raises:
-            GiveBackError: it has to go back, or what is in flight besides.
-        """
+    async def _work_on(self, item: InFlight) -> Recycle | None:
+        """Try `item` until it is settled or has to go back."""
         while True:
-            verdict = await self._attempts.run(item, self)
-            match verdict:
-                case None:
-                    return
-                case Done() | Dead():
-                    await self._settler.settle(item, verdict)
-                    if isinstance(verdict, Done):
-                        self._succeeded()
-                    return
+            ending = await self._attempts.run(item, self)
+            match ending:
+                case None | Dead() | Recycle():
+                    return await self._settler.settle(item, ending)
+                case Done():
+                    return await self._settler.settle(item, ending) or self._succeeded()
                 case Park(history):
                     item.history = _unparked(history, item.history)
                 case Delay(history) if history.lone or history.reason == "postponed":
                     # It gives up its place: its handler has asked for another time, or it has to be
                     # alone.
-                    await self._settler.settle(item, verdict)
-                    return
+                    return await self._settler.settle(item, ending)
                 case Delay(history, delay):
                     item.history = _unparked(history, item.history)
                     await self._back_off(item, delay)
@@ -328,13 +300,14 @@ class OrderedWorker:
                 return
             await self._receiver.linger(min(left, _GLANCE))
 
-    def _succeeded(self) -> None:
+    def _succeeded(self) -> Recycle | None:
         outage = self._probing.outage
         closed = outage is None or self._circuits.first_not_closed((outage,)) is None
         self._probing.succeeded(closed=closed)
         if closed and self._probing.yields_turn:
             # The one aside is to come before what is behind it.
-            raise GiveBackError(tried=True, settled=True, expected=True)
+            return Recycle(tried=True, settled=True, expected=True)
+        return None
 
 
 def _unparked(history: History, before: History) -> History:

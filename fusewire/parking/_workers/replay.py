@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from fusewire.errors import BrokerError
 from fusewire.parking._circuits import AFTER_REJECTION
-from fusewire.parking._decisions import CONDITION, Done
+from fusewire.parking._decisions import CONDITION, Done, Recycle
+from fusewire.parking._in_flight import InFlight
 from fusewire.parking._rate_limiter import RateLimiter
 from fusewire.parking._receiver import Receiver
-from fusewire.parking._settler import RETURNS_BEFORE_ALONE, GiveBackError
+from fusewire.parking._settler import RETURNS_BEFORE_ALONE
 from fusewire.parking._slow_start import SlowStart
 from fusewire.parking._waiting import sleep_unless_stopping
 
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
     from fusewire.parking._context import ConsumerContext
-    from fusewire.parking._decisions import Verdict
+    from fusewire.parking._decisions import Ending, Verdict
     from fusewire.parking._handler import Attempt
-    from fusewire.parking._in_flight import InFlight
 
 _LONGEST_WAIT = 1.0
 """Seconds between replays of a message whose circuit is not among ours, and cannot be looked at.
@@ -86,65 +86,53 @@ class ReplayWorker:
         for ramp in self._ramps.values():
             ramp.open()
 
-    async def _take(self, delivery: Delivery) -> None:
+    async def _take(self, delivery: Delivery) -> Recycle | None:
         self._in_hand += 1
         try:
-            await self._work_on(delivery)
+            return await self._work_on(delivery)
         finally:
             self._in_hand -= 1
 
-    async def _work_on(self, delivery: Delivery) -> None:
-        """Settle one parked delivery.
-
-        Raises:
-            GiveBackError: it was held for as long as it may be, or could not be settled.
-        """
-        item = await self._settler.open(delivery, ending=lambda: self._receiver.ending)
-        if item is None:
-            return
+    async def _work_on(self, delivery: Delivery) -> Recycle | None:
+        """Settle one parked delivery."""
+        item = await self._settler.open(delivery, self._receiver)
+        if not isinstance(item, InFlight):
+            return item
         ramp = self._ramps[item.history.dependency]
         try:
             if (ending := await self._rest(item)) is not None:
-                await self._settler.settle(item, ending)
-                return
+                return await self._settler.settle(item, ending)
             async with ramp:
-                verdict = await self._attempts.run(item, _Replay(self, ramp))
-                if verdict is not None:
-                    await self._settler.settle(item, verdict)
+                ending = await self._attempts.run(item, _Replay(self, ramp))
+                return await self._settler.settle(item, ending)
         except asyncio.CancelledError as error:
             if item.goes_back_as_it_is:
                 raise
-            raise GiveBackError(tried=False) from error
+            return Recycle(tried=False, cancelled=error)
 
-    async def _rest(self, item: InFlight) -> Verdict | None:
+    async def _rest(self, item: InFlight) -> Ending | None:
         """Wait, without a place, until what was turned away may be tried again.
 
         Returns:
-            where it goes for the rest of that time, if it keeps others from their turn.
-
-        Raises:
-            GiveBackError: it was held for as long as it may be, or the consumer is stopping.
+            where it goes for the rest of that time, if it keeps others from their turn; Recycle if
+            it was held for as long as it may be, or the consumer is stopping.
         """
         history = item.history
         while not item.delivery.lost and (rest := self._policy.rest(history)) > 0:
             if self._receiver.ending or self._settler.held_for(item) <= 0:
-                raise GiveBackError(tried=False)
+                return Recycle(tried=False)
             await self._receiver.linger(min(rest, _LONGEST_WAIT))
             if rest > _LONGEST_WAIT and await self._is_full():
                 return self._policy.park(history, history.dependency, CONDITION, wait=rest)
         return None
 
-    async def wait(self, item: InFlight, needs: tuple[str, ...], ramp: SlowStart) -> Verdict | None:
-        """Wait for its turn and until all that `item` needs admits; or return its end instead.
-
-        Raises:
-            GiveBackError: it was held for as long as it may be, or the consumer is stopping.
-        """
+    async def wait(self, item: InFlight, needs: tuple[str, ...], ramp: SlowStart) -> Ending | None:
+        """Wait for its turn and until all that `item` needs admits; or return its end instead."""
         while not item.delivery.lost:
             if self._policy.expired(item.history):
                 return self._policy.dead(item.history, "expired")
             if self._receiver.ending or (left := self._settler.held_for(item)) <= 0:
-                raise GiveBackError(tried=False)
+                return Recycle(tried=False)
             refusing = self._circuits.first_rejecting(needs)
             if refusing is None:
                 if ramp.crowded:
@@ -164,7 +152,7 @@ class ReplayWorker:
             await self._circuits.wait_for_change(refusing, self._stopping, left)
         return None
 
-    async def refused(self, item: InFlight, rejection: CircuitOpenError) -> Verdict | None:
+    async def refused(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
         """Wait a moment, or park `item` if its circuit has another lane."""
         if self._dependencies.lane(rejection.name) != self._lane:
             return self._attempts.park(item.history, rejection.name)
@@ -213,14 +201,14 @@ class _Replay:
     def suspicion(self, delivery: Delivery) -> float:
         return RETURNS_BEFORE_ALONE if delivery.counts_returns else 1
 
-    async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Verdict | None:
+    async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Ending | None:
         return await self._lane.wait(item, needs, self._ramp)
 
     def begins(self, *, in_outage: bool) -> None:
         self._ramp.begins(outage=in_outage)
         self._falls = self._ramp.falls
 
-    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Verdict | None:
+    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
         self._ramp.failed()
         return await self._lane.refused(item, rejection)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fusewire.parking._decisions import Recycle
+from fusewire.parking._in_flight import InFlight
 from fusewire.parking._receiver import Receiver
-from fusewire.parking._settler import RETURNS_BEFORE_ALONE, GiveBackError
+from fusewire.parking._settler import RETURNS_BEFORE_ALONE
 
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
     from fusewire.parking._context import ConsumerContext
-    from fusewire.parking._decisions import Verdict
+    from fusewire.parking._decisions import Ending, Verdict
     from fusewire.parking._handler import Attempt
-    from fusewire.parking._in_flight import InFlight
 
 
 _PROBES_LEFT_TO_LANES = 10.0
@@ -44,18 +45,12 @@ class SourceWorker:
         """Consume until stopping."""
         await self._receiver.run()
 
-    async def _take(self, delivery: Delivery) -> None:
-        """Work on one delivery and settle it.
-
-        Raises:
-            GiveBackError: it could not be settled for too long.
-        """
-        item = await self._settler.open(delivery, ending=lambda: self._receiver.ending)
-        if item is None:
-            return
-        verdict = await self._attempts.run(item, self)
-        if verdict is not None:
-            await self._settler.settle(item, verdict)
+    async def _take(self, delivery: Delivery) -> Recycle | None:
+        """Work on one delivery and settle it."""
+        item = await self._settler.open(delivery, self._receiver)
+        if not isinstance(item, InFlight):
+            return item
+        return await self._settler.settle(item, await self._attempts.run(item, self))
 
     async def _hand_back(self, delivery: Delivery, tried: bool) -> None:  # noqa: FBT001 - a callback
         if not tried:
@@ -66,14 +61,10 @@ class SourceWorker:
         """Return the returns from which on `delivery` is suspected of killing its process."""
         return RETURNS_BEFORE_ALONE if delivery.counts_returns else 1
 
-    async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Verdict | None:
-        """Park `item` if a circuit that it needs does not admit.
-
-        Raises:
-            GiveBackError: it has waited for as long as it may, for one that has to be alone.
-        """
-        if self._settler.held_for(item) <= 0:
-            raise GiveBackError(tried=False)
+    async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Ending | None:
+        """Park `item` if a circuit that it needs does not admit."""
+        if self._settler.held_for(item) <= 0:  # it has waited for one that has to be alone
+            return Recycle(tried=False)
         # What pauses is tried by the messages of its lane. If another replica replays that lane
         # alone, none is tried here, so after a while a new message is.
         refusing = self._circuits.first_rejecting(
@@ -84,7 +75,7 @@ class SourceWorker:
     def begins(self, *, in_outage: bool) -> None:
         """Do nothing: new messages are not paced."""
 
-    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Verdict | None:
+    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
         """Park `item` for the circuit that refused its call."""
         return self._attempts.park(item.history, rejection.name)
 
