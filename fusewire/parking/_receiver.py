@@ -12,7 +12,8 @@ from fusewire.parking._waiting import Backoff, level_of, wait_any
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fusewire.brokers import Broker, Delivery, Station, Subscription
+    from fusewire.brokers import Delivery, Station, Subscription
+    from fusewire.parking._context import ConsumerContext
     from fusewire.parking._decisions import Recycle
 
 logger = logging.getLogger("fusewire.parking")
@@ -34,45 +35,35 @@ class Receiver:
     when a connection drops, and a handler cancelled half-way has done who knows what.
 
     Args:
-        broker: where the queue is.
+        context: what it shares with the consumer's other workers.
         queue: the station that is received from.
         prefetch: deliveries in hand at a time.
         work: called with each delivery. May return Recycle: then all that is in flight goes back.
-        stopping: set when the consumer ends.
-        shutdown_timeout: seconds that work in hand may still take then.
         ready: awaited before each subscription.
         hand_back: awaited with each delivery in flight before it goes back, and whether its handler
             was called.
-        settling: returns whether the handler of a delivery has ended and the delivery is being
-            settled. It is not cut off, or its message might be moved and come again as well.
-        unseen_too: whether that includes what was delivered and not received yet. For that no more
-            may be delivered, and what then goes back loses its order.
+        unseen_too: whether what goes back includes what was delivered and not received yet. For
+            that no more may be delivered, and what then goes back loses its order.
     """
 
     def __init__(
         self,
-        broker: Broker,
+        context: ConsumerContext,
         queue: Station | str,
         *,
         prefetch: int,
         work: Callable[[Delivery], Awaitable[Recycle | None]],
-        stopping: asyncio.Event,
-        shutdown_timeout: float,
         hand_back: Callable[[Delivery, bool], Awaitable[None]],
-        settling: Callable[[Delivery], bool],
         unseen_too: bool = False,
         ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._broker = broker
+        self._context = context
         self._queue = queue
         self._name = str(queue)
         self._prefetch = prefetch
         self._work = work
-        self._stopping = stopping
-        self._shutdown_timeout = shutdown_timeout
         self._ready = ready
         self._hand_back = hand_back
-        self._settling = settling
         self._unseen_too = unseen_too
         self._given_back: list[tuple[Delivery, bool]] = []
         self._cancelled: set[asyncio.Task[None]] = set()
@@ -85,25 +76,24 @@ class Receiver:
     @property
     def ending(self) -> bool:
         """Whether what is in hand is to go back: the consumer stops, or subscribes anew."""
-        return self._stopping.is_set() or self._recycle.is_set()
+        return self._context.stopping.is_set() or self._recycle.is_set()
 
     async def linger(self, seconds: float) -> None:
         """Wait for `seconds`, or until what is in hand is to go back."""
-        await wait_any(self._stopping, self._recycle, seconds)
+        await wait_any(self._context.stopping, self._recycle, seconds)
 
     async def run(self) -> None:
         """Serve the queue until stopping."""
         try:
-            while not self._stopping.is_set():
+            while not self._context.stopping.is_set():
                 if self._ready is not None:
                     await self._ready()
-                if self._stopping.is_set():
+                if self._context.stopping.is_set():
                     return
                 await self._once()
         except Exception:
-            await self._finish(
-                self._shutdown_timeout
-            )  # a defect of ours is no reason to cut handlers off
+            # A defect of ours is no reason to cut handlers off.
+            await self._finish(self._context.shutdown_timeout)
             raise
         finally:
             # Normally there are none left; after a cancellation of run() itself they go at once.
@@ -111,28 +101,27 @@ class Receiver:
 
     async def _once(self) -> None:
         try:
-            subscription = await self._broker.subscribe(self._queue, prefetch=self._prefetch)
+            subscription = await self._context.broker.subscribe(
+                self._queue, prefetch=self._prefetch
+            )
         except BrokerError as error:
             logger.log(level_of(error), "%s; trying again", error)
-            await self._backoff.wait(self._stopping)
+            await self._backoff.wait(self._context.stopping)
             return
         self._recycle.clear()
         self._given_back.clear()
         try:
             await self._serve(subscription)
-            if self._stopping.is_set() or self._recycle.is_set():
+            if self._context.stopping.is_set() or self._recycle.is_set():
                 # Handlers in hand finish, and are settled on the channel that is still open.
-                stopping = self._stopping.is_set()
-                await self._finish(
-                    self._shutdown_timeout
-                    if stopping
-                    else max(self._shutdown_timeout, _RECYCLE_GRACE)
-                )
+                seconds = self._context.shutdown_timeout
+                stopping = self._context.stopping.is_set()
+                await self._finish(seconds if stopping else max(seconds, _RECYCLE_GRACE))
                 await self._return(subscription)
         finally:
             await subscription.release()
         if self._recycle.is_set():
-            await self._backoff.wait(self._stopping)
+            await self._backoff.wait(self._context.stopping)
 
     async def _return(self, subscription: Subscription) -> None:
         given_back, self._given_back = self._given_back, []
@@ -145,7 +134,7 @@ class Receiver:
         receiving = asyncio.create_task(self._receive(subscription), name=f"receive {self._name}")
         ends = [
             receiving,
-            asyncio.create_task(self._stopping.wait()),
+            asyncio.create_task(self._context.stopping.wait()),
             asyncio.create_task(self._recycle.wait()),
         ]
         try:
@@ -157,9 +146,9 @@ class Receiver:
         if not receiving.cancelled() and (error := receiving.exception()) is not None:
             if not isinstance(error, BrokerError):
                 raise error
-            if not self._stopping.is_set():
+            if not self._context.stopping.is_set():
                 logger.log(level_of(error), "%s; subscribing again", error)
-                await self._backoff.wait(self._stopping)
+                await self._backoff.wait(self._context.stopping)
 
     async def _receive(self, subscription: Subscription) -> None:
         create_task, name = asyncio.get_running_loop().create_task, f"message of {self._name}"
@@ -213,20 +202,22 @@ class Receiver:
             self._not_begun.remove(delivery)
             self._given_back.append((delivery, False))
 
-    async def _finish(self, shutdown_timeout: float) -> None:
+    async def _finish(self, seconds: float) -> None:
         tasks = set(self._tasks)
         if not tasks:
             return
-        _, late = await asyncio.wait(tasks, timeout=shutdown_timeout)
+        _, late = await asyncio.wait(tasks, timeout=seconds)
         if not late:
             return
-        handlers = {task for task in late if not self._settling(self._tasks[task])}
+        # One that is being settled is not cut off, or its message might be moved and come again.
+        settling = self._context.settler.is_settling
+        handlers = {task for task in late if not settling(self._tasks[task])}
         if handlers:
             logger.warning(
                 "%d handlers of %r did not end within %g s; their messages go back",
                 len(handlers),
                 self._name,
-                shutdown_timeout,
+                seconds,
             )
         self._cancel(handlers)
         # Those who do not heed it settle nothing any more: their channel is closed next.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
     from fusewire.brokers import Delivery
+    from fusewire.parking._decisions import Recycle
     from tests.parking.conftest import Bench
 
 
@@ -188,9 +189,9 @@ async def test_in_order_an_at_most_once_message_that_waits_for_its_turn_is_not_b
     release = asyncio.Event()
     in_turn = OrderedWorker._in_turn
 
-    async def spied(self: OrderedWorker, delivery: Delivery) -> None:
+    async def spied(self: OrderedWorker, delivery: Delivery) -> Recycle | None:
         in_hand.append(delivery.message.body)
-        await in_turn(self, delivery)
+        return await in_turn(self, delivery)
 
     async def handler(message: AbstractIncomingMessage) -> None:
         begun.append(message.body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from fusewire.errors import BrokerUnavailableError
@@ -137,17 +138,8 @@ async def test_a_delivery_alone_does_not_reset_the_back_off(
 
     async def nothing(*_: object) -> None: ...
 
-    broker: Any = Flapping()
     stopping = asyncio.Event()
-    source = Receiver(
-        broker,
-        "q",
-        prefetch=1,
-        work=nothing,
-        stopping=stopping,
-        shutdown_timeout=0,
-        hand_back=nothing,
-        settling=lambda _task: False,
-    )
+    context: Any = SimpleNamespace(broker=Flapping(), stopping=stopping, shutdown_timeout=0)
+    source = Receiver(context, "q", prefetch=1, work=nothing, hand_back=nothing)
     await asyncio.wait_for(source.run(), 20)
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]

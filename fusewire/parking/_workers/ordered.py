@@ -61,15 +61,10 @@ class OrderedWorker:
         concurrency: int,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._context = context
         self._queue = context.topology.source
-        self._settler = context.settler
-        self._attempts = context.attempts
-        self._policy = context.policy
-        self._circuits = context.circuits
-        self._dependencies = context.dependencies
-        self._stopping = context.stopping
         self._monotonic = monotonic
-        self._probing = OutageProbe(context.policy.retry.max_attempts)
+        self._probe = OutageProbe(context.policy.retry.max_attempts)
         self._unsettled = RetainedHistories()
         self._unseen_until = 0.0  # when a circuit that is not among ours may admit again
         self._somebody_aside = False
@@ -79,16 +74,13 @@ class OrderedWorker:
         self._begun = 0
         self._at_work = 0
         self._receiver = Receiver(
-            context.broker,
+            context,
             self._queue,
             # One more than at work, to stand aside. And never fewer: what a quorum queue gets back
             # goes behind what it has got back before and not handed out since.
             prefetch=concurrency + 1,
             work=self._take,
-            stopping=context.stopping,
-            shutdown_timeout=context.shutdown_timeout,
             hand_back=self._hand_back,
-            settling=context.settler.is_settling,
             ready=self._admitted_at_all,
         )
 
@@ -97,7 +89,7 @@ class OrderedWorker:
         await self._receiver.run()
 
     async def _hand_back(self, delivery: Delivery, _tried: bool) -> None:  # noqa: FBT001 - a callback
-        await self._settler.put_back_suspect(delivery)
+        await self._context.settler.put_back_suspect(delivery)
 
     def suspicion(self, delivery: Delivery) -> float:
         """Return the returns from which on `delivery` is suspected of killing its process.
@@ -105,32 +97,33 @@ class OrderedWorker:
         Each pause returns what is in flight. So these are many, and say nothing in an outage, or if
         they are not counted.
         """
-        if self._probing.outage is not None or not delivery.counts_returns:
+        if self._probe.outage is not None or not delivery.counts_returns:
             return math.inf
         return _RETURNS_BEFORE_PARKING
 
     async def _admitted_at_all(self) -> None:
-        await self._attempts.ready()
+        await self._context.attempts.ready()
         told = False
-        while not self._stopping.is_set():
-            outage = self._probing.outage
-            refusing = self._circuits.first_rejecting(
-                (*(() if outage is None else (outage,)), *self._dependencies.always)
+        circuits, stopping = self._context.circuits, self._context.stopping
+        while not stopping.is_set():
+            outage = self._probe.outage
+            refusing = circuits.first_rejecting(
+                (*(() if outage is None else (outage,)), *self._context.dependencies.always)
             )
             unseen = self._unseen_until - self._monotonic()
             if refusing is None and unseen <= 0:
                 break
             if refusing is not None:
-                self._probing.outage = refusing
+                self._probe.outage = refusing
             if not told:
                 told = True
-                name = self._probing.outage
+                name = self._probe.outage
                 logger.warning("%r is not consumed while circuit %r is open", self._queue, name)
             if refusing is None:
-                await sleep_unless_stopping(unseen, self._stopping)
+                await sleep_unless_stopping(unseen, stopping)
             else:
-                await self._circuits.wait_for_change(refusing, self._stopping, float("inf"))
-        self._probing.begin()
+                await circuits.wait_for_change(refusing, stopping, math.inf)
+        self._probe.begin()
         self._somebody_aside = False
 
     async def _take(self, delivery: Delivery) -> Recycle | None:
@@ -138,7 +131,7 @@ class OrderedWorker:
         recycle = await self._in_turn(delivery)
         if recycle is not None and not recycle.tried:
             # What must not be tried twice loses its place, or it would be dead as ambiguous.
-            await self._settler.put_back(delivery)
+            await self._context.settler.put_back(delivery)
         return recycle
 
     async def _in_turn(self, delivery: Delivery) -> Recycle | None:
@@ -152,7 +145,7 @@ class OrderedWorker:
         try:
             try:
                 item = await self._next(delivery, since)
-                if isinstance(item, InFlight) and self._probing.outage is not None:
+                if isinstance(item, InFlight) and self._probe.outage is not None:
                     return await self._begin(item)  # with the door closed: one at a time
             finally:
                 self._door.release()
@@ -162,7 +155,7 @@ class OrderedWorker:
 
     async def _takes_turn(self, delivery: Delivery) -> bool:
         """Wait, and take the room and the door; False if `delivery` has to go back instead."""
-        if self._probing.yields_turn and not self._somebody_aside:
+        if self._probe.yields_turn and not self._somebody_aside:
             self._somebody_aside = True
             if not await self._stands_aside(delivery):
                 return False
@@ -180,18 +173,18 @@ class OrderedWorker:
             return Recycle(tried=False)
         if delivery.lost:
             return None
-        item = await self._settler.open(delivery, self._receiver, since=since)
+        item = await self._context.settler.open(delivery, self._receiver, since=since)
         if not isinstance(item, InFlight):
             return item
         if delivery.redelivered:
             item.history = self._unsettled.recall(delivery.message) or item.history
         try:
-            needs = self._attempts.needs(item)
+            needs = self._context.attempts.needs(item)
         except Exception:  # noqa: BLE001 - the user's depends_on; the attempt reports it
             return item
         ending = await self.admit(item, needs)
         if ending is not None:
-            return await self._settler.settle(item, ending)
+            return await self._context.settler.settle(item, ending)
         return None if item.delivery.lost else item
 
     async def _begin(self, item: InFlight) -> Recycle | None:
@@ -204,7 +197,7 @@ class OrderedWorker:
 
     async def _stands_aside(self, delivery: Delivery) -> bool:
         """Let others go first, as long as there are any; False if `delivery` has to go back."""
-        while self._probing.yields_turn and not delivery.lost:
+        while self._probe.yields_turn and not delivery.lost:
             begun = self._begun
             await self._receiver.linger(_GLANCE)
             if self._receiver.ending:
@@ -218,19 +211,19 @@ class OrderedWorker:
         while not item.delivery.lost:
             if self._receiver.ending:
                 return await self._give_back(item)
-            if self._policy.expired(item.history):
-                return self._policy.dead(item.history, "expired")
-            refusing = self._circuits.first_rejecting(needs)
+            if self._context.policy.expired(item.history):
+                return self._context.policy.dead(item.history, "expired")
+            refusing = self._context.circuits.first_rejecting(needs)
             if refusing is None:
                 break
-            left = self._settler.held_for(item)
-            if self._circuits.is_open(refusing):
-                self._probing.outage = refusing
+            left = self._context.settler.held_for(item)
+            if self._context.circuits.is_open(refusing):
+                self._probe.outage = refusing
                 if item.delivery.returned < _RETURNS_BEFORE_HOLDING:
                     return await self._give_back(item)
             if left <= 0:
                 return await self._give_back(item)
-            await self._circuits.wait_for_change(refusing, self._stopping, left)
+            await self._context.circuits.wait_for_change(refusing, self._context.stopping, left)
         return None
 
     def begins(self, *, in_outage: bool) -> None:
@@ -239,23 +232,23 @@ class OrderedWorker:
     async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
         """Wait in place, or let `item` go back if its circuit cannot be looked at."""
         item.history = dataclasses.replace(item.history, dependency=rejection.name)
-        if not self._circuits.knows(rejection.name):
-            self._probing.outage = rejection.name
+        if not self._context.circuits.knows(rejection.name):
+            self._probe.outage = rejection.name
             self._unseen_until = self._monotonic() + rejection.retry_after
             return await self._give_back(item)
-        await sleep_unless_stopping(AFTER_REJECTION, self._stopping)
+        await sleep_unless_stopping(AFTER_REJECTION, self._context.stopping)
         return None
 
     def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:  # noqa: ARG002
         """Count a probe that failed."""
         if in_outage and isinstance(verdict, Park):
-            self._probing.failed()
+            self._probe.failed()
 
     async def _give_back(self, item: InFlight) -> Recycle:
         """Let `item` go back to its place, with all that is in flight."""
         if item.lone:  # it is stored again, without its failures: it has its process to answer for
             return Recycle(tried=item.tried, expected=True)
-        waits_for = self._probing.outage
+        waits_for = self._probe.outage
         if waits_for is not None and item.delivery.returned >= _RETURNS_BEFORE_PARKING:
             logger.warning(
                 "operation %s was returned to %r %d times and is parked, lest the broker drops it: "
@@ -264,8 +257,8 @@ class OrderedWorker:
                 self._queue,
                 item.delivery.returned,
             )
-            parked = self._attempts.park(item.history, waits_for)
-            recycle = await self._settler.settle(item, parked)
+            parked = self._context.attempts.park(item.history, waits_for)
+            recycle = await self._context.settler.settle(item, parked)
             return recycle or Recycle(tried=True, settled=True, expected=True)
         if item.tried or item.history.dependency:
             self._unsettled.keep(item.delivery.message, item.history)
@@ -274,26 +267,26 @@ class OrderedWorker:
     async def _work_on(self, item: InFlight) -> Recycle | None:
         """Try `item` until it is settled or has to go back."""
         while True:
-            ending = await self._attempts.run(item, self)
+            ending = await self._context.attempts.run(item, self)
             match ending:
                 case None | Dead() | Recycle():
-                    return await self._settler.settle(item, ending)
+                    return await self._context.settler.settle(item, ending)
                 case Done():
-                    return await self._settler.settle(item, ending) or self._succeeded()
+                    return await self._context.settler.settle(item, ending) or self._succeeded()
                 case Park(history):
                     item.history = _unparked(history, item.history)
                 case Delay(history) if history.lone or history.reason == "postponed":
                     # It gives up its place: its handler has asked for another time, or it has to be
                     # alone.
-                    return await self._settler.settle(item, ending)
+                    return await self._context.settler.settle(item, ending)
                 case Delay(history, delay):
                     item.history = _unparked(history, item.history)
                     await self._back_off(item, delay)
 
     async def _back_off(self, item: InFlight, seconds: float) -> None:
         # However long the delays: all attempts have to be made within the time it may be held.
-        attempts_left = max(self._policy.retry.max_attempts - item.history.attempts, 1)
-        most = max(self._settler.held_for(item), 0.0) / attempts_left
+        attempts_left = max(self._context.policy.retry.max_attempts - item.history.attempts, 1)
+        most = max(self._context.settler.held_for(item), 0.0) / attempts_left
         until = self._monotonic() + min(seconds, most)
         while (left := until - self._monotonic()) > 0:
             if self._receiver.ending or item.delivery.lost:
@@ -301,10 +294,10 @@ class OrderedWorker:
             await self._receiver.linger(min(left, _GLANCE))
 
     def _succeeded(self) -> Recycle | None:
-        outage = self._probing.outage
-        closed = outage is None or self._circuits.first_not_closed((outage,)) is None
-        self._probing.succeeded(closed=closed)
-        if closed and self._probing.yields_turn:
+        outage = self._probe.outage
+        closed = outage is None or self._context.circuits.first_not_closed((outage,)) is None
+        self._probe.succeeded(closed=closed)
+        if closed and self._probe.yields_turn:
             # The one aside is to come before what is behind it.
             return Recycle(tried=True, settled=True, expected=True)
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -42,35 +43,26 @@ class ReplayWorker:
         self, lane: str, context: ConsumerContext, *, concurrency: int, rate: float | None
     ) -> None:
         self._lane = lane
-        self._settler = context.settler
-        self._attempts = context.attempts
-        self._policy = context.policy
-        self._circuits = context.circuits
-        self._dependencies = context.dependencies
-        self._stopping = context.stopping
+        self._context = context
         self._members = context.dependencies.members(lane)
-        self._broker = context.broker
         self._queue = context.topology.parked(lane)
         self._concurrency = concurrency
-        self._in_hand = 0
-        self._ramps: defaultdict[str, SlowStart] = defaultdict(lambda: SlowStart(concurrency))
-        self._pace = RateLimiter(rate)
+        self._in_flight = 0
+        self._slow_starts: defaultdict[str, SlowStart] = defaultdict(lambda: SlowStart(concurrency))
+        self._rate_limiter = RateLimiter(rate)
         self._receiver = Receiver(
-            context.broker,
+            context,
             self._queue,
             prefetch=concurrency,
             work=self._take,
-            stopping=context.stopping,
-            shutdown_timeout=context.shutdown_timeout,
             ready=self._admitted_at_all,
             hand_back=self._hand_back,
-            settling=context.settler.is_settling,
             unseen_too=True,
         )
 
     async def _hand_back(self, delivery: Delivery, tried: bool) -> None:  # noqa: FBT001 - a callback
         if not tried:
-            await self._settler.put_back(delivery)
+            await self._context.settler.put_back(delivery)
 
     async def run(self) -> None:
         """Replay until stopping."""
@@ -82,29 +74,29 @@ class ReplayWorker:
                 gates.cancel()
 
     async def _open_gates(self) -> None:
-        await self._stopping.wait()
-        for ramp in self._ramps.values():
-            ramp.open()
+        await self._context.stopping.wait()
+        for slow_start in self._slow_starts.values():
+            slow_start.open()
 
     async def _take(self, delivery: Delivery) -> Recycle | None:
-        self._in_hand += 1
+        self._in_flight += 1
         try:
             return await self._work_on(delivery)
         finally:
-            self._in_hand -= 1
+            self._in_flight -= 1
 
     async def _work_on(self, delivery: Delivery) -> Recycle | None:
         """Settle one parked delivery."""
-        item = await self._settler.open(delivery, self._receiver)
+        item = await self._context.settler.open(delivery, self._receiver)
         if not isinstance(item, InFlight):
             return item
-        ramp = self._ramps[item.history.dependency]
+        slow_start = self._slow_starts[item.history.dependency]
         try:
             if (ending := await self._rest(item)) is not None:
-                return await self._settler.settle(item, ending)
-            async with ramp:
-                ending = await self._attempts.run(item, _Replay(self, ramp))
-                return await self._settler.settle(item, ending)
+                return await self._context.settler.settle(item, ending)
+            async with slow_start:
+                ending = await self._context.attempts.run(item, _Replay(self, slow_start))
+                return await self._context.settler.settle(item, ending)
         except asyncio.CancelledError as error:
             if item.goes_back_as_it_is:
                 raise
@@ -118,46 +110,48 @@ class ReplayWorker:
             it was held for as long as it may be, or the consumer is stopping.
         """
         history = item.history
-        while not item.delivery.lost and (rest := self._policy.rest(history)) > 0:
-            if self._receiver.ending or self._settler.held_for(item) <= 0:
+        while not item.delivery.lost and (rest := self._context.policy.rest(history)) > 0:
+            if self._receiver.ending or self._context.settler.held_for(item) <= 0:
                 return Recycle(tried=False)
             await self._receiver.linger(min(rest, _LONGEST_WAIT))
             if rest > _LONGEST_WAIT and await self._is_full():
-                return self._policy.park(history, history.dependency, CONDITION, wait=rest)
+                return self._context.policy.park(history, history.dependency, CONDITION, wait=rest)
         return None
 
-    async def wait(self, item: InFlight, needs: tuple[str, ...], ramp: SlowStart) -> Ending | None:
+    async def wait(
+        self, item: InFlight, needs: tuple[str, ...], slow_start: SlowStart
+    ) -> Ending | None:
         """Wait for its turn and until all that `item` needs admits; or return its end instead."""
         while not item.delivery.lost:
-            if self._policy.expired(item.history):
-                return self._policy.dead(item.history, "expired")
-            if self._receiver.ending or (left := self._settler.held_for(item)) <= 0:
+            if self._context.policy.expired(item.history):
+                return self._context.policy.dead(item.history, "expired")
+            if self._receiver.ending or (left := self._context.settler.held_for(item)) <= 0:
                 return Recycle(tried=False)
-            refusing = self._circuits.first_rejecting(needs)
+            refusing = self._context.circuits.first_rejecting(needs)
             if refusing is None:
-                if ramp.crowded:
+                if slow_start.crowded:
                     # What took its place before the circuit opened does not begin all at once.
-                    await ramp.stand_in_line_again()
+                    await slow_start.stand_in_line_again()
                     continue
-                wait = self._pace.start()
+                wait = self._rate_limiter.start()
                 if not wait:
                     return None
-                await sleep_unless_stopping(min(wait, left), self._stopping)
+                await sleep_unless_stopping(min(wait, left), self._context.stopping)
                 continue
-            elsewhere = self._dependencies.lane(refusing) != self._lane
+            elsewhere = self._context.dependencies.lane(refusing) != self._lane
             if elsewhere or await self._in_the_way(item):
-                return self._attempts.park(item.history, refusing)
-            if self._circuits.is_open(refusing):
-                ramp.failed()
-            await self._circuits.wait_for_change(refusing, self._stopping, left)
+                return self._context.attempts.park(item.history, refusing)
+            if self._context.circuits.is_open(refusing):
+                slow_start.failed()
+            await self._context.circuits.wait_for_change(refusing, self._context.stopping, left)
         return None
 
     async def refused(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
         """Wait a moment, or park `item` if its circuit has another lane."""
-        if self._dependencies.lane(rejection.name) != self._lane:
-            return self._attempts.park(item.history, rejection.name)
+        if self._context.dependencies.lane(rejection.name) != self._lane:
+            return self._context.attempts.park(item.history, rejection.name)
         wait = min(max(rejection.retry_after, AFTER_REJECTION), _LONGEST_WAIT)
-        await sleep_unless_stopping(wait, self._stopping)
+        await sleep_unless_stopping(wait, self._context.stopping)
         return None
 
     async def _in_the_way(self, item: InFlight) -> bool:
@@ -166,54 +160,55 @@ class ReplayWorker:
         Of a lane for several dependencies, all that is in hand may wait for one that is down, while
         what is behind it waits for one that has recovered.
         """
-        if len(self._members) == 1 or not self._policy.may_go_round(item.history):
+        if len(self._members) == 1 or not self._context.policy.may_go_round(item.history):
             return False
         return await self._is_full()
 
     async def _is_full(self) -> bool:
         """Tell whether as many are in flight as may be, and others wait behind them."""
-        if self._in_hand < self._concurrency:
+        if self._in_flight < self._concurrency:
             return False
         try:
-            return await self._broker.depth(self._queue) > 0
+            return await self._context.broker.depth(self._queue) > 0
         except BrokerError:
             return False
 
     async def _admitted_at_all(self) -> None:
         # While everything that the lane is for is down, nothing is taken into hand.
-        while self._members and not self._stopping.is_set():
-            if any(self._circuits.admits(name) for name in self._members):
+        circuits, stopping = self._context.circuits, self._context.stopping
+        while self._members and not stopping.is_set():
+            if any(circuits.admits(name) for name in self._members):
                 return
-            await self._circuits.wait_for_change(self._soonest(), self._stopping, float("inf"))
+            await circuits.wait_for_change(self._soonest(), stopping, math.inf)
 
     def _soonest(self) -> str:
-        return min(self._members, key=self._circuits.wait)
+        return min(self._members, key=self._context.circuits.wait)
 
 
 class _Replay:
-    """The turn of one parked message, in the places of its dependency's ramp."""
+    """The turn of one parked message, in the places of its dependency's slow start."""
 
-    def __init__(self, lane: ReplayWorker, ramp: SlowStart) -> None:
+    def __init__(self, lane: ReplayWorker, slow_start: SlowStart) -> None:
         self._lane = lane
-        self._ramp = ramp
-        self._falls = ramp.falls
+        self._slow_start = slow_start
+        self._falls = slow_start.falls
 
     def suspicion(self, delivery: Delivery) -> float:
         return RETURNS_BEFORE_ALONE if delivery.counts_returns else 1
 
     async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Ending | None:
-        return await self._lane.wait(item, needs, self._ramp)
+        return await self._lane.wait(item, needs, self._slow_start)
 
     def begins(self, *, in_outage: bool) -> None:
-        self._ramp.begins(outage=in_outage)
-        self._falls = self._ramp.falls
+        self._slow_start.begins(outage=in_outage)
+        self._falls = self._slow_start.falls
 
     async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
-        self._ramp.failed()
+        self._slow_start.failed()
         return await self._lane.refused(item, rejection)
 
     def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:  # noqa: ARG002
         if isinstance(verdict, Done):
-            self._ramp.succeeded(self._falls)
+            self._slow_start.succeeded(self._falls)
         elif attempt.error is not None:
-            self._ramp.failed()
+            self._slow_start.failed()

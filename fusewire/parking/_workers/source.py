@@ -25,18 +25,13 @@ class SourceWorker:
     """Works on deliveries of the source queue. None of them waits here: it is parked instead."""
 
     def __init__(self, context: ConsumerContext, *, concurrency: int) -> None:
-        self._settler = context.settler
-        self._attempts = context.attempts
-        self._circuits = context.circuits
+        self._context = context
         self._receiver = Receiver(
-            context.broker,
+            context,
             context.topology.source,
             prefetch=concurrency,
             work=self._take,
-            stopping=context.stopping,
-            shutdown_timeout=context.shutdown_timeout,
             hand_back=self._hand_back,
-            settling=context.settler.is_settling,
             unseen_too=True,
             ready=context.attempts.ready,
         )
@@ -47,15 +42,16 @@ class SourceWorker:
 
     async def _take(self, delivery: Delivery) -> Recycle | None:
         """Work on one delivery and settle it."""
-        item = await self._settler.open(delivery, self._receiver)
+        item = await self._context.settler.open(delivery, self._receiver)
         if not isinstance(item, InFlight):
             return item
-        return await self._settler.settle(item, await self._attempts.run(item, self))
+        ending = await self._context.attempts.run(item, self)
+        return await self._context.settler.settle(item, ending)
 
     async def _hand_back(self, delivery: Delivery, tried: bool) -> None:  # noqa: FBT001 - a callback
         if not tried:
-            await self._settler.put_back_in_source(delivery)
-        await self._settler.put_back_suspect(delivery)
+            await self._context.settler.put_back_in_source(delivery)
+        await self._context.settler.put_back_suspect(delivery)
 
     def suspicion(self, delivery: Delivery) -> float:
         """Return the returns from which on `delivery` is suspected of killing its process."""
@@ -63,21 +59,21 @@ class SourceWorker:
 
     async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Ending | None:
         """Park `item` if a circuit that it needs does not admit."""
-        if self._settler.held_for(item) <= 0:  # it has waited for one that has to be alone
+        if self._context.settler.held_for(item) <= 0:  # it has waited for one that has to be alone
             return Recycle(tried=False)
         # What pauses is tried by the messages of its lane. If another replica replays that lane
         # alone, none is tried here, so after a while a new message is.
-        refusing = self._circuits.first_rejecting(
+        refusing = self._context.circuits.first_rejecting(
             needs, patience=_PROBES_LEFT_TO_LANES, tried=item.history.attempts > 0
         )
-        return None if refusing is None else self._attempts.park(item.history, refusing)
+        return None if refusing is None else self._context.attempts.park(item.history, refusing)
 
     def begins(self, *, in_outage: bool) -> None:
         """Do nothing: new messages are not paced."""
 
     async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
         """Park `item` for the circuit that refused its call."""
-        return self._attempts.park(item.history, rejection.name)
+        return self._context.attempts.park(item.history, rejection.name)
 
     def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:
         """Do nothing: new messages are not paced."""
