@@ -158,13 +158,13 @@ class HandlerRunner:
             if isinstance(error, INSTRUCTIONS) or self._unrecoverable(error):
                 permit.release()  # it is about the message, and no sign of trouble
             else:
-                permit.conclude(breaker.judge(error, permit.started))
+                permit.conclude(breaker.classify(error, permit.started))
             raise
         if not view.rejected:
             permit.conclude(Outcome.SUCCESS)
             work.note_success(self._guard)
         elif view.requeued and view.rejected_because is not None:
-            permit.conclude(breaker.judge(view.rejected_because))
+            permit.conclude(breaker.classify(view.rejected_because))
         else:
             permit.release()
 
