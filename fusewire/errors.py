@@ -24,10 +24,11 @@
     ├── parking.HandlerNotRunError          a handler returned without running: a failed attempt
     ├── parking.RedeliveryWantedError       a handler asked for redelivery: a failed attempt
     ├── parking.MalformedMessageError       the headers of a parked message cannot be read
-    └── forwarding.UnreadableCallError      a message in a queue of calls is no call
+    ├── forwarding.UnreadableCallError      a message in a queue of calls is no call
+    └── forwarding.ChannelClosedError       the channel was closed during a replay
 
 Those without a room's name are in this module; the others are in the room that raises them. A few
-more classes derive from these inside the rooms and never reach a user.
+more classes derive from these inside the rooms. They reach no user and are stored nowhere.
 
 This module lies beneath the rooms: all of them may import it, and it imports none.
 """

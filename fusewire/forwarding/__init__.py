@@ -5,10 +5,12 @@ from fusewire.forwarding._call import Receipt, UnreadableCallError
 from fusewire.forwarding._fallback import OPERATION_ID_METADATA, PARKED_METADATA
 from fusewire.forwarding._handle import ForwarderHandle
 from fusewire.forwarding._parked_calls import ParkedCalls
+from fusewire.forwarding._transport import ChannelClosedError
 
 __all__ = [
     "OPERATION_ID_METADATA",
     "PARKED_METADATA",
+    "ChannelClosedError",
     "ForwarderHandle",
     "ParkedCalls",
     "Receipt",

@@ -166,6 +166,7 @@ async def test_at_most_once_a_replay_cut_off_by_its_closed_channel_is_ambiguous(
     async with open_broker(address) as broker:
         (dead,) = await broker.peek(shop.calls.topology.dead, limit=5)
     assert dead.headers["fusewire-reason"] == "ambiguous"
+    assert dead.headers["fusewire-exception"] == "fusewire.forwarding.ChannelClosedError"
     server.answer = lambda key: None
     async with aio_shop(address, queue_name, server, BreakerRegistry(), at_most_once=True) as shop:
         await until(lambda: len(shop.happened("replayed")) == 2)  # unsent, and in no doubt

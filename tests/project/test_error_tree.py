@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from importlib import import_module
 
+import fusewire
 from fusewire import errors
 
 ROOMS = ("errors", "breaker", "interceptors", "brokers", "parking", "forwarding", "testing")
@@ -64,6 +66,30 @@ def _name_of(kind: type) -> str:
     if kind.__module__ == "builtins":
         return kind.__name__
     return f"grpc.{'aio.' if kind.__module__.startswith('grpc.aio') else ''}{kind.__name__}"
+
+
+NEVER_STORED = {
+    "fusewire.audit._management._RefusedError",
+    "fusewire.demo._subprocesses.DemoError",
+    "fusewire.interceptors._rejection.Rejection",  # what is raised is one of its two subclasses
+    "fusewire.parking._errors.Requeue",
+}
+"""Exceptions that are not exported. The name of any other may be stored with a message."""
+
+
+def test_an_exception_that_may_be_stored_is_exported() -> None:
+    for module in pkgutil.walk_packages(fusewire.__path__, "fusewire."):
+        if not module.name.startswith(("fusewire.testing.conformance._", "fusewire.testing.fix")):
+            import_module(module.name)
+    names = exported()
+    waiting: list[type[errors.FusewireError]] = [errors.FusewireError]
+    private = set()
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if kind not in names and kind.__module__.startswith("fusewire."):
+            private.add(f"{kind.__module__}.{kind.__qualname__}")
+    assert private == NEVER_STORED
 
 
 def test_the_tree_that_is_drawn_is_that_of_the_classes() -> None:

@@ -111,6 +111,7 @@ PUBLIC = {
         "UnconfirmedError",
     ],
     "fusewire.forwarding": [
+        "ChannelClosedError",
         "ForwarderHandle",
         "OPERATION_ID_METADATA",
         "PARKED_METADATA",
