@@ -1,4 +1,4 @@
-"""Ways to call through a circuit: decorator, call, await, and with a fallback."""
+"""The circuit breaker: a decorator, and other ways to call through a circuit."""
 
 from __future__ import annotations
 
@@ -30,20 +30,19 @@ _FIRST_SETTINGS = (5, 30.0, 3, (Exception,))
 class CircuitBreaker(GuardingCircuit):
     """A circuit breaker: calls to a dependency go through it, and stop while it is down.
 
-    Use it as a decorator, or through :meth:`call`, :meth:`call_async`,
-    :meth:`call_with_fallback`, or take a permit with :meth:`acquire`. One object serves threads and
-    asyncio together.
+    Use it as a decorator, or with :meth:`call`, :meth:`call_async` or :meth:`call_with_fallback`,
+    or take a permit with :meth:`acquire`. One object serves threads and asyncio.
 
     Args:
         name: the identity of the dependency, the same wherever it is called from.
         failure_threshold: failures in a row that open the circuit.
         recovery_timeout: seconds that it stays open before probes are let through.
-        half_open_max_calls: probes at a time, and successes needed to close it.
+        half_open_max_calls: probes at a time, and successful probes needed to close it.
         expected_exceptions: exceptions that count as failures.
-        settings: everything at once, instead of the four before.
-        fallback: called with the same arguments for a rejected or failed call, by decorated
-            functions and by :meth:`call_with_fallback`; plain :meth:`call` does not use it.
-        clock: monotonic seconds.
+        settings: all settings in one object, instead of the four above.
+        fallback: called with the same arguments if a call is rejected or fails. Decorated functions
+            and :meth:`call_with_fallback` use it, :meth:`call` does not.
+        clock: returns monotonic seconds.
         rng: returns numbers from 0 and below 1, for the jitter of the open time.
         chance: the former name of `rng`; deprecated.
 
@@ -118,8 +117,8 @@ class CircuitBreaker(GuardingCircuit):
     ) -> Any:
         """Guard `func`: use the breaker as a decorator, ``@breaker`` or ``@breaker(fallback=…)``.
 
-        Functions, coroutine functions, generator functions and async generator functions keep their
-        kind. Without `fallback`, the breaker's own is used.
+        Coroutine functions, generator functions and async generator functions keep their kind.
+        Without `fallback`, the breaker's own is used.
         """
         if func is None:
             return functools.partial(self.__call__, fallback=fallback)
@@ -136,7 +135,7 @@ class CircuitBreaker(GuardingCircuit):
     def call(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `func` through the circuit.
 
-        A coroutine is guarded while it is awaited, and a generator while its items are asked for.
+        A coroutine is guarded while it is awaited, a generator while it is iterated over.
 
         Raises:
             CircuitOpenError: the circuit did not admit the call; `func` was not called.
@@ -151,7 +150,7 @@ class CircuitBreaker(GuardingCircuit):
 
         Raises:
             CircuitOpenError: the circuit did not admit the call; `func` was not called.
-            SettingsError: what `func` returned cannot be awaited; it is for :meth:`call`.
+            SettingsError: `func` returned something that cannot be awaited; use :meth:`call`.
         """
         if not inspect.iscoroutinefunction(func):
             func = functools.partial(_awaitable_of, func)
@@ -169,7 +168,7 @@ class CircuitBreaker(GuardingCircuit):
         """Call `func`; if it is rejected or fails, call `fallback` with the same arguments instead.
 
         Without `fallback`, the breaker's own is used; without either, the error is raised. If the
-        fallback fails too, the first error is the cause of its error.
+        fallback fails too, its error has the first error as its cause.
         """
         result: T = self._guard(func, fallback or self.fallback)(*args, **kwargs)
         return result

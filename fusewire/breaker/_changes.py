@@ -172,7 +172,7 @@ class Changes(LendingMachine):
         if self._changing == get_ident():
             return  # this thread forked during its own change, and continues it
         self._lock = bare_lock()
-        self._listeners.forget()
+        self._listeners.drop()
         self._probes.clear_in_flight()
         self._in_flight.clear()
         if self._changing:

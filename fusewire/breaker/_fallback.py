@@ -1,4 +1,4 @@
-"""Answers instead of rejections and failures: a fallback is called with the same arguments."""
+"""Fallbacks: called with the same arguments if a call is rejected or fails."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def with_fallback(
     circuit: Circuit, guarded: Callable[..., Any], fallback: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Let `fallback` answer where `guarded` is rejected or fails.
+    """Let `fallback` answer if `guarded` is rejected or fails.
 
-    If the result of `guarded` is not there yet, `guarded` has seen to that itself.
+    If the result of `guarded` is pending, `guarded` has added the fallback to it itself.
     """
 
     def answered(*args: Any, **kwargs: Any) -> Any:
@@ -42,7 +42,7 @@ def with_fallback(
 def with_fallback_async(
     circuit: Circuit, guarded: Callable[..., Any], fallback: Callable[..., Any]
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Let `fallback`, plain or awaited, answer where `guarded` is rejected or fails."""
+    """Let `fallback`, plain or async, answer if `guarded` is rejected or fails."""
 
     async def answered(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -59,7 +59,7 @@ def with_fallback_async(
 
 
 def may_answer(circuit: Circuit, error: BaseException) -> bool:
-    """Tell whether a fallback may answer instead of `error`: a rejection or a failure."""
+    """Return whether a fallback may answer `error`: whether it is a rejection or a failure."""
     if not fallbacks_allowed():
         return False
     if isinstance(error, CircuitOpenError):
@@ -104,14 +104,14 @@ async def _answer_async(
 
 
 def note_answered(error: BaseException | None) -> None:
-    """Let this context's unit of work know that a fallback answered, if `error` is a refusal."""
+    """Note on the current operation that a fallback answered `error`, if that is a rejection."""
     operation = current_operation()
     if operation is not None and isinstance(error, CircuitOpenError):
         operation.note_answered(error.name)
 
 
 def note_unanswered(error: BaseException | None) -> None:
-    """Let it know that the fallback failed after all."""
+    """Note on the current operation that the fallback failed after all."""
     operation = current_operation()
     if operation is not None and isinstance(error, CircuitOpenError):
         operation.note_rejection(error.name)

@@ -1,8 +1,8 @@
-"""The calls that a circuit guards: from before the function to the settlement.
+"""Guarded calls: from before the function is called to the settlement.
 
-Three ways lead through a circuit. A call that finds no other in progress in a closed circuit takes
-the shortest. One that may have others within it offers them a loan. One that a circuit does not
-admit freely takes a permit.
+There are three ways through a circuit. A call that meets a closed circuit and no other call in
+flight takes the shortest. A call that may have other calls inside it offers them a loan. A call
+that the circuit does not admit freely takes a permit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fusewire.breaker._fallback import with_fallback, with_fallback_async
 from fusewire.breaker._later import guard_awaitable, settle_when_done
 from fusewire.breaker._loans import current_loan, enclosing_loan, find_loan, publish, withdraw
 from fusewire.breaker._permit import Permit
-from fusewire.breaker._results import PLAIN, comes_later, tells_its_end
+from fusewire.breaker._results import PLAIN, comes_later, reports_its_end
 from fusewire.breaker._states import Outcome
 from fusewire.breaker._streams import guard_async_generator, guard_generator
 
@@ -96,8 +96,8 @@ class GuardingCircuit(Circuit):
         clock = self._clock
         notes = self._healthy
 
-        # The same as for a function, with an await: what they might share would cost each of them
-        # a call of its own.
+        # The same as for a function, with an await. Sharing code would cost each of them one more
+        # function call.
         async def guarded(*args: Any, **kwargs: Any) -> Any:
             generation = self._idle
             if not generation:
@@ -133,7 +133,7 @@ class GuardingCircuit(Circuit):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Call `func`, and lend what it has to the calls within it."""
+        """Call `func`, and offer a loan to the calls inside it."""
         generation, around = self._free, current_loan()
         if around is not None:
             around = enclosing_loan()
@@ -210,21 +210,21 @@ class GuardingCircuit(Circuit):
         return result
 
     def _end_offering(self, lent: int | Permit, started: float) -> None:
-        """Record a call that has offered a loan and succeeded, if it cannot just be noted."""
+        """Record a success of a call that offered a loan, if it cannot just be noted."""
         if self._unproven <= 0:
             self._stop_offering()
         self._end_lending(lent, started, Outcome.SUCCESS)
 
     def _end_lending(self, lent: int | Permit, started: float, outcome: Outcome) -> None:
-        """Record a call that has offered a loan: it has a permit now if that was taken."""
+        """Record a call that offered a loan. If the loan was taken, the call has a permit now."""
         if isinstance(lent, Permit):
-            lent.started = started  # made for a call within, it has that one's
+            lent.started = started  # an inner call made the permit, with its own start
             lent.conclude(outcome)
         else:
             self._end_call(lent, started, outcome)
 
     def _end_call(self, generation: int, started: float, outcome: Outcome) -> None:
-        """Record a call that had no permit."""
+        """Record a call without a permit."""
         if outcome is Outcome.FAILURE:
             self._note_failure()
         self._change(self._clock(), self._settle_call, generation, started, outcome)
@@ -273,11 +273,11 @@ class GuardingCircuit(Circuit):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Guard a result that is not there yet; `loan` is that of the function that gave it."""
-        if tells_its_end(result):
+        """Guard a pending result. `loan` is that of the function that returned it."""
+        if reports_its_end(result):
             settle_when_done(self, loan, started, result)
             return result
-        # What is awaited or iterated over is a call only then, which may be never.
+        # It becomes a call only when it is awaited or iterated over, which may never happen.
         lent = loan.pop()
         if isinstance(lent, Permit):
             self._withdraw(lent)
@@ -294,7 +294,7 @@ class GuardingCircuit(Circuit):
         return guard_awaitable(self._guard, result, wait)
 
     def classify_result(self, result: object) -> Outcome:
-        """Say what a call that gave `result` says about the dependency."""
+        """Return what a call that returned `result` says about the dependency."""
         classify = self._settings.classify_result
         return Outcome.SUCCESS if classify is None else classify_result(classify, result)
 
@@ -302,11 +302,11 @@ class GuardingCircuit(Circuit):
 async def _drive(
     wait: Callable[[], Coroutine[Any, Any, Any]], coroutine: Coroutine[Any, Any, Any]
 ) -> Any:
-    """Await a coroutine that a plain function gave; it has not begun to run."""
+    """Await a coroutine that a plain function returned. It has not started yet."""
     try:
         return await wait()
     finally:
-        # Only a rejected one is still to be closed; for others this does nothing.
+        # A rejected one was never awaited and must be closed. For others this does nothing.
         coroutine.close()
 
 
@@ -319,12 +319,12 @@ _ANY_KIND = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
 
 
 def kind_of(func: Callable[..., Any]) -> int:
-    """Tell whether `func` makes a coroutine or a generator of a kind; 0 for what does neither."""
-    # `inspect` takes its time, and for most functions their flags tell.
+    """Return the flag of the coroutine or generator that `func` makes; 0 if it makes neither."""
+    # `inspect` is slow, and most functions have the flags.
     code = getattr(func, "__code__", None)
     if code is not None:
         flags: int = code.co_flags
-        # An old coroutine function (``types.coroutine``) makes generators that are awaited.
+        # A function of ``types.coroutine`` makes a generator that is awaited.
         return 0 if flags & CO_ITERABLE_COROUTINE else flags & _ANY_KIND
     call: Any = getattr(func, "__call__", None)  # noqa: B004 - asks how an object's call behaves, not whether
     return next((kind for kind, fits in _KINDS.items() if fits(func) or fits(call)), 0)

@@ -1,4 +1,4 @@
-"""What becomes of results that are not there yet: their calls are settled when they are."""
+"""Pending results: their calls are settled when the results are there."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ _watching: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks we
 
 
 def settle_when_done(breaker: GuardingCircuit, loan: Loan, started: float, pending: Any) -> None:
-    """Settle a call when `pending` is done; until then it lends to the tasks that it has begun."""
+    """Settle a call when `pending` is done. Until then it lends to the tasks that it started."""
     if hasattr(type(pending), "__next__") or hasattr(type(pending), "__aiter__"):
         started = UNTIMED  # it may be a stream, whose reader sets the pace
-    # Callbacks run in any thread, and the operation of this context is to hear of a failure.
+    # Callbacks run in any thread, and failures are noted on the operation of this context.
     context = copy_context()
     settle = functools.partial(_settle_done, breaker, loan, started)
     if asyncio.isfuture(pending) and pending.done():
-        settle(pending)  # its loop may be closed, and then it takes no callbacks
+        settle(pending)  # its loop may be closed, and then it calls no callbacks
     else:
         pending.add_done_callback(functools.partial(context.run, settle))
 
 
 def _settle_done(breaker: GuardingCircuit, loan: Loan, started: float, done: Any) -> None:
-    """Settle by what is done: a callback, which must not raise."""
+    """Settle by what is done. This is a callback, which must not raise."""
     if len(loan) == LENT:
-        return  # older grpcio (1.71, say) calls back at each status that it sets
+        return  # older grpcio (1.71, for example) calls back at each status that it sets
     lent = loan.pop()
     permit = lent if isinstance(lent, Permit) else Permit(breaker, lent, started, False)  # noqa: FBT003 - see Permit
     permit.started = started
     try:
         if not hasattr(done, "exception"):
-            # Awaited, it says more than cancelled(), which is also true if its server cancelled it.
+            # Awaiting it shows who cancelled it. cancelled() is also true if the server did.
             task = asyncio.get_running_loop().create_task(
                 _settle_aio_call(breaker, permit, done, started)
             )
@@ -58,7 +58,7 @@ def _settle_done(breaker: GuardingCircuit, loan: Loan, started: float, done: Any
         elif done.cancelled():
             permit.conclude(breaker.classify(asyncio.CancelledError(), started))
         else:
-            # Asked for its exception, a future of asyncio would no longer log that nobody has.
+            # exception() would keep asyncio from logging that nobody has retrieved it.
             error = done._exception if asyncio.isfuture(done) else done.exception()  # noqa: SLF001 - see above
             permit.conclude(
                 breaker.classify_result(done.result()) if error is None else breaker.classify(error)
@@ -71,12 +71,12 @@ def _settle_done(breaker: GuardingCircuit, loan: Loan, started: float, done: Any
 async def _settle_aio_call(
     breaker: GuardingCircuit, permit: Permit, done: Any, started: float
 ) -> None:
-    """Settle by a call of grpc.aio that is over: it tells how only when it is awaited."""
+    """Settle by a grpc.aio call that is over: only awaiting it shows how it ended."""
     outcome = Outcome.SUCCESS
     try:
         if inspect.isawaitable(done):
             outcome = breaker.classify_result(await done)
-        else:  # a stream raises its status here, and no message of it is read
+        else:  # a stream raises its status here, without reading a message
             await done.wait_for_connection()
     except BaseException as error:
         outcome = breaker.classify(error, started)
@@ -91,12 +91,12 @@ def guard_awaitable(
     inner: Any,
     wait: Callable[[], Coroutine[Any, Any, Any]],
 ) -> GuardedAwaitable:
-    """Guard an object while it is awaited, or entered, or iterated over, as far as it can be.
+    """Guard an object while it is awaited, entered or iterated over, whichever it supports.
 
     Args:
-        guard: puts functions under guard.
+        guard: guards a function.
         inner: the object.
-        wait: awaits it under guard.
+        wait: awaits the object under guard.
     """
     kind = type(inner)
     guarded = _AWAITABLES[hasattr(kind, "__aenter__"), hasattr(kind, "__aiter__")]
@@ -104,7 +104,7 @@ def guard_awaitable(
 
 
 class GuardedAwaitable:
-    """An object that is guarded while it is awaited, and is the inner one in all else."""
+    """An object that is guarded while it is awaited. All else goes to the inner object."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class GuardedAwaitable:
 
 
 class _Entered(GuardedAwaitable):
-    """One that may be entered instead of awaited, as a request of aiohttp's."""
+    """One that may be entered instead of awaited, such as a request of aiohttp."""
 
     async def __aenter__(self) -> Any:
         return await self._guard(self._inner.__aenter__)()
@@ -141,7 +141,7 @@ class _Entered(GuardedAwaitable):
 
 
 class _Iterated(GuardedAwaitable):
-    """One that may be iterated over instead of awaited, as a cursor of asyncpg's."""
+    """One that may be iterated over instead of awaited, such as a cursor of asyncpg."""
 
     def __aiter__(self) -> Any:
         return self._guard(iterate)(self._inner)

@@ -148,7 +148,7 @@ class Listeners:
             if left:
                 return
 
-    def forget(self) -> None:
+    def drop(self) -> None:
         """Drop what is queued, and whose turn it is: in a forked child, the parent delivers it."""
         self.changes.clear()
         self.calls.clear()

@@ -1,4 +1,4 @@
-"""One breaker per name: all that ask for a dependency share its circuit."""
+"""One breaker per name: all callers of a dependency share its circuit."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class BreakerRegistry:
     """Breakers by name, made when they are first asked for.
 
     Args:
-        settings: what breakers are made with, unless `overrides` or :meth:`get` say otherwise.
+        settings: the settings of new breakers, unless `overrides` or :meth:`get` give others.
         overrides: settings by name or by pattern, such as ``"/payments.*"``. An exact name comes
-            first, then the longest pattern that fits. ``*``, ``?`` and ``[…]`` are as in a shell.
-        limit: breakers kept at most; ``None`` keeps all. When one too many is made, another goes:
-            of those asked for the longest time ago, one that is closed and idle before one that has
-            counted failures, and one that rejects calls last.
-        clock: monotonic seconds, for all of them.
+            first, then the longest pattern that matches. ``*``, ``?`` and ``[…]`` work as in a
+            shell.
+        limit: the number of breakers to keep; ``None`` keeps all. When there would be more, one of
+            those not asked for the longest is removed: if possible one that is closed and idle, or
+            else one that has counted failures. One that rejects calls is removed last.
+        clock: returns monotonic seconds, for all breakers.
 
     Attributes:
-        generation: a number that changes whenever a breaker goes. Code that keeps
-            breakers from :meth:`get` still has the right ones while the number stays the same, and
-            should keep none of them longer.
+        generation: a number that changes whenever a breaker is removed. Code may keep breakers from
+            :meth:`get` for as long as the number stays the same.
 
     Raises:
-        SettingsError: `limit` is no whole number of at least 1, or what should be settings is not.
+        SettingsError: `limit` is not a whole number of at least 1, or settings are not valid.
     """
 
     def __init__(
@@ -53,25 +53,25 @@ class BreakerRegistry:
         check("limit", limit, COUNT.or_none)
         self._settings = BreakerSettings()
         self._overrides: dict[str, BreakerSettings] = {}
-        self._take(settings, overrides)
+        self._store(settings, overrides)
         self._limit = limit
         self._clock = clock
-        # No property: it is compared on every guarded call.
+        # Not a property, because every guarded call compares it.
         self.generation = 0
         self._generations = count(1)
         self._lock = make_lock()
         self._breakers: dict[str, CircuitBreaker] = {}
         self._candidates = Candidates()
-        # What `get` was told for a name, which a later `configure` respects.
-        self._told: dict[str, BreakerSettings] = {}
+        # The settings that `get` was given for a name. A later `configure` respects them.
+        self._given: dict[str, BreakerSettings] = {}
         self._differed: set[str] = set()
 
     def get(self, name: str, settings: BreakerSettings | None = None) -> CircuitBreaker:
-        """Return the breaker called `name`, made now if there is none.
+        """Return the breaker called `name`. Make it if there is none.
 
-        The first `settings` that are given for a name apply to its breaker, also if it was made
-        before without any, unless an override has exactly this name. Others that are given later
-        change nothing, and the log says once what differs.
+        The first `settings` that are given for a name apply to its breaker, even if it was made
+        earlier without settings, unless an override has exactly this name. Different settings given
+        later change nothing, and the difference is logged once.
         """
         if settings is not None:
             check_settings(settings, f"settings of circuit {name!r}")
@@ -83,13 +83,13 @@ class BreakerRegistry:
                 if not candidates:
                     breaker = self._get_or_make(name, settings)
                     break
-            self._let_one_go(candidates, name)
+            self._remove_one(candidates, name)
         if settings is not None:
             self._apply(breaker, settings)
         return breaker
 
     def holds(self, breaker: CircuitBreaker) -> bool:
-        """Tell whether `breaker` is still the one that :meth:`get` returns for its name."""
+        """Return whether `breaker` is still the one that :meth:`get` returns for its name."""
         return self._breakers.get(breaker.name) is breaker
 
     def configure(
@@ -97,16 +97,16 @@ class BreakerRegistry:
         settings: BreakerSettings | None = None,
         overrides: Mapping[str, BreakerSettings] | None = None,
     ) -> None:
-        """Replace the settings of all breakers in place; their state and windows are kept.
+        """Replace the settings of all breakers in place. Their state and windows are kept.
 
-        Breakers that :meth:`get` was given settings for keep those, unless `overrides` name them
-        exactly. ``None`` leaves the registry's settings, or its overrides, as they are.
+        Breakers that :meth:`get` was given settings for keep those, unless `overrides` has exactly
+        their name. ``None`` leaves the registry's settings, or its overrides, as they are.
 
         Raises:
-            SettingsError: what should be settings is not; nothing is replaced then.
+            SettingsError: the settings are not valid. Nothing is replaced then.
         """
         with self._lock:
-            self._take(settings, overrides)
+            self._store(settings, overrides)
             changes = [
                 (breaker, self._settings_for(name)) for name, breaker in self._breakers.items()
             ]
@@ -115,34 +115,34 @@ class BreakerRegistry:
                 breaker.replace_settings(chosen)
 
     def remove(self, name: str) -> None:
-        """Forget the breaker called `name`; one that is not there is no error."""
+        """Remove the breaker called `name`. One that is not there is no error."""
         with self._lock:
-            self._forget(name)
+            self._remove(name)
 
     def __iter__(self) -> Iterator[CircuitBreaker]:
-        """Go through the breakers, by name."""
+        """Iterate over the breakers, in order of their names."""
         return iter(sorted(self._breakers.copy().values(), key=lambda breaker: breaker.name))
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether there is a breaker called `name`; makes none."""
+        """Return whether there is a breaker called `name`. Makes none."""
         return name in self._breakers
 
     def __len__(self) -> int:
-        """Tell how many breakers there are."""
+        """Return how many breakers there are."""
         return len(self._breakers)
 
     def _settings_for(self, name: str) -> BreakerSettings:
         if name in self._overrides:
             return self._overrides[name]
-        if name in self._told:
-            return self._told[name]
+        if name in self._given:
+            return self._given[name]
         fitting = [pattern for pattern in self._overrides if fnmatchcase(name, pattern)]
         return self._overrides[max(fitting, key=len)] if fitting else self._settings
 
-    def _take(
+    def _store(
         self, settings: BreakerSettings | None, overrides: Mapping[str, BreakerSettings] | None
     ) -> None:
-        """Take over what is given, if all of it can be right."""
+        """Store what is given, if all of it is valid."""
         if settings is not None:
             check_settings(settings)
         for name, override in (overrides or {}).items():
@@ -153,11 +153,11 @@ class BreakerRegistry:
             self._overrides = dict(overrides)
 
     def _get_or_make(self, name: str, settings: BreakerSettings | None) -> CircuitBreaker:
-        """Return the breaker. Every step leaves things whole, for what interrupts the thread."""
+        """Return the breaker. Each step leaves a consistent state for code that interrupts it."""
         breaker = self._breakers.get(name)
         if breaker is None:
             if settings is not None:
-                self._told.setdefault(name, settings)
+                self._given.setdefault(name, settings)
             made = CircuitBreaker(name, settings=self._settings_for(name), clock=self._clock)
             breaker = self._breakers.setdefault(name, made)
         if self._limit is not None:
@@ -165,15 +165,15 @@ class BreakerRegistry:
         return breaker
 
     def _candidates_for(self, name: str) -> dict[str, int]:
-        """Return those of which one has to go before there is room for `name`."""
+        """Return the candidates if one has to be removed before `name` is added."""
         if self._limit is None or name in self._breakers or len(self._breakers) < self._limit:
             return {}
-        # None, if this interrupts the thread in the midst of making the only one.
+        # Empty if this interrupts the thread while it makes the only breaker.
         return self._candidates.first()
 
-    def _let_one_go(self, candidates: dict[str, int], name: str) -> None:
-        """Let that of the candidates go which is worth least."""
-        # Not under the lock: a look may tell listeners, and they may ask the registry.
+    def _remove_one(self, candidates: dict[str, int], name: str) -> None:
+        """Remove the candidate that is worth least."""
+        # Not under the lock: a look may call listeners, which may use the registry.
         worth = {
             each: _worth(breaker)
             for each in candidates
@@ -181,14 +181,14 @@ class BreakerRegistry:
         }
         with self._lock:
             if self._candidates_for(name):
-                self._forget(self._candidates.choose(candidates, worth))
+                self._remove(self._candidates.choose(candidates, worth))
 
     def _apply(self, breaker: CircuitBreaker, settings: BreakerSettings) -> None:
-        """Have `settings` apply if they are the first for this name; else say once what differs."""
+        """Apply `settings` if they are the first for this name. Otherwise log once what differs."""
         name = breaker.name
         with self._lock:
             as_made = breaker.settings == self._settings_for(name)
-            told = self._told.setdefault(name, settings)
+            told = self._given.setdefault(name, settings)
             chosen = self._settings_for(name)
             differs = told != settings and name not in self._differed
             if differs:
@@ -202,16 +202,16 @@ class BreakerRegistry:
                 describe_differences(chosen, settings),
             )
 
-    def _forget(self, name: str) -> None:
+    def _remove(self, name: str) -> None:
         self._candidates.discard(name)
         if self._breakers.pop(name, None) is not None:
             self.generation = next(self._generations)
-        self._told.pop(name, None)
+        self._given.pop(name, None)
         self._differed.discard(name)
 
 
 def _worth(breaker: CircuitBreaker) -> int:
-    """Say how much would be lost: nothing, what it has counted, or its protection."""
+    """Return how much would be lost: nothing, what it has counted, or its protection."""
     state = breaker.state
     if state is not CircuitState.CLOSED:
         return 2 if state in (CircuitState.OPEN, CircuitState.HALF_OPEN) else 3
@@ -219,10 +219,10 @@ def _worth(breaker: CircuitBreaker) -> int:
     return 1 if snapshot.consecutive_failures or snapshot.failed or snapshot.slow else 0
 
 
-# Made when it is imported: of two threads that came first, each might make one of its own.
+# Made on import. Made later, two threads might each make their own.
 _DEFAULT = BreakerRegistry()
 
 
 def default_registry() -> BreakerRegistry:
-    """Return the registry that the process shares."""
+    """Return the registry that the whole process shares."""
     return _DEFAULT

@@ -22,7 +22,7 @@ def comes_later(result: object) -> bool:
     if kind in PLAIN:
         return False
     if (
-        tells_its_end(result)
+        reports_its_end(result)
         or hasattr(kind, "__await__")
         or issubclass(kind, (Generator, AsyncGenerator))
     ):
@@ -33,6 +33,6 @@ def comes_later(result: object) -> bool:
     return False
 
 
-def tells_its_end(result: object) -> bool:
+def reports_its_end(result: object) -> bool:
     """Return whether `result` has done callbacks, as tasks, futures and gRPC calls have."""
     return hasattr(type(result), "add_done_callback")

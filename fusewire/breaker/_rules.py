@@ -36,7 +36,7 @@ def why_open(
         return None
     hanging = 0
     if settings.open_on_hanging:
-        window.forget(now)
+        window.drop_old(now)
         hanging = running.hanging(now, settings.slow_call_duration, settings.probe_lease)
         calls = window.calls + hanging
     slow = window.slow + hanging

@@ -30,7 +30,7 @@ from fusewire.errors import SettingsError
 logger = logging.getLogger("fusewire.breaker")
 
 MAX_LIKELY_SECONDS = 3600.0
-"""A longer time is taken, and warned of: it looks like milliseconds."""
+"""A longer time is accepted with a warning, because it looks like milliseconds."""
 
 _LIKE_MILLISECONDS = (
     "recovery_timeout",
@@ -41,48 +41,52 @@ _LIKE_MILLISECONDS = (
 )
 
 DEFAULT_MAX_OPEN_TIME = 300.0
-"""Seconds that a circuit stays open at most, unless settings say otherwise: a server's hint or a
-growing open time must not keep a recovered dependency out of use for much longer than an outage."""
+"""Seconds that a circuit stays open at most, unless settings say otherwise. A server's hint or a
+growing open time should not outlast an outage by much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerSettings:
-    """How a circuit breaker behaves. The same words are used in code, files and the registry.
+    """How a circuit breaker behaves. Code, files and the registry use the same names.
 
-    Any criterion that is met opens the circuit; ``None`` switches one off.
+    One criterion that is met opens the circuit. ``None`` switches a criterion off.
 
     Attributes:
         failure_threshold: failures in a row that open the circuit.
         recovery_timeout: seconds that the circuit stays open before it lets probes through.
-        half_open_max_calls: probes in flight at most, and successful ones needed to close it.
+        half_open_max_calls: probes in flight at most, and successful probes needed to close it.
         expected_exceptions: exceptions that count as failures. Others say nothing about the
             dependency. Cancellation does not count, whatever is named here, except as `max_wait`
-            says. An exception group is judged by what is in it.
-        ignored_exceptions: exceptions that say nothing about the dependency, though expected.
-        classify_exception: asked first about an exception; ``None`` leaves it to the two before.
-        classify_result: asked about a result, which is a success otherwise.
-        window_calls: the rates are taken over this many calls, the latest.
-        window_seconds: the rates are taken over this many seconds, the latest, in twentieths.
+            says. An exception group is classified by the exceptions in it.
+        ignored_exceptions: exceptions that say nothing about the dependency, even if expected.
+        classify_exception: called first with an exception. If it returns ``None``, the two settings
+            above decide.
+        classify_result: called with a result. Without it, every result is a success.
+        window_calls: the rates are computed from this many of the latest calls.
+        window_seconds: the rates are computed from the calls of this many seconds, which are
+            counted in twentieths.
         minimum_calls: calls in the window before a rate can open the circuit.
         failure_rate_threshold: share of failures in the window, above 0 and up to 1, that opens it.
         slow_call_rate_threshold: share of slow calls in the window that opens it. While it is set,
-            a probe that is slow is taken as failed.
-        slow_call_duration: seconds; a call that takes longer is slow.
-        max_wait: seconds; a call that is cancelled after so long is a failure, because
-            ``asyncio.wait_for`` around a call shows a dependency that hangs as a cancellation.
-            ``None``: never. For a stream it is the time that its reader waits for one item.
-        open_on_hanging: count calls that still run past `slow_call_duration` as slow already.
-        probe_lease: seconds after which the place of a probe that was never settled is taken back,
-            and a hanging call is no longer counted.
+            a slow probe counts as failed.
+        slow_call_duration: seconds. A call that takes longer is slow.
+        max_wait: seconds. A call that is cancelled after this time is a failure, because
+            ``asyncio.wait_for`` turns a dependency that hangs into a cancellation. ``None``: never.
+            For a stream it is the time that its reader waits for one item.
+        open_on_hanging: count calls that run for longer than `slow_call_duration` as slow before
+            they end.
+        probe_lease: seconds after which a probe that was never settled makes room for another, and
+            a hanging call is no longer counted.
         recovery_timeout_growth: the open time is multiplied by this each time a probe fails.
-        recovery_timeout_max: seconds that the circuit stays open at most, also when the dependency
-            asks for more; ``None`` is 300 s, or `recovery_timeout` if that is longer.
-        recovery_timeout_jitter: share of the open time, from 0 and below 1, that chance takes off.
-        ramp_duration: seconds after closing in which the share of calls admitted grows from none to
-            all; ``None`` admits all at once.
+        recovery_timeout_max: seconds that the circuit stays open at most, even if the dependency
+            asks for more. ``None`` is 300 s, or `recovery_timeout` if that is longer.
+        recovery_timeout_jitter: share of the open time, from 0 and below 1, that is randomly taken
+            off at most.
+        ramp_duration: seconds after closing in which the share of admitted calls grows from none to
+            all. ``None`` admits all at once.
 
     Raises:
-        SettingsError: a value cannot be right; the message names it and what would be accepted.
+        SettingsError: a value is not valid. The message names it and what would be accepted.
     """
 
     failure_threshold: int | None = 5
@@ -107,12 +111,12 @@ class BreakerSettings:
     ramp_duration: float | None = None
 
     def __new__(cls, *_: object, **settings: object) -> Self:
-        """Refuse a setting that there is not, and name the nearest one."""
+        """Refuse an unknown setting, and name the nearest one."""
         check_fields(cls, settings, cls.__dataclass_fields__)
         return object.__new__(cls)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be right, alone or together."""
+        """Refuse values that are not valid, alone or in combination."""
         for setting, rule in _RULES.items():
             check(setting, getattr(self, setting), rule)
         for broken, setting, accepted in self._conflicts():
@@ -180,7 +184,7 @@ class BreakerSettings:
 
 @functools.cache
 def _warn_of_milliseconds(setting: str, seconds: float) -> None:
-    """Log it once for each value: settings may be made time and again."""
+    """Log it once for each value, because the same settings may be made many times."""
     logger.warning(
         "%s is %r seconds, which is more than an hour: if milliseconds were meant, write %r",
         setting,
@@ -190,7 +194,7 @@ def _warn_of_milliseconds(setting: str, seconds: float) -> None:
 
 
 def describe_differences(settings: BreakerSettings, others: BreakerSettings) -> str:
-    """Say in which fields two settings differ: ``failure_threshold is 5, not 3``."""
+    """Return in which fields two settings differ: ``failure_threshold is 5, not 3``."""
     differ = (
         (field.name, getattr(settings, field.name), getattr(others, field.name))
         for field in dataclasses.fields(settings)
@@ -227,7 +231,7 @@ CRITICAL = BreakerSettings(failure_threshold=3, recovery_timeout=120.0, half_ope
 """A dependency that must not be harmed, such as payments: opens early, closes with care."""
 
 LENIENT = BreakerSettings(failure_threshold=10, recovery_timeout=30.0, half_open_max_calls=2)
-"""A dependency that one can do without, such as recommendations: opens late, closes soon."""
+"""A dependency that callers can do without, such as recommendations: opens late, closes soon."""
 
 HIGH_TRAFFIC = BreakerSettings(failure_threshold=5, recovery_timeout=45.0, half_open_max_calls=3)
 """A dependency under much load, such as search: in between."""
@@ -237,11 +241,11 @@ PRESETS: Mapping[str, BreakerSettings] = {
     "lenient": LENIENT,
     "high-traffic": HIGH_TRAFFIC,
 }
-"""The presets by the names that files use."""
+"""The presets, by the names that files use."""
 
 
 def check_settings(value: object, name: str = "settings") -> BreakerSettings:
-    """Return `value` if it is settings; `name` says where it was given.
+    """Return `value` if it is a :class:`BreakerSettings`; `name` says where it was given.
 
     Raises:
         SettingsError: it is not.
@@ -252,7 +256,7 @@ def check_settings(value: object, name: str = "settings") -> BreakerSettings:
 
 
 def settings_hint(value: object) -> str:
-    """Return what to write instead of `value`, which is no settings; empty where nobody knows."""
+    """Return what to write instead of `value`, which is not settings; empty if that is unknown."""
     if isinstance(value, str):
         preset = nearest(value, PRESETS)
         return f"write fusewire.breaker.PRESETS[{preset!r}]" if preset else ""

@@ -109,7 +109,7 @@ class Snapshot:
                 window=tuple(Bucket(**each) for each in fields.pop("window")),
                 **fields,
             )
-            _check_figures(snapshot)
+            _check_numbers(snapshot)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"this is not a snapshot of a circuit breaker: {error}") from error
         return snapshot
@@ -120,7 +120,7 @@ def _check_format(version: object) -> None:
         raise ValueError(f"its format must be {FORMAT}, got {version!r}")
 
 
-def _check_figures(snapshot: Snapshot) -> None:
+def _check_numbers(snapshot: Snapshot) -> None:
     # An impossible number would fail later, in the middle of a call.
     parts: list[Any] = [snapshot, snapshot.counters, *snapshot.window]
     if snapshot.reason is not None:
@@ -128,11 +128,11 @@ def _check_figures(snapshot: Snapshot) -> None:
     for part in parts:
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)
-            kinds = _FIGURES.get(str(field.type))
+            kinds = _NUMBERS.get(str(field.type))
             if kinds and (type(value) not in kinds or not 0 <= value < math.inf):
                 raise ValueError(
                     f"its {field.name} must be a finite number of at least 0, got {value!r}"
                 )
 
 
-_FIGURES = {"int": (int,), "float": (int, float)}
+_NUMBERS = {"int": (int,), "float": (int, float)}

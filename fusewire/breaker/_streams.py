@@ -1,4 +1,4 @@
-"""Generators and async generators through a circuit: one call from the first item to the end."""
+"""Guarded generators and async generators: one call from the first item to the end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def guard_generator(
     """Guard the generator function `func`.
 
     The permit is taken when the first item is asked for, and settled at the end. A generator that
-    is closed early says nothing. A fallback gives the items instead, unless some have been given.
+    is closed early is ignored. A fallback yields the items instead, unless some were yielded.
     """
 
     def guarded_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
@@ -52,10 +52,10 @@ def guard_generator(
 
 
 class _Reading:
-    """The reading of one stream: a call, settled by how the block ends.
+    """The reading of one stream: a call that is settled when the block ends.
 
     Attributes:
-        begun: whether an item has been given.
+        begun: whether an item has been yielded.
         asked: the clock's time when an item was last asked for.
     """
 
@@ -67,12 +67,12 @@ class _Reading:
         self.asked = clock()
 
     def asking(self) -> Lending:
-        """Lend the permit while the stream works on an item, and not while its reader does."""
+        """Lend the permit while the stream makes an item, but not while its reader uses one."""
         self.asked = self._clock()
         return self.lending()
 
     def lending(self) -> Lending:
-        """Lend the permit while the stream does something else."""
+        """Lend the permit while the stream does something else, such as closing."""
         return self._permit.lending()
 
     def __enter__(self) -> None: ...
@@ -92,7 +92,7 @@ def _has_begun(reading: _Reading | None) -> bool:
 
 
 class _Steps:
-    """A generator whose steps are those of a reading. ``yield from`` calls what it has."""
+    """A generator whose steps belong to a reading. ``yield from`` calls these methods."""
 
     def __init__(self, reading: _Reading, generator: Generator[Any, Any, Any]) -> None:
         self._reading = reading
@@ -127,7 +127,7 @@ def guard_async_generator(
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     """Guard the async generator function `func`, as :func:`guard_generator` does a plain one.
 
-    The fallback may be an async generator function too, or one that gives any iterable.
+    The fallback may be an async generator function too, or a function that returns any iterable.
     """
 
     async def guarded_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
@@ -141,7 +141,7 @@ def guard_async_generator(
                         sent = yield item
                     except GeneratorExit:
                         raise
-                    except BaseException as thrown:  # noqa: BLE001 - the source's to handle, a cancellation too
+                    except BaseException as thrown:  # noqa: BLE001 - the source handles it, a cancellation too
                         step = steps.go_on(steps.source.athrow(thrown))
                     else:
                         step = steps.go_on(steps.source.asend(sent))
@@ -156,16 +156,16 @@ def guard_async_generator(
 class _AsyncSteps:
     """The steps of an async generator, or of the fallback that answers in its place.
 
-    A fallback answers only before the first item, so the first step decides which of them it is.
+    A fallback answers only before the first item, so the first step decides which of the two it is.
 
     Attributes:
-        source: what gives the items.
+        source: the generator that yields the items.
     """
 
     def __init__(self, breaker: Circuit, clock: Callable[[], float]) -> None:
         self._breaker = breaker
         self._clock = clock
-        self._reading: _Reading | None = None  # there is none of the fallback's items
+        self._reading: _Reading | None = None  # None while the fallback yields the items
         self._first_error: BaseException | None = None
         self.source: AsyncGenerator[Any, Any] = iterate(())
 
@@ -206,7 +206,7 @@ class _AsyncSteps:
         return await anext(self.source)
 
     async def go_on(self, step: Awaitable[Any]) -> Any:
-        """Return the next item, for which `step` is to be awaited."""
+        """Await `step`, and return the next item."""
         if self._reading is not None:
             with self._reading.asking():
                 return await step
@@ -219,13 +219,13 @@ class _AsyncSteps:
             raise failed from self._first_error
 
     async def close(self) -> None:
-        """Close what gave the items."""
+        """Close the source."""
         with nullcontext() if self._reading is None else self._reading.lending():
             await self.source.aclose()
 
 
 async def iterate(items: Any) -> AsyncGenerator[Any, Any]:
-    """Give the items of an iterable of either kind."""
+    """Yield the items of an iterable or an async iterable."""
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item

@@ -1,8 +1,8 @@
 """The latest calls, by number or by time, and how many of them failed or were slow.
 
 Recording is O(1), whatever the window's length. A healthy call, one that neither failed nor was
-slow, need not even be recorded on its own: a window tells how many of them, and until when, change
-nothing but its number of calls, and takes them in bulk.
+slow, need not even be recorded on its own. A window knows how many healthy calls, until when,
+change nothing but its number of calls, and records them in bulk.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from fusewire.breaker._settings import BreakerSettings
 
 BUCKETS = 20
-"""A time window forgets in steps of a twentieth of its length: fine enough for a rate, and few
-enough to empty an idle window at once."""
+"""A time window drops old calls in steps of a twentieth of its length: fine enough for a rate, and
+few enough to empty an idle window at once."""
 
 FAILED = 1
 SLOW = 2
@@ -29,13 +29,13 @@ SLOW = 2
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Calls in a row of a window, as a snapshot keeps them, oldest first.
+    """Consecutive calls of a window, as a snapshot keeps them, oldest first.
 
     Attributes:
         calls: how many there were.
         failed: how many of them failed.
         slow: how many of them were slow.
-        age: seconds from the beginning of a time window's bucket to that of the latest.
+        age: seconds from the start of this bucket of a time window to the start of the latest one.
     """
 
     calls: int
@@ -63,22 +63,22 @@ class Window(Protocol):
         """Record a call of `kind`, a sum of ``FAILED`` and ``SLOW``, that ended at `now`."""
 
     def add_healthy(self, calls: int, /) -> None:
-        """Record so many healthy calls, which ended before `until`."""
+        """Record this many healthy calls, which ended before `until`."""
 
     def room(self, minimum: int, /) -> int:
-        """Tell how many healthy calls change nothing but the number of calls.
+        """Return how many healthy calls change nothing but the number of calls.
 
-        From `minimum` calls on, more of them cannot raise a rate.
+        From `minimum` calls on, more healthy calls cannot raise a rate.
         """
 
-    def forget(self, now: float, /) -> None:
-        """Forget what is too old at `now`."""
+    def drop_old(self, now: float, /) -> None:
+        """Drop what is too old at `now`."""
 
     def dump(self, now: float, /) -> tuple[Bucket, ...]:
-        """Give the content at `now`, oldest first. It changes nothing."""
+        """Return the content at `now`, oldest first, without changing it."""
 
     def load(self, buckets: Sequence[Bucket], now: float, /) -> None:
-        """Take over the content of a window of the same kind, the latest as far as they fit."""
+        """Load the content of a window of the same kind: the latest calls, as many as fit."""
 
 
 class NoWindow:
@@ -92,31 +92,31 @@ class NoWindow:
     until = math.inf
 
     def record(self, _kind: int, _now: float) -> None:
-        """Forget the call."""
+        """Drop the call."""
 
     def add_healthy(self, _calls: int) -> None:
-        """Forget the calls."""
+        """Drop the calls."""
 
     def room(self, _minimum: int) -> int:
-        """Say that healthy calls never change anything."""
+        """Return that healthy calls never change anything."""
         return sys.maxsize
 
-    def forget(self, _now: float) -> None:
-        """Do nothing: there is nothing to forget."""
+    def drop_old(self, _now: float) -> None:
+        """Do nothing: there is nothing to drop."""
 
     def dump(self, _now: float) -> tuple[Bucket, ...]:
-        """Give nothing."""
+        """Return nothing."""
         return ()
 
     def load(self, _buckets: Sequence[Bucket], _now: float) -> None:
-        """Take nothing."""
+        """Load nothing."""
 
 
 class CountWindow:
     """The latest `size` calls, in a ring.
 
-    Each call that is not healthy knows the place of the next such, so that the oldest is known at
-    once when one of them makes room.
+    Each call that is not healthy holds the place of the next one, so the oldest is known at once
+    when one of them is overwritten.
     """
 
     __slots__ = (
@@ -140,7 +140,7 @@ class CountWindow:
         self._next = array("I", bytes(4 * size))
         # Where the next call goes, which is where the oldest is once the ring is full.
         self._place = 0
-        # Places of calls that are not healthy; they mean nothing while there is none.
+        # Places of calls that are not healthy. Without any, they have no meaning.
         self._oldest = self._latest = 0
 
     def record(self, kind: int, _now: float) -> None:
@@ -165,26 +165,26 @@ class CountWindow:
             self.calls += 1
 
     def add_healthy(self, calls: int) -> None:
-        """Go on by `calls`: what they replace is healthy too, so there is nothing to write."""
+        """Advance by `calls`: what they overwrite is healthy too, so there is nothing to write."""
         if calls <= self.room(0):
             self._place = (self._place + calls) % self.size
             self.calls = min(self.calls + calls, self.size)
         else:
-            # More than there was room for: threads have raced.
+            # More than there was room for, because threads have raced.
             for _ in range(calls):
                 self.record(0, 0.0)
 
     def room(self, minimum: int) -> int:
-        """Say that healthy calls change nothing until one of them replaces another kind of call."""
+        """Return how many calls there are before the oldest that is not healthy is overwritten."""
         if not (self.failed or self.slow):
             return sys.maxsize
         return (self._oldest - self._place) % self.size if self.calls >= minimum else 0
 
-    def forget(self, _now: float) -> None:
-        """Do nothing: calls do not grow old."""
+    def drop_old(self, _now: float) -> None:
+        """Do nothing: calls do not become too old."""
 
     def dump(self, _now: float) -> tuple[Bucket, ...]:
-        """Give the content as runs of calls of one kind."""
+        """Return the content as runs of calls of one kind."""
         kinds = (
             self._ring[place % self.size] for place in range(self._place - self.calls, self._place)
         )
@@ -202,7 +202,7 @@ class CountWindow:
 
 
 class TimeWindow:
-    """The calls of the latest `seconds`, in buckets; the oldest bucket is forgotten as a whole."""
+    """The calls of the latest `seconds`, in buckets. The oldest bucket is dropped as a whole."""
 
     __slots__ = ("_buckets", "_current", "_width", "calls", "failed", "slow", "until")
 
@@ -211,12 +211,12 @@ class TimeWindow:
         self._width = seconds / BUCKETS
         self._current = int(now // self._width)
         self.until = (self._current + 1) * self._width
-        # Calls, failed, slow of each bucket.
+        # Each bucket: calls, failed, slow.
         self._buckets = [[0, 0, 0] for _ in range(BUCKETS)]
 
     def record(self, kind: int, now: float) -> None:
         """Record a call in the bucket of `now`."""
-        self.forget(now)
+        self.drop_old(now)
         current = self._buckets[self._current % BUCKETS]
         failed, slow = kind & FAILED, kind >> 1
         current[0] += 1
@@ -232,11 +232,11 @@ class TimeWindow:
         self.calls += calls
 
     def room(self, minimum: int) -> int:
-        """Say that healthy calls change nothing before the current bucket ends."""
+        """Return that healthy calls change nothing before the current bucket ends."""
         return 0 if (self.failed or self.slow) and self.calls < minimum else sys.maxsize
 
     def dump(self, now: float) -> tuple[Bucket, ...]:
-        """Give the buckets that hold calls, with their age."""
+        """Return the buckets that hold calls, with their age."""
         passed = max(int(now // self._width) - self._current, 0)
         kept = (
             ((back + passed) * self._width, self._buckets[(self._current - back) % BUCKETS])
@@ -247,8 +247,8 @@ class TimeWindow:
         )
 
     def load(self, buckets: Sequence[Bucket], now: float) -> None:
-        """Take over the buckets that are not too old; a window of another length has its own."""
-        self.forget(now)
+        """Load the buckets that are not too old, by their age: window lengths may differ."""
+        self.drop_old(now)
         for old in buckets:
             back = round(old.age / self._width)
             if back < BUCKETS:
@@ -260,8 +260,8 @@ class TimeWindow:
                 self.failed += old.failed
                 self.slow += old.slow
 
-    def forget(self, now: float) -> None:
-        """Make the bucket of `now` the current one. A thread may come with a time just past."""
+    def drop_old(self, now: float) -> None:
+        """Make the bucket of `now` the current one. A thread may pass a time just before it."""
         target = int(now // self._width)
         for passed in range(self._current + 1, min(target, self._current + BUCKETS) + 1):
             oldest = self._buckets[passed % BUCKETS]

@@ -219,11 +219,11 @@ def test_a_time_window_forgets_in_twentieths() -> None:
     window.record(FAILED | SLOW, 101.0)
     window.add_healthy(3)
     assert (window.calls, window.failed, window.slow, window.until) == (5, 2, 1, 102.0)
-    window.forget(119.999)
+    window.drop_old(119.999)
     assert window.calls == 5
-    window.forget(120.0)
+    window.drop_old(120.0)
     assert (window.calls, window.failed, window.slow) == (4, 1, 1)
-    window.forget(121.0)
+    window.drop_old(121.0)
     assert (window.calls, window.failed, window.slow) == (0, 0, 0)
     window.record(0, 1e9)
     assert window.calls == 1
@@ -256,7 +256,7 @@ def test_without_a_window_nothing_is_kept() -> None:
     assert isinstance(window, NoWindow)
     window.record(FAILED, 0.0)
     window.add_healthy(3)
-    window.forget(0.0)
+    window.drop_old(0.0)
     window.load([Bucket(1, 1, 1)], 0.0)
     assert window.dump(0.0) == ()
     assert (window.calls, window.failed, window.slow) == (0, 0, 0)
@@ -310,10 +310,10 @@ def test_a_time_window_keeps_whole_buckets_to_their_last_moment() -> None:
     assert window.dump(101.0) == (Bucket(5, 3, 2, 0.0),)
     assert window.dump(139.9) == (Bucket(5, 3, 2, 38.0),)
     assert window.until == 102.0, "dumping changes nothing"
-    window.forget(139.9)
+    window.drop_old(139.9)
     assert window.dump(139.9) == (Bucket(5, 3, 2, 38.0),)
     assert window.until == 140.0
-    window.forget(140.0)
+    window.drop_old(140.0)
     assert (window.calls, window.failed, window.slow) == (0, 0, 0)
 
 
@@ -329,7 +329,7 @@ def test_a_time_window_loads_buckets_that_fall_together() -> None:
     # Of 4 s and 3 s of age, both are two buckets of 2 s; 40 s are too old.
     assert window.dump(100.0) == (Bucket(5, 3, 3, 4.0), Bucket(1, 0, 1, 0.0))
     assert (window.calls, window.failed, window.slow) == (6, 3, 4)
-    window.forget(140.0)
+    window.drop_old(140.0)
     assert (window.calls, window.failed, window.slow) == (0, 0, 0)
 
 
