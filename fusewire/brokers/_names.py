@@ -47,7 +47,7 @@ def derived_name(source: str, suffix: str) -> str:
     name = f"{source}.{_encode(suffix)}"
     if len(name.encode()) <= MAX_NAME:
         return name
-    # Too long for AMQP: keep a readable head, and tell names apart by a digest of the whole.
+    # Too long for AMQP: a readable head, and a digest of the whole that makes it unique.
     digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]
     head = name.encode()[: MAX_NAME - _DIGEST - 1].decode(errors="ignore")
     return f"{head}.{digest}"

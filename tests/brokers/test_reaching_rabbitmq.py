@@ -13,7 +13,7 @@ import trustme
 from fusewire.audit import audit
 from fusewire.brokers import Message, RabbitMQBroker, Topology, open_broker
 from fusewire.brokers.rabbitmq import Layout
-from fusewire.brokers.rabbitmq._addresses import nodes, virtual_host
+from fusewire.brokers.rabbitmq._addresses import addresses, virtual_host
 from fusewire.errors import BrokerUnavailableError, SettingsError
 from fusewire.testing.faults import FaultProxy
 from tests.support.messages import drain, take
@@ -164,7 +164,7 @@ async def test_where_no_node_answers_each_is_reported_without_its_password() -> 
 
 
 def test_a_comma_in_a_password_parts_nothing() -> None:
-    [only] = nodes("amqp://user:a,b@host/shop")
+    [only] = addresses("amqp://user:a,b@host/shop")
 
     assert (only.password, virtual_host(only)) == ("a,b", "shop")
 

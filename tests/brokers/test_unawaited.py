@@ -14,7 +14,7 @@ from aio_pika.abc import UnderlayConnection
 
 from fusewire.brokers import Topology
 from fusewire.brokers.rabbitmq._acknowledging import Acknowledger
-from fusewire.brokers.rabbitmq._addresses import nodes
+from fusewire.brokers.rabbitmq._addresses import addresses
 from fusewire.brokers.rabbitmq._connection import Link, close
 from fusewire.brokers.rabbitmq._workarounds.cancellation import spawn, within
 from fusewire.brokers.rabbitmq._workarounds.close_ok import ConnectionFrames
@@ -76,7 +76,7 @@ async def test_a_connection_that_could_not_be_closed_is_not_closed_again_when_it
         await connection.connection.close()
         raise ConnectionError("gone")
 
-    link = Link(nodes(amqp_url), purpose="test", timeout=5, ssl_context=None)
+    link = Link(addresses(amqp_url), purpose="test", timeout=5, ssl_context=None)
     await link.connection()
     with monkeypatch.context() as patch:
         patch.setattr(UnderlayConnection, "close", fails)

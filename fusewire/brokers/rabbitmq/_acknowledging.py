@@ -78,7 +78,7 @@ class Acknowledger:
                         await self._channel.basic_ack(tag, multiple, wait=False)
                     await self._channel.basic_ack(*last)
             error = None
-        except Exception as failed:  # noqa: BLE001 - told to each of those who wait
+        except Exception as failed:  # noqa: BLE001 - raised in each task that waits
             error = failed
         finally:
             _tell(batch.values(), error)

@@ -13,7 +13,7 @@ _SCHEMES = ("amqp://", "amqps://")
 _HEARTBEAT = 15  # seconds; a dead peer is noticed after about two of them
 
 
-def nodes(address: str) -> tuple[URL, ...]:
+def addresses(address: str) -> tuple[URL, ...]:
     """Return the URLs in `address`: one, or several with commas between them.
 
     Raises:

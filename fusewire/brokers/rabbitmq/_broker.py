@@ -11,7 +11,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 from fusewire._validation import SECONDS, check
 from fusewire.brokers._names import mark_name, queue_name
 from fusewire.brokers.protocol import Capabilities
-from fusewire.brokers.rabbitmq._addresses import nodes, shown
+from fusewire.brokers.rabbitmq._addresses import addresses, shown
 from fusewire.brokers.rabbitmq._codec import from_amqp
 from fusewire.brokers.rabbitmq._connection import Link, close, is_lost
 from fusewire.brokers.rabbitmq._declare import Declarer, check_name
@@ -67,7 +67,7 @@ class RabbitMQBroker:
     ) -> None:
         check("timeout", timeout, SECONDS)
         self._timeout = timeout
-        found = nodes(url)
+        found = addresses(url)
         reachability = Reachability(",".join(map(shown, found)))
         link = partial(
             Link, found, timeout=timeout, ssl_context=ssl_context, reachability=reachability
@@ -95,7 +95,7 @@ class RabbitMQBroker:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close both connections; what is in hand goes back."""
+        """Close both connections; what is in flight is requeued."""
         await self._consuming.close()
         await self._publishing.close()
 

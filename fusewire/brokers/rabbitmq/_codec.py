@@ -5,7 +5,7 @@ shows are then the transfer's. The original's travel in headers and are put back
 is read.
 
 A message's headers have to fit into one frame, which is 128 KiB by default, and RabbitMQ closes the
-connection of whoever sends more. Those of a message that came in may nearly fill it: where ours
+connection that sends more. Those of a message that came in may nearly fill it: where ours
 have no room beside them, all go before the body, and come back from there when it is read.
 """
 
@@ -44,9 +44,7 @@ _MESSAGE_ID = "fusewire-message-id"
 _EXCHANGE = "fusewire-exchange"
 _ROUTING_KEY = "fusewire-routing-key"
 _USER_ID = "fusewire-user-id"
-_BLANK = (
-    "fusewire-blank"  # properties that are "" or 0: aio-pika does not tell them from absent ones
-)
+_BLANK = "fusewire-blank"  # properties that are "" or 0: aio-pika takes them for absent
 _EXACT = "fusewire-exact"  # headers that AMQP, or pamqp, holds inexactly: floats above all
 _IDENTITY = frozenset({TRANSFER, _MESSAGE_ID, _EXCHANGE, _ROUTING_KEY, _USER_ID, _BLANK, _EXACT})
 _READ = _IDENTITY | {UNREADABLE_PROPERTIES}  # what a message's properties are made of
@@ -107,7 +105,7 @@ def to_amqp(message: Message, frame: int) -> tuple[bytes, Basic.Properties]:
 def _to_properties(message: Message) -> Basic.Properties:
     """Make properties of `message`: persistent, never expiring, with a fresh id.
 
-    The id is fresh because aiormq tells a returned message from a confirmed one by it: two
+    The id is fresh because aiormq matches a returned message to its publish by it: two
     publishes under one id at the same time, and a returned one was seen reported as confirmed.
     """
     headers: dict[str, object] = {}
@@ -287,7 +285,7 @@ def _sorted(
 def _add_hops(kept: dict[str, Any], hops: dict[str, HeaderValue]) -> None:
     """Add the queues that a message has been through since its transfer, except our delays.
 
-    Those are the user's: a shovel, for one, takes a dead message through them.
+    Those are the user's, for example of a shovel that takes a dead message through them.
     """
     deaths, before = hops.get("x-death"), kept.get("x-death")
     if isinstance(deaths, list) and (theirs := [death for death in deaths if not _is_ours(death)]):
@@ -304,7 +302,7 @@ def _is_ours(death: HeaderValue) -> bool:
 
 
 def _may_be_longer(headers: FieldTable, room: int) -> bool:
-    """Tell by a quick look whether a table may need more bytes than `room`."""
+    """Return after a quick look whether a table may need more bytes than `room`."""
     most = _OTHER * len(headers)
     for value in headers.values():
         if isinstance(value, (str, bytearray)):

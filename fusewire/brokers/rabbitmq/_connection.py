@@ -2,7 +2,7 @@
 
 aio-pika's plain connection is used, not its robust one: what has to be restored after a loss is
 one consumer, which its reader restores by subscribing again, and a robust connection has been
-seen to stay dead (aio-pika #231, #334, #588) and to let publishes wait for ever while it is down
+seen to stay dead (aio-pika #231, #334, #588) and to let publishes wait forever while it is down
 (#636, #556).
 """
 
@@ -40,7 +40,7 @@ _LOST = (AMQPError, OSError, RuntimeError)
 
 
 def is_lost(error: BaseException) -> bool:
-    """Tell whether `error` says that a connection or channel is gone.
+    """Return whether `error` says that a connection or channel is gone.
 
     Of calls that wait when we close the connection ourselves, aiormq makes a bare Exception.
     """
@@ -57,7 +57,7 @@ class Link:
         purpose: what the connection is for, as RabbitMQ shows it.
         timeout: seconds to connect to one node, and for each step after.
         ssl_context: TLS settings for ``amqps://``.
-        reachability: told of whether RabbitMQ can be reached; shared by a broker's connections.
+        reachability: notified whether RabbitMQ can be reached; shared by a broker's connections.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Link:
         return tuple(int(number) for number in numbers if number.isdigit())
 
     def lost(self, error: BaseException | None) -> bool:
-        """Tell whether `error` is the loss of the whole connection, which the log says then.
+        """Return whether `error` is the loss of the whole connection, which is logged then.
 
         A channel that RabbitMQ closed and a connection that is closed here do not count.
         """

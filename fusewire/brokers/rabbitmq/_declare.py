@@ -1,6 +1,6 @@
 """Looking for queues and exchanges, and making those that are ours and absent.
 
-Each is looked for passively first: declared anew with other arguments than it was made with (by a
+Each is looked for passively first: declared again with other arguments than it was made with (by a
 policy's author, by an older version), it would refuse and close the channel. And where everything
 was made beforehand, an application needs the permission to configure marks only.
 """
@@ -123,7 +123,7 @@ class Declarer:
             ) from error
 
     async def exists(self, queue: str) -> bool:
-        """Tell whether there is a queue of the name."""
+        """Return whether there is a queue of the name."""
         check_name(queue)
         return await self._found(
             queue, lambda channel: channel.declare_queue(queue, passive=True, timeout=self._timeout)
@@ -145,7 +145,7 @@ class Declarer:
         return found[0]
 
     async def refuse_stream(self, queue: str) -> None:
-        """Check that a queue is none that keeps what is acknowledged, and forgets who had it.
+        """Check that a queue is not a stream, which keeps what is acknowledged.
 
         Raises:
             BrokerError: it is a stream.

@@ -23,7 +23,7 @@ class ManagementAddress:
 
     Attributes:
         url: its address, without credentials.
-        user: who asks.
+        user: the user that asks.
         password: the user's.
         ssl_context: TLS settings, for ``https://``.
         timeout: seconds that one question may take.

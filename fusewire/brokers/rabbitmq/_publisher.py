@@ -173,7 +173,7 @@ class Publisher:
         used: PublishChannel,
         sent: tuple[int, Basic.Properties],
     ) -> BrokerError:
-        """Tell a message that is not stored from one that may be, and whether the channel is gone.
+        """Return the error for a message: not stored, or in doubt. The channel may be gone.
 
         Args:
             error: whatever it was; aio-pika raises a bare Exception when we close the connection.
@@ -207,7 +207,7 @@ class Publisher:
     def _discard(self, used: PublishChannel) -> None:
         """Use its channel no more.
 
-        After a late confirmation, publishes on it have been seen to wait for ever (aio-pika #689).
+        After a late confirmation, publishes on it have been seen to wait forever (aio-pika #689).
         """
         self._retire(used)
         self._close(used)

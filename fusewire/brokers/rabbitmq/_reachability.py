@@ -1,7 +1,7 @@
 """One line in the log when RabbitMQ goes away, and one when it is back, however many notice.
 
 A consumer has a subscription for each lane, and a broker two connections. All of them lose it at
-once, and try again and again. What they raise meanwhile is marked as told.
+once, and try again and again. What they raise meanwhile is marked as logged.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ connecting: ContextVar[bool] = ContextVar("connecting", default=False)
 
 
 class _Once(logging.Filter):
-    """Leaves to DEBUG what the client logs of our connections and :class:`Reachability` tells."""
+    """Leaves to DEBUG what the client logs of our connections and :class:`Reachability` reports."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not connecting.get() or not str(record.msg).startswith(_REPEATED):

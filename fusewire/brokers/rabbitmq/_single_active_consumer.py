@@ -27,7 +27,7 @@ _ARRIVAL = 1.0
 
 
 async def is_single(channel: AbstractChannel, queue: str, limit: float) -> bool:
-    """Tell whether `queue` has one active consumer at a time; the channel is of no use then.
+    """Return whether `queue` has one active consumer at a time; the channel is of no use then.
 
     A queue that has not gives a message, if it has one, until the channel is closed.
     """

@@ -34,11 +34,11 @@ _LOOKS = 3
 """Looks in a row that see messages wait and none come, before the subscription is given up."""
 
 _DISPATCH_STEPS = 10
-"""Steps of the event loop within which aio-pika hands on what arrived before its consumer ended."""
+"""Steps of the event loop within which what arrived before the consumer ended is delivered."""
 
 
 class RabbitMQDelivery:
-    """One AMQP delivery in hand."""
+    """One AMQP delivery in flight."""
 
     __slots__ = (
         "_acknowledger",
@@ -166,7 +166,7 @@ class RabbitMQSubscription:
             delivery = await self._arrived.get()
             if delivery is not None and self._lost is None:
                 return delivery
-        self._arrived.put_nowait(None)  # for whoever else waits
+        self._arrived.put_nowait(None)  # for the others that wait
         raise self._lost or BrokerUnavailableError(f"the subscription to {self._queue!r} was ended")
 
     async def quiesce(self) -> Sequence[RabbitMQDelivery]:
@@ -191,10 +191,10 @@ class RabbitMQSubscription:
         await close(self._channel, self._timeout)
 
     async def _watch(self, acknowledger: Acknowledger) -> None:
-        """End the subscription when messages wait, nothing is in hand, and none comes.
+        """End the subscription when messages wait, nothing is in flight, and none comes.
 
         A quorum queue that was deleted and made again within some milliseconds keeps the consumer,
-        tells it nothing, and sends it nothing: seen on RabbitMQ 3.10.8. So does one whose only
+        does not notify it, and sends it nothing: seen on RabbitMQ 3.10.8. So does one whose only
         consumer is another; then fewer and fewer wait, or to subscribe again does no harm.
         """
         stalled = waiting = delivered = 0
@@ -202,7 +202,7 @@ class RabbitMQSubscription:
             await asyncio.sleep(_LOOK)
             before, waiting = waiting, 0
             if self._delivered == delivered == acknowledger.settled:
-                with contextlib.suppress(BrokerError):  # the next look, or the loss, tells more
+                with contextlib.suppress(BrokerError):  # the next look, or the loss, shows more
                     waiting = await self._depth()
             delivered = self._delivered
             stalled = stalled + 1 if waiting >= max(before, 1) else 0

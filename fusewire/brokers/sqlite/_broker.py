@@ -107,7 +107,7 @@ class SQLiteBroker:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give back what is not settled, and close the file."""
+        """Requeue what is not settled, and close the file."""
         worker = self._worker
         if worker is None:
             return
@@ -147,8 +147,8 @@ class SQLiteBroker:
         """Store `message` durably in `to`; see :meth:`Broker.publish`.
 
         Raises:
-            TypeError: something in it cannot be stored, a header that `HeaderValue` does not
-                allow for one; the error says where and what.
+            TypeError: something in it cannot be stored, such as a header that `HeaderValue` does
+                not allow; the error says where and what.
         """
         publish = partial(Store.publish, to=to, message=message, delay=delay)
         await self._run(publish, wakes=None if delay else queue_name(to))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_OPENINGS = 5  # of a file that is moved again and again, for one transaction
+_OPENINGS = 5  # of a file that is moved again and again, in one transaction
 
 logger = logging.getLogger("fusewire.brokers.sqlite")
 

@@ -248,7 +248,7 @@ class Store:
         self.publish(to, message, delay)
 
     def release(self, receiver: Receiver, handed: Iterable[int]) -> None:
-        """Give back all that a receiver has; what was `handed` out comes back as redelivered."""
+        """Requeue all that a receiver holds; what was `handed` out comes back as redelivered."""
         if not self._receivers.holds_lease(receiver):
             return
         self._db.executemany(

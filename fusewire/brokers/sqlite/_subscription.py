@@ -89,12 +89,12 @@ class SQLiteSubscription:
             await self._changed.wait()
 
     async def quiesce(self) -> Sequence[SQLiteDelivery]:
-        """Claim no more. What was not received goes back as if it had never been claimed."""
+        """Claim no more. What was not received is requeued as if it had never been claimed."""
         self._quiet = True
         return ()
 
     async def release(self) -> None:
-        """Give back all messages, in order, and end. Never raises."""
+        """Requeue all messages, in order, and end. Never raises."""
         self.end(BrokerUnavailableError(f"the subscription to {self.queue!r} was released"))
         if self._given_back is not None:
             with anyio.CancelScope(shield=True):  # bounded by the busy timeout
@@ -106,7 +106,7 @@ class SQLiteSubscription:
         self._changed.set()
 
     def end(self, why: Exception) -> None:
-        """Give back all messages; `receive` raises `why` from now on."""
+        """Requeue all messages; `receive` raises `why` from now on."""
         if self._ended is None:
             self.lose(why)
             self._give_back()

@@ -1,12 +1,15 @@
-"""Work on a connection: a cancellation does not cut it off, and a dead connection does not cancel.
+"""Operations that a cancellation does not cut off, and that a dead connection does not cancel.
 
-What aiormq (7.2.4) sends of an opening, a closing or a declaration that was cancelled can be out of
-order, and RabbitMQ closes the connection for it ("expected 'channel.open'"), with all that others
-have in hand on it. So whoever is cancelled goes at once, and what was begun ends by itself.
+After a cancelled open, close or declare, the frames that aiormq (7.2.4) sends can be out of order.
+RabbitMQ then closes the connection ("expected 'channel.open'"), with all that others have in flight
+on it. So the task that is cancelled returns at once, and the operation runs to its end without it.
 
-When heartbeats have stayed away, aiormq ends all that waits on the connection with CancelledError
-(``Connection.__heartbeat`` cancels the reader, and the others get what ended that). Nobody has
-cancelled those who wait, and they must not take it for that.
+If heartbeats stay away, aiormq ends everything that waits on the connection with CancelledError:
+``Connection.__heartbeat`` cancels the reader, and the others get what ended the reader. Nobody has
+cancelled the tasks that wait, so they get ConnectionError here.
+
+Upstream: https://github.com/mosquito/aiormq/issues/70 (open),
+https://github.com/mosquito/aiormq/pull/104.
 """
 
 from __future__ import annotations
@@ -20,16 +23,16 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_begun: set[asyncio.Future[Any]] = set()
+_running: set[asyncio.Future[Any]] = set()
 """Held here, since an event loop holds its tasks weakly."""
 
 
 @contextmanager
 def raising_connection_lost() -> Iterator[None]:
-    """Raise what is awaited in the block and cancelled by a dead connection as its loss.
+    """Report a dead connection, which cancels what the block awaits, as ConnectionError.
 
     Raises:
-        ConnectionError: the connection is dead. Where the task itself is cancelled, CancelledError.
+        ConnectionError: the connection is dead. If the task itself is cancelled, CancelledError.
     """
     try:
         yield
@@ -41,17 +44,17 @@ def raising_connection_lost() -> Iterator[None]:
 
 
 def spawn(work: Awaitable[_T]) -> asyncio.Future[_T]:
-    """Begin `work`, which ends by itself, whoever waits for it or does not."""
-    begun = asyncio.ensure_future(work)
-    _begun.add(begun)
-    begun.add_done_callback(_end)
-    return begun
+    """Start `work`, which runs to its end, whether a task waits for it or not."""
+    running = asyncio.ensure_future(work)
+    _running.add(running)
+    running.add_done_callback(_end)
+    return running
 
 
 async def run_to_completion(work: Awaitable[_T]) -> _T:
-    """Await `work`; where that is cancelled, `work` goes on.
+    """Await `work`, which goes on if the task that awaits it is cancelled.
 
-    Raises what `work` raises, and ConnectionError where its connection is dead.
+    Raises what `work` raises, and ConnectionError if its connection is dead.
     """
     with raising_connection_lost():
         return await asyncio.shield(spawn(work))
@@ -60,8 +63,8 @@ async def run_to_completion(work: Awaitable[_T]) -> _T:
 async def within(seconds: float, work: Callable[[], Awaitable[_T]]) -> _T:
     """Await what `work` makes, for at most `seconds`.
 
-    `asyncio.wait_for` takes a coroutine that exists already, and where a task that was to wait for
-    it is cancelled before its first step, nobody ever awaits that coroutine.
+    `asyncio.wait_for` takes a coroutine that exists already. If the task that should await it is
+    cancelled before its first step, that coroutine is never awaited.
 
     Raises:
         TimeoutError: it takes longer.
@@ -70,7 +73,7 @@ async def within(seconds: float, work: Callable[[], Awaitable[_T]]) -> _T:
         return await work()
 
 
-def _end(begun: asyncio.Future[Any]) -> None:
-    _begun.discard(begun)
-    if not begun.cancelled():
-        begun.exception()  # asked for, since whoever was to be told may have been cancelled
+def _end(running: asyncio.Future[Any]) -> None:
+    _running.discard(running)
+    if not running.cancelled():
+        running.exception()  # retrieved, because the task that waited may have been cancelled

@@ -1,13 +1,16 @@
-"""The answer that RabbitMQ waits for when it has closed a channel, which aiormq may not send.
+"""The answer that RabbitMQ waits for after it has closed a channel, and that aiormq may not send.
 
-aiormq (7.2.4) puts its Channel.CloseOk into the connection's queue of frames to write, which holds
-ten, and drops it where that is full (``Channel._on_close_frame`` suppresses ``QueueFull``). Without
-the answer RabbitMQ keeps what is unacknowledged on the channel until the connection ends, and
-gives it to nobody.
+aiormq (7.2.4) puts its Channel.CloseOk into the connection's queue of frames to write. The queue
+holds ten, and ``Channel._on_close_frame`` drops the answer if it is full (it suppresses
+``QueueFull``). Without the answer RabbitMQ keeps what is unacknowledged on the channel until the
+connection ends, and delivers it to no other consumer.
 
-What stands in front of that queue here keeps the answer until there is room. It keeps the order,
-too, which a queue that is full does not: nothing of a channel may come after its answer, nor its
-number be used again before, or RabbitMQ closes the connection.
+The objects here stand in front of that queue and keep the answer until there is room. They keep the
+order as well, which a full queue does not: no frame of a channel may follow its answer, and its
+number may not be used again before, or RabbitMQ closes the connection.
+
+Upstream: not reported, as far as we know. Other clients had it:
+https://github.com/postwait/node-amqp/pull/137.
 """
 
 from __future__ import annotations

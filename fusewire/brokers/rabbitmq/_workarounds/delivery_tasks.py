@@ -3,6 +3,8 @@
 aiormq (7.2.4) calls a consumer in a task of its own, which it registers with the channel and with
 the connection. To take a delivery is one step that waits for nothing, and the task costs more than
 all that the step does: some 4 µs of the 130 that a handled message costs.
+
+Upstream: https://github.com/mosquito/aiormq/issues/37 (closed; one task a delivery is left of it).
 """
 
 from __future__ import annotations

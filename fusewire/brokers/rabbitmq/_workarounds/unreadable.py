@@ -1,13 +1,16 @@
-"""Messages whose properties pamqp cannot read, made readable, so that they can be put aside.
+"""Messages whose properties pamqp cannot read, made readable, so that they can be dead-lettered.
 
-RabbitMQ passes on what a publisher sent: a timestamp in microseconds, a correlation id that is no
-UTF-8. pamqp (4.0.1) raises at those, aiormq (7.2.4) closes the connection, and RabbitMQ delivers
-the message again, with all else that was in hand, again and again. What stands here between the
-socket and aiormq changes such a message's content header, and passes on everything else as it is.
+RabbitMQ passes on what a publisher sent: a timestamp in microseconds, a correlation id that is not
+UTF-8. pamqp (4.0.1) raises, aiormq (7.2.4) closes the connection, and RabbitMQ delivers the message
+again, with all else that was in flight, again and again. The reader here stands between the socket
+and aiormq. It changes the content header of such a message, and passes everything else on as it is.
 
-A time is understood in any unit. Of other properties that cannot be read the message comes without,
-with the whole content header in the header `UNREADABLE`, and their names in another, from which the
-codec makes :attr:`Message.unreadable`.
+A time is understood in any unit. Other properties that cannot be read are left out; the message
+carries the whole content header in the header `UNREADABLE`, and their names in another one, from
+which the codec makes :attr:`Message.unreadable`.
+
+Upstream: https://github.com/mosquito/aiormq/issues/186 (open),
+https://github.com/gmr/pamqp/pull/35, https://github.com/gmr/pamqp/issues/32.
 """
 
 from __future__ import annotations
@@ -80,7 +83,7 @@ class LenientReader:
         self._head = self._rest = b""
 
     def at_eof(self) -> bool:
-        """Tell whether nothing more comes."""
+        """Return whether nothing more comes."""
         return self._stream.at_eof()
 
     async def read(self) -> bytes:
@@ -121,7 +124,7 @@ def _reply_text(close: bytes) -> str:
 
 
 def _plain(payload: bytes) -> bool:
-    """Tell at a glance that pamqp can read a content header; not so of all that it can read.
+    """Return at a glance whether pamqp can read a content header; False means a closer look.
 
     This is done for every message, and takes a fraction of what reading takes.
     """
@@ -174,13 +177,13 @@ def _repaired(payload: bytes) -> bytes:
             else:
                 fields[name] = read
     if unreadable:
-        told = encode.field_table(
+        notes = encode.field_table(
             {
                 UNREADABLE_PROPERTIES: ", ".join(unreadable),
                 UNREADABLE: bytearray(payload[_START:]),
             }
         )
-        table = fields.get("headers", bytes(4))[4:] + told[4:]
+        table = fields.get("headers", bytes(4))[4:] + notes[4:]
         fields["headers"] = struct.pack(">I", len(table)) + table
         flags |= Basic.Properties.flags["headers"]
     parts = (fields[name] for name in Basic.Properties.__slots__ if name in fields)
