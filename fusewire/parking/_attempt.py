@@ -69,7 +69,7 @@ class AttemptSequence:
         dependencies: what is declared of them.
         runner: calls the handler.
         failures: where first failures are logged.
-        unacknowledged: told which messages the handler works on.
+        unacknowledged: knows which messages the handler works on.
         marks: of attempts that are made with nothing else in flight.
     """
 

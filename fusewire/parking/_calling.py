@@ -307,7 +307,7 @@ def _the_same(awaitable: Awaitable[Any]) -> Awaitable[Any]:
 
 
 def being_cancelled() -> bool:
-    """Tell whether this task was cancelled; the one that settles is known to the consumer alone."""
+    """Return whether this task was cancelled; only the consumer knows the task that settles."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

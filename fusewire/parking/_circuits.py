@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fusewire.parking._pauses import Pauses
 
 _LONGEST_NAP = 1.0
-"""Seconds between looks at an open circuit, which tells by itself when it is closed by hand; but a
+"""Seconds between looks at an open circuit, which reports when it is closed by hand; but a
 registry with a limit may put another in its place."""
 
 _PROBE_NAP = 0.05
@@ -66,16 +66,16 @@ class Circuits:
         return self._registry.get(dependency).look() if dependency in self._registry else None
 
     def knows(self, dependency: str) -> bool:
-        """Tell whether there is a breaker for `dependency`, which can be looked at."""
+        """Return whether there is a breaker for `dependency`, which can be looked at."""
         return dependency in self._registry
 
     def is_open(self, dependency: str) -> bool:
-        """Tell whether `dependency` is open: not only short of a place for one more call."""
+        """Return whether `dependency` is open: not only short of a place for one more call."""
         look = self.look(dependency)
         return (look is not None and look.state in _OPEN) or self._pauses.wait(dependency) > 0
 
     def admits(self, dependency: str, *, patience: float = 0.0, tried: bool = False) -> bool:
-        """Tell whether a call to `dependency` would be admitted now.
+        """Return whether a call to `dependency` would be admitted now.
 
         Args:
             dependency: a breaker's name.
@@ -144,7 +144,7 @@ class Circuits:
 
         forget = breaker.add_listener(wake, StateChanged)
         try:
-            look = breaker.look()  # only now: what happened before, nobody was told of
+            look = breaker.look()  # only now: the listener missed what happened before
             if not look.admitted:
                 await wait_any(changed, stopping, min(self._worth(look), max(limit, 0.0)))
         finally:

@@ -237,7 +237,7 @@ class ParkingConsumer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Disconnect; what is in hand and not settled goes back to its queue."""
+        """Disconnect; what is in flight and not settled goes back to its queue."""
         self.stop()
         await self._stack.aclose()
 
@@ -245,7 +245,7 @@ class ParkingConsumer:
         """Consume and replay until :meth:`stop`, SIGTERM or SIGINT.
 
         Handlers in flight then have `shutdown_timeout` seconds to end; a second SIGINT ends at
-        once. Whatever else handles these signals in the process is told of them too.
+        once. Other handlers of these signals in the process are called too.
 
         Args:
             handle_signals: end on SIGTERM and SIGINT, where Python allows it: on the main thread.

@@ -1,4 +1,4 @@
-"""What the source and the lanes of one consumer work with together."""
+"""What the workers of one consumer share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ConsumerContext:
         circuits: the breakers that messages wait for.
         dependencies: what is declared of them.
         stopping: set when the consumer ends.
-        shutdown_timeout: seconds that work in hand may still take then.
+        shutdown_timeout: seconds that handlers may still take then.
     """
 
     broker: Broker

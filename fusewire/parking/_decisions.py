@@ -52,7 +52,7 @@ Verdict = Done | Park | Delay | Dead
 
 @dataclass(frozen=True, slots=True)
 class Recycle:
-    """Nothing becomes of it: its subscription ends, and all that is in flight goes back.
+    """It is not settled: its subscription ends, and all that is in flight goes back.
 
     It cannot be settled, or it has waited for as long as it may.
 
@@ -132,11 +132,11 @@ class FailurePolicy:
         return self.dead(self._attempted(history, error, failed_breakers=failed_breakers), reason)
 
     def may_go_round(self, history: History) -> bool:
-        """Tell whether it may go to the tail of its lane: once in each open time, not more."""
+        """Return whether it may go to the tail of its lane: once in each open time, not more."""
         return history.waits_until_ms is None or self.now() >= history.waits_until_ms
 
     def expired(self, history: History) -> bool:
-        """Tell whether it is of no use any more."""
+        """Return whether it is of no use any more."""
         return self._too_late(history, self.now())
 
     def postpone(self, history: History, asked: Retry) -> Verdict:

@@ -22,7 +22,7 @@ logger = logging.getLogger("fusewire.parking")
 DependsOn: TypeAlias = (
     "str | Collection[str] | Callable[[AbstractIncomingMessage], str | Collection[str]] | None"
 )
-"""Names of breakers, or a function that tells them of a message."""
+"""Names of breakers, or a function that returns them for a message."""
 
 
 class Dependencies:

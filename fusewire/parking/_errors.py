@@ -80,12 +80,12 @@ class Retry(FusewireError):  # noqa: N818 - an instruction to the consumer
 class Requeue(FusewireError):  # noqa: N818 - an instruction to the consumer
     """Raised by a handler that cannot work any more: the message goes back as it came.
 
-    It is no attempt. All that is in hand goes back with it, in order, and is delivered again.
+    It is not an attempt. All that is in flight goes back with it, in order, and is delivered again.
     """
 
 
 INSTRUCTIONS = (Reject, Retry, Requeue)
-"""They decide, whatever else is known of an attempt, and tell nothing of a dependency."""
+"""They decide, whatever else is known of an attempt, and say nothing about a dependency."""
 
 
 class HandlerTimeoutError(FusewireError, TimeoutError):

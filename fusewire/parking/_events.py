@@ -1,4 +1,4 @@
-"""What happened to a message: told to listeners, for logs, metrics and displays."""
+"""What happened to a message, for listeners that make logs, metrics or displays of it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Failure:
 
 
 def may_have_taken_effect(attempt: Attempt) -> bool:
-    """Tell whether a call of the attempt has had an effect, or may have had one."""
+    """Return whether a call of the attempt has had an effect, or may have had one."""
     if attempt.succeeded or len(attempt.notes) >= NOTES_KEPT:  # of more, the first are not known
         return True
     return any(note.condition not in _WITHOUT_EFFECT for note in attempt.notes)

@@ -84,7 +84,7 @@ class HandlerRunner:
         guard_with: name of the breaker whose permit is taken around the handler, for handlers whose
             calls are not guarded themselves.
         registry: where that breaker is.
-        unrecoverable: tells of an error whether it is the message's own fault.
+        unrecoverable: returns whether an error is the message's own fault.
         interrupted: called with a KeyboardInterrupt that ended a coroutine on the main thread.
     """
 

@@ -155,7 +155,7 @@ def from_headers(message: Message, *, operation_id: str, queue: str = "") -> His
 
 
 def was_moved(message: Message) -> bool:
-    """Tell whether a message has been moved before."""
+    """Return whether a message has been moved before."""
     return _FORMAT_HEADER in message.headers
 
 

@@ -34,7 +34,7 @@ class InFlight:
     tried: bool = False
     """Whether its handler was called, and not just refused."""
     in_doubt: bool = False
-    """Whether a copy of it may stand where a move was to bring it, which nobody can tell."""
+    """Whether a move ended in doubt, so that there may be a copy of it already."""
     lone: int = 0
     """Which time it is that it is handled with nothing else in flight; 0 if it need not be."""
     anonymous: bool = False

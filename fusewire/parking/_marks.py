@@ -1,4 +1,4 @@
-"""Marks of attempts by themselves that have begun: what tells a crash from any other return.
+"""Marks of attempts by themselves that have begun: they distinguish a crash from any other return.
 
 A message comes back unsettled because its process crashed, because its connection was lost, or
 because it was on its way to a consumer that ended and was never given to a handler. The broker

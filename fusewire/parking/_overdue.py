@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 class Overdue(Generic[_T]):
-    """Tells what has lasted for `seconds`, once.
+    """Reports what has lasted for `seconds`, once.
 
     A timer for each would cost as much as the rest of handling a message, and hardly one of them
     ever runs out. All have the same time, so the first that began is the first that is late.

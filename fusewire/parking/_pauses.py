@@ -251,7 +251,7 @@ class Pauses:
             del self._handled_at_ms[next(iter(self._handled_at_ms))]
 
     def handled_since(self, dependency: str, time_ms: int | None) -> bool:
-        """Tell whether a message that needs `dependency` was handled after `time_ms`."""
+        """Return whether a message that needs `dependency` was handled after `time_ms`."""
         handled = self._handled_at_ms.get(dependency)
         return handled is not None and time_ms is not None and handled > time_ms
 

@@ -37,7 +37,7 @@ class Receiver:
     Args:
         context: what it shares with the consumer's other workers.
         queue: the station that is received from.
-        prefetch: deliveries in hand at a time.
+        prefetch: deliveries in flight at a time.
         work: called with each delivery. May return Recycle: then all that is in flight goes back.
         ready: awaited before each subscription.
         hand_back: awaited with each delivery in flight before it goes back, and whether its handler
@@ -75,11 +75,11 @@ class Receiver:
 
     @property
     def ending(self) -> bool:
-        """Whether what is in hand is to go back: the consumer stops, or subscribes anew."""
+        """Whether what is in flight goes back: the consumer stops, or subscribes again."""
         return self._context.stopping.is_set() or self._recycle.is_set()
 
     async def linger(self, seconds: float) -> None:
-        """Wait for `seconds`, or until what is in hand is to go back."""
+        """Wait for `seconds`, or until what is in flight goes back."""
         await wait_any(self._context.stopping, self._recycle, seconds)
 
     async def run(self) -> None:
@@ -113,7 +113,7 @@ class Receiver:
         try:
             await self._serve(subscription)
             if self._context.stopping.is_set() or self._recycle.is_set():
-                # Handlers in hand finish, and are settled on the channel that is still open.
+                # Handlers that run finish, and are settled on the channel that is still open.
                 seconds = self._context.shutdown_timeout
                 stopping = self._context.stopping.is_set()
                 await self._finish(seconds if stopping else max(seconds, _RECYCLE_GRACE))
@@ -161,7 +161,7 @@ class Receiver:
 
     async def _one(self, delivery: Delivery) -> None:
         try:
-            # After a loss, what was in hand before still runs: the limit holds over subscriptions.
+            # After a loss, what was in flight still runs: the limit holds over subscriptions.
             async with self._room:
                 self._not_begun.discard(delivery)
                 recycle = None if delivery.lost else await self._work(delivery)
@@ -187,7 +187,7 @@ class Receiver:
         self._recycle.set()
 
     def _is_ours(self) -> bool:
-        """Tell whether it is this object that cancelled the current task."""
+        """Return whether it is this object that cancelled the current task."""
         return asyncio.current_task() in self._cancelled
 
     def _report(self, error: BaseException) -> None:

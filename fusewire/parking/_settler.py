@@ -72,7 +72,7 @@ class Settler:
         identity: the user's function from a message to its operation id.
         hold_limit: seconds that a delivery may be held because it cannot be settled.
         stopping: set when the consumer ends.
-        listeners: told of every settlement.
+        listeners: called after every settlement.
         unacknowledged: what was done and could not be acknowledged.
         marks: of attempts that were made with nothing else in flight.
         monotonic: for the hold limit.
@@ -205,7 +205,7 @@ class Settler:
                 held = self._monotonic() - item.since
                 logger.log(
                     level_of(error),
-                    "operation %s cannot be moved and stays in hand for %.0f s at most: %s",
+                    "operation %s cannot be moved and stays in flight for %.0f s at most: %s",
                     item.history.operation_id,
                     max(self._hold_limit - held, 0),
                     error,
@@ -238,7 +238,7 @@ class Settler:
             self._unacknowledged.keep(item.delivery.message, item.history, done=done)
 
     def is_settling(self, delivery: Delivery) -> bool:
-        """Tell whether `delivery` is moved or acknowledged just now, which soon ends."""
+        """Return whether `delivery` is being moved or acknowledged, which soon ends."""
         return delivery in self._settling
 
     def held_for(self, item: InFlight) -> float:

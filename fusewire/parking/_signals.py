@@ -115,7 +115,7 @@ def _handling(number: int, block: _Block) -> Iterator[None]:
 
 
 def _interrupts_the_program(handler: Any) -> bool:
-    """Tell whether `handler` is Python's own for Ctrl-C or that of `asyncio.run`.
+    """Return whether `handler` is Python's own for Ctrl-C or that of `asyncio.run`.
 
     They end the program without waiting for anybody, which is what a second Ctrl-C asks for.
     """

@@ -1,4 +1,8 @@
-"""How many replays may run at a time: one at first, twice as many after each healthy window."""
+"""How many replays may run at a time: one at first, twice as many after each healthy window.
+
+Its interface is a place, taken by ``async with``, and what happens in it: a replay begins, and it
+succeeds or fails. How the number of places follows from that is known here only.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class SlowStart:
-    """Places for replays, given in the order in which they were asked for: ``async with ramp``.
+    """Places for replays, given in the order of the requests: ``async with slow_start``.
 
     A recovered dependency is not to be met by all that has piled up: the window begins with one
     place, doubles when as many replays as it has places have succeeded, and falls back to one on
     a failure. What began before a failure and succeeds after it says nothing of the time since.
 
-    Attributes:
-        falls: how often the window fell.
+    Args:
+        most: replays that may run at a time.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.falls = 0
+        self._falls = 0
         self._outage = False
         self._window = 1
         self._taken = 0
@@ -36,13 +40,13 @@ class SlowStart:
         """How many places there are now."""
         return self._window
 
-    def succeeded(self, falls: int) -> None:
+    def succeeded(self, begun: int) -> None:
         """Count a replay that was handled, unless the window has fallen since it began.
 
         Args:
-            falls: how often the window had fallen then.
+            begun: what :meth:`begins` returned for it.
         """
-        if falls != self.falls:
+        if begun != self._falls:
             return
         self._succeeded += 1
         if self._succeeded >= self._window:
@@ -52,22 +56,26 @@ class SlowStart:
 
     def failed(self) -> None:
         """Begin again with one place."""
-        self.falls += 1
+        self._falls += 1
         self._window = 1
         self._succeeded = 0
 
-    def begins(self, *, outage: bool) -> None:
-        """Take note of what begins now: whether in an outage, as a probe of a circuit.
+    def begins(self, *, outage: bool) -> int:
+        """Note that a replay begins, and whether in an outage, as a probe of a circuit.
 
-        That is the first sign of a circuit that nobody here has seen open, because all who have a
-        place were at work for as long as it was.
+        That may be the first sign that the circuit was open: while all places were taken, nobody
+        looked at it.
+
+        Returns:
+            what :meth:`succeeded` is given if it is handled.
         """
         if outage and not self._outage:
             self.failed()
         self._outage = outage
+        return self._falls
 
     def open(self) -> None:
-        """Let everybody through: the consumer is stopping, and each of them will see it."""
+        """Let all replays through: the consumer stops, and each replay sees that."""
         self._most = self._window = sys.maxsize
         self._wake()
 
@@ -82,7 +90,7 @@ class SlowStart:
         try:
             await self.__aenter__()
         except asyncio.CancelledError:
-            self._taken += 1  # whoever leaves its block gives a place back
+            self._taken += 1  # leaving the block gives a place back
             raise
 
     async def __aenter__(self) -> None:

@@ -86,7 +86,7 @@ class Solitude:
         return True
 
     def asked(self, attempt: object) -> bool:
-        """Tell whether `attempt` has been alone for so long that others are to begin beside it."""
+        """Return whether `attempt` has been alone for so long that others may begin beside it."""
         claim = self._claim
         return claim is not None and claim.attempt is attempt and claim.asked
 

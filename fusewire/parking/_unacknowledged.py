@@ -23,7 +23,7 @@ _REMEMBERED_FOR = 3600.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A handler that ended here with a message, of which the broker was not told.
+    """A handler that ended here, and whose message could not be acknowledged.
 
     Attributes:
         message: as it was delivered.
@@ -41,7 +41,7 @@ class Ended:
 class Unacknowledged:
     """Remembers messages whose handler runs or ended here, for when they are delivered again.
 
-    A message is told by all that is in it: two that have one id and different bodies are two.
+    Messages are compared by all that is in them: one id with two bodies makes two messages.
 
     Args:
         now: monotonic seconds.
@@ -61,11 +61,11 @@ class Unacknowledged:
         del self._running[id(attempt)]
 
     def is_running(self, message: Message) -> bool:
-        """Tell whether the handler works on an equal message."""
+        """Return whether the handler works on an equal message."""
         return message in self._running.values()
 
     def keep(self, message: Message, history: History, *, done: bool) -> None:
-        """Remember that the handler of `message` ended here, and the broker was not told."""
+        """Remember that the handler of `message` ended here, without an acknowledgement."""
         self._ended.append(Ended(message, history, done, self._now() + _REMEMBERED_FOR))
 
     def recall(self, message: Message) -> Ended | None:

@@ -18,7 +18,7 @@ DeadOn: TypeAlias = (
 
 
 def unrecoverable(dead_on: DeadOn) -> Callable[[BaseException], bool]:
-    """Return what tells of an error whether its message is dead at once.
+    """Return a function that says of an error whether its message is dead at once.
 
     A function of the user's that raises is logged, and the error taken for one to try again.
 

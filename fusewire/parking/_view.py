@@ -70,7 +70,7 @@ class MessageView(AbstractIncomingMessage):
 
     @property
     def channel(self) -> NoReturn:
-        """Not there: a message in hand is the consumer's to settle."""
+        """Not there: only the consumer settles a message in flight."""
         raise RuntimeError(
             "the message of a parking consumer has no channel: publish on a channel of your own"
         )

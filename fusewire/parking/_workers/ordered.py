@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fusewire.parking")
 
 _RETURNS_BEFORE_HOLDING = 8
-"""Returns after which a message stays in hand while its circuit is open.
+"""Returns after which a message stays in flight while its circuit is open.
 
 RabbitMQ 4 drops a message of a quorum queue after twenty returns, unless the queue says otherwise,
 which AMQP does not show (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling).
@@ -42,7 +42,7 @@ What is left of the twenty is for connections that drop.
 """
 
 _GLANCE = 1.0
-"""Seconds between looks at whether a delivery in hand was lost, and at whether others pass it."""
+"""Seconds between looks at whether a delivery in flight was lost, and at whether others pass it."""
 
 
 class OrderedWorker:
@@ -72,12 +72,12 @@ class OrderedWorker:
         self._room = asyncio.Semaphore(concurrency)
         self._door = asyncio.Lock()
         self._begun = 0
-        self._at_work = 0
+        self._handling = 0
         self._receiver = Receiver(
             context,
             self._queue,
-            # One more than at work, to stand aside. And never fewer: what a quorum queue gets back
-            # goes behind what it has got back before and not handed out since.
+            # One more than is handled, to stand aside. And never fewer: a quorum queue puts what
+            # comes back behind what came back before and was not delivered since.
             prefetch=concurrency + 1,
             work=self._take,
             hand_back=self._hand_back,
@@ -103,7 +103,7 @@ class OrderedWorker:
 
     async def _admitted_at_all(self) -> None:
         await self._context.attempts.ready()
-        told = False
+        warned = False
         circuits, stopping = self._context.circuits, self._context.stopping
         while not stopping.is_set():
             outage = self._probe.outage
@@ -115,8 +115,8 @@ class OrderedWorker:
                 break
             if refusing is not None:
                 self._probe.outage = refusing
-            if not told:
-                told = True
+            if not warned:
+                warned = True
                 name = self._probe.outage
                 logger.warning("%r is not consumed while circuit %r is open", self._queue, name)
             if refusing is None:
@@ -189,11 +189,11 @@ class OrderedWorker:
 
     async def _begin(self, item: InFlight) -> Recycle | None:
         self._begun += 1
-        self._at_work += 1
+        self._handling += 1
         try:
             return await self._work_on(item)
         finally:
-            self._at_work -= 1
+            self._handling -= 1
 
     async def _stands_aside(self, delivery: Delivery) -> bool:
         """Let others go first, as long as there are any; False if `delivery` has to go back."""
@@ -202,7 +202,7 @@ class OrderedWorker:
             await self._receiver.linger(_GLANCE)
             if self._receiver.ending:
                 return False
-            if begun == self._begun and not self._at_work:
+            if begun == self._begun and not self._handling:
                 break
         return True
 
@@ -251,8 +251,8 @@ class OrderedWorker:
         waits_for = self._probe.outage
         if waits_for is not None and item.delivery.returned >= _RETURNS_BEFORE_PARKING:
             logger.warning(
-                "operation %s was returned to %r %d times and is parked, lest the broker drops it: "
-                "it loses its place; give the queue x-delivery-limit=-1",
+                "operation %s was returned to %r %d times and is parked, or the broker might drop "
+                "it: it loses its place; give the queue x-delivery-limit=-1",
                 item.history.operation_id,
                 self._queue,
                 item.delivery.returned,

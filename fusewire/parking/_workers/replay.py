@@ -34,9 +34,9 @@ Also the seconds for which a message rests in flight before it makes room for ot
 class ReplayWorker:
     """Replays one lane.
 
-    A message is called in-process; it goes back to its source queue only by way of a delay, after
-    a failed attempt. While the circuit of a message in hand is open it stays in hand, within the
-    hold limit.
+    The handler is called in this process; a message goes back to its source queue only by way of
+    a delay, after a failed attempt. While its circuit is open, a message in flight stays in
+    flight, within the hold limit.
     """
 
     def __init__(
@@ -155,17 +155,17 @@ class ReplayWorker:
         return None
 
     async def _in_the_way(self, item: InFlight) -> bool:
-        """Tell whether `item` keeps others from their turn, and may go to the tail for them.
+        """Return whether `item` keeps others from their turn, and may go to the tail for them.
 
-        Of a lane for several dependencies, all that is in hand may wait for one that is down, while
-        what is behind it waits for one that has recovered.
+        In a lane for several dependencies, all that is in flight may wait for one that is down,
+        while what is behind it waits for one that has recovered.
         """
         if len(self._members) == 1 or not self._context.policy.may_go_round(item.history):
             return False
         return await self._is_full()
 
     async def _is_full(self) -> bool:
-        """Tell whether as many are in flight as may be, and others wait behind them."""
+        """Return whether as many are in flight as may be, and others wait behind them."""
         if self._in_flight < self._concurrency:
             return False
         try:
@@ -191,7 +191,7 @@ class _Replay:
     def __init__(self, lane: ReplayWorker, slow_start: SlowStart) -> None:
         self._lane = lane
         self._slow_start = slow_start
-        self._falls = slow_start.falls
+        self._begun = 0
 
     def suspicion(self, delivery: Delivery) -> float:
         return RETURNS_BEFORE_ALONE if delivery.counts_returns else 1
@@ -200,8 +200,7 @@ class _Replay:
         return await self._lane.wait(item, needs, self._slow_start)
 
     def begins(self, *, in_outage: bool) -> None:
-        self._slow_start.begins(outage=in_outage)
-        self._falls = self._slow_start.falls
+        self._begun = self._slow_start.begins(outage=in_outage)
 
     async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
         self._slow_start.failed()
@@ -209,6 +208,6 @@ class _Replay:
 
     def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:  # noqa: ARG002
         if isinstance(verdict, Done):
-            self._slow_start.succeeded(self._falls)
+            self._slow_start.succeeded(self._begun)
         elif attempt.error is not None:
             self._slow_start.failed()

@@ -1,4 +1,4 @@
-"""New messages: look, then handle, park, delay or put aside."""
+"""New messages: look at their circuits, then handle, park, delay or dead-letter them."""
 
 from __future__ import annotations
 
