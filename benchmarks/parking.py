@@ -37,7 +37,7 @@ from benchmarks.rabbitmq import node
 from fusewire.breaker import BreakerRegistry
 from fusewire.brokers import Topology
 from fusewire.brokers.rabbitmq import Layout
-from fusewire.parking import Happening, MessageEvent, ParkingConsumer, ReplayPolicy
+from fusewire.parking import MessageEvent, MessageOutcome, ParkingConsumer, ReplayPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -135,22 +135,22 @@ class Ours:
         self._prefetch = prefetch
 
     async def closed(self, handler: Handler, messages: int) -> Lap:
-        return await self._lap(handler, messages, Happening.HANDLED)
+        return await self._lap(handler, messages, MessageOutcome.HANDLED)
 
     async def parking(self, _handler: Handler, messages: int) -> Lap:
-        return await self._lap(_nothing, messages, Happening.PARKED)
+        return await self._lap(_nothing, messages, MessageOutcome.PARKED)
 
     async def replaying(self, handler: Handler, messages: int) -> Lap:
-        return await self._lap(handler, messages, Happening.REPLAYED)
+        return await self._lap(handler, messages, MessageOutcome.REPLAYED)
 
-    async def _lap(self, handler: Handler, messages: int, happening: Happening) -> Lap:
+    async def _lap(self, handler: Handler, messages: int, outcome: MessageOutcome) -> Lap:
         registry = BreakerRegistry()
-        if happening is Happening.PARKED:
+        if outcome is MessageOutcome.PARKED:
             registry.get(DEPENDENCY).force_open()
         watch = Stopwatch(messages)
 
         def hear(event: MessageEvent) -> None:
-            if event.happening is happening:
+            if event.outcome is outcome:
                 watch.note()
 
         consumer = ParkingConsumer(

@@ -35,7 +35,7 @@ import aio_pika
 from benchmarks.rabbitmq import node
 from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitState, StateChanged
 from fusewire.brokers.rabbitmq import Layout
-from fusewire.parking import Happening, MessageEvent, ParkingConsumer
+from fusewire.parking import MessageEvent, MessageOutcome, ParkingConsumer
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ async def park_all(url: str, queue: str, messages: int) -> None:
 
     def hear(event: MessageEvent) -> None:
         nonlocal parked
-        parked += event.happening is Happening.PARKED
+        parked += event.outcome is MessageOutcome.PARKED
         if parked % FIRST == 0:
             print(resident(), flush=True)
         if parked == messages:
@@ -178,7 +178,7 @@ class Outages:
         self._down = False
         self._admits = self._begun = 0.0
         # Operations: a message may go round its lane while it waits, and is then parked again.
-        self._happened: defaultdict[Happening, set[str]] = defaultdict(set)
+        self._happened: defaultdict[MessageOutcome, set[str]] = defaultdict(set)
 
     async def handler(self, _message: AbstractIncomingMessage) -> None:
         # What is on its way while the circuit opens is refused, and no replay.
@@ -187,17 +187,17 @@ class Outages:
         await self._breaker.call_async(self._call)
 
     def hear(self, event: MessageEvent) -> None:
-        self._happened[event.happening].add(event.operation_id)
+        self._happened[event.outcome].add(event.operation_id)
 
     async def one(self, queue: AbstractQueue, messages: int) -> float:
         """Return the seconds from the end of the open time to the first replayed message."""
         self._down = True
         self._happened.clear()
         await publish(queue, messages)
-        await until(lambda: len(self._happened[Happening.PARKED]) == messages, limit=30)
+        await until(lambda: len(self._happened[MessageOutcome.PARKED]) == messages, limit=30)
         if time.monotonic() >= self._admits:
             raise RuntimeError("parking took longer than the open time: set OPEN higher")
-        await until(lambda: len(self._happened[Happening.REPLAYED]) == messages, limit=30)
+        await until(lambda: len(self._happened[MessageOutcome.REPLAYED]) == messages, limit=30)
         return self._begun - self._admits
 
     async def _call(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fusewire.breaker import CircuitState
-from fusewire.parking import Happening
+from fusewire.parking import MessageOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,19 +45,19 @@ class Outcomes:
     dead: dict[str, str] = field(default_factory=dict)
     """Operation id to the reason."""
 
-    def note(self, happening: str, operation_id: str, reason: str) -> None:
+    def note(self, outcome: str, operation_id: str, reason: str) -> None:
         """Note one settlement."""
-        match happening:
-            case Happening.PARKED:
+        match outcome:
+            case MessageOutcome.PARKED:
                 self.parked.add(operation_id)
-            case Happening.DELAYED:
+            case MessageOutcome.DELAYED:
                 self.delayed.add(operation_id)
-            case Happening.DEAD:
+            case MessageOutcome.DEAD:
                 self.dead[operation_id] = reason
-            case Happening.HANDLED | Happening.REPLAYED:
+            case MessageOutcome.HANDLED | MessageOutcome.REPLAYED:
                 self.handled.add(operation_id)
                 # One whose replay failed comes back by way of a delay, and is then just handled.
-                if operation_id in self.parked or happening == Happening.REPLAYED:
+                if operation_id in self.parked or outcome == MessageOutcome.REPLAYED:
                     self.parked.add(operation_id)  # its confirmation may have been lost
                     self.replayed.add(operation_id)
 
@@ -117,8 +117,8 @@ class Tally:
                 self._recent.append(answer)
             case "message":
                 outcomes = self.payments if process == "client" else self.orders
-                outcomes.note(line["happening"], line["operation"], line["reason"])
-                if line["happening"] == Happening.PARKED:
+                outcomes.note(line["outcome"], line["operation"], line["reason"])
+                if line["outcome"] == MessageOutcome.PARKED:
                     self.moments.setdefault(f"{process} parked", at)
                 elif line["operation"] in outcomes.replayed:
                     self.moments.setdefault(f"{process} replayed", at)

@@ -70,7 +70,7 @@ class Worker:
         """Report a message that was settled; a listener of a consumer."""
         self.send(
             "message",
-            happening=str(event.happening),
+            outcome=str(event.outcome),
             operation=event.operation_id,
             reason=event.reason,
         )

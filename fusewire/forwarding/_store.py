@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fusewire.errors import FusewireError, UnconfirmedError
 from fusewire.forwarding._call import Receipt
-from fusewire.parking import Happening, MessageEvent
+from fusewire.parking import MessageEvent, MessageOutcome
 from fusewire.parking.internal import History
 
 if TYPE_CHECKING:
@@ -163,6 +163,6 @@ class CallStore:
                 "be parked"
             ) from error
         self._listeners.tell(
-            MessageEvent(Happening.PARKED, call.operation_id, queue, breaker, history.reason)
+            MessageEvent(MessageOutcome.PARKED, call.operation_id, queue, breaker, history.reason)
         )
         return Receipt(call.operation_id, call.method, now)

@@ -1,9 +1,12 @@
 """Consumers that park, delay, dead-letter and replay messages."""
 
+import warnings
+from typing import TYPE_CHECKING
+
 from fusewire._public import publish
 from fusewire.parking._consumer import ParkingConsumer
 from fusewire.parking._errors import HandlerNotRunError, HandlerTimeoutError, Reject, Retry
-from fusewire.parking._events import Happening, MessageEvent
+from fusewire.parking._events import MessageEvent, MessageOutcome
 from fusewire.parking._handler import RedeliveryWantedError
 from fusewire.parking._history import MalformedMessageError
 from fusewire.parking._settings import ReplayPolicy, RetryPolicy
@@ -12,9 +15,9 @@ from fusewire.parking._view import MessageView
 __all__ = [
     "HandlerNotRunError",
     "HandlerTimeoutError",
-    "Happening",
     "MalformedMessageError",
     "MessageEvent",
+    "MessageOutcome",
     "MessageView",
     "ParkingConsumer",
     "RedeliveryWantedError",
@@ -23,5 +26,19 @@ __all__ = [
     "Retry",
     "RetryPolicy",
 ]
+
+
+if not TYPE_CHECKING:  # or type checkers would take every name for one of this package
+
+    def __getattr__(name: str) -> type:
+        if name != "Happening":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        warnings.warn(
+            "fusewire.parking.Happening is now fusewire.parking.MessageOutcome",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return MessageOutcome
+
 
 publish(__name__, __all__)

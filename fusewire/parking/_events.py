@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fusewire.parking")
 
 
-class Happening(StrEnum):
+class MessageOutcome(StrEnum):
     """What happened to a message, after it was settled with the broker."""
 
     HANDLED = "handled"
@@ -36,7 +37,7 @@ class MessageEvent:
     """One message was settled.
 
     Attributes:
-        happening: what happened.
+        outcome: what happened.
         operation_id: which unit of work.
         queue: its source queue.
         dependency: what it waits for or failed on; empty where nothing is to blame.
@@ -44,11 +45,19 @@ class MessageEvent:
             ``key_not_sent_again``, …
     """
 
-    happening: Happening
+    outcome: MessageOutcome
     operation_id: str
     queue: str
     dependency: str = ""
     reason: str = ""
+
+    @property
+    def happening(self) -> MessageOutcome:
+        """The former name of `outcome`."""
+        warnings.warn(
+            "MessageEvent.happening is now MessageEvent.outcome", DeprecationWarning, stacklevel=2
+        )
+        return self.outcome
 
 
 class Listeners:

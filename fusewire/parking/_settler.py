@@ -27,7 +27,7 @@ from fusewire.parking._decisions import (
     Recycle,
     Verdict,
 )
-from fusewire.parking._events import Happening, Listeners, MessageEvent
+from fusewire.parking._events import Listeners, MessageEvent, MessageOutcome
 from fusewire.parking._history import (
     OPERATION_ID,
     History,
@@ -303,13 +303,15 @@ class Settler:
         history = item.history if isinstance(verdict, Done) else verdict.history
         match verdict:
             case Done():
-                happening = Happening.REPLAYED if history.times_parked else Happening.HANDLED
+                outcome = (
+                    MessageOutcome.REPLAYED if history.times_parked else MessageOutcome.HANDLED
+                )
             case Park():
-                happening = Happening.PARKED
+                outcome = MessageOutcome.PARKED
             case Delay():
-                happening = Happening.DELAYED
+                outcome = MessageOutcome.DELAYED
             case Dead():
-                happening = Happening.DEAD
+                outcome = MessageOutcome.DEAD
                 logger.error(
                     "operation %s is dead (%s) and waits in %s: %s %s",
                     history.operation_id,
@@ -318,7 +320,7 @@ class Settler:
                     history.exception,
                     history.exception_message,
                 )
-        self._announce(happening, history, history.reason)
+        self._announce(outcome, history, history.reason)
         if isinstance(verdict, Done) and history.doubtful_keys:
             logger.warning(
                 "operation %s was handled without its call %s, which may have had an effect in an "
@@ -328,11 +330,11 @@ class Settler:
                 history.operation_id,
                 history.doubtful_keys,
             )
-            self._announce(Happening.IN_DOUBT, history, "key_not_sent_again")
+            self._announce(MessageOutcome.IN_DOUBT, history, "key_not_sent_again")
 
-    def _announce(self, happening: Happening, history: History, reason: str) -> None:
+    def _announce(self, outcome: MessageOutcome, history: History, reason: str) -> None:
         self._listeners.tell(
-            MessageEvent(happening, history.operation_id, history.queue, history.dependency, reason)
+            MessageEvent(outcome, history.operation_id, history.queue, history.dependency, reason)
         )
 
     def _operation_id(self, view: MessageView) -> str | None:

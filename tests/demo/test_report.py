@@ -32,8 +32,8 @@ class Story:
     def send(self, process: str, what: str, at: float = 0.0, **details: Any) -> None:
         self.tally.note(process, {"what": what, "at": at, **details})
 
-    def message(self, process: str, happening: str, operation: str, reason: str = "") -> None:
-        self.send(process, "message", happening=happening, operation=operation, reason=reason)
+    def message(self, process: str, outcome: str, operation: str, reason: str = "") -> None:
+        self.send(process, "message", outcome=outcome, operation=operation, reason=reason)
 
     def payment(
         self, number: int, result: str = "ok", *, begin: float = 0.0, took: float = 0.1
@@ -158,8 +158,8 @@ def test_a_parked_payment_that_was_not_replayed_is_a_fault(story: Story) -> None
 
 
 def test_a_payment_parked_and_replayed_several_times_counts_once(story: Story) -> None:
-    for happening in ("parked", "parked", "replayed", "replayed"):
-        story.message("client", happening, "op-2")
+    for outcome in ("parked", "parked", "replayed", "replayed"):
+        story.message("client", outcome, "op-2")
     end = story.end()
     assert (end.parked, end.replayed) == (1, 1)
 
@@ -169,8 +169,8 @@ def test_a_parked_payment_that_comes_back_by_way_of_a_delay_counts_as_replayed(
 ) -> None:
     story.payment(3, "pending")
     story.charge(3)
-    for happening in ("parked", "delayed", "handled"):
-        story.message("client", happening, "op-3")
+    for outcome in ("parked", "delayed", "handled"):
+        story.message("client", outcome, "op-3")
     assert story.end().faults == []
 
 

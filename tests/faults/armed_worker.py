@@ -126,7 +126,7 @@ async def work(order: dict[str, Any]) -> None:
             ) as consumer,
         ):
             consumer.add_listener(
-                lambda event: journal.note(Entry(event.happening, event.operation_id))
+                lambda event: journal.note(Entry(event.outcome, event.operation_id))
             )
             # run() takes signals when its first await hands over to the loop.
             asyncio.get_running_loop().call_soon(journal.note, Entry(RUNNING))

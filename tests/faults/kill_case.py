@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fusewire.parking import Happening
+from fusewire.parking import MessageOutcome
 from fusewire.testing.faults import LossLedger, Side
 from fusewire.testing.faults._journal import SETTLED, Entry, in_hand, read_journal
 from tests.faults.armed_worker import RUNNING
@@ -105,7 +105,7 @@ class KillCase:
     @property
     def parked(self) -> set[str]:
         """The operations that were parked."""
-        return self.noted(Happening.PARKED)
+        return self.noted(MessageOutcome.PARKED)
 
     def moved_last_to(self, *targets: str) -> set[str]:
         """Return the operations whose last move was to one of these queues."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fusewire.brokers import Topology
-from fusewire.parking import Happening
+from fusewire.parking import MessageOutcome
 from fusewire.testing.faults import FaultProxy
 from fusewire.testing.faults._journal import DOUBT, ENDED, REFUSED, SETTLED
 from tests.faults.armed_worker import DELAY_TIERS, FAILS_ONCE, LANE
@@ -129,7 +129,7 @@ class Outage:
 
         async def there() -> bool:
             # Of what is in doubt, one copy is parked already, and perhaps one comes again.
-            known = self.case.noted(Happening.PARKED, DOUBT) | self.case.removed
+            known = self.case.noted(MessageOutcome.PARKED, DOUBT) | self.case.removed
             return known >= every and not await self.client.count(self.case.queue)
 
         await self.come(there, "parked")

@@ -49,8 +49,8 @@ class Orders:
         self.events: list[MessageEvent] = []
         consumer.add_listener(self.events.append)
 
-    def happened(self, happening: str) -> list[str]:
-        return [event.operation_id for event in self.events if event.happening == happening]
+    def happened(self, outcome: str) -> list[str]:
+        return [event.operation_id for event in self.events if event.outcome == outcome]
 
 
 @asynccontextmanager
@@ -212,13 +212,13 @@ async def test_payments_are_parked_and_made_once_though_the_server_dies_during_r
         payments.start()
         await until(lambda: len(payments.references()) >= 20, limit=60)
         payments.kill()
-        settled = {event.operation_id for event in events if event.happening == "replayed"}
+        settled = {event.operation_id for event in events if event.outcome == "replayed"}
         assert settled <= set(payments.effects())  # no fallback's reply settled a parked call
         payments.start()
         await until(lambda: len(payments.references()) == 70, limit=60)
         await until(
             lambda: (
-                {event.operation_id for event in events if event.happening == "replayed"}
+                {event.operation_id for event in events if event.outcome == "replayed"}
                 == {f"op-during-{number}" for number in range(60)}
             )
         )

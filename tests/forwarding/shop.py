@@ -47,8 +47,8 @@ class AioShop:
         )
         return reply
 
-    def happened(self, happening: str) -> list[str]:
-        return [event.operation_id for event in self.events if event.happening == happening]
+    def happened(self, outcome: str) -> list[str]:
+        return [event.operation_id for event in self.events if event.outcome == outcome]
 
     async def dead(self, address: str) -> list[Message]:
         async with open_broker(address) as broker:

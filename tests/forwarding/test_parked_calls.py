@@ -378,7 +378,7 @@ def sync_shop(
 
 
 def replayed(events: list[MessageEvent]) -> list[str]:
-    return [event.operation_id for event in events if event.happening == "replayed"]
+    return [event.operation_id for event in events if event.outcome == "replayed"]
 
 
 def test_a_sync_channel_parks_and_forwards_too(

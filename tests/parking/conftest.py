@@ -77,9 +77,9 @@ class Bench:
         assert isinstance(self.broker, RabbitMQBroker)
         await self.broker._consuming.close()
 
-    def happened(self, happening: str) -> list[str]:
+    def happened(self, outcome: str) -> list[str]:
         """Return the operation ids to which it happened, in order."""
-        return [event.operation_id for event in self.events if event.happening == happening]
+        return [event.operation_id for event in self.events if event.outcome == outcome]
 
     async def depth(self, suffix: str) -> int:
         """Count what waits in a derived queue."""

@@ -64,7 +64,7 @@ async def test_a_dependency_that_is_not_declared_is_learnt_from_the_rejection(be
         await until(lambda: bench.happened("parked") == ["a"])
         dependency.recover()
         await until(lambda: bench.happened("replayed") == ["a"])
-    assert [event.dependency for event in bench.events if event.happening == "parked"] == ["stock"]
+    assert [event.dependency for event in bench.events if event.outcome == "parked"] == ["stock"]
 
 
 async def test_a_rejection_is_found_behind_the_users_own_exception(bench: Bench) -> None:

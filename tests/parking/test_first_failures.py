@@ -94,14 +94,14 @@ def test_the_log_remembers_a_bounded_number_of_kinds() -> None:
     ("error", "happening"), [(Reject("no"), "dead"), (Retry("later", after=60), "delayed")]
 )
 async def test_instructions_are_no_failures(
-    bench: Bench, caplog: pytest.LogCaptureFixture, error: Exception, happening: str
+    bench: Bench, caplog: pytest.LogCaptureFixture, error: Exception, outcome: str
 ) -> None:
     async def handler(_: AbstractIncomingMessage) -> None:
         raise error
 
     await bench.send("a")
     async with bench.consumer(handler):
-        await until(lambda: bench.happened(happening) == ["a"])
+        await until(lambda: bench.happened(outcome) == ["a"])
     assert first_failures(caplog) == []
 
 

@@ -198,7 +198,7 @@ async def test_a_request_that_differs_each_time_is_reported(
             await until(lambda: bench.happened("handled") == ["a"])
             if keyed == "by us":
                 await until(lambda: bench.happened("in_doubt") == ["a"])
-    doubt = [event for event in bench.events if event.happening == "in_doubt"]
+    doubt = [event for event in bench.events if event.outcome == "in_doubt"]
     if keyed == "by us":
         assert [event.reason for event in doubt] == ["key_not_sent_again"]
         warnings = [each for each in caplog.records if each.levelno == logging.WARNING]

@@ -71,7 +71,7 @@ async def test_order_is_kept_through_an_outage_and_nothing_is_parked_or_held(
         await until(lambda: len(bench.happened("handled")) == 8)
     assert server.effects == BODIES
     assert set(server.calls[3:-5]) == {"m3"}
-    assert {str(event.happening) for event in bench.events} == {"handled"}
+    assert {str(event.outcome) for event in bench.events} == {"handled"}
 
 
 async def test_a_circuit_that_is_open_from_the_start_is_waited_for(

@@ -146,7 +146,7 @@ async def test_a_rejection_after_a_call_of_its_own_failed_is_an_attempt(
     await bench.send("a")
     async with bench.consumer(handler, max_attempts=1):
         await until(lambda: bench.happened("dead") == ["a"])
-    [event] = [event for event in bench.events if event.happening == "dead"]
+    [event] = [event for event in bench.events if event.outcome == "dead"]
     assert event.reason == "exhausted"
     assert bench.happened("parked") == []
 

@@ -16,7 +16,7 @@ import pytest
 
 from fusewire.breaker import Admission, BreakerSettings, CircuitBreaker, StateChanged
 from fusewire.errors import BrokerUnavailableError, CircuitOpenError
-from fusewire.parking import Happening
+from fusewire.parking import MessageOutcome
 
 PUBLIC = {
     "fusewire": [
@@ -157,9 +157,9 @@ PUBLIC = {
     "fusewire.parking": [
         "HandlerNotRunError",
         "HandlerTimeoutError",
-        "Happening",
         "MalformedMessageError",
         "MessageEvent",
+        "MessageOutcome",
         "MessageView",
         "ParkingConsumer",
         "RedeliveryWantedError",
@@ -271,7 +271,7 @@ def _examples() -> dict[str, Any]:
         BrokerUnavailableError("gone"),
         public["FallbackDeclined"]("no", metadata=(("a", "b"),)),
         public["HandlerTimeoutError"]("5 s"),
-        public["MessageEvent"](Happening.PARKED, "op-1", "orders"),
+        public["MessageEvent"](MessageOutcome.PARKED, "op-1", "orders"),
         public["Message"](body=b"x", headers={"a": [1]}, timestamp=datetime.now(UTC)),
         public["Receipt"]("op-1", "/a.B/C", 1.5),
         public["Reject"]("malformed", reason="schema"),
