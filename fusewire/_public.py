@@ -38,6 +38,15 @@ def _resolve_annotations(cls: type) -> None:
 
     ``typing.get_type_hints`` looks for their names in the module that the class says it is of.
     """
-    if texts := inspect.get_annotations(cls):
+    texts = inspect.get_annotations(cls)
+    if not texts:
+        return
+    try:
         hints = typing.get_type_hints(cls, include_extras=True)
-        cls.__annotations__ = {name: hints[name] for name in texts}
+    except NameError as error:
+        error.add_note(
+            f"The annotations of {cls.__module__}.{cls.__qualname__} name what is imported for "
+            "type checkers only: import it outside `if TYPE_CHECKING:`"
+        )
+        raise
+    cls.__annotations__ = {name: hints[name] for name in texts}

@@ -107,7 +107,7 @@ def check_text(name: str, value: object) -> str:
     """
     if not isinstance(value, str) or not value:
         raise invalid(name, "a non-empty string", value)
-    if not is_storable(value):
+    if not _is_storable(value):
         raise invalid(
             name,
             "a string that UTF-8 can encode",
@@ -118,7 +118,7 @@ def check_text(name: str, value: object) -> str:
     return value
 
 
-def is_storable(text: str) -> bool:
+def _is_storable(text: str) -> bool:
     """Return whether UTF-8 can encode `text`, as brokers and gRPC need."""
     try:
         text.encode()

@@ -6,6 +6,7 @@ import inspect
 import pickle
 import subprocess
 import sys
+import types
 import typing
 from datetime import UTC, datetime
 from enum import Enum
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from fusewire._public import publish
 from fusewire.breaker import Admission, BreakerSettings, CircuitBreaker, StateChanged
 from fusewire.errors import BrokerUnavailableError, CircuitOpenError
 from fusewire.parking import MessageOutcome
@@ -253,6 +255,18 @@ def test_an_exported_name_says_the_module_that_users_import_it_from(name: str) -
 def test_the_type_hints_of_a_public_class_can_be_had(name: str) -> None:
     hints = typing.get_type_hints(CLASSES[name])
     assert not [field for field, hint in hints.items() if isinstance(hint, str)]
+
+
+def test_an_annotation_that_only_type_checkers_know_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = types.ModuleType("package")
+    kind = type("Kind", (), {"__module__": "package._file", "__annotations__": {"x": "Absent"}})
+    vars(module)["Kind"] = kind
+    monkeypatch.setitem(sys.modules, "package", module)
+    with pytest.raises(NameError, match="Absent") as caught:
+        publish("package", ["Kind"])
+    assert "package._file.Kind" in caught.value.__notes__[0]
 
 
 def _examples() -> dict[str, Any]:
