@@ -43,6 +43,15 @@ def test_the_picture_of_the_rooms_shows_every_import_between_them() -> None:
     assert shown == imported
 
 
+def test_the_files_that_the_journeys_name_are_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    files = {path.name: path for path in (ROOT / "fusewire").rglob("*.py")}
+    named = re.findall(r"`([\w/]+\.py)`", page)
+    assert len(named) > 20
+    for name in named:
+        assert (ROOT / "fusewire" / name).exists() or Path(name).name in files, name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
