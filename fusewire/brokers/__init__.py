@@ -8,10 +8,10 @@ from fusewire.brokers.message import HeaderValue, Message
 from fusewire.brokers.protocol import Broker, Capabilities, Delivery, Subscription
 from fusewire.brokers.rabbitmq import RabbitMQBroker
 from fusewire.brokers.sqlite import SQLiteBroker
-from fusewire.brokers.topology import DELAY_TIERS, OTHER_LANE, Station, Topology
+from fusewire.brokers.topology import DEFAULT_DELAYS, OTHER_LANE, Station, Topology
 
 __all__ = [
-    "DELAY_TIERS",
+    "DEFAULT_DELAYS",
     "OTHER_LANE",
     "Broker",
     "Capabilities",
@@ -27,9 +27,16 @@ __all__ = [
 ]
 
 
+_MOVED = {
+    "DELAY_TIERS": "fusewire.brokers.DEFAULT_DELAYS",
+    "Finding": "fusewire.audit.Finding",
+    "Severity": "fusewire.audit.Severity",
+}
+
+
 def __getattr__(name: str) -> NoReturn:
-    if name in ("Finding", "Severity"):
-        raise AttributeError(f"fusewire.brokers.{name} has moved: import fusewire.audit.{name}")
+    if name in _MOVED:
+        raise AttributeError(f"fusewire.brokers.{name} has moved: import {_MOVED[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

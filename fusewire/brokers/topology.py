@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - see fusewire/_public.py
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 from fusewire._validation import DELAYS, check, check_text
 
 OTHER_LANE = "other"
 """The lane for dependencies that no other lane was declared for."""
 
-DELAY_TIERS = (1.0, 5.0, 30.0, 120.0, 600.0)
+DEFAULT_DELAYS = (1.0, 5.0, 30.0, 120.0, 600.0)
 """Seconds that a message waits after its first, second, … failed attempt."""
 
 
-@dataclass(frozen=True, slots=True)
-class Station:
+class Station(NamedTuple):  # a tuple, because one is made and looked up for every message
     """A place where messages of one source queue wait. :class:`Topology` gives them.
 
     Attributes:
@@ -69,7 +68,7 @@ class Topology:
 
     source: str
     lanes: tuple[str, ...] = (OTHER_LANE,)
-    delays: tuple[float, ...] = DELAY_TIERS
+    delays: tuple[float, ...] = DEFAULT_DELAYS
     single: bool = field(default=False, kw_only=True)
     options: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from fusewire.brokers import DELAY_TIERS, Topology
+from fusewire.brokers import DEFAULT_DELAYS, Topology
 
-_DEFAULT_TIERS = ", ".join(f"{tier:g}" for tier in DELAY_TIERS)
+_DEFAULT_TIERS = ", ".join(f"{tier:g}" for tier in DEFAULT_DELAYS)
 
 QueueOption = Annotated[str, typer.Option("--queue", metavar="NAME", help="The source queue.")]
 LaneOption = Annotated[
@@ -61,7 +61,7 @@ def parse_topology(
     return Topology(
         queue,
         tuple(lanes or ()),
-        tuple(tiers or DELAY_TIERS),
+        tuple(tiers or DEFAULT_DELAYS),
         single=single,
         options={"exchange": exchange},
     )

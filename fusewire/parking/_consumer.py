@@ -71,8 +71,8 @@ class ParkingConsumer:
     """Consumes a queue; parks what needs a dependency that is down, and replays it after recovery.
 
     Enter it, then await :meth:`run`; or call :meth:`run_sync`. The queue must exist: it is the
-    user's. The queues ``<queue>.parked.<lane>``, ``<queue>.delay.<ms>`` and ``<queue>.dead`` are
-    made if absent.
+    user's. Its stations ``<queue>.parked.<lane>`` and ``<queue>.dead``, and RabbitMQ's delay queues
+    ``<queue>.delay.<ms>``, are made if absent.
 
     Args:
         address: ``amqp://`` or ``amqps://`` for RabbitMQ, several nodes of a cluster with commas

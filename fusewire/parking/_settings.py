@@ -15,7 +15,7 @@ from fusewire._validation import (
     count_up_to,
     one_of,
 )
-from fusewire.brokers import DELAY_TIERS, Topology
+from fusewire.brokers import DEFAULT_DELAYS, Topology
 from fusewire.parking._unrecoverable import DeadOn, unrecoverable
 
 MOST_HELD = 65535
@@ -45,7 +45,7 @@ class RetryPolicy:
     """
 
     max_attempts: int = 5
-    delays: tuple[float, ...] = DELAY_TIERS
+    delays: tuple[float, ...] = DEFAULT_DELAYS
     max_age: float | None = None
     dead_on: DeadOn = ()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusewire.brokers import DELAY_TIERS, Topology
+from fusewire.brokers import DEFAULT_DELAYS, Topology
 from fusewire.brokers._names import mark_name
 from fusewire.brokers.rabbitmq import Layout
 from fusewire.brokers.rabbitmq._delays import tier_for
@@ -57,12 +57,12 @@ def test_a_name_that_was_too_long_is_the_same_every_time() -> None:
     assert first != Layout(Topology("q" * 301)).dead
 
 
-@pytest.mark.parametrize("tier", DELAY_TIERS)
+@pytest.mark.parametrize("tier", DEFAULT_DELAYS)
 def test_each_default_tier_has_a_queue_and_is_kept(tier: float) -> None:
     layout = Layout(Topology("orders"))
 
     assert layout.delay(tier) in layout.derived
-    assert tier_for(tier, DELAY_TIERS) == tier
+    assert tier_for(tier, DEFAULT_DELAYS) == tier
 
 
 @pytest.mark.parametrize("seconds", [0.4, 3.5, 7, 28.2, 59.9, 420, 3601.5, 86_400])
@@ -71,7 +71,7 @@ def test_any_other_delay_is_served_by_few_hops_never_early_and_at_most_the_short
 ) -> None:
     left, hops = seconds, 0
     while left > 0:
-        left -= tier_for(left, DELAY_TIERS)
+        left -= tier_for(left, DEFAULT_DELAYS)
         hops += 1
     assert -1 <= left <= 0
     assert hops <= seconds // 600 + 15
