@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import re
 import uuid
-from datetime import datetime
-from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,11 +23,20 @@ from pamqp.commands import Basic
 
 from fusewire.brokers._header_json import pack, unpack
 from fusewire.brokers.message import UNREADABLE, HeaderValue, Message
+from fusewire.brokers.rabbitmq._table_values import (
+    CHARACTER,
+    from_table,
+    has_long_names,
+    holds,
+    is_decimal,
+    is_inexact,
+    is_plain,
+    is_too_long,
+    to_table,
+)
 from fusewire.brokers.rabbitmq._workarounds.unreadable import UNREADABLE_PROPERTIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aiormq.abc import DeliveredMessage
     from pamqp.common import FieldTable
 
@@ -55,7 +61,7 @@ _BESIDE = 6144
 They are for the properties, of which each is 255 bytes at most, and for what the broker adds to a
 message that comes back from a delay queue.
 """
-_CHARACTER, _OTHER = 4, 265  # bytes at most: of one in UTF-8; of a header's name and of a number
+_OTHER = 265  # bytes that the name of a header and a number have at most
 _TEXTS = ("content_type", "content_encoding", "correlation_id", "reply_to", "type", "app_id")
 
 DELIVERY_COUNT = "x-delivery-count"
@@ -69,13 +75,10 @@ _DELIVERYS = _COUNTS | {UNREADABLE_PROPERTIES}  # what is the delivery's, not th
 _BROKERS_OWN = frozenset({"x-death", "CC", "BCC", *_COUNTS})
 _FIRST_DEATH, _LAST_DEATH = "x-first-death-", "x-last-death-"
 _CARRIED = "fusewire-"
-_OUR_DELAY = re.compile(r"\.delay\.\d+\Z")  # how the names of delay queues end; see Topology
+_OUR_DELAY = re.compile(r"\.delay\.\d+\Z")  # how the names of delay queues end; see Layout
 
-_MAX_NAME = 128  # bytes of a header's name, to which pamqp cuts it
 _PERSISTENT = 2  # AMQP's delivery mode
 _COMPOUND = (bytes, bytearray, dict, list)  # what a table holds otherwise than we do
-_LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # of 32 bits, with which pamqp writes all of them
-_INTEGERS = range(-(2**63), 2**63)  # that a table can hold
 _NAMES_KNOWN = 1024  # of which it is remembered whose they are: messages have few, and the same
 
 
@@ -112,17 +115,17 @@ def _to_properties(message: Message) -> Basic.Properties:
     exact = {}
     for key, value in message.headers.items():
         name = _carried(key)
-        too_long = _is_too_long(name)
-        if not too_long and _is_plain(value):  # as nearly all are
+        too_long = is_too_long(name)
+        if not too_long and is_plain(value):  # as nearly all are
             headers[name] = value
             continue
-        inexact = too_long or _holds(value, _is_inexact) or _has_long_names(value)
+        inexact = too_long or holds(value, is_inexact) or has_long_names(value)
         # A decimal is nothing that a header of ours may hold, but AMQP brings them; JSON has none.
-        if inexact and not _holds(value, _is_decimal):
+        if inexact and not holds(value, is_decimal):
             exact[key] = value
             if too_long:
                 continue
-        headers[name] = _to_table(value)
+        headers[name] = to_table(value)
     headers[TRANSFER] = _FORMAT
     headers[_EXCHANGE] = message.exchange
     headers[_ROUTING_KEY] = message.routing_key
@@ -213,7 +216,7 @@ def _read(delivered: DeliveredMessage) -> Message:
         if hops:
             _add_hops(kept, hops)
         if _EXACT in headers:
-            kept.update(_exact(_from_table(headers[_EXACT])))
+            kept.update(_exact(from_table(headers[_EXACT])))
         if _BLANK in headers:
             blank = str(headers[_BLANK]).split(",")
 
@@ -271,7 +274,7 @@ def _sorted(
     kept: dict[str, Any] = {}
     hops: dict[str, HeaderValue] = {}
     for name, value in headers.items():
-        read = _from_table(value) if isinstance(value, _COMPOUND) else value
+        read = from_table(value) if isinstance(value, _COMPOUND) else value
         if not transferred:
             if name not in _DELIVERYS:
                 kept[name] = read
@@ -306,7 +309,7 @@ def _may_be_longer(headers: FieldTable, room: int) -> bool:
     most = _OTHER * len(headers)
     for value in headers.values():
         if isinstance(value, (str, bytearray)):
-            most += _CHARACTER * len(value)
+            most += CHARACTER * len(value)
         elif isinstance(value, (dict, list)):
             return True
     return most > room
@@ -320,78 +323,6 @@ def _from_body(headers: dict[str, Any], body: bytes) -> tuple[dict[str, Any], by
     except Exception:  # noqa: BLE001 - whatever pamqp makes of somebody's bytes
         return headers, body
     return (table, body[size:]) if read == size else (headers, body)
-
-
-def _to_table(value: Any) -> Any:
-    """Make of `value` what pamqp can write, and RabbitMQ read, or what comes near to it."""
-    if isinstance(value, bytes):
-        return bytearray(value)  # pamqp knows byte strings as those only
-    if isinstance(value, dict):
-        return {key: _to_table(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_to_table(item) for item in value]
-    return _to_scalar(value)
-
-
-def _to_scalar(value: Any) -> Any:
-    if isinstance(value, float) and not abs(value) <= _LARGEST_FLOAT:
-        # Larger ones pamqp does not write; and for an infinite one, or one that is no number,
-        # RabbitMQ closes the connection (INTERNAL_ERROR: Erlang has none; seen on 3.10.8).
-        return math.copysign(_LARGEST_FLOAT, value)
-    if isinstance(value, int) and value not in _INTEGERS:
-        return str(value)
-    if isinstance(value, datetime) and value.year < 1970:  # noqa: PLR2004 - AMQP's times begin then
-        return value.isoformat()
-    return value
-
-
-def _from_table(value: Any) -> HeaderValue:
-    if isinstance(value, bytearray):
-        return bytes(value)
-    if isinstance(value, dict):
-        return {key: _from_table(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_from_table(item) for item in value]
-    plain: HeaderValue = value
-    return plain
-
-
-def _holds(value: HeaderValue, kind: Callable[[object], bool]) -> bool:
-    if isinstance(value, dict):
-        return any(_holds(item, kind) for item in value.values())
-    if isinstance(value, list):
-        return any(_holds(item, kind) for item in value)
-    return kind(value)
-
-
-def _is_plain(value: object) -> bool:
-    """Return whether `value` is a text or a number that a table holds as it is."""
-    return isinstance(value, str) or (type(value) is int and value in _INTEGERS)
-
-
-def _is_inexact(value: object) -> bool:
-    if isinstance(value, int):
-        return value not in _INTEGERS
-    if isinstance(value, datetime):
-        return value.microsecond > 0 or value.year < 1970  # noqa: PLR2004 - see _to_scalar
-    return isinstance(value, float)
-
-
-def _is_too_long(name: str) -> bool:
-    # Most are short: four bytes are the most that a character has.
-    return len(name) > _MAX_NAME // _CHARACTER and (
-        len(name.encode(errors="surrogatepass")) > _MAX_NAME
-    )
-
-
-def _has_long_names(value: HeaderValue) -> bool:
-    if isinstance(value, dict):
-        return any(_is_too_long(name) or _has_long_names(item) for name, item in value.items())
-    return isinstance(value, list) and any(map(_has_long_names, value))
-
-
-def _is_decimal(value: object) -> bool:
-    return isinstance(value, Decimal)
 
 
 def _exact(written: HeaderValue) -> dict[str, HeaderValue]:
