@@ -249,7 +249,7 @@ class Settler:
         """Let a delivery go that was not attempted; what must not be tried twice goes to its lane.
 
         Most just go back with their subscription. One that must not be tried twice is stored
-        anew: a redelivery could not be told from one whose first try is in doubt.
+        again: a redelivery cannot be distinguished from one whose first try is in doubt.
         """
         await self._store_anew(delivery, lambda history: self._lane(history.dependency))
 
@@ -264,7 +264,7 @@ class Settler:
     async def put_back_suspect(self, delivery: Delivery) -> None:
         """Store a delivery again if it is to be alone, whether or not its handler was called.
 
-        A redelivery could not be told from one that killed its process.
+        A redelivery cannot be distinguished from one that killed its process.
         """
         message = delivery.message
         try:

@@ -1,12 +1,10 @@
 """A message to and from AMQP, with its identity kept over every transfer.
 
-A transfer republishes: the exchange, the routing key, the user id and the message id that AMQP
-shows are then the transfer's. The original's travel in headers and are put back when the message
-is read.
+A transfer republishes, so the exchange, routing key, user id and message id that AMQP shows are the
+transfer's. The original ones travel in headers and are restored when the message is read.
 
-A message's headers have to fit into one frame, which is 128 KiB by default, and RabbitMQ closes the
-connection that sends more. Those of a message that came in may nearly fill it: where ours
-have no room beside them, all go before the body, and come back from there when it is read.
+Headers have to fit into one frame, 128 KiB by default, and RabbitMQ closes a connection that sends
+more. If ours do not fit beside those of a message, all go before its body, and are read from there.
 """
 
 from __future__ import annotations
