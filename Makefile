@@ -31,7 +31,7 @@ ROOMS := $(sort $(filter-out support __pycache__,$(patsubst tests/%/,%,$(wildcar
 # A test of tests/project needs the generator of the protobuf code. The other rooms do without it.
 test: .venv/.dev $(if $(filter-out project,$(ROOM)),,.venv-protos/.made) ## Run the tests; ROOM=breaker runs those of one room, ARGS=… goes to pytest
 	$(if $(filter-out $(ROOMS),$(ROOM)),$(error ROOM must be one of: $(ROOMS); got $(ROOM)))
-	$(BIN)/python -m pytest $(if $(ROOM),tests/$(ROOM) $(ARGS),$(or $(ARGS),-n 4 --dist loadfile))
+	$(BIN)/python -m pytest $(if $(ROOM),tests/$(ROOM) $(ARGS),$(or $(ARGS),-n 4 --dist loadfile --no-loadscope-reorder))
 
 check: .venv/.dev ## Check lint, format, types and import layers
 	$(BIN)/ruff check

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import secrets
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +25,6 @@ from tests.support.rabbitmq_managed import Managed, VirtualHost, managed_rabbitm
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
-    from pathlib import Path
 
     from xdist.workermanage import WorkerController  # type: ignore[import-untyped]  # has none
 
@@ -104,8 +104,18 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+_SLOW = ("faults", "demo", "parking", "forwarding", "brokers", "audit")
+"""Folders whose tests mostly wait. They come first: a worker that begins them late ends late."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have all async tests use `_one_loop`. Autouse would make anyio take up the others too."""
+    tests = Path(__file__).parent
+    items.sort(
+        key=lambda item: (
+            item.path.is_relative_to(tests) and item.path.relative_to(tests).parts[0] not in _SLOW
+        )
+    )
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.fixturenames.insert(0, "_one_loop")
