@@ -174,6 +174,7 @@ PUBLIC = {
     "fusewire.testing": [
         "Circuits",
         "FakeClock",
+        "InMemoryBroker",
     ],
     "fusewire.testing.conformance": [
         "BrokerConformance",

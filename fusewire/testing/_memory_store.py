@@ -1,0 +1,279 @@
+"""The queues of one name, which all brokers of that name share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import time
+from bisect import insort
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from fusewire._locks import make_lock
+from fusewire.brokers import Station
+from fusewire.errors import MoveRefusedError, QueueNotFoundError
+from fusewire.testing._memory_message import to_read, to_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fusewire.brokers import Message, Topology
+
+_POLL = 0.005  # seconds between two looks at a clock that does not say when it is moved
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One stored message.
+
+    Attributes:
+        sequence: its place among all messages of the store.
+        station: where it is stored.
+        message: a copy that nobody else has.
+        received: whether somebody had it before.
+    """
+
+    sequence: int
+    station: Station
+    message: Message
+    received: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Receiver:
+    """One who receives from a station.
+
+    Attributes:
+        station: which one.
+        prefetch: how many messages it may have in flight.
+        in_flight: those that it has.
+        quiet: whether it takes nothing more.
+    """
+
+    station: Station
+    prefetch: int
+    in_flight: set[Entry]
+    quiet: bool = False
+
+
+class Store:
+    """Stations, what waits there, and who receives it.
+
+    Each method is one critical section and never waits for anything else. So it takes effect as a
+    whole, for tasks that are cancelled and for several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = make_lock()
+        self._sequence = itertools.count()
+        self._clock: Callable[[], float] = time.monotonic
+        self._waiting: dict[Station, list[Entry]] = {}
+        self._delayed: dict[str, list[tuple[float, int, Entry]]] = {}  # heaps, by source
+        self._marks: set[tuple[str, str]] = set()
+        self._single: set[Station] = set()
+        self._receivers: dict[Station, list[Receiver]] = {}
+        self._listeners: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+
+    def set_clock(self, clock: Callable[[], float]) -> bool:
+        """Use `clock` from now on. Return whether it is used: a store with queues keeps its own."""
+        with self._lock:
+            if not self._waiting:
+                self._clock = clock
+            return self._clock is clock
+
+    def clear(self) -> None:
+        """Forget everything. What was in flight is lost, and who receives has no station."""
+        with self._lock:
+            for receivers in self._receivers.values():
+                for receiver in receivers:
+                    receiver.in_flight.clear()
+            for forgotten in (self._receivers, self._waiting, self._delayed):
+                forgotten.clear()
+            self._marks.clear()
+            self._single.clear()
+            self._clock = time.monotonic
+            self._tell()
+
+    def create(self, queue: str) -> None:
+        """Make a source, if there is none."""
+        with self._lock:
+            self._waiting.setdefault(Station(queue), [])
+            self._tell()
+
+    def prepare(self, topology: Topology) -> None:
+        """Make the stations of a source that exists."""
+        with self._lock:
+            self._look(Station(topology.source))
+            for station in topology.stations:
+                self._waiting.setdefault(station, [])
+                if topology.single and station.kind == "lane":
+                    self._single.add(station)
+            self._delayed.setdefault(topology.source, [])
+            self._tell()
+
+    def put(self, to: Station, message: Message, delay: float) -> None:
+        """Store a message at the tail of a station, or at that of its source after a delay."""
+        with self._lock:
+            self._put(to, message, delay)
+            self._tell()
+
+    def move(
+        self, receiver: Receiver, entry: Entry, to: Station, message: Message, delay: float
+    ) -> bool:
+        """Store `message`, and remove `entry`. Return whether it was in flight; else do nothing."""
+        with self._lock:
+            if entry not in receiver.in_flight:
+                return False
+            self._put(to, message, delay)
+            receiver.in_flight.remove(entry)
+            self._tell()
+            return True
+
+    def remove(self, receiver: Receiver, entry: Entry) -> bool:
+        """Remove `entry` for good. Return whether it was in flight; else do nothing."""
+        with self._lock:
+            if entry not in receiver.in_flight:
+                return False
+            receiver.in_flight.remove(entry)
+            self._tell()
+            return True
+
+    def receive(self, station: Station, prefetch: int) -> Receiver:
+        """Add one who receives from `station`."""
+        with self._lock:
+            self._look(station)
+            receiver = Receiver(station, prefetch, set())
+            self._receivers.setdefault(station, []).append(receiver)
+            return receiver
+
+    def take(self, receiver: Receiver) -> Entry | None:
+        """Give the next message to `receiver`, if there is one for it."""
+        with self._lock:
+            waiting = self._look(receiver.station)
+            receivers = self._receivers.get(receiver.station, [])
+            if receiver not in receivers:  # everything was forgotten, and made again
+                raise _missing(receiver.station)
+            waits_behind = receiver.station in self._single and receivers[0] is not receiver
+            has_room = len(receiver.in_flight) < receiver.prefetch
+            if receiver.quiet or waits_behind or not has_room or not waiting:
+                return None
+            entry = waiting.pop(0)
+            receiver.in_flight.add(entry)
+            return entry
+
+    def leave(self, receiver: Receiver) -> None:
+        """Give back what `receiver` has in flight, in its old order, and forget `receiver`."""
+        with self._lock:
+            if receiver not in (receivers := self._receivers.get(receiver.station, [])):
+                return
+            receivers.remove(receiver)
+            for entry in receiver.in_flight:
+                entry.received = True
+                insort(self._waiting[entry.station], entry, key=attrgetter("sequence"))
+            receiver.in_flight.clear()
+            self._tell()
+
+    def depth(self, station: Station) -> int:
+        """Count what waits."""
+        with self._lock:
+            return len(self._look(station))
+
+    def peek(self, station: Station, limit: int) -> list[Message]:
+        """Copy what waits, oldest first."""
+        with self._lock:
+            return [to_read(entry.message) for entry in self._look(station)[: max(limit, 0)]]
+
+    def mark(self, queue: str, mark: str) -> None:
+        """Note a mark."""
+        with self._lock:
+            self._marks.add((queue, mark))
+
+    def unmark(self, queue: str, mark: str) -> None:
+        """Forget a mark."""
+        with self._lock:
+            self._marks.discard((queue, mark))
+
+    def is_marked(self, queue: str, mark: str) -> bool:
+        """Return whether a mark is noted."""
+        with self._lock:
+            return (queue, mark) in self._marks
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[asyncio.Event]:
+        """Yield an event that the next change sets, on the event loop that runs."""
+        event = asyncio.Event()
+        with self._lock:
+            self._listeners[event] = asyncio.get_running_loop()
+        try:
+            yield event
+        finally:
+            with self._lock:
+                self._listeners.pop(event, None)
+
+    async def changed(self, event: asyncio.Event, queue: str) -> None:
+        """Wait until `event` is set, or a delay on the way to `queue` may be over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._until_due(queue)):
+                await event.wait()
+
+    def _until_due(self, queue: str) -> float | None:
+        with self._lock:
+            if not (delayed := self._delayed.get(queue)):
+                return None
+            seconds = delayed[0][0] - self._clock()
+            return seconds if self._clock is time.monotonic else _POLL
+
+    def _look(self, station: Station) -> list[Entry]:
+        """Return what waits at a station, oldest first, when all is there that is due."""
+        delayed = self._delayed.get(station.queue)
+        while delayed and delayed[0][0] <= self._clock():
+            _, _, entry = heapq.heappop(delayed)
+            entry.sequence = next(self._sequence)  # the tail, as of now
+            self._waiting[entry.station].append(entry)
+        if station.kind == "delayed" and delayed is not None:
+            return sorted((entry for _, _, entry in delayed), key=attrgetter("sequence"))
+        if station not in self._waiting:
+            raise _missing(station)
+        return self._waiting[station]
+
+    def _put(self, to: Station, message: Message, delay: float) -> None:
+        if delay > 0 and to.kind != "source":
+            raise ValueError(f"only a source takes a delay, and {to} is none")
+        if to.kind == "delayed":
+            raise MoveRefusedError(f"{to} takes no message: publish to {to.queue} with a delay")
+        try:
+            waiting = self._look(to)
+        except QueueNotFoundError as error:
+            raise MoveRefusedError(f"nothing was stored: {error}") from None
+        entry = Entry(next(self._sequence), to, to_store(message))
+        if delay <= 0:
+            waiting.append(entry)
+        elif to.queue in self._delayed:
+            due = self._clock() + delay
+            heapq.heappush(self._delayed[to.queue], (due, entry.sequence, entry))
+        else:
+            raise MoveRefusedError(
+                f"nothing was stored: {to} takes no delay until prepare() has made its stations"
+            )
+
+    def _tell(self) -> None:
+        """Wake all who listen, each on its own event loop."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:  # clear() is called outside of one
+            running = None
+        for event, loop in self._listeners.items():
+            if loop is running:
+                event.set()
+            else:
+                with contextlib.suppress(RuntimeError):  # it is closed, and nobody waits there
+                    loop.call_soon_threadsafe(event.set)
+        self._listeners.clear()
+
+
+def _missing(station: Station) -> QueueNotFoundError:
+    how = "create_queue() makes it" if station.kind == "source" else "prepare() makes it"
+    return QueueNotFoundError(f"there is no {station} in this broker; {how}")
