@@ -8,8 +8,10 @@ import secrets
 from typing import TYPE_CHECKING, Self
 
 from fusewire._locks import make_lock
+from fusewire._validation import COUNT, check, check_text
 from fusewire.brokers import Capabilities, Station
 from fusewire.errors import (
+    BrokerError,
     BrokerUnavailableError,
     DeliveryLostError,
     QueueNotFoundError,
@@ -86,7 +88,7 @@ class InMemoryBroker:
                 "of an address, or clear() the broker before"
             )
         self._address = address
-        self._entered = 0
+        self._entered = False
         self._subscriptions: set[_Subscription] = set()
 
     def __repr__(self) -> str:
@@ -103,8 +105,14 @@ class InMemoryBroker:
         return Capabilities(durable=False)
 
     async def __aenter__(self) -> Self:
-        """Begin. A broker may be entered several times; the last exit counts."""
-        self._entered += 1
+        """Begin.
+
+        Raises:
+            BrokerError: it is entered already.
+        """
+        if self._entered:
+            raise BrokerError(f"{self!r} is entered already; open another one of its address")
+        self._entered = True
         return self
 
     async def __aexit__(
@@ -114,10 +122,9 @@ class InMemoryBroker:
         traceback: TracebackType | None,
     ) -> None:
         """Give back what is in flight, and end the subscriptions."""
-        self._entered -= 1
-        if not self._entered:
-            for subscription in tuple(self._subscriptions):
-                subscription.end()
+        self._entered = False
+        for subscription in tuple(self._subscriptions):
+            subscription.end()
 
     def clear(self) -> None:
         """Forget all queues, messages, marks and the clock of this address, at once.
@@ -161,6 +168,7 @@ class InMemoryBroker:
 
     async def create_queue(self, queue: str) -> None:
         """Make a source queue, if it does not exist yet."""
+        check_text("queue", queue)
         store = await self._use()
         store.create(queue)
 
@@ -180,8 +188,7 @@ class InMemoryBroker:
             QueueNotFoundError: there is no such station.
             ValueError: `prefetch` is below 1, or what is delayed cannot be received.
         """
-        if prefetch < 1:
-            raise ValueError(f"prefetch must be at least 1, got {prefetch!r}")
+        check("prefetch", prefetch, COUNT)
         place = Station.of(station)
         if place.kind == "delayed":
             raise ValueError(f"nobody receives from {place}: it can only be looked at")
@@ -195,7 +202,7 @@ class InMemoryBroker:
 
         Raises:
             MoveRefusedError: `to` does not exist, or something in `message` cannot be stored.
-            TypeError: the body or a header is of a type that no broker stores.
+            TypeError: something in `message` is of a type that no broker stores.
             ValueError: there is a delay, and `to` is not a source.
         """
         store = await self._use()
@@ -238,7 +245,7 @@ class InMemoryBroker:
         """Let others run, as a broker with a server does; what follows is not interrupted."""
         await asyncio.sleep(0)
         if not self._entered:
-            raise BrokerUnavailableError(f"{self!r} is not entered; use it inside `async with`")
+            raise BrokerError(f"{self!r} is not entered; use it inside `async with`")
         return self._store
 
 

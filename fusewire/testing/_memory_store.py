@@ -70,11 +70,12 @@ class Store:
         self._lock = make_lock()
         self._sequence = itertools.count()
         self._clock: Callable[[], float] = time.monotonic
-        self._waiting: dict[Station, list[Entry]] = {}
+        # By the texts of stations: brokers reach `orders.dead` by its name, too.
+        self._waiting: dict[str, list[Entry]] = {}
         self._delayed: dict[str, list[tuple[float, int, Entry]]] = {}  # heaps, by source
         self._marks: set[tuple[str, str]] = set()
-        self._single: set[Station] = set()
-        self._receivers: dict[Station, list[Receiver]] = {}
+        self._single: set[str] = set()
+        self._receivers: dict[str, list[Receiver]] = {}
         self._listeners: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
     def set_clock(self, clock: Callable[[], float]) -> bool:
@@ -100,7 +101,7 @@ class Store:
     def create(self, queue: str) -> None:
         """Make a source, if there is none."""
         with self._lock:
-            self._waiting.setdefault(Station(queue), [])
+            self._waiting.setdefault(queue, [])
             self._tell()
 
     def prepare(self, topology: Topology) -> None:
@@ -108,9 +109,9 @@ class Store:
         with self._lock:
             self._look(Station(topology.source))
             for station in topology.stations:
-                self._waiting.setdefault(station, [])
+                self._waiting.setdefault(str(station), [])
                 if topology.single and station.kind == "lane":
-                    self._single.add(station)
+                    self._single.add(str(station))
             self._delayed.setdefault(topology.source, [])
             self._tell()
 
@@ -146,17 +147,17 @@ class Store:
         with self._lock:
             self._look(station)
             receiver = Receiver(station, prefetch, set())
-            self._receivers.setdefault(station, []).append(receiver)
+            self._receivers.setdefault(str(station), []).append(receiver)
             return receiver
 
     def take(self, receiver: Receiver) -> Entry | None:
         """Give the next message to `receiver`, if there is one for it."""
         with self._lock:
             waiting = self._look(receiver.station)
-            receivers = self._receivers.get(receiver.station, [])
+            receivers = self._receivers.get(str(receiver.station), [])
             if receiver not in receivers:  # everything was forgotten, and made again
                 raise _missing(receiver.station)
-            waits_behind = receiver.station in self._single and receivers[0] is not receiver
+            waits_behind = str(receiver.station) in self._single and receivers[0] is not receiver
             has_room = len(receiver.in_flight) < receiver.prefetch
             if receiver.quiet or waits_behind or not has_room or not waiting:
                 return None
@@ -167,12 +168,12 @@ class Store:
     def leave(self, receiver: Receiver) -> None:
         """Give back what `receiver` has in flight, in its old order, and forget `receiver`."""
         with self._lock:
-            if receiver not in (receivers := self._receivers.get(receiver.station, [])):
+            if receiver not in (receivers := self._receivers.get(str(receiver.station), [])):
                 return
             receivers.remove(receiver)
             for entry in receiver.in_flight:
                 entry.received = True
-                insort(self._waiting[entry.station], entry, key=attrgetter("sequence"))
+                insort(self._waiting[str(entry.station)], entry, key=attrgetter("sequence"))
             receiver.in_flight.clear()
             self._tell()
 
@@ -232,12 +233,12 @@ class Store:
         while delayed and delayed[0][0] <= self._clock():
             _, _, entry = heapq.heappop(delayed)
             entry.sequence = next(self._sequence)  # the tail, as of now
-            self._waiting[entry.station].append(entry)
+            self._waiting[str(entry.station)].append(entry)
         if station.kind == "delayed" and delayed is not None:
             return sorted((entry for _, _, entry in delayed), key=attrgetter("sequence"))
-        if station not in self._waiting:
+        if (waiting := self._waiting.get(str(station))) is None:
             raise _missing(station)
-        return self._waiting[station]
+        return waiting
 
     def _put(self, to: Station, message: Message, delay: float) -> None:
         if delay > 0 and to.kind != "source":
