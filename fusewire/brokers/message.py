@@ -26,8 +26,8 @@ class Message:
         headers: application headers.
         content_type: MIME type of the body.
         content_encoding: MIME encoding of the body.
-        message_id: the publisher's identity of the message. Brokers give every *transfer* a fresh
-            one.
+        message_id: the publisher's identity of the message, which every move keeps. If a broker
+            needs an id for each transfer, that is another one, which nobody sees.
         correlation_id: what the message belongs to.
         reply_to: where an answer is wanted.
         type: the application's name for the kind of message.

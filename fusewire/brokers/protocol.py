@@ -55,7 +55,8 @@ class Delivery(Protocol):
         """How often it has come back unsettled; 1 for any number, where that is not counted.
 
         RabbitMQ's quorum queues count every return, and may drop the message at a limit. The
-        embedded broker counts only the receivers that died with it, and drops nothing.
+        embedded broker counts only the receivers that died with it, and drops nothing: there, a
+        message may be redelivered and have returned 0 times.
         """
 
     @property
@@ -64,7 +65,10 @@ class Delivery(Protocol):
 
     @property
     def lost(self) -> bool:
-        """Whether it is known to be the broker's again, so that work on it is in vain."""
+        """Whether it is known to be the broker's again, so that work on it is in vain.
+
+        Settling it does not make this true.
+        """
 
     async def done(self) -> None:
         """Remove the message for good.
@@ -108,6 +112,8 @@ class Subscription(Protocol):
     async def quiesce(self) -> Sequence[Delivery]:
         """Take no further message into flight.
 
+        The caller receives no more. It settles what must not come back, and releases the rest.
+
         Returns:
             what is in flight, was not received yet, and would come back as redelivered.
         """
@@ -117,7 +123,11 @@ class Subscription(Protocol):
 
 
 class Broker(Protocol):
-    """Stations of messages. Enter it before use; leaving it gives back what is in flight."""
+    """Stations of messages. Enter it before use; leaving it gives back what is in flight.
+
+    Whoever makes it enters it. Fusewire enters those that it opens from an address, and uses the
+    others as they are.
+    """
 
     @property
     def capabilities(self) -> Capabilities:
@@ -136,7 +146,7 @@ class Broker(Protocol):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Disconnect."""
+        """Give back what is in flight, end the subscriptions, and disconnect."""
 
     async def create_queue(self, queue: str) -> None:
         """Make a source queue, if it does not exist yet.
@@ -148,13 +158,18 @@ class Broker(Protocol):
     async def prepare(self, topology: Topology) -> None:
         """Check that the source queue exists, and make its other stations that do not.
 
+        Each object is prepared before it delays anything. Stations that `topology` does not have
+        stay as they are.
+
         Raises:
             QueueNotFoundError: the source queue does not exist.
-            BrokerError: a station is absent and may not be made.
+            BrokerError: a station is absent and may not be made, or a lane cannot be made single.
         """
 
     async def subscribe(self, station: Station | str, *, prefetch: int) -> Subscription:
-        """Begin to receive from `station`, with at most `prefetch` messages in flight.
+        """Begin to receive from `station`, with at most `prefetch` messages in flight, 1 or more.
+
+        Nobody asks for a delayed station.
 
         Raises:
             QueueNotFoundError: there is no such station.

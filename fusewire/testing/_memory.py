@@ -133,18 +133,18 @@ class InMemoryBroker:
         """
         self._store.clear()
 
-    async def until_depth(
-        self, station: Station | str, depth: int, *, within: float = 10.0
+    async def until_holds(
+        self, station: Station | str, count: int, *, within: float = 10.0
     ) -> None:
-        """Wait until `depth` messages wait in `station`, which need not exist yet.
+        """Wait until `station` holds `count` messages, which wait or are in flight.
 
         Args:
-            station: which one.
-            depth: how many.
+            station: which one; it need not exist yet.
+            count: how many; with 0, all that was received from it is settled, too.
             within: seconds after which the wait is given up.
 
         Raises:
-            TimeoutError: it did not come to that; the message says how many wait.
+            TimeoutError: it did not come to that; the message says how many it holds.
         """
         place = Station.of(station)
         found = ""
@@ -152,18 +152,19 @@ class InMemoryBroker:
             async with asyncio.timeout(within):
                 while True:
                     with self._store.listening() as event:
+                        store = await self._use()
                         try:
-                            waiting = await self.depth(place)
+                            held = store.count(place)
                         except QueueNotFoundError:
                             found = "there is no such station"
                         else:
-                            found = f"{waiting} do"
-                            if waiting == depth:
+                            found = f"it holds {held}"
+                            if held == count:
                                 return
-                        await self._store.changed(event, place.queue)
+                        await store.changed(event, place.queue)
         except TimeoutError:
             raise TimeoutError(
-                f"{depth} messages did not wait in {place} within {within:g} s: {found}"
+                f"{place} did not hold {count} messages within {within:g} s: {found}"
             ) from None
 
     async def create_queue(self, queue: str) -> None:

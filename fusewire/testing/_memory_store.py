@@ -182,6 +182,13 @@ class Store:
         with self._lock:
             return len(self._look(station))
 
+    def count(self, station: Station) -> int:
+        """Count what waits or is in flight."""
+        with self._lock:
+            receivers = self._receivers.get(str(station), [])
+            in_flight = sum(len(receiver.in_flight) for receiver in receivers)
+            return len(self._look(station)) + in_flight
+
     def peek(self, station: Station, limit: int) -> list[Message]:
         """Copy what waits, oldest first."""
         with self._lock:

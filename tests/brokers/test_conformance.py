@@ -29,6 +29,6 @@ class TestRabbitMQ(BrokerConformance):
     @pytest.fixture
     def place(self, amqp_url: str, queue_name: str, forget_queue: Callable[[str], None]) -> Place:
         for source in (queue_name, f"{queue_name}-single", f"{queue_name}-2"):
-            for queue in Layout(Topology(source, ("payments",), (0.2, 60.0))).queues:
+            for queue in Layout(Topology(source, ("payments", "added"), (0.2, 60.0))).queues:
                 forget_queue(queue)
         return Place(lambda: RabbitMQBroker(amqp_url), queue_name)

@@ -135,19 +135,27 @@ class TestClocks:
 
 
 class TestWaiting:
-    async def test_it_waits_until_a_station_is_as_deep(self, broker: InMemoryBroker) -> None:
+    async def test_what_is_in_flight_is_still_held(self, broker: InMemoryBroker) -> None:
+        await broker.publish("orders", Message(body=b""))
+        delivery = await (await broker.subscribe("orders", prefetch=1)).receive()
+        await broker.until_holds("orders", 1)
+        waiting = asyncio.create_task(broker.until_holds("orders", 0))
+        await delivery.done()
+        await asyncio.wait_for(waiting, 10)
+
+    async def test_it_waits_until_a_station_holds_as_many(self, broker: InMemoryBroker) -> None:
         async with InMemoryBroker(broker.address) as other:
-            waiting = asyncio.create_task(broker.until_depth("later", 2))
+            waiting = asyncio.create_task(broker.until_holds("later", 2))
             await other.create_queue("later")
             for _ in range(2):
                 await other.publish("later", Message(body=b""))
             await asyncio.wait_for(waiting, 10)
 
     async def test_what_does_not_come_to_be_is_said(self, broker: InMemoryBroker) -> None:
-        with pytest.raises(TimeoutError, match=r"3 messages .* orders.dead within 0.01 s: 0 do"):
-            await broker.until_depth(ORDERS.dead, 3, within=0.01)
+        with pytest.raises(TimeoutError, match=r"orders.dead did not hold 3 .* 0.01 s: it holds 0"):
+            await broker.until_holds(ORDERS.dead, 3, within=0.01)
         with pytest.raises(TimeoutError, match="no such station"):
-            await broker.until_depth("missing", 0, within=0.01)
+            await broker.until_holds("missing", 0, within=0.01)
 
 
 class TestMessages:
@@ -259,7 +267,7 @@ class TestRules:
             async with InMemoryBroker(address) as broker:
                 for number in range(100):
                     await broker.publish(Station("orders"), Message(body=b"%d" % number))
-                await broker.until_depth("orders", 0)
+                await broker.until_holds("orders", 0)
 
         thread = threading.Thread(target=asyncio.run, args=(receive(),))
         thread.start()

@@ -69,7 +69,7 @@ async def test_a_consumer_parks_in_an_outage_and_replays_after_it(
         async with running(consumer):
             for number in range(10):
                 await broker.publish("orders", Message(body=b"%d" % number, message_id=str(number)))
-            await broker.until_depth("orders", 0)
+            await broker.until_holds("orders", 0)
             await until(lambda: registry.get("payments").state == "open")
             assert charged == []
 
@@ -100,9 +100,9 @@ async def test_a_delay_of_an_hour_is_over_when_the_clock_says_so(
         )
         async with running(consumer):
             await broker.publish("orders", Message(body=b"order"))
-            await broker.until_depth(consumer.topology.delayed, 1)
+            await broker.until_holds(consumer.topology.delayed, 1)
             clock.advance(3599.9)
-            await broker.until_depth(consumer.topology.delayed, 1)
+            await broker.until_holds(consumer.topology.delayed, 1)
             clock.advance(0.2)
             await until(lambda: len(bodies) == 2)
 

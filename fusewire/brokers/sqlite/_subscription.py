@@ -200,21 +200,22 @@ class SQLiteDelivery:
         counts_returns: whether `returned` is a count: always.
     """
 
-    __slots__ = ("_claimed", "_subscription", "message", "redelivered", "returned")
+    __slots__ = ("_claimed", "_settled", "_subscription", "message", "redelivered", "returned")
 
     counts_returns = True
 
     def __init__(self, subscription: SQLiteSubscription, claimed: Claimed) -> None:
         self._subscription = subscription
         self._claimed = claimed
+        self._settled = False
         self.message = claimed.message
         self.redelivered = claimed.redelivered
         self.returned = claimed.deaths
 
     @property
     def lost(self) -> bool:
-        """Whether this receiver no longer holds it."""
-        return not self._subscription.holds(self._claimed)
+        """Whether this receiver no longer holds it, and has not settled it."""
+        return not self._settled and not self._subscription.holds(self._claimed)
 
     async def done(self) -> None:
         """Take the message off its queue for good.
@@ -223,7 +224,7 @@ class SQLiteDelivery:
             DeliveryLostError: it is no longer held, or the file could not be written: then
                 the subscription ends and the message comes again.
         """
-        settled = self._subscription.settle(self._claimed, Store.done)
+        settled = self._settle(Store.done)
         try:
             await asyncio.shield(settled)
         except DeliveryLostError:
@@ -244,4 +245,15 @@ class SQLiteDelivery:
         """
         move = partial(Store.move, to=to, message=message, delay=delay)
         wakes = None if delay else queue_name(to)
-        await asyncio.shield(self._subscription.settle(self._claimed, move, wakes=wakes))
+        await asyncio.shield(self._settle(move, wakes=wakes))
+
+    def _settle(
+        self, run: Callable[..., None], *, wakes: str | None = None
+    ) -> asyncio.Future[None]:
+        settled = self._subscription.settle(self._claimed, run, wakes=wakes)
+        settled.add_done_callback(self._note_settled)
+        return settled
+
+    def _note_settled(self, settled: asyncio.Future[None]) -> None:
+        if not settled.cancelled() and settled.exception() is None:
+            self._settled = True

@@ -66,6 +66,15 @@ class Delaying:
 
         assert number_of(back.message) == 1
 
+    async def test_a_delayed_message_comes_behind_what_was_published_meanwhile(
+        self, broker: Broker, topology: Topology
+    ) -> None:
+        await broker.publish(topology.source, numbered(1), delay=0.2)
+        await broker.publish(topology.source, numbered(2))
+        await until_depth(broker, topology.source, 2)
+
+        assert await drain(broker, topology.source, 2) == [numbered(2), numbered(1)]
+
     async def test_any_delay_is_kept_and_not_only_those_of_the_topology(
         self, broker: Broker, topology: Topology
     ) -> None:

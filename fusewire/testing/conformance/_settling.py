@@ -53,6 +53,20 @@ class Moving:
         await delivery.move(topology.dead, delivery.message)
         assert await drain(broker, topology.dead, 1) == [numbered(1)]
 
+    async def test_a_move_with_a_delay_to_what_is_no_source_leaves_the_message_in_hand(
+        self, broker: Broker, topology: Topology
+    ) -> None:
+        await broker.publish(topology.source, numbered(1))
+        subscription = await broker.subscribe(topology.source, prefetch=1)
+        [delivery] = await take(subscription, 1)
+
+        with pytest.raises(ValueError, match="delay"):
+            await delivery.move(topology.dead, delivery.message, delay=1.0)
+
+        assert not delivery.lost
+        await delivery.move(topology.dead, delivery.message)
+        assert await drain(broker, topology.dead, 1) == [numbered(1)]
+
     async def test_concurrent_moves_all_arrive_exactly_once(
         self, broker: Broker, topology: Topology
     ) -> None:
@@ -117,6 +131,32 @@ class GivingBack:
         assert [number_of(delivery.message) for delivery in deliveries] == [0, 1, 2]
         assert all(delivery.redelivered for delivery in deliveries)
 
+    async def test_a_delivery_says_whether_it_came_back(
+        self, broker: Broker, topology: Topology
+    ) -> None:
+        await broker.publish(topology.source, numbered(1))
+        for again in (False, True):
+            subscription = await broker.subscribe(topology.source, prefetch=1)
+            [delivery] = await take(subscription, 1)
+            assert delivery.redelivered is again
+            # Nobody died, which is all that some brokers count; others count every return.
+            assert delivery.returned in ((0, 1) if again else (0,))
+            await subscription.release()
+
+    async def test_a_delivery_is_lost_when_it_was_given_back_and_not_when_it_is_settled(
+        self, broker: Broker, topology: Topology
+    ) -> None:
+        await publish_numbered(broker, topology.source, range(3))
+        subscription = await broker.subscribe(topology.source, prefetch=3)
+        done, moved, kept = await take(subscription, 3)
+        await done.done()
+        await moved.move(topology.dead, moved.message)
+        assert [done.lost, moved.lost, kept.lost] == [False, False, False]
+
+        await subscription.release()
+
+        assert kept.lost
+
     async def test_a_released_delivery_cannot_be_settled_any_more(
         self, broker: Broker, topology: Topology
     ) -> None:
@@ -147,6 +187,19 @@ class GivingBack:
                 await task
         with pytest.raises(BrokerUnavailableError):
             await take(subscription, 1)
+
+    async def test_leaving_a_broker_ends_those_who_wait_for_its_messages(
+        self, place: Place
+    ) -> None:
+        async with place.open() as broker:
+            await broker.create_queue(place.queue)
+            subscription = await broker.subscribe(place.queue, prefetch=1)
+            waiting = asyncio.create_task(take(subscription, 1))
+            await broker.depth(place.queue)  # long enough for the task to wait
+
+        with pytest.raises(BrokerUnavailableError):
+            await waiting
+        await subscription.release()
 
     async def test_a_cancelled_release_gives_back_all_the_same(
         self, broker: Broker, topology: Topology

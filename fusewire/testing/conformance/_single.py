@@ -73,6 +73,22 @@ class SingleReceiver:
                 assert number_of(following.message) == 1
                 assert not waiting.done()
 
+    async def test_a_lane_keeps_its_single_receiver_when_it_is_prepared_without(
+        self, place: Place, single: Topology, broker: Broker
+    ) -> None:
+        await broker.prepare(dataclasses.replace(single, single=False))
+        lane = single.parked("other")
+        await broker.publish(lane, numbered(0))
+        async with place.open() as first, place.open() as second:
+            active = await first.subscribe(lane, prefetch=1)
+            [delivery] = await take(active, 1)
+            async with taking(await second.subscribe(lane, prefetch=1), 1) as waiting:
+                await broker.publish(lane, numbered(1))
+                await delivery.done()
+                [following] = await take(active, 1)
+                assert number_of(following.message) == 1
+                assert not waiting.done()
+
     async def test_the_source_is_shared_as_before(
         self, place: Place, single: Topology, broker: Broker
     ) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -22,7 +23,7 @@ from fusewire.testing.conformance._messages import (
 )
 
 if TYPE_CHECKING:
-    from fusewire.brokers import Broker, Topology
+    from fusewire.brokers import Broker, HeaderValue, Topology
     from fusewire.testing.conformance._place import Place
 
 MESSAGES = {
@@ -153,6 +154,20 @@ class Storing:
             with pytest.raises(QueueNotFoundError):
                 await broker.depth(topology.dead)
 
+    async def test_a_lane_that_is_added_is_made_and_the_others_keep_what_they_have(
+        self, place: Place, broker: Broker, topology: Topology
+    ) -> None:
+        await broker.publish(topology.parked("other"), numbered(1))
+        wider = dataclasses.replace(topology, lanes=("added", *topology.lanes))
+        async with place.open() as other:
+            await other.prepare(wider)
+        await broker.publish(wider.parked("added"), numbered(2))
+
+        await broker.prepare(topology)
+
+        assert await broker.peek(topology.parked("other"), limit=5) == [numbered(1)]
+        assert await broker.peek(wider.parked("added"), limit=5) == [numbered(2)]
+
 
 class Marks:
     """Marks outlive the process that made them."""
@@ -207,6 +222,43 @@ class Identity:
             await subscription.release()
 
         assert await drain(broker, topology.dead, 1) == [FULL]
+
+    async def test_what_is_stored_does_not_change_with_what_was_given(
+        self, broker: Broker, topology: Topology
+    ) -> None:
+        items: list[HeaderValue] = [1]
+        await broker.publish(topology.source, Message(body=b"", headers={"items": items}))
+        items.append(2)
+
+        for _ in range(2):
+            [seen] = await broker.peek(topology.source, limit=1)
+            assert seen.headers == {"items": [1]}
+            assert isinstance(seen.headers["items"], list)
+            seen.headers["items"].append(3)
+
+    async def test_why_a_message_could_not_be_read_is_not_stored_with_it(
+        self, broker: Broker, topology: Topology
+    ) -> None:
+        await broker.publish(topology.source, Message(body=b"", unreadable="it was damaged"))
+
+        assert await drain(broker, topology.source, 1) == [Message(body=b"")]
+
+    async def test_a_header_that_cannot_be_stored_is_named_and_nothing_is_stored(
+        self, broker: Broker, topology: Topology
+    ) -> None:
+        odd = Message(body=b"", headers={"fine": 1, "odd one": cast("str", object())})
+        await broker.publish(topology.source, numbered(1))
+        subscription = await broker.subscribe(topology.source, prefetch=1)
+        [delivery] = await take(subscription, 1)
+
+        with pytest.raises((MoveRefusedError, TypeError), match="odd one"):
+            await broker.publish(topology.dead, odd)
+        with pytest.raises((MoveRefusedError, TypeError), match="odd one"):
+            await delivery.move(topology.dead, odd)
+
+        assert not delivery.lost
+        await delivery.move(topology.dead, delivery.message)
+        assert await drain(broker, topology.dead, 1) == [numbered(1)]
 
 
 def kinds(value: object) -> object:
