@@ -139,6 +139,18 @@ async def test_a_queue_deleted_and_made_again_at_once_ends_its_subscription(
     assert len(await drain(broker, queue_name, 3)) == 3
 
 
+async def test_a_broker_that_was_left_is_not_connected_again_by_its_subscriptions(
+    amqp_url: str, queue_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusewire.brokers.rabbitmq._subscription._LOOK", 0.1)
+    async with RabbitMQBroker(amqp_url) as broker:
+        await broker.create_queue(queue_name)
+        subscription = await broker.subscribe(queue_name, prefetch=1)  # and not released
+    assert subscription._watching is not None
+    await asyncio.wait_for(subscription._watching, 10)  # it has looked for the last time
+    assert broker._consuming._connection is None or broker._consuming._connection.is_closed
+
+
 async def test_a_confirm_that_does_not_come_is_reported_and_the_next_publish_works(
     amqp_url: str, queue_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,8 +198,10 @@ class RabbitMQSubscription:
         consumer is another; then fewer and fewer wait, or to subscribe again does no harm.
         """
         stalled = waiting = delivered = 0
-        while self._lost is None:
+        while True:
             await asyncio.sleep(_LOOK)
+            if self._lost is not None:  # to look would connect a broker again that was left
+                return
             before, waiting = waiting, 0
             if self._delivered == delivered == acknowledger.settled:
                 with contextlib.suppress(BrokerError):  # the next look, or the loss, shows more
@@ -209,6 +211,7 @@ class RabbitMQSubscription:
             if stalled == _LOOKS:
                 logger.info("nothing comes from %r, where messages wait", self._queue)
                 self._end(BrokerUnavailableError(f"nothing comes from {self._queue!r} any more"))
+                return
 
     def _on_close(self, _channel: object, error: BaseException | None) -> None:
         closed = BrokerUnavailableError(
