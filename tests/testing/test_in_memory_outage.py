@@ -159,7 +159,7 @@ async def test_a_call_is_stored_in_an_outage_and_made_after_it(registry: Breaker
             await server.start()
             try:
                 async with calls.forward_to(channel):
-                    await until(lambda: any(event.happening == "replayed" for event in events))
+                    await until(lambda: any(event.outcome == "replayed" for event in events))
             finally:
                 await server.stop(None)
 
