@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 
 import fusewire.breaker
-from fusewire.breaker import Admission, Bucket, CircuitBreaker, Outcome
+from fusewire.breaker import Admission, BreakerSettings, Bucket, CircuitBreaker, Outcome
 from fusewire.errors import SettingsError
+
+if TYPE_CHECKING:
+    from fusewire.testing import FakeClock
 
 
 @pytest.mark.parametrize(("former", "renamed"), [("Look", Admission), ("Slice", Bucket)])
@@ -23,7 +28,10 @@ def test_a_name_that_never_was_is_not_found() -> None:
 
 
 def test_chance_is_rng() -> None:
-    with pytest.warns(DeprecationWarning, match=r"CircuitBreaker\(rng="):
+    with pytest.warns(
+        DeprecationWarning,
+        match=r"^CircuitBreaker\(chance=\.\.\.\) is now CircuitBreaker\(rng=\.\.\.\)$",
+    ):
         breaker = CircuitBreaker("payments", chance=lambda: 0.25)
     assert breaker._rng() == 0.25
 
@@ -33,6 +41,11 @@ def test_chance_beside_rng_is_refused() -> None:
         CircuitBreaker("payments", rng=lambda: 0.5, chance=random.random)
 
 
-def test_judge_is_classify(breaker: CircuitBreaker) -> None:
-    with pytest.warns(DeprecationWarning, match=r"CircuitBreaker.classify\(\)"):
-        assert breaker.judge(ConnectionError()) is Outcome.FAILURE
+def test_judge_is_classify(clock: FakeClock) -> None:
+    settings = BreakerSettings(max_wait=2.0)
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
+    renamed = r"^CircuitBreaker\.judge\(\) is now CircuitBreaker\.classify\(\)$"
+    with pytest.warns(DeprecationWarning, match=renamed):
+        assert breaker.judge(asyncio.CancelledError()) is Outcome.IGNORED
+    with pytest.warns(DeprecationWarning, match=renamed):
+        assert breaker.judge(asyncio.CancelledError(), clock.now - 2.0) is Outcome.FAILURE
