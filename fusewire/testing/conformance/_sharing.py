@@ -67,6 +67,7 @@ class Sharing:
         first, _ = await take(subscription, 2)
         async with taking(subscription, 1) as third:
             await until_depth(broker, topology.source, 3)
+            await asyncio.wait([third], timeout=0.1)
             assert not third.done()
 
             await first.done()
@@ -92,7 +93,8 @@ class Sharing:
                 if chance.random() < 0.5:
                     await asyncio.wait([task], timeout=chance.random() / 500)
                 else:
-                    await asyncio.sleep(0)
+                    for _ in range(chance.randrange(8)):  # at every await, sooner or later
+                        await asyncio.sleep(0)
                 task.cancel()
                 await asyncio.wait([task])
         await publishing
