@@ -53,7 +53,7 @@ async def test_a_guarded_awaitable_is_the_inner_one_in_all_else(breaker: Circuit
     assert not hasattr(type(pending), "__aenter__")
     assert not hasattr(type(pending), "__aiter__")
     empty: Any = type(pending).__new__(type(pending))
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="_inner"):
         _ = empty.status
 
 
@@ -69,7 +69,7 @@ class Request:
 
     def __init__(self, func: Callable[[], Any]) -> None:
         self._func = func
-        self.left: list[type[BaseException] | None] = []
+        self.left: list[tuple[object, ...]] = []
 
     def __await__(self) -> Generator[Any, Any, Any]:
         result: Generator[Any, Any, Any] = self._func().__await__()
@@ -78,9 +78,9 @@ class Request:
     async def __aenter__(self) -> Any:
         return await self._func()
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        self.left.append(kind)
-        return kind is LookupError
+    async def __aexit__(self, *raised: object) -> bool:
+        self.left.append(raised)
+        return raised[0] is LookupError
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         yield await self._func()
@@ -91,9 +91,10 @@ async def test_a_request_is_guarded_while_it_is_entered(breaker: CircuitBreaker)
     async with breaker.call(lambda: request) as response:
         assert response == "answer"
         assert totals(breaker) == (1, 0, 0, 0)
+    error = LookupError()
     async with breaker.call(lambda: request):
-        raise LookupError
-    assert request.left == [None, LookupError]
+        raise error
+    assert request.left == [(None, None, None), (LookupError, error, error.__traceback__)]
     for _ in range(2):
         with pytest.raises(ConnectionError):
             async with breaker.call(Request, fail_async):

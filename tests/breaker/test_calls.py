@@ -355,6 +355,15 @@ async def test_arguments_by_name_reach_function_and_fallback(clock: FakeClock) -
     assert await reply == "instead 3 USD"
 
 
+async def test_arguments_reach_a_function_whose_calls_offer_no_loans(
+    breaker: CircuitBreaker,
+) -> None:
+    breaker._unproven = 0
+    breaker._refresh()
+    assert breaker(charge)(3, currency="USD") == "3 USD"
+    assert await breaker(charge_async)(3, currency="USD") == "3 USD"
+
+
 def charge_named(amount: int, *, currency: str) -> str:
     return f"instead {amount} {currency}"
 

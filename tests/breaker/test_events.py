@@ -143,10 +143,17 @@ def test_each_expired_lease_is_counted_and_its_late_result_reported(
     assert breaker.snapshot().counters.expired == 2
 
 
-async def test_a_late_call_is_reported_with_its_outcome(breaker: CircuitBreaker) -> None:
+@pytest.mark.parametrize("proved", [False, True])
+async def test_a_late_call_is_reported_with_its_outcome(
+    breaker: CircuitBreaker,
+    proved: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
     async def reset() -> None:
         breaker.reset()
 
+    if proved:
+        breaker._unproven = 0
+        breaker._refresh()
     heard: list[Event] = []
     breaker.add_listener(heard.append, CallLate)
     breaker(breaker.reset)()

@@ -77,6 +77,28 @@ def test_a_healthy_call_does_not_wait_for_the_lock(
     assert (snapshot.counters.succeeded, snapshot.counters.slow) == (1, 0)
 
 
+@pytest.mark.parametrize("way", [plain, awaited])
+def test_of_the_calls_that_offer_loans_only_the_last_takes_the_lock(
+    breaker: CircuitBreaker, way: Callable[..., Callable[[], None]]
+) -> None:
+    breaker._unproven = 2
+    call = way(breaker, lambda: None)
+    with locked(breaker):
+        call()
+    call()
+    with locked(breaker):
+        call()
+
+
+@pytest.mark.parametrize("way", [plain, awaited])
+def test_a_healthy_call_inside_a_call_of_another_circuit_needs_no_permit(
+    breaker: CircuitBreaker, clock: FakeClock, way: Callable[..., Callable[[], None]]
+) -> None:
+    other = CircuitBreaker("ledger", clock=clock)
+    other.call(way(breaker, lambda: None))
+    assert list(breaker._healthy) == [breaker._generation]
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_slow_call_is_not_healthy(
     clock: FakeClock, way: Callable[..., Callable[[], None]]

@@ -123,6 +123,25 @@ def test_its_call_takes_the_time_that_it_took(clock: FakeClock) -> None:
     assert breaker.snapshot().counters.slow == 1
 
 
+def test_its_stream_is_never_slow(clock: FakeClock) -> None:
+    settings = BreakerSettings(
+        window_calls=10,
+        slow_call_duration=2.0,
+        slow_call_rate_threshold=0.5,
+        open_on_hanging=True,
+    )
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
+
+    def read() -> None:
+        permit = breaker.acquire(timed=False)
+        clock.advance(60.0)
+        permit.failure()
+
+    interrupt(breaker, read)
+    counters = breaker.snapshot().counters
+    assert (counters.failed, counters.slow) == (1, 0)
+
+
 def test_what_it_wants_changed_is_done_when_the_change_ends(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextvars
 import gc
 import threading
+import weakref
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,13 @@ from fusewire.operation import operation
 from tests.support.circuits import half_open_circuit
 from tests.support.later_results import (
     ANSWERS,
+    Awaitable,
     WithCallbacks,
     awaited,
     future_of,
     settled,
 )
-from tests.support.ways_through import answer_async, fail_async, totals
+from tests.support.ways_through import answer_async, each_lender, fail_async, totals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator
@@ -88,6 +90,25 @@ async def test_a_result_is_judged_when_it_is_there(clock: FakeClock, make: Any) 
     assert asked == [answer]
     assert answer in ANSWERS
     assert totals(breaker) == (0, 1, 0, 0)
+
+
+@awaited
+async def test_a_fallback_does_not_look_at_a_result_before_it_is_there(
+    clock: FakeClock, make: Any
+) -> None:
+    asked = []
+
+    def classify(result: object) -> Outcome:
+        asked.append(result)
+        return Outcome.SUCCESS
+
+    settings = BreakerSettings(classify_result=classify)
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
+    pending = breaker.call_with_fallback(lambda: make(answer_async), fallback=lambda: "kept")
+    assert asked == []
+    assert await pending in ANSWERS
+    await settled(breaker, 1)
+    assert asked[0] in ANSWERS
 
 
 async def test_an_object_that_reports_its_end_is_returned_as_it_is(breaker: CircuitBreaker) -> None:
@@ -223,7 +244,33 @@ def test_an_end_that_cannot_be_read_is_logged_and_says_nothing(
 
     breaker.call(Odd)
     assert totals(breaker) == (0, 0, 1, 0)
-    assert "the end of a call through circuit 'payments' is not counted" in caplog.text
+    assert caplog.messages == ["the end of a call through circuit 'payments' is not counted"]
+
+
+def test_a_call_that_is_no_future_is_settled_by_what_its_methods_return(
+    breaker: CircuitBreaker,
+) -> None:
+    class Call:
+        """A call of grpcio: like a future, but of a class of its own."""
+
+        def __init__(self, error: Exception | None) -> None:
+            self._error = error
+
+        def cancelled(self) -> bool:
+            return False
+
+        def exception(self) -> Exception | None:
+            return self._error
+
+        def result(self) -> str:
+            return "answer"
+
+        def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+            callback(self)
+
+    breaker.call(Call, None)
+    breaker.call(Call, ConnectionError())
+    assert totals(breaker) == (1, 1, 0, 0)
 
 
 def test_an_end_that_is_reported_twice_counts_once(breaker: CircuitBreaker) -> None:
@@ -309,6 +356,30 @@ def test_a_call_without_a_known_end_before_its_loop_ends_says_nothing(
     assert totals(breaker) == (0, 0, 1, 0)
 
 
+async def test_a_call_whose_end_only_the_breaker_waits_for_is_not_collected(
+    breaker: CircuitBreaker,
+) -> None:
+    ends: list[weakref.ref[asyncio.Future[str]]] = []
+
+    class Forgotten(WithCallbacks):
+        """Nothing but who awaits it keeps it alive."""
+
+        def __await__(self) -> Generator[Any, Any, Any]:
+            end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            ends.append(weakref.ref(end))
+            return end.__await__()
+
+    breaker.call(Forgotten, answer_async)
+    while not ends:  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0)
+    gc.collect()
+    end = ends[0]()
+    assert end is not None
+    end.set_result("answer")
+    await settled(breaker, 1)
+    assert totals(breaker) == (1, 0, 0, 0)
+
+
 # A call that gives a task lends to it.
 
 
@@ -355,6 +426,18 @@ async def test_a_coroutine_does_not_free_what_a_call_before_it_is_using(
     assert totals(breaker) == (1, 0, 0, 0)
     begun[0].failure()
     assert totals(breaker) == (1, 1, 0, 0)
+
+
+@each_lender
+def test_a_result_that_is_never_awaited_leaves_the_outer_call_a_success(
+    breaker: CircuitBreaker, lend: Any
+) -> None:
+    def prepare() -> str:
+        breaker.call(Awaitable, answer_async)
+        return "answer"
+
+    assert lend(breaker, prepare) == "answer"
+    assert totals(breaker) == (1, 0, 0, 0)
 
 
 async def test_a_coroutine_that_borrows_gives_its_permit_back_to_be_lent(

@@ -18,6 +18,7 @@ from tests.support.ways_through import (
     answer_async,
     by_block,
     by_decorator,
+    decorated,
     each_async_borrower,
     each_async_lender,
     each_lender,
@@ -59,6 +60,23 @@ def test_the_loan_around_is_there_again(
         seen.append(current_loan())
 
     around(breaker, work)
+    assert seen[0] is not None
+    assert seen[0] is seen[1]
+
+
+@each_async_lender
+async def test_the_loan_around_is_there_again_after_an_awaited_call(
+    breaker: CircuitBreaker, clock: FakeClock, lend: Any
+) -> None:
+    other = CircuitBreaker("ledger", clock=clock)
+    seen = []
+
+    async def work() -> None:
+        seen.append(current_loan())
+        await lend(other, answer_async)
+        seen.append(current_loan())
+
+    await decorated(breaker, work)
     assert seen[0] is not None
     assert seen[0] is seen[1]
 
@@ -131,13 +149,15 @@ def test_blocks_that_end_out_of_order_leave_the_others_loan_alone(
     assert totals(breaker) == (3, 0, 0, 0)
 
 
-def test_loans_of_blocks_that_end_out_of_order_do_not_pile_up(breaker: CircuitBreaker) -> None:
-    def depth() -> int:
-        loan, found = current_loan(), 0
-        while loan is not None:
-            loan, found = loan[1], found + 1
-        return found
+def depth() -> int:
+    """Return how many loans are kept alive by this code's context."""
+    loan, found = current_loan(), 0
+    while loan is not None:
+        loan, found = loan[1], found + 1
+    return found
 
+
+def test_loans_of_blocks_that_end_out_of_order_do_not_pile_up(breaker: CircuitBreaker) -> None:
     previous = breaker.acquire()
     previous.__enter__()
     for _ in range(20):
@@ -152,6 +172,35 @@ def test_loans_of_blocks_that_end_out_of_order_do_not_pile_up(breaker: CircuitBr
     assert depth() <= 3
     for permit in permits:
         permit.__exit__(None, None, None)
+
+
+def test_loans_of_calls_that_leave_work_behind_do_not_pile_up(breaker: CircuitBreaker) -> None:
+    left_behind = []
+
+    @breaker
+    def work() -> int:
+        left_behind.append(contextvars.copy_context())
+        return depth()
+
+    assert work() == 1
+    for _ in range(5):
+        assert left_behind[-1].run(work) == 1
+
+
+async def test_loans_of_tasks_that_start_each_other_do_not_pile_up(
+    breaker: CircuitBreaker,
+) -> None:
+    started: list[asyncio.Task[int]] = []
+
+    @breaker
+    async def work(left: int) -> int:
+        if left:
+            started.append(asyncio.create_task(work(left - 1)))
+        return depth()
+
+    assert await work(5) == 1
+    for number in range(5):
+        assert await started[number] == 1
 
 
 def test_code_that_is_abandoned_ends_no_other_loan(

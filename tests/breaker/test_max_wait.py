@@ -11,6 +11,7 @@ import pytest
 from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitState, Outcome
 from fusewire.operation import operation
 from tests.support.circuits import half_open_circuit
+from tests.support.later_results import WithCallbacks, settled
 from tests.support.ways_through import each_async_lender, totals
 
 if TYPE_CHECKING:
@@ -101,13 +102,15 @@ async def test_a_probe_that_hangs_opens_it_again(breaker: CircuitBreaker, clock:
 async def test_a_result_that_is_cancelled_after_that_long_is_a_failure(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
+    breaker.replace_settings(BreakerSettings(failure_threshold=99, max_wait=2.0))
     await given_up(breaker.call(lambda: asyncio.ensure_future(hang())), clock, 2.0)
     future: concurrent.futures.Future[Any] = concurrent.futures.Future()
     breaker.call(lambda: future)
     clock.advance(2.0)
     future.cancel()
-    await asyncio.sleep(0)
-    assert totals(breaker) == (0, 2, 0, 0)
+    await given_up(breaker.call(WithCallbacks, hang), clock, 2.0)
+    await settled(breaker, 3)
+    assert totals(breaker) == (0, 3, 0, 0)
 
 
 async def test_with_judged_results_too(clock: FakeClock) -> None:

@@ -27,7 +27,10 @@ def test_they_have_the_figures_that_the_documentation_names() -> None:
     [
         ("critcal", "write fusewire.breaker.PRESETS['critical']"),
         ("unlike any of them", ""),
-        ({"failure_threshold": 3}, "write BreakerSettings(failure_threshold=3)"),
+        (
+            {"failure_threshold": 3, "max_wait": 2.5},
+            "write BreakerSettings(failure_threshold=3, max_wait=2.5)",
+        ),
         (3, ""),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,9 +45,23 @@ def test_a_circuit_in_whose_calls_there_are_no_others_stops_publishing_loans(
 
 async def test_an_awaited_call_counts_to_that_too(breaker: CircuitBreaker) -> None:
     guarded = breaker(answer_async)
-    for _ in range(PROVING):
+    for _ in range(PROVING - 1):
         await guarded()
+    assert publishes(breaker)
     assert not publishes(breaker)
+
+
+def test_the_last_call_that_publishes_may_end_during_a_probe(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    def probe_meanwhile() -> None:
+        half_open_circuit(breaker, clock)
+        breaker.acquire()
+
+    breaker._unproven = 1
+    breaker.call(lambda: contextvars.Context().run(probe_meanwhile))
+    assert totals(breaker) == (0, 2, 0, 1)
+    assert breaker.snapshot().probes_running == 1
 
 
 def test_a_circuit_in_whose_calls_there_are_others_goes_on(breaker: CircuitBreaker) -> None:

@@ -250,6 +250,7 @@ def test_the_generation_changes_when_a_breaker_goes_and_only_then() -> None:
     registry.get("a")
     registry.get("c")
     assert registry.generation not in {began, removed}
+    assert {type(number) for number in (began, removed, registry.generation)} == {int}
 
 
 def test_the_first_settings_apply_also_to_a_breaker_that_was_made_before_without_any(
@@ -350,6 +351,38 @@ def test_one_that_is_made_is_not_the_one_that_goes() -> None:
     registry = BreakerRegistry(STRICT, limit=2)
     for name in ("a", "b"):
         registry.get(name).force_open()
+    registry.get("c")
+    assert [breaker.name for breaker in registry] == ["b", "c"]
+
+
+def test_a_breaker_has_its_own_settings_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace_settings(*_: object) -> None:
+        raise AssertionError("another thread may have used the breaker before")
+
+    monkeypatch.setattr(CircuitBreaker, "replace_settings", replace_settings)
+    assert BreakerRegistry(COMMON).get("a", STRICT).settings is STRICT
+
+
+def test_no_room_is_made_for_a_name_that_another_has_added_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class OvertakenBreaker(CircuitBreaker):
+        """While it is looked at for the first time, another thread asks for the same name."""
+
+        overtaken = False
+
+        def look(self) -> Admission:
+            admission = super().look()
+            if not OvertakenBreaker.overtaken:
+                OvertakenBreaker.overtaken = True
+                registry.get("c")
+                self.acquire().failure()  # so it is not the one that is worth least
+            return admission
+
+    monkeypatch.setattr("fusewire.breaker._registry.CircuitBreaker", OvertakenBreaker)
+    registry = BreakerRegistry(COMMON, limit=2)
+    registry.get("a")
+    registry.get("b")
     registry.get("c")
     assert [breaker.name for breaker in registry] == ["b", "c"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -145,6 +145,23 @@ async def test_a_refusal_whose_async_fallback_fails_is_one_to_the_handler(
             await anext(breaker(down_async, fallback=down_async)())
         assert isinstance(failed.value.__cause__, CircuitOpenError)
         assert work.rejected == ["payments"]
+
+
+@pytest.mark.parametrize("rejected", [False, True])
+@pytest.mark.parametrize("observed", [False, True])
+async def test_a_fallback_that_fails_raises_its_own_error(
+    breaker: CircuitBreaker, *, rejected: bool, observed: bool
+) -> None:
+    def fallback() -> Iterator[str]:
+        raise LookupError
+
+    if rejected:
+        breaker.force_open()
+    with operation("op-1") if observed else nullcontext():
+        with pytest.raises(LookupError):
+            list(breaker(down, fallback=fallback)())
+        with pytest.raises(LookupError):
+            await anext(breaker(down_async, fallback=fallback)())
 
 
 def test_a_plain_fallback_in_whose_block_an_error_is_raised_rolls_back(

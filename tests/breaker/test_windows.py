@@ -338,6 +338,7 @@ def test_a_time_window_works_before_time_zero() -> None:
     assert window.until == -1.0
     window.record(FAILED, -0.5)
     assert window.until == 0.0
+    assert window.dump(-0.5) == (Bucket(1, 1, 0, 0.0),)
     assert window.dump(0.5) == (Bucket(1, 1, 0, 1.0),)
 
 
