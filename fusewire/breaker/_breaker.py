@@ -152,9 +152,8 @@ class CircuitBreaker(GuardingCircuit):
             CircuitOpenError: the circuit did not admit the call; `func` was not called.
             SettingsError: `func` returned something that cannot be awaited; use :meth:`call`.
         """
-        if not inspect.iscoroutinefunction(func):
-            func = functools.partial(_awaitable_of, func)
-        result: T = await self._guard_coroutine(func, None)(*args, **kwargs)
+        call = functools.partial(_awaitable_of, func)
+        result: T = await self._guard_coroutine(call, None)(*args, **kwargs)
         return result
 
     def call_with_fallback(
