@@ -100,7 +100,7 @@ class Circuit(SnapshotChanges):
                     return borrowed
         generation = self._free
         if generation:
-            return Permit(self, generation, self._clock() if timed else UNTIMED, False)  # noqa: FBT003 - see Permit
+            return Permit(self, generation, self._clock() if timed else UNTIMED)
         now = self._clock()
         until = self._reject_until
         if now < until:
@@ -319,7 +319,7 @@ class Circuit(SnapshotChanges):
         """Answer a call of code that interrupts a change of its own thread."""
         answer = self._admit_interrupting(now)
         if isinstance(answer, int):
-            return Permit(self, answer, started, False)  # noqa: FBT003 - see Permit
+            return Permit(self, answer, started)
         self._rejected.add()
         self._defer(now, self._report_rejection, answer[0], answer[1])
         return answer
@@ -330,7 +330,6 @@ class Circuit(SnapshotChanges):
             # The borrower or the lender has made its call, and only this settlement is missing.
             self._settle(now, permit, Outcome.IGNORED, None)
             return
-        permit.settled = True
         self._probes.finish(permit)
         self._in_flight.finish(permit)
         if lender is not None:

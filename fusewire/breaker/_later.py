@@ -45,8 +45,11 @@ def _settle_done(breaker: GuardingCircuit, loan: Loan, started: float, done: Any
     if len(loan) == LENT:
         return  # older grpcio (1.71, for example) calls back at each status that it sets
     lent = loan.pop()
-    permit = lent if isinstance(lent, Permit) else Permit(breaker, lent, started, False)  # noqa: FBT003 - see Permit
-    permit.started = started
+    if isinstance(lent, Permit):
+        permit = lent
+        permit.started = started
+    else:
+        permit = Permit(breaker, lent, started)
     try:
         if not hasattr(done, "exception"):
             # Awaiting it shows who cancelled it. cancelled() is also true if the server did.

@@ -56,7 +56,7 @@ class LendingMachine(Machine):
         try:
             lender = loan[LENT]
             if not isinstance(lender, Permit):
-                lender = loan[LENT] = Permit(issuer, lender, started, False)  # noqa: FBT003 - see Permit
+                lender = loan[LENT] = Permit(issuer, lender, started)
         except IndexError:  # the call has just ended in another thread
             return None
         if lender.settled or lender.lent is Lent.IN_USE:

@@ -132,11 +132,11 @@ class Machine:
         state = self._state
         if state is CircuitState.HALF_OPEN:
             if len(self._probes) + self._probes.succeeded < self._settings.half_open_max_calls:
-                permit = Permit(issuer, self._generation, started, True)  # noqa: FBT003 - see Permit
+                permit = Permit(issuer, self._generation, started, probe=True)
                 self._probes.begin(permit, now + self._settings.probe_lease)
                 return permit
         elif state not in REJECTING and (self._ramp is None or self._ramp.take(now)):
-            permit = Permit(issuer, self._generation, started, False)  # noqa: FBT003 - see Permit
+            permit = Permit(issuer, self._generation, started)
             if self._settings.open_on_hanging and started == now:
                 self._in_flight.begin(permit, started)
             return permit

@@ -9,7 +9,6 @@ from fusewire.breaker._loans import current_loan, enclosing_loan, publish, withd
 from fusewire.breaker._states import SUCCESS, Outcome
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     from fusewire.breaker._loans import Loan
@@ -65,8 +64,9 @@ class Permit:
 
     lender: Permit | None = None
 
-    # All by position, because every call makes a permit.
-    def __init__(self, issuer: Issuer, generation: int, started: float, probe: bool) -> None:  # noqa: FBT001 - see above
+    def __init__(
+        self, issuer: Issuer, generation: int, started: float, *, probe: bool = False
+    ) -> None:
         self._issuer = issuer
         self.generation = generation
         self.started = started
@@ -128,12 +128,7 @@ class Permit:
         publish(self._loan)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         withdraw(self._loan)
         issuer = self._issuer
         self.conclude(SUCCESS if error is None else issuer.classify(error, self.started))
@@ -141,13 +136,8 @@ class Permit:
     async def __aenter__(self) -> Self:
         return self.__enter__()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, trace)
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self.__exit__(None, error, None)
 
 
 class BorrowedPermit(Permit):
@@ -159,7 +149,7 @@ class BorrowedPermit(Permit):
 
     def __init__(self, issuer: Issuer, lender: Permit, started: float) -> None:
         # No circuit is ever in this generation, so the settlement never takes the fast path.
-        super().__init__(issuer, -1, started, lender.probe)
+        super().__init__(issuer, -1, started, probe=lender.probe)
         self.lender = lender
 
 

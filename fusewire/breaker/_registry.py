@@ -56,9 +56,9 @@ class BreakerRegistry:
         self._store(settings, overrides)
         self._limit = limit
         self._clock = clock
+        self._generations = count()
         # Not a property, because every guarded call compares it.
-        self.generation = 0
-        self._generations = count(1)
+        self.generation = next(self._generations)
         self._lock = make_lock()
         self._breakers: dict[str, CircuitBreaker] = {}
         self._candidates = Candidates()

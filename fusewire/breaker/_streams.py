@@ -12,7 +12,6 @@ from fusewire.breaker._states import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
-    from types import TracebackType
     from typing import Self
 
     from fusewire.breaker._circuit import Circuit
@@ -77,12 +76,11 @@ class _Reading:
 
     def __enter__(self) -> None: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self.end(error)
+
+    def end(self, error: BaseException | None) -> None:
+        """Settle the call by the error that ended it, if there was one."""
         outcome = Outcome.SUCCESS if error is None else self._breaker.classify(error, self.asked)
         self._permit.conclude(outcome)
 
@@ -172,14 +170,12 @@ class _AsyncSteps:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
         if self._reading is not None:
-            self._reading.__exit__(kind, error, trace)
+            self._reading.end(error)
 
     async def begin(
         self, make: Callable[[], AsyncGenerator[Any, Any]], answer: Callable[[], Any] | None
@@ -195,7 +191,7 @@ class _AsyncSteps:
             if answer is None or not may_answer(self._breaker, error):
                 raise
             await self.close()
-            self.__exit__(type(error), error, None)
+            self._end(error)
             self._reading, self._first_error = None, error
         return await self.go_on(self._answer(answer))
 
