@@ -31,6 +31,7 @@ from tests.support.circuits import (
     BrokenOffError,
     break_off,
     half_open_circuit,
+    held_lock,
     interrupt,
     open_circuit,
 )
@@ -140,6 +141,33 @@ def test_its_stream_is_never_slow(clock: FakeClock) -> None:
     interrupt(breaker, read)
     counters = breaker.snapshot().counters
     assert (counters.failed, counters.slow) == (1, 0)
+
+
+def test_its_call_inside_a_guarded_call_is_a_call_of_its_own(breaker: CircuitBreaker) -> None:
+    def call() -> None:
+        with held_lock(breaker):
+            breaker.call(lambda: None)
+
+    with breaker.acquire():
+        interrupt(breaker, call)
+    assert breaker.snapshot().counters.succeeded == 2
+
+
+def test_it_may_come_while_a_permit_is_lent(
+    breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lend = CircuitBreaker._lend
+
+    def lend_interrupted(*args: Any) -> Any:
+        with held_lock(breaker):
+            breaker.acquire().failure()
+        return lend(*args)
+
+    monkeypatch.setattr(CircuitBreaker, "_lend", lend_interrupted)
+    with breaker.acquire():
+        breaker.call(lambda: None)
+    counters = breaker.snapshot().counters
+    assert (counters.failed, counters.succeeded) == (1, 1)
 
 
 def test_what_it_wants_changed_is_done_when_the_change_ends(

@@ -187,6 +187,23 @@ def test_loans_of_calls_that_leave_work_behind_do_not_pile_up(breaker: CircuitBr
         assert left_behind[-1].run(work) == 1
 
 
+def test_work_that_an_inner_call_leaves_behind_borrows_from_the_outer(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    left_behind = []
+
+    def inner() -> None:
+        left_behind.append(contextvars.copy_context())
+        raise KeyboardInterrupt
+
+    half_open_circuit(breaker, clock)
+    with breaker.acquire():
+        with pytest.raises(KeyboardInterrupt):
+            breaker.call(inner)
+        assert left_behind[0].run(breaker.call, answer) == "answer"
+    assert totals(breaker) == (1, 2, 0, 0)
+
+
 async def test_loans_of_tasks_that_start_each_other_do_not_pile_up(
     breaker: CircuitBreaker,
 ) -> None:

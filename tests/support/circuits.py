@@ -73,11 +73,17 @@ class _HeldLock:
 @contextlib.contextmanager
 def locked(breaker: CircuitBreaker) -> Iterator[None]:
     """Hold the circuit's lock in the block, in which nobody may wait for it."""
+    with breaker._lock, held_lock(breaker):
+        yield
+
+
+@contextlib.contextmanager
+def held_lock(breaker: CircuitBreaker) -> Iterator[None]:
+    """Let nobody wait for the circuit's lock in the block, where this thread holds it."""
     lock = breaker._lock
     held: Any = _HeldLock()
-    with lock:
-        breaker._lock = held
-        try:
-            yield
-        finally:
-            breaker._lock = lock
+    breaker._lock = held
+    try:
+        yield
+    finally:
+        breaker._lock = lock
