@@ -3,7 +3,8 @@
 A broker stores messages at stations, and gives each to one receiver at a time. Its one promise is
 about :meth:`Delivery.move` and :meth:`Broker.publish`: when they return, the message is stored in
 its new station; when they raise, it is still where it was, or, after an
-:class:`~fusewire.errors.UnconfirmedError` or a crash, it may be in both. It is never in neither.
+:class:`~fusewire.errors.UnconfirmedError`, a cancellation or a crash, it may be in both. It is
+never in neither.
 
 Wherever a station is asked for, a name means the source queue of that name.
 """

@@ -44,6 +44,10 @@ class SingleReceiver:
             active = await first.subscribe(lane, prefetch=3)
             held = await take(active, 3)
             async with taking(await second.subscribe(lane, prefetch=10), 5) as got:
+                # What the second may have of the lane, it has before what it subscribes to later.
+                await broker.publish(single.source, numbered(0))
+                await take(await second.subscribe(single.source, prefetch=1), 1)
+                assert not got.done()
                 await held[0].done()
                 # It comes here, and not to the one that waits, which has more room.
                 [fourth] = await take(active, 1)
