@@ -93,9 +93,9 @@ class LendingMachine(Machine):
 
     def _refresh(self) -> None:
         super()._refresh()
-        self._refresh_idle(0.0)
+        self._refresh_idle()
 
-    def _refresh_idle(self, _now: float) -> None:
+    def _refresh_idle(self, _now: float = 0.0) -> None:
         quiet = self._unproven <= 0 and self._settings.classify_result is None
         busy = self._idle != self._idle_again
         # A healthy call takes this if no other is in flight, and restores it when it ends.

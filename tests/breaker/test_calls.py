@@ -355,11 +355,15 @@ async def test_arguments_by_name_reach_function_and_fallback(clock: FakeClock) -
     assert await reply == "instead 3 USD"
 
 
-async def test_arguments_reach_a_function_whose_calls_offer_no_loans(
+async def test_arguments_reach_function_and_fallback_if_calls_offer_no_loans(
     breaker: CircuitBreaker,
 ) -> None:
+    def make_failing(amount: int, *, currency: str) -> Awaitable[str]:
+        return fail_async(amount, currency=currency)
+
     breaker._unproven = 0
     breaker._refresh()
+    assert await breaker(make_failing, fallback=charge)(3, currency="USD") == "3 USD"
     assert breaker(charge)(3, currency="USD") == "3 USD"
     assert await breaker(charge_async)(3, currency="USD") == "3 USD"
 

@@ -107,6 +107,19 @@ def test_other_settings_are_reported(breaker: CircuitBreaker) -> None:
     assert heard == [SettingsChanged("payments", old, new)]
 
 
+def test_a_listener_may_come_and_go_while_a_probe_is_in_flight(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    half_open_circuit(breaker, clock)
+    probe = breaker.acquire()
+    heard: list[Event] = []
+    remove = breaker.add_listener(heard.append)
+    remove()
+    probe.failure()
+    assert breaker.state is CircuitState.OPEN
+    assert heard == []
+
+
 def test_who_hears_calls_no_more_makes_them_cheap_again(breaker: CircuitBreaker) -> None:
     heard: list[Event] = []
     remove = breaker.add_listener(heard.append, CallEvent)

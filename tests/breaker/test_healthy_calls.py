@@ -90,6 +90,13 @@ def test_of_the_calls_that_offer_loans_only_the_last_takes_the_lock(
         call()
 
 
+def test_a_circuit_without_guarded_functions_looks_for_no_loans(breaker: CircuitBreaker) -> None:
+    breaker.acquire().success()
+    assert not breaker.lends
+    with breaker.acquire():
+        assert breaker.lends
+
+
 @pytest.mark.parametrize("way", [plain, awaited])
 def test_a_healthy_call_inside_a_call_of_another_circuit_needs_no_permit(
     breaker: CircuitBreaker, clock: FakeClock, way: Callable[..., Callable[[], None]]

@@ -27,6 +27,7 @@ from fusewire.breaker import (
     Reason,
     StateChanged,
 )
+from fusewire.operation import operation
 from tests.support.circuits import (
     BrokenOffError,
     break_off,
@@ -76,6 +77,16 @@ def test_it_is_answered_from_the_last_whole_change(
     breaker.disable()
     assert interrupt(breaker, breaker.look) == Admission(True, CircuitState.DISABLED, 0.0)  # noqa: FBT003
     assert interrupt(breaker, lambda: breaker.state) is CircuitState.DISABLED
+
+
+def test_what_answers_it_is_not_made_again_by_changes_that_keep_the_state(
+    breaker: CircuitBreaker,
+) -> None:
+    published = breaker._published
+    breaker.acquire().failure()
+    assert breaker._published is published
+    breaker.acquire().failure()
+    assert breaker._published is not published
 
 
 def test_it_is_never_given_a_probe(breaker: CircuitBreaker, clock: FakeClock) -> None:
@@ -240,6 +251,16 @@ def test_its_refusal_is_reported_when_the_change_ends(breaker: CircuitBreaker) -
     assert heard == [CallRejected("payments", CircuitState.FORCED_OPEN, 10.0)]
 
 
+def test_its_failure_is_noted_on_the_operation_and_its_hint_is_kept(
+    breaker: CircuitBreaker,
+) -> None:
+    with operation("op-1") as work:
+        for _ in range(2):
+            interrupt(breaker, lambda: breaker.acquire().failure(retry_after=7.0))
+        assert work.failed == ["payments"]
+    assert breaker.look().retry_after == 7.0
+
+
 def test_only_the_first_of_its_settlements_counts(breaker: CircuitBreaker) -> None:
     def settle_twice() -> None:
         permit = breaker.acquire()
@@ -251,24 +272,43 @@ def test_only_the_first_of_its_settlements_counts(breaker: CircuitBreaker) -> No
     assert (counters.failed, counters.succeeded) == (1, 0)
 
 
+class LetGo:
+    """A lock in whose letting go a signal handler comes twice, and acts each time."""
+
+    left = 2
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.act = act
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        assert threading.get_ident() in inside
+        if self.left:
+            self.left -= 1
+            self.act()
+
+
 def test_what_comes_while_the_lock_is_let_go_is_done_at_once(breaker: CircuitBreaker) -> None:
-    class LetGo:
-        """A lock in whose letting go a signal handler comes twice, each time for a failure."""
-
-        left = 2
-
-        def __enter__(self) -> None: ...
-
-        def __exit__(self, *_: object) -> None:
-            if self.left:
-                self.left -= 1
-                breaker.acquire().failure()
-
-    lock: Any = LetGo()
+    lock: Any = LetGo(lambda: breaker.acquire().failure())
     breaker._lock = lock
     breaker._change(0.0, lambda _now: None)
     assert not breaker._deferred
     assert breaker.state is CircuitState.OPEN
+
+
+def test_what_comes_then_may_come_during_a_probe(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    def call() -> None:
+        with pytest.raises(CircuitOpenError):
+            breaker.acquire()
+
+    half_open_circuit(breaker, clock)
+    breaker.acquire()
+    lock: Any = LetGo(call)
+    breaker._lock = lock
+    breaker.look()
+    assert not breaker._deferred
+    assert (breaker.snapshot().probes_running, breaker.snapshot().counters.rejected) == (1, 2)
 
 
 @pytest.mark.parametrize("by_permit", [False, True])

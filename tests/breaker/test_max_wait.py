@@ -134,7 +134,14 @@ def test_other_ends_of_a_call_say_nothing(
     assert totals(breaker) == (0, 0, 2, 0)
 
 
-def test_a_cancellation_of_threads_counts(breaker: CircuitBreaker, clock: FakeClock) -> None:
+@pytest.mark.parametrize("proved", [False, True])
+def test_a_cancellation_of_threads_counts(
+    breaker: CircuitBreaker, clock: FakeClock, *, proved: bool
+) -> None:
+    if proved:
+        breaker._unproven = 0
+        breaker._refresh()
+
     def wait(seconds: float) -> None:
         clock.advance(seconds)
         raise concurrent.futures.CancelledError
@@ -143,6 +150,19 @@ def test_a_cancellation_of_threads_counts(breaker: CircuitBreaker, clock: FakeCl
         with pytest.raises(concurrent.futures.CancelledError):
             breaker.call(wait, seconds)
     assert totals(breaker) == (0, 1, 1, 0)
+
+
+def test_a_probe_of_threads_that_hangs_opens_it_again(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    def wait() -> None:
+        clock.advance(2.0)
+        raise concurrent.futures.CancelledError
+
+    half_open_circuit(breaker, clock)
+    with pytest.raises(concurrent.futures.CancelledError):
+        breaker.call(wait)
+    assert breaker.state is CircuitState.OPEN
 
 
 def test_a_judgement_without_a_start_says_nothing_of_a_cancellation(

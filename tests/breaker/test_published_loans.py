@@ -51,6 +51,13 @@ async def test_an_awaited_call_counts_to_that_too(breaker: CircuitBreaker) -> No
     assert not publishes(breaker)
 
 
+def test_other_settings_do_not_spare_a_circuit_its_last_proof(breaker: CircuitBreaker) -> None:
+    breaker._unproven = 1
+    breaker.replace_settings(BreakerSettings(failure_threshold=3))
+    assert publishes(breaker)
+    assert not publishes(breaker)
+
+
 def test_the_last_call_that_publishes_may_end_during_a_probe(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
