@@ -31,21 +31,26 @@ def test_chance_is_rng() -> None:
     with pytest.warns(
         DeprecationWarning,
         match=r"^CircuitBreaker\(chance=\.\.\.\) is now CircuitBreaker\(rng=\.\.\.\)$",
-    ):
+    ) as warned:
         breaker = CircuitBreaker("payments", chance=lambda: 0.25)
+    assert [warning.filename for warning in warned] == [__file__], "the caller's line is named"
     assert breaker._rng() == 0.25
 
 
 def test_chance_beside_rng_is_refused() -> None:
-    with pytest.raises(SettingsError, match="rng and chance of circuit 'payments'"):
+    with pytest.raises(SettingsError) as refused:
         CircuitBreaker("payments", rng=lambda: 0.5, chance=random.random)
+    assert str(refused.value) == (
+        "rng and chance of circuit 'payments' are the same setting: leave out chance"
+    )
 
 
 def test_judge_is_classify(clock: FakeClock) -> None:
     settings = BreakerSettings(max_wait=2.0)
     breaker = CircuitBreaker("payments", settings=settings, clock=clock)
     renamed = r"^CircuitBreaker\.judge\(\) is now CircuitBreaker\.classify\(\)$"
-    with pytest.warns(DeprecationWarning, match=renamed):
+    with pytest.warns(DeprecationWarning, match=renamed) as warned:
         assert breaker.judge(asyncio.CancelledError()) is Outcome.IGNORED
+    assert [warning.filename for warning in warned] == [__file__], "the caller's line is named"
     with pytest.warns(DeprecationWarning, match=renamed):
         assert breaker.judge(asyncio.CancelledError(), clock.now - 2.0) is Outcome.FAILURE

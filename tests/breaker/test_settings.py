@@ -221,7 +221,10 @@ def test_a_breaker_takes_settings_whole() -> None:
 
 
 def test_settings_and_single_settings_exclude_each_other() -> None:
-    with pytest.raises(SettingsError, match="must be given without single settings"):
+    with pytest.raises(
+        SettingsError,
+        match=r"^settings of circuit 'search' must be given without single settings, got both$",
+    ):
         CircuitBreaker("search", 7, settings=BreakerSettings())
 
 
