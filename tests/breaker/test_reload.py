@@ -27,6 +27,19 @@ def test_window_and_failures_in_a_row_are_kept(clock: FakeClock) -> None:
     assert breaker.state is CircuitState.OPEN
 
 
+def test_a_time_window_keeps_what_is_not_too_old_for_another_length(clock: FakeClock) -> None:
+    breaker = breaker_with(clock, BreakerSettings(window_seconds=20))
+    breaker.acquire().failure()
+    clock.advance(10)
+    breaker.acquire().failure()
+    breaker.replace_settings(BreakerSettings(window_seconds=40))
+    assert breaker.snapshot().failed == 2
+    breaker.replace_settings(BreakerSettings(window_seconds=5))
+    assert breaker.snapshot().failed == 1
+    clock.advance(5)
+    assert breaker.snapshot().failed == 0
+
+
 def test_a_window_of_another_kind_begins_empty(clock: FakeClock) -> None:
     breaker = breaker_with(clock, BreakerSettings(window_calls=10))
     breaker.acquire().failure()
