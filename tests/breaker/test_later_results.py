@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextvars
 import gc
-import threading
 import weakref
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,19 +17,10 @@ from fusewire.breaker import (
     CircuitState,
     Outcome,
 )
-from fusewire.breaker import _results as results_module
-from fusewire.breaker._results import MOST_PLAIN, PLAIN, comes_later
 from fusewire.operation import operation
 from tests.support.circuits import half_open_circuit
-from tests.support.later_results import (
-    ANSWERS,
-    Awaitable,
-    WithCallbacks,
-    awaited,
-    future_of,
-    settled,
-)
-from tests.support.ways_through import answer_async, each_lender, fail_async, totals
+from tests.support.later_results import ANSWERS, WithCallbacks, awaited, future_of, settled
+from tests.support.ways_through import answer_async, fail_async, totals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator
@@ -377,131 +365,4 @@ async def test_a_call_whose_end_only_the_breaker_waits_for_is_not_collected(
     assert end is not None
     end.set_result("answer")
     await settled(breaker, 1)
-    assert totals(breaker) == (1, 0, 0, 0)
-
-
-# A call that gives a task lends to it.
-
-
-async def test_a_task_that_a_call_gives_is_of_its_call_path(clock: FakeClock) -> None:
-    breaker = CircuitBreaker("payments", 1, 10.0, 1, clock=clock)
-    inner = breaker(answer_async)
-    half_open_circuit(breaker, clock)
-    assert await breaker.call(lambda: asyncio.create_task(inner())) == "answer"
-    await settled(breaker, 2)
-    assert breaker.state is CircuitState.CLOSED
-    assert totals(breaker) == (1, 1, 0, 0)
-
-
-async def test_a_task_that_fails_within_a_call_counts_once(breaker: CircuitBreaker) -> None:
-    inner = breaker(fail_async)
-    with pytest.raises(ConnectionError):
-        await breaker.call(lambda: asyncio.create_task(inner()))
-    await settled(breaker, 1)
-    await asyncio.sleep(0)
-    assert totals(breaker) == (0, 1, 0, 0)
-
-
-async def test_what_a_call_has_lent_before_it_gives_a_coroutine_counts_too(
-    breaker: CircuitBreaker,
-) -> None:
-    def login_first() -> Any:
-        breaker.call(lambda: "logged in")
-        return answer_async()
-
-    assert await breaker.call(login_first) == "answer"
-    assert totals(breaker) == (2, 0, 0, 0)
-
-
-async def test_a_coroutine_does_not_free_what_a_call_before_it_is_using(
-    breaker: CircuitBreaker,
-) -> None:
-    begun = []
-
-    def begin_first() -> Any:
-        begun.append(breaker.acquire())
-        return answer_async()
-
-    assert await breaker.call(begin_first) == "answer"
-    assert totals(breaker) == (1, 0, 0, 0)
-    begun[0].failure()
-    assert totals(breaker) == (1, 1, 0, 0)
-
-
-@each_lender
-def test_a_result_that_is_never_awaited_leaves_the_outer_call_a_success(
-    breaker: CircuitBreaker, lend: Any
-) -> None:
-    def prepare() -> str:
-        breaker.call(Awaitable, answer_async)
-        return "answer"
-
-    assert lend(breaker, prepare) == "answer"
-    assert totals(breaker) == (1, 0, 0, 0)
-
-
-async def test_a_coroutine_that_borrows_gives_its_permit_back_to_be_lent(
-    breaker: CircuitBreaker, clock: FakeClock
-) -> None:
-    half_open_circuit(breaker, clock)
-    with breaker.acquire():
-        pending = breaker.call(lambda: answer_async())  # noqa: PLW0108 - a plain function
-        assert breaker.snapshot().probes_running == 1
-        assert breaker.call(lambda: "answer") == "answer"
-    assert totals(breaker) == (1, 2, 0, 0)
-    assert await pending == "answer"
-    assert totals(breaker) == (2, 2, 0, 0)
-
-
-def test_a_coroutine_that_borrows_longer_than_its_lender_lasts_frees_the_probe(
-    breaker: CircuitBreaker, clock: FakeClock
-) -> None:
-    half_open_circuit(breaker, clock)
-    begun, left = threading.Event(), threading.Event()
-
-    def outlive() -> Any:
-        begun.set()
-        left.wait(10)
-        return answer_async()
-
-    threads = []
-
-    def begin() -> None:
-        context = contextvars.copy_context()
-        work = threading.Thread(target=lambda: asyncio.run(context.run(breaker.call, outlive)))
-        work.start()
-        threads.append(work)
-        begun.wait(10)
-
-    breaker.call(begin)
-    left.set()
-    threads[0].join(10)
-    assert breaker.snapshot().probes_running == 0
-
-
-# Which results are there.
-
-
-def test_most_results_are_there() -> None:
-    for result in (None, 1, "text", b"", [], {}, {1}, object(), iter(()), range(3), int, len):
-        assert not comes_later(result)
-        assert not comes_later(result)
-
-
-def test_not_many_types_are_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results_module, "PLAIN", set(PLAIN))
-    for number in range(2 * MOST_PLAIN):
-        assert not comes_later(type(f"Kind{number}", (), {})())
-        assert len(results_module.PLAIN) <= MOST_PLAIN
-    assert len(results_module.PLAIN) > 1
-
-
-@asynccontextmanager
-async def session() -> AsyncIterator[str]:
-    yield "session"
-
-
-async def test_a_context_manager_is_a_result_that_is_there(breaker: CircuitBreaker) -> None:
-    async with breaker.call(session) as given:
-        assert given == "session"
     assert totals(breaker) == (1, 0, 0, 0)
