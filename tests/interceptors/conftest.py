@@ -93,6 +93,26 @@ def keyed(server: EchoServer, registry: WatchedRegistry) -> Iterator[Keyed]:
 
 
 @pytest.fixture
+def channel_with(server: EchoServer, registry: WatchedRegistry) -> Iterator[Any]:
+    """Make guarded channels with the fallback given."""
+    channels = []
+
+    def make(fallback: Any, **options: Any) -> Any:
+        channel = guard(
+            grpc.insecure_channel(server.target),
+            registry=registry,
+            fallbacks={ECHO: fallback},
+            **options,
+        )
+        channels.append(channel)
+        return channel
+
+    yield make
+    for channel in channels:
+        channel.close()
+
+
+@pytest.fixture
 def breaker(registry: WatchedRegistry) -> Any:
     return registry.get(ECHO)
 

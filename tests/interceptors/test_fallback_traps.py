@@ -1,6 +1,6 @@
 """What grpcio does that one would not expect, where a fallback answers: none of it is let through.
 
-What it does to calls without a fallback is in ``test_traps.py``.
+What it does to calls without a fallback is in ``test_traps.py`` and ``test_call_end_traps.py``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,13 +11,12 @@ import pytest
 from fusewire.breaker import Outcome
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import FallbackDeclined, guard, without_fallbacks
-from fusewire.operation import IDEMPOTENCY_KEY, entered_operation, operation
+from fusewire.operation import entered_operation, operation
 from tests.support.grpc_calls import STYLES, call
-from tests.support.grpc_keys import key_of
 from tests.support.grpc_server import ECHO, ask, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.support.grpc_guard import WatchedBreaker, WatchedRegistry
     from tests.support.grpc_server import EchoServer
@@ -26,50 +24,6 @@ if TYPE_CHECKING:
     ChannelWith = Callable[..., grpc.Channel]
 
 DOWN = ask(code="UNAVAILABLE", details="down", trailing=(("why", "test"),))
-
-
-@pytest.fixture
-def channel_with(server: EchoServer, registry: WatchedRegistry) -> Iterator[Any]:
-    """Make guarded channels with the fallback given."""
-    channels = []
-
-    def make(fallback: Any, **options: Any) -> Any:
-        channel = guard(
-            grpc.insecure_channel(server.target),
-            registry=registry,
-            fallbacks={ECHO: fallback},
-            **options,
-        )
-        channels.append(channel)
-        return channel
-
-    yield make
-    for channel in channels:
-        channel.close()
-
-
-class Parking:
-    """A fallback that takes part from the start, as store-and-forward does."""
-
-    def __init__(self) -> None:
-        self.asked = []
-        self.prepared = []
-        self.threads = []
-        self.declines = None
-
-    def prepare(self, call: Any) -> Any:
-        self.prepared.append(call)
-        return replace(call, metadata=(*call.metadata, ("key", "k-1")))
-
-    async def reply(self, call: Any, request: bytes, error: Any) -> Any:
-        return self.reply_sync(call, request, error)
-
-    def reply_sync(self, call: Any, request: bytes, error: Any) -> Any:
-        self.asked.append((call, request, error))
-        self.threads.append(threading.current_thread())
-        if self.declines is not None:
-            raise self.declines
-        return b"pending"
 
 
 @STYLES
@@ -147,22 +101,6 @@ def test_the_call_says_that_a_fallback_answered(
         called = []
         made.add_done_callback(called.append)
         assert called == [made]
-
-
-@STYLES
-def test_fallbacks_are_suppressed_for_the_calls_made_within_the_block(
-    channel_with: ChannelWith, breaker: WatchedBreaker, style: str
-) -> None:
-    parking = Parking()
-    method = channel_with(parking).unary_unary(ECHO)
-    with without_fallbacks(), pytest.raises(grpc.RpcError) as raised:
-        call(method, style, DOWN)
-    assert raised.value.details() == "down"
-    breaker.open()
-    with without_fallbacks(), pytest.raises(CircuitOpenError):
-        call(method, style, DOWN)
-    assert parking.asked == parking.prepared == []
-    assert call(method, style, DOWN) == b"pending"
 
 
 def test_whether_a_fallback_is_suppressed_is_decided_when_the_call_is_made(
@@ -258,73 +196,6 @@ def test_a_fallback_that_turns_out_to_be_a_coroutine_leaves_the_original_error(
     with pytest.raises(grpc.RpcError) as raised:
         call(method, style, DOWN)
     assert "coroutine" in raised.value.__notes__[0]
-
-
-@STYLES
-def test_a_call_fallback_prepares_the_call_and_is_given_what_it_prepared(
-    server: EchoServer, channel_with: ChannelWith, style: str
-) -> None:
-    parking = Parking()
-    method = channel_with(parking, dependency="eu").unary_unary(ECHO)
-    assert call(method, style, DOWN, timeout=5, metadata=(("mine", "x"),)) == b"pending"
-    assert ["key", "k-1"] in server.seen()["metadata"]
-    assert ["mine", "x"] in server.seen()["metadata"]
-    told, request, error = parking.asked[0]
-    assert parking.prepared == [replace(told, metadata=(("mine", "x"),))]
-    assert (told.method, told.breaker, told.timeout) == (ECHO, "eu/test.Echo/Do", 5)
-    assert told.metadata == (("mine", "x"), ("key", "k-1"))
-    assert request == DOWN
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
-
-
-@STYLES
-def test_a_call_fallback_prepares_calls_that_need_no_fallback_too(
-    server: EchoServer, channel_with: ChannelWith, style: str
-) -> None:
-    parking = Parking()
-    call(channel_with(parking).unary_unary(ECHO), style, ask())
-    assert ["key", "k-1"] in server.seen()["metadata"]
-    assert parking.asked == []
-
-
-def test_a_call_fallback_sees_the_operations_key(channel_with: ChannelWith) -> None:
-    parking = Parking()
-    method = channel_with(parking, idempotent={ECHO}).unary_unary(ECHO)
-    with operation("op-1"):
-        method(ask())
-    assert parking.prepared[0].metadata == ((IDEMPOTENCY_KEY, key_of(ask())),)
-
-
-@STYLES
-def test_a_call_whose_preparation_fails_goes_as_it_was_and_without_its_fallback(
-    server: EchoServer, channel_with: ChannelWith, caplog: pytest.LogCaptureFixture, style: str
-) -> None:
-    parking = Parking()
-    parking.prepare = lambda call: 1 / 0
-    method = channel_with(parking).unary_unary(ECHO)
-    assert call(method, style, ask(), metadata=(("mine", "x"),)) == b"done"
-    assert ["mine", "x"] in server.seen()["metadata"]
-    with pytest.raises(grpc.RpcError):
-        call(method, style, DOWN)
-    assert parking.asked == []
-    assert "goes without its fallback" in caplog.text
-
-
-@STYLES
-def test_metadata_that_are_none_fail_as_without_a_fallback(
-    channel_with: ChannelWith, style: str
-) -> None:
-    parking = Parking()
-    method = channel_with(parking).unary_unary(ECHO)
-    with pytest.raises(TypeError):
-        call(method, style, ask(), metadata=5)
-    assert parking.asked == []
-
-
-def test_a_blocking_calls_fallback_runs_in_the_callers_thread(channel_with: ChannelWith) -> None:
-    parking = Parking()
-    channel_with(parking).unary_unary(ECHO)(DOWN)
-    assert parking.threads == [threading.current_thread()]
 
 
 @pytest.mark.parametrize("opened", [False, True])
