@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.checkout import ROOT, committed
+
 _OPTIONS = ["--quiet", "--no-deps", "--no-build-isolation"]  # what is installed is enough
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|farm|root|Users|home/[a-z]\w*)/")
 
@@ -28,15 +29,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     (built,) = target.glob("fusewire-*.whl")
     with zipfile.ZipFile(built) as archive:
         return set(archive.namelist())
-
-
-def committed() -> list[Path]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, check=False, timeout=60
-    )
-    if listed.returncode != 0:
-        pytest.skip("not a git checkout")
-    return [ROOT / name for name in listed.stdout.decode().split("\0") if name]
 
 
 def test_the_sdist_has_all_that_make_needs(tmp_path: Path) -> None:
