@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import logging
 import uuid
@@ -70,7 +71,9 @@ class ParkFallback:
                 f"id in its {IDEMPOTENCY_KEY!r} metadata, and at_most_once=True, if it does not, "
                 f"got {'both' if idempotent else 'neither'}"
             )
-        check_callable("reply", reply, "a request", "its receipt")
+        # The one function that may be a class: its work is to make an object.
+        makes = functools.partial(reply) if isinstance(reply, type) else reply
+        check_callable("reply", makes, "a request", "its receipt")
         check("expires_after", expires_after, SECONDS.or_none)
         self._store = store
         self._reply = reply

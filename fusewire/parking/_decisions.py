@@ -156,7 +156,9 @@ class FailurePolicy:
             return self.dead(history, "ambiguous")
         if self._too_late(history, due):
             return self.dead(history, "expired")
-        return Delay(history, (due - now) / 1000)
+        # A handler that asks for no wait, again and again, must not turn without a break.
+        wait = (due - now) / 1000 if due > now else self.retry.delays[0]
+        return Delay(history, wait)
 
     def not_due(self, history: History) -> Delay | None:
         """Return how a postponed message waits for the rest of its time, or None if it is due.

@@ -42,8 +42,8 @@ class Retry(FusewireError):  # noqa: N818 - an instruction to the consumer
 
     Args:
         why: what a person should know, in words.
-        after: seconds from now.
-        at: the time, with its time zone; one that is past means as soon as possible.
+        after: seconds from now; 0 means after the shortest of the consumer's delays.
+        at: the time, with its time zone; one that is past means the same as 0.
 
     Raises:
         SettingsError: neither or both of `after` and `at` are given, or it is no such time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 from fusewire._validation import invalid, nearest, shown
@@ -93,7 +94,7 @@ def _from_former(owner: str, old: Mapping[str, Any], new: Mapping[str, object]) 
                 f"{owner} must be given {argument} or {name}, got both: write "
                 f"{argument}={_POLICIES[argument].__name__}({field}={value!r}, …)"
             )
-        fields.setdefault(argument, {})[field] = _SCOPES[value] if name == "replay" else value
+        fields.setdefault(argument, {})[field] = _as_field(name, value)
     instead = ", ".join(
         f"{argument}={_POLICIES[argument].__name__}({_written(values)})"
         for argument, values in fields.items()
@@ -104,6 +105,16 @@ def _from_former(owner: str, old: Mapping[str, Any], new: Mapping[str, object]) 
         stacklevel=4,
     )
     return {argument: _POLICIES[argument](**values) for argument, values in fields.items()}
+
+
+def _as_field(name: str, value: Any) -> Any:
+    """Return the value of a former keyword as its policy takes it."""
+    match name:
+        case "replay":
+            return _SCOPES[value]
+        case "delay_tiers" if isinstance(value, Iterable) and not isinstance(value, list | str):
+            return tuple(value)  # it took any iterable
+    return value
 
 
 def _written(values: Mapping[str, object]) -> str:

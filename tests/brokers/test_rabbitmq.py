@@ -24,7 +24,7 @@ from tests.support.messages import drain, publish_numbered
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 
 @asynccontextmanager
@@ -261,3 +261,17 @@ def test_a_wrong_setting_is_reported_without_the_password(
     with pytest.raises(SettingsError, match=named) as caught:
         RabbitMQBroker(url, **options)
     assert "secret" not in str(caught.value)
+
+
+async def test_consumers_of_one_queue_delay_by_the_exchanges_that_they_were_prepared_with(
+    broker: RabbitMQBroker, queue_name: str, forget_queue: Callable[[str], None]
+) -> None:
+    plain = Topology(queue_name, delays=(1, 7))
+    bound = Topology(queue_name, delays=(1, 30), options={"exchange": "amq.direct"})
+    for queue in (*Layout(plain).derived, *Layout(bound).derived):
+        forget_queue(queue)
+    await broker.create_queue(queue_name)
+    await broker.prepare(plain)
+    await broker.prepare(bound)
+    for delay in (1, 7, 30):
+        await broker.publish(queue_name, Message(body=b"", message_id=str(delay)), delay=delay)

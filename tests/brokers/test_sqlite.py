@@ -344,3 +344,30 @@ async def test_a_message_that_cannot_be_stored_fails_alone(broker: SQLiteBroker)
     assert isinstance(results[1], TypeError)
     assert "headers.when" in str(results[1])
     assert await drain(broker, "orders", 2) == [numbered(1), numbered(2)]
+
+
+async def test_a_queue_of_the_users_may_have_the_name_of_the_delayed(broker: SQLiteBroker) -> None:
+    await broker.create_queue("orders.delayed")
+    await _keeps_apart(broker)
+
+
+async def test_a_queue_that_gets_the_name_of_the_delayed_later_is_the_users(
+    broker: SQLiteBroker,
+) -> None:
+    await broker.publish("orders", numbered(0), delay=3600)
+    await broker.create_queue("orders.delayed")
+    await _keeps_apart(broker)
+    assert await broker.depth(Topology("orders").delayed) == 2
+
+
+async def _keeps_apart(broker: SQLiteBroker) -> None:
+    await broker.publish("orders", numbered(1), delay=3600)
+    await broker.publish("orders.delayed", numbered(2))
+    await broker.publish("orders", numbered(3), delay=0.01)
+    for queue, number in (("orders.delayed", 2), ("orders", 3)):
+        subscription = await broker.subscribe(queue, prefetch=10)
+        [delivery] = await take(subscription, 1)
+        assert number_of(delivery.message) == number
+        await delivery.done()
+        assert await broker.depth(queue) == 0
+        await subscription.release()

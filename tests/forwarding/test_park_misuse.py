@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from fusewire.forwarding import Receipt
+
 STATEMENT = "/fusewire.demo.payments.v1.Payments/Statement"
 STREAMED = [way for way in SYNC_WAYS if way.shape != "unary_unary"]
 AIO_STREAMED = [way for way in AIO_WAYS if way.shape != "unary_unary"]
@@ -130,6 +132,23 @@ def test_a_coroutine_reply_is_refused_by_a_sync_channel_when_its_guard_is_made(
     ):
         guard(channel, fallbacks={selector: park})
     aio_interceptors(fallbacks={selector: park})
+
+
+class _Pending:
+    def __init__(self, request: bytes, receipt: Receipt) -> None:
+        self.operation_id = receipt.operation_id
+
+
+class _NotMadeOfTwo:
+    def __init__(self, request: bytes) -> None:
+        self.request = request
+
+
+def test_a_class_may_make_the_reply(file: str) -> None:
+    calls = ParkedCalls(file, queue="q")
+    calls.park(reply=_Pending, idempotent=True)
+    with pytest.raises(SettingsError, match=r"reply must be .* cannot be called so"):
+        calls.park(reply=_NotMadeOfTwo, idempotent=True)  # type: ignore[call-overload]
 
 
 async def test_a_reply_that_is_none_leaves_the_error_and_says_that_it_is_parked(

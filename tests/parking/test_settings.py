@@ -103,6 +103,7 @@ def test_two_consumers_and_parked_calls_share_one_policy() -> None:
 FORMER: list[tuple[dict[str, Any], str, str]] = [
     ({"max_attempts": 3}, "max_attempts=3", "retry=RetryPolicy(max_attempts=3)"),
     ({"delay_tiers": [1, 2]}, "delay_tiers=[1, 2]", "retry=RetryPolicy(delays=[1, 2])"),
+    ({"delay_tiers": range(1, 3)}, "delay_tiers=range(1, 3)", "retry=RetryPolicy(delays=(1, 2))"),
     ({"dead_on": KeyError}, "dead_on=<class", "retry=RetryPolicy(dead_on=<class"),
     ({"replay": "single"}, "replay='single'", "replay=ReplayPolicy(scope='cluster')"),
     ({"replay": "shared"}, "replay='shared'", "replay=ReplayPolicy(scope='replica')"),

@@ -75,7 +75,7 @@ class Publisher:
         # Two consumers may share a broker and a queue: the delay queues of both are there.
         tiers = {*self._tiers.get(source, ()), *layout.topology.delays}
         self._tiers[source] = sorted(tiers)
-        for queue in (*layout.queues, *(delay_queue(source, tier) for tier in tiers)):
+        for queue in layout.queues:  # those of the other consumer stay bound to its exchange
             self._exchanges[queue] = layout.exchange
 
     def queues(self, station: Station | str) -> list[str]:

@@ -47,7 +47,8 @@ _IS_DUE = f"SELECT 1 FROM messages WHERE {_DUE} LIMIT 1"  # noqa: S608 (fixed te
 # New rows, because a message that returns goes to the tail of its queue.
 _RETURN_DUE = (
     "INSERT INTO messages (queue, properties, body)"  # noqa: S608
-    " SELECT returns_to, properties, body FROM messages JOIN queues ON queues.id = messages.queue"
+    " SELECT coalesce(returns_to, messages.queue), properties, body"
+    " FROM messages JOIN queues ON queues.id = messages.queue"
     f" WHERE {_DUE}"
     " ORDER BY iif(clock = :clock, steady_due - :steady, due - :wall), messages.id"
 )
@@ -95,6 +96,10 @@ class Store:
 
     def create_queue(self, queue: str) -> None:
         """Make a plain queue, unless there is one."""
+        # A queue of delayed messages that has the name gives way.
+        self._db.execute(
+            "UPDATE queues SET name = name || '~' || id WHERE name = ? AND delay_ms = 0", (queue,)
+        )
         self._db.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (queue,))
 
     def delete_queue(self, queue: str) -> None:
@@ -185,11 +190,17 @@ class Store:
     def _delayed(self, source: str, source_id: int) -> int:
         """Return the queue in which messages wait until they are due in the source.
 
-        An older release, which has a queue for each delay, returns them from this one as well.
+        An older release, which has a queue for each delay, returns them from this one as well. No
+        older release has made a queue with a delay of 0.
         """
+        row = self._db.execute(
+            "SELECT id FROM queues WHERE returns_to = ? AND delay_ms = 0", (source_id,)
+        ).fetchone()
+        if row is not None:
+            return int(row[0])
         name = queue_name(Station(source, "delayed"))
-        if (row := self._find(name)) is not None:
-            return row[0]
+        while self._find(name) is not None:  # a queue of the user's
+            name += "~"
         made = self._db.execute(
             "INSERT INTO queues (name, delay_ms, returns_to) VALUES (?, 0, ?)", (name, source_id)
         )
@@ -221,7 +232,7 @@ class Store:
             return []
         rows = self._db.execute(
             "SELECT id, properties, body, handed_before, deaths FROM messages"
-            " WHERE queue = ? AND receiver IS NULL ORDER BY id LIMIT ?",
+            " WHERE queue = ? AND receiver IS NULL AND due IS NULL ORDER BY id LIMIT ?",
             (queue_id, limit),
         ).fetchall()
         self._db.executemany(
