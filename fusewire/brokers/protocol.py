@@ -126,8 +126,8 @@ class Subscription(Protocol):
 class Broker(Protocol):
     """Stations of messages. Enter it before use; leaving it gives back what is in flight.
 
-    Whoever makes it enters it. Fusewire enters those that it opens from an address, and uses the
-    others as they are.
+    The code that makes it enters it. Fusewire enters those that it opens from an address, and uses
+    the others as they are.
     """
 
     @property

@@ -50,7 +50,7 @@ async def strands(outage: Outage, proxy: FaultProxy) -> None:
     """Leave the connections half open, until heartbeats tell."""
     accepted = proxy.accepted
     proxy.strand()
-    await outage.come(lambda: proxy.accepted > accepted, "connected anew")
+    await outage.come(lambda: proxy.accepted > accepted, "connected again")
     await outage.further()
 
 

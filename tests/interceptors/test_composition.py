@@ -213,7 +213,7 @@ def test_opentelemetrys_own_interceptor_takes_a_sync_streams_cancel_away(
 def test_a_generator_in_a_streams_place_gives_its_permit_back_when_it_is_dropped(
     server: EchoServer, provider: TracerProvider, registry: WatchedRegistry, kind: Any, read: int
 ) -> None:
-    # It begins the call when it is first read, and never tells of an end.
+    # It begins the call when it is first read, and never reports its end.
     with composed(
         server, client_interceptor(provider), "outside", registry=registry, streams=kind
     ) as channel:

@@ -42,7 +42,7 @@ def _order(way: Way, why: str, registry: WatchedRegistry) -> bytes:
 def test_a_fallback_may_wait_for_a_future_of_the_same_channel(
     way: Way, why: str, server: EchoServer, registry: WatchedRegistry
 ) -> None:
-    # In the thread that tells of ends, it would wait forever.
+    # In the thread that reports ends, it would wait forever.
     def fallback(_request: object, _error: object) -> Any:
         reply = channel.unary_unary(OTHER).future(ask()).result(20)
         return [reply] if way.streams else reply

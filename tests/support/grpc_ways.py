@@ -126,7 +126,7 @@ def finish(way: Way, channel: Any, request: bytes, **options: Any) -> tuple[Any,
 
 
 def _state(call: Any) -> tuple[Any, ...]:
-    """Return what a call that is over says of itself."""
+    """Return what a call that is over reports."""
     try:
         seen = (call.code(), call.details(), tuple(call.trailing_metadata() or ()))
     except AttributeError:  # OpenTelemetry makes a plain generator of a stream
