@@ -4,7 +4,7 @@ import copy
 import functools
 import pickle
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -12,8 +12,13 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors import AioRejectedCall, RejectedCall
+from fusewire.interceptors._done_callbacks import DoneCallbacks
 from fusewire.interceptors._retry_info import read_retry_after
+from fusewire.interceptors._sync import completed
 from tests.support.grpc_server import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BOTH = pytest.mark.parametrize("kind", [RejectedCall, AioRejectedCall])
 
@@ -113,6 +118,39 @@ def test_done_callbacks_of_a_rejection_come_in_order_and_not_on_the_callers_thre
         error.add_done_callback(functools.partial(note, number))
     wait_until(lambda: len(seen) == 3, "the callbacks")
     assert seen == [(number, error, False) for number in range(3)]
+
+
+def test_no_done_callback_is_lost_when_two_threads_add_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = RejectedCall(*GIVEN)
+    called: list[str] = []
+    one_is_made, other_has_added = threading.Event(), threading.Event()
+
+    def add(name: str) -> None:
+        error.add_done_callback(lambda _: called.append(name))
+
+    class Raced(DoneCallbacks):
+        __slots__ = ()
+
+        def __init__(self) -> None:
+            super().__init__()
+            if threading.current_thread() is late:
+                one_is_made.set()
+                assert other_has_added.wait(10)
+
+        def add(self, callback: Callable[[], object]) -> None:
+            super().add(callback)
+            if threading.current_thread() is not late:
+                other_has_added.set()
+                late.join(10)
+
+    late = threading.Thread(target=add, args=("late",))
+    monkeypatch.setattr(completed, "DoneCallbacks", Raced)
+    late.start()
+    assert one_is_made.wait(10)
+    add("early")
+    wait_until(lambda: sorted(called) == ["early", "late"], "both callbacks")
 
 
 def test_a_rejection_that_is_caught_says_its_status_whatever_was_guarded() -> None:

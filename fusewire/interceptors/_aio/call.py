@@ -114,10 +114,11 @@ class AioWatchedResponse(AioWatchedCall):
                 self._end(Stage.ANSWERED)
 
     def _fallback_over(self, _: Any = None) -> None:
-        """Take note of the end of the task, which has noted its own unless it was cancelled."""
+        """Take note of the end of the task, if it has not: it was cancelled, or did not answer."""
         if not self._stage.over:
             self._guarded.declined()
-            self._end(Stage.CANCELLED)
+            cancelled = self._fallback is None or self._fallback.cancelled()
+            self._end(Stage.CANCELLED if cancelled else Stage.ENDED)
 
     async def _wait(self) -> None:
         await self._inner.code()

@@ -74,7 +74,6 @@ class RejectedCall(Rejection, CompletedCall):
     """The circuit did not admit a call on a sync channel; it is the error and the call in one."""
 
     _seen = False  # whether its user knows that it is over
-    _callbacks: DoneCallbacks | None = None
 
     def code(self) -> grpc.StatusCode:
         """Return UNAVAILABLE."""
@@ -99,10 +98,10 @@ class RejectedCall(Rejection, CompletedCall):
         if self._seen:
             fn(self)
             return
-        if self._callbacks is None:
-            self._callbacks = DoneCallbacks()
-        self._callbacks.add(functools.partial(fn, self))
-        run_callbacks(self._callbacks)
+        # One step: two threads that add their first callbacks must not have a queue each.
+        callbacks: DoneCallbacks = self.__dict__.setdefault("_callbacks", DoneCallbacks())
+        callbacks.add(functools.partial(fn, self))
+        run_callbacks(callbacks)
 
     def __iter__(self) -> Self:
         """Return itself: as a stream it has no message."""

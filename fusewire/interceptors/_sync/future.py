@@ -86,8 +86,11 @@ class WatchedFuture(WatchedCall):
         if not self._inner.cancel():
             return False
         with self._changed:
+            unasked = self._stage is Stage.FAILED  # another interceptor's future, over already
             self._stage = Stage.ENDED
             self._changed.notify_all()
+        if unasked:
+            self._end_as_the_call()
         return True
 
     def __repr__(self) -> str:
