@@ -123,7 +123,7 @@ class RejectedCall(Rejection, CompletedCall):
         return self
 
     def traceback(self, timeout: float | None = None) -> TracebackType | None:
-        """Return a traceback of itself being raised."""
+        """Return the traceback that raising this call gives."""
         self._seen = True
         try:
             raise self
