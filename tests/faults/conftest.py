@@ -105,7 +105,7 @@ async def survive_on(
             account = await go_through(outage, fault)
             for queue in queues(case.queue):
                 await client.delete(queue)
-        add_row(pytestconfig, str(case), [account], version=rabbitmq.version)
+        add_row(pytestconfig, str(case), [account], broker=f"RabbitMQ {rabbitmq.version}")
         assert account.sound, str(account)
         assert {*account.handled, *account.removed} == set(case.references)
         assert set(payments.effects().values()) == {1}

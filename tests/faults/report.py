@@ -40,7 +40,7 @@ class Report:
     """The results of a run so far."""
 
     begin: float
-    versions: set[str] = field(default_factory=set)
+    brokers: set[str] = field(default_factory=set)
     rows: dict[str, Counter[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -56,10 +56,10 @@ class Report:
         total: Counter[str] = Counter()
         for row in self.rows.values():
             total.update(row)
-        versions = " and ".join(sorted(self.versions))
+        brokers = " and ".join(sorted(self.brokers))
         minutes = (time.monotonic() - self.begin) / 60
         lines = [
-            f"RabbitMQ {versions}: {total['messages']:,} messages in {minutes:.0f} minutes.",
+            f"{brokers}: {total['messages']:,} messages in {minutes:.0f} minutes.",
             "",
             f"| fault | {' | '.join(COLUMNS)} |",
             f"|---|{'---:|' * len(COLUMNS)}",
@@ -76,12 +76,10 @@ def _line(fault: str, row: Counter[str]) -> str:
 REPORT = pytest.StashKey[Report]()
 
 
-def add_row(
-    config: pytest.Config, fault: str, accounts: Sequence[Account], *, version: str
-) -> None:
+def add_row(config: pytest.Config, fault: str, accounts: Sequence[Account], *, broker: str) -> None:
     """Add a row to the table of this run."""
     report = config.stash[REPORT]
-    report.versions.add(version)
+    report.brokers.add(broker)
     report.add(fault, accounts)
 
 

@@ -284,7 +284,9 @@ async def test_a_worker_killed_at_any_await_loses_nothing_and_repeats_nothing_un
     struck = [case for case in tried if case.struck]
     awaits = len({case.point for case in struck})
     fault = f"{len(struck)} workers killed at {awaits} awaits"
-    add_row(pytestconfig, fault, list(accounts.values()), version=broken_rabbitmq.version)
+    add_row(
+        pytestconfig, fault, list(accounts.values()), broker=f"RabbitMQ {broken_rabbitmq.version}"
+    )
     if LONG:
         for point in missed(tried):
             note(pytestconfig, f"not met: {point.place} {point.function}")

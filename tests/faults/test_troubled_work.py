@@ -54,7 +54,7 @@ class Bench:
     broker: Broker
     payments: PaymentsProcess
     folder: Path
-    version: str
+    broker_name: str
     references: list[str] = field(default_factory=list)
     workers: list[KeptProcess] = field(default_factory=list)
 
@@ -135,18 +135,18 @@ class Bench:
 @pytest.fixture(params=["sqlite", "rabbitmq"])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     queue = f"test-{secrets.token_hex(5)}"
-    version = "and SQLite"
+    name = "SQLite"
     if request.param == "rabbitmq":
         rabbitmq = request.getfixturevalue("broken_rabbitmq")
         rabbitmq.start()
-        address, version = rabbitmq.url, rabbitmq.version
+        address, name = rabbitmq.url, f"RabbitMQ {rabbitmq.version}"
     else:
         address = f"sqlite:///{tmp_path}/broker.db"
     payments = RefusingPayments(tmp_path)
     async with open_broker(address) as broker:
         await broker.create_queue(queue)
         await broker.prepare(Topology(queue, (LANE,), DELAY_TIERS))
-        bench = Bench(address, queue, broker, payments, tmp_path, version)
+        bench = Bench(address, queue, broker, payments, tmp_path, name)
         try:
             yield bench
         finally:
@@ -201,7 +201,7 @@ def counted(bench: Bench, config: pytest.Config, name: str) -> Iterator[list[Acc
     accounts: list[Account] = []
     yield accounts
     kind = "SQLite" if bench.address.startswith("sqlite") else "RabbitMQ"
-    add_row(config, f"{name} ({kind})", accounts, version=bench.version)
+    add_row(config, f"{name} ({kind})", accounts, broker=bench.broker_name)
 
 
 async def test_a_message_that_kills_its_process_is_dead_and_no_other_is(

@@ -71,7 +71,7 @@ async def test_a_replica_that_believes_the_circuit_open_bounces_no_message_and_a
         account = await case.account(client, payments)
         for queue in queues(case.queue):
             await client.delete(queue)
-    add_row(pytestconfig, case.when, [account], version=broken_rabbitmq.version)
+    add_row(pytestconfig, case.when, [account], broker=f"RabbitMQ {broken_rabbitmq.version}")
     assert account.sound, str(account)
     assert set(account.handled) == set(case.references)
     assert set(payments.effects().values()) == {1}
