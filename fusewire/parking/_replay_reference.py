@@ -1,0 +1,91 @@
+"""From which duration on a replay is slow; no I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from fusewire.parking._controller_settings import ControllerSettings
+
+HEADROOM = 1.25
+"""A replay is slow if it takes longer than this multiple of the mean.
+
+Envoy's adaptive concurrency has the same headroom (its ``min_rtt_calc_params.buffer``, 25 %).
+"""
+
+_CALM = 8
+"""Quiet replays in a row before the reference is learnt from the next one."""
+
+_LONGER, _SHORTER = 1.075, 0.975
+"""Steps by which the reference is learnt; in balance when a quarter of the replays are slow."""
+
+
+class Baseline(Protocol):
+    """What live calls took before the outage."""
+
+    @property
+    def reference(self) -> float:
+        """Seconds; a call that takes longer is slow."""
+
+    @property
+    def typical(self) -> float:
+        """Seconds of an ordinary call."""
+
+
+class ReplayReference:
+    """Says of each replay whether it is slow: one bit, so outliers and few samples do no harm.
+
+    The measure is what live calls took before the outage. Learning it under load would raise it
+    with every queue that the replays themselves make.
+
+    Args:
+        settings: the controller's.
+        baseline: what was measured of live calls; None if nothing was, so that the first replays
+            have to do.
+    """
+
+    def __init__(self, settings: ControllerSettings, baseline: Baseline | None) -> None:
+        self._settings = settings
+        self._live = None if baseline is None else baseline.reference
+        self._factor = 1.0
+        self._quiet_replays = 0
+        self._first_durations: list[float] = []
+
+    @property
+    def seconds(self) -> float | None:
+        """The longest duration that is not slow; None as long as it is unknown."""
+        return None if self._live is None else self._live * self._factor
+
+    def is_slow(self, duration: float, reference: float | None) -> bool | None:
+        """Return whether a replay was slow, None if that is unknown.
+
+        Args:
+            duration: seconds.
+            reference: seconds, of live calls; for a replay whose calls have one of their own.
+        """
+        if reference is None:
+            reference = self._live
+        return None if reference is None else duration > reference * self._factor
+
+    def measure(self, duration: float) -> float:
+        """Take a replay for a live call that was not measured; return their mean so far, in s."""
+        self._first_durations.append(duration)
+        mean = sum(self._first_durations) / len(self._first_durations)
+        if len(self._first_durations) >= self._settings.unmeasured:
+            self._live = HEADROOM * mean
+        return mean
+
+    def learn(self, *, slow: bool, quiet: bool) -> None:
+        """Adapt to replays that are heavier than live calls, within bounds.
+
+        Args:
+            slow: whether a replay was slow.
+            quiet: whether that can only be due to itself: there is no queue.
+        """
+        if not quiet:
+            self._quiet_replays = 0
+            return
+        self._quiet_replays += 1
+        if self._quiet_replays > _CALM:
+            factor = self._factor * (_LONGER if slow else _SHORTER)
+            self._factor = min(max(factor, 1.0), self._settings.relearn)
