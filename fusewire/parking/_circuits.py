@@ -129,7 +129,7 @@ class Circuits:
             forget = self._pauses.watch(changed.set)
             try:
                 seconds = min(max(paused, _SHORTEST_NAP), _LONGEST_NAP, max(limit, 0.0))
-                await wait_any(changed, stopping, seconds)
+                await wait_any(changed, stopping, seconds=seconds)
             finally:
                 forget()
             return
@@ -146,7 +146,8 @@ class Circuits:
         try:
             look = breaker.look()  # only now: the listener missed what happened before
             if not look.admitted:
-                await wait_any(changed, stopping, min(self._worth(look), max(limit, 0.0)))
+                wait = min(self._worth(look), max(limit, 0.0))
+                await wait_any(changed, stopping, seconds=wait)
         finally:
             forget()
 

@@ -1,4 +1,4 @@
-"""One queue's deliveries, each given to a task of its own, for as long as there is a connection."""
+"""Which subscriptions there are to one queue, for as long as its worker takes part."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from fusewire._validation import COUNT, check
 from fusewire.errors import BrokerError
+from fusewire.parking._deliveries import Deliveries, Work
+from fusewire.parking._places import Places
 from fusewire.parking._waiting import Backoff, level_of, wait_any
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fusewire.brokers import Delivery, Station, Subscription
+    from fusewire.brokers import Delivery, Station
     from fusewire.parking._context import ConsumerContext
     from fusewire.parking._decisions import Recycle
 
@@ -24,22 +27,23 @@ _RECYCLE_GRACE = 600.0
 With the hold limit before it, this stays below RabbitMQ's consumer timeout of 30 minutes.
 """
 
-_HEED = 5.0
-"""Seconds that handlers have to end once they are cancelled."""
+_LOOK = 1.0
+"""Seconds between looks whether former subscriptions have finished enough for another one."""
 
 
 class Receiver:
     """Subscribes to a queue, and again whenever the subscription is lost.
 
-    The tasks that work on deliveries are this object's own: aio-pika cancels tasks of its own
-    when a connection drops, and a handler cancelled half-way has done who knows what.
+    A subscription keeps its prefetch for life. So :meth:`resize` subscribes a second time. Then the
+    former subscription takes no more, its deliveries are finished, and only then it is released:
+    to release it earlier would give back messages that are being handled.
 
     Args:
         context: what it shares with the consumer's other workers.
         queue: the station that is received from.
-        prefetch: deliveries in flight at a time.
+        prefetch: deliveries in flight at a time, until :meth:`resize` asks for another number.
         work: called with each delivery. May return Recycle: then all that is in flight goes back.
-        ready: awaited before each subscription.
+        ready: awaited before there is a subscription, whenever there was none.
         hand_back: awaited with each delivery in flight before it goes back, and whether its handler
             was called.
         unseen_too: whether what goes back includes what was delivered and not received yet. For
@@ -59,173 +63,218 @@ class Receiver:
     ) -> None:
         self._context = context
         self._queue = queue
-        self._name = str(queue)
         self._prefetch = prefetch
-        self._work = work
         self._ready = ready
         self._hand_back = hand_back
         self._unseen_too = unseen_too
-        self._given_back: list[tuple[Delivery, bool]] = []
-        self._cancelled: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(prefetch)
+        self._places = Places(prefetch)
         self._backoff = Backoff()
-        self._tasks: dict[asyncio.Task[None], Delivery] = {}
-        self._not_begun: set[Delivery] = set()
         self._recycle = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._resize_backoff = Backoff()
+        self._resize_at = 0.0  # by the event loop's clock
+        self._held: list[Deliveries] = []
+        self._retiring: dict[Deliveries, asyncio.Task[None]] = {}
+        self._work = Work(
+            name=str(queue),
+            places=self._places,
+            may_begin=self._may_begin,
+            take=work,
+            is_settling=context.settler.is_settling,
+            on_progress=self._backoff.reset,
+            on_recycle=self._recycle.set,
+        )
 
     @property
     def ending(self) -> bool:
-        """Whether what is in flight goes back: the consumer stops, or subscribes again."""
+        """Whether what is in flight goes back: the consumer stops, leaves, or subscribes again."""
         return self._context.stopping.is_set() or self._recycle.is_set()
+
+    @property
+    def prefetch(self) -> int:
+        """The prefetch that was asked for last."""
+        return self._prefetch
 
     async def linger(self, seconds: float) -> None:
         """Wait for `seconds`, or until what is in flight goes back."""
-        await wait_any(self._context.stopping, self._recycle, seconds)
+        await wait_any(self._context.stopping, self._recycle, seconds=seconds)
+
+    def resize(self, prefetch: int) -> None:
+        """Have another prefetch soon; returns at once, and the latest call decides.
+
+        Nothing that is in flight goes back for it. Until the deliveries of the former subscription
+        are finished, up to both prefetches together are in flight; as many as the larger one allows
+        are worked on. While former subscriptions hold more than `prefetch`, the change waits.
+
+        Args:
+            prefetch: deliveries in flight at a time, 1 or more.
+        """
+        check("prefetch", prefetch, COUNT)
+        self._prefetch = prefetch
+        self._changed.set()
+
+    def leave(self) -> None:
+        """Hold nothing, and have no subscription until `ready` returns again; returns at once.
+
+        What has not begun goes back, and what asks :attr:`ending` while it waits. The handlers that
+        run finish; `ready` is awaited after that.
+        """
+        self._backoff.reset()
+        self._recycle.set()
 
     async def run(self) -> None:
         """Serve the queue until stopping."""
         try:
-            while not self._context.stopping.is_set():
-                if self._ready is not None:
-                    await self._ready()
-                if self._context.stopping.is_set():
-                    return
-                await self._once()
+            await self._run()
         except Exception:
             # A defect of ours is no reason to cut handlers off.
-            await self._finish(self._context.shutdown_timeout)
+            self._recycle.set()
+            await self._retire_all()
             raise
         finally:
             # Normally there are none left; after a cancellation of run() itself they go at once.
-            await self._finish(0)
+            await self._abandon()
 
-    async def _once(self) -> None:
+    def _may_begin(self) -> bool:
+        # In a queue that keeps its order, its worker says in which order they go back.
+        return not (self._unseen_too and self.ending)
+
+    async def _run(self) -> None:
+        stopping = self._context.stopping
+        while not stopping.is_set():
+            if self._recycle.is_set():
+                await self._retire_all()
+                self._raise_defects()
+                self._recycle.clear()
+                await self._backoff.wait(stopping)
+            if self._ready is not None:
+                await self._ready()
+            if not self.ending:
+                await self._serve()
+        await self._retire_all()
+        self._raise_defects()
+
+    async def _serve(self) -> None:
+        """Subscribe and receive until the subscription is lost, or all goes back."""
+        stopping = self._context.stopping
+        serving = await self._subscribe()
+        if serving is None:
+            await self._backoff.wait(stopping)
+            return
+        serving.receive()
+        while not self.ending and not serving.ended.is_set():
+            wait = self._until_resize(serving)
+            if wait == 0:
+                serving = await self._replace(serving)
+                continue
+            await wait_any(stopping, self._recycle, self._changed, serving.ended, seconds=wait)
+            self._changed.clear()
+            self._raise_defects()
+        error = serving.lost
+        if error is not None and not self.ending:
+            logger.log(level_of(error), "%s; subscribing again", error)
+            if not await self._backoff.wait(stopping):
+                await serving.release()
+            self._retire(serving)
+
+    async def _subscribe(self) -> Deliveries | None:
+        prefetch = self._prefetch
         try:
-            subscription = await self._context.broker.subscribe(
-                self._queue, prefetch=self._prefetch
-            )
+            subscription = await self._context.broker.subscribe(self._queue, prefetch=prefetch)
         except BrokerError as error:
             logger.log(level_of(error), "%s; trying again", error)
-            await self._backoff.wait(self._context.stopping)
-            return
-        self._recycle.clear()
-        self._given_back.clear()
-        try:
-            await self._serve(subscription)
-            if self._context.stopping.is_set() or self._recycle.is_set():
-                # Handlers that run finish, and are settled on the channel that is still open.
-                seconds = self._context.shutdown_timeout
-                stopping = self._context.stopping.is_set()
-                await self._finish(seconds if stopping else max(seconds, _RECYCLE_GRACE))
-                await self._return(subscription)
-        finally:
-            await subscription.release()
-        if self._recycle.is_set():
-            await self._backoff.wait(self._context.stopping)
+            return None
+        deliveries = Deliveries(subscription, prefetch=prefetch, work=self._work)
+        self._held.append(deliveries)
+        self._fit_places()
+        return deliveries
 
-    async def _return(self, subscription: Subscription) -> None:
-        given_back, self._given_back = self._given_back, []
+    def _until_resize(self, serving: Deliveries) -> float | None:
+        """Return the seconds until `serving` is to be replaced, None if it need not be."""
+        if serving.prefetch == self._prefetch:
+            return None
+        # What handlers that do not end keep in flight is no reason to wait for them.
+        formers = [each for each in self._held if each is not serving and not each.released]
+        if sum(former.held for former in formers) > self._prefetch:
+            return _LOOK
+        return max(self._resize_at - asyncio.get_running_loop().time(), 0.0)
+
+    async def _replace(self, former: Deliveries) -> Deliveries:
+        """Subscribe with the prefetch that is wanted; return what is received from now on."""
+        serving = await self._subscribe()
+        if serving is None:
+            wait = self._resize_backoff.draw()
+            self._resize_at = asyncio.get_running_loop().time() + wait
+            return former
+        self._resize_backoff.reset()
+        # All that the former one was given begins before what the new one gives.
+        await former.drain()
+        if former.lost is not None:
+            await former.release()
+        self._retire(former)
+        serving.receive()
+        return serving
+
+    def _retire(self, deliveries: Deliveries) -> None:
+        """Finish `deliveries` and release them, in a task of their own."""
+        if deliveries not in self._retiring:
+            name = f"finish {self._queue}"
+            self._retiring[deliveries] = asyncio.create_task(self._finish(deliveries), name=name)
+
+    async def _finish(self, deliveries: Deliveries) -> None:
+        """Wait until `deliveries` are finished, or have to go back; then release them."""
+        stopping = self._context.stopping
+        await wait_any(deliveries.idle, stopping, self._recycle)
+        await deliveries.stop_receiving()
+        if self._unseen_too and not stopping.is_set():
+            await deliveries.give_back_unseen()
+        patience = await self._grant_time(deliveries)
+        await deliveries.cut_off(patience)
         if self._unseen_too:
-            given_back += [(delivery, False) for delivery in await subscription.quiesce()]
-        for delivery, tried in given_back:
-            await self._hand_back(delivery, tried)
+            await deliveries.give_back_unseen()
+        await deliveries.hand_back(self._hand_back)
+        await deliveries.release()
+        self._held.remove(deliveries)
+        del self._retiring[deliveries]
+        self._fit_places()
+        self._changed.set()
 
-    async def _serve(self, subscription: Subscription) -> None:
-        receiving = asyncio.create_task(self._receive(subscription), name=f"receive {self._name}")
-        ends = [
-            receiving,
-            asyncio.create_task(self._context.stopping.wait()),
-            asyncio.create_task(self._recycle.wait()),
-        ]
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in ends:
-                task.cancel()
-            await asyncio.gather(*ends, return_exceptions=True)
-        if not receiving.cancelled() and (error := receiving.exception()) is not None:
-            if not isinstance(error, BrokerError):
-                raise error
-            if not self._context.stopping.is_set():
-                logger.log(level_of(error), "%s; subscribing again", error)
-                await self._backoff.wait(self._context.stopping)
+    async def _grant_time(self, deliveries: Deliveries) -> float:
+        """Wait for the handlers that run, as long as they may take; return that in seconds.
 
-    async def _receive(self, subscription: Subscription) -> None:
-        create_task, name = asyncio.get_running_loop().create_task, f"message of {self._name}"
-        while True:
-            delivery = await subscription.receive()
-            task = create_task(self._one(delivery), name=name)
-            self._tasks[task] = delivery
-            self._not_begun.add(delivery)
-            task.add_done_callback(self._ended)
+        They are settled on the channel that is still open.
+        """
+        stopping, seconds = self._context.stopping, self._context.shutdown_timeout
+        if not stopping.is_set():
+            patience = max(seconds, _RECYCLE_GRACE)
+            await wait_any(deliveries.idle, stopping, seconds=patience)
+            if not stopping.is_set():
+                return patience
+        await wait_any(deliveries.idle, seconds=seconds)
+        return seconds
 
-    async def _one(self, delivery: Delivery) -> None:
-        try:
-            # After a loss, what was in flight still runs: the limit holds over subscriptions.
-            async with self._room:
-                self._not_begun.discard(delivery)
-                recycle = None if delivery.lost else await self._work(delivery)
-            if recycle is not None:
-                self._give_back(delivery, recycle)
-            elif not delivery.lost:
-                # Settled: only that is progress. A delivery that comes again and again is not.
-                self._backoff.reset()
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and self._is_ours():
-                raise  # that was said when it was cancelled
-            # A defect: the delivery stays unsettled and goes back with the subscription.
-            self._report(error)
-            self._recycle.set()
+    async def _retire_all(self) -> None:
+        """Finish and release all that there is."""
+        for deliveries in self._held:
+            self._retire(deliveries)
+        if self._retiring:
+            await asyncio.wait(self._retiring.values())
 
-    def _give_back(self, delivery: Delivery, recycle: Recycle) -> None:
-        if not recycle.settled:
-            self._given_back.append((delivery, recycle.tried))
-        if recycle.cancelled is not None and not self._is_ours():
-            self._report(recycle.cancelled)
-        if recycle.expected:
-            self._backoff.reset()
-        self._recycle.set()
+    def _raise_defects(self) -> None:
+        """Raise what ended the task of former deliveries, if it was not their end."""
+        for task in self._retiring.values():
+            if task.done():
+                task.result()
 
-    def _is_ours(self) -> bool:
-        """Return whether it is this object that cancelled the current task."""
-        return asyncio.current_task() in self._cancelled
-
-    def _report(self, error: BaseException) -> None:
-        logger.error(
-            "a message of %r could not be worked on and goes back", self._name, exc_info=error
-        )
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        delivery = self._tasks.pop(task)
-        self._cancelled.discard(task)
-        if delivery in self._not_begun:
-            self._not_begun.remove(delivery)
-            self._given_back.append((delivery, False))
-
-    async def _finish(self, seconds: float) -> None:
-        tasks = set(self._tasks)
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=seconds)
-        if not late:
-            return
-        # One that is being settled is not cut off, or its message might be moved and come again.
-        settling = self._context.settler.is_settling
-        handlers = {task for task in late if not settling(self._tasks[task])}
-        if handlers:
-            logger.warning(
-                "%d handlers of %r did not end within %g s; their messages go back",
-                len(handlers),
-                self._name,
-                seconds,
-            )
-        self._cancel(handlers)
-        # Those who do not heed it settle nothing any more: their channel is closed next.
-        _, late = await asyncio.wait(late, timeout=_HEED)
-        # Not twice: a plain function cannot be stopped, and the task that waits for it would end.
-        self._cancel(late - handlers)
-
-    def _cancel(self, tasks: set[asyncio.Task[None]]) -> None:
-        self._cancelled.update(tasks)
-        for task in tasks:
+    async def _abandon(self) -> None:
+        for task in self._retiring.values():
             task.cancel()
+        await asyncio.gather(*self._retiring.values(), return_exceptions=True)
+        self._retiring.clear()
+        held, self._held = self._held, []
+        await asyncio.gather(*(deliveries.abandon() for deliveries in held))
+
+    def _fit_places(self) -> None:
+        """Let as many be worked on at a time as the largest subscription gives."""
+        prefetches = [each.prefetch for each in self._held if not each.released]
+        self._places.resize(max(prefetches, default=self._prefetch))

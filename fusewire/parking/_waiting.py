@@ -23,9 +23,9 @@ async def sleep_unless_stopping(seconds: float, stopping: asyncio.Event) -> bool
     return True
 
 
-async def wait_any(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
-    """Wait for `seconds` or until one of the two events is set."""
-    waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
+async def wait_any(*events: asyncio.Event, seconds: float | None = None) -> None:
+    """Wait for `seconds` or until one of the events is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -53,9 +53,13 @@ class Backoff:
         """Start again from the shortest wait, after a success."""
         self._next = _FIRST
 
-    async def wait(self, stopping: asyncio.Event) -> bool:
-        """Wait; return whether stopping came first."""
+    def draw(self) -> float:
+        """Return the seconds to wait now; the next time they are longer."""
         # Half of it is certain, or a run of small draws would hammer a broker that is down.
         seconds = self._next * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
         self._next = min(self._next * 2, self._longest)
-        return await sleep_unless_stopping(seconds, stopping)
+        return seconds
+
+    async def wait(self, stopping: asyncio.Event) -> bool:
+        """Wait; return whether stopping came first."""
+        return await sleep_unless_stopping(self.draw(), stopping)

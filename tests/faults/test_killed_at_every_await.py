@@ -72,8 +72,11 @@ WHENS = ("parking", "replaying", "stopping")
 """The parts of the outage."""
 STOPPING = {
     "_open_gates",
-    "_finish",
-    "_return",
+    "_retire_all",
+    "_grant_time",
+    "cut_off",
+    "give_back_unseen",
+    "hand_back",
     "quiesce",
     "release",
     "put_back",

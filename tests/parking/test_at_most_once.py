@@ -12,7 +12,7 @@ from fusewire.brokers import Topology
 from fusewire.brokers.rabbitmq._subscription import RabbitMQDelivery
 from fusewire.brokers.sqlite._subscription import SQLiteDelivery
 from fusewire.errors import MoveRefusedError, UnconfirmedError
-from fusewire.parking._receiver import Receiver
+from fusewire.parking._deliveries import Deliveries
 from tests.support.dependency import Dependency
 from tests.support.waiting import until
 
@@ -184,13 +184,13 @@ async def test_what_was_not_tried_when_a_queue_that_keeps_its_order_pauses_is_no
     handler = Handler(bench)
     behind = asyncio.Event()
     received: list[Delivery] = []
-    one = Receiver._one
+    one = Deliveries._one
 
-    async def note(receiver: Receiver, delivery: Delivery) -> None:
+    async def note(deliveries: Deliveries, delivery: Delivery) -> None:
         received.append(delivery)
-        await one(receiver, delivery)
+        await one(deliveries, delivery)
 
-    monkeypatch.setattr(Receiver, "_one", note)
+    monkeypatch.setattr(Deliveries, "_one", note)
 
     async def first_fails(message: AbstractIncomingMessage) -> None:
         if message.body == b"first" and not behind.is_set():

@@ -12,7 +12,7 @@ from fusewire.breaker import CircuitState
 from fusewire.brokers import Message
 from fusewire.errors import CircuitOpenError
 from fusewire.operation import current_operation, fallbacks_allowed
-from fusewire.parking import _receiver as receiver_module
+from fusewire.parking import _deliveries as deliveries_module
 from tests.support.dependency import Dependency
 from tests.support.messages import until_depth
 from tests.support.waiting import until
@@ -311,7 +311,7 @@ async def test_a_handler_that_keeps_its_cancellation_to_itself_is_not_taken_for_
 async def test_a_handler_that_does_not_heed_its_cancellation_does_not_keep_the_consumer(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiver_module, "_HEED", 0.05)
+    monkeypatch.setattr(deliveries_module, "_HEED", 0.05)
     started, end = asyncio.Event(), asyncio.Event()
 
     async def handler(message: AbstractIncomingMessage) -> None:

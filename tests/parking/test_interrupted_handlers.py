@@ -14,6 +14,7 @@ import grpc.aio
 import pytest
 
 from fusewire.parking import ParkingConsumer
+from fusewire.parking import _deliveries as deliveries_module
 from fusewire.parking import _receiver as receiver_module
 from fusewire.parking._errors import Requeue
 from tests.support.dependency import Dependency
@@ -229,7 +230,7 @@ async def test_what_cannot_be_stopped_is_never_called_again_beside_itself(
     bench: Bench, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(receiver_module, "_RECYCLE_GRACE", 0.05)
-    monkeypatch.setattr(receiver_module, "_HEED", 0.05)
+    monkeypatch.setattr(deliveries_module, "_HEED", 0.05)
     go_on = threading.Event()
     calls: list[str] = []
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusewire.errors import BrokerUnavailableError
 from fusewire.parking import _supervision
+from fusewire.parking._deliveries import Deliveries
 from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._receiver import Receiver
 from fusewire.parking._waiting import Backoff
@@ -56,14 +57,14 @@ async def test_a_defect_in_receiving_stops_neither_the_source_nor_its_lanes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = ["source", "lane"]
-    receive = Receiver._receive
+    receive = Deliveries._receive
 
-    async def failing(self: Receiver, subscription: Any) -> None:
+    async def failing(self: Deliveries) -> None:
         if broken:
             raise LookupError(broken.pop())
-        await receive(self, subscription)
+        await receive(self)
 
-    monkeypatch.setattr(Receiver, "_receive", failing)
+    monkeypatch.setattr(Deliveries, "_receive", failing)
     await bench.send("a")
     async with bench.consumer(lambda message: None):
         await until(lambda: bench.happened("handled") == ["a"])
@@ -139,7 +140,10 @@ async def test_a_delivery_alone_does_not_reset_the_back_off(
     async def nothing(*_: object) -> None: ...
 
     stopping = asyncio.Event()
-    context: Any = SimpleNamespace(broker=Flapping(), stopping=stopping, shutdown_timeout=0)
+    settler = SimpleNamespace(is_settling=lambda _delivery: False)
+    context: Any = SimpleNamespace(
+        broker=Flapping(), settler=settler, stopping=stopping, shutdown_timeout=0
+    )
     source = Receiver(context, "q", prefetch=1, work=nothing, hand_back=nothing)
     await asyncio.wait_for(source.run(), 20)
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
