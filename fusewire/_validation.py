@@ -260,6 +260,7 @@ SECONDS_OR_ZERO = Rule(
     "a finite number of seconds of at least 0", lambda value: _is_number(value) and value >= 0
 )
 RATE = Rule("a finite number of messages per second above 0", is_seconds)
+WEIGHT = Rule("a finite number above 0", is_seconds)
 SHARE = Rule("a fraction above 0 and up to 1", lambda value: _is_number(value) and 0 < value <= 1)
 JITTER = Rule("a fraction from 0 and below 1", lambda value: _is_number(value) and 0 <= value < 1)
 GROWTH = Rule("a finite number of at least 1", lambda value: _is_number(value) and value >= 1)

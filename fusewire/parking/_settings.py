@@ -10,6 +10,7 @@ from fusewire._validation import (
     DELAYS,
     RATE,
     SECONDS,
+    WEIGHT,
     check,
     check_fields,
     count_up_to,
@@ -71,10 +72,15 @@ class ReplayPolicy:
     table of a configuration file.
 
     Attributes:
-        concurrency: handlers of parked messages at a time, in each lane, at most.
-        rate: handlers of parked messages that begin in a second, in each lane, at most; None for as
-            many as `concurrency` allows. They begin one at a time: any period of w seconds sees at
-            most ``rate * w + 1``.
+        concurrency: the most replays in flight of one replica in one lane. How many there are,
+            below that, follows from the spare capacity that they find.
+        rate: the most replays that begin in a second, of one replica in one lane; None for no such
+            limit. They begin one at a time: any period of w seconds sees at most ``rate * w + 1``.
+        yields: how readily replays give way to live traffic: the weight of a slow replay against
+            one that is not slow, where slow is longer than live calls took before the outage.
+            Replays grow in number until about ``1 / (1 + yields)`` of them are slow: 57 % by
+            default. 0.5 is eager (67 %): sooner done, and live calls wait longer meanwhile. 1.5 is
+            gentle (40 %).
         scope: whose limits these are. ``"replica"``: every replica replays, each within its own.
             ``"cluster"``: one replica at a time replays each lane, so the limits apply to all
             replicas combined, and the others wait to take over. Lanes are created for one or the
@@ -84,8 +90,9 @@ class ReplayPolicy:
         SettingsError: a value cannot be right.
     """
 
-    concurrency: int = 10
+    concurrency: int = 64
     rate: float | None = None
+    yields: float = 0.75
     scope: Literal["replica", "cluster"] = "replica"
 
     def __new__(cls, *_: object, **settings: object) -> Self:
@@ -96,6 +103,7 @@ class ReplayPolicy:
     def __post_init__(self) -> None:
         check("concurrency", self.concurrency, count_up_to(MOST_HELD, "which is AMQP's limit"))
         check("rate", self.rate, RATE.or_none)
+        check("yields", self.yields, WEIGHT)
         check("scope", self.scope, one_of("replica", "cluster"))
 
 

@@ -195,7 +195,8 @@ async def test_what_one_replica_learns_to_be_open_does_not_go_round_and_round(
         await mistaken.call_async(cut_off)
 
     bodies = [f"m{number}" for number in range(30)]
-    async with bench.consumer(unsound, registry=believes_open, concurrency=4) as unsound_replica:
+    options = {"concurrency": 4, "replay_concurrency": 10}  # so that it leaves some to the other
+    async with bench.consumer(unsound, registry=believes_open, **options) as unsound_replica:
         await bench.send(*bodies)
         await until(lambda: len(set(bench.happened("parked"))) == 30)
         await until(lambda: openings >= 4)

@@ -58,6 +58,14 @@ def test_a_retry_policy_that_cannot_be_right_is_refused(settings: Any, said: str
         ({"concurrency": 65536}, r"concurrency must be a whole number from 1 to 65535"),
         ({"rate": 0}, r"rate must be a finite number of messages per second above 0, or None"),
         ({"rate": float("inf")}, r"rate must be .*, got inf"),
+        ({"yields": 0}, r"yields must be a finite number above 0, got 0"),
+        ({"yields": -1.5}, r"yields must be .*, got -1\.5"),
+        ({"yields": float("nan")}, r"yields must be .*, got nan"),
+        ({"yields": float("inf")}, r"yields must be .*, got inf"),
+        ({"yields": True}, r"yields must be .*, got True"),
+        ({"yields": None}, r"yields must be .*, got None"),
+        ({"yields": "gentle"}, r"yields must be .*, got 'gentle'"),
+        ({"yield": 1}, r"ReplayPolicy has no setting 'yield'; did you mean yields"),
         ({"scope": "clustre"}, r"scope must be .*, got 'clustre'; did you mean 'cluster'"),
         ({"concurency": 3}, r"ReplayPolicy has no setting 'concurency'; did you mean concurrency"),
     ],
@@ -76,6 +84,7 @@ max_age = 86400
 [replay]
 concurrency = 4
 rate = 2.5
+yields = 1.5
 scope = "cluster"
 """
 
@@ -84,9 +93,13 @@ def test_policies_are_made_of_the_tables_of_a_file() -> None:
     tables = tomllib.loads(FILE)
     retry, replay = RetryPolicy(**tables["retry"]), ReplayPolicy(**tables["replay"])
     assert retry == RetryPolicy(max_attempts=8, delays=(1, 5, 30), max_age=86400)
-    assert replay == ReplayPolicy(concurrency=4, rate=2.5, scope="cluster")
+    assert replay == ReplayPolicy(concurrency=4, rate=2.5, yields=1.5, scope="cluster")
     assert {retry: 1, replay: 2}[RetryPolicy(**tables["retry"])] == 1
     assert "max_attempts=8" in repr(retry)
+
+
+def test_without_settings_a_replica_replays_up_to_64_messages_of_a_lane_and_yields() -> None:
+    assert ReplayPolicy() == ReplayPolicy(concurrency=64, rate=None, yields=0.75, scope="replica")
 
 
 def test_two_consumers_and_parked_calls_share_one_policy() -> None:

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
 try:
-    from fusewire.parking import RetryPolicy
+    from fusewire.parking import ReplayPolicy, RetryPolicy
 except ImportError:  # an older release
-    RETRY: Any = {"delay_tiers": (0.05, 0.2)}
+    POLICIES: Any = {"delay_tiers": (0.05, 0.2)}
 else:
-    RETRY = {"retry": RetryPolicy(delays=(0.05, 0.2))}
+    POLICIES = {
+        "retry": RetryPolicy(delays=(0.05, 0.2)),
+        "replay": ReplayPolicy(concurrency=10),  # as many as the older release replays
+    }
 
 DEPENDENCY = "payments"
 
@@ -65,7 +68,7 @@ async def main(address: str, queue: str, folder: str, name: str, later: str = "0
         depends_on=DEPENDENCY,
         registry=registry,
         concurrency=5,
-        **RETRY,
+        **POLICIES,
     ) as consumer:
         os.write(handled, f"{fusewire.__file__} {name}\n".encode())
         await consumer.run()
