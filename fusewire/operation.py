@@ -15,7 +15,7 @@ from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from fusewire._validation import invalid
 
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 # The rest is for the rooms.
 __all__ = [
     "IDEMPOTENCY_KEY",
+    "REPLAY_METADATA",
     "CallNote",
     "Operation",
+    "TimedCall",
     "current_operation",
     "operation",
     "without_fallbacks",
@@ -36,8 +38,12 @@ IDEMPOTENCY_KEY = "idempotency-key"
 """Metadata key that carries an operation id to the server (the name of the IETF's
 ``draft-ietf-httpapi-idempotency-key-header-07``, in the lower case that gRPC asks for)."""
 
+REPLAY_METADATA = "fusewire-replay"
+"""Metadata key of calls that are made for a replay; its value is ``"1"``. A server that has too
+much to do can shed them first."""
+
 NOTES_KEPT = 64
-"""Notes that an operation keeps: the last ones."""
+"""Notes, and durations, that an operation keeps: the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,14 @@ class CallNote:
     status: str | None = None
     retry_after: float | None = None
     condition: str | None = None
+
+
+class TimedCall(NamedTuple):
+    """How many `seconds` a call took that the dependency answered; `method` may be empty."""
+
+    breaker: str
+    method: str
+    seconds: float
 
 
 class KeyEnd(Enum):
@@ -141,10 +155,13 @@ class Operation:
     Args:
         operation_id: the operation id.
         keys_by_ordinal: whether its calls follow the former scheme of keys, see :meth:`next_key`.
+        replay: whether the work is a replay. Its calls say so to the server, in
+            :data:`REPLAY_METADATA`, and are not counted as live traffic.
 
     Attributes:
         id: the operation id, the same on every attempt.
         keys_by_ordinal: as given.
+        replay: as given.
         ended: whether the block that worked on it was left. The keys of its calls and the
             suppression of fallbacks end with it.
     """
@@ -158,17 +175,22 @@ class Operation:
         "_rejected",
         "_sent",
         "_succeeded",
+        "_timed",
         "ended",
         "id",
         "keys_by_ordinal",
+        "replay",
     )
 
-    def __init__(self, operation_id: str, *, keys_by_ordinal: bool = False) -> None:
+    def __init__(
+        self, operation_id: str, *, keys_by_ordinal: bool = False, replay: bool = False
+    ) -> None:
         if not isinstance(cast("object", operation_id), str) or not operation_id:
             # Units of work that share an id share their keys: a server would do only one of them.
             raise invalid("operation_id", "a non-empty string", operation_id)
         self.id = operation_id
         self.keys_by_ordinal = keys_by_ordinal
+        self.replay = replay
         self.ended = False
         self._numbers: dict[str, _Numbers] = {}
         self._sent: dict[str, None] = {}
@@ -177,6 +199,7 @@ class Operation:
         self._rejected: dict[str, None] = {}
         self._succeeded: dict[str, None] = {}
         self._notes: deque[CallNote] = deque(maxlen=NOTES_KEPT)
+        self._timed: deque[TimedCall] = deque(maxlen=NOTES_KEPT)
         self._ordinals: dict[str, int] = {}
 
     @property
@@ -201,6 +224,11 @@ class Operation:
     def notes(self) -> tuple[CallNote, ...]:
         """How the calls of this attempt ended that did not end OK, in order; the last 64."""
         return tuple(self._notes.copy())
+
+    @property
+    def timed(self) -> tuple[TimedCall, ...]:
+        """How long the measured calls of this attempt took that were answered; the last 64."""
+        return tuple(self._timed.copy())
 
     @property
     def doubtful_keys(self) -> tuple[str, ...]:
@@ -242,6 +270,10 @@ class Operation:
         self._notes.append(note)
         if note.outcome == "failure":
             self._failed.setdefault(note.breaker)
+
+    def note_duration(self, breaker: str, method: str, seconds: float) -> None:
+        """Record how long a call took that the dependency answered."""
+        self._timed.append(TimedCall(breaker, method, seconds))
 
     def note_failure(self, breaker: str, *, retry_after: float | None = None) -> None:
         """Record that a call guarded by `breaker` was made and failed.
@@ -292,6 +324,7 @@ class operation:  # noqa: N801 - used as a function is
         operation_id: the operation id.
         keys_by_ordinal: whether the keys of its calls follow the former scheme, see
             :meth:`Operation.next_key`.
+        replay: whether the work is a replay, see :class:`Operation`.
 
     Raises:
         SettingsError: `operation_id` is no string, or is empty.
@@ -299,8 +332,10 @@ class operation:  # noqa: N801 - used as a function is
 
     __slots__ = ("_entered", "_token")
 
-    def __init__(self, operation_id: str, *, keys_by_ordinal: bool = False) -> None:
-        self._entered = Operation(operation_id, keys_by_ordinal=keys_by_ordinal)
+    def __init__(
+        self, operation_id: str, *, keys_by_ordinal: bool = False, replay: bool = False
+    ) -> None:
+        self._entered = Operation(operation_id, keys_by_ordinal=keys_by_ordinal, replay=replay)
 
     def __enter__(self) -> Operation:
         self._token = _current.set(self._entered)

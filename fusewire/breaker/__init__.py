@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fusewire._public import publish
 from fusewire.breaker._breaker import CircuitBreaker
+from fusewire.breaker._durations import Baseline, Durations
 from fusewire.breaker._events import (
     CallEvent,
     CallEventsDropped,
@@ -21,6 +22,7 @@ from fusewire.breaker._events import (
     SettingsChanged,
     StateChanged,
 )
+from fusewire.breaker._histogram import Histogram
 from fusewire.breaker._permit import Permit
 from fusewire.breaker._registry import BreakerRegistry, default_registry
 from fusewire.breaker._settings import CRITICAL, HIGH_TRAFFIC, LENIENT, PRESETS, BreakerSettings
@@ -35,6 +37,7 @@ __all__ = [
     "LENIENT",
     "PRESETS",
     "Admission",
+    "Baseline",
     "BreakerRegistry",
     "BreakerSettings",
     "Bucket",
@@ -52,7 +55,9 @@ __all__ = [
     "CircuitOpenError",
     "CircuitState",
     "Counters",
+    "Durations",
     "Event",
+    "Histogram",
     "LeaseExpired",
     "Outcome",
     "Permit",

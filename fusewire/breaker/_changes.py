@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fusewire._locks import bare_lock, inside, renew_in_child
 from fusewire.breaker._events import Cause, Reason
-from fusewire.breaker._lending import LendingMachine
 from fusewire.breaker._machine import MAX_HALF_OPEN_WAIT, RAMPING
+from fusewire.breaker._measuring import MeasuringMachine
 from fusewire.breaker._states import BY_HAND, Admission, CircuitState
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _WHOLE = 0
 _BROKEN = -1
 
 
-class Changes(LendingMachine):
+class Changes(MeasuringMachine):
     """A machine that threads share, that signal handlers and finalizers may use, and that may fork.
 
     The lock is held only while the state changes: never during a guarded call, a listener or a log

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from fusewire._locks import inside
 from fusewire._validation import SECONDS, check
 from fusewire.breaker._classification import CANCELLED_BY_CALLER, classify_error
+from fusewire.breaker._durations import Durations
 from fusewire.breaker._events import CHANGES, Cause, Event, Reason, SettingsChanged
 from fusewire.breaker._listeners import ListenerEntry
 from fusewire.breaker._loans import current_loan, find_loan
@@ -147,6 +148,8 @@ class Circuit(SnapshotChanges):
         The permit's own methods do the same in fewer words.
         """
         now = self._clock()
+        if self.durations is not None:
+            self._measure(permit, now, outcome)
         if (
             outcome is SUCCESS
             and len(self._healthy) < self._permit_room
@@ -230,6 +233,10 @@ class Circuit(SnapshotChanges):
         """
         check_settings(settings)
         self._change(self._clock(), self._take_settings, settings)
+
+    def measure_durations(self) -> None:
+        """Record from now on how long calls take, in :attr:`durations`. Idempotent."""
+        self._change(self._clock(), self._start_measuring, Durations(self._clock))
 
     def snapshot(self) -> Snapshot:
         """Return all state and counters at one moment.

@@ -75,7 +75,11 @@ class GuardingCircuit(Circuit):
                     args=args,
                     kwargs=kwargs,
                 )
-            now = clock() if timed else 0.0
+            now = 0.0
+            if timed:
+                now = clock()
+                if self.durations is not None:
+                    self._measure_call(now - started)
             if (
                 len(notes) < self._room
                 and now < self._room_until
@@ -112,7 +116,11 @@ class GuardingCircuit(Circuit):
                 self._end_call(generation, started, self.classify(error, started))
                 raise
             self._idle = again = self._idle_again
-            now = clock() if timed else 0.0
+            now = 0.0
+            if timed:
+                now = clock()
+                if self.durations is not None:
+                    self._measure_call(now - started)
             if (
                 len(notes) < self._room
                 and now < self._room_until
@@ -157,7 +165,11 @@ class GuardingCircuit(Circuit):
         if type(result) not in PLAIN and comes_later(result):
             return self._follow(result, loan, started, fallback=fallback, args=args, kwargs=kwargs)
         lent = loan.pop()
-        now = self._clock() if timed else 0.0
+        now = 0.0
+        if timed:
+            now = self._clock()
+            if self.durations is not None and not isinstance(lent, Permit):
+                self._measure_call(now - started)
         self._unproven -= 1
         if (
             self._unproven > 0
@@ -195,7 +207,11 @@ class GuardingCircuit(Circuit):
             raise
         publish(around)
         lent = loan.pop()
-        now = self._clock() if timed else 0.0
+        now = 0.0
+        if timed:
+            now = self._clock()
+            if self.durations is not None and not isinstance(lent, Permit):
+                self._measure_call(now - started)
         self._unproven -= 1
         if (
             self._unproven > 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fusewire.breaker._loans import current_loan, enclosing_loan, publish, withdraw
 from fusewire.breaker._states import SUCCESS, Outcome
+from fusewire.operation import Operation  # noqa: TC001 - publish() looks for it here
 
 if TYPE_CHECKING:
     from typing import Self
@@ -58,10 +59,23 @@ class Permit:
     Attributes:
         probe: whether the call finds out if the dependency has recovered. A probe holds a lease:
             when it expires, another call may be the probe.
+        measured_as: the method and the operation that its duration is recorded for, None once it
+            is. Without it, the duration is that of an unnamed method, in the context of the
+            settlement. Only measured calls have it, because setting it takes time.
     """
 
-    __slots__ = ("_issuer", "_loan", "generation", "lent", "probe", "settled", "started")
+    __slots__ = (
+        "_issuer",
+        "_loan",
+        "generation",
+        "lent",
+        "measured_as",
+        "probe",
+        "settled",
+        "started",
+    )
 
+    measured_as: tuple[str, Operation | None] | None
     lender: Permit | None = None
 
     def __init__(

@@ -56,6 +56,7 @@ class BreakerRegistry:
         self._store(settings, overrides)
         self._limit = limit
         self._clock = clock
+        self._measures = False
         self._generations = count()
         # Not a property, because every guarded call compares it.
         self.generation = next(self._generations)
@@ -114,6 +115,16 @@ class BreakerRegistry:
             if chosen != breaker.settings:
                 breaker.replace_settings(chosen)
 
+    def measure_durations(self) -> None:
+        """Have all breakers record how long calls take, those too that are made later. Idempotent.
+
+        A replay needs it, so a consumer switches it on. See :class:`Durations`.
+        """
+        self._measures = True
+        for breaker in self._breakers.copy().values():
+            if breaker.durations is None:
+                breaker.measure_durations()
+
     def remove(self, name: str) -> None:
         """Remove the breaker called `name`. One that is not there is no error."""
         with self._lock:
@@ -159,7 +170,11 @@ class BreakerRegistry:
             if settings is not None:
                 self._given.setdefault(name, settings)
             made = CircuitBreaker(name, settings=self._settings_for(name), clock=self._clock)
+            if self._measures:
+                made.measure_durations()
             breaker = self._breakers.setdefault(name, made)
+            if self._measures and breaker.durations is None:
+                breaker.measure_durations()
         if self._limit is not None:
             self._candidates.add(name)
         return breaker

@@ -1,0 +1,111 @@
+"""Durations counted in buckets, each 15 % wider than the one before.
+
+So a quantile is exact to 15 % whatever the scale, and a method takes some twenty counts.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+GROWTH = 1.15
+LOWEST = 1e-4
+"""Seconds: the upper bound of the first bucket."""
+
+BOUNDS: tuple[float, ...] = tuple(LOWEST * GROWTH**number for number in range(128))
+"""Upper bounds of the buckets in seconds, from 0.1 ms to 85 min. One more bucket has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How long calls took, since they were first measured.
+
+    Attributes:
+        bounds: upper bounds of the buckets, in seconds, ascending. The last bucket has none.
+        counts: calls in each bucket, one more than there are bounds. ``counts[0]`` took at most
+            ``bounds[0]``. No count ever decreases.
+        seconds: the durations of all calls together.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    seconds: float
+
+    @property
+    def calls(self) -> int:
+        """How many calls there are in all buckets."""
+        return sum(self.counts)
+
+
+class Counts:
+    """How many durations fell into each bucket.
+
+    Attributes:
+        by_bucket: counts by the number of the bucket. Empty buckets are absent.
+        calls: how many there are.
+        seconds: their sum.
+    """
+
+    __slots__ = ("by_bucket", "calls", "seconds")
+
+    def __init__(self) -> None:
+        self.by_bucket: dict[int, int] = {}
+        self.calls = 0
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        bucket = bisect_left(BOUNDS, seconds)
+        self.by_bucket[bucket] = self.by_bucket.get(bucket, 0) + 1
+        self.calls += 1
+        self.seconds += seconds
+
+    def include(self, other: Counts) -> None:
+        """Count what `other` has counted."""
+        for bucket, count in other.by_bucket.items():
+            self.by_bucket[bucket] = self.by_bucket.get(bucket, 0) + count
+        self.calls += other.calls
+        self.seconds += other.seconds
+
+    def quantile(self, share: float) -> float:
+        """Return the seconds that `share` of the calls took at most. There must be a call."""
+        wanted = share * self.calls
+        ranks = accumulate(count for _, count in self._ascending())
+        upper = 0.0
+        for (bucket, count), rank in zip(self._ascending(), ranks, strict=True):
+            lower, upper = _edges(bucket)
+            if rank >= wanted:
+                return upper - (upper - lower) * (rank - wanted) / count
+        return upper
+
+    def mean(self, at_most: float) -> float:
+        """Return the mean in seconds, with what is longer counted as `at_most`."""
+        total = sum(min(sum(_edges(bucket)) / 2, at_most) * n for bucket, n in self._ascending())
+        return total / self.calls
+
+    def histogram(self) -> Histogram:
+        """Return the counts of all buckets."""
+        counts = tuple(self.by_bucket.get(bucket, 0) for bucket in range(len(BOUNDS) + 1))
+        return Histogram(BOUNDS, counts, self.seconds)
+
+    def _ascending(self) -> Iterator[tuple[int, int]]:
+        return iter(sorted(self.by_bucket.items()))
+
+
+def merged(parts: Iterable[Counts]) -> Counts:
+    """Return the counts of all `parts` together."""
+    whole = Counts()
+    for part in parts:
+        whole.include(part)
+    return whole
+
+
+def _edges(bucket: int) -> tuple[float, float]:
+    """Return the bounds of a bucket, in seconds; for the first and the last, near ones."""
+    upper = BOUNDS[min(bucket, len(BOUNDS) - 1)]
+    return upper / GROWTH, upper

@@ -1,0 +1,94 @@
+"""Measured calls: who records how long a call took, and as what.
+
+Nothing is measured until it is asked for. Then each call that is timed is recorded once, where it
+is settled: a permit by its circuit, a decorated call by its guard. An interceptor says on the
+permit which method it calls and for which operation, because it is settled in another context.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from fusewire.breaker._lending import LendingMachine
+from fusewire.breaker._states import CircuitState, Outcome
+from fusewire.operation import current_operation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.breaker._durations import Durations
+    from fusewire.breaker._events import Reason
+    from fusewire.breaker._permit import Permit
+    from fusewire.breaker._settings import BreakerSettings
+    from fusewire.operation import Operation
+
+
+class MeasuringMachine(LendingMachine):
+    """A machine whose calls may be measured.
+
+    Attributes:
+        durations: how long calls took; None while they are not measured.
+    """
+
+    __slots__ = ("durations",)
+
+    def __init__(
+        self,
+        name: str,
+        settings: BreakerSettings,
+        clock: Callable[[], float],
+        rng: Callable[[], float],
+    ) -> None:
+        self.durations: Durations | None = None
+        super().__init__(name, settings, clock, rng)
+
+    def _start_measuring(self, _now: float, durations: Durations) -> None:
+        if self.durations is None:
+            self.durations = durations
+            self._follow_state()
+            self._refresh()
+
+    def _enter(self, state: CircuitState, reason: Reason, now: float) -> None:
+        super()._enter(state, reason, now)
+        self._follow_state()
+
+    def _follow_state(self) -> None:
+        if self.durations is None:
+            return
+        if self._state is CircuitState.CLOSED:
+            self.durations.end_outage()
+        else:
+            self.durations.begin_outage()
+
+    def _refresh(self) -> None:
+        super()._refresh()
+        if self.durations is not None:
+            self._timed = True
+
+    def _measure(self, permit: Permit, now: float, outcome: Outcome) -> None:
+        """Record the call of `permit`, which is about to be settled, unless it was recorded."""
+        if outcome is Outcome.IGNORED or permit.settled or permit.started == math.inf:
+            return
+        try:
+            measured_as = permit.measured_as
+        except AttributeError:  # its issuer does not know what it is for
+            measured_as = ("", current_operation())
+        if measured_as is not None:
+            permit.measured_as = None
+            self._record_duration(now - permit.started, *measured_as, outcome)
+
+    def _measure_call(self, seconds: float) -> None:
+        """Record a decorated call, which was answered."""
+        self._record_duration(seconds, "", current_operation(), Outcome.SUCCESS)
+
+    def _record_duration(
+        self, seconds: float, method: str, operation: Operation | None, outcome: Outcome
+    ) -> None:
+        if self.durations is None:
+            return
+        failed = outcome is Outcome.FAILURE
+        replay = operation is not None and operation.replay
+        self.durations.record(seconds, method=method, live=not replay, failed=failed)
+        if operation is not None and not failed:
+            operation.note_duration(self._name, method, seconds)
