@@ -18,7 +18,7 @@ TIMES ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all-pythons test-lowest test-long faults check coverage bench format
-.PHONY: nightly mutation protos constraints clean
+.PHONY: recovery-run nightly mutation protos constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | awk '{name = $$1; $$1 = ""; printf "make %-18s%s\n", name, $$0}'
@@ -59,6 +59,9 @@ faults: .venv/.dev .venv-protos/.made ## Break everything around a consumer; TIM
 bench: .venv/.dev ## Compare parking with plain aio-pika code on RabbitMQ; takes fifteen minutes
 	$(BIN)/python -m benchmarks.parking
 	$(BIN)/python -m benchmarks.parking_outage
+
+recovery-run: .venv/.dev ## Replay a backlog into a server of limited capacity, on RabbitMQ; ARGS="--runs 1 --replicas 8"
+	$(BIN)/python -m benchmarks.recovery $(ARGS)
 
 nightly: .venv/.dev ## Compare the breaker with its model in 200,000 random steps
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -s tests/breaker/test_against_the_naive_model.py

@@ -10,6 +10,8 @@ from tests.support.rabbitmq_choice import start_private_node
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.rabbitmq_node import PrivateNode
+
 
 @contextmanager
 def node(address: str | None) -> Iterator[str]:
@@ -17,9 +19,16 @@ def node(address: str | None) -> Iterator[str]:
     if address is not None:
         yield address
         return
+    with private_node() as private:
+        yield private.url
+
+
+@contextmanager
+def private_node() -> Iterator[PrivateNode]:
+    """Start a private node for the block."""
     private = start_private_node()
     try:
-        print(f"RabbitMQ {private.version}, a private node")
-        yield private.url
+        print(f"RabbitMQ {private.version}, a private node", flush=True)
+        yield private
     finally:
         private.close()
