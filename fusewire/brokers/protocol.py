@@ -200,6 +200,21 @@ class Broker(Protocol):
             QueueNotFoundError: there is no such station.
         """
 
+    async def receivers(self, station: Station | str) -> int:
+        """Count the subscriptions to `station`, those of other processes included.
+
+        One that was released does not count, nor one whose process died. One that was quiesced may
+        count until it is released. Where a station has a single receiver, that one counts, and
+        those that wait to take over may. Nobody asks for a delayed station.
+
+        The more replicas there are, the more carefully each begins to replay. So an adapter that is
+        not sure rounds up.
+
+        Raises:
+            QueueNotFoundError: there is no such station.
+            BrokerUnavailableError: the broker cannot be reached.
+        """
+
     async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
         """Read up to `limit` waiting messages, oldest first, and leave them where they are.
 

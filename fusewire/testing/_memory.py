@@ -218,6 +218,15 @@ class InMemoryBroker:
         store = await self._use()
         return store.depth(Station.of(station))
 
+    async def receivers(self, station: Station | str) -> int:
+        """Count the subscriptions to `station` of all brokers of this address.
+
+        Raises:
+            QueueNotFoundError: there is no such station.
+        """
+        store = await self._use()
+        return store.receivers(Station.of(station))
+
     async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
         """Read up to `limit` waiting messages, oldest first, and leave them where they are.
 

@@ -182,6 +182,12 @@ class Store:
         with self._lock:
             return len(self._look(station))
 
+    def receivers(self, station: Station) -> int:
+        """Count who receives."""
+        with self._lock:
+            self._look(station)
+            return len(self._receivers.get(str(station), []))
+
     def count(self, station: Station) -> int:
         """Count what waits or is in flight."""
         with self._lock:

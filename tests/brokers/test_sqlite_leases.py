@@ -211,6 +211,28 @@ async def test_a_receiver_with_room_whose_delivery_shows_that_its_lease_was_lost
             await take(subscription, 1)
 
 
+async def test_a_receiver_whose_lease_has_ended_does_not_count(path: Path, clock: Clock) -> None:
+    async with SQLiteBroker(path, lease=5000, clock=clock) as broker:
+        await broker.create_queue("orders")
+        silent = Silent(path, clock, lease=50)
+        with closing(silent.session):
+            assert await broker.receivers("orders") == 1
+            clock.now += 51
+            assert await broker.receivers("orders") == 0
+
+
+async def test_a_receiver_of_an_older_release_counts_for_every_queue(
+    path: Path, broker: SQLiteBroker
+) -> None:
+    await broker.subscribe("orders", prefetch=1)
+    await broker.subscribe("dead", prefetch=1)
+    with closing(sqlite3.connect(path)) as file, file:  # it does not say from which it receives
+        file.execute("UPDATE receivers SET queue = NULL WHERE id = (SELECT min(id) FROM receivers)")
+
+    assert await broker.receivers("orders") == 1
+    assert await broker.receivers("dead") == 2
+
+
 def test_a_process_elsewhere_is_never_known_to_be_dead() -> None:
     gone = start_and_end()
 

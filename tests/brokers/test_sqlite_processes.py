@@ -99,6 +99,19 @@ async def test_it_counts_the_receivers_that_died_with_a_message_and_no_releases(
     assert delivery.redelivered
 
 
+async def test_a_receiver_counts_until_its_process_has_died(
+    path: Path, broker: SQLiteBroker, tmp_path: Path
+) -> None:
+    await broker.publish("dead", numbered(1))
+    ready = anyio.Path(tmp_path / "ready")
+    await broker.subscribe("orders", prefetch=1)
+    with start("hold", path, "dead", 1, ready) as holder:
+        await until(ready.exists)
+        assert (await broker.receivers("orders"), await broker.receivers("dead")) == (1, 1)
+        holder.kill()
+    assert (await broker.receivers("orders"), await broker.receivers("dead")) == (1, 0)
+
+
 async def test_a_message_that_is_moved_has_killed_nobody(
     path: Path, broker: SQLiteBroker, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ STOPPING = {
 """Functions that run when a consumer is stopped."""
 NOT_ON_THE_WAY = {
     "Declarer.create_queue",
+    "RabbitMQBroker._declare_passively",
     "RabbitMQBroker._depth",
     "RabbitMQBroker._peek",
     "RabbitMQBroker._peek_single",
@@ -96,6 +97,7 @@ NOT_ON_THE_WAY = {
     "RabbitMQBroker.depth",
     "RabbitMQBroker.peek",
     "RabbitMQBroker.publish",
+    "RabbitMQBroker.receivers",
 }
 """Functions of the broker that no move, replay or delay comes through."""
 SETTLING = {

@@ -10,6 +10,7 @@ from fusewire.testing.conformance._messages import (
     take,
     until,
     until_depth,
+    until_receivers,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "take",
     "until",
     "until_depth",
+    "until_receivers",
 ]

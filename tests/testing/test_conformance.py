@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire.brokers import Capabilities, Message, SQLiteBroker, Station, Topology
+from fusewire.brokers._names import queue_name
 from fusewire.testing.conformance import BrokerConformance, Place, _messages
 
 if TYPE_CHECKING:
@@ -67,6 +68,26 @@ class Shared(SQLiteBroker):
         await super().prepare(Topology(topology.source, topology.lanes, topology.delays))
 
 
+class Uncounted(SQLiteBroker):
+    """Counts what is in flight in place of those who receive, as some RabbitMQ did."""
+
+    async def receivers(self, station: Station | str) -> int:
+        return await self._run(
+            lambda store: store._db.execute(
+                "SELECT count(*) FROM messages JOIN queues ON queues.id = messages.queue"
+                " WHERE name = ? AND receiver IS NOT NULL",
+                (queue_name(station),),
+            ).fetchone()[0]
+        )
+
+
+class Lonely(SQLiteBroker):
+    """Counts its own subscriptions only."""
+
+    async def receivers(self, station: Station | str) -> int:
+        return min(await super().receivers(station), len(self._subscriptions))
+
+
 class Slow(SQLiteBroker):
     """Keeps the delays of a topology only, and says so."""
 
@@ -85,6 +106,13 @@ class Slow(SQLiteBroker):
         (Reversed, "test_peek_shows_the_oldest_first_and_leaves_them"),
         (Absent, "test_a_source_queue_is_never_made_by_preparing"),
         (Unmarked, "test_a_mark_is_seen_by_others_until_it_is_taken_away"),
+        (
+            Uncounted,
+            "test_receivers_of_all_processes_are_counted_and_not_what_they_have_in_flight",
+        ),
+        (Uncounted, "test_receivers_that_have_nothing_are_counted"),
+        (Lonely, "test_receivers_that_have_nothing_are_counted"),
+        (Lonely, "test_the_one_that_receives_counts_and_those_that_wait_may"),
         (Shared, "test_one_receives_and_the_next_takes_over_all_that_is_left_in_order"),
     ],
 )

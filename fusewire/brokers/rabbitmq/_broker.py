@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
+    from pamqp.commands import Queue
+
     from fusewire.brokers.message import Message
     from fusewire.brokers.topology import Station, Topology
 
@@ -189,7 +191,18 @@ class RabbitMQBroker:
         """Count the ready messages of the station's queue, or of the delay queues."""
         return sum([await self._depth(queue) for queue in self._publisher.queues(station)])
 
+    async def receivers(self, station: Station | str) -> int:
+        """Count the consumers of the station's queue.
+
+        A quorum queue with one active consumer counts that one only.
+        """
+        return (await self._declare_passively(queue_name(station))).consumer_count or 0
+
     async def _depth(self, queue: str) -> int:
+        return (await self._declare_passively(queue)).message_count or 0
+
+    async def _declare_passively(self, queue: str) -> Queue.DeclareOk:
+        """Declare `queue` passively, which counts its ready messages and its consumers."""
         check_name(queue)
         async with self._consuming.channel() as channel:
             try:
@@ -201,7 +214,7 @@ class RabbitMQBroker:
                 if not is_lost(error):
                     raise
                 raise self._consuming.unavailable(f"cannot look at {queue!r}", error) from error
-        return declared.declaration_result.message_count or 0
+        return declared.declaration_result
 
     async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
         """Get messages and close the channel, which puts them back in order.

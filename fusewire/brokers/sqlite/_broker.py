@@ -157,6 +157,10 @@ class SQLiteBroker:
         """Count the messages that wait; see :meth:`Broker.depth`."""
         return await self._run(partial(Store.depth, station=station))
 
+    async def receivers(self, station: Station | str) -> int:
+        """Count the subscriptions of all processes that live; see :meth:`Broker.receivers`."""
+        return await self._run(partial(Store.receivers, queue=queue_name(station)))
+
     async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
         """Read waiting messages, oldest first; see :meth:`Broker.peek`."""
         return await self._run(partial(Store.peek, station=station, limit=max(limit, 0)))

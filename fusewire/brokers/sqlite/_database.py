@@ -62,6 +62,8 @@ _COLUMNS = (
     ("receivers", "steady_until", "REAL"),
     # When its process began, in ticks since the boot: a process id alone is used again.
     ("receivers", "started", "INTEGER"),
+    # The id of the queue that it receives from. Empty where an older release made it.
+    ("receivers", "queue", "INTEGER"),
 )
 """Columns that came later. They do not raise the format: a release that does not know them reads
 and writes the file beside one that does, and their defaults say nothing."""

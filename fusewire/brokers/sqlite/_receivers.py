@@ -55,18 +55,29 @@ class Receivers:
         self._gone: set[int] = set()  # whose process id another process has by now
         self._mine = mine
 
-    def add(self) -> Receiver:
-        """Make a receiver of this process."""
+    def add(self, queue_id: int) -> Receiver:
+        """Make a receiver of this process for a queue."""
         pid = os.getpid()
         id_ = self._db.execute(
-            "INSERT INTO receivers (lease_until, clock, steady_until, home, pid, started)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (*self._until(), liveness.home(), pid, liveness.started(pid)),
+            "INSERT INTO receivers (lease_until, clock, steady_until, home, pid, started, queue)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*self._until(), liveness.home(), pid, liveness.started(pid), queue_id),
         ).lastrowid
         assert id_ is not None  # noqa: S101 (an INSERT has just made the row)
         receiver = Receiver(id_)
         self._mine.add(receiver)
         return receiver
+
+    def count(self, queue_id: int) -> int:
+        """Count the receivers of a queue.
+
+        Those of an older release do not say which is theirs. Each of them counts for every queue,
+        so that the figure is too high rather than too low while two releases share the file.
+        """
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM receivers WHERE queue = ? OR queue IS NULL", (queue_id,)
+        ).fetchone()
+        return int(count)
 
     def holds_lease(self, receiver: Receiver) -> bool:
         """Return whether `receiver` still holds its messages."""

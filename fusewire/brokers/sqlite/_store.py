@@ -217,8 +217,11 @@ class Store:
 
     def subscribe(self, queue: str) -> Receiver:
         """Make a receiver."""
-        self._queue(queue)
-        return self._receivers.add()
+        return self._receivers.add(self._queue(queue))
+
+    def receivers(self, queue: str) -> int:
+        """Count the receivers of a queue, those of other processes included."""
+        return self._receivers.count(self._queue(queue))
 
     def claim(self, queue: str, receiver: Receiver, limit: int) -> list[Claimed]:
         """Claim up to `limit` messages, oldest first, for `receiver` to hold.

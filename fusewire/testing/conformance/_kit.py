@@ -9,6 +9,7 @@ import pytest
 from fusewire.brokers import Topology
 from fusewire.testing.conformance._consuming import Consuming
 from fusewire.testing.conformance._delaying import Delaying
+from fusewire.testing.conformance._receiving import Receiving
 from fusewire.testing.conformance._settling import GivingBack, Moving
 from fusewire.testing.conformance._sharing import Sharing, Workload
 from fusewire.testing.conformance._single import SingleReceiver
@@ -32,6 +33,7 @@ class BrokerConformance(
     Delaying,
     GivingBack,
     Sharing,
+    Receiving,
     SingleReceiver,
     Workload,
     Consuming,

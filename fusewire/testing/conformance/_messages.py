@@ -107,6 +107,15 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await anyio.sleep(0.01)
 
 
+async def until_receivers(broker: Broker, queue: Station | str, count: int) -> None:
+    """Wait until `queue` has so many receivers: a broker may count one that has just left."""
+
+    async def is_so() -> bool:
+        return await broker.receivers(queue) == count
+
+    await until(is_so)
+
+
 async def until_depth(broker: Broker, queue: Station | str, depth: int) -> None:
     """Wait until `queue` is as deep: a broker may count what it has just settled."""
 

@@ -14,6 +14,7 @@ from fusewire.testing.conformance._messages import (
     take,
     taking,
     until_depth,
+    until_receivers,
 )
 
 if TYPE_CHECKING:
@@ -76,6 +77,21 @@ class SingleReceiver:
                 [following] = await take(other, 1)
                 assert number_of(following.message) == 1
                 assert not waiting.done()
+
+    async def test_the_one_that_receives_counts_and_those_that_wait_may(
+        self, place: Place, single: Topology, broker: Broker
+    ) -> None:
+        lane = single.parked("other")
+        await publish_numbered(broker, lane, range(3))
+        async with place.open() as first, place.open() as second:
+            active = await first.subscribe(lane, prefetch=2)
+            await take(active, 2)
+            waiting = await second.subscribe(lane, prefetch=2)
+            assert await broker.receivers(lane) in {1, 2}
+            await active.release()
+            await take(waiting, 2)
+            await until_receivers(broker, lane, 1)
+        await until_receivers(broker, lane, 0)
 
     async def test_a_lane_keeps_its_single_receiver_when_it_is_prepared_without(
         self, place: Place, single: Topology, broker: Broker

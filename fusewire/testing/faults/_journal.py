@@ -303,6 +303,9 @@ class _WatchedBroker:
     async def depth(self, station: Station | str) -> int:
         return await self._broker.depth(station)
 
+    async def receivers(self, station: Station | str) -> int:
+        return await self._broker.receivers(station)
+
     async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
         return await self._broker.peek(station, limit=limit)
 

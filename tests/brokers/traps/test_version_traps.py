@@ -12,7 +12,15 @@ from pamqp import encode
 
 from fusewire.brokers import RabbitMQBroker, Topology
 from fusewire.brokers.rabbitmq import Layout, queue_arguments
-from tests.support.messages import drain, number_of, numbered, publish_numbered, take, until_depth
+from tests.support.messages import (
+    drain,
+    number_of,
+    numbered,
+    publish_numbered,
+    take,
+    until_depth,
+    until_receivers,
+)
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
@@ -164,6 +172,35 @@ async def test_a_queue_with_one_active_consumer_refuses_a_get_and_is_looked_into
     await until_depth(broker, queue_name, 2)
     with pytest.raises(ChannelLockedResource):  # the trap
         await queue.get()
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_consumers_are_counted_and_not_the_messages_that_they_hold(
+    broker: RabbitMQBroker, outside: AbstractChannel, queue_name: str, kind: str
+) -> None:
+    # The trap: before 4.3, previews counted what a quorum queue's consumers had in flight
+    # (https://github.com/rabbitmq/rabbitmq-server/pull/16185).
+    await outside.declare_queue(queue_name, durable=True, arguments={"x-queue-type": kind})
+    for _ in range(3):
+        await broker.subscribe(queue_name, prefetch=10)
+    await until_receivers(broker, queue_name, 3)  # that have nothing
+    await publish_numbered(broker, queue_name, range(30))
+    await until_depth(broker, queue_name, 0)
+    await until_receivers(broker, queue_name, 3)
+
+
+@pytest.mark.parametrize(("kind", "counted"), [("classic", 3), ("quorum", 1)])
+async def test_of_a_quorum_queue_with_one_active_consumer_only_that_one_is_counted(
+    broker: RabbitMQBroker, outside: AbstractChannel, queue_name: str, kind: str, counted: int
+) -> None:
+    # The trap: a classic queue counts those that wait as well.
+    arguments: dict[str, Any] = {"x-queue-type": kind, "x-single-active-consumer": True}
+    await outside.declare_queue(queue_name, durable=True, arguments=arguments)
+    await publish_numbered(broker, queue_name, range(30))
+    for _ in range(3):
+        await broker.subscribe(queue_name, prefetch=10)
+    await until_depth(broker, queue_name, 20)
+    await until_receivers(broker, queue_name, counted)
 
 
 async def test_closing_the_channel_gives_back_in_order_where_a_nack_would_put_at_the_tail(

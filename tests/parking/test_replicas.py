@@ -1,0 +1,87 @@
+"""Replicas are counted where the broker can, and assumed where it cannot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fusewire.brokers import Broker
+from fusewire.errors import BrokerUnavailableError
+from fusewire.parking._replicas import ASSUMED_REPLICAS, Replicas
+
+if TYPE_CHECKING:
+    from tests.parking.conftest import Bench
+
+
+class Counting:
+    """A broker that counts as it is told."""
+
+    def __init__(self, *answers: int | Exception) -> None:
+        self._answers = iter(answers)
+        self.asked: list[str] = []
+
+    async def receivers(self, station: str) -> int:
+        self.asked.append(station)
+        answer = next(self._answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Former:
+    """A broker that was written before receivers were counted."""
+
+    def __repr__(self) -> str:
+        return "Former()"
+
+
+class Inheriting(Broker):
+    """One that inherits from the protocol, and with it the empty method."""
+
+    def __repr__(self) -> str:
+        return "Inheriting()"
+
+
+def replicas(broker: Any) -> Replicas:
+    return Replicas(broker, "orders")
+
+
+async def test_every_replica_of_the_source_queue_is_counted(bench: Bench) -> None:
+    await bench.broker.create_queue(bench.queue)
+    for number in (1, 2, 3):
+        await bench.broker.subscribe(bench.queue, prefetch=10)
+        assert await Replicas(bench.broker, bench.queue).count() == number
+
+
+async def test_a_count_follows_what_the_broker_says() -> None:
+    broker = Counting(4, 8, 2)
+    counted = replicas(broker)
+    assert [await counted.count() for _ in range(3)] == [4, 8, 2]
+    assert broker.asked == ["orders"] * 3
+
+
+async def test_none_at_all_is_no_count_because_this_replica_is_one() -> None:
+    counted = replicas(Counting(0, 4, 0, 0))
+    assert [await counted.count() for _ in range(4)] == [ASSUMED_REPLICAS, 4, 4, 4]
+
+
+async def test_a_broker_that_cannot_be_reached_leaves_the_latest_count(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gone = BrokerUnavailableError("it is away")
+    counted = replicas(Counting(gone, 3, gone, 5))
+    assert [await counted.count() for _ in range(4)] == [ASSUMED_REPLICAS, 3, 3, 5]
+    assert "the receivers of 'orders' were not counted: it is away" in caplog.messages
+
+
+@pytest.mark.parametrize("kind", [Former, Inheriting])
+async def test_a_broker_that_does_not_count_is_named_once_and_ten_replicas_are_assumed(
+    caplog: pytest.LogCaptureFixture, kind: type
+) -> None:
+    counted = replicas(kind())
+    assert [await counted.count() for _ in range(3)] == [ASSUMED_REPLICAS] * 3
+    (line,) = caplog.messages
+    assert line.startswith(
+        f"{kind.__name__}() does not count receivers, so the replays of 'orders' assume 10 replicas"
+    )
