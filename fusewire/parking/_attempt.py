@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fusewire.parking._in_flight import InFlight
     from fusewire.parking._marks import Marks
     from fusewire.parking._pauses import Pauses
+    from fusewire.parking._survived_returns import SurvivedReturns
     from fusewire.parking._unacknowledged import Unacknowledged
 
 logger = logging.getLogger("fusewire.parking")
@@ -71,6 +72,7 @@ class AttemptSequence:
         failures: where first failures are logged.
         unacknowledged: knows which messages the handler works on.
         marks: of attempts that are made with nothing else in flight.
+        survived: which returns of messages this process has survived.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class AttemptSequence:
         failures: FailureLog,
         unacknowledged: Unacknowledged,
         marks: Marks,
+        survived: SurvivedReturns,
     ) -> None:
         self._policy = policy
         self._circuits = circuits
@@ -93,6 +96,7 @@ class AttemptSequence:
         self._failures = failures
         self._unacknowledged = unacknowledged
         self._marks = marks
+        self._survived = survived
 
     async def run(self, item: InFlight, turn: Turn) -> Ending | None:
         """Try `item` once; return None if its delivery was lost while it waited.
@@ -197,11 +201,12 @@ class AttemptSequence:
     async def _suspect(self, item: InFlight, turn: Turn) -> Verdict | None:
         """Return where `item` goes if it may have killed its process before."""
         delivery, operation_id = item.delivery, item.history.operation_id
-        if not delivery.returned or item.survived:
+        returns = self._survived.unexplained(delivery) if delivery.returned else 0
+        if returns <= 0 or item.survived:
             return None
         if item.lone:
             return self._policy.suspected(item.history, await self._marks.left(operation_id))
-        if delivery.returned < turn.suspicion(delivery):
+        if returns < turn.suspicion(delivery):
             return None
         logger.warning(
             "operation %s came back unsettled and may kill its process: it is handled with nothing "

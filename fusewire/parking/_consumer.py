@@ -37,6 +37,7 @@ from fusewire.parking._settings import MOST_HELD, queues_of
 from fusewire.parking._settler import Settler
 from fusewire.parking._signals import until_signal
 from fusewire.parking._supervision import keep_running
+from fusewire.parking._survived_returns import SurvivedReturns
 from fusewire.parking._unacknowledged import Unacknowledged
 from fusewire.parking._unrecoverable import unrecoverable
 from fusewire.parking._workers.ordered import OrderedWorker
@@ -165,6 +166,7 @@ class ParkingConsumer:
         )
         self._circuits = Circuits(registry, self._pauses)
         self._unacknowledged = Unacknowledged()
+        self._survived = SurvivedReturns()
         calls = HandlerCalls(
             handler,
             threads=concurrency + replay.concurrency * len(self._topology.lanes),
@@ -316,11 +318,13 @@ class ParkingConsumer:
                 runner=self._runner,
                 unacknowledged=self._unacknowledged,
                 marks=marks,
+                survived=self._survived,
                 failures=self._failures,
             ),
             policy=self._policy,
             circuits=self._circuits,
             dependencies=self._dependencies,
+            survived=self._survived,
             stopping=stopping,
             shutdown_timeout=self._shutdown_timeout,
         )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fusewire.parking._decisions import FailurePolicy
     from fusewire.parking._dependencies import Dependencies
     from fusewire.parking._settler import Settler
+    from fusewire.parking._survived_returns import SurvivedReturns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class ConsumerContext:
         policy: how failures are retried.
         circuits: the breakers that messages wait for.
         dependencies: what is declared of them.
+        survived: which returns of messages this process has survived.
         stopping: set when the consumer ends.
         shutdown_timeout: seconds that handlers may still take then.
     """
@@ -39,5 +41,6 @@ class ConsumerContext:
     policy: FailurePolicy
     circuits: Circuits
     dependencies: Dependencies
+    survived: SurvivedReturns
     stopping: asyncio.Event
     shutdown_timeout: float

@@ -44,6 +44,7 @@ class Work:
         may_begin: whether a delivery may be begun; else it goes back.
         take: works on one delivery.
         is_settling: whether a delivery is being settled, which must not be cut off.
+        on_return: called with each delivery that becomes the broker's again, unsettled.
         on_progress: called when a delivery is settled, or goes back as expected.
         on_recycle: called when all that is in flight has to go back.
     """
@@ -53,6 +54,7 @@ class Work:
     may_begin: Callable[[], bool]
     take: Callable[[Delivery], Awaitable[Recycle | None]]
     is_settling: Callable[[Delivery], bool]
+    on_return: Callable[[Delivery], None]
     on_progress: Callable[[], None]
     on_recycle: Callable[[], None]
 
@@ -164,11 +166,15 @@ class Deliveries:
         given_back, self._given_back = self._given_back, []
         for delivery, tried in given_back:
             if not delivery.lost:
+                self._work.on_return(delivery)
                 await callback(delivery, tried)
 
     async def release(self) -> None:
         """Let all go back that is not settled."""
         self._state = _State.RELEASED
+        for delivery in self._tasks.values():
+            if not delivery.lost:
+                self._work.on_return(delivery)
         await self.stop_receiving()
         await self._subscription.release()
 
@@ -186,7 +192,14 @@ class Deliveries:
 
     async def _receive(self) -> None:
         while True:
-            self._begin(await self._subscription.receive())
+            try:
+                delivery = await self._subscription.receive()
+            except BrokerError:
+                # The broker may deliver them again before their tasks have ended.
+                for lost in self._tasks.values():
+                    self._work.on_return(lost)
+                raise
+            self._begin(delivery)
 
     def _begin(self, delivery: Delivery) -> None:
         task = asyncio.create_task(self._one(delivery), name=f"message of {self._work.name}")

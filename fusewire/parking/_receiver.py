@@ -81,6 +81,7 @@ class Receiver:
             may_begin=self._may_begin,
             take=work,
             is_settling=context.settler.is_settling,
+            on_return=context.survived.note,
             on_progress=self._backoff.reset,
             on_recycle=self._recycle.set,
         )

@@ -189,3 +189,36 @@ async def test_a_suspect_that_waits_when_the_consumer_stops_is_no_crash(
     async with bench.consumer(handler, delays=(0.05,)):
         await until(lambda: bench.happened("handled").count("suspect") == 5)
     assert bench.happened("dead") == []
+
+
+@pytest.mark.parametrize("bench", ["rabbitmq"], indirect=True)
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+async def test_connections_that_a_process_survives_make_no_message_a_suspect(
+    bench: Bench, amqp_url: str, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    calls = 0
+    go_on = asyncio.Event()
+
+    async def handler(_: AbstractIncomingMessage) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await go_on.wait()
+            raise ValueError("the first attempt fails, and nobody can be told")
+
+    async def in_flight() -> bool:
+        return await bench.broker.depth(bench.queue) == 0
+
+    if kind == "classic":
+        await classic(bench, amqp_url)
+    await bench.send("a")
+    async with bench.consumer(handler, concurrency=3):
+        for _ in range(4):
+            await until(in_flight)
+            await bench.drop_connection()
+        await until(in_flight)
+        go_on.set()
+        await until(lambda: bench.happened("handled") == ["a"])
+    assert calls == 2
+    assert bench.happened("delayed") == []
+    assert "may kill its process" not in caplog.text
