@@ -14,7 +14,7 @@ which has its environment in ``.venv``. The medians of the runs are shown.
     python -m benchmarks.recovery --backlog 200000
 
 With ``--upheaval`` half of the replicas are killed 10 s after the first probe, and as many as there
-were at first are started 10 s later. With ``--backlog`` so many messages are parked, and for
+were at first begin 10 s later. With ``--backlog`` so many messages are parked, and for
 ``--seconds`` it is watched what the replicas hold of them.
 
 The table, all figures and the curves go to ``build``. It exits with 1 if a target is missed.
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from benchmarks.recovery_stage import Queue, Stage
 
 OURS = "replica"
-KILLED_AFTER, STARTED_AFTER = 10.0, 20.0  # seconds
+MOST_GROWTH = 10.0  # MiB, of a replica while it replays a large backlog
+KILLED_AFTER, BEGUN_AFTER = 10.0, 20.0  # seconds
 
 
 def cases(arguments: argparse.Namespace) -> Iterator[Case]:
@@ -63,24 +64,14 @@ def cases(arguments: argparse.Namespace) -> Iterator[Case]:
                     yield Case(beyond, replicas, code)
 
 
-class Upheaval:
-    """Kills half of the replicas in the middle of a drain, and starts others later."""
-
-    def __init__(self, url: str, replicas: int) -> None:
-        self._url = url
-        self._replicas = replicas
-
-    async def happen(self, stage: Stage, queue: Queue) -> None:
-        """Kill, then start."""
-        await asyncio.sleep(KILLED_AFTER)
-        half = list(stage.replicas)[: self._replicas // 2]
-        stage.end(*half, kill=True)
-        print(f"killed {len(half)} replicas", flush=True)
-        await asyncio.sleep(STARTED_AFTER - KILLED_AFTER)
-        late = [f"late-{number}" for number in range(self._replicas)]
-        stage.start_replicas(late, lambda _: self._url, queue.name)
-        print(f"started {len(late)} replicas", flush=True)
-        await nothing(stage, queue)
+async def upheaval(stage: Stage, queue: Queue) -> None:
+    """Kill half of the replicas in the middle of a drain, and let the late ones begin."""
+    await asyncio.sleep(KILLED_AFTER)
+    names = [name for name in stage.replicas if name.startswith("replica-")]
+    stage.end(*names[: len(names) // 2], kill=True)
+    await asyncio.sleep(BEGUN_AFTER - KILLED_AFTER)
+    stage.let_begin()
+    await nothing(stage, queue)
 
 
 class Output:
@@ -138,8 +129,10 @@ def measure(arguments: argparse.Namespace, load: Load) -> int:
     with node(arguments.address) as url, tempfile.TemporaryDirectory() as folder:
         output = Output(arguments.output, name, about(arguments, server_version(url)), load)
         for number, case in enumerate(cases(arguments)):
-            beside = Upheaval(url, case.replicas).happen if arguments.upheaval else nothing
-            recorded = asyncio.run(run(load, case, lambda _: url, _new(folder, number), beside))
+            beside, late = (upheaval, case.replicas) if arguments.upheaval else (nothing, 0)
+            recorded = asyncio.run(
+                run(load, case, lambda _: url, _new(folder, number), beside, late=late)
+            )
             results.append(Result(case, figures(recorded, load), curves(recorded)))
             print(table(results[-1:]).rpartition("\n")[2], flush=True)
             output.write(results)
@@ -151,7 +144,7 @@ def measure(arguments: argparse.Namespace, load: Load) -> int:
 
 def watch_backlog(arguments: argparse.Namespace, load: Load) -> int:
     """Park a large backlog, and watch what replicas hold of it."""
-    held = 0
+    poor = False
     with private_node() as private, tempfile.TemporaryDirectory() as folder:
         for number, case in enumerate(cases(arguments)):
             watch = Watch(private, arguments.seconds)
@@ -159,19 +152,20 @@ def watch_backlog(arguments: argparse.Namespace, load: Load) -> int:
                 watch.admit(f"replica-{one}" for one in range(max(arguments.replicas)))
             recorded = asyncio.run(run(load, case, watch.url, _new(folder, number), watch.watch))
             hoarded = max((look.hoarded for look in watch.looks), default=0)
+            grown = growth(recorded) / MEBIBYTE
+            poor |= bool(hoarded) or grown > MOST_GROWTH
             rows = (
                 f"{case.replicas} replicas, {case.code.name}, {load.messages} messages, "
                 f"RabbitMQ {private.version}\n\n{backlog_table(recorded, watch.looks)}\n\n"
-                f"grown by {growth(recorded) / MEBIBYTE:.1f} MiB at most"
+                f"Grown by {grown:.1f} MiB at most, target {MOST_GROWTH:.0f}. Held without a "
+                f"subscription: {hoarded} at most, target 0."
             )
             print(rows, flush=True)
             output = Output(
                 arguments.output, f"recovery-backlog-{case.replicas}-{case.code.name}", {}, load
             )
             output.write_backlog(rows)
-            held = max(held, hoarded)
-    print(f"held without a subscription: {held} messages at most, none may be")
-    return int(held > 0)
+    return int(poor)
 
 
 def about(arguments: argparse.Namespace, rabbitmq: str) -> dict[str, Any]:
@@ -243,7 +237,11 @@ def arguments_of(words: list[str] | None) -> tuple[argparse.Namespace, Load]:
 def main(words: list[str] | None = None) -> int:
     """Measure what the command line asks for."""
     arguments, load = arguments_of(words)
-    return (watch_backlog if arguments.backlog else measure)(arguments, load)
+    try:
+        return (watch_backlog if arguments.backlog else measure)(arguments, load)
+    except KeyboardInterrupt:
+        print("interrupted; all processes have ended, and what was measured is written")
+        return 130
 
 
 if __name__ == "__main__":

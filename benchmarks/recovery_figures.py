@@ -45,6 +45,7 @@ class Figures:
         cpu_server: share of a core that the server's process used, on average.
         cpu_live: the same for the live client.
         cpu_replica: the same for the replica that used most.
+        late: seconds by which the server's event loop was late, 99th percentile.
         machine: busy share of all cores, whatever ran on the machine.
         load: the machine's load average of a minute, at the beginning and at the end.
     """
@@ -67,6 +68,7 @@ class Figures:
     cpu_server: float
     cpu_live: float
     cpu_replica: float
+    late: float
     machine: float
     load: tuple[float, float]
 
@@ -109,6 +111,7 @@ def figures(recorded: Recorded, load: Load) -> Figures:
         cpu_server=_cpu(recorded.server, began, ended),
         cpu_live=_cpu(recorded.live_during, began, ended),
         cpu_replica=max(_cpu(lines, began, ended) for lines in recorded.replicas.values()),
+        late=percentile((line["late"] for line in samples), 0.99),
         machine=recorded.machine,
         load=recorded.load,
     )

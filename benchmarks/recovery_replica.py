@@ -114,9 +114,13 @@ def main() -> None:
     parser.add_argument("--lane", required=True)
     parser.add_argument("--target", required=True, help="of the payments server")
     parser.add_argument("--scope", choices=("replica", "cluster"), default="replica")
+    parser.add_argument("--after", type=Path, help="a file: wait until it is there")
     parser.add_argument("--open-time", type=float, help="seconds; the breaker's default without")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    asyncio.run(run(parser.parse_args()))
+    arguments = parser.parse_args()
+    while arguments.after is not None and not arguments.after.exists():
+        time.sleep(0.1)
+    asyncio.run(run(arguments))
 
 
 if __name__ == "__main__":

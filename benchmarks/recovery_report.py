@@ -30,8 +30,9 @@ HEAD = (
     "live failed",
     "replays refused",
     "reopened",
-    "CPU: server, live, replica, machine",
-    "load",
+    "CPU: server, live, replica",
+    "event loop late, ms",
+    "machine busy, load",
 )
 BEYOND = {"refuses": "refuses", "slows": "slows down"}
 
@@ -122,10 +123,11 @@ def _row(case: Case, runs: list[Figures]) -> Iterator[str]:
     yield f"{median(runs, 'replays_refused'):g}"
     most = max(one.reopened_most for one in runs)
     yield f"{median(runs, 'reopened'):.1f}, at most {most}"
-    shares = ("cpu_server", "cpu_live", "cpu_replica", "machine")
+    shares = ("cpu_server", "cpu_live", "cpu_replica")
     yield ", ".join(f"{median(runs, share):.0%}" for share in shares)
     loads = [load for one in runs for load in one.load]
-    yield f"{min(loads):.1f} to {max(loads):.1f}"
+    yield f"{median(runs, 'late') * 1000:.1f}"
+    yield f"{median(runs, 'machine'):.0%}, {min(loads):.1f} to {max(loads):.1f}"
 
 
 def _latency(runs: list[Figures], what: str) -> str:

@@ -61,13 +61,23 @@ class Recorded:
 
 
 class Progress:
-    """Which messages have parked and which have come to their end, as the replicas say."""
+    """Which messages have parked and which have come to their end, as the replicas say.
+
+    Attributes:
+        not_parked: messages that were expected and have not parked.
+        not_ended: messages that were expected and have not come to their end.
+    """
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self.parked: set[str] = set()
-        self.ended: set[str] = set()
+        self.not_parked: set[str] = set()
+        self.not_ended: set[str] = set()
         self._calls: list[float] = []
+
+    def expect(self, ids: Iterable[str]) -> None:
+        """Expect these messages, and no others."""
+        self.not_parked = set(ids)
+        self.not_ended = set(ids)
 
     def look(self) -> None:
         """Read what is new."""
@@ -77,19 +87,24 @@ class Progress:
                     self._calls.append(line["at"])
                 elif line["what"] == "settled":
                     if line["outcome"] in ENDS:
-                        self.ended.add(line["id"])
+                        self.not_ended.discard(line["id"])
                     elif line["outcome"] == "parked":
-                        self.parked.add(line["id"])
+                        self.not_parked.discard(line["id"])
 
     def first_call(self, since: float) -> float:
-        """Return when the first call was admitted since then; 0 if none was."""
+        """Look, and return when the first call was admitted since then; 0 if none was."""
         self.look()
         return min((at for at in self._calls if at >= since), default=0.0)
 
-    def lacks(self, ids: set[str], found: set[str]) -> set[str]:
-        """Look, and return which of `ids` are not in `found`."""
+    def all_parked(self) -> bool:
+        """Look, and return whether all expected messages have parked."""
         self.look()
-        return ids - found
+        return not self.not_parked
+
+    def all_ended(self) -> bool:
+        """Look, and return whether all expected messages have come to their end."""
+        self.look()
+        return not self.not_ended
 
 
 async def nothing(_stage: Stage, _queue: Queue) -> None:
@@ -103,6 +118,8 @@ async def run(
     url: Callable[[str], str],
     folder: Path,
     meanwhile: Callable[[Stage, Queue], Awaitable[None]] = nothing,
+    *,
+    late: int = 0,
 ) -> Recorded:
     """Make one run.
 
@@ -113,6 +130,7 @@ async def run(
         folder: an empty one, for what the processes write.
         meanwhile: begins with the drain, and is cancelled at its end. If it returns before, the
             run ends there.
+        late: replicas that are started, and wait until `meanwhile` lets them begin.
     """
     names = [f"replica-{number}" for number in range(case.replicas)]
     async with source(url(names[0])) as queue:
@@ -123,6 +141,8 @@ async def run(
             stage.start_live("live-before")
             stage.start_replicas(names, url, queue.name)
             await stage.ready("live-before", *names)
+            held = [f"late-{number}" for number in range(late)]
+            stage.start_replicas(held, url, queue.name, held=True)
             await steps.warm_up(case.replicas)
             await steps.before()
             await steps.outage()
@@ -139,16 +159,15 @@ class _Steps:
         self._queue = queue
         self._recorded = recorded
         self._progress = Progress(stage)
-        self._backlog = {f"parked-{number}" for number in range(load.messages)}
 
     async def warm_up(self, replicas: int) -> None:
         """Let each replica handle a few new messages."""
-        ids = {f"known-{number}" for number in range(KNOWN_CALLS * replicas)}
+        ids = [f"known-{number}" for number in range(KNOWN_CALLS * replicas)]
+        self._progress.expect(ids)
         for one in ids:
             await self._queue.publish([one])
             await asyncio.sleep(random.expovariate(self._load.capacity * WARM_UP_SHARE))
-        progress = self._progress
-        await wait_for(lambda: not progress.lacks(ids, progress.ended), "new ones handled", 60)
+        await wait_for(self._progress.all_ended, "new messages handled", 60)
 
     async def before(self) -> None:
         """Measure live traffic, then kill the server."""
@@ -161,12 +180,11 @@ class _Steps:
     async def outage(self) -> None:
         """Have all messages parked, and start the server again."""
         self._stage.start_live("live-during")  # it makes no call before the server is back
-        await self._queue.publish(self._backlog)
+        ids = [f"parked-{number}" for number in range(self._load.messages)]
+        self._progress.expect(ids)
+        await self._queue.publish(ids)
         limit = PARKING_LIMIT + self._load.messages / 100
-        progress = self._progress
-        await wait_for(
-            lambda: not progress.lacks(self._backlog, progress.parked), "all parked", limit
-        )
+        await wait_for(self._progress.all_parked, "all parked", limit)
         self._stage.start_server()
         self._recorded.back = await self._stage.ready("server", times=2)
         await self._stage.ready("live-during")
@@ -184,7 +202,9 @@ class _Steps:
         beside = asyncio.ensure_future(meanwhile(stage, self._queue))
         try:
             await wait_for(
-                lambda: beside.done() or not self._left(), "all replayed", self._load.drain_limit
+                lambda: beside.done() or self._progress.all_ended(),
+                "all replayed",
+                self._load.drain_limit,
             )
             if beside.done():
                 await beside
@@ -192,7 +212,8 @@ class _Steps:
             print(f"not drained within {self._load.drain_limit:g} s", flush=True)
         finally:
             beside.cancel()
-        recorded.unsettled = self._left()
+        self._progress.look()
+        recorded.unsettled = len(self._progress.not_ended)
         recorded.ended = (
             time.monotonic() if recorded.unsettled else _last_end(stage.replicas.values())
         )
@@ -208,9 +229,6 @@ class _Steps:
         self._recorded.live_during = self._stage.lines("live-during")
         self._recorded.replicas = self._stage.replicas
         return self._recorded
-
-    def _left(self) -> int:
-        return len(self._progress.lacks(self._backlog, self._progress.ended))
 
 
 def _last_end(replicas: Iterable[list[Line]]) -> float:

@@ -99,6 +99,7 @@ class Stage:
         self._load = load
         self._case = case
         self._port = free_port()
+        self._gate = folder / "begin"
         self._running: dict[str, KeptProcess] = {}
         self._tails: dict[str, Tail] = {}
         self.replicas: dict[str, list[Line]] = {}
@@ -120,17 +121,38 @@ class Stage:
             name=name,
         )
 
-    def start_replicas(self, names: Iterable[str], url: Callable[[str], str], queue: str) -> None:
-        """Start replicas; `url` is the address of RabbitMQ for each."""
+    def start_replicas(
+        self,
+        names: Iterable[str],
+        url: Callable[[str], str],
+        queue: str,
+        *,
+        held: bool = False,
+    ) -> None:
+        """Start replicas.
+
+        Args:
+            names: of the replicas.
+            url: the address of RabbitMQ for each.
+            queue: to consume.
+            held: they connect only at :meth:`let_begin`. To start Python takes a second of CPU
+                each, which should not fall into a drain.
+        """
         code = self._case.code
         arguments = ["--queue", queue, "--lane", LANE, "--scope", code.scope]
         arguments += ["--target", f"127.0.0.1:{self._port}"]
+        if held:
+            arguments += ["--after", str(self._gate)]
         if self._load.open_time:
             arguments += ["--open-time", str(self._load.open_time)]
         for name in names:
             self._start("replica", "--address", url(name), *arguments, name=name, code=code)
             self._tails[name] = Tail(self.path(name))
             self.replicas[name] = []
+
+    def let_begin(self) -> None:
+        """Let the replicas connect that were held."""
+        self._gate.touch()
 
     def path(self, name: str) -> Path:
         """Return the file in which a process writes."""

@@ -33,7 +33,7 @@ def sample(at: float, queued: int, done: int, refused: int = 0) -> dict[str, Any
         what: {"live": 0, "replay": count}
         for what, count in {"done": done, "refused": refused, "abandoned": 0}.items()
     }
-    return {"what": "sample", "at": at, "queued": queued, "calls": calls}
+    return {"what": "sample", "at": at, "queued": queued, "calls": calls, "late": 0.001}
 
 
 def call(at: float, took: float, code: str = "OK") -> dict[str, Any]:
