@@ -153,7 +153,7 @@ def test_a_small_run_parks_replays_and_writes_what_it_found(
     [found] = json.loads((tmp_path / "recovery-run.json").read_text())["runs"]
     assert found["figures"]["unsettled"] == 0
     assert found["figures"]["dead"] == 0
-    assert found["figures"]["live_calls"] > 0
+    assert found["figures"]["p50_before"] > 0
     assert max(done for _, done in found["curves"]["replayed"]) > 0
     rows = (tmp_path / "recovery-run.md").read_text().splitlines()
     assert re.match(r"\| slows down \| 2 \| replica \| 1 \| \d", rows[-1])
