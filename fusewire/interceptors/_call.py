@@ -20,11 +20,13 @@ from fusewire.interceptors._call_end import CallEnd
 from fusewire.interceptors._fallback import CallInfo, FallbackDeclined, chain_cause
 from fusewire.interceptors._keys import copy_of
 from fusewire.interceptors._rejection import Rejection
+from fusewire.interceptors._replays import is_replay, marked
 from fusewire.interceptors._retry_info import read_retry_after
 from fusewire.operation import (
     IDEMPOTENCY_KEY,
     CallNote,
     KeyEnd,
+    current_operation,
     entered_operation,
     fallbacks_allowed,
     noted_by_caller,
@@ -108,8 +110,9 @@ class GuardedCall:
         self._info: CallInfo | None = None  # the call as its fallback sees it
         self.unchanged = False
         self.metadata: Pairs | None = None
-        if policy.prepares:
-            self._prepare(metadata, source)
+        replay = self._operation is not None and is_replay()
+        if replay or policy.prepares:
+            self._prepare(metadata, source, replay=replay)
 
     @property
     def breaker(self) -> str:
@@ -132,6 +135,8 @@ class GuardedCall:
         except CircuitOpenError as refused:
             self._end_key(KeyEnd.NO_EFFECT, falls_back=self.fallback is not None)
             return refused
+        if getattr(breaker, "durations", None) is not None:  # not all registries give our breakers
+            permit.measured_as = (self._policy.method, current_operation())
         self.unchanged = self.metadata is None
         if permit.probe:
             self.unchanged = False  # see wait_for_ready
@@ -283,11 +288,12 @@ class GuardedCall:
         self,
         metadata: Iterable[tuple[str, str | bytes]] | None,
         source: RequestSource,
+        *,
+        replay: bool,
     ) -> None:
-        one_request = source.shape.startswith("unary")
         keys, fallback = self._policy.keys, self._policy.fallback
         falls_back = fallback is not None and fallbacks_allowed()
-        if not falls_back and (keys is None or self._operation is None):
+        if not falls_back and not replay and (keys is None or self._operation is None):
             return
         if metadata is not None and not isinstance(metadata, grpc.aio.Metadata | tuple | list):
             # It may be an iterator, which can be read only once.
@@ -297,14 +303,7 @@ class GuardedCall:
         except (TypeError, ValueError):
             return  # it is no metadata, and grpcio reports that
         if keys is not None:
-            given = any(key == IDEMPOTENCY_KEY for key, _ in pairs)
-            if one_request and ((falls_back and keys.parks) or not (given or keys.sync)):
-                # The request that is sent must be the one that the key is made of, even if the user
-                # changes the message before it is serialized. On asyncio that happens later, and
-                # much later for a parked call.
-                self.request = copy_of(self.request)
-            if not given and (made := self._make_key(keys, source)) is not None:
-                pairs = (*pairs, (IDEMPOTENCY_KEY, made))
+            pairs = self._with_key(keys, pairs, source, falls_back=falls_back)
         if falls_back and fallback is not None:
             info = CallInfo(self._policy.method, self.breaker, pairs, self._timeout)
             try:
@@ -313,8 +312,26 @@ class GuardedCall:
                 self.fallback = fallback
             except Exception:
                 logger.exception("a call to %s goes without its fallback", self._policy.method)
+        if replay:
+            pairs = marked(pairs)
         if pairs or metadata is not None:
             self.metadata = pairs
+
+    def _with_key(
+        self, keys: MethodKeys, pairs: Pairs, source: RequestSource, *, falls_back: bool
+    ) -> Pairs:
+        """Return the call's metadata with its key, unless the user has given one."""
+        given = any(key == IDEMPOTENCY_KEY for key, _ in pairs)
+        if source.shape.startswith("unary") and (
+            (falls_back and keys.parks) or not (given or keys.sync)
+        ):
+            # The request that is sent must be the one that the key is made of, even if the user
+            # changes the message before it is serialized. On asyncio that happens later, and much
+            # later for a parked call.
+            self.request = copy_of(self.request)
+        if given or (made := self._make_key(keys, source)) is None:
+            return pairs
+        return (*pairs, (IDEMPOTENCY_KEY, made))
 
     def _make_key(self, keys: MethodKeys, source: RequestSource) -> str | None:
         """Make the key of this call; None if it gets none of ours."""

@@ -17,6 +17,7 @@ from fusewire.interceptors._aio.rejected import AioRejectedCall, AioUnsentCall
 from fusewire.interceptors._aio.stream import WatchedStreamStream, WatchedUnaryStream
 from fusewire.interceptors._call import GuardedCall
 from fusewire.interceptors._policy import Policies
+from fusewire.interceptors._replays import is_replay, marked_if_valid
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         SettingsBySelector,
         StreamsBySelector,
     )
+    from fusewire.interceptors._call import Pairs
     from fusewire.interceptors._fallback import Fallback
     from fusewire.interceptors._health import HealthProbe
     from fusewire.interceptors._methods import Shape
@@ -94,7 +96,7 @@ class _Interceptor:
             if not is_valid_metadata(details.metadata):
                 policy = None  # grpcio refuses it, and says why
         if policy is None:
-            return await continuation(details, request)
+            return await continuation(_marked(details) if is_replay() else details, request)
         guarded = GuardedCall(policy, details.metadata, details.timeout, request, self)
         refused = guarded.admit()
         if refused is not None:
@@ -179,9 +181,21 @@ def _amended(details: Any, guarded: GuardedCall) -> Any:
     """Return the details of a call with the changes of its guard."""
     metadata = details.metadata
     if guarded.metadata is not None:
-        as_tuple = isinstance(metadata, tuple)  # grpc.aio.Metadata may change the order
-        metadata = guarded.metadata if as_tuple else grpc.aio.Metadata(*guarded.metadata)
+        metadata = _of_its_kind(metadata, guarded.metadata)
     return _details(details, metadata, guarded.wait_for_ready(details.wait_for_ready))
+
+
+def _marked(details: Any) -> Any:
+    """Return the details of a call of a replay that is not guarded."""
+    pairs = marked_if_valid(details.metadata)
+    metadata = _of_its_kind(details.metadata, pairs) if is_valid_metadata(pairs) else pairs
+    return _details(details, metadata, details.wait_for_ready)
+
+
+def _of_its_kind(metadata: Any, pairs: Pairs) -> Any:
+    """Return `pairs` as a tuple if `metadata` is one, else in the type that grpcio gives."""
+    # grpc.aio.Metadata may change the order.
+    return pairs if isinstance(metadata, tuple) else grpc.aio.Metadata(*pairs)
 
 
 def _details(details: Any, metadata: Any, wait_for_ready: bool | None) -> Any:  # noqa: FBT001 - grpcio's own flag

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from fusewire.interceptors._call import GuardedCall
+from fusewire.interceptors._replays import is_replay, marked_if_valid
 from fusewire.interceptors._stage import Stage
 from fusewire.interceptors._sync.completed import FallbackReply, RejectedCall
 from fusewire.interceptors._sync.completion import settle, watch
@@ -106,7 +107,7 @@ class _UnaryResponse(_Method):
         """Make the call and return it at once."""
         policy = self._policies.of(self._method, self.shape)
         if policy is None:
-            return self._inner.future(request, **arguments)
+            return self._inner.future(request, **_marked_if_replay(arguments))
         guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
         refused = guarded.admit()
         if refused is not None:
@@ -124,7 +125,7 @@ class _UnaryResponse(_Method):
         """Make a blocking call; return what `call` does, or the fallback's reply."""
         policy = self._policies.of(self._method, self.shape)
         if policy is None:
-            return call(request, **arguments)
+            return call(request, **_marked_if_replay(arguments))
         guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
         refused = guarded.admit()
         error: grpc.RpcError
@@ -163,7 +164,7 @@ class _StreamResponse(_Method):
         """Make the call and return its response stream."""
         policy = self._policies.of(self._method, self.shape)
         if policy is None:
-            return self._inner(request, **arguments)
+            return self._inner(request, **_marked_if_replay(arguments))
         guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
         refused = guarded.admit()
         if refused is not None:
@@ -224,6 +225,13 @@ def _start(call: Any, guarded: GuardedCall, arguments: dict[str, Any]) -> Any:
     except BaseException:
         guarded.release(sent=False)
         raise
+
+
+def _marked_if_replay(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call that is not guarded."""
+    if is_replay():
+        arguments["metadata"] = marked_if_valid(arguments["metadata"])
+    return arguments
 
 
 def _amended(arguments: dict[str, Any], guarded: GuardedCall) -> dict[str, Any]:
