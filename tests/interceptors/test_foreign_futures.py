@@ -8,7 +8,7 @@ import grpc
 
 from fusewire.interceptors import guard
 from fusewire.interceptors._sync import future as futures
-from tests.support.grpc_server import ECHO, ask
+from tests.support.grpc_server import ECHO, ask, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ def test_cancelling_a_failed_future_ends_it_and_its_fallback_is_not_asked(
     assert not future.done()
     assert future.cancel()
     assert future.done()
-    assert called == [future]
+    wait_until(lambda: called == [future], "the callback, which runs in a thread of ours")
     for fall_back in waiting:
         fall_back()
     assert asked == []
