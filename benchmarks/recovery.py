@@ -18,6 +18,10 @@ were at first begin 10 s later. With ``--backlog`` so many messages are parked, 
 ``--seconds`` it is watched what the replicas hold of them.
 
 The table, all figures and the curves go to ``build``. It exits with 1 if a target is missed.
+
+Two cores are enough if nothing else runs on them. How late the server's event loop was, and how
+busy the machine, stands beside the figures. On a machine with other work, as root on Linux,
+``chrt --rr 1`` in front of the command gives the run's processes precedence.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import asyncio
 import json
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -126,12 +131,12 @@ def measure(arguments: argparse.Namespace, load: Load) -> int:
     """Make all runs, and say what they miss."""
     name = "recovery-upheaval" if arguments.upheaval else "recovery-run"
     results: list[Result] = []
-    with node(arguments.address) as url, tempfile.TemporaryDirectory() as folder:
+    with node(arguments.address) as url, records(arguments) as folder:
         output = Output(arguments.output, name, about(arguments, server_version(url)), load)
         for number, case in enumerate(cases(arguments)):
             beside, late = (upheaval, case.replicas) if arguments.upheaval else (nothing, 0)
             recorded = asyncio.run(
-                run(load, case, lambda _: url, _new(folder, number), beside, late=late)
+                run(load, case, lambda _: url, _new(folder, number, case), beside, late=late)
             )
             results.append(Result(case, figures(recorded, load), curves(recorded)))
             print(table(results[-1:]).rpartition("\n")[2], flush=True)
@@ -145,12 +150,14 @@ def measure(arguments: argparse.Namespace, load: Load) -> int:
 def watch_backlog(arguments: argparse.Namespace, load: Load) -> int:
     """Park a large backlog, and watch what replicas hold of it."""
     poor = False
-    with private_node() as private, tempfile.TemporaryDirectory() as folder:
+    with private_node() as private, records(arguments) as folder:
         for number, case in enumerate(cases(arguments)):
             watch = Watch(private, arguments.seconds)
             if not number:
                 watch.admit(f"replica-{one}" for one in range(max(arguments.replicas)))
-            recorded = asyncio.run(run(load, case, watch.url, _new(folder, number), watch.watch))
+            recorded = asyncio.run(
+                run(load, case, watch.url, _new(folder, number, case), watch.watch)
+            )
             hoarded = max((look.hoarded for look in watch.looks), default=0)
             grown = growth(recorded) / MEBIBYTE
             poor |= bool(hoarded) or grown > MOST_GROWTH
@@ -184,9 +191,19 @@ def _commit(checkout: Path) -> str:
     return found.stdout.strip()
 
 
-def _new(folder: str, number: int) -> Path:
-    path = Path(folder) / str(number)
-    path.mkdir()
+@contextmanager
+def records(arguments: argparse.Namespace) -> Iterator[Path]:
+    """Return the folder for what the processes write and log; it is kept if it was named."""
+    if arguments.records is not None:
+        yield arguments.records.resolve()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def _new(folder: Path, number: int, case: Case) -> Path:
+    path = folder / f"{number}-{case.beyond}-{case.replicas}-{case.code.name}"
+    path.mkdir(parents=True)
     return path
 
 
@@ -219,6 +236,7 @@ def arguments_of(words: list[str] | None) -> tuple[argparse.Namespace, Load]:
     parser.add_argument("--backlog", type=int, help="park so many, and watch what is held of them")
     parser.add_argument("--seconds", type=float, default=120.0, help="that a backlog is watched")
     parser.add_argument("--output", type=Path, default=ROOT / "build")
+    parser.add_argument("--records", type=Path, help="a new folder, to keep what was recorded")
     arguments = parser.parse_args(words)
     if arguments.backlog and arguments.address:
         parser.error("--backlog needs a private node, so it cannot have an --address")
