@@ -143,7 +143,7 @@ def measure(arguments: argparse.Namespace, load: Load) -> int:
             output.write(results)
     print(f"\n{table(results)}")
     missed = misses(results, OURS)
-    print(*(missed or ["every target is met"]), sep="\n")
+    print(*(missed or ["no target is missed"]), sep="\n")
     return int(bool(missed))
 
 

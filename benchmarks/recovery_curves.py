@@ -19,8 +19,9 @@ Points = list[tuple[float, float]]
 
 COLOURS = ("#2f81f7", "#e5534b", "#3fa266", "#a371f7")
 GREY = "#7d8590"
-WIDTH, HEIGHT, LEFT, TOP, GAP = 760, 150, 60, 60, 42  # pixels; of each of the three panels
+WIDTH, HEIGHT, LEFT, TOP, GAP = 760, 150, 60, 60, 42  # pixels; of each panel
 MOST_TICKS = 6
+APART = 5.0  # seconds without a value after which a line is broken
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ def picture(title: str, runs: dict[str, Curves], *, limit: int, spare: float) ->
     time = Axis(-5, max(at for one in every for at, _ in one.queued))
     queue = Axis(0, 1.05 * max(limit, *(_highest(one.queued) for one in every)))
     rate = Axis(0, 1.05 * max(spare, *(_highest(one.replayed) for one in every)))
+    percent = Axis(0, 105)
     taken = [value * 1000 for one in every for _, value in (*one.p50, *one.p99)] or [1.0]
     latency = Axis(0.8 * max(1.0, min(taken)), 1.2 * max(taken), logarithmic=True)
-    bottom = TOP + 3 * (HEIGHT + GAP)
+    bottom = TOP + 4 * (HEIGHT + GAP)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + LEFT + 20} {bottom}">',
         f'<g font-family="sans-serif" font-size="12" fill="{GREY}">',
@@ -79,17 +81,17 @@ def picture(title: str, runs: dict[str, Curves], *, limit: int, spare: float) ->
         *_panel(0, "calls queued at the server, and its limit", queue, time, limit),
         *_panel(1, "replays per second, and the spare capacity", rate, time, spare),
         *_panel(2, "live calls, ms: median, and p99 dashed", latency, time, None),
+        *_panel(3, "live calls that failed or were kept out, %", percent, time, None),
     ]
     for one, colour in zip(every, COLOURS, strict=False):
         stroke = f'stroke="{colour}"'
+        dashed = f'{stroke} stroke-dasharray="5 3"'
         lines += [
-            _curve(_places(0, one.queued, queue, time), stroke),
-            _curve(_places(1, one.replayed, rate, time), stroke),
-            _curve(_places(2, _milliseconds(one.p50), latency, time), stroke),
-            _curve(
-                _places(2, _milliseconds(one.p99), latency, time),
-                f'{stroke} stroke-dasharray="5 3"',
-            ),
+            _curve(0, one.queued, (time, queue), stroke),
+            _curve(1, one.replayed, (time, rate), stroke),
+            _curve(2, _times(1000, one.p50), (time, latency), stroke),
+            _curve(2, _times(1000, one.p99), (time, latency), dashed),
+            _curve(3, _times(100, one.failed), (time, percent), stroke),
         ]
     return "\n".join([*lines, "</g></svg>", ""])
 
@@ -143,15 +145,16 @@ def _panel(panel: int, title: str, axis: Axis, time: Axis, mark: float | None) -
         )
 
 
-def _milliseconds(points: Points) -> Points:
-    return [(at, value * 1000) for at, value in points]
+def _times(factor: float, points: Points) -> Points:
+    return [(at, factor * value) for at, value in points]
 
 
-def _places(panel: int, points: Points, axis: Axis, time: Axis) -> list[str]:
-    return [f"{_x(time, at):.1f} {_y(panel, axis, value):.1f}" for at, value in points]
-
-
-def _curve(places: list[str], stroke: str) -> str:
-    if not places:
-        return ""
-    return f'<path d="M{"L".join(places)}" fill="none" stroke-width="1.5" {stroke}/>'
+def _curve(panel: int, points: Points, axes: tuple[Axis, Axis], stroke: str) -> str:
+    time, axis = axes
+    path = ""
+    last = -math.inf
+    for at, value in points:
+        step = "L" if at - last <= APART else "M"
+        path += f"{step}{_x(time, at):.1f} {_y(panel, axis, value):.1f}"
+        last = at
+    return f'<path d="{path}" fill="none" stroke-width="1.5" {stroke}/>' if path else ""

@@ -100,7 +100,7 @@ def figures(recorded: Recorded, load: Load) -> Figures:
         p99_before=percentile(durations_before, 0.99),
         p50=percentile(durations, 0.5),
         p99=percentile(durations, 0.99),
-        live_failed=sum(line["code"] != "OK" for line in live) / max(1, len(live)),
+        live_failed=_failed(live),
         live_calls=len(live),
         replays_refused=last["refused"]["replay"],
         abandoned=sum(last["abandoned"].values()),
@@ -126,21 +126,21 @@ class Curves:
         replayed: replays that the server made, per second.
         p50: median of the live calls that began then, in seconds.
         p99: their 99th percentile.
+        failed: share of the live calls that began then and failed, or were kept out.
     """
 
     queued: list[tuple[float, float]]
     replayed: list[tuple[float, float]]
     p50: list[tuple[float, float]]
     p99: list[tuple[float, float]]
+    failed: list[tuple[float, float]]
 
 
 def curves(recorded: Recorded) -> Curves:
     """Return the curves of a run, from the server's return to the end."""
     since = max(recorded.back, recorded.began - 5)
     samples = _of("sample", recorded.server, since, recorded.ended)
-    durations = _binned(
-        _of("call", recorded.live_during, since, recorded.ended), recorded.began, 2.0
-    )
+    calls = _binned(_of("call", recorded.live_during, since, recorded.ended), recorded.began, 2.0)
     per_second = _binned(samples, recorded.began, 1.0)
     done = {at: lines[-1]["calls"]["done"]["replay"] for at, lines in per_second.items()}
     times = sorted(done)
@@ -152,8 +152,9 @@ def curves(recorded: Recorded) -> Curves:
         replayed=[
             (now, (done[now] - done[earlier]) / (now - earlier)) for earlier, now in pairwise(times)
         ],
-        p50=_over_time(durations, lambda found: percentile(found, 0.5)),
-        p99=_over_time(durations, lambda found: percentile(found, 0.99)),
+        p50=_over_time(calls, lambda found: percentile(found, 0.5)),
+        p99=_over_time(calls, lambda found: percentile(found, 0.99)),
+        failed=[(at, _failed(lines)) for at, lines in calls.items()],
     )
 
 
@@ -169,6 +170,10 @@ def _of(what: str, lines: list[Line], since: float, until: float) -> list[Line]:
 
 def _durations(calls: Iterable[Line]) -> list[float]:
     return [line["took"] for line in calls if line["code"] in ANSWERED]
+
+
+def _failed(calls: list[Line]) -> float:
+    return len([line for line in calls if line["code"] != "OK"]) / max(1, len(calls))
 
 
 def _cpu(lines: list[Line], since: float, until: float) -> float:

@@ -115,8 +115,15 @@ def test_the_picture_has_a_line_for_each_curve() -> None:
     svg = picture("two & more", {"replica": shape, "former": shape}, limit=10, spare=20)
     root = ET.fromstring(svg)  # noqa: S314 - our own
     drawn = [path for path in root.iter() if path.get("stroke-width") == "1.5" and path.get("fill")]
-    assert len(drawn) == 8
+    assert len(drawn) == 10
     assert "two &amp; more" in svg
+
+
+def test_a_line_of_the_picture_is_broken_where_nothing_was_answered() -> None:
+    shape = replace(curves(a_run()), p50=[(0, 0.1), (2, 0.1), (10, 0.1)])
+    root = ET.fromstring(picture("", {"replica": shape}, limit=10, spare=20))  # noqa: S314 - our own
+    lines = [path.get("d", "") for path in root.iter() if path.get("stroke-width") == "1.5"]
+    assert [(line.count("M"), line.count("L")) for line in lines if line.count("M") > 1] == [(2, 1)]
 
 
 def test_what_a_replica_without_a_subscription_holds_is_hoarded() -> None:
