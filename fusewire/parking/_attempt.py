@@ -106,7 +106,7 @@ class AttemptSequence:
         """
         try:
             needs = self.needs(item)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's depends_on
+        except Exception as error:  # noqa: BLE001 - the user's depends_on
             self._failures.note(item.history, error)
             if item.history.at_most_once:  # nothing was tried, and a delay queue may give it twice
                 return self._policy.dead(item.history, "malformed", error)

@@ -219,6 +219,8 @@ class Deliveries:
             elif not delivery.lost:
                 # Settled: only that is progress. A delivery that comes again and again is not.
                 self._work.on_progress()
+        except KeyboardInterrupt:
+            raise  # Ctrl-C: by this, asyncio ends the program
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and self._is_ours():
                 raise  # that was said when it was cancelled
@@ -253,6 +255,8 @@ class Deliveries:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         delivery = self._tasks.pop(task)
+        if not task.cancelled():
+            task.exception()  # seen: what it can be, the program ends by
         self._cancelled.discard(task)
         if delivery in self._not_begun:
             self._not_begun.remove(delivery)

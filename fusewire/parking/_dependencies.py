@@ -10,6 +10,7 @@ from fusewire._validation import invalid
 from fusewire.breaker import CircuitBreaker
 from fusewire.brokers import OTHER_LANE
 from fusewire.errors import SettingsError
+from fusewire.parking._asking import ask
 from fusewire.parking._breaker_names import check_breaker_names, check_function, refused_breaker
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Dependencies:
         """Return the dependencies that `message` is declared to need."""
         if self._of is None:
             return self._always
-        names = _names("depends_on", self._of(message))
+        names = _names("depends_on", ask("depends_on", self._of, message))
         self._warn_of_lanes(names)
         return names
 

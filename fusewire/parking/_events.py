@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from fusewire.parking._asking import ask
 from fusewire.parking._breaker_names import check_function
 
 if TYPE_CHECKING:
@@ -85,6 +86,6 @@ class Listeners:
         """Call every listener."""
         for listener in tuple(self._listeners):
             try:
-                listener(event)
-            except (Exception, SystemExit):
+                ask("a listener", listener, event)
+            except Exception:
                 logger.exception("a listener of messages raised; nothing else is changed by it")

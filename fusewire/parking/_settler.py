@@ -17,6 +17,7 @@ from fusewire.errors import (
     DeliveryLostError,
     MoveRefusedError,
 )
+from fusewire.parking._asking import ask
 from fusewire.parking._decisions import (
     Dead,
     Delay,
@@ -126,7 +127,7 @@ class Settler:
             )
             view = view_of(delivery, seen=history.may_have_been_seen)
             given = self._operation_id(view)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - ours, or of the user's function
+        except Exception as error:  # noqa: BLE001 - ours, or of the user's function
             history = History(
                 operation_id=message.message_id or uuid.uuid4().hex, queue=self._topology.source
             )
@@ -344,7 +345,9 @@ class Settler:
             TypeError: it gave something else than a text.
             SettingsError: it gave a text that cannot be stored.
         """
-        given: object = None if self._identity is None else self._identity(view)
+        given: object = None
+        if self._identity is not None:
+            given = ask("operation_id", self._identity, view)
         if given is not None and not isinstance(given, str):
             raise TypeError(f"what operation_id returns must be a string or None, got {given!r}")
         return check_text("what operation_id returns", given) if given else None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from fusewire._validation import invalid
+from fusewire.parking._asking import ask
 from fusewire.parking._breaker_names import check_function
 
 logger = logging.getLogger("fusewire.parking")
@@ -35,11 +36,11 @@ def unrecoverable(dead_on: DeadOn) -> Callable[[BaseException], bool]:
     check_function("dead_on", dead_on, "an exception")
     asked: Callable[[BaseException], bool] = dead_on
 
-    def ask(error: BaseException) -> bool:
+    def is_unrecoverable(error: BaseException) -> bool:
         try:
-            return bool(asked(error))
-        except (Exception, SystemExit):
+            return bool(ask("dead_on", asked, error))
+        except Exception:
             logger.exception("dead_on failed on %r, which is taken for one to try again", error)
             return False
 
-    return ask
+    return is_unrecoverable

@@ -146,30 +146,45 @@ async def test_an_exit_is_a_failed_attempt(bench: Bench, handler: Callable[[Any]
     assert sorted(calls) == [b"bad", b"bad", b"good"]
 
 
+class _OutOfMoneyError(BaseException):
+    """What a library raises past every ``except Exception``, as gevent and pytest do."""
+
+
+NO_EXCEPTIONS = [SystemExit, asyncio.CancelledError, _OutOfMoneyError]
+
+
+@pytest.mark.parametrize("on_open", ["park", "pause"])
+@pytest.mark.parametrize("raised", NO_EXCEPTIONS)
 @pytest.mark.parametrize("where", ["depends_on", "operation_id", "dead_on"])
 @pytest.mark.parametrize("bench", ["sqlite"], indirect=True)
 async def test_an_exit_in_a_function_beside_the_handler_ends_nothing(
-    bench: Bench, where: str, caplog: pytest.LogCaptureFixture
+    bench: Bench,
+    where: str,
+    raised: type[BaseException],
+    on_open: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def handler(message: AbstractIncomingMessage) -> None:
         if where == "dead_on":
             raise ValueError("to be judged")
 
     def asked(_: object) -> Any:
-        sys.exit("no such account")
+        raise raised("no such account")
 
-    await bench.send("a")
-    async with bench.consumer(handler, max_attempts=1, **{where: asked}):
-        await until(lambda: len(bench.happened("dead")) == 1)
+    await bench.send("a", "b")
+    async with bench.consumer(handler, max_attempts=1, on_open=on_open, **{where: asked}):
+        await until(lambda: len(bench.happened("dead")) == 2)
     assert "goes back" not in caplog.text
+    assert f"{raised.__name__}('no such account')" in caplog.text
 
 
+@pytest.mark.parametrize("raised", NO_EXCEPTIONS)
 @pytest.mark.parametrize("bench", ["sqlite"], indirect=True)
 async def test_an_exit_in_a_listener_ends_nothing(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    bench: Bench, raised: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     def listener(_: object) -> None:
-        sys.exit("no such account")
+        raise raised("no such account")
 
     await bench.send("a", "b")
     async with bench.consumer(lambda message: None) as consumer:

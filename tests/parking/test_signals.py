@@ -116,6 +116,12 @@ def test_a_second_ctrl_c_ends_the_consumer_beside_a_server_that_waits_for_it(
     assert lines[-2:] == ["handler cancelled", "consumer ended"]
 
 
+def test_ctrl_c_in_a_function_beside_the_handler_ends_a_program(
+    start: Callable[[str], Program],
+) -> None:
+    assert start("in_depends_on").ends() == ["asked", "interrupted"]
+
+
 def test_after_the_consumer_a_signal_is_what_it_was_before(
     start: Callable[[str], Program],
 ) -> None:

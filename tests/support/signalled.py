@@ -146,6 +146,20 @@ async def in_a_background(database: str) -> None:
         server.captured.clear()
 
 
+async def in_depends_on(database: str) -> None:
+    """Run, and be interrupted while a function beside the handler runs on the event loop."""
+
+    def interrupted(_: object) -> str:
+        say("asked")
+        raise KeyboardInterrupt
+
+    async with SQLiteBroker(database) as broker:
+        await broker.create_queue(QUEUE)
+        await broker.publish(QUEUE, Message(body=b"a", message_id="a"))
+        async with Consumer(broker, queue=QUEUE, handler=idle, depends_on=interrupted) as consumer:
+            await consumer.run(handle_signals=False)
+
+
 async def in_turn(database: str) -> None:
     """Run, and be an ordinary program again afterwards."""
     async with consuming(database, idle) as consumer:
