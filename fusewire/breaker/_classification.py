@@ -69,6 +69,6 @@ def _ask(classify: Callable[[Any], Outcome | None], subject: object) -> Outcome 
         if type(said) is CoroutineType:
             said.close()
         raise TypeError(f"a classifier must return an Outcome, got {said!r}")  # noqa: TRY301 - logged as what else it raises is
-    except Exception:
+    except (Exception, SystemExit):
         logger.exception("the classifier %r failed on %r", classify, subject)
         return None

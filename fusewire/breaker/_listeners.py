@@ -226,5 +226,5 @@ class Listeners:
                             "a listener must be a plain function, but this one returned a "
                             f"coroutine, which nobody awaits: {entry.on_event!r}"
                         )
-                except Exception:
+                except (Exception, SystemExit):
                     logger.exception("a listener of circuit %r failed on %r", event.name, event)

@@ -208,7 +208,7 @@ class GuardedCall:
             )
             condition, ended = end.condition, end.key_end
             outcome = Outcome(self._policy.classify(end))
-        except Exception:
+        except (Exception, SystemExit):  # of the user's classify, on a thread of grpcio's perhaps
             logger.exception("the end of a call to %s is not counted", self._policy.method)
         permit, self._permit = self._permit, None
         if permit is not None:

@@ -48,7 +48,7 @@ class DoneCallbacks:
             callback = self._waiting.popleft()
             try:
                 callback()
-            except Exception:
+            except (Exception, SystemExit):
                 logger.exception("a done callback raised")
 
     def _take_turn(self) -> bool:

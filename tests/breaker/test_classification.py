@@ -102,11 +102,12 @@ def test_a_classifier_that_returns_a_coroutine_is_not_heard_either(
     assert "a classifier must return an Outcome, got <coroutine object" in caplog.text
 
 
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
 def test_a_classifier_that_fails_is_logged_and_harms_no_call(
-    clock: FakeClock, caplog: pytest.LogCaptureFixture
+    clock: FakeClock, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
     def classify(_: object) -> Outcome:
-        raise RuntimeError("broken classifier")
+        raise error("broken classifier")
 
     breaker = breaker_with(clock, classify_exception=classify, classify_result=classify)
     with caplog.at_level(logging.ERROR):

@@ -63,13 +63,14 @@ def test_a_removed_listener_hears_no_more(breaker: CircuitBreaker) -> None:
     assert heard == []
 
 
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
 def test_what_a_listener_raises_is_logged_and_changes_nothing(
-    breaker: CircuitBreaker, caplog: pytest.LogCaptureFixture
+    breaker: CircuitBreaker, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
     heard: list[Event] = []
 
     def broken(event: Event) -> None:
-        raise RuntimeError("broken listener")
+        raise error("broken listener")
 
     breaker.add_listener(broken)
     breaker.add_listener(heard.append)

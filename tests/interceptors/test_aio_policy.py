@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
@@ -167,13 +168,15 @@ async def test_what_a_status_means_can_be_told_per_method(
     assert registry.get("/test.Other/Do").outcomes == [OK]
 
 
+@pytest.mark.parametrize("classify", [lambda _: 1 / 0, sys.exit])
 async def test_a_classify_that_fails_changes_nothing_for_the_caller(
     server: EchoServer,
     registry: WatchedRegistry,
     breaker: WatchedBreaker,
     caplog: pytest.LogCaptureFixture,
+    classify: Any,
 ) -> None:
-    async with guarded_channel(server.target, registry, classify=lambda _: 1 / 0) as channel:
+    async with guarded_channel(server.target, registry, classify=classify) as channel:
         result = await aio_seen(channel.unary_unary(ECHO)(ask(code="INTERNAL", details="x")))
         assert result[1:3] == (grpc.StatusCode.INTERNAL, "x")
     assert breaker.outcomes == [IGNORED]

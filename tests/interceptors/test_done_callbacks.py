@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+
+import pytest
 
 from fusewire.interceptors._done_callbacks import DoneCallbacks
 from fusewire.interceptors._sync.executor import run_callbacks
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_callbacks_are_called_once_and_in_the_order_in_which_they_were_added() -> None:
@@ -23,13 +21,14 @@ def test_callbacks_are_called_once_and_in_the_order_in_which_they_were_added() -
     assert called == [0, 1, 2]
 
 
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
 def test_a_callback_that_raises_is_logged_and_stops_no_other(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
     called: list[int] = []
 
     def fail() -> None:
-        raise ValueError("wrong")
+        raise error("wrong")
 
     callbacks = DoneCallbacks()
     callbacks.add(fail)
@@ -37,7 +36,7 @@ def test_a_callback_that_raises_is_logged_and_stops_no_other(
     callbacks.run()
     assert called == [1]
     assert "a done callback raised" in caplog.text
-    assert "ValueError: wrong" in caplog.text
+    assert f"{error.__name__}: wrong" in caplog.text
 
 
 def test_a_callback_that_another_adds_is_called_after_it() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import grpc
 import pytest
 
-from fusewire.breaker import BreakerSettings
+from fusewire.breaker import BreakerSettings, Outcome
 from fusewire.errors import SettingsError
-from fusewire.interceptors import CallInfo, Classification, aio_interceptors, guard
+from fusewire.interceptors import CallEnd, CallInfo, Classification, aio_interceptors, guard
 from fusewire.interceptors._selectors import Selectors, selected
 
 BAD = [
@@ -72,9 +72,25 @@ def test_settings_that_are_none_are_refused(settings: Any) -> None:
         aio_interceptors(settings)
 
 
-def test_a_classify_that_cannot_be_called_is_refused() -> None:
-    with pytest.raises(SettingsError, match="classify"):
-        aio_interceptors(classify={"*": "FAILURE"})
+async def _classify_later(end: CallEnd) -> Outcome:
+    return Outcome.SUCCESS
+
+
+class _ClassifiesLater:
+    async def __call__(self, end: CallEnd) -> Outcome:
+        return Outcome.SUCCESS
+
+
+@pytest.mark.parametrize("classify", ["FAILURE", _classify_later, _ClassifiesLater()])
+def test_a_classify_that_cannot_be_called_is_refused(classify: Any) -> None:
+    for given in (classify, {"*": classify}):
+        with pytest.raises(SettingsError, match="classify"):
+            aio_interceptors(classify=given)
+        with (
+            grpc.insecure_channel("127.0.0.1:1") as channel,
+            pytest.raises(SettingsError, match="classify"),
+        ):
+            guard(channel, classify=given)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -205,7 +206,7 @@ def test_what_a_status_means_can_be_told_per_method(
 
 
 @STYLES
-@pytest.mark.parametrize("classify", [lambda _: 1 / 0, lambda _: "nonsense"])
+@pytest.mark.parametrize("classify", [lambda _: 1 / 0, lambda _: "nonsense", sys.exit])
 def test_a_classify_that_fails_changes_nothing_for_the_caller(
     server: EchoServer,
     registry: WatchedRegistry,
