@@ -185,15 +185,14 @@ class ReplayController:
     def replicas(self, n: int) -> None:
         """Note that there are `n` replicas now. One that waits for its turn computes it again."""
         self._replicas = max(1, n)
-        if self._began == math.inf:
-            return
-        if not self.taking_part:
+        if self.taking_part:
+            self._resize(self._window, self._clock())
+        elif self._began < math.inf:
             self._take_turn(first=False)
-        self._resize(self._window, self._clock())
 
     def opened(self) -> None:
-        """Note that the circuit opened: begin from at most one call when it admits again."""
-        if self._began != math.inf:
+        """Note that the circuit opened: go on from at most one call when it admits again."""
+        if self.taking_part:
             self._gain = self._settings.gain_max
             self._resize(min(self._window / 2, 1.0), self._clock())
 

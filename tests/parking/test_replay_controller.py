@@ -67,6 +67,21 @@ def test_a_wider_window_is_paced_too(clock: FakeClock) -> None:
     assert gap(controller, clock) == pytest.approx(controller._round_trip / controller.window)
 
 
+def test_replays_are_spaced_by_chance_so_that_replicas_do_not_move_in_step(
+    clock: FakeClock,
+) -> None:
+    gaps, pauses = [], []
+    for chance in (0.0, 0.5, 1.0):
+        controller = new(clock, chance=chance)
+        controller.begin(1, Measured(), turn=0.0)
+        gaps.append(gap(controller, clock))
+        clock.advance(60.0)
+        fail(controller)
+        pauses.append(controller.allowed())
+    assert gaps == pytest.approx([0.015, 0.02, 0.025])
+    assert pauses == pytest.approx([0.01, 0.02, 0.03])
+
+
 def test_a_replica_that_was_idle_catches_up_by_one_replay(
     controller: ReplayController, clock: FakeClock
 ) -> None:
@@ -200,6 +215,25 @@ def test_when_the_circuit_opens_it_goes_on_from_half_and_at_most_one_call(
     narrow = begun(clock, 8)
     narrow.opened()
     assert narrow.window == 0.125
+
+
+def test_a_circuit_that_opens_changes_nothing_for_a_replica_that_waits(clock: FakeClock) -> None:
+    controller = begun(clock, 1000, turn=0.5)
+    before = controller.figures()
+    controller.opened()
+    assert controller.figures() == before
+
+
+def test_a_count_changes_no_window_by_the_floor_of_fewer_replicas(clock: FakeClock) -> None:
+    waiting = begun(clock, 1000, turn=0.99)
+    waiting.replicas(999)
+    assert waiting.window < 0.05 / 8
+    narrow = begun(clock, 64)
+    clock.advance(90.0)
+    succeed(narrow, 500, seconds=SLOW)
+    assert narrow.window == pytest.approx(0.05 / 64)
+    narrow.replicas(2)
+    assert narrow.window == pytest.approx(0.05 / 2)
 
 
 def test_a_recovery_keeps_nothing_of_the_former_one_but_what_is_in_flight(

@@ -73,6 +73,25 @@ def test_it_yields_more_the_greater_the_weight_of_slow_replays(clock: FakeClock)
     assert windows[0] > windows[1] > windows[2]
 
 
+def test_the_gain_moves_less_per_replay_the_wider_the_window(clock: FakeClock) -> None:
+    controller = begun(clock, 1, most=16)
+    succeed(controller, 200)
+    assert (controller.window, controller.figures().gain) == (16, 1.0)
+    succeed(controller, seconds=SLOW)
+    gain = 0.7 ** (1 / 4)  # by the root of the window
+    assert controller.figures().gain == pytest.approx(gain)
+    gain *= 1.1 ** (1 / controller.window)  # by the window
+    succeed(controller)
+    assert controller.figures().gain == pytest.approx(gain)
+
+
+def test_one_slow_replay_halves_the_window_at_most(clock: FakeClock) -> None:
+    controller = begun(clock, 8, down=100.0)
+    window = controller.window
+    succeed(controller, seconds=SLOW)
+    assert controller.window == window / 2
+
+
 def test_a_replay_of_several_calls_is_compared_with_the_sum_of_their_references(
     controller: ReplayController,
 ) -> None:
@@ -111,6 +130,27 @@ def test_replays_that_are_slow_by_themselves_raise_the_reference_to_thrice_the_l
     assert controller.figures().reference == pytest.approx(0.025 * 1.075)
     succeed(controller, 100, seconds=SLOW)
     assert controller.figures().reference == pytest.approx(0.025 * 3)
+
+
+def test_replays_are_compared_with_what_was_learnt(clock: FakeClock) -> None:
+    controller = begun(clock, 8, gain_max=0.0, gain_min=0.0)  # the window stays
+    succeed(controller, 50, seconds=SLOW)  # all that is known of the latest ones
+    succeed(controller, 5, seconds=0.05)
+    assert controller.figures().slow_share == pytest.approx(45 / 50)
+    for _ in range(5):
+        controller.on_start()
+        controller.on_success(0.09, reference=0.05)
+    assert controller.figures().slow_share == pytest.approx(40 / 50)
+
+
+def test_the_reference_is_learnt_from_quiet_replays_in_a_row(clock: FakeClock) -> None:
+    controller = begun(clock, 8)
+    for live_slow in (0.25,) * 8 + (0.6,) + (0.25,) * 8:
+        controller.on_start()
+        controller.on_success(SLOW, live_slow=live_slow)
+    assert controller.figures().reference == 0.025
+    succeed(controller, seconds=SLOW)
+    assert controller.figures().reference == pytest.approx(0.025 * 1.075)
 
 
 def test_the_reference_comes_back_and_never_falls_below_the_live_one(clock: FakeClock) -> None:
@@ -266,6 +306,15 @@ def test_the_refused_window_is_remembered_and_reached_again_in_ten_seconds(
         widest.append(controller.window / refused)
     curve = [1 + 0.3 * (age - 1) ** 3 for age in (0.4999, 0.9998, 1.4997)]
     assert widest == pytest.approx(curve)
+
+
+def test_the_memory_of_a_refusal_takes_no_more_than_the_cut(clock: FakeClock) -> None:
+    controller = begun(clock, 1, depth=0.9)
+    succeed(controller, 10)
+    window = controller.window
+    fail(controller)
+    succeed(controller, 100)
+    assert controller.window == window / 2
 
 
 def test_a_refused_window_is_forgotten_after_half_a_minute(

@@ -24,11 +24,11 @@ class Measured:
     typical: float = 0.02
 
 
-def new(clock: FakeClock, **settings: float) -> ReplayController:
+def new(clock: FakeClock, *, chance: float = MIDDLE, **settings: float) -> ReplayController:
     return ReplayController(
         ControllerSettings(**settings),  # type: ignore[arg-type] # `most` is the one int
         clock=clock,
-        rng=lambda: MIDDLE,
+        rng=lambda: chance,
     )
 
 
