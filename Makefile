@@ -14,11 +14,12 @@ BIN := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 TIMES ?= 1
+SEEDS ?= 20
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all-pythons test-lowest test-long faults check coverage bench format
-.PHONY: recovery-run nightly mutation protos constraints clean
+.PHONY: help demo test test-all-pythons test-lowest test-long faults recovery check coverage bench
+.PHONY: format recovery-run nightly mutation protos constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | awk '{name = $$1; $$1 = ""; printf "make %-18s%s\n", name, $$0}'
@@ -55,6 +56,9 @@ faults: export FUSEWIRE_TEST_FAULTS_TABLE = build/faults.md
 faults: export FUSEWIRE_TEST_FAULTS_TIMES = $(TIMES)
 faults: .venv/.dev .venv-protos/.made ## Break everything around a consumer; TIMES=50 ARGS="-k …" repeats one fault
 	$(BIN)/python -m pytest -m long tests/faults $(ARGS)
+
+recovery: .venv/.dev ## Simulate recoveries at scale; SEEDS=1 runs each once, ARGS="--only …" some of them
+	$(BIN)/python -m tests.parking.recovery --seeds $(SEEDS) $(ARGS)
 
 bench: .venv/.dev ## Compare parking with plain aio-pika code on RabbitMQ; takes fifteen minutes
 	$(BIN)/python -m benchmarks.parking
