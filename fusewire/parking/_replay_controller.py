@@ -29,8 +29,8 @@ from fusewire.parking._replay_reference import ReplayReference
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fusewire.breaker import Baseline
     from fusewire.parking._controller_settings import ControllerSettings
-    from fusewire.parking._replay_reference import Baseline
 
 _SMOOTHING = 0.1
 """Weight of the latest replay in the round trip."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fusewire.breaker import Baseline
     from fusewire.parking._controller_settings import ControllerSettings
 
 HEADROOM = 1.25
@@ -18,18 +19,6 @@ _CALM = 8
 
 _LONGER, _SHORTER = 1.075, 0.975
 """Steps by which the reference is learnt; in balance when a quarter of the replays are slow."""
-
-
-class Baseline(Protocol):
-    """What live calls took before the outage."""
-
-    @property
-    def reference(self) -> float:
-        """Seconds; a call that takes longer is slow."""
-
-    @property
-    def typical(self) -> float:
-        """Seconds of an ordinary call."""
 
 
 class ReplayReference:

@@ -10,9 +10,9 @@ from fusewire.parking._replay_controller import ReplayController, ReplayFailure,
 from fusewire.testing import FakeClock
 from tests.support.controllers import (
     GOOD,
+    MEASURED,
     MIDDLE,
     SLOW,
-    Measured,
     begun,
     fail,
     gap,
@@ -73,7 +73,7 @@ def test_replays_are_spaced_by_chance_so_that_replicas_do_not_move_in_step(
     gaps, pauses = [], []
     for chance in (0.0, 0.5, 1.0):
         controller = new(clock, chance=chance)
-        controller.begin(1, Measured(), turn=0.0)
+        controller.begin(1, MEASURED, turn=0.0)
         gaps.append(gap(controller, clock))
         clock.advance(60.0)
         fail(controller)
@@ -243,7 +243,7 @@ def test_a_recovery_keeps_nothing_of_the_former_one_but_what_is_in_flight(
     fail(controller)
     controller.on_start()
     clock.advance(1.0)
-    controller.begin(4, Measured(), turn=0.0)
+    controller.begin(4, MEASURED, turn=0.0)
     figures = controller.figures()
     assert (figures.window, figures.gain, figures.slow_share) == (0.5, 1.0, 0.0)
     assert figures.in_flight == 1

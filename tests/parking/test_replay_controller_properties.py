@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from fusewire.breaker import Baseline
 from fusewire.parking._controller_settings import ControllerSettings
 from fusewire.parking._replay_controller import ReplayController, ReplayFailure, ReplayFigures
 from fusewire.testing import FakeClock
+from tests.support.controllers import MEASURED
 
 SETTINGS = ControllerSettings()
 
@@ -22,12 +24,6 @@ DURATIONS = st.sampled_from([0.0, 0.001, 0.01, 0.02, 0.03, 0.2, 5.0])
 REPLICAS = st.sampled_from([1, 2, 7, 8, 9, 100, 1000])
 TURNS = st.floats(0, 1, exclude_max=True)
 SEEDS = st.integers(0, 2**32)
-
-
-@dataclass(frozen=True)
-class Measured:
-    reference: float = 0.025
-    typical: float = 0.02
 
 
 def participants(replicas: int, age: float) -> float:
@@ -54,7 +50,7 @@ class Anything(RuleBasedStateMachine):
         self.begin(n, turn, measured, first=first)
 
     def begin(self, n: int, turn: float, measured: bool, *, first: bool) -> None:  # noqa: FBT001
-        self.controller.begin(n, Measured() if measured else None, turn=turn, first=first)
+        self.controller.begin(n, MEASURED if measured else None, turn=turn, first=first)
         self.began = self.clock()
         self.last_cut = -math.inf
 
@@ -175,7 +171,7 @@ def after(ends: list[str], seed: int, n: int = 1) -> tuple[ReplayController, Fak
     """Return a controller that some replays have ended for."""
     clock = FakeClock(0)
     controller = ReplayController(SETTINGS, clock=clock, rng=random.Random(seed).random)
-    controller.begin(n, Measured(), turn=0.0)
+    controller.begin(n, MEASURED, turn=0.0)
     for end in ends:
         clock.advance(controller.allowed())
         controller.on_start()
@@ -257,7 +253,7 @@ def _course(ends: list[str], seed: int, scale: float) -> list[float]:
     clock = FakeClock(0)
     unit = replace(SETTINGS, again=SETTINGS.again * scale, doubling=SETTINGS.doubling * scale)
     controller = ReplayController(unit, clock=clock, rng=random.Random(seed).random)
-    controller.begin(1, Measured(0.025 * scale, 0.02 * scale), turn=0.0)
+    controller.begin(1, Baseline(0.025 * scale, 0.02 * scale, 100), turn=0.0)
     windows = []
     for end in ends:
         clock.advance(controller.allowed())

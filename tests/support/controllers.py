@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fusewire.breaker import Baseline
 from fusewire.parking._controller_settings import ControllerSettings
 from fusewire.parking._replay_controller import ReplayController, ReplayFailure
 
@@ -18,10 +18,8 @@ MIDDLE = 0.5
 """The random number of these tests: jitter is off, and what is spread begins in the middle."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    reference: float = 0.025
-    typical: float = 0.02
+MEASURED = Baseline(reference=0.025, typical=0.02, calls=100)
+"""What live calls took before the outage."""
 
 
 def new(clock: FakeClock, *, chance: float = MIDDLE, **settings: float) -> ReplayController:
@@ -36,7 +34,7 @@ def begun(
     clock: FakeClock, replicas: int, *, turn: float = 0.0, first: bool = True, **settings: float
 ) -> ReplayController:
     controller = new(clock, **settings)
-    controller.begin(replicas, Measured(), turn=turn, first=first)
+    controller.begin(replicas, MEASURED, turn=turn, first=first)
     return controller
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from fusewire.breaker import Durations
 from fusewire.parking._controller_settings import ControllerSettings
 from fusewire.parking._replay_controller import ReplayController, turn_of
 from tests.parking.recovery.circuit import Circuit
@@ -16,6 +17,8 @@ from tests.parking.recovery.server import DISTRIBUTIONS, KINDS, Deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from fusewire.breaker import Baseline
 
 WARM_UP = 60.0
 """Seconds of live traffic alone, before the recovery."""
@@ -76,15 +79,6 @@ class Scenario:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a replica knows of live calls."""
-
-    reference: float
-    typical: float
-    calls: int
-
-
-@dataclass(frozen=True)
 class Result:
     """What came of a recovery.
 
@@ -140,7 +134,7 @@ class Simulation:
         self.live.begin()
         events.run(0.0, lambda: False)
         self._before = self.live.durations
-        self.live.reference = self._baseline(self._before, 1.0).reference
+        self.live.reference = self._baseline(self._before).reference
         self.live.count_from_now_on()
         self.server.most_queued = 0
         for when, change in scenario.changes:
@@ -163,10 +157,11 @@ class Simulation:
             circuit = Circuit(self.events, self._rng)
             if first:
                 circuit.open(0.0)
-            sample = self._rng.choices(self._before, k=scenario.measured)
+            baseline = self._baseline(self._rng.choices(self._before, k=scenario.measured))
+            reference = baseline.reference * scenario.known_reference
             controller.begin(
                 known,
-                self._baseline(sample, scenario.known_reference),
+                replace(baseline, reference=reference),
                 turn=turn_of(f"replica-{index}", "payments", f"outage-{self._seed}"),
                 first=first,
             )
@@ -182,13 +177,14 @@ class Simulation:
             self.replicas.append(replica)
             self.events.at(self.events.now, lambda _, replica=replica: replica.replay())
 
-    def _baseline(self, durations: list[float], factor: float) -> Measured:
-        """Return the reference and the mean as a breaker has them, but exact."""
-        ordered = sorted(durations)
-        longest = ordered[int(0.95 * len(ordered))]
-        mean = sum(min(one, longest) for one in ordered) / len(ordered)
-        reference = max(ordered[int(0.75 * len(ordered))], 1.25 * mean)
-        return Measured(reference * factor, mean, len(ordered))
+    def _baseline(self, durations: list[float]) -> Baseline:
+        """Return what a breaker says of live calls that took so long."""
+        measured = Durations(self.events.clock)
+        for one in durations:
+            measured.record(one)
+        baseline = measured.baseline()
+        assert baseline is not None
+        return baseline
 
     def _result(self) -> Result:
         scenario, live, backlog = self.scenario, self.live, self.backlog

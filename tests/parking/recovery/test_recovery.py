@@ -8,6 +8,8 @@ from fusewire.parking._controller_settings import ControllerSettings
 from tests.parking.recovery.cells import Cell, all_cells
 from tests.parking.recovery.simulation import Scenario, Simulation
 
+pytestmark = pytest.mark.timeout(300)
+
 SHORT = [
     "3 exp, N=8",
     "3 bimodal, N=1",
@@ -35,7 +37,7 @@ SHORT = [
     "reference twice too high, N=8",
     "reference half of what is right, N=1",
 ]
-"""The cells that every run of the tests simulates, once each: about 20 s of one core."""
+"""The cells that every run of the tests simulates, once each."""
 
 
 @pytest.mark.parametrize("name", SHORT)
