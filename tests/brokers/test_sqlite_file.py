@@ -228,6 +228,30 @@ async def test_a_file_that_another_process_keeps_locked_is_an_error_and_not_a_wa
         assert await drain(broker, "orders", 2) == [numbered(0), numbered(1)]
 
 
+async def test_what_only_reads_waits_for_no_process_that_writes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT", 0.05)
+    async with SQLiteBroker(path) as broker:
+        await broker.create_queue("orders")
+        await publish_numbered(broker, "orders", range(3))
+        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            assert await broker.depth("orders") == 3
+            assert await broker.peek("orders", limit=1) == [numbered(0)]
+            assert await broker.receivers("orders") == 0
+            assert not await broker.is_marked("orders", "1")
+
+
+async def test_what_reads_sees_what_was_asked_for_before_it(broker: SQLiteBroker) -> None:
+    counts = []
+    async with asyncio.TaskGroup() as group:  # queued together, so that they share transactions
+        for number in range(20):
+            group.create_task(broker.publish("orders", numbered(number)))
+            counts += [group.create_task(broker.depth("orders")) for _ in range(2)]
+    assert [counted.result() for counted in counts] == [n // 2 + 1 for n in range(40)]
+
+
 async def test_all_that_waits_for_a_locked_file_fails_after_one_wait(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,15 +155,15 @@ class SQLiteBroker:
 
     async def depth(self, station: Station | str) -> int:
         """Count the messages that wait; see :meth:`Broker.depth`."""
-        return await self._run(partial(Store.depth, station=station))
+        return await self._read(partial(Store.depth, station=station))
 
     async def receivers(self, station: Station | str) -> int:
         """Count the subscriptions of all processes that live; see :meth:`Broker.receivers`."""
-        return await self._run(partial(Store.receivers, queue=queue_name(station)))
+        return await self._read(partial(Store.receivers, queue=queue_name(station)))
 
     async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
         """Read waiting messages, oldest first; see :meth:`Broker.peek`."""
-        return await self._run(partial(Store.peek, station=station, limit=max(limit, 0)))
+        return await self._read(partial(Store.peek, station=station, limit=max(limit, 0)))
 
     async def mark(self, queue: str, mark: str) -> None:
         """Make an empty queue, as older releases on the same file do."""
@@ -175,20 +175,27 @@ class SQLiteBroker:
 
     async def is_marked(self, queue: str, mark: str) -> bool:
         """Return whether there is the queue that is a mark."""
-        return await self._run(partial(Store.has_queue, queue=mark_name(queue, mark)))
+        return await self._read(partial(Store.has_queue, queue=mark_name(queue, mark)))
 
     def _submit(self, run: Callable[[Store], T], *, wakes: str | None = None) -> asyncio.Future[T]:
         """Queue a job; when it has succeeded, receivers of the queue `wakes` look at once."""
-        if self._worker is None:
-            raise BrokerError(f"{self!r} is not open: use it in `async with`")
-        future = self._worker.submit(run)
+        future = self._opened.submit(run)
         if wakes is not None:
             future.add_done_callback(partial(self._wake, wakes))
         return future
 
+    @property
+    def _opened(self) -> Worker:
+        if self._worker is None:
+            raise BrokerError(f"{self!r} is not open: use it in `async with`")
+        return self._worker
+
     async def _run(self, run: Callable[[Store], T], *, wakes: str | None = None) -> T:
         # The shield keeps the future whole when the caller is cancelled: the job runs to its end.
         return await asyncio.shield(self._submit(run, wakes=wakes))
+
+    async def _read(self, run: Callable[[Store], T]) -> T:
+        return await asyncio.shield(self._opened.submit(run, reads=True))
 
     def _wake(self, queue: str, future: asyncio.Future[T]) -> None:
         if future.cancelled() or future.exception() is not None:

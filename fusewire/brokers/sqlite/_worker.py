@@ -84,11 +84,15 @@ class Worker:
             self._queue.put(None)
             raise
 
-    def submit(self, run: Callable[[Store], T]) -> asyncio.Future[T]:
+    def submit(self, run: Callable[[Store], T], *, reads: bool = False) -> asyncio.Future[T]:
         """Queue a job. When its future is done, its effect is on the disk.
 
         It runs whatever becomes of the future. It may be run twice; the effect of the first run is
         then undone.
+
+        Args:
+            run: the job.
+            reads: whether it only reads.
 
         Raises:
             BrokerError: closed, or used after a fork.
@@ -100,7 +104,7 @@ class Worker:
         if self._ending:
             raise BrokerError(f"{self._path}: this broker is closed")
         future = self._new_future()
-        self._queue.put((Job(run), future))
+        self._queue.put((Job(run, reads), future))
         return future
 
     async def close(self) -> None:

@@ -128,6 +128,7 @@ async def test_a_cancelled_declare_consume_or_qos_takes_no_other_channel_with_it
     for number in range(20):
         for work in (
             broker.depth(queue_name),
+            broker.receivers(queue_name),
             broker.prepare(topology),
             broker.subscribe(topology.dead, prefetch=1),
             broker.publish(topology.dead, numbered(0)),
@@ -209,6 +210,7 @@ async def test_nothing_waits_forever_while_nothing_answers(
             far_broker.publish(queue_name, numbered(2)),
             first.move(queue_name, numbered(3)),
             far_broker.depth(queue_name),
+            far_broker.receivers(queue_name),
             far_broker.peek(queue_name, limit=1),
             far_broker.subscribe(queue_name, prefetch=1),
             far_broker.prepare(Topology(queue_name)),
@@ -264,6 +266,7 @@ async def test_a_waiter_on_a_connection_that_heartbeats_end_sees_its_loss(
                 broker.publish(queue_name, numbered(2)),
                 first.move(queue_name, numbered(3)),
                 broker.depth(queue_name),
+                broker.receivers(queue_name),
                 broker.peek(queue_name, limit=1),
                 broker.subscribe(queue_name, prefetch=1),
                 broker.prepare(Topology(queue_name)),
