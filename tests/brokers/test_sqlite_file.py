@@ -14,6 +14,7 @@ import pytest
 from fusewire.brokers import Message, SQLiteBroker, Topology
 from fusewire.brokers.message import UNREADABLE
 from fusewire.brokers.sqlite import _database as database
+from fusewire.brokers.sqlite._session import Job, Session
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -241,6 +242,26 @@ async def test_what_only_reads_waits_for_no_process_that_writes(
             assert await broker.peek("orders", limit=1) == [numbered(0)]
             assert await broker.receivers("orders") == 0
             assert not await broker.is_marked("orders", "1")
+
+
+def test_counting_reads_no_message_however_many_there_are(path: Path) -> None:
+    asked: list[str] = []
+    with closing(Session(str(path), 60.0, time.time)) as session:
+        session.run([Job(lambda store: store.create_queue("orders"))])
+        connection = session._current().connection
+        connection.set_trace_callback(asked.append)
+        session.run([Job(lambda store: store.depth("orders"), reads=True)])
+        session.run([Job(lambda store: store.receivers("orders"), reads=True)])
+        connection.set_trace_callback(None)
+        depth, receivers = [
+            connection.execute(f"EXPLAIN {query}").fetchall()
+            for query in asked
+            if query.startswith("SELECT count(*)")
+        ]
+    # The index has all that is asked for: no column of a row is looked at.
+    assert "Column" not in [opcode for _, opcode, *_ in depth]
+    tables = [opcode for _, opcode, *_ in receivers if opcode == "OpenRead"]
+    assert len(tables) == 1  # that of the receivers, a few
 
 
 async def test_what_reads_sees_what_was_asked_for_before_it(broker: SQLiteBroker) -> None:
