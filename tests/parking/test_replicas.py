@@ -9,6 +9,7 @@ import pytest
 from fusewire.brokers import Broker
 from fusewire.errors import BrokerUnavailableError
 from fusewire.parking._replicas import ASSUMED_REPLICAS, Replicas
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from tests.parking.conftest import Bench
@@ -41,6 +42,18 @@ class Inheriting(Broker):
 
     def __repr__(self) -> str:
         return "Inheriting()"
+
+
+class WithoutCount:
+    """An adapter of before, with all that it has but the count."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "receivers":
+            raise AttributeError(name)
+        return getattr(self._broker, name)
 
 
 def replicas(broker: Any) -> Replicas:
@@ -85,3 +98,16 @@ async def test_a_broker_that_does_not_count_is_named_once_and_ten_replicas_are_a
     assert line.startswith(
         f"{kind.__name__}() does not count receivers, so the replays of 'orders' assume 10 replicas"
     )
+
+
+async def test_a_consumer_parks_and_replays_on_a_broker_that_does_not_count(bench: Bench) -> None:
+    without: Any = WithoutCount(bench.broker)
+    assert not hasattr(without, "receivers")
+    bench.broker = without
+    breaker = bench.registry.get("payments")
+    breaker.force_open()
+    await bench.send("a", "b", "c")
+    async with bench.consumer(lambda _message: None, depends_on="payments"):
+        await until(lambda: sorted(bench.happened("parked")) == ["a", "b", "c"])
+        breaker.reset()
+        await until(lambda: sorted(bench.happened("replayed")) == ["a", "b", "c"])
