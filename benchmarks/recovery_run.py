@@ -139,8 +139,11 @@ async def run(
             stage.start_server()
             await stage.ready("server")
             stage.start_live("live-before")
-            stage.start_replicas(names, url, queue.name)
-            await stage.ready("live-before", *names)
+            # The first makes the queues, so that the others do not meet one that is being made.
+            stage.start_replicas(names[:1], url, queue.name)
+            await stage.ready("live-before", names[0])
+            stage.start_replicas(names[1:], url, queue.name)
+            await stage.ready(*names)
             held = [f"late-{number}" for number in range(late)]
             stage.start_replicas(held, url, queue.name, held=True)
             await steps.warm_up(case.replicas)
