@@ -1,7 +1,7 @@
 """One recovery run, from the traffic before the outage to the last acknowledgement after it.
 
-1. The server, the live traffic and the replicas start. The replicas handle a few new messages each,
-   so that their breakers know what calls take.
+1. The server and the replicas start. Each replica handles some new messages, all together at the
+   rate of live traffic, so that their breakers know what calls take.
 2. Live traffic is measured, with nothing beside it.
 3. The server is killed. The messages are published; the circuits open and the messages park.
    There is no live traffic until the server is back: its own circuit would open, and the time
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from benchmarks.recovery_record import Line
 
-KNOWN_CALLS = 25  # of each replica before the outage; 20 make a reference
-WARM_UP_SHARE = 0.1  # of the capacity, for these calls
+KNOWN_CALLS = 100
+"""Calls of each replica before the outage. Twenty make a reference, with an error of a fifth."""
+
 PARKING_LIMIT = 120.0  # seconds, and a second more for every hundred messages
 ENDS = frozenset({"handled", "replayed", "dead"})
 
@@ -138,10 +139,9 @@ async def run(
             steps = _Steps(load, stage, queue, Recorded(case))
             stage.start_server()
             await stage.ready("server")
-            stage.start_live("live-before")
             # The first makes the queues, so that the others do not meet one that is being made.
             stage.start_replicas(names[:1], url, queue.name)
-            await stage.ready("live-before", names[0])
+            await stage.ready(names[0])
             stage.start_replicas(names[1:], url, queue.name)
             await stage.ready(*names)
             held = [f"late-{number}" for number in range(late)]
@@ -169,11 +169,13 @@ class _Steps:
         self._progress.expect(ids)
         for one in ids:
             await self._queue.publish([one])
-            await asyncio.sleep(random.expovariate(self._load.capacity * WARM_UP_SHARE))
+            await asyncio.sleep(random.expovariate(self._load.live))
         await wait_for(self._progress.all_ended, "new messages handled", 60)
 
     async def before(self) -> None:
         """Measure live traffic, then kill the server."""
+        self._stage.start_live("live-before")
+        await self._stage.ready("live-before")
         self._recorded.measured_from = time.monotonic()
         await asyncio.sleep(self._load.before)
         self._stage.end("live-before")
