@@ -46,7 +46,7 @@ class Scenario:
         at_a_time: calls that the server works on at a time.
         deadline: seconds of each call.
         heavy: how much more work a replay is than a live call.
-        measured: live calls that each replica measured before the outage.
+        measured: live calls that each replica measured before the outage; 0 for no baseline.
         known_replicas: factor of the number of replicas as they know it.
         known_reference: factor of the reference as they know it.
         changes: what happens when, in seconds after the recovery began.
@@ -157,11 +157,9 @@ class Simulation:
             circuit = Circuit(self.events, self._rng)
             if first:
                 circuit.open(0.0)
-            baseline = self._baseline(self._rng.choices(self._before, k=scenario.measured))
-            reference = baseline.reference * scenario.known_reference
             controller.begin(
                 known,
-                replace(baseline, reference=reference),
+                self._known_baseline(),
                 turn=turn_of(f"replica-{index}", "payments", f"outage-{self._seed}"),
                 first=first,
             )
@@ -176,6 +174,14 @@ class Simulation:
             )
             self.replicas.append(replica)
             self.events.at(self.events.now, lambda _, replica=replica: replica.replay())
+
+    def _known_baseline(self) -> Baseline | None:
+        """Return what one replica knows of live calls."""
+        if not self.scenario.measured:
+            return None
+        baseline = self._baseline(self._rng.choices(self._before, k=self.scenario.measured))
+        reference = baseline.reference * self.scenario.known_reference
+        return replace(baseline, reference=reference)
 
     def _baseline(self, durations: list[float]) -> Baseline:
         """Return what a breaker says of live calls that took so long."""

@@ -58,6 +58,14 @@ def test_the_worst_of_twenty_recoveries_stays_within_the_limits(number: int) -> 
     assert {result.opened for result in results} == {0.0}
 
 
+@pytest.mark.parametrize("number", [1, 8, 100, 1000])
+def test_a_recovery_of_which_nothing_was_measured_before_reaches_the_goal(number: int) -> None:
+    result = Simulation(Scenario(replicas=number, backlog=10_000, measured=0), seed=1).run()
+    assert result.drain <= 1.2
+    assert result.queue <= 1
+    assert (result.failed, result.opened) == (0, 0)
+
+
 def test_all_cells_are_there() -> None:
     cells = all_cells().values()
     assert sum(cell.counts_for_the_goal for cell in cells) == 48
