@@ -22,7 +22,7 @@ from fusewire.breaker._events import (
     SettingsChanged,
     StateChanged,
 )
-from fusewire.breaker._histogram import Histogram
+from fusewire.breaker._histogram import Histogram, MethodDurations
 from fusewire.breaker._permit import Permit
 from fusewire.breaker._registry import BreakerRegistry, default_registry
 from fusewire.breaker._settings import CRITICAL, HIGH_TRAFFIC, LENIENT, PRESETS, BreakerSettings
@@ -59,6 +59,7 @@ __all__ = [
     "Event",
     "Histogram",
     "LeaseExpired",
+    "MethodDurations",
     "Outcome",
     "Permit",
     "Reason",

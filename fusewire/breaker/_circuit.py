@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from dataclasses import replace
 from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn
 
@@ -246,13 +247,18 @@ class Circuit(SnapshotChanges):
         now = self._clock()
         thread = get_ident()
         if thread in inside:
-            return self._take_snapshot(now, self._look_interrupting(now))
-        return self._change_under_lock(thread, now, self._look_and_take_snapshot)
+            snapshot = self._take_snapshot(now, self._look_interrupting(now))
+        else:
+            snapshot = self._change_under_lock(thread, now, self._look_and_take_snapshot)
+        if self.durations is not None:
+            snapshot = replace(snapshot, durations=self.durations.dump())
+        return snapshot
 
     def restore(self, snapshot: Snapshot) -> None:
         """Continue where another breaker of this name was when `snapshot` was taken.
 
-        The rest of an open time counts from now. Probes in flight are dropped.
+        The rest of an open time counts from now. Probes in flight are dropped. If the snapshot has
+        durations, they are measured from now on.
 
         Raises:
             ValueError: the snapshot is of a breaker with another name.

@@ -14,6 +14,7 @@ A call is only noted, in a short deque that needs no lock, and counted later.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, TypeAlias
 
 from fusewire._locks import inside, make_lock
-from fusewire.breaker._histogram import Counts, Histogram, merged
+from fusewire.breaker._histogram import Counts, Histogram, MethodDurations, merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -67,6 +68,13 @@ _Note: TypeAlias = tuple[float, str, float, bool, bool, bool]
 the circuit was closed. A tuple, because making an object would take as long as all the rest."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A note that other durations take the place of those that are known."""
+
+    content: tuple[MethodDurations, ...]
+
+
 class Durations:
     """Durations of the calls to one dependency, by method. Threads and tasks may share it.
 
@@ -81,11 +89,11 @@ class Durations:
         self._clock = clock
         self._lock = make_lock()
         self._closed = True
-        # Calls, and the times at which an outage began.
-        self._notes: deque[_Note | float] = deque()
+        # Calls, the times at which an outage began, and what was loaded.
+        self._notes: deque[_Note | float | _Loaded] = deque()
         self._methods: dict[str, _Method] = {}
         self._latest: deque[tuple[str, float]] = deque(maxlen=LATEST)
-        self._replayed_at = float("-inf")
+        self._replayed_at = -math.inf
 
     def record(
         self, seconds: float, *, method: str = "", live: bool = True, failed: bool = False
@@ -112,6 +120,23 @@ class Durations:
     def end_outage(self) -> None:
         """Take note that the dependency is well again: its circuit has closed. Idempotent."""
         self._closed = True
+
+    def dump(self) -> tuple[MethodDurations, ...]:
+        """Return what is known of all methods, for a snapshot."""
+        self._count()
+        return tuple(
+            MethodDurations(
+                method=name,
+                answered=each.succeeded.histogram(),
+                failed=each.failed.histogram(),
+                baseline=each.quiet().histogram(),
+            )
+            for name, each in sorted(self._methods.copy().items())
+        )
+
+    def load(self, content: Iterable[MethodDurations]) -> None:
+        """Continue with what :meth:`dump` returned, in place of what is known."""
+        self._notes.append(_Loaded(tuple(content)))
 
     def methods(self) -> tuple[str, ...]:
         """Return the methods that have been called, in order of their names."""
@@ -187,7 +212,11 @@ class Durations:
         finally:
             inside.discard(thread)
 
-    def _take(self, note: _Note | float) -> None:
+    def _take(self, note: _Note | float | _Loaded) -> None:
+        if isinstance(note, _Loaded):
+            self._methods = {each.method: _Method(each) for each in note.content}
+            self._latest.clear()
+            return
         if isinstance(note, float):
             for each in self._methods.values():
                 each.drop_suspects(note - SUSPECT)
@@ -234,12 +263,18 @@ class _Method:
 
     __slots__ = ("_baseline", "_current", "_generations", "failed", "latest", "succeeded")
 
-    def __init__(self) -> None:
+    def __init__(self, before: MethodDurations | None = None) -> None:
         self.succeeded = Counts()
         self.failed = Counts()
         self.latest: deque[float] = deque(maxlen=LATEST)
         self._generations: list[_Generation] = []
         self._current: _Generation | None = None
+        if before is not None:
+            self.succeeded.load(before.answered)
+            self.failed.load(before.failed)
+            former = _Generation(-math.inf)  # older than any call of this process
+            former.counts.load(before.baseline)
+            self._generations.append(former)
         self._baseline: Baseline | None = None  # until a call changes it
 
     def add(self, now: float, seconds: float, replayed_at: float) -> None:

@@ -42,6 +42,23 @@ class Histogram:
         return sum(self.counts)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodDurations:
+    """What is known of one method's durations, as a value for a snapshot.
+
+    Attributes:
+        method: its path; empty for calls without one.
+        answered: all calls that the dependency answered.
+        failed: all calls that failed.
+        baseline: the live calls from which the baseline is taken.
+    """
+
+    method: str
+    answered: Histogram
+    failed: Histogram
+    baseline: Histogram
+
+
 class Counts:
     """How many durations fell into each bucket.
 
@@ -60,10 +77,14 @@ class Counts:
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        bucket = bisect_left(BOUNDS, seconds)
-        self.by_bucket[bucket] = self.by_bucket.get(bucket, 0) + 1
-        self.calls += 1
+        self.add_many(seconds, 1)
         self.seconds += seconds
+
+    def add_many(self, seconds: float, calls: int) -> None:
+        """Count `calls` into the bucket of `seconds`, but not into the sum."""
+        bucket = bisect_left(BOUNDS, seconds)
+        self.by_bucket[bucket] = self.by_bucket.get(bucket, 0) + calls
+        self.calls += calls
 
     def include(self, other: Counts) -> None:
         """Count what `other` has counted."""
@@ -71,6 +92,14 @@ class Counts:
             self.by_bucket[bucket] = self.by_bucket.get(bucket, 0) + count
         self.calls += other.calls
         self.seconds += other.seconds
+
+    def load(self, histogram: Histogram) -> None:
+        """Count what `histogram` has, whose bounds may be those of another release."""
+        above = histogram.bounds[-1] * GROWTH
+        for bound, count in zip((*histogram.bounds, above), histogram.counts, strict=True):
+            if count:
+                self.add_many(bound, count)
+        self.seconds += histogram.seconds
 
     def quantile(self, share: float) -> float:
         """Return the seconds that `share` of the calls took at most. There must be a call."""

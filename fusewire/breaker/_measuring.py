@@ -43,11 +43,13 @@ class MeasuringMachine(LendingMachine):
         self.durations: Durations | None = None
         super().__init__(name, settings, clock, rng)
 
-    def _start_measuring(self, _now: float, durations: Durations) -> None:
+    def _start_measuring(self, _now: float, durations: Durations) -> Durations:
+        """Measure from now on, in `durations` unless calls are measured already."""
         if self.durations is None:
             self.durations = durations
             self._follow_state()
             self._refresh()
+        return self.durations
 
     def _enter(self, state: CircuitState, reason: Reason, now: float) -> None:
         super()._enter(state, reason, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fusewire.breaker._changes import Changes
+from fusewire.breaker._durations import Durations
 from fusewire.breaker._events import Cause, Reason
 from fusewire.breaker._snapshot import Counters, Snapshot
 from fusewire.breaker._windows import make_window
@@ -64,5 +65,7 @@ class SnapshotChanges(Changes):
         self._rejected.set(counters.rejected)
         self._late = counters.late
         self._expired, self._opened = counters.expired, counters.opened
+        if snapshot.durations:
+            self._start_measuring(now, Durations(self._clock)).load(snapshot.durations)
         self._refresh()
         self._apply_settings(now)

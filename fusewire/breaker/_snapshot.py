@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusewire.breaker._events import Cause, Reason
+from fusewire.breaker._histogram import GROWTH, Counts, Histogram, MethodDurations
 from fusewire.breaker._states import CircuitState
 from fusewire.breaker._windows import Bucket
 
 FORMAT = 1
-"""The version of the JSON form. Reading an unknown version fails."""
+"""The version of the JSON form. Reading an unknown version fails.
+
+Releases of this version refuse members that they do not know. So what is added later stands in an
+object that is called ``format`` too, before the number: of two members of one name, JSON readers
+take the last, and those releases never see it.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +65,7 @@ class Snapshot:
         probes_succeeded: probes that have succeeded since it became half open.
         counters: totals since it was made.
         window: the content of the window, oldest first.
+        durations: how long calls took, by method; empty if they are not measured.
     """
 
     name: str
@@ -74,6 +81,7 @@ class Snapshot:
     probes_succeeded: int
     counters: Counters
     window: tuple[Bucket, ...]
+    durations: tuple[MethodDurations, ...] = ()
 
     @property
     def failure_rate(self) -> float:
@@ -87,7 +95,13 @@ class Snapshot:
 
     def to_json(self) -> str:
         """Return it as a JSON object on one line."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)})
+        fields = dataclasses.asdict(dataclasses.replace(self, durations=()))
+        del fields["durations"]
+        text = json.dumps({"format": FORMAT, **fields})
+        if not self.durations:
+            return text
+        added = json.dumps({"durations": [_durations_to_json(each) for each in self.durations]})
+        return f'{{"format": {added}, {text[1:]}'
 
     @classmethod
     def from_json(cls, text: str) -> Snapshot:
@@ -97,7 +111,7 @@ class Snapshot:
             ValueError: `text` is not a snapshot, or its format is unknown.
         """
         try:
-            fields: dict[str, Any] = json.loads(text)
+            fields: dict[str, Any] = json.loads(text, object_pairs_hook=_with_additions)
             _check_format(fields.pop("format"))
             reason = fields.pop("reason")
             if reason is not None:
@@ -107,6 +121,7 @@ class Snapshot:
                 reason=reason,
                 counters=Counters(**fields.pop("counters")),
                 window=tuple(Bucket(**each) for each in fields.pop("window")),
+                durations=tuple(map(_durations_of_json, fields.pop("durations", ()))),
                 **fields,
             )
             _check_numbers(snapshot)
@@ -129,10 +144,61 @@ def _check_numbers(snapshot: Snapshot) -> None:
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)
             kinds = _NUMBERS.get(str(field.type))
-            if kinds and (type(value) not in kinds or not 0 <= value < math.inf):
-                raise ValueError(
-                    f"its {field.name} must be a finite number of at least 0, got {value!r}"
-                )
+            if kinds:
+                _check_number(field.name, value, kinds)
+
+
+def _check_number(name: str, value: Any, kinds: tuple[type, ...]) -> None:
+    if type(value) not in kinds or not 0 <= value < math.inf:
+        raise ValueError(f"its {name} must be a finite number of at least 0, got {value!r}")
 
 
 _NUMBERS = {"int": (int,), "float": (int, float)}
+
+
+def _with_additions(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of a JSON object, and what its first ``format`` adds: see FORMAT."""
+    fields = dict(members)
+    for name, value in members:
+        if name == "format" and isinstance(value, dict) and "durations" in value:
+            fields["durations"] = value["durations"]
+    return fields
+
+
+def _durations_to_json(durations: MethodDurations) -> dict[str, Any]:
+    return {
+        "method": durations.method,
+        "answered": _histogram_to_json(durations.answered),
+        "failed": _histogram_to_json(durations.failed),
+        "baseline": _histogram_to_json(durations.baseline),
+    }
+
+
+def _durations_of_json(fields: Any) -> MethodDurations:
+    method = fields["method"]
+    if not isinstance(method, str):
+        raise TypeError(f"a method of its durations must be a string, got {method!r}")
+    return MethodDurations(
+        method=method,
+        answered=_histogram_of_json(fields["answered"]),
+        failed=_histogram_of_json(fields["failed"]),
+        baseline=_histogram_of_json(fields["baseline"]),
+    )
+
+
+def _histogram_to_json(histogram: Histogram) -> dict[str, Any]:
+    """Return the buckets that have calls, each by its upper bound in seconds."""
+    bounds = (*histogram.bounds, histogram.bounds[-1] * GROWTH)
+    pairs = zip(bounds, histogram.counts, strict=True)
+    return {"calls": [pair for pair in pairs if pair[1]], "seconds": histogram.seconds}
+
+
+def _histogram_of_json(fields: Any) -> Histogram:
+    counts = Counts()
+    for bound, count in fields["calls"]:
+        _check_number("bound of durations", bound, (int, float))
+        _check_number("count of durations", count, (int,))
+        counts.add_many(bound, count)
+    _check_number("seconds", fields["seconds"], (int, float))
+    counts.seconds = fields["seconds"]
+    return counts.histogram()

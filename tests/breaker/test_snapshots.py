@@ -22,7 +22,7 @@ from fusewire.breaker import (
     Snapshot,
     StateChanged,
 )
-from tests.support.circuits import half_open_circuit, open_circuit
+from tests.support.circuits import half_open_circuit, interrupt, open_circuit
 
 if TYPE_CHECKING:
     from fusewire.testing import FakeClock
@@ -259,3 +259,134 @@ def test_numbers_of_calls_are_whole(breaker: CircuitBreaker) -> None:
 def test_seconds_may_be_whole(breaker: CircuitBreaker) -> None:
     fields = {**json.loads(breaker.snapshot().to_json()), "retry_after": 0}
     assert Snapshot.from_json(json.dumps(fields)).retry_after == 0
+
+
+def measured(clock: FakeClock) -> CircuitBreaker:
+    """Make a breaker with 20 calls of 0.5 s, a failure and calls by hand of two methods."""
+    breaker = CircuitBreaker("payments", settings=SETTINGS, clock=clock)
+    breaker.measure_durations()
+    guarded = breaker(clock.advance)
+    for _ in range(20):
+        guarded(0.5)
+    breaker.acquire().failure()
+    assert breaker.durations is not None
+    breaker.durations.record(0.25, method="/shop.Payments/Charge")
+    breaker.durations.record(1e9, method="/shop.Payments/Refund", live=False)
+    return breaker
+
+
+def test_durations_go_on_over_a_restart(clock: FakeClock) -> None:
+    breaker = measured(clock)
+    breaker.acquire().failure()
+    assert breaker.state is CircuitState.OPEN
+    other = restarted(breaker, clock)
+    assert other.snapshot() == breaker.snapshot()
+    before, after = breaker.durations, other.durations
+    assert before is not None
+    assert after is not None
+    assert after.methods() == ("", "/shop.Payments/Charge", "/shop.Payments/Refund")
+    for method in after.methods():
+        assert after.baseline(method) == before.baseline(method)
+        assert after.histogram(method) == before.histogram(method)
+        assert after.histogram(method, failed=True) == before.histogram(method, failed=True)
+    assert after.slow_share() == 0.0
+
+
+def test_calls_after_a_restart_are_added_to_those_before_it(clock: FakeClock) -> None:
+    other = restarted(measured(clock), clock)
+    other(clock.advance)(0.5)
+    assert other.durations is not None
+    baseline = other.durations.baseline()
+    assert baseline is not None
+    assert baseline.calls == 22
+    other.force_open()  # which drops the last minute, and not what is older
+    after = other.durations.baseline()
+    assert after is not None
+    assert after.calls == 21
+
+
+def test_durations_are_restored_by_code_that_interrupts_a_change(clock: FakeClock) -> None:
+    snapshot = measured(clock).snapshot()
+    other = CircuitBreaker("payments", settings=SETTINGS, clock=clock)
+    interrupt(other, lambda: other.restore(snapshot))
+    assert other.durations is not None
+    assert other.durations.baseline() is not None
+
+
+def test_a_breaker_whose_calls_are_measured_keeps_the_same_durations(clock: FakeClock) -> None:
+    breaker = measured(clock)
+    snapshot, durations = breaker.snapshot(), breaker.durations
+    breaker(clock.advance)(0.5)
+    breaker.restore(snapshot)
+    assert breaker.durations is durations
+    assert breaker.snapshot().durations == snapshot.durations
+
+
+def test_the_form_is_the_former_one_while_nothing_is_measured(breaker: CircuitBreaker) -> None:
+    breaker.measure_durations()
+    fields = json.loads(breaker.snapshot().to_json(), object_pairs_hook=list)
+    assert [name for name, _ in fields] == FORMER_FIELDS
+
+
+def test_former_releases_read_snapshots_with_durations(clock: FakeClock) -> None:
+    text = measured(clock).snapshot().to_json()
+    assert "durations" in text
+    assert list(json.loads(text)) == FORMER_FIELDS
+    assert json.loads(text)["format"] == 1
+
+
+FORMER_FIELDS = [
+    "format",
+    "name",
+    "state",
+    "retry_after",
+    "reason",
+    "consecutive_failures",
+    "reopenings",
+    "calls",
+    "failed",
+    "slow",
+    "probes_running",
+    "probes_succeeded",
+    "counters",
+    "window",
+]
+"""What a release without durations reads, which refuses all others."""
+
+
+def test_snapshots_of_former_releases_are_read(clock: FakeClock) -> None:
+    breaker = measured(clock)
+    known = breaker.snapshot().durations
+    former = json.dumps(json.loads(breaker.snapshot().to_json()))
+    assert Snapshot.from_json(former) == dataclasses.replace(breaker.snapshot(), durations=())
+    breaker.restore(Snapshot.from_json(former))
+    assert breaker.snapshot().durations == known
+
+
+def test_what_a_later_release_adds_is_not_looked_at(clock: FakeClock) -> None:
+    text = measured(clock).snapshot().to_json()
+    later = text.replace('{"durations"', '{"weather": "fine", "durations"', 1)
+    assert Snapshot.from_json(later) == Snapshot.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ('"method": ""', '"method": 7'),
+        ('"method": "", ', ""),
+        ('"seconds": 10.0', '"seconds": NaN'),
+        ('"seconds": 10.0', '"seconds": "10"'),
+        (", 20]]", ", 20.5]]"),
+        (", 20]]", ", -1]]"),
+        (", 20]]", ", 20, 1]]"),
+        (", 20]]", "]]"),
+        ("[[", '[["0.5", 1], ['),
+    ],
+)
+def test_durations_that_cannot_be_right_are_refused(
+    clock: FakeClock, right: str, wrong: str
+) -> None:
+    text = measured(clock).snapshot().to_json()
+    assert right in text
+    with pytest.raises(ValueError, match="not a snapshot of a circuit breaker"):
+        Snapshot.from_json(text.replace(right, wrong, 1))

@@ -70,6 +70,7 @@ PUBLIC = {
         "Histogram",
         "LENIENT",
         "LeaseExpired",
+        "MethodDurations",
         "Outcome",
         "PRESETS",
         "Permit",
