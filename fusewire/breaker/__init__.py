@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from fusewire._public import publish
 from fusewire.breaker._breaker import CircuitBreaker
-from fusewire.breaker._durations import Baseline, Durations
+from fusewire.breaker._durations import Durations
 from fusewire.breaker._events import (
     CallEvent,
     CallEventsDropped,
@@ -22,6 +22,7 @@ from fusewire.breaker._events import (
     SettingsChanged,
     StateChanged,
 )
+from fusewire.breaker._generations import Baseline
 from fusewire.breaker._histogram import Histogram, MethodDurations
 from fusewire.breaker._permit import Permit
 from fusewire.breaker._registry import BreakerRegistry, default_registry

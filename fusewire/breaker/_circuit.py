@@ -150,7 +150,7 @@ class Circuit(SnapshotChanges):
         """
         now = self._clock()
         if self.durations is not None:
-            self._measure(permit, now, outcome)
+            self._measure(self.durations, permit, now, outcome)
         if (
             outcome is SUCCESS
             and len(self._healthy) < self._permit_room

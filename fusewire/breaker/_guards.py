@@ -78,8 +78,8 @@ class GuardingCircuit(Circuit):
             now = 0.0
             if timed:
                 now = clock()
-                if self.durations is not None:
-                    self._measure_call(now - started)
+                if (durations := self.durations) is not None:
+                    self._measure_call(durations, now, now - started)
             if (
                 len(notes) < self._room
                 and now < self._room_until
@@ -119,8 +119,8 @@ class GuardingCircuit(Circuit):
             now = 0.0
             if timed:
                 now = clock()
-                if self.durations is not None:
-                    self._measure_call(now - started)
+                if (durations := self.durations) is not None:
+                    self._measure_call(durations, now, now - started)
             if (
                 len(notes) < self._room
                 and now < self._room_until
@@ -168,8 +168,8 @@ class GuardingCircuit(Circuit):
         now = 0.0
         if timed:
             now = self._clock()
-            if self.durations is not None and not isinstance(lent, Permit):
-                self._measure_call(now - started)
+            if (durations := self.durations) is not None and not isinstance(lent, Permit):
+                self._measure_call(durations, now, now - started)
         self._unproven -= 1
         if (
             self._unproven > 0
@@ -210,8 +210,8 @@ class GuardingCircuit(Circuit):
         now = 0.0
         if timed:
             now = self._clock()
-            if self.durations is not None and not isinstance(lent, Permit):
-                self._measure_call(now - started)
+            if (durations := self.durations) is not None and not isinstance(lent, Permit):
+                self._measure_call(durations, now, now - started)
         self._unproven -= 1
         if (
             self._unproven > 0

@@ -6,12 +6,14 @@ So a quantile is exact to 15 % whatever the scale, and a method takes some twent
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 GROWTH = 1.15
 LOWEST = 1e-4
@@ -19,6 +21,8 @@ LOWEST = 1e-4
 
 BOUNDS: tuple[float, ...] = tuple(LOWEST * GROWTH**number for number in range(128))
 """Upper bounds of the buckets in seconds, from 0.1 ms to 85 min. One more bucket has none."""
+
+_bucket = partial(bisect_left, BOUNDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +79,18 @@ class Counts:
         self.calls = 0
         self.seconds = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count one duration."""
-        self.add_many(seconds, 1)
-        self.seconds += seconds
-
-    def add_many(self, seconds: float, calls: int) -> None:
+    def add(self, seconds: float, calls: int) -> None:
         """Count `calls` into the bucket of `seconds`, but not into the sum."""
-        bucket = bisect_left(BOUNDS, seconds)
+        self._add(_bucket(seconds), calls)
+
+    def _add(self, bucket: int, calls: int) -> None:
         self.by_bucket[bucket] = self.by_bucket.get(bucket, 0) + calls
         self.calls += calls
 
     def include(self, other: Counts) -> None:
         """Count what `other` has counted."""
-        for bucket, count in other.by_bucket.items():
-            self.by_bucket[bucket] = self.by_bucket.get(bucket, 0) + count
-        self.calls += other.calls
+        for bucket, calls in other.by_bucket.items():
+            self._add(bucket, calls)
         self.seconds += other.seconds
 
     def load(self, histogram: Histogram) -> None:
@@ -98,7 +98,7 @@ class Counts:
         above = histogram.bounds[-1] * GROWTH
         for bound, count in zip((*histogram.bounds, above), histogram.counts, strict=True):
             if count:
-                self.add_many(bound, count)
+                self.add(bound, count)
         self.seconds += histogram.seconds
 
     def quantile(self, share: float) -> float:
@@ -124,6 +124,15 @@ class Counts:
 
     def _ascending(self) -> Iterator[tuple[int, int]]:
         return iter(sorted(self.by_bucket.items()))
+
+
+def counted(seconds: Sequence[float]) -> Counts:
+    """Return the counts of these durations."""
+    counts = Counts()
+    counts.by_bucket = Counter(map(_bucket, seconds))
+    counts.calls = len(seconds)
+    counts.seconds = sum(seconds)
+    return counts
 
 
 def merged(parts: Iterable[Counts]) -> Counts:

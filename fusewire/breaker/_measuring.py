@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from fusewire.breaker._lending import LendingMachine
+from fusewire.breaker._permit import RECORDED
 from fusewire.breaker._states import CircuitState, Outcome
 from fusewire.operation import current_operation
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from fusewire.breaker._events import Reason
     from fusewire.breaker._permit import Permit
     from fusewire.breaker._settings import BreakerSettings
-    from fusewire.operation import Operation
 
 
 class MeasuringMachine(LendingMachine):
@@ -68,29 +68,32 @@ class MeasuringMachine(LendingMachine):
         if self.durations is not None:
             self._timed = True
 
-    def _measure(self, permit: Permit, now: float, outcome: Outcome) -> None:
+    def _measure(self, durations: Durations, permit: Permit, now: float, outcome: Outcome) -> None:
         """Record the call of `permit`, which is about to be settled, unless it was recorded."""
-        if outcome is Outcome.IGNORED or permit.settled or permit.started == math.inf:
+        seconds = now - permit.started
+        measured_as = permit.measured_as
+        if (
+            measured_as is RECORDED
+            or permit.settled
+            or outcome is Outcome.IGNORED
+            or seconds == -math.inf  # it is not timed
+        ):
             return
-        try:
-            measured_as = permit.measured_as
-        except AttributeError:  # its issuer does not know what it is for
-            measured_as = ("", current_operation())
-        if measured_as is not None:
-            permit.measured_as = None
-            self._record_duration(now - permit.started, *measured_as, outcome)
-
-    def _measure_call(self, seconds: float) -> None:
-        """Record a decorated call, which was answered."""
-        self._record_duration(seconds, "", current_operation(), Outcome.SUCCESS)
-
-    def _record_duration(
-        self, seconds: float, method: str, operation: Operation | None, outcome: Outcome
-    ) -> None:
-        if self.durations is None:
-            return
+        permit.measured_as = RECORDED
+        method, operation = measured_as or ("", current_operation())
         failed = outcome is Outcome.FAILURE
-        replay = operation is not None and operation.replay
-        self.durations.record(seconds, method=method, live=not replay, failed=failed)
-        if operation is not None and not failed:
-            operation.note_duration(self._name, method, seconds)
+        if operation is None:
+            durations.note(now, seconds, method, live=True, failed=failed)
+        else:
+            durations.note(now, seconds, method, live=not operation.replay, failed=failed)
+            if not failed:
+                operation.note_duration(self._name, method, seconds)
+
+    def _measure_call(self, durations: Durations, now: float, seconds: float) -> None:
+        """Record a decorated call, which was answered."""
+        operation = current_operation()
+        if operation is None:
+            durations.note(now, seconds, "", live=True, failed=False)
+        else:
+            durations.note(now, seconds, "", live=not operation.replay, failed=False)
+            operation.note_duration(self._name, "", seconds)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from fusewire.breaker._loans import current_loan, enclosing_loan, publish, withdraw
 from fusewire.breaker._states import SUCCESS, Outcome
-from fusewire.operation import Operation  # noqa: TC001 - publish() looks for it here
 
 if TYPE_CHECKING:
     from typing import Self
 
     from fusewire.breaker._loans import Loan
+    from fusewire.operation import Operation
 
 
 class Issuer(Protocol):
@@ -48,6 +48,9 @@ class Lent(Enum):
 
 NEVER_LENT = Lent.NEVER
 
+RECORDED: tuple[str, Operation | None] = ("", None)
+"""What a permit is measured as once its duration is recorded."""
+
 
 class Permit:
     """Permission to make one call through a circuit, returned by ``acquire()``.
@@ -59,9 +62,8 @@ class Permit:
     Attributes:
         probe: whether the call finds out if the dependency has recovered. A probe holds a lease:
             when it expires, another call may be the probe.
-        measured_as: the method and the operation that its duration is recorded for, None once it
-            is. Without it, the duration is that of an unnamed method, in the context of the
-            settlement. Only measured calls have it, because setting it takes time.
+        measured_as: the method and the operation that its duration is recorded for. None if they
+            are not known before the settlement; :data:`RECORDED` after it.
     """
 
     __slots__ = (
@@ -75,7 +77,6 @@ class Permit:
         "started",
     )
 
-    measured_as: tuple[str, Operation | None] | None
     lender: Permit | None = None
 
     def __init__(
@@ -87,6 +88,7 @@ class Permit:
         self.probe = probe
         self.settled = False
         self.lent = NEVER_LENT
+        self.measured_as: tuple[str, Operation | None] | None = None
 
     @property
     def name(self) -> str:

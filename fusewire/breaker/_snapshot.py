@@ -198,7 +198,7 @@ def _histogram_of_json(fields: Any) -> Histogram:
     for bound, count in fields["calls"]:
         _check_number("bound of durations", bound, (int, float))
         _check_number("count of durations", count, (int,))
-        counts.add_many(bound, count)
+        counts.add(bound, count)
     _check_number("seconds", fields["seconds"], (int, float))
     counts.seconds = fields["seconds"]
     return counts.histogram()

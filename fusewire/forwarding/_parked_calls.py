@@ -108,6 +108,7 @@ class ParkedCalls:
         self._stack = AsyncExitStack()
         self._threads = ExitStack()
         self._forwarder: ForwarderHandle | None = None
+        self._registry.measure_durations()  # because a replay needs those before an outage
 
     @property
     def topology(self) -> Topology:

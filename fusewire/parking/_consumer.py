@@ -192,6 +192,7 @@ class ParkingConsumer:
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupt: KeyboardInterrupt | None = None
+        registry.measure_durations()  # from now on, because a replay needs those before an outage
 
     @property
     def topology(self) -> Topology:

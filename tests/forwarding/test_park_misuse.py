@@ -82,6 +82,12 @@ async def test_a_pattern_passes_asyncio_streams_by(
         assert await parked(calls, file) == 1
 
 
+def test_parked_calls_that_are_made_have_calls_measured_from_then_on(file: str) -> None:
+    registry = BreakerRegistry()
+    ParkedCalls(file, queue="charges", registry=registry)
+    assert registry.get(ECHO).durations is not None
+
+
 @pytest.mark.parametrize("way", STREAMED, ids=str)
 def test_an_exact_name_of_a_stream_is_refused_when_a_sync_channel_makes_it(
     way: Way, file: str, echo: EchoServer

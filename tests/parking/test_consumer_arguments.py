@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.breaker import CircuitBreaker
+from fusewire.breaker import BreakerRegistry, CircuitBreaker
 from fusewire.errors import QueueNotFoundError, SettingsError
 from fusewire.parking import ParkingConsumer
 from tests.support.payments import CHARGE
@@ -132,6 +132,12 @@ def test_a_wrong_argument_is_named_when_the_consumer_is_made(
 @pytest.mark.parametrize("name", [CHARGE, "/shop.v1.Unheard/Of", "payments", "/payments", "a/b/c"])
 def test_a_name_that_may_be_meant_is_taken(name: str) -> None:
     ParkingConsumer("amqp://localhost", queue="q", handler=print, depends_on=name, guard_with=name)
+
+
+def test_a_consumer_that_is_made_has_calls_measured_from_then_on() -> None:
+    registry = BreakerRegistry()
+    ParkingConsumer("sqlite:///x.db", queue="orders", handler=_handles, registry=registry)
+    assert registry.get(CHARGE).durations is not None
 
 
 async def test_running_without_entering_says_how(bench: Bench) -> None:
