@@ -73,11 +73,15 @@ class Durations:
         if len(notes) >= NOTES:
             self._count(wait=False)
 
-    def begin_outage(self) -> None:
-        """Take note that the dependency is down: its circuit has opened. Idempotent."""
+    def begin_outage(self, at: float | None = None) -> None:
+        """Take note that the dependency is down: its circuit has opened. Idempotent.
+
+        Args:
+            at: when, by the clock; now by default.
+        """
         if self._closed:
             self._closed = False
-            self._notes.append(partial(self._open, self._clock()))
+            self._notes.append(partial(self._open, self._clock() if at is None else at))
 
     def end_outage(self) -> None:
         """Take note that the dependency is well again: its circuit has closed. Idempotent."""

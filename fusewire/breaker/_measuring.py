@@ -43,25 +43,25 @@ class MeasuringMachine(LendingMachine):
         self.durations: Durations | None = None
         super().__init__(name, settings, clock, rng)
 
-    def _start_measuring(self, _now: float, durations: Durations) -> Durations:
+    def _start_measuring(self, now: float, durations: Durations) -> Durations:
         """Measure from now on, in `durations` unless calls are measured already."""
         if self.durations is None:
             self.durations = durations
-            self._follow_state()
+            self._follow_state(now)
             self._refresh()
         return self.durations
 
     def _enter(self, state: CircuitState, reason: Reason, now: float) -> None:
         super()._enter(state, reason, now)
-        self._follow_state()
+        self._follow_state(now)
 
-    def _follow_state(self) -> None:
+    def _follow_state(self, now: float) -> None:
         if self.durations is None:
             return
         if self._state is CircuitState.CLOSED:
             self.durations.end_outage()
         else:
-            self.durations.begin_outage()
+            self.durations.begin_outage(now)
 
     def _refresh(self) -> None:
         super()._refresh()

@@ -10,7 +10,7 @@ from fusewire.brokers.rabbitmq import _codec as codec
 from fusewire.brokers.sqlite import _database as database
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, _call
 from fusewire.interceptors import FALLBACK_METADATA
-from fusewire.operation import IDEMPOTENCY_KEY
+from fusewire.operation import IDEMPOTENCY_KEY, REPLAY_METADATA
 from fusewire.parking import _history as record
 from tests.project.test_public_names import PUBLIC
 
@@ -35,5 +35,11 @@ def test_the_packages_to_import_from_are_those_that_export_names() -> None:
 
 
 def test_the_metadata_of_calls_is_named() -> None:
-    for key in (IDEMPOTENCY_KEY, OPERATION_ID_METADATA, PARKED_METADATA, FALLBACK_METADATA):
+    for key in (
+        IDEMPOTENCY_KEY,
+        REPLAY_METADATA,
+        OPERATION_ID_METADATA,
+        PARKED_METADATA,
+        FALLBACK_METADATA,
+    ):
         assert f"`{key}`" in TEXT
