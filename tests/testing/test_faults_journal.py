@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -88,6 +88,17 @@ async def test_a_watched_broker_does_what_the_broker_does_and_notes_it(
     assert await broker.depth("q") == 0
     noted = [(entry.what, entry.operation_id) for entry, _ in read_journal(tmp_path / "journal")]
     assert noted == [("subscribed", ""), ("received", "op"), ("began", "op"), ("settled", "op")]
+
+
+async def test_a_watched_broker_counts_receivers_if_the_broker_does(
+    broker: Broker, tmp_path: Path
+) -> None:
+    journal = Journal(tmp_path / "journal")
+    watched = journal.watch(broker)
+    await watched.subscribe("q", prefetch=1)
+    assert await watched.receivers("q") == 1
+    former: Any = object()  # written before receivers were counted
+    assert not hasattr(journal.watch(former), "receivers")
 
 
 class Failing:

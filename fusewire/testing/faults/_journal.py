@@ -11,12 +11,12 @@ import json
 import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fusewire.errors import BrokerError, BrokerUnavailableError, MoveRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -303,8 +303,9 @@ class _WatchedBroker:
     async def depth(self, station: Station | str) -> int:
         return await self._broker.depth(station)
 
-    async def receivers(self, station: Station | str) -> int:
-        return await self._broker.receivers(station)
+    @property
+    def receivers(self) -> Callable[[Station | str], Coroutine[Any, Any, int]]:
+        return self._broker.receivers  # absent if the broker was written before it
 
     async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
         return await self._broker.peek(station, limit=limit)
