@@ -23,7 +23,7 @@ from pamqp.header import ContentHeader
 from fusewire.breaker import BreakerRegistry
 from fusewire.brokers import Message, RabbitMQBroker
 from fusewire.brokers.rabbitmq import _codec as codec
-from fusewire.brokers.rabbitmq._workarounds.unreadable import LenientReader, readable
+from fusewire.brokers.rabbitmq._workarounds.unreadable import LenientReader, readable, unwrapped
 from fusewire.errors import MoveRefusedError
 from fusewire.parking import ParkingConsumer
 from tests.support.messages import drain, numbered, take, until_depth
@@ -291,12 +291,33 @@ async def passed_on(sent: bytes) -> bytes:
 
 
 async def test_what_can_be_read_is_read_as_it_is() -> None:
-    properties = Basic.Properties(message_id="m", headers={"a": 1}, timestamp=NOW)
-    header = ContentHeader(0, 4, properties)
+    header = ContentHeader(0, 4, Basic.Properties(message_id="m", timestamp=NOW))
     assert readable(header.marshal()) == header.marshal()
     sent = frame.marshal(Basic.Ack(1), 1) + frame.marshal(header, 1) + b"\x08\0\0\0\0\0\0\xce"
 
     assert await passed_on(sent) == sent
+
+
+@pytest.mark.parametrize("headers", [{"a": 1}, {"fusewire-content-header": b"its own"}, {}])
+@pytest.mark.parametrize("time", [None, NOW])
+async def test_headers_come_through_beside_the_other_properties(
+    headers: Any, time: datetime | None
+) -> None:
+    names = {"content_type": "text", "content_encoding": "utf-8", "message_id": "m", "app_id": "a"}
+    sent: Any = {
+        name: bytearray(value) if isinstance(value, bytes) else value
+        for name, value in headers.items()
+    }
+    properties = Basic.Properties(headers=sent, timestamp=time, priority=3, **names)  # type: ignore[arg-type]  # names of texts
+
+    _, _, header = frame.unmarshal(
+        await passed_on(frame.marshal(ContentHeader(0, 4, properties), 1))
+    )
+
+    assert isinstance(header, ContentHeader)
+    read = header.properties
+    read.headers = unwrapped(read.headers or {})
+    assert read == properties
 
 
 @given(

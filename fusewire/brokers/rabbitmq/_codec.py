@@ -32,7 +32,7 @@ from fusewire.brokers.rabbitmq._table_values import (
     is_too_long,
     to_table,
 )
-from fusewire.brokers.rabbitmq._workarounds.unreadable import UNREADABLE_PROPERTIES
+from fusewire.brokers.rabbitmq._workarounds.unreadable import UNREADABLE_PROPERTIES, unwrapped
 
 if TYPE_CHECKING:
     from aiormq.abc import DeliveredMessage
@@ -76,7 +76,6 @@ _CARRIED = "fusewire-"
 _OUR_DELAY = re.compile(r"\.delay\.\d+\Z")  # how the names of delay queues end; see Layout
 
 _PERSISTENT = 2  # AMQP's delivery mode
-_COMPOUND = (bytes, bytearray, dict, list)  # what a table holds otherwise than we do
 _NAMES_KNOWN = 1024  # of which it is remembered whose they are: messages have few, and the same
 
 
@@ -180,11 +179,12 @@ def from_amqp(delivered: DeliveredMessage) -> Message:
 
     One that cannot be read comes with its body, its raw headers in a text, and why.
     """
+    properties = delivered.header.properties
     try:
+        properties.headers = unwrapped(cast("dict[str, Any]", properties.headers or {}))
         return _read(delivered)
     except Exception as error:
         logger.exception("a message cannot be read; it is handed on as one that is malformed")
-        properties = delivered.header.properties
         return Message(
             body=delivered.body,
             headers={UNREADABLE: repr(properties.headers)},
@@ -201,22 +201,17 @@ def _read(delivered: DeliveredMessage) -> Message:
     body = delivered.body
     if _IN_BODY in headers:
         headers, body = _from_body(headers, body)
-    transferred = TRANSFER in headers
-    kept, hops = _sorted(headers, transferred=transferred)
-    message_id, user_id = properties.message_id, properties.user_id
-    exchange, routing_key = delivered.exchange, delivered.routing_key
     blank: list[str] = []
-    if transferred:
-        message_id, user_id, exchange, routing_key = (
-            None if (value := headers.get(header)) is None else str(value)
-            for header in (_MESSAGE_ID, _USER_ID, _EXCHANGE, _ROUTING_KEY)
-        )
-        if hops:
-            _add_hops(kept, hops)
-        if _EXACT in headers:
-            kept.update(_exact(from_table(headers[_EXACT])))
+    if TRANSFER in headers:
+        kept = _as_before_its_transfer(headers)
+        message_id, user_id = _text(headers, _MESSAGE_ID), _text(headers, _USER_ID)
+        exchange, routing_key = _text(headers, _EXCHANGE), _text(headers, _ROUTING_KEY)
         if _BLANK in headers:
             blank = str(headers[_BLANK]).split(",")
+    else:
+        kept = {name: _held(value) for name, value in headers.items() if name not in _DELIVERYS}
+        message_id, user_id = properties.message_id, properties.user_id
+        exchange, routing_key = delivered.exchange, delivered.routing_key
 
     def text(name: str, value: str | None) -> str | None:
         return "" if name in blank else value
@@ -240,6 +235,16 @@ def _read(delivered: DeliveredMessage) -> Message:
     )
 
 
+def _text(headers: dict[str, Any], name: str) -> str | None:
+    value = headers.get(name)
+    return None if value is None else str(value)
+
+
+def _held(value: Any) -> Any:
+    """Return what a table's value is to us."""
+    return value if type(value) is str or type(value) is int else from_table(value)
+
+
 def _why_unreadable(headers: dict[str, Any]) -> str:
     return f"properties cannot be read: {headers[UNREADABLE_PROPERTIES]}"
 
@@ -256,31 +261,31 @@ def _carried(name: str) -> str:
 
 
 @lru_cache(_NAMES_KNOWN)
-def _arrived(name: str) -> str:
-    """Return the name that a header had before it travelled."""
+def _arrived(name: str) -> str | None:
+    """Return the name that a header had before it travelled; None if it came on the way."""
+    if name in _READ or _is_brokers_own(name):
+        return None
     carried = name.removeprefix(_CARRIED)
     return carried if _is_brokers_own(carried) else name
 
 
-def _sorted(
-    headers: dict[str, Any], *, transferred: bool
-) -> tuple[dict[str, Any], dict[str, HeaderValue]]:
-    """Return a message's headers, and what the broker has added since a transfer.
+def _as_before_its_transfer(headers: dict[str, Any]) -> dict[str, Any]:
+    """Return the headers that a message had, with what the broker has added since a transfer.
 
     How often it was returned to the queue that it comes from is the delivery's, not the message's.
     """
     kept: dict[str, Any] = {}
     hops: dict[str, HeaderValue] = {}
     for name, value in headers.items():
-        read = from_table(value) if isinstance(value, _COMPOUND) else value
-        if not transferred:
-            if name not in _DELIVERYS:
-                kept[name] = read
-        elif _is_brokers_own(name):
-            hops[name] = read
+        if (arrived := _arrived(name)) is not None:
+            kept[arrived] = _held(value)
         elif name not in _READ:
-            kept[_arrived(name)] = read
-    return kept, hops
+            hops[name] = from_table(value)
+    if hops:
+        _add_hops(kept, hops)
+    if _EXACT in headers:
+        kept.update(_exact(from_table(headers[_EXACT])))
+    return kept
 
 
 def _add_hops(kept: dict[str, Any], hops: dict[str, HeaderValue]) -> None:

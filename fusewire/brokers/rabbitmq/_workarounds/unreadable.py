@@ -9,6 +9,9 @@ A time is understood in any unit. Other properties that cannot be read are left 
 carries the whole content header in the header `UNREADABLE`, and their names in another one, from
 which the codec makes :attr:`Message.unreadable`.
 
+pamqp never sees a table of headers. It gets another, which has the whole content header as bytes
+in its only value, and :func:`unwrap` reads the table there: once, and only of what is delivered.
+
 Upstream: https://github.com/mosquito/aiormq/issues/186 (open),
 https://github.com/gmr/pamqp/pull/35, https://github.com/gmr/pamqp/issues/32.
 """
@@ -25,6 +28,7 @@ from pamqp.constants import FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_MET
 from pamqp.header import ContentHeader
 
 from fusewire.brokers.message import UNREADABLE
+from fusewire.brokers.rabbitmq._workarounds.field_tables import read_table
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,13 +44,14 @@ _HEAD = 7  # bytes of a frame: its type, its channel and its length
 _FRAMES = frozenset({FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT})
 _START = 12  # bytes before the properties' flags: AMQP's class, a weight and the body's size
 _FLAGS = Basic.Properties.flags
-_BEFORE_THE_HEADERS = (_FLAGS["content_type"], _FLAGS["content_encoding"])
+_CONTENT_TYPE, _CONTENT_ENCODING = _FLAGS["content_type"], _FLAGS["content_encoding"]
 _HEADERS = _FLAGS["headers"]
-_CLOSER = _FLAGS["timestamp"] | 3  # the last two bits mean nothing in AMQP 0-9-1
-_TEXTS = frozenset(b"Sx")  # of which a table holds the length first
-# Of what else a table holds: bytes with the type. Tables and times take a closer look.
-_SIZES = dict(zip(b"tbBsuIildfV", (2, 2, 2, 3, 3, 5, 5, 9, 9, 5, 1), strict=True))
+_CLOSER = _FLAGS["timestamp"] | 3  # of the second byte; its last two bits mean nothing in 0-9-1
 _LARGEST_TIME = 2**63 - 1  # from there on it is rather a negative one than one in nanoseconds
+
+_WRAPPED = "fusewire-content-header"
+_ENTRY = bytes([len(_WRAPPED)]) + _WRAPPED.encode() + b"x"  # a value's name, and its kind: bytes
+_LENGTHS = struct.Struct(f">I{len(_ENTRY)}sI")  # of a table with that value, up to the bytes
 
 
 class LenientTransport(TransportFactory):
@@ -110,8 +115,8 @@ class LenientReader:
         rest = await self._stream.readexactly(length + 1)
         if kind == FRAME_METHOD and not channel and rest.startswith(_CLOSE):
             self._refused(_reply_text(rest))
-        if kind == FRAME_HEADER and not _plain(rest):
-            payload = readable(rest[:-1])
+        if kind == FRAME_HEADER:
+            payload = wrapped(rest[:-1])
             self._head = struct.pack(">BHI", kind, channel, len(payload))
             rest = payload + rest[-1:]
         return rest
@@ -123,33 +128,63 @@ def _reply_text(close: bytes) -> str:
     return close[len(_CLOSE) + 3 :][:size].decode(errors="replace")
 
 
-def _plain(payload: bytes) -> bool:
-    """Return at a glance whether pamqp can read a content header; False means a closer look.
+def wrapped(payload: bytes) -> bytes:
+    """Return the payload of a content header so that pamqp can read it, its table wrapped up."""
+    table = _table_at_a_glance(payload)
+    if table is None:
+        payload = readable(payload)
+        table = _table_in(payload, _START)
+    begin, end = table
+    if begin == end:
+        return payload
+    whole = payload[_START:]
+    entry = _LENGTHS.pack(len(_ENTRY) + 4 + len(whole), _ENTRY, len(whole))
+    return payload[:begin] + entry + whole + payload[end:]
 
-    This is done for every message, and takes a fraction of what reading takes.
-    """
+
+def unwrapped(headers: dict[str, Any]) -> dict[str, Any]:
+    """Return a message's headers, of those that it has once pamqp has read it."""
+    whole = headers.get(_WRAPPED)
+    if not isinstance(whole, bytearray):
+        return headers
     try:
-        flags = int.from_bytes(payload[_START : _START + 2], "big")
-        at = _START + 2
-        for flag in _BEFORE_THE_HEADERS:
-            if flags & flag and not payload[at + 1 : (at := at + 1 + payload[at])].isascii():
-                return False
-        if flags & _HEADERS:
-            end = at + 4 + int.from_bytes(payload[at : at + 4], "big")
-            at += 4
-            while at < end:
-                if not payload[at + 1 : (at := at + 1 + payload[at])].isascii():
-                    return False
-                kind = payload[at]
-                if kind in _TEXTS:
-                    at += 5 + int.from_bytes(payload[at + 1 : at + 5], "big")
-                else:
-                    at += _SIZES[kind]
-            if at != end:
-                return False
-        return not flags & _CLOSER and payload[at:-1].isascii()
-    except (IndexError, KeyError):
-        return False
+        begin, end = _table_in(whole, 0)
+        return read_table(bytes(whole), begin + 4, end)
+    except Exception:  # noqa: BLE001 - whatever comes of somebody's bytes
+        header = ContentHeader()
+        header.unmarshal(_repaired(bytes(_START) + whole))
+        return header.properties.headers or {}
+
+
+def _table_in(data: bytes | bytearray, flags_at: int) -> tuple[int, int]:
+    """Return where the table begins, with its length, and where it ends; the same if it has none.
+
+    Args:
+        data: the payload of a content header, or the rest of one.
+        flags_at: where its flags are.
+    """
+    flags = data[flags_at] << 8 | data[flags_at + 1]
+    at = flags_at + 2
+    if flags & _CONTENT_TYPE:
+        at += 1 + data[at]
+    if flags & _CONTENT_ENCODING:
+        at += 1 + data[at]
+    return at, at + 4 + int.from_bytes(data[at : at + 4], "big") if flags & _HEADERS else at
+
+
+def _table_at_a_glance(payload: bytes) -> tuple[int, int] | None:
+    """Return where the table is, if pamqp can read all else; None means a closer look."""
+    try:
+        begin, end = _table_in(payload, _START)
+    except IndexError:
+        return None
+    plain = (
+        not payload[_START + 1] & _CLOSER
+        and payload[_START + 2 : begin].isascii()
+        and payload[end:].isascii()
+        and end <= len(payload)
+    )
+    return (begin, end) if plain else None
 
 
 def readable(payload: bytes) -> bytes:
