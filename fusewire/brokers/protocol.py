@@ -111,12 +111,15 @@ class Subscription(Protocol):
         """
 
     async def quiesce(self) -> Sequence[Delivery]:
-        """Take no further message into flight.
+        """Take no further message into flight, and requeue what was not received.
 
-        The caller receives no more. It settles what must not come back, and releases the rest.
+        The caller receives no more. It settles what must not come back, and releases the rest; or
+        it works on all that is in flight, for as long as that takes, and releases then. Others
+        receive meanwhile. Of a lane with one active receiver at a time, another is the active one.
 
         Returns:
-            what is in flight, was not received yet, and would come back as redelivered.
+            what is in flight, was not received yet, and would come back as redelivered: that is not
+            requeued.
         """
 
     async def release(self) -> None:

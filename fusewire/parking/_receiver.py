@@ -27,6 +27,13 @@ _RECYCLE_GRACE = 600.0
 With the hold limit before it, this stays below RabbitMQ's consumer timeout of 30 minutes.
 """
 
+_ARRIVAL = 2.0
+"""Seconds from the last settlement of a former subscription to its release.
+
+RabbitMQ holds acknowledgements back before a busy quorum queue, and forgets those when their
+channel is closed.
+"""
+
 _LOOK = 1.0
 """Seconds between looks whether former subscriptions have finished enough for another one."""
 
@@ -226,6 +233,7 @@ class Receiver:
         """Wait until `deliveries` are finished, or have to go back; then release them."""
         stopping = self._context.stopping
         await wait_any(deliveries.idle, stopping, self._recycle)
+        await self.linger(_ARRIVAL)
         await deliveries.stop_receiving()
         if self._unseen_too and not stopping.is_set():
             await deliveries.give_back_unseen()

@@ -280,7 +280,7 @@ class _Subscription:
                 await self._store.changed(event, self._receiver.station.queue)
 
     async def quiesce(self) -> Sequence[_Delivery]:
-        self._receiver.quiet = True
+        self._store.quiesce(self._receiver)
         return ()
 
     async def release(self) -> None:

@@ -157,13 +157,22 @@ class Store:
             receivers = self._receivers.get(str(receiver.station), [])
             if receiver not in receivers:  # everything was forgotten, and made again
                 raise _missing(receiver.station)
-            waits_behind = str(receiver.station) in self._single and receivers[0] is not receiver
             has_room = len(receiver.in_flight) < receiver.prefetch
-            if receiver.quiet or waits_behind or not has_room or not waiting:
+            if receiver.quiet or not has_room or not waiting:
                 return None
+            if str(receiver.station) in self._single:
+                active = next(each for each in receivers if not each.quiet)
+                if active is not receiver:
+                    return None
             entry = waiting.pop(0)
             receiver.in_flight.add(entry)
             return entry
+
+    def quiesce(self, receiver: Receiver) -> None:
+        """Give `receiver` nothing more; another may be the active one of its station."""
+        with self._lock:
+            receiver.quiet = True
+            self._tell()
 
     def leave(self, receiver: Receiver) -> None:
         """Give back what `receiver` has in flight, in its old order, and forget `receiver`."""

@@ -171,6 +171,8 @@ class RabbitMQSubscription:
 
     async def quiesce(self) -> Sequence[RabbitMQDelivery]:
         """Cancel the consumer, and return what was delivered and not received."""
+        if self._watching is not None:
+            self._watching.cancel()
         if self._cancel is not None and self._lost is None:
             with contextlib.suppress(Exception):  # lost: all of it is the broker's again
                 await run_to_completion(self._cancel())

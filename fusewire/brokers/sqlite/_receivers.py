@@ -86,6 +86,10 @@ class Receivers:
         row = self._db.execute("SELECT 1 FROM receivers WHERE id = ?", (receiver.id,)).fetchone()
         return row is not None  # if it is gone, `renew` reports it
 
+    def step_down(self, receiver: Receiver) -> None:
+        """Let another receiver be the active one where there is one at a time."""
+        self._db.execute("UPDATE queues SET active = NULL WHERE active = ?", (receiver.id,))
+
     def remove(self, receiver: Receiver) -> None:
         """Forget a receiver of this process that has nothing any more."""
         self._mine.discard(receiver)

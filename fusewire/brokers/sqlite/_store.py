@@ -24,7 +24,7 @@ from fusewire.errors import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from fusewire.brokers.message import Message
     from fusewire.brokers.topology import Topology
@@ -260,6 +260,17 @@ class Store:
         """Delete a message that `receiver` holds and put `message` at the tail of `to`."""
         self.done(receiver, id_)
         self.publish(to, message, delay)
+
+    def quiesce(self, receiver: Receiver, received: Collection[int]) -> None:
+        """Requeue what a receiver holds and has not `received`; another may be the active one."""
+        if not self._receivers.holds_lease(receiver):
+            return
+        held = self._db.execute("SELECT id FROM messages WHERE receiver = ?", (receiver.id,))
+        unseen = {id_ for (id_,) in held}.difference(received)
+        self._db.executemany(
+            "UPDATE messages SET receiver = NULL WHERE id = ?", [(id_,) for id_ in unseen]
+        )
+        self._receivers.step_down(receiver)
 
     def release(self, receiver: Receiver, handed: Iterable[int]) -> None:
         """Requeue all that a receiver holds; what was `handed` out comes back as redelivered."""

@@ -7,6 +7,7 @@ it: a task may be cancelled at any point, and what was claimed for it is then re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from functools import partial
@@ -90,7 +91,14 @@ class SQLiteSubscription:
 
     async def quiesce(self) -> Sequence[SQLiteDelivery]:
         """Claim no more. What was not received is requeued as if it had never been claimed."""
+        if self._ended is not None or self._quiet:
+            return ()
         self._quiet = True
+        self._claimed.clear()
+        # A claim that is on its way is carried out before this job.
+        quiesce = partial(Store.quiesce, receiver=self._receiver, received=sorted(self._received))
+        with contextlib.suppress(BrokerError):  # then it is requeued when this is released
+            await asyncio.shield(self._submit(quiesce, wakes=self.queue))
         return ()
 
     async def release(self) -> None:
@@ -152,7 +160,7 @@ class SQLiteSubscription:
             self.end(BrokerUnavailableError(str(error)))
         elif isinstance(error, Exception):
             self.end(error)
-        elif self._ended is None:  # else it was given back by the job after this one
+        elif self._ended is None and not self._quiet:  # else the job after this one requeued it
             claimed = claim.result()
             self._claimed.extend(claimed)
             self._look = self._look or len(claimed) == room

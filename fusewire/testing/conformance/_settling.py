@@ -214,6 +214,31 @@ class GivingBack:
 
         assert len(await drain(broker, topology.source, 3)) == 3
 
+    async def test_what_a_quiet_subscription_has_not_received_comes_to_others_at_once(
+        self, broker: Broker, topology: Topology
+    ) -> None:
+        await publish_numbered(broker, topology.source, range(6))
+        former = await broker.subscribe(topology.source, prefetch=5)
+        held = await take(former, 2)
+        following = await broker.subscribe(topology.source, prefetch=6)
+
+        held += await former.quiesce()
+        taken = await take(following, 6 - len(held))
+        await publish_numbered(broker, topology.source, range(6, 8))
+        for delivery in held:
+            assert not delivery.lost
+            await delivery.done()
+        for delivery in taken:
+            await delivery.done()
+        taken += await take(following, 2)
+        await former.release()
+        await following.release()
+
+        received = [number_of(delivery.message) for delivery in held + taken]
+        assert sorted(received) == list(range(8))
+        last = await drain(broker, topology.source, 2)
+        assert sorted(number_of(message) for message in last) == [6, 7]
+
     async def test_a_subscription_that_is_quiet_takes_nothing_more_and_loses_nothing(
         self, broker: Broker, topology: Topology
     ) -> None:

@@ -93,6 +93,21 @@ class SingleReceiver:
             await until_receivers(broker, lane, 1)
         await until_receivers(broker, lane, 0)
 
+    async def test_who_is_quiet_finishes_what_it_has_while_the_next_one_receives(
+        self, place: Place, single: Topology, broker: Broker
+    ) -> None:
+        lane = single.parked("other")
+        await publish_numbered(broker, lane, range(3))
+        async with place.open() as first, place.open() as second:
+            former = await first.subscribe(lane, prefetch=1)
+            [held] = await take(former, 1)
+            async with taking(await second.subscribe(lane, prefetch=10), 2) as got:
+                assert not await former.quiesce()
+
+                assert [number_of(delivery.message) for delivery in await got] == [1, 2]
+                await held.done()
+                await former.release()
+
     async def test_a_lane_keeps_its_single_receiver_when_it_is_prepared_without(
         self, place: Place, single: Topology, broker: Broker
     ) -> None:
