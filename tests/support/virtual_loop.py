@@ -7,8 +7,8 @@ import selectors
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any, TypeVar
+    from collections.abc import Awaitable
+    from typing import TypeVar
 
     _T = TypeVar("_T")
 
@@ -36,13 +36,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.call_soon(self.stop)
         self.run_forever()
 
-    def run(self, coroutine: Coroutine[Any, Any, _T], limit: float = 36000.0) -> _T:
-        """Run `coroutine` to its end.
+    def run(self, awaitable: Awaitable[_T], limit: float = 36000.0) -> _T:
+        """Run `awaitable` to its end.
 
         Raises:
             TimeoutError: it takes more than `limit` seconds of this loop's time.
         """
-        return self.run_until_complete(asyncio.wait_for(coroutine, limit))
+        return self.run_until_complete(asyncio.wait_for(awaitable, limit))
 
 
 class _Jumping(selectors.DefaultSelector):
