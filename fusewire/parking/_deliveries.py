@@ -219,6 +219,8 @@ class Deliveries:
             elif not delivery.lost:
                 # Settled: only that is progress. A delivery that comes again and again is not.
                 self._work.on_progress()
+            elif self._state is _State.QUIESCED:  # nobody receives, who would hear of the loss
+                self._work.on_return(delivery)
         except KeyboardInterrupt:
             raise  # Ctrl-C: by this, asyncio ends the program
         except BaseException as error:

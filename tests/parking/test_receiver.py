@@ -14,6 +14,7 @@ from fusewire.brokers import Message, RabbitMQBroker, open_broker
 from fusewire.errors import BrokerUnavailableError
 from fusewire.parking._decisions import Recycle
 from fusewire.parking._receiver import Receiver
+from fusewire.parking._survived_returns import SurvivedReturns
 from fusewire.parking._waiting import wait_any
 from fusewire.testing import InMemoryBroker
 from tests.support.virtual_loop import VirtualLoop
@@ -52,7 +53,11 @@ class Bench:
     async def receiving(self, *, prefetch: int) -> AsyncIterator[Receiver]:
         settler = SimpleNamespace(is_settling=lambda _delivery: False)
         context: Any = SimpleNamespace(
-            broker=self, settler=settler, stopping=self.stopping, shutdown_timeout=5
+            broker=self,
+            settler=settler,
+            survived=SurvivedReturns(),
+            stopping=self.stopping,
+            shutdown_timeout=5,
         )
         self.receiver = Receiver(
             context,
@@ -241,7 +246,7 @@ async def test_what_is_in_flight_of_two_subscriptions_is_settled_or_goes_back_at
     left = 4 - len(bench.settled)
     assert "a" in bench.settled
     assert bench.handed_back.keys() >= {"waits"}
-    assert await bench.holds(left)
+    await until(lambda: bench.holds(left))
 
 
 def test_a_broker_that_refuses_a_second_subscription_is_asked_less_and_less() -> None:

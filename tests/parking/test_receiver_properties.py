@@ -20,6 +20,7 @@ from fusewire.brokers import Message
 from fusewire.errors import BrokerUnavailableError, DeliveryLostError
 from fusewire.parking._decisions import Recycle
 from fusewire.parking._receiver import Receiver
+from fusewire.parking._survived_returns import SurvivedReturns
 from fusewire.parking._waiting import wait_any
 from fusewire.testing import InMemoryBroker
 from tests.support.virtual_loop import VirtualLoop
@@ -245,7 +246,11 @@ class ReceiverMachine(RuleBasedStateMachine):
         self.worker = worker = Worker(self.broker, steps=steps)
         settler = SimpleNamespace(is_settling=lambda _delivery: False)
         context: Any = SimpleNamespace(
-            broker=worker, settler=settler, stopping=worker.stopping, shutdown_timeout=30
+            broker=worker,
+            settler=settler,
+            survived=SurvivedReturns(),
+            stopping=worker.stopping,
+            shutdown_timeout=30,
         )
         worker.receiver = Receiver(
             context,

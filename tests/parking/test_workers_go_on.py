@@ -7,11 +7,13 @@ import logging
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from fusewire.brokers import Message
 from fusewire.errors import BrokerUnavailableError
 from fusewire.parking import _supervision
 from fusewire.parking._deliveries import Deliveries
 from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._receiver import Receiver
+from fusewire.parking._survived_returns import SurvivedReturns
 from fusewire.parking._waiting import Backoff
 from tests.support.waiting import until
 
@@ -116,6 +118,8 @@ class Flapping:
 
         class Lost:
             lost = True
+            message = Message(body=b"")
+            returned = 0
 
         return Lost()
 
@@ -142,7 +146,11 @@ async def test_a_delivery_alone_does_not_reset_the_back_off(
     stopping = asyncio.Event()
     settler = SimpleNamespace(is_settling=lambda _delivery: False)
     context: Any = SimpleNamespace(
-        broker=Flapping(), settler=settler, stopping=stopping, shutdown_timeout=0
+        broker=Flapping(),
+        settler=settler,
+        survived=SurvivedReturns(),
+        stopping=stopping,
+        shutdown_timeout=0,
     )
     source = Receiver(context, "q", prefetch=1, work=nothing, hand_back=nothing)
     await asyncio.wait_for(source.run(), 20)
