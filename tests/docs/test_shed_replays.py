@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from fusewire.operation import REPLAY_METADATA
+from fusewire.breaker import BreakerRegistry
+from fusewire.interceptors import aio_interceptors
+from fusewire.operation import REPLAY_METADATA, operation
 from tests.docs.examples import run_examples
 from tests.support.processes import KeptProcess
 from tests.support.waiting import until
@@ -109,10 +111,11 @@ class Shop:
     def __init__(
         self, payments: AioPayments | SyncPayments, queue: Any, ends: Ends, port: int
     ) -> None:
+        self.target = f"127.0.0.1:{port}"
         self.payments = payments
         self.queue = queue
         self._ends = ends
-        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        self._channel = grpc.aio.insecure_channel(self.target)
         self._charge: Any = self._channel.unary_unary(CHARGE)
 
     async def call(self, reference: str, *, replay: bool = False, waits: int | None = None) -> Any:
@@ -182,6 +185,20 @@ async def test_replays_make_room_for_live_calls_when_the_queue_is_full(shop: Sho
     shop.payments.open()
     assert [await call.code() for call in (first, *live)] == [grpc.StatusCode.OK] * 3
     assert shop.payments.ran == ["first", "live 1", "live 2"]
+
+
+async def test_a_call_that_a_consumer_replays_makes_room_too(shop: Shop) -> None:
+    first = await running(shop, "first")
+    interceptors = aio_interceptors(registry=BreakerRegistry())
+    async with grpc.aio.insecure_channel(shop.target, interceptors=interceptors) as channel:
+        charge: Any = channel.unary_unary(CHARGE)
+        with operation("order-1", replay=True):
+            replay = charge(b"replay", timeout=30)
+            await until(lambda: shop.queue.waiting == 1)
+        live = [await shop.call("live 1", waits=2), await shop.call("live 2")]
+        assert await replay.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    shop.payments.open()
+    assert [await call.code() for call in (first, *live)] == [grpc.StatusCode.OK] * 3
 
 
 async def test_a_refusal_says_nothing_of_when_to_come_back(shop: Shop) -> None:
