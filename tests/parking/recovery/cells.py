@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import operator
 from dataclasses import dataclass
 from itertools import chain
+from statistics import fmean, stdev
 from typing import Any
 
 from tests.parking.recovery import expected
@@ -38,10 +41,10 @@ class Figures:
     failed: float
 
     def within(self, most: Figures) -> bool:
-        return all(
-            one <= limit
-            for one, limit in zip(dataclasses.astuple(self), dataclasses.astuple(most), strict=True)
-        )
+        return all(map(operator.le, dataclasses.astuple(self), dataclasses.astuple(most)))
+
+    def __add__(self, other: Figures) -> Figures:
+        return Figures(*map(operator.add, dataclasses.astuple(self), dataclasses.astuple(other)))
 
     @property
     def reaches_the_goal(self) -> bool:
@@ -98,6 +101,21 @@ class Cell:
     def run(self, seed: int) -> Result:
         return Simulation(self.scenario, seed).run()
 
+    def chance(self, results: list[Result]) -> Figures:
+        """Return by how much the expected figures may be lower by chance: they are of few runs.
+
+        It is two standard deviations of what so few runs come to; about 1 in 40 is beyond that.
+        """
+        if len(results) == 1:
+            return Figures(0.0, 0.0, 0.0, 0.0)
+        of_a_mean = 2 / math.sqrt(self.seeds)
+        return Figures(
+            drain=of_a_mean * stdev(one.drain for one in results),
+            queue=2 * stdev(one.queue for one in results),
+            p99=of_a_mean * stdev(one.p99 for one in results),
+            failed=100 * of_a_mean * stdev(one.failed for one in results),
+        )
+
     def figures(self, results: list[Result]) -> Figures:
         """Return what some runs come to, as the expected figures were computed.
 
@@ -105,15 +123,11 @@ class Cell:
         runs as were made then, on average over all choices of so many of the `results`.
         """
         return Figures(
-            drain=_mean([one.drain for one in results]),
+            drain=fmean([one.drain for one in results]),
             queue=_worst_of(self.seeds, [one.queue for one in results]),
-            p99=_mean([one.p99 for one in results]),
-            failed=100 * _mean([one.failed for one in results]),
+            p99=fmean([one.p99 for one in results]),
+            failed=100 * fmean([one.failed for one in results]),
         )
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _worst_of(few: int, values: list[float]) -> float:

@@ -31,13 +31,22 @@ class Report:
         self._figures = {name: cells[name].figures(runs) for name, runs in results.items()}
 
     @property
-    def missed(self) -> list[str]:
-        """The cells within reach that came to more than they may."""
+    def above(self) -> list[str]:
+        """The cells within reach that came to more than is expected."""
         return [
             name
             for name, cell in self._cells.items()
             if cell.is_within_reach and not self._figures[name].within(cell.most)
         ]
+
+    @property
+    def missed(self) -> list[str]:
+        """Those of them that did so by more than chance."""
+        return [name for name in self.above if not self._may_be_chance(name)]
+
+    def _may_be_chance(self, name: str) -> bool:
+        cell = self._cells[name]
+        return self._figures[name].within(cell.most + cell.chance(self._results[name]))
 
     @property
     def counted(self) -> list[str]:
@@ -55,22 +64,23 @@ class Report:
         return not self.missed and len(self.reached) >= wanted
 
     def __str__(self) -> str:
-        return "\n".join([*self._summary(), *map(self._table, self._tables()), *self._misses()])
+        return "\n".join([*self._summary(), *map(self._table, self._tables()), *self._above()])
 
     def _summary(self) -> list[str]:
         runs = sum(len(results) for results in self._results.values())
         counted = self.counted
         opened = sum(result.opened > 0 for name in counted for result in self._results[name])
-        above = sum(result.queue > 1 for name in counted for result in self._results[name])
+        over = sum(result.queue > 1 for name in counted for result in self._results[name])
         matrix_runs = sum(len(self._results[name]) for name in counted)
         text = f"""\
 {runs:,} runs of {len(self._cells)} cells.
 
 - The goal (drain at most 1.2, queue at most 1, live calls failed below 0.1 %) is reached in
   {len(self.reached)} of {len(counted)} cells.
-- In {above} of those {matrix_runs:,} runs the queue was above its limit for a moment, and in
+- In {over} of those {matrix_runs:,} runs the queue was above its limit for a moment, and in
   {opened} a circuit of a replica opened again.
-- {len(self.missed)} cells came to more than {TOLERANCE} times what is expected.
+- More than {TOLERANCE} times what is expected: {len(self.above)} cells, {len(self.missed)} of
+  them by more than chance. What is expected comes from two or three runs.
 
 A cell is drain ÷ ideal / most queued ÷ limit / live p99 ÷ before / live calls failed, %, and in
 brackets the queue of the worst run. What is in italics is beyond the reach of clients, and is not
@@ -99,20 +109,24 @@ checked.
             text += f", N={cell.scenario.replicas}"
         if not cell.is_within_reach:
             return f"*{text}*"
-        return f"**{text}**" if cell.name in self.missed else text
+        return f"**{text}**" if cell.name in self.above else text
 
-    def _misses(self) -> list[str]:
-        if not self.missed:
+    def _above(self) -> list[str]:
+        if not self.above:
             return []
         return [
             "### More than expected",
             "",
-            "| cell | came to | expected | runs |",
-            "|---|---|---|---|",
-            *(
-                f"| {name} | {self._figures[name]} | {self._cells[name].expected} | "
-                f"{len(self._results[name])} |"
-                for name in self.missed
-            ),
+            "Chance is two standard deviations of what as few runs as those of before come to.",
+            "",
+            "| cell | came to | expected | chance | |",
+            "|---|---|---|---|---|",
+            *map(self._line, self.above),
             "",
         ]
+
+    def _line(self, name: str) -> str:
+        cell = self._cells[name]
+        columns = [self._figures[name], cell.expected, cell.chance(self._results[name])]
+        verdict = "" if self._may_be_chance(name) else "beyond chance"
+        return f"| {name} | {' | '.join(map(str, columns))} | {verdict} |"
