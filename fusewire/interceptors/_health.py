@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fusewire.interceptors")
 
+_LONGEST_WAIT = 60.0
+"""Seconds at most until the next health check after some that could not be made."""
+
 _CHECK = "/grpc.health.v1.Health/Check"
 _SERVING = 1  # in HealthCheckResponse.ServingStatus
 # The server has no health service, or does not know the service.
@@ -189,13 +192,18 @@ class HealthProbe:
     def _run(self, service_name: str) -> None:
         with self._lock:
             checks = self._running[service_name]
-        try:
-            while self._check_all(service_name, checks):
-                self._closed.wait(self._interval)
-        except Exception:
-            logger.exception("the health checks of %r have ended", service_name)
-            with self._lock:
-                self._running.pop(service_name, None)
+        wait = self._interval
+        while True:
+            try:
+                if not self._check_all(service_name, checks):
+                    return
+                wait = self._interval
+            except (Exception, SystemExit):  # of an interceptor of the user's, for example
+                wait = min(wait * 2, max(self._interval, _LONGEST_WAIT))
+                logger.exception(
+                    "a health check of %r failed; the next in %g s", service_name, wait
+                )
+            self._closed.wait(wait)
 
     def _check_all(self, service_name: str, checks: _Checks) -> bool:
         """Check once for all the circuits of `checks`; return False if none is left."""

@@ -36,7 +36,7 @@ from fusewire.parking._pauses import ALIKE_BY_CONDITION, Pauses
 from fusewire.parking._settings import MOST_HELD, queues_of
 from fusewire.parking._settler import Settler
 from fusewire.parking._signals import until_signal
-from fusewire.parking._supervision import keep_running
+from fusewire.parking._supervision import keep_all_running
 from fusewire.parking._survived_returns import SurvivedReturns
 from fusewire.parking._unacknowledged import Unacknowledged
 from fusewire.parking._unrecoverable import unrecoverable
@@ -263,9 +263,8 @@ class ParkingConsumer:
                 "enter the consumer first: async with ParkingConsumer(…) as consumer"
             )
         with until_signal(self.stop) if handle_signals else nullcontext():
-            async with asyncio.TaskGroup() as group:
-                for name, worker in self._workers(self._broker, self._stopping):
-                    group.create_task(keep_running(name, worker.run, self._stopping))
+            workers = self._workers(self._broker, self._stopping)
+            await keep_all_running({name: each.run for name, each in workers}, self._stopping)
         if self._interrupt is not None:
             raise self._interrupt
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from fusewire.errors import BrokerError, BrokerUnavailableError
 from fusewire.parking import _solitude
 from fusewire.parking._decisions import CRASHES
+from fusewire.parking._waiting import Backoff
 
 if TYPE_CHECKING:
     from fusewire.brokers import Broker, Delivery, Topology
@@ -30,6 +31,9 @@ logger = logging.getLogger("fusewire.parking")
 
 _LOOK = 0.5
 """Seconds between looks at whether the delivery was lost."""
+
+_LONGEST_WAIT = 60.0
+"""Seconds at most until a mark that could not be taken away is tried again."""
 
 
 class Marks:
@@ -73,7 +77,7 @@ class Marks:
         if made is None:
             return
         name, watch = made
-        if watch.done():
+        if watch.done() and not watch.cancelled():
             return  # it was taken away; another process may have made one of the name since
         watch.cancel()
         if name:
@@ -87,6 +91,9 @@ class Marks:
                 await self._broker.unmark(self._queue, name)
             except BrokerError as error:
                 logger.info("the mark %r stays for now: %s", name, error)
+                return
+            except Exception:
+                logger.exception("the mark %r stays for now", name)
                 return
             self._owed.discard(name)
 
@@ -116,8 +123,9 @@ class Marks:
         if name:
             self._owed.add(name)
         await self.pay()
+        backoff = Backoff(longest=_LONGEST_WAIT)
         while name in self._owed:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(backoff.draw())
             await self.pay()
         _solitude.process.share(delivery)  # not before, or their crash would be this message's
 

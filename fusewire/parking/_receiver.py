@@ -179,11 +179,20 @@ class Receiver:
             self._changed.clear()
             self._raise_defects()
         error = serving.lost
-        if error is not None and not self.ending:
+        if self.ending:
+            return
+        if error is None:
+            # Its deliveries are not lost: they are finished as those of a former subscription.
+            logger.error(
+                "receiving from %r was cancelled by something else; subscribing again", self._queue
+            )
+            await serving.drain()
+            await self._backoff.wait(stopping)
+        else:
             logger.log(level_of(error), "%s; subscribing again", error)
             if not await self._backoff.wait(stopping):
                 await serving.release()
-            self._retire(serving)
+        self._retire(serving)
 
     async def _subscribe(self) -> Deliveries | None:
         prefetch = self._prefetch

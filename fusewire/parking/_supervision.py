@@ -1,15 +1,15 @@
-"""Workers that do not stay down: what ends by an error is said, and begun again."""
+"""Workers that do not stay down: what ends them unasked is said, and they are begun again."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
 from fusewire.parking._waiting import Backoff
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -17,23 +17,62 @@ _LONGEST_WAIT = 60.0
 """Seconds between starts, at most."""
 
 
-async def keep_running(
-    name: str, run: Callable[[], Awaitable[None]], stopping: asyncio.Event
+async def keep_all_running(
+    workers: Mapping[str, Callable[[], Awaitable[None]]], stopping: asyncio.Event
 ) -> None:
-    """Await `run()`, and again after any error, until it returns or the consumer stops.
+    """Keep each of `workers` running until it returns or the consumer stops.
+
+    Args:
+        workers: what is called for each start, by its name for the log.
+        stopping: set when the consumer ends.
+    """
+    parent = asyncio.current_task()
+
+    def ending() -> bool:
+        return parent is None or parent.cancelling() > 0
+
+    async with asyncio.TaskGroup() as group:
+        for name, run in workers.items():
+            group.create_task(_keep_running(name, run, stopping, ending=ending), name=name)
+
+
+async def _keep_running(
+    name: str,
+    run: Callable[[], Awaitable[None]],
+    stopping: asyncio.Event,
+    *,
+    ending: Callable[[], bool],
+) -> None:
+    """Await `run()`, and again whatever ended it, until it returns or the consumer stops.
 
     Args:
         name: what it is, for the log.
         run: called for each start.
         stopping: set when the consumer ends.
+        ending: whether a cancellation comes from the task that this one belongs to. Any other
+            would leave the queue unserved, because a task group ignores a task that is cancelled.
     """
     backoff = Backoff(longest=_LONGEST_WAIT)
+    failed = False
     while True:
         try:
+            if failed and await backoff.wait(stopping):
+                return
             await run()
+        except asyncio.CancelledError:
+            if ending():
+                raise
+            _take_back_cancellations()
+            logger.exception("%s was cancelled by something else and is started again", name)
         except Exception:
             logger.exception("%s ended by an error and is started again", name)
         else:
             return
-        if await backoff.wait(stopping):
-            return
+        failed = True
+
+
+def _take_back_cancellations() -> None:
+    """Leave the current task as one that nobody has cancelled."""
+    task = asyncio.current_task()
+    while task is not None and task.uncancel():
+        pass

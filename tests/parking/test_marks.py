@@ -10,8 +10,9 @@ import pytest
 
 from fusewire.brokers import Topology
 from fusewire.errors import BrokerError, BrokerUnavailableError
-from fusewire.parking import _marks, _solitude
+from fusewire.parking import _marks, _solitude, _waiting
 from fusewire.parking._marks import Marks
+from fusewire.parking._waiting import Backoff
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -169,8 +170,8 @@ async def test_nothing_begins_beside_a_long_handler_while_its_mark_stands(
 class Refusing:
     """A broker that makes and deletes nothing, for as long as it has an error for it."""
 
-    def __init__(self, error: BrokerError) -> None:
-        self.error: BrokerError | None = error
+    def __init__(self, error: Exception) -> None:
+        self.error: Exception | None = error
         self.marks: set[str] = set()
 
     async def mark(self, queue: str, mark: str) -> None:
@@ -259,4 +260,48 @@ async def test_a_mark_that_was_taken_away_with_the_loss_is_not_taken_from_who_ma
 
     assert len(broker.marks) == 1
     await elsewhere.end(other.delivery)
+    assert broker.marks == set()
+
+
+@pytest.mark.parametrize("error", [BrokerUnavailableError("away"), ValueError("a defect")])
+async def test_a_mark_that_cannot_be_taken_away_early_is_tried_again_after_growing_waits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    monkeypatch.setattr(_marks, "_LOOK", 0.01)
+    monkeypatch.setattr(_waiting, "_FIRST", 0.001)
+    waits: list[float] = []
+    draw = Backoff.draw
+
+    def noted(self: Backoff) -> float:
+        waits.append(draw(self))
+        return waits[-1]
+
+    monkeypatch.setattr(Backoff, "draw", noted)
+    broker = Refusing(error)
+    broker.error = None
+    marks, work = marks_on(broker), alone(1, lost=True)
+    await marks.begin(work)
+    broker.error = error
+    shared: list[object] = []
+    monkeypatch.setattr(_solitude.process, "share", shared.append)
+    await until(lambda: len(waits) == 5)
+    assert shared == []
+    broker.error = None
+    await until(lambda: shared == [work.delivery])
+
+    assert broker.marks == set()
+    assert waits[4] > waits[0]
+    assert "stays for now" in caplog.text or isinstance(error, BrokerError)
+    await marks.end(work.delivery)
+
+
+async def test_a_mark_whose_watch_somebody_else_cancels_is_taken_away_in_the_end() -> None:
+    broker = Refusing(BrokerError("none"))
+    broker.error = None
+    marks, work = marks_on(broker), alone(1)
+    await marks.begin(work)
+    _, watch = marks._made[work.delivery]
+    watch.cancel()
+    await asyncio.wait([watch])
+    await marks.end(work.delivery)
     assert broker.marks == set()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from fusewire.brokers import Message
 from fusewire.errors import BrokerUnavailableError
-from fusewire.parking import _supervision
+from fusewire.parking import ParkingConsumer, _supervision, _waiting
 from fusewire.parking._deliveries import Deliveries
 from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._receiver import Receiver
@@ -18,7 +21,6 @@ from fusewire.parking._waiting import Backoff
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    import pytest
     from aio_pika.abc import AbstractIncomingMessage
 
     from tests.parking.conftest import Bench
@@ -35,9 +37,8 @@ async def test_a_worker_that_ends_by_an_error_is_started_again_and_says_so(
         if starts < 3:
             raise LookupError("a defect")
 
-    await asyncio.wait_for(
-        _supervision.keep_running("the consumer of 'q'", run, asyncio.Event()), 20
-    )
+    workers = {"the consumer of 'q'": run}
+    await asyncio.wait_for(_supervision.keep_all_running(workers, asyncio.Event()), 20)
     assert starts == 3
     assert caplog.messages == ["the consumer of 'q' ended by an error and is started again"] * 2
     assert all(record.exc_info for record in caplog.records)
@@ -49,7 +50,7 @@ async def test_a_worker_that_always_fails_is_no_reason_not_to_stop() -> None:
     async def run() -> None:
         raise LookupError("a defect")
 
-    kept = asyncio.create_task(_supervision.keep_running("it", run, stopping))
+    kept = asyncio.create_task(_supervision.keep_all_running({"it": run}, stopping))
     await asyncio.sleep(0)
     stopping.set()
     await asyncio.wait_for(kept, 20)
@@ -98,6 +99,93 @@ async def test_a_task_that_somebody_else_cancels_is_said_and_its_message_comes_a
     [said] = [each for each in caplog.records if "could not be worked on" in each.message]
     assert said.levelno == logging.ERROR
     assert said.exc_info
+
+
+def task_named(name: str) -> asyncio.Task[Any]:
+    [task] = [each for each in asyncio.all_tasks() if each.get_name() == name]
+    return task
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "while it waits"])
+@pytest.mark.parametrize("on_open", ["park", "pause"])
+async def test_a_worker_that_somebody_else_cancels_is_started_again_and_says_so(
+    bench: Bench, on_open: str, times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench.consumer(lambda message: None, on_open=on_open):
+        await bench.send("a")
+        await until(lambda: bench.happened("handled") == ["a"])
+        for _ in range(times):
+            task_named(f"the consumer of {bench.queue!r}").cancel()
+            await asyncio.sleep(0)
+            await until(lambda: bool(said(caplog)))
+        await bench.send("b")
+        await until(lambda: bench.happened("handled") == ["a", "b"])
+    assert len(said(caplog)) == times
+    assert all(each.levelno == logging.ERROR for each in said(caplog))
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [each for each in caplog.records if "was cancelled by something else" in each.message]
+
+
+async def test_receiving_that_somebody_else_cancels_begins_again_and_says_so(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        if message.body == b"long":
+            begun.set()
+            await go_on.wait()
+
+    async with bench.consumer(handler):
+        await bench.send("long")
+        await begun.wait()
+        task_named(f"receive {bench.queue}").cancel()
+        await bench.send("b")
+        await until(lambda: bench.happened("handled") == ["b"])
+        go_on.set()  # what is in flight is not cut off
+        await until(lambda: bench.happened("handled") == ["b", "long"])
+    [record] = said(caplog)
+    assert record.levelno == logging.ERROR
+
+
+async def test_a_consumer_whose_run_is_cancelled_ends(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = ParkingConsumer(bench.broker, queue=bench.queue, handler=lambda message: None)
+    async with consumer:
+        running = asyncio.create_task(consumer.run(handle_signals=False))
+        await until(
+            lambda: any("the consumer of" in each.get_name() for each in asyncio.all_tasks())
+        )
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(running, 20)
+    assert said(caplog) == []
+
+
+async def test_waits_grow_from_a_tenth_of_a_second_to_the_longest_and_start_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float, _: asyncio.Event) -> bool:
+        slept.append(seconds)
+        return False
+
+    monkeypatch.setattr(_waiting, "sleep_unless_stopping", sleep)
+    monkeypatch.setattr(random, "uniform", lambda _least, most: most)
+    backoff, stopping = Backoff(longest=60), asyncio.Event()
+    for _ in range(12):
+        await backoff.wait(stopping)
+    assert slept == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60, 60]
+    backoff.reset()
+    await backoff.wait(stopping)
+    assert slept[-1] == 0.1
+    monkeypatch.setattr(random, "uniform", lambda least, _most: least)
+    await backoff.wait(stopping)
+    assert slept[-1] == 0.1  # half of 0.2: a wait is never less than that
 
 
 class Flapping:

@@ -30,6 +30,9 @@ logger = logging.getLogger("fusewire.brokers.rabbitmq")
 _LOOK = 10.0
 """Seconds between looks whether what waits in the queue still comes."""
 
+_LONGEST_WAIT = 600.0
+"""Seconds at most until a watch that has failed begins again."""
+
 _LOOKS = 3
 """Looks in a row that see messages wait and none come, before the subscription is given up."""
 
@@ -156,7 +159,8 @@ class RabbitMQSubscription:
         self._cancel = partial(
             underlay.basic_cancel, consuming.consumer_tag or "", timeout=self._timeout
         )
-        self._watching = asyncio.create_task(self._watch(acknowledger), name=f"watch {self._queue}")
+        watching = self._keep_watching(acknowledger)
+        self._watching = asyncio.create_task(watching, name=f"watch {self._queue}")
 
     async def receive(self) -> RabbitMQDelivery:
         """Wait for the next delivery."""
@@ -191,6 +195,21 @@ class RabbitMQSubscription:
         if self._watching is not None:
             self._watching.cancel()
         await close(self._channel, self._timeout)
+
+    async def _keep_watching(self, acknowledger: Acknowledger) -> None:
+        """Watch, and begin again after growing waits if that ends by an error."""
+        wait = _LOOK
+        while True:
+            try:
+                await self._watch(acknowledger)
+            except Exception:
+                logger.exception(
+                    "the watch of %r failed and begins again in %g s", self._queue, wait
+                )
+            else:
+                return
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
 
     async def _watch(self, acknowledger: Acknowledger) -> None:
         """End the subscription when messages wait, nothing is in flight, and none comes.
