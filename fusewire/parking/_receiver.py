@@ -82,6 +82,7 @@ class Receiver:
         self._resize_at = 0.0  # by the event loop's clock
         self._held: list[Deliveries] = []
         self._retiring: dict[Deliveries, asyncio.Task[None]] = {}
+        self._abandoning: asyncio.Task[None] | None = None  # an event loop holds its tasks weakly
         self._work = Work(
             name=str(queue),
             places=self._places,
@@ -140,8 +141,11 @@ class Receiver:
             await self._retire_all()
             raise
         finally:
-            # Normally there are none left; after a cancellation of run() itself they go at once.
-            await self._abandon()
+            # Normally there are none left; after a cancellation of run() itself they go at once,
+            # and all of them, even if it is cancelled again meanwhile.
+            if self._held:
+                self._abandoning = asyncio.create_task(self._abandon(), name=f"leave {self._queue}")
+                await asyncio.shield(self._abandoning)
 
     def _may_begin(self) -> bool:
         # In a queue that keeps its order, its worker says in which order they go back.
@@ -281,6 +285,8 @@ class Receiver:
     def _raise_defects(self) -> None:
         """Raise what ended the task of former deliveries, if it was not their end."""
         for task in self._retiring.values():
+            if task.cancelled():
+                raise RuntimeError("a task of the receiver was cancelled, and not by the receiver")
             if task.done():
                 task.result()
 

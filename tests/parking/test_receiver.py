@@ -49,8 +49,7 @@ class Bench:
         self.stopping = asyncio.Event()
         self._ends: dict[str, asyncio.Event] = {}
 
-    @contextlib.asynccontextmanager
-    async def receiving(self, *, prefetch: int) -> AsyncIterator[Receiver]:
+    def start(self, *, prefetch: int) -> asyncio.Task[None]:
         settler = SimpleNamespace(is_settling=lambda _delivery: False)
         context: Any = SimpleNamespace(
             broker=self,
@@ -68,7 +67,11 @@ class Bench:
             ready=lambda: wait_any(self.ready, self.stopping),
             unseen_too=True,
         )
-        running = asyncio.create_task(self.receiver.run())
+        return asyncio.create_task(self.receiver.run())
+
+    @contextlib.asynccontextmanager
+    async def receiving(self, *, prefetch: int) -> AsyncIterator[Receiver]:
+        running = self.start(prefetch=prefetch)
         try:
             yield self.receiver
         finally:
@@ -104,7 +107,7 @@ class Bench:
             while not end.is_set():
                 if self.receiver.ending:
                     return Recycle(tried=False)
-                await self.receiver.linger(0.01)
+                await wait_any(end, self.stopping, self.receiver._recycle)
         await end.wait()
         await delivery.done()
         self.settled.append(body)
