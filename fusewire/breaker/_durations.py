@@ -124,16 +124,11 @@ class Durations:
             method: the method; empty for all calls, each compared with its own method's.
         """
         self._count()
-        known = self._methods.copy()
+        latest = list(self._latest.copy())
         if method:
-            latest = [(method, each) for each in known[method].latest] if method in known else []
-        else:
-            latest = list(self._latest)
-        references = {name: known[name].generations.baseline() for name, _ in latest}
-        slow = sum(
-            (baseline := references[name]) is not None and seconds > baseline.reference
-            for name, seconds in latest
-        )
+            latest = [(method, took) for each in self._known(method) for took in each.latest.copy()]
+        known = self._methods.copy()
+        slow = sum(name in known and known[name].is_slow(seconds) for name, seconds in latest)
         return slow / len(latest) if latest else 0.0
 
     def dump(self) -> tuple[MethodDurations, ...]:
@@ -239,6 +234,11 @@ class _Method:
             self.answered.load(former.answered)
             self.failed.load(former.failed)
             self.generations.load(former.baseline)
+
+    def is_slow(self, seconds: float) -> bool:
+        """Return whether a call took longer than the reference, if there is one."""
+        baseline = self.generations.baseline()
+        return baseline is not None and seconds > baseline.reference
 
     def dump(self, name: str) -> MethodDurations:
         """Return it as a value."""

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
 GROWTH = 1.15
 LOWEST = 1e-4
@@ -89,7 +89,7 @@ class Counts:
 
     def include(self, other: Counts) -> None:
         """Count what `other` has counted."""
-        for bucket, calls in other.by_bucket.items():
+        for bucket, calls in other.by_bucket.copy().items():  # another thread may be counting
             self._add(bucket, calls)
         self.seconds += other.seconds
 
@@ -104,26 +104,27 @@ class Counts:
     def quantile(self, share: float) -> float:
         """Return the seconds that `share` of the calls took at most. There must be a call."""
         wanted = share * self.calls
-        ranks = accumulate(count for _, count in self._ascending())
-        upper = 0.0
-        for (bucket, count), rank in zip(self._ascending(), ranks, strict=True):
-            lower, upper = _edges(bucket)
-            if rank >= wanted:
-                return upper - (upper - lower) * (rank - wanted) / count
-        return upper
+        buckets = sorted(self.by_bucket.items())
+        ranks = accumulate(count for _, count in buckets)
+        bucket, count, rank = next(
+            (bucket, count, rank)
+            for (bucket, count), rank in zip(buckets, ranks, strict=True)
+            if rank >= wanted
+        )
+        lower, upper = _edges(bucket)
+        return upper - (upper - lower) * (rank - wanted) / count
 
     def mean(self, at_most: float) -> float:
         """Return the mean in seconds, with what is longer counted as `at_most`."""
-        total = sum(min(sum(_edges(bucket)) / 2, at_most) * n for bucket, n in self._ascending())
+        total = sum(
+            min(sum(_edges(bucket)) / 2, at_most) * n for bucket, n in self.by_bucket.items()
+        )
         return total / self.calls
 
     def histogram(self) -> Histogram:
         """Return the counts of all buckets."""
         counts = tuple(self.by_bucket.get(bucket, 0) for bucket in range(len(BOUNDS) + 1))
         return Histogram(BOUNDS, counts, self.seconds)
-
-    def _ascending(self) -> Iterator[tuple[int, int]]:
-        return iter(sorted(self.by_bucket.items()))
 
 
 def counted(seconds: Sequence[float]) -> Counts:

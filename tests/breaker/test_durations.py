@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import random
-from threading import Thread
+import sys
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.breaker import Baseline, BreakerRegistry, CircuitBreaker, Durations
-from fusewire.operation import TimedCall, operation
-from tests.support.circuits import half_open_circuit
+from fusewire.breaker import Baseline, Durations
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fusewire.testing import FakeClock
+
+
+@pytest.fixture
+def often_switching() -> Iterator[None]:
+    """Have the interpreter switch between threads as often as it can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 def recorded(clock: FakeClock, *seconds: float) -> Durations:
@@ -45,6 +55,13 @@ def test_the_baseline_is_the_third_quartile_or_a_quarter_more_than_the_mean(
     assert baseline.calls == 1000
     assert baseline.typical == pytest.approx(mean, rel=0.05)
     assert baseline.reference == pytest.approx(max(taken[750], 1.25 * mean), rel=0.05)
+
+
+def test_the_third_quartile_counts_if_it_is_greater(clock: FakeClock) -> None:
+    baseline = recorded(clock, *[0.01] * 60, *[0.1] * 40).baseline()
+    assert baseline is not None
+    assert baseline.typical == pytest.approx(0.046, rel=0.1)
+    assert baseline.reference == pytest.approx(0.1, rel=0.1)
 
 
 @pytest.mark.parametrize("seconds", [1e-6, 0.0001, 0.016, 2.0, 600.0])
@@ -151,6 +168,7 @@ def test_the_measure_follows_the_time(clock: FakeClock) -> None:
     baseline = durations.baseline()
     assert baseline is not None
     assert baseline.typical == pytest.approx(1.0, rel=0.1)
+    assert 180 <= baseline.calls <= 210
 
 
 def test_few_calls_are_kept_for_long(clock: FakeClock) -> None:
@@ -174,6 +192,35 @@ def test_the_share_of_slow_calls_is_of_the_latest_50_live_ones(clock: FakeClock)
     for _ in range(50):
         durations.record(1.0)
     assert durations.slow_share() == 1.0
+
+
+def test_the_share_follows_the_reference(clock: FakeClock) -> None:
+    durations = recorded(clock, *[0.01] * 50)
+    assert durations.slow_share() == 0.0
+    durations.record(1.0)
+    assert durations.slow_share() == 1 / 50
+    for _ in range(1000):
+        durations.record(1.0)
+    assert durations.slow_share() == 0.0
+
+
+def test_calls_that_nobody_asks_about_are_not_kept(clock: FakeClock) -> None:
+    durations = recorded(clock, *[0.01] * 1000)
+    assert len(durations._notes) < 200
+
+
+def test_methods_have_shares_of_their_own(clock: FakeClock) -> None:
+    durations = Durations(clock)
+    for _ in range(40):
+        durations.record(0.01, method="/shop/Get")
+        durations.record(1.0, method="/shop/Report")
+    for _ in range(10):
+        durations.record(0.1, method="/shop/Get")
+        durations.record(1.0, method="/shop/Report")
+    assert durations.slow_share("/shop/Get") == 10 / 50
+    assert durations.slow_share("/shop/Report") == 0.0
+    assert durations.slow_share() == 10 / 50
+    assert durations.slow_share("/shop/Other") == 0.0
 
 
 def test_the_histogram_has_all_calls_and_never_decreases(clock: FakeClock) -> None:
@@ -207,155 +254,32 @@ def test_threads_lose_no_call() -> None:
     assert durations.histogram("a").calls == 20_000
 
 
-def test_nothing_is_measured_until_it_is_asked_for(clock: FakeClock) -> None:
-    registry = BreakerRegistry(clock=clock)
-    before = registry.get("before")
-    assert before.durations is None
-    registry.measure_durations()
-    kept = before.durations
-    registry.measure_durations()
-    assert before.durations is kept
-    assert kept is not None
-    assert registry.get("after").durations is not None
+def test_threads_may_read_while_others_record(often_switching: None) -> None:
+    durations = Durations()
+    over = Event()
+    errors: list[Exception] = []
 
+    def read() -> None:
+        try:
+            while not over.is_set():
+                for method in durations.methods()[-2:]:  # which are being recorded
+                    durations.histogram(method)
+                    durations.baseline(method)
+                    durations.slow_share(method)
+                durations.slow_share()
+        except Exception as error:  # noqa: BLE001 - shown below
+            errors.append(error)
 
-def measured(clock: FakeClock) -> CircuitBreaker:
-    breaker = CircuitBreaker("payments", failure_threshold=2, clock=clock)
-    breaker.measure_durations()
-    return breaker
-
-
-def calls_of(breaker: CircuitBreaker, *, failed: bool = False) -> tuple[int, float]:
-    assert breaker.durations is not None
-    histogram = breaker.durations.histogram(failed=failed)
-    return histogram.calls, histogram.seconds
-
-
-def test_a_permit_is_measured_once(clock: FakeClock) -> None:
-    breaker = measured(clock)
-    with breaker.acquire() as permit:
-        clock.advance(0.5)
-        permit.success()
-        clock.advance(0.5)
-        permit.success()
-    assert calls_of(breaker) == (1, 0.5)
-
-
-def test_only_timed_calls_that_say_something_are_measured(clock: FakeClock) -> None:
-    breaker = measured(clock)
-    breaker.acquire(timed=False).success()
-    breaker.acquire().release()
-    assert calls_of(breaker) == calls_of(breaker, failed=True) == (0, 0.0)
-    breaker.acquire().failure()
-    assert calls_of(breaker, failed=True) == (1, 0.0)
-
-
-def test_an_inner_call_is_measured_in_place_of_the_outer_one(clock: FakeClock) -> None:
-    breaker = measured(clock)
-
-    def inner() -> None:
-        with breaker.acquire():
-            clock.advance(0.5)
-
-    def outer() -> None:
-        clock.advance(1)
-        inner()
-        clock.advance(1)
-
-    breaker(outer)()
-    with breaker.acquire():
-        outer()
-    assert calls_of(breaker) == (2, 1.0)
-
-
-def test_decorated_functions_are_measured(clock: FakeClock) -> None:
-    breaker = measured(clock)
-    guarded = breaker(clock.advance)
-    for _ in range(2000):  # on each of the ways through a circuit
-        guarded(0.25)
-    assert calls_of(breaker) == (2000, 500.0)
-
-
-async def test_decorated_coroutine_functions_are_measured(clock: FakeClock) -> None:
-    breaker = measured(clock)
-
-    @breaker
-    async def call() -> None:
-        clock.advance(0.25)
-
-    for _ in range(2000):
-        await call()
-    assert calls_of(breaker) == (2000, 500.0)
-
-
-def test_functions_decorated_before_are_measured_too(clock: FakeClock) -> None:
-    breaker = CircuitBreaker("payments", clock=clock)
-    guarded = breaker(clock.advance)
-    guarded(1)
-    breaker.measure_durations()
-    guarded(2)
-    assert calls_of(breaker) == (1, 2.0)
-
-
-def test_a_closed_circuit_gives_the_baseline(clock: FakeClock) -> None:
-    breaker = measured(clock)
-    assert breaker.durations is not None
-    for _ in range(20):
-        with breaker.acquire():
-            clock.advance(0.5)
-    half_open_circuit(breaker, clock)
-    baseline = breaker.durations.baseline()
-    assert baseline is not None
-    assert baseline.calls == 20
-    late = breaker.acquire()
-    clock.advance(1)
-    late.success()
-    assert breaker.durations.baseline() == baseline
-    breaker.reset()
-    breaker.acquire().success()
-    after = breaker.durations.baseline()
-    assert after is not None
-    assert after.calls == 21
-
-
-def test_measuring_that_begins_in_an_outage_has_no_baseline(clock: FakeClock) -> None:
-    breaker = CircuitBreaker("payments", failure_threshold=1, clock=clock)
-    half_open_circuit(breaker, clock)
-    breaker.measure_durations()
-    breaker.acquire().success()
-    assert breaker.durations is not None
-    assert breaker.durations.baseline() is None
-
-
-def test_calls_of_an_operation_are_on_its_list(clock: FakeClock) -> None:
-    breaker = measured(clock)
-    with operation("order-1") as work:
-        breaker(clock.advance)(2)
-        with breaker.acquire():
-            clock.advance(3)
-        breaker.acquire().failure()
-    assert work.timed == (TimedCall("payments", "", 2.0), TimedCall("payments", "", 3.0))
-
-
-def test_an_operation_keeps_its_last_64_durations(clock: FakeClock) -> None:
-    breaker = measured(clock)
-    guarded = breaker(clock.advance)
-    with operation("order-1") as work:
-        for number in range(100):
-            guarded(number)
-    assert [each.seconds for each in work.timed] == list(range(36, 100))
-
-
-def test_calls_of_a_replay_are_not_live(clock: FakeClock) -> None:
-    breaker = measured(clock)
-    with operation("order-1", replay=True) as work:
-        assert work.replay
-        breaker(clock.advance)(2)
-        with breaker.acquire():
-            clock.advance(3)
-    assert breaker.durations is not None
-    assert breaker.durations.baseline() is None
-    assert breaker.durations.histogram().calls == 2
+    threads = [Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(20_000):  # each method's calls fall into other buckets than those before
+        durations.record(1e-4 * 1.15 ** (number % 100), method=f"{number // 100:03}")
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert durations.histogram().calls == 20_000
 
 
 def test_a_baseline_is_a_value() -> None:

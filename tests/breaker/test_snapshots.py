@@ -316,9 +316,11 @@ def test_durations_are_restored_by_code_that_interrupts_a_change(clock: FakeCloc
 def test_a_breaker_whose_calls_are_measured_keeps_the_same_durations(clock: FakeClock) -> None:
     breaker = measured(clock)
     snapshot, durations = breaker.snapshot(), breaker.durations
-    breaker(clock.advance)(0.5)
+    breaker(clock.advance)(5)
     breaker.restore(snapshot)
     assert breaker.durations is durations
+    assert durations is not None
+    assert durations.slow_share() == 0.0
     assert breaker.snapshot().durations == snapshot.durations
 
 
