@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import concurrent.futures
     from types import TracebackType
 
-    from fusewire.parking import ParkingConsumer
+    from fusewire.parking import ParkingConsumer, ReplayFigures
 
 logger = logging.getLogger("fusewire.forwarding")
 
@@ -43,6 +43,10 @@ class ForwarderHandle:
         self._thread = thread
         self._name = f"the forwarder of queue {consumer.topology.source!r}"
         self._task: asyncio.Task[None] | None = None
+
+    def replay_figures(self) -> dict[str, dict[str, ReplayFigures]]:
+        """Return how its replays stand; see :meth:`ParkedCalls.replay_figures`."""
+        return self._consumer.replay_figures()
 
     def start(self) -> None:
         """Start to forward. To be called on the event loop's own thread."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from fusewire.brokers import Broker, Topology
     from fusewire.forwarding._call import Receipt
-    from fusewire.parking import MessageEvent, RetryPolicy
+    from fusewire.parking import MessageEvent, ReplayFigures, RetryPolicy
     from fusewire.parking.internal import FormerKeywords, Replay
 
 
@@ -90,6 +90,8 @@ class ParkedCalls:
         self._queue = queue
         self._lanes = lanes
         self._registry = default_registry() if registry is None else registry
+        # Calls that are parked later are measured now: replays are compared with them.
+        self._registry.measure_durations()
         self._replay_timeout = replay_timeout
         self._exchange = exchange
         self._shutdown_timeout = shutdown_timeout
@@ -114,6 +116,13 @@ class ParkedCalls:
     def topology(self) -> Topology:
         """The queues, by name."""
         return self._topology
+
+    def replay_figures(self) -> dict[str, dict[str, ReplayFigures]]:
+        """Return how replays stand: by lane, and by the breaker that its calls wait for.
+
+        Empty where calls are only parked. Safe to call from any thread.
+        """
+        return {} if self._forwarder is None else self._forwarder.replay_figures()
 
     def add_listener(self, listener: Callable[[MessageEvent], None]) -> Callable[[], None]:
         """Have `listener` called when a call is parked, replayed, delayed or dead.

@@ -9,6 +9,7 @@ from fusewire.parking._errors import HandlerNotRunError, HandlerTimeoutError, Re
 from fusewire.parking._events import MessageEvent, MessageOutcome
 from fusewire.parking._handler import RedeliveryWantedError
 from fusewire.parking._history import MalformedMessageError
+from fusewire.parking._replay_controller import ReplayFailure, ReplayFigures
 from fusewire.parking._settings import ReplayPolicy, RetryPolicy
 from fusewire.parking._view import MessageView
 
@@ -22,6 +23,8 @@ __all__ = [
     "ParkingConsumer",
     "RedeliveryWantedError",
     "Reject",
+    "ReplayFailure",
+    "ReplayFigures",
     "ReplayPolicy",
     "Retry",
     "RetryPolicy",

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from fusewire._causes import rejection_in
@@ -16,7 +18,7 @@ from fusewire.errors import CircuitOpenError
 from fusewire.parking import _solitude
 from fusewire.parking._decisions import Done, Ending, FailurePolicy, Recycle, Verdict
 from fusewire.parking._errors import INSTRUCTIONS, Reject, Retry
-from fusewire.parking._failures import failure_of, may_have_taken_effect
+from fusewire.parking._failures import REFUSED, failure_of, may_have_taken_effect
 from fusewire.parking._handler import Attempt
 
 if TYPE_CHECKING:
@@ -38,8 +40,35 @@ _POLL = 0.02
 """Seconds between looks at whether a message may begin, while one has to be alone."""
 
 
+@dataclass(slots=True)
+class AttemptEnd:
+    """What became of an attempt that was made.
+
+    Attributes:
+        attempt: how the handler ended.
+        verdict: what becomes of its message.
+        needs: what the message needs.
+        in_outage: whether it was a probe.
+        seconds: how long the handler took.
+    """
+
+    attempt: Attempt
+    verdict: Verdict
+    needs: tuple[str, ...]
+    in_outage: bool
+    seconds: float
+
+
 class Turn(Protocol):
     """How a message of one queue waits, and what its worker learns from the attempt."""
+
+    @property
+    def replays(self) -> bool:
+        """Whether its attempts are replays.
+
+        Servers may shed them first, and how fast they follow each other depends on what becomes of
+        them. So refusals make nothing else wait.
+        """
 
     def suspicion(self, delivery: Delivery) -> float:
         """Return the returns from which on `delivery` is suspected of killing its process."""
@@ -53,8 +82,8 @@ class Turn(Protocol):
     async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
         """Wait after a circuit refused a call of the handler; or return how `item` ends instead."""
 
-    def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:
-        """Note what became of an attempt that was made."""
+    def ended(self, item: InFlight, end: AttemptEnd) -> bool:
+        """Note what became of an attempt; return whether `item` begins again in place instead."""
 
 
 class AttemptSequence:
@@ -125,7 +154,7 @@ class AttemptSequence:
     async def _until_called(
         self, item: InFlight, turn: Turn, needs: tuple[str, ...]
     ) -> Ending | None:
-        """Wait and call the handler, until no circuit refuses its calls or `item` ends without."""
+        """Wait and call the handler, until `item` ends or its delivery is lost."""
         while True:
             ending = await self._may_begin(item, turn, needs)
             if item.delivery.lost:
@@ -133,6 +162,8 @@ class AttemptSequence:
             if ending is not None:
                 return ending
             called = await self._call(item, turn, needs)
+            if called is None:
+                continue
             if not isinstance(called, CircuitOpenError):
                 return called
             needs = tuple(dict.fromkeys((called.name, *needs)))
@@ -173,15 +204,21 @@ class AttemptSequence:
 
     async def _call(
         self, item: InFlight, turn: Turn, needs: tuple[str, ...]
-    ) -> Ending | CircuitOpenError:
-        """Call the handler once; return the rejection if a circuit refused its call."""
+    ) -> Ending | CircuitOpenError | None:
+        """Call the handler once.
+
+        Returns:
+            how `item` ends, the rejection if a circuit refused its call, or None if it begins
+            again.
+        """
         probes = self._pauses.begin(needs)
         in_outage = self._circuits.first_not_closed(needs) is not None
         turn.begins(in_outage=in_outage or bool(probes))
         tried_before, item.tried = item.tried, True
         self._unacknowledged.begin(item, item.delivery.message)
         try:
-            attempt = await self._runner.run(item.fresh_view(), item.history)
+            began = time.monotonic()
+            attempt = await self._runner.run(item.fresh_view(), item.history, replay=turn.replays)
             if isinstance(attempt, Recycle):
                 return attempt
             item.history = item.history.with_doubtful_keys(attempt.doubtful_keys)
@@ -189,14 +226,15 @@ class AttemptSequence:
             if attempt.rejection is not None and not twice:
                 item.tried = tried_before
                 return attempt.rejection
-            verdict = self._judge(item.history, attempt, needs, in_outage=in_outage, probes=probes)
+            seconds = time.monotonic() - began
+            verdict = self._judge(item, attempt, needs, turn, in_outage=in_outage, probes=probes)
         finally:
             self._unacknowledged.end(item)
             self._pauses.release(probes)
             if not item.lone:
                 _solitude.process.leave(item.delivery)
-        turn.ended(attempt, verdict, in_outage=in_outage or bool(probes))
-        return verdict
+        end = AttemptEnd(attempt, verdict, needs, in_outage or bool(probes), seconds)
+        return None if turn.ended(item, end) else verdict
 
     async def _suspect(self, item: InFlight, turn: Turn) -> Verdict | None:
         """Return where `item` goes if it may have killed its process before."""
@@ -237,14 +275,15 @@ class AttemptSequence:
 
     def _judge(
         self,
-        history: History,
+        item: InFlight,
         attempt: Attempt,
         needs: tuple[str, ...],
+        turn: Turn,
         *,
         in_outage: bool,
         probes: tuple[str, ...],
     ) -> Verdict:
-        error = attempt.error
+        error, history = attempt.error, item.history
         if error is None and not attempt.rejected:
             self._pauses.succeeded((*needs, *attempt.succeeded))
             return Done()
@@ -254,11 +293,14 @@ class AttemptSequence:
             return self._policy.postpone(history, error)
         failure = failure_of(attempt, history)
         others_succeed = self._pauses.handled_since(failure.dependency, history.failed_at_ms)
-        # A circuit that is not closed has its own waits, which end when the dependency is back.
-        waits = (
-            failure.condition is not None
-            or self._circuits.first_not_closed((failure.dependency,)) is None
-        ) and self._pauses.failed(failure, history.operation_id, probes=probes)
+        # A circuit that is not closed has its own waits, which end when the dependency is back. So
+        # has a replay that is refused, unless it was to show whether a pause may end.
+        own_wait = (
+            self._circuits.first_not_closed((failure.dependency,)) is not None
+            if failure.condition is None
+            else failure.condition == REFUSED and turn.replays and not probes
+        )
+        waits = not own_wait and self._pauses.failed(failure, history.operation_id, probes=probes)
         if failure.condition is None and (not waits or history.at_most_once):
             return self._ordinary(history, attempt, needs, in_outage=in_outage)
         return self._policy.held(

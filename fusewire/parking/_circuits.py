@@ -8,6 +8,7 @@ import random
 from typing import TYPE_CHECKING
 
 from fusewire.breaker import CircuitState, StateChanged
+from fusewire.parking._recovery import Standing
 from fusewire.parking._waiting import wait_any
 
 if TYPE_CHECKING:
@@ -86,6 +87,22 @@ class Circuits:
             return False
         look = self.look(dependency)
         return look is None or look.admitted
+
+    def standing(self, dependency: str) -> Standing:
+        """Return how `dependency` is, for its replay."""
+        look = self.look(dependency)
+        if look is not None and look.state in _OPEN:
+            return Standing.OPEN
+        if self._pauses.holds(dependency):
+            return Standing.PAUSED
+        half_open = look is not None and look.state is CircuitState.HALF_OPEN
+        return Standing.PROBING if half_open else Standing.CLOSED
+
+    def recovery_timeout(self, dependency: str) -> float:
+        """Return the seconds for which the circuit of `dependency` stays open at first."""
+        if dependency not in self._registry:
+            return 0.0
+        return self._registry.get(dependency).settings.recovery_timeout
 
     def wait(self, dependency: str) -> float:
         """Return the seconds until `dependency` may admit a call; 0 if it does now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
@@ -33,6 +34,8 @@ from fusewire.parking._former_keywords import policies
 from fusewire.parking._handler import HandlerRunner
 from fusewire.parking._marks import Marks
 from fusewire.parking._pauses import ALIKE_BY_CONDITION, Pauses
+from fusewire.parking._replay_measures import HandlerTimes
+from fusewire.parking._replicas import Replicas
 from fusewire.parking._settings import MOST_HELD, queues_of
 from fusewire.parking._settler import Settler
 from fusewire.parking._signals import until_signal
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from fusewire.parking._events import MessageEvent
     from fusewire.parking._former_keywords import FormerKeywords, Replay
     from fusewire.parking._handler import Handler
+    from fusewire.parking._replay_controller import ReplayFigures
     from fusewire.parking._settings import RetryPolicy
 
 logger = logging.getLogger("fusewire.parking")
@@ -164,7 +168,9 @@ class ParkingConsumer:
         self._pauses = Pauses(
             now_ms=_now_ms, alike_by_condition=1 if on_open == "pause" else ALIKE_BY_CONDITION
         )
+        self._registry = registry
         self._circuits = Circuits(registry, self._pauses)
+        self._handler_times = HandlerTimes(time.monotonic)
         self._unacknowledged = Unacknowledged()
         self._survived = SurvivedReturns()
         calls = HandlerCalls(
@@ -193,6 +199,7 @@ class ParkingConsumer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupt: KeyboardInterrupt | None = None
         registry.measure_durations()  # from now on, because a replay needs those before an outage
+        self._replays: dict[str, ReplayWorker] = {}
 
     @property
     def topology(self) -> Topology:
@@ -205,6 +212,14 @@ class ParkingConsumer:
         It is called on the consumer's event loop and must not block.
         """
         return self._listeners.add(listener)
+
+    def replay_figures(self) -> dict[str, dict[str, ReplayFigures]]:
+        """Return how replays stand: by lane, and by the breaker that its messages wait for.
+
+        A lane has figures of those that it was replayed for since :meth:`run` began; the name is
+        empty for messages that do not say what they wait for. Safe to call from any thread.
+        """
+        return {lane: worker.figures() for lane, worker in self._replays.items()}
 
     async def __aenter__(self) -> Self:
         """Connect, check the source queue, and make the derived queues that are absent.
@@ -325,19 +340,21 @@ class ParkingConsumer:
             circuits=self._circuits,
             dependencies=self._dependencies,
             survived=self._survived,
+            registry=self._registry,
+            replica=uuid.uuid4().hex,
+            replicas=Replicas(broker, self._topology.source),
+            handler_times=self._handler_times,
             stopping=stopping,
             shutdown_timeout=self._shutdown_timeout,
         )
         source = OrderedWorker if self._on_open == "pause" else SourceWorker
         queue = self._topology.source
+        self._replays = {
+            lane: ReplayWorker(lane, context, policy=self._replay) for lane in self._topology.lanes
+        }
         replays = [
-            (
-                f"the replay of {str(self._topology.parked(lane))!r}",
-                ReplayWorker(
-                    lane, context, concurrency=self._replay.concurrency, rate=self._replay.rate
-                ),
-            )
-            for lane in self._topology.lanes
+            (f"the replay of {str(self._topology.parked(lane))!r}", worker)
+            for lane, worker in self._replays.items()
         ]
         return [
             (f"the consumer of {queue!r}", source(context, concurrency=self._concurrency)),

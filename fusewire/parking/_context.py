@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
+    from fusewire.breaker import BreakerRegistry
     from fusewire.brokers import Broker, Topology
     from fusewire.parking._attempt import AttemptSequence
     from fusewire.parking._circuits import Circuits
     from fusewire.parking._decisions import FailurePolicy
     from fusewire.parking._dependencies import Dependencies
+    from fusewire.parking._replay_measures import HandlerTimes
+    from fusewire.parking._replicas import Replicas
     from fusewire.parking._settler import Settler
     from fusewire.parking._survived_returns import SurvivedReturns
 
@@ -30,6 +33,10 @@ class ConsumerContext:
         circuits: the breakers that messages wait for.
         dependencies: what is declared of them.
         survived: which returns of messages this process has survived.
+        registry: where they are.
+        replica: what tells this consumer from others of the same queue.
+        replicas: counts these.
+        handler_times: how long the handler takes.
         stopping: set when the consumer ends.
         shutdown_timeout: seconds that handlers may still take then.
     """
@@ -42,5 +49,9 @@ class ConsumerContext:
     circuits: Circuits
     dependencies: Dependencies
     survived: SurvivedReturns
+    registry: BreakerRegistry
+    replica: str
+    replicas: Replicas
+    handler_times: HandlerTimes
     stopping: asyncio.Event
     shutdown_timeout: float

@@ -77,6 +77,9 @@ _REFUSALS_BEFORE_COUNTING = 20
 CONDITION = "condition"
 """Why a message was parked that failed by a condition."""
 
+BUSY = "busy"
+"""Why a message was parked that a full server refused."""
+
 CRASHES = 3
 """Attempts by itself that began and did not end, after which a message is dead."""
 
@@ -202,7 +205,12 @@ class FailurePolicy:
             return self.dead(history, "exhausted")
         if self.expired(history):
             return self.dead(history, "expired")
-        reason = "failed" if failure.condition is None else CONDITION
+        if failure.condition is None:
+            reason = "failed"
+        else:
+            # Refusals decide how fast replays follow each other. So their messages rest only when
+            # that counts.
+            reason = CONDITION if counts or failure.condition != REFUSED else BUSY
         return self.park(history, failure.dependency, reason, wait=wait)
 
     def rest(self, history: History) -> float:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.operation import CallNote, Operation
+    from fusewire.operation import CallNote, Operation, TimedCall
     from fusewire.parking._history import History
     from fusewire.parking._view import MessageView
 
@@ -56,6 +56,7 @@ class Attempt:
         refused: breakers that refused a call, where none of the calls that were made failed.
         notes: how the guarded calls ended that did not end OK, in order.
         succeeded: breakers of whose calls one ended OK.
+        timed: the calls that were answered and measured.
     """
 
     error: BaseException | None = None
@@ -67,6 +68,7 @@ class Attempt:
     refused: tuple[str, ...] = ()
     notes: tuple[CallNote, ...] = ()
     succeeded: tuple[str, ...] = ()
+    timed: tuple[TimedCall, ...] = ()
 
 
 _ALLOWED = nullcontext()
@@ -105,15 +107,20 @@ class HandlerRunner:
         self._warned_of_swallowing = False
         self._warned_of_registry = False
 
-    async def run(self, view: MessageView, history: History) -> Attempt | Recycle:
+    async def run(self, view: MessageView, history: History, *, replay: bool) -> Attempt | Recycle:
         """Call the handler once; return Recycle if it gave its message back.
 
         For what was parked before, fallbacks are suppressed: only real work settles it, also when
         it comes back by way of a delay.
+
+        Args:
+            view: the message as the handler sees it.
+            history: the message's history.
+            replay: whether the message comes from a lane.
         """
         call = HandlerCall(self._calls, view)
         fallbacks = without_fallbacks() if history.times_parked else _ALLOWED
-        with _operation_of(history) as work, fallbacks:
+        with _operation_of(history, replay=replay) as work, fallbacks:
             try:
                 await self._guarded(view, call, work)
             except asyncio.CancelledError as error:
@@ -188,8 +195,10 @@ class HandlerRunner:
         elif error is None:
             if work.rejected:
                 self._warn_of_swallowing(work.rejected[0])
-            known = failed_breakers or succeeded
-            return Attempt(failed_breakers=failed_breakers, succeeded=succeeded) if known else _WELL
+            timed = work.timed
+            if not (failed_breakers or succeeded or timed):
+                return _WELL
+            return Attempt(failed_breakers=failed_breakers, succeeded=succeeded, timed=timed)
         else:
             rejection = None if isinstance(error, INSTRUCTIONS) else rejection_in(error)
         if rejection is not None:
@@ -238,8 +247,9 @@ class HandlerRunner:
             )
 
 
-def _operation_of(history: History) -> operation:
-    return operation(history.operation_id, keys_by_ordinal=history.key_scheme < KEYS_BY_REQUEST)
+def _operation_of(history: History, *, replay: bool) -> operation:
+    by_ordinal = history.key_scheme < KEYS_BY_REQUEST
+    return operation(history.operation_id, keys_by_ordinal=by_ordinal, replay=replay)
 
 
 def _doubtful_keys(attempt: Attempt, work: Operation, history: History) -> tuple[str, ...]:

@@ -105,6 +105,16 @@ class History:
         kept = " ".join([*keys][-_MOST_KEYS:])
         return self if kept == self.doubtful_keys else dataclasses.replace(self, doubtful_keys=kept)
 
+    def unparked(self, before: History) -> History:
+        """Return this record with its failures, but not parked more often than `before` was."""
+        return dataclasses.replace(
+            self,
+            times_parked=before.times_parked,
+            first_parked_at_ms=before.first_parked_at_ms,
+            parked_at_ms=before.parked_at_ms,
+            waits_until_ms=before.waits_until_ms,
+        )
+
     @property
     def may_have_been_seen(self) -> bool:
         """Whether a handler may have had it before, and if only to meet an open circuit."""

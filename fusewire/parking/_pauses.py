@@ -196,6 +196,11 @@ class Pauses:
         wait = pause.wait()
         return wait or max(patience - pause.overdue(), 0.0)
 
+    def holds(self, dependency: str) -> bool:
+        """Return whether the messages of `dependency` wait, also if a probe of them is due."""
+        pause = self._pauses.get(dependency)
+        return pause is not None and pause.began is not None
+
     def begin(self, dependencies: Iterable[str]) -> tuple[str, ...]:
         """Begin an attempt; return the dependencies that it is the probe of."""
         if not self._pauses:

@@ -20,6 +20,7 @@ import math
 import random
 import time
 from collections import deque
+from collections.abc import Mapping  # noqa: TC003 - see fusewire/_public.py
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING
 from fusewire.parking._replay_reference import ReplayReference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from fusewire.breaker import Baseline
     from fusewire.parking._controller_settings import ControllerSettings
@@ -203,9 +204,7 @@ class ReplayController:
 
         It is infinity before the first recovery too.
         """
-        if self._in_flight >= self.places:
-            return math.inf
-        return max(0.0, self._next - self._clock())
+        return math.inf if self._in_flight >= self.places else self.next_in
 
     def on_start(self) -> None:
         """Note that a replay begins, which :meth:`allowed` has just allowed."""
@@ -282,6 +281,14 @@ class ReplayController:
         return max(1, math.ceil(self._window))
 
     @property
+    def next_in(self) -> float:
+        """Seconds until the next replay may begin, if there is a place for it then.
+
+        Infinity before the first recovery.
+        """
+        return max(0.0, self._next - self._clock())
+
+    @property
     def taking_part(self) -> bool:
         """Whether this replica replays, or waits for others to find the capacity."""
         return self._clock() >= self._joins
@@ -319,8 +326,10 @@ class ReplayController:
             self._gain = settings.gain_min
             window = settings.late / self._participants(self._joins - now)
         self._window = min(1.0, window, settings.most)
-        # The first replays are spread over the first interval: nobody begins together.
-        self._next = self._joins + self._rng() * self._round_trip / self._window
+        # The first replays are spread over the first interval, so that replicas do not begin
+        # together. One that is alone begins at once.
+        spread = self._rng() if self._replicas > 1 else 0.0
+        self._next = self._joins + spread * self._round_trip / self._window
 
     def _participants(self, later: float = 0.0) -> float:
         """Return how many replicas take part, `later` seconds from now."""

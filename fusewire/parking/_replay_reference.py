@@ -14,11 +14,19 @@ HEADROOM = 1.25
 Envoy's adaptive concurrency has the same headroom (its ``min_rtt_calc_params.buffer``, 25 %).
 """
 
+RESOLUTION = 0.001
+"""Seconds by which a slow replay takes longer, at least: the event loop alone delays by as much."""
+
 _CALM = 8
 """Quiet replays in a row before the reference is learnt from the next one."""
 
 _LONGER, _SHORTER = 1.075, 0.975
 """Steps by which the reference is learnt; in balance when a quarter of the replays are slow."""
+
+
+def reference_of(baseline: Baseline) -> float:
+    """Return the seconds from which on a call is slow."""
+    return max(baseline.reference, baseline.typical + RESOLUTION)
 
 
 class ReplayReference:
@@ -35,7 +43,7 @@ class ReplayReference:
 
     def __init__(self, settings: ControllerSettings, baseline: Baseline | None) -> None:
         self._settings = settings
-        self._live = None if baseline is None else baseline.reference
+        self._live = None if baseline is None else reference_of(baseline)
         self._factor = 1.0
         self._quiet_replays = 0
         self._first_durations: list[float] = []
@@ -61,7 +69,7 @@ class ReplayReference:
         self._first_durations.append(duration)
         mean = sum(self._first_durations) / len(self._first_durations)
         if len(self._first_durations) >= self._settings.unmeasured:
-            self._live = HEADROOM * mean
+            self._live = max(HEADROOM * mean, mean + RESOLUTION)
         return mean
 
     def learn(self, *, slow: bool, quiet: bool) -> None:

@@ -9,6 +9,8 @@ from fusewire.errors import BrokerError
 from fusewire.parking._waiting import level_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fusewire.brokers import Broker
 
 logger = logging.getLogger("fusewire.parking")
@@ -25,6 +27,10 @@ class Replicas:
         broker: counts them. One that was written before :meth:`Broker.receivers` was part of the
             protocol cannot: then `ASSUMED_REPLICAS` are assumed, and the log says so once.
         source: the name of the source queue.
+
+    Attributes:
+        receives: returns whether this replica receives from the source now. A consumer that keeps
+            its queue's order stops in an outage, as others do, and nobody is counted meanwhile.
     """
 
     def __init__(self, broker: Broker, source: str) -> None:
@@ -32,10 +38,17 @@ class Replicas:
         self._source = source
         self._latest = ASSUMED_REPLICAS
         self._counts = True
+        self._known = False
+        self.receives: Callable[[], bool] = lambda: True
+
+    @property
+    def known(self) -> bool:
+        """Whether they were counted, or cannot be."""
+        return self._known or not self._counts
 
     async def count(self) -> int:
         """Return how many there are: the latest known number, where they cannot be counted now."""
-        if self._counts:
+        if self._counts and (self.receives() or not self._known):
             try:
                 counted = await self._ask()
             except BrokerError as error:
@@ -45,6 +58,7 @@ class Replicas:
                 counted = 0
             # This replica is one of them, so 0 is no count: it has paused, or subscribes again.
             self._latest = counted or self._latest
+            self._known = self._known or counted > 0
         return self._latest
 
     async def _ask(self) -> int:

@@ -151,3 +151,33 @@ async def test_a_task_that_waits_for_a_cancelled_writer_gets_an_error() -> None:
     together._writing.cancel()
     with pytest.raises(ConnectionError):
         await asyncio.wait_for(waiting, 10)
+
+
+async def test_none_is_written_while_they_are_held_and_all_are_written_then() -> None:
+    channel = Broker(3)
+    acknowledging = acknowledger(channel)
+    acknowledging.hold()
+    tasks = [asyncio.create_task(acknowledging.acknowledge(tag)) for tag in (1, 2)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert channel.begun == acknowledging.written == 0
+    acknowledging.resume()
+    tasks.append(asyncio.create_task(acknowledging.acknowledge(3)))
+    async with asyncio.timeout(5):
+        await asyncio.gather(*tasks)
+    assert channel.left == []
+    assert acknowledging.written == 3
+
+
+async def test_what_is_held_before_its_batch_is_written_waits_too() -> None:
+    channel = Broker(1)
+    acknowledging = acknowledger(channel)
+    task = asyncio.create_task(acknowledging.acknowledge(1))
+    await asyncio.sleep(0)  # its batch gathers
+    acknowledging.hold()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert channel.begun == 0
+    acknowledging.resume()
+    async with asyncio.timeout(5):
+        await task

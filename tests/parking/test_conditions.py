@@ -60,7 +60,8 @@ async def test_a_condition_kills_no_message_however_long_it_lasts(
     async with bench.consumer(
         server, depends_on=declared, max_attempts=1, concurrency=3, replay_concurrency=3
     ):
-        await until(lambda: len(server.calls) >= 15)
+        # Replays of a server that refuses are few and far between.
+        await until(lambda: len(server.calls) >= (6 if condition == "refused" else 15))
         server.condition = None
         await until(lambda: sorted(server.effects) == sorted(BODIES))
         await until(lambda: len(bench.happened("replayed") + bench.happened("handled")) == 12)
@@ -280,7 +281,8 @@ def test_refusals_count_from_the_twentieth_on() -> None:
         assert isinstance(verdict, Park)
         history = verdict.history
         assert (history.refusals, history.attempts) == (refusal, int(refusal == 20))
-    assert history.reason == "condition"
+        # Only those that count have it rest: until then the pace of the replays is enough.
+        assert history.reason == ("condition" if refusal == 20 else "busy")
     assert isinstance(policy.held(history, failure, None, wait=1, may_count=True), Dead)
 
 

@@ -227,11 +227,9 @@ async def test_stopping_lets_replays_finish_and_leaves_the_rest_in_their_lane(be
     assert bench.happened("replayed") == ["a"]
     lane = f"{bench.queue}.parked.other"
     await until_depth(bench.broker, lane, 3)
-    assert [message.body for message in await bench.broker.peek(lane, limit=9)] == [
-        b"b",
-        b"c",
-        b"d",
-    ]
+    # RabbitMQ may give one out with the last acknowledgement: then it comes back behind a peek.
+    left = sorted(message.body for message in await bench.broker.peek(lane, limit=9))
+    assert left == [b"b", b"c", b"d"]
 
 
 async def test_a_replay_that_does_not_end_is_cancelled_after_the_limit_and_stays_parked(

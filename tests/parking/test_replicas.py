@@ -111,3 +111,22 @@ async def test_a_consumer_parks_and_replays_on_a_broker_that_does_not_count(benc
         await until(lambda: sorted(bench.happened("parked")) == ["a", "b", "c"])
         breaker.reset()
         await until(lambda: sorted(bench.happened("replayed")) == ["a", "b", "c"])
+
+
+async def test_while_this_replica_pauses_the_former_count_is_kept() -> None:
+    counted = replicas(Counting(4, 8))
+    assert await counted.count() == 4
+    counted.receives = lambda: False
+    assert await counted.count() == 4
+    counted.receives = lambda: True
+    assert await counted.count() == 8
+
+
+async def test_it_is_known_when_they_were_counted_or_cannot_be() -> None:
+    counted = replicas(Counting(0, BrokerUnavailableError("away"), 2))
+    for known in (False, False, True):
+        await counted.count()
+        assert counted.known is known
+    former = replicas(Former())
+    await former.count()
+    assert former.known

@@ -173,6 +173,8 @@ PUBLIC = {
         "ParkingConsumer",
         "RedeliveryWantedError",
         "Reject",
+        "ReplayFailure",
+        "ReplayFigures",
         "ReplayPolicy",
         "Retry",
         "RetryPolicy",

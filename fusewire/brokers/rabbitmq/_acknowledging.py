@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 from fusewire.brokers.rabbitmq._workarounds.cancellation import (
@@ -41,8 +42,22 @@ class Acknowledger:
         self._tags = Tags()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._writing: asyncio.Task[None] | None = None
+        self._held = False
         self.settled = 0
         """Deliveries that it was asked to acknowledge so far."""
+        self.written = 0
+        """Deliveries that it has acknowledged so far."""
+        self.written_at = -math.inf
+        """When it acknowledged last, by the event loop's clock."""
+
+    def hold(self) -> None:
+        """Write none until :meth:`resume`: each would have the broker send another message."""
+        self._held = True
+
+    def resume(self) -> None:
+        """Write what waits, and what comes."""
+        self._held = False
+        self._begin()
 
     async def acknowledge(self, tag: int) -> None:
         """Acknowledge the delivery `tag`; returns when that is written to the socket.
@@ -53,16 +68,23 @@ class Acknowledger:
         written = asyncio.get_running_loop().create_future()
         self._waiting[tag] = written
         self.settled += 1
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write_all())
+        self._begin()
         await written
+
+    def _begin(self) -> None:
+        if self._writing is None and self._waiting and not self._held:
+            self._writing = asyncio.create_task(self._write_all())
 
     async def _write_all(self) -> None:
         try:
             while self._waiting:
                 for _ in range(_TURNS):
                     await asyncio.sleep(0)
+                if self._held:
+                    return
                 batch, self._waiting = self._waiting, {}
+                self.written += len(batch)
+                self.written_at = asyncio.get_running_loop().time()
                 await self._write(batch)
         finally:
             self._writing = None

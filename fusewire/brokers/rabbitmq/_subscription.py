@@ -36,6 +36,12 @@ _LONGEST_WAIT = 600.0
 _LOOKS = 3
 """Looks in a row that see messages wait and none come, before the subscription is given up."""
 
+_FILLS_WITHIN = 0.5
+"""Seconds after an acknowledgement within which the message that takes its place has come."""
+
+_FILL_POLL = 0.005
+"""Seconds between looks whether it has."""
+
 _DISPATCH_STEPS = 10
 """Steps of the event loop within which what arrived before the consumer ended is delivered."""
 
@@ -134,6 +140,8 @@ class RabbitMQSubscription:
         self._arrived: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
         self._lost: BrokerError | None = None
         self._cancel: Callable[[], Awaitable[object]] | None = None
+        self._acknowledger: Acknowledger | None = None
+        self._prefetch = 0
 
     async def start(self, prefetch: int) -> None:
         """Consume. Raises what aio-pika raises; the caller owns the channel until this returns."""
@@ -143,7 +151,8 @@ class RabbitMQSubscription:
         self._channel.close_callbacks.add(self._on_close)
         underlay = await self._channel.get_underlay_channel()
         underlay.on_consumer_cancel_callbacks.add(self._on_cancel)
-        acknowledger = Acknowledger(underlay, self._timeout)
+        acknowledger = self._acknowledger = Acknowledger(underlay, self._timeout)
+        self._prefetch = prefetch
 
         def take(delivered: aiormq.abc.DeliveredMessage) -> None:
             delivery = RabbitMQDelivery(delivered, self._publisher, acknowledger)
@@ -174,12 +183,23 @@ class RabbitMQSubscription:
         raise self._lost or BrokerUnavailableError(f"the subscription to {self._queue!r} was ended")
 
     async def quiesce(self) -> Sequence[RabbitMQDelivery]:
-        """Cancel the consumer, and return what was delivered and not received."""
+        """Cancel the consumer, and return what was delivered and not received.
+
+        A quorum queue takes back what it gave out and could not deliver before its consumer was
+        cancelled. That would come again as redelivered, although nobody has seen it. It gives out
+        nothing while as many are in flight as may be, and nothing is acknowledged.
+        """
         if self._watching is not None:
             self._watching.cancel()
-        if self._cancel is not None and self._lost is None:
-            with contextlib.suppress(Exception):  # lost: all of it is the broker's again
-                await run_to_completion(self._cancel())
+        acknowledger = self._acknowledger
+        if self._cancel is not None and acknowledger is not None and self._lost is None:
+            acknowledger.hold()
+            try:
+                with contextlib.suppress(Exception):  # lost: all of it is the broker's again
+                    await self._until_full(acknowledger)
+                    await run_to_completion(self._cancel())
+            finally:
+                acknowledger.resume()
         for _ in range(_DISPATCH_STEPS):
             await asyncio.sleep(0)
         left: list[RabbitMQDelivery] = []
@@ -188,6 +208,15 @@ class RabbitMQSubscription:
             if delivery is not None:
                 left.append(delivery)
         return left
+
+    async def _until_full(self, acknowledger: Acknowledger) -> None:
+        """Wait until the places of what was acknowledged are taken, or nothing is left for them."""
+        loop = asyncio.get_running_loop()
+        while self._lost is None and self._delivered - acknowledger.written < self._prefetch:
+            late = loop.time() - acknowledger.written_at >= _FILLS_WITHIN
+            if late or await self._depth() == 0:
+                return
+            await asyncio.sleep(_FILL_POLL)
 
     async def release(self) -> None:
         """Close the channel without cancelling first, which gives everything back in order."""

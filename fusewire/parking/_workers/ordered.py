@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
+    from fusewire.parking._attempt import AttemptEnd
     from fusewire.parking._context import ConsumerContext
-    from fusewire.parking._decisions import Ending, Verdict
-    from fusewire.parking._handler import Attempt
-    from fusewire.parking._history import History
+    from fusewire.parking._decisions import Ending
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -54,6 +53,8 @@ class OrderedWorker:
     if `concurrency` is 1.
     """
 
+    replays = False
+
     def __init__(
         self,
         context: ConsumerContext,
@@ -73,6 +74,8 @@ class OrderedWorker:
         self._door = asyncio.Lock()
         self._begun = 0
         self._handling = 0
+        self._pausing = False
+        context.replicas.receives = lambda: not self._pausing
         self._receiver = Receiver(
             context,
             self._queue,
@@ -102,6 +105,7 @@ class OrderedWorker:
         return _RETURNS_BEFORE_PARKING
 
     async def _admitted_at_all(self) -> None:
+        self._pausing = True
         await self._context.attempts.ready()
         warned = False
         circuits, stopping = self._context.circuits, self._context.stopping
@@ -125,6 +129,7 @@ class OrderedWorker:
                 await circuits.wait_for_change(refusing, stopping, math.inf)
         self._probe.begin()
         self._somebody_aside = False
+        self._pausing = False
 
     async def _take(self, delivery: Delivery) -> Recycle | None:
         """Work on one delivery in its turn."""
@@ -239,10 +244,11 @@ class OrderedWorker:
         await sleep_unless_stopping(AFTER_REJECTION, self._context.stopping)
         return None
 
-    def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:  # noqa: ARG002
-        """Count a probe that failed."""
-        if in_outage and isinstance(verdict, Park):
+    def ended(self, item: InFlight, end: AttemptEnd) -> bool:  # noqa: ARG002
+        """Count a probe that failed. What is tried again in place, :meth:`_work_on` decides."""
+        if end.in_outage and isinstance(end.verdict, Park):
             self._probe.failed()
+        return False
 
     async def _give_back(self, item: InFlight) -> Recycle:
         """Let `item` go back to its place, with all that is in flight."""
@@ -274,13 +280,13 @@ class OrderedWorker:
                 case Done():
                     return await self._context.settler.settle(item, ending) or self._succeeded()
                 case Park(history):
-                    item.history = _unparked(history, item.history)
+                    item.history = history.unparked(item.history)
                 case Delay(history) if history.lone or history.reason == "postponed":
                     # It gives up its place: its handler has asked for another time, or it has to be
                     # alone.
                     return await self._context.settler.settle(item, ending)
                 case Delay(history, delay):
-                    item.history = _unparked(history, item.history)
+                    item.history = history.unparked(item.history)
                     await self._back_off(item, delay)
 
     async def _back_off(self, item: InFlight, seconds: float) -> None:
@@ -301,14 +307,3 @@ class OrderedWorker:
             # The one aside is to come before what is behind it.
             return Recycle(tried=True, settled=True, expected=True)
         return None
-
-
-def _unparked(history: History, before: History) -> History:
-    """Return `history` with its failures, but not parked more often than it was."""
-    return dataclasses.replace(
-        history,
-        times_parked=before.times_parked,
-        first_parked_at_ms=before.first_parked_at_ms,
-        parked_at_ms=before.parked_at_ms,
-        waits_until_ms=before.waits_until_ms,
-    )

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections import defaultdict
+import itertools
+import time
 from typing import TYPE_CHECKING
 
-from fusewire.errors import BrokerError
 from fusewire.parking._circuits import AFTER_REJECTION
-from fusewire.parking._decisions import CONDITION, Done, Recycle
+from fusewire.parking._decisions import CONDITION, Recycle
 from fusewire.parking._in_flight import InFlight
 from fusewire.parking._rate_limiter import RateLimiter
-from fusewire.parking._receiver import Receiver
-from fusewire.parking._settler import RETURNS_BEFORE_ALONE
-from fusewire.parking._slow_start import SlowStart
 from fusewire.parking._waiting import sleep_unless_stopping
+from fusewire.parking._workers.participation import Participation
+from fusewire.parking._workers.replay_turn import ReplayTurn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
     from fusewire.parking._context import ConsumerContext
-    from fusewire.parking._decisions import Ending, Verdict
-    from fusewire.parking._handler import Attempt
+    from fusewire.parking._decisions import Ending
+    from fusewire.parking._line import Place
+    from fusewire.parking._replay_controller import ReplayFigures
+    from fusewire.parking._settings import ReplayPolicy
 
 _LONGEST_WAIT = 1.0
 """Seconds between replays of a message whose circuit is not among ours, and cannot be looked at.
 
-Also the seconds for which a message rests in flight before it makes room for others.
+Also the seconds for which a message rests in flight before it makes room for others, and between
+looks whether one that waits for its turn has to go back.
 """
+
+_GRANULARITY = 0.001
+"""Seconds that asyncio's timers are exact to. A replay that is due earlier than that begins now."""
 
 
 class ReplayWorker:
@@ -37,66 +43,62 @@ class ReplayWorker:
     The handler is called in this process; a message goes back to its source queue only by way of
     a delay, after a failed attempt. While its circuit is open, a message in flight stays in
     flight, within the hold limit.
+
+    Args:
+        lane: its name.
+        context: what it shares with the consumer's other workers.
+        policy: how parked messages are replayed.
+        clock: monotonic seconds.
     """
 
     def __init__(
-        self, lane: str, context: ConsumerContext, *, concurrency: int, rate: float | None
+        self,
+        lane: str,
+        context: ConsumerContext,
+        *,
+        policy: ReplayPolicy,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lane = lane
+        self._name = lane
         self._context = context
         self._members = context.dependencies.members(lane)
         self._queue = context.topology.parked(lane)
-        self._concurrency = concurrency
-        self._in_flight = 0
-        self._slow_starts: defaultdict[str, SlowStart] = defaultdict(lambda: SlowStart(concurrency))
-        self._rate_limiter = RateLimiter(rate)
-        self._receiver = Receiver(
-            context,
-            self._queue,
-            prefetch=concurrency,
-            work=self._take,
-            ready=self._admitted_at_all,
-            hand_back=self._hand_back,
-            unseen_too=True,
-        )
+        self._rate_limiter = RateLimiter(policy.rate)
+        self._numbers = itertools.count()
+        self.part = Participation(lane, context, policy=policy, work=self._take, clock=clock)
 
-    async def _hand_back(self, delivery: Delivery, tried: bool) -> None:  # noqa: FBT001 - a callback
-        if not tried:
-            await self._context.settler.put_back(delivery)
+    def figures(self) -> dict[str, ReplayFigures]:
+        """Return how the replay stands, by dependency."""
+        return self.part.figures()
 
     async def run(self) -> None:
         """Replay until stopping."""
-        async with asyncio.TaskGroup() as group:
-            gates = group.create_task(self._open_gates())
-            try:
-                await self._receiver.run()
-            finally:
-                gates.cancel()
-
-    async def _open_gates(self) -> None:
-        await self._context.stopping.wait()
-        for slow_start in self._slow_starts.values():
-            slow_start.open()
+        await self.part.run()
 
     async def _take(self, delivery: Delivery) -> Recycle | None:
-        self._in_flight += 1
+        self.part.in_flight += 1
         try:
-            return await self._work_on(delivery)
+            return await self._work_on(delivery, next(self._numbers))
         finally:
-            self._in_flight -= 1
+            self.part.in_flight -= 1
 
-    async def _work_on(self, delivery: Delivery) -> Recycle | None:
+    async def _work_on(self, delivery: Delivery, number: int) -> Recycle | None:
         """Settle one parked delivery."""
-        item = await self._context.settler.open(delivery, self._receiver)
+        item = await self._context.settler.open(delivery, self.part.receiver)
         if not isinstance(item, InFlight):
             return item
-        slow_start = self._slow_starts[item.history.dependency]
+        dependency = item.history.dependency
+        if not dependency and len(self._members) == 1:
+            dependency = self._members[0]
+        turn = ReplayTurn(self, dependency, self.part.lane.recovery(dependency), number)
         try:
-            if (ending := await self._rest(item)) is not None:
-                return await self._context.settler.settle(item, ending)
-            async with slow_start:
-                ending = await self._context.attempts.run(item, _Replay(self, slow_start))
-                return await self._context.settler.settle(item, ending)
+            ending = await self._rest(item)
+            if ending is None:
+                try:
+                    ending = await self._context.attempts.run(item, turn)
+                finally:
+                    turn.give_up()
+            return await self._context.settler.settle(item, ending)
         except asyncio.CancelledError as error:
             if item.goes_back_as_it_is:
                 raise
@@ -111,48 +113,115 @@ class ReplayWorker:
         """
         history = item.history
         while not item.delivery.lost and (rest := self._context.policy.rest(history)) > 0:
-            if self._receiver.ending or self._context.settler.held_for(item) <= 0:
+            if self.part.receiver.ending or self._context.settler.held_for(item) <= 0:
                 return Recycle(tried=False)
-            await self._receiver.linger(min(rest, _LONGEST_WAIT))
-            if rest > _LONGEST_WAIT and await self._is_full():
+            with self.part.room_for_others():
+                await self.part.receiver.linger(min(rest, _LONGEST_WAIT))
+            if rest > _LONGEST_WAIT and await self.part.is_full():
                 return self._context.policy.park(history, history.dependency, CONDITION, wait=rest)
         return None
 
-    async def wait(
-        self, item: InFlight, needs: tuple[str, ...], slow_start: SlowStart
-    ) -> Ending | None:
+    async def wait(self, item: InFlight, needs: tuple[str, ...], turn: ReplayTurn) -> Ending | None:
         """Wait for its turn and until all that `item` needs admits; or return its end instead."""
+        circuits = self._context.circuits
         while not item.delivery.lost:
-            if self._context.policy.expired(item.history):
-                return self._context.policy.dead(item.history, "expired")
-            if self._receiver.ending or (left := self._context.settler.held_for(item)) <= 0:
-                return Recycle(tried=False)
-            refusing = self._context.circuits.first_rejecting(needs)
-            if refusing is None:
-                if slow_start.crowded:
-                    # What took its place before the circuit opened does not begin all at once.
-                    await slow_start.stand_in_line_again()
-                    continue
-                wait = self._rate_limiter.start()
-                if not wait:
-                    return None
-                await sleep_unless_stopping(min(wait, left), self._context.stopping)
-                continue
-            elsewhere = self._context.dependencies.lane(refusing) != self._lane
-            if elsewhere or await self._in_the_way(item):
-                return self._context.attempts.park(item.history, refusing)
-            if self._context.circuits.is_open(refusing):
-                slow_start.failed()
-            await self._context.circuits.wait_for_change(refusing, self._context.stopping, left)
+            if turn.started and circuits.first_rejecting(needs) is None:
+                return None
+            turn.give_up()
+            with turn.recovery.line.place(turn.number) as place:
+                come = await self._in_line(item, needs, turn, place)
+            if not isinstance(come, str):
+                return come
+            # Others may begin meanwhile: it is another circuit that it waits for.
+            left = self._context.settler.held_for(item)
+            with self.part.room_for_others():
+                await circuits.wait_for_change(come, self._context.stopping, left)
         return None
 
-    async def refused(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
+    async def _in_line(
+        self, item: InFlight, needs: tuple[str, ...], turn: ReplayTurn, place: Place
+    ) -> Ending | str | None:
+        """Wait until `item` is the first and may begin.
+
+        Returns:
+            None when it begins, or is lost; how it ends instead; or the name of another circuit
+            that rejects it.
+        """
+        while not item.delivery.lost:
+            ending = self._over(item)
+            if ending is not None:
+                return ending
+            if not place.first:
+                self.part.fit()
+                await place.notice.wait(_LONGEST_WAIT)
+                continue
+            refusing = self._context.circuits.first_rejecting(needs)
+            if refusing is None:
+                wait = await self._start(turn)
+                if turn.started:
+                    return None
+                left = self._context.settler.held_for(item)
+                await place.notice.wait(min(wait, left, _LONGEST_WAIT))
+            else:
+                come = await self._in_vain(item, refusing, turn)
+                if come is not None:
+                    return come
+        return None
+
+    def _over(self, item: InFlight) -> Ending | None:
+        """Return how `item` ends if it may not wait any longer."""
+        if self._context.policy.expired(item.history):
+            return self._context.policy.dead(item.history, "expired")
+        if self.part.receiver.ending or self._context.settler.held_for(item) <= 0:
+            return Recycle(tried=False)
+        return None
+
+    async def _in_vain(
+        self, item: InFlight, refusing: str, turn: ReplayTurn
+    ) -> Ending | str | None:
+        """Wait for the circuit `refusing`; return it instead, or an end, to let others pass."""
+        circuits = self._context.circuits
+        elsewhere = self._context.dependencies.lane(refusing) != self._name
+        if elsewhere or (turn.waited and await self._in_the_way(item)):
+            return self._context.attempts.park(item.history, refusing)
+        turn.waited = True
+        if refusing != turn.dependency:
+            return refusing
+        turn.recovery.see(circuits.standing(refusing))
+        self.part.fit()
+        left = self._context.settler.held_for(item)
+        await circuits.wait_for_change(refusing, self._context.stopping, left)
+        return None
+
+    async def _start(self, turn: ReplayTurn) -> float:
+        """Begin the replay if it is due; return the seconds until the next look if not."""
+        recovery = turn.recovery
+        recovery.see(self._context.circuits.standing(turn.dependency))
+        if recovery.due or not recovery.begun:
+            await self.part.begin(turn.dependency)
+            return 0.0
+        if not self.part.takes_part(recovery):
+            self.part.receiver.leave()
+            return 0.0
+        wait = recovery.controller.allowed()
+        if wait <= _GRANULARITY:
+            wait = self._rate_limiter.start()
+            if not wait:
+                turn.start()
+        return wait
+
+    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
         """Wait a moment, or park `item` if its circuit has another lane."""
-        if self._context.dependencies.lane(rejection.name) != self._lane:
+        if self._context.dependencies.lane(rejection.name) != self._name:
             return self._context.attempts.park(item.history, rejection.name)
         wait = min(max(rejection.retry_after, AFTER_REJECTION), _LONGEST_WAIT)
-        await sleep_unless_stopping(wait, self._context.stopping)
+        with self.part.room_for_others():
+            await sleep_unless_stopping(wait, self._context.stopping)
         return None
+
+    def see(self, turn: ReplayTurn) -> None:
+        """Look at the circuit of a replay that has ended."""
+        turn.recovery.see(self._context.circuits.standing(turn.dependency))
 
     async def _in_the_way(self, item: InFlight) -> bool:
         """Return whether `item` keeps others from their turn, and may go to the tail for them.
@@ -162,52 +231,4 @@ class ReplayWorker:
         """
         if len(self._members) == 1 or not self._context.policy.may_go_round(item.history):
             return False
-        return await self._is_full()
-
-    async def _is_full(self) -> bool:
-        """Return whether as many are in flight as may be, and others wait behind them."""
-        if self._in_flight < self._concurrency:
-            return False
-        try:
-            return await self._context.broker.depth(self._queue) > 0
-        except BrokerError:
-            return False
-
-    async def _admitted_at_all(self) -> None:
-        # While everything that the lane is for is down, nothing is taken into hand.
-        circuits, stopping = self._context.circuits, self._context.stopping
-        while self._members and not stopping.is_set():
-            if any(circuits.admits(name) for name in self._members):
-                return
-            await circuits.wait_for_change(self._soonest(), stopping, math.inf)
-
-    def _soonest(self) -> str:
-        return min(self._members, key=self._context.circuits.wait)
-
-
-class _Replay:
-    """The turn of one parked message, in the places of its dependency's slow start."""
-
-    def __init__(self, lane: ReplayWorker, slow_start: SlowStart) -> None:
-        self._lane = lane
-        self._slow_start = slow_start
-        self._begun = 0
-
-    def suspicion(self, delivery: Delivery) -> float:
-        return RETURNS_BEFORE_ALONE if delivery.counts_returns else 1
-
-    async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Ending | None:
-        return await self._lane.wait(item, needs, self._slow_start)
-
-    def begins(self, *, in_outage: bool) -> None:
-        self._begun = self._slow_start.begins(outage=in_outage)
-
-    async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
-        self._slow_start.failed()
-        return await self._lane.refused(item, rejection)
-
-    def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:  # noqa: ARG002
-        if isinstance(verdict, Done):
-            self._slow_start.succeeded(self._begun)
-        elif attempt.error is not None:
-            self._slow_start.failed()
+        return await self.part.is_full()

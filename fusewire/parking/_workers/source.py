@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.parking._decisions import Recycle
+from fusewire.parking._decisions import Done, Recycle
 from fusewire.parking._in_flight import InFlight
 from fusewire.parking._receiver import Receiver
 from fusewire.parking._settler import RETURNS_BEFORE_ALONE
@@ -12,10 +12,9 @@ from fusewire.parking._settler import RETURNS_BEFORE_ALONE
 if TYPE_CHECKING:
     from fusewire.breaker import CircuitOpenError
     from fusewire.brokers import Delivery
+    from fusewire.parking._attempt import AttemptEnd
     from fusewire.parking._context import ConsumerContext
-    from fusewire.parking._decisions import Ending, Verdict
-    from fusewire.parking._handler import Attempt
-
+    from fusewire.parking._decisions import Ending
 
 _PROBES_LEFT_TO_LANES = 10.0
 """Seconds for which the probe of a pause is left to the lanes, where it is due."""
@@ -23,6 +22,8 @@ _PROBES_LEFT_TO_LANES = 10.0
 
 class SourceWorker:
     """Works on deliveries of the source queue. None of them waits here: it is parked instead."""
+
+    replays = False
 
     def __init__(self, context: ConsumerContext, *, concurrency: int) -> None:
         self._context = context
@@ -75,5 +76,9 @@ class SourceWorker:
         """Park `item` for the circuit that refused its call."""
         return self._context.attempts.park(item.history, rejection.name)
 
-    def ended(self, attempt: Attempt, verdict: Verdict, *, in_outage: bool) -> None:
-        """Do nothing: new messages are not paced."""
+    def ended(self, item: InFlight, end: AttemptEnd) -> bool:  # noqa: ARG002
+        """Note how long a handler took that replays are measured by."""
+        if isinstance(end.verdict, Done) and not end.attempt.timed:
+            dependency = end.needs[0] if end.needs else ""
+            self._context.handler_times.of(dependency).record(end.seconds)
+        return False

@@ -1,0 +1,152 @@
+"""When a replica takes part in the replay of a lane, and with how many messages; no I/O."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from fusewire.parking._replay_controller import turn_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.parking._controller_settings import ControllerSettings
+    from fusewire.parking._recovery import Recovery
+    from fusewire.parking._replay_controller import ReplayFigures
+
+_MOST_REMEMBERED = 100
+"""Dependencies of a lane that are remembered when it is empty."""
+
+_MOST_ASIDE = 10
+"""Messages in flight, at most, that make room for one more each while they cannot be replayed."""
+
+_SHRINKS_BY = 4
+"""How much smaller a prefetch has to be, or it is not worth a subscription."""
+
+
+class ReplayLane:
+    """The recoveries of one lane, by dependency, and the part that one replica takes in them.
+
+    A lane is at rest until a dependency recovers or a message is found in it; then it is replayed
+    until it is empty. At rest, those replicas listen that would take part first. They hold no
+    message that they do not replay, and what others park is replayed at once.
+
+    Attributes:
+        name: the lane.
+
+    Args:
+        name: the lane.
+        replica: what tells this replica from the others.
+        settings: of the controllers.
+        shared: whether it is for several dependencies.
+        make: makes the recovery of a dependency.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        replica: str,
+        settings: ControllerSettings,
+        shared: bool,
+        make: Callable[[str], Recovery],
+    ) -> None:
+        self.name = name
+        self._replica = replica
+        self._settings = settings
+        self._shared = shared
+        self._make = make
+        self._recoveries: dict[str, Recovery] = {}
+        self._replicas = 1
+        self._outage = 0
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas there are, this one included."""
+        return self._replicas
+
+    @replicas.setter
+    def replicas(self, number: int) -> None:
+        self._replicas = number
+        for recovery in self._begun:
+            recovery.controller.replicas(number)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the lane is replayed, by this replica or by others."""
+        return any(recovery.begun for recovery in self._recoveries.values())
+
+    @property
+    def _begun(self) -> list[Recovery]:
+        return [recovery for recovery in self._recoveries.values() if recovery.begun]
+
+    def recovery(self, dependency: str) -> Recovery:
+        """Return what is known of one dependency."""
+        recovery = self._recoveries.get(dependency)
+        if recovery is None:
+            recovery = self._recoveries[dependency] = self._make(dependency)
+        return recovery
+
+    def begin(self, dependency: str, *, first: bool = True) -> None:
+        """Begin to replay what waits for `dependency`.
+
+        Args:
+            dependency: the name of its breaker.
+            first: whether nobody can be replaying already.
+        """
+        recovery = self.recovery(dependency)
+        beside = [other for other in self._begun if other is not recovery]
+        if any(other.controller.taking_part for other in beside):
+            # Its messages come to this replica, whatever its turn would be.
+            recovery.begin(self._replicas, turn=0.0, first=self._replicas == 1)
+        else:
+            if recovery.outage == self._outage:
+                self._outage += 1
+            recovery.begin(self._replicas, turn=self._turn(), first=first or self._replicas == 1)
+        recovery.outage = self._outage
+
+    def end(self) -> None:
+        """Take note that the lane is empty, and that nothing of it is in flight."""
+        for recovery in self._begun:
+            recovery.end()
+        self._outage += 1
+        if len(self._recoveries) > _MOST_REMEMBERED:
+            self._recoveries.clear()
+
+    def takes_messages_in(self) -> float:
+        """Return the seconds until messages may be taken; infinity if that is not known."""
+        begun = self._begun
+        if begun:
+            return min(recovery.takes_messages_in() for recovery in begun)
+        first = self._turn() * self._replicas < self._settings.few
+        return 0.0 if first else math.inf
+
+    def prefetch(self, now: int, *, aside: int) -> int:
+        """Return how many messages to have in flight.
+
+        Args:
+            now: how many it is now.
+            aside: messages in flight that wait for a time, or for another circuit.
+        """
+        begun = self._begun
+        if self._shared:
+            # In a lane for several, those whose circuit is open are not to keep others from coming.
+            aside += sum(len(each.line) for each in self._recoveries.values() if each.open)
+        elif begun and all(recovery.open for recovery in begun):
+            return now  # what is in flight stays
+        places = sum(each.controller.places for each in begun if each.controller.taking_part)
+        wanted = max(places, 1) + min(aside, _MOST_ASIDE)
+        wanted = min(1 << (wanted - 1).bit_length(), self._settings.most)
+        return now if begun and now / _SHRINKS_BY < wanted <= now else wanted
+
+    def figures(self) -> dict[str, ReplayFigures]:
+        """Return the state of each recovery, by dependency."""
+        return {name: each.controller.figures() for name, each in self._recoveries.copy().items()}
+
+    def wake_all(self) -> None:
+        """Have all replays that wait look whether they are to end."""
+        for recovery in self._recoveries.values():
+            recovery.line.wake_all()
+
+    def _turn(self) -> float:
+        return turn_of(self._replica, self.name, str(self._outage))

@@ -1,0 +1,76 @@
+"""Saying why the replay of a lane is slow, once a minute at most."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from fusewire.parking._replay_controller import ReplayFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fusewire.parking._replay_controller import ReplayFigures
+
+logger = logging.getLogger("fusewire.parking")
+
+_SAY_AGAIN = 60.0
+"""Seconds between two lines."""
+
+_YIELDS = 0.2
+"""Share of slow replays from which on a window no longer grows faster and faster."""
+
+
+class SlowReplayLog:
+    """Logs why the replay of one lane is slow, if there is a reason.
+
+    Args:
+        queue: the lane's queue, for people.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, queue: str, clock: Callable[[], float]) -> None:
+        self._queue = queue
+        self._clock = clock
+        self._said = -math.inf
+        self._cuts: dict[str, int] = {}
+
+    def look(self, figures: Mapping[str, ReplayFigures]) -> None:
+        """Log a line if a replay is slow, and none was logged lately."""
+        if self._clock() - self._said < _SAY_AGAIN:
+            return
+        for dependency, of_one in figures.items():
+            why = self._why_slow(dependency, of_one)
+            self._cuts[dependency] = sum(of_one.cuts.values())
+            if why is not None:
+                self._said = self._clock()
+                logger.info(
+                    "the replay of %r is slow: %s (%s)",
+                    self._queue,
+                    why,
+                    _in_words(dependency, of_one),
+                )
+
+    def _why_slow(self, dependency: str, figures: ReplayFigures) -> str | None:
+        if not figures.taking_part:
+            return "waiting for its turn to take part"
+        if sum(figures.cuts.values()) > self._cuts.get(dependency, 0):
+            return "refused by the server"
+        return "yielding to live traffic" if figures.slow_share >= _YIELDS else None
+
+
+def _in_words(dependency: str, figures: ReplayFigures) -> str:
+    reference = figures.reference
+    slow = f"{figures.slow_share:.0%} of the replays are slow"
+    if reference is not None:
+        slow = f"{figures.slow_share:.0%} of the replays take more than {reference * 1000:.3g} ms"
+    refused, late = (figures.cuts.get(kind, 0) for kind in (_REFUSED, _LATE))
+    return (
+        f"{dependency or 'unknown dependency'}: window {figures.window:.3g}, {figures.in_flight} "
+        f"in flight, gain {figures.gain:.0%}, {slow}, {figures.replicas} replicas, cut {refused} "
+        f"times as refused and {late} times as late"
+    )
+
+
+_REFUSED, _LATE = ReplayFailure.REFUSED, ReplayFailure.LATE

@@ -1,0 +1,189 @@
+"""Which replicas take part in the replay of a lane, and with how many messages."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fusewire.breaker import BreakerRegistry
+from fusewire.parking._controller_settings import ControllerSettings
+from fusewire.parking._recovery import Recovery, Standing
+from fusewire.parking._replay_controller import ReplayController, turn_of
+from fusewire.parking._replay_lane import ReplayLane
+from fusewire.parking._replay_measures import HandlerTimes, ReplayMeasures
+from fusewire.testing import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SETTINGS = ControllerSettings(most=64)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def make_lane(clock: FakeClock) -> Callable[..., ReplayLane]:
+    handler = HandlerTimes(clock)
+    for name in ("a", "b"):
+        for _ in range(20):
+            handler.of(name).record(0.1)
+
+    def make(dependency: str) -> Recovery:
+        return Recovery(
+            ReplayController(SETTINGS, clock=clock, rng=lambda: 0.0),
+            ReplayMeasures(dependency, BreakerRegistry(), handler),
+            recovery_timeout=lambda: 30.0,
+            clock=clock,
+        )
+
+    def lane(replica: str = "one", *, replicas: int = 1, shared: bool = False) -> ReplayLane:
+        made = ReplayLane("lane", replica=replica, settings=SETTINGS, shared=shared, make=make)
+        made.replicas = replicas
+        return made
+
+    return lane
+
+
+def replica(replicas: int, *, early: bool, outage: int = 0) -> str:
+    """Return the name of a replica whose turn is among the first, or is not."""
+    names = map(str, range(10_000))
+    return next(
+        name for name in names if (turn_of(name, "lane", str(outage)) * replicas < 8) == early
+    )
+
+
+def succeed(recovery: Recovery, times: int) -> None:
+    for _ in range(times):
+        recovery.succeeded(recovery.start(), (), 0.01)
+
+
+def test_at_rest_up_to_eight_replicas_all_listen(make_lane: Callable[..., ReplayLane]) -> None:
+    for number in range(50):
+        assert make_lane(str(number), replicas=8).takes_messages_in() == 0
+
+
+def test_at_rest_only_those_of_many_listen_that_would_be_the_first(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lanes = [make_lane(str(number), replicas=1000) for number in range(1000)]
+    listening = [lane for lane in lanes if lane.takes_messages_in() == 0]
+    assert 1 <= len(listening) <= 20
+    assert {lane.takes_messages_in() for lane in lanes} == {0.0, math.inf}
+    for lane in listening:
+        lane.begin("a")
+        assert lane.recovery("a").controller.taking_part
+
+
+def test_other_replicas_are_the_first_in_each_outage(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lane = make_lane(replica(1000, early=True), replicas=1000)
+    lane.begin("a")
+    assert lane.recovery("a").controller.taking_part
+    part = []
+    for _ in range(5):
+        lane.begin("a")
+        part.append(lane.recovery("a").controller.taking_part)
+    assert False in part
+    lane.end()
+    lanes = [make_lane(str(number), replicas=1000) for number in range(100)]
+    for each in lanes:
+        each.begin("a")
+        before = each.recovery("a").controller.starts_in
+        each.end()
+        each.begin("a")
+        assert each.recovery("a").controller.starts_in != before or before == 0
+
+
+def test_who_waits_for_its_turn_takes_no_message(make_lane: Callable[..., ReplayLane]) -> None:
+    lane = make_lane(replica(1000, early=False), replicas=1000)
+    lane.begin("a")
+    assert 0 < lane.takes_messages_in() < math.inf
+    assert lane.replaying
+    lane.replicas = 1
+    assert lane.takes_messages_in() < 10
+
+
+def test_what_begins_beside_another_takes_part_because_its_messages_come_anyway(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lane = make_lane(replica(1000, early=True), replicas=1000, shared=True)
+    lane.begin("a")
+    lane.begin("b")
+    assert lane.recovery("b").controller.taking_part
+    window = lane.recovery("b").controller.window
+    assert window < lane.recovery("a").controller.window
+
+
+def test_the_prefetch_is_the_smallest_power_of_two_that_holds_the_places(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lane = make_lane()
+    assert lane.prefetch(1, aside=0) == 1
+    lane.begin("a")
+    recovery, prefetch, seen = lane.recovery("a"), 1, [1]
+    for _ in range(200):
+        succeed(recovery, 1)
+        prefetch = lane.prefetch(prefetch, aside=0)
+        assert prefetch / 2 < recovery.controller.places <= prefetch
+        if prefetch != seen[-1]:
+            seen.append(prefetch)
+    assert seen == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_the_prefetch_shrinks_when_it_is_four_times_too_large_and_at_rest(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lane = make_lane()
+    lane.begin("a")  # one place
+    assert lane.prefetch(2, aside=0) == 2
+    assert lane.prefetch(4, aside=0) == 1
+    lane.end()
+    assert lane.prefetch(2, aside=0) == 1
+
+
+def test_in_an_outage_what_is_in_flight_stays(make_lane: Callable[..., ReplayLane]) -> None:
+    lane = make_lane()
+    lane.begin("a")
+    succeed(lane.recovery("a"), 100)
+    lane.recovery("a").see(Standing.OPEN)
+    assert lane.prefetch(64, aside=0) == 64
+
+
+def test_in_a_shared_lane_those_whose_circuit_is_open_make_room_for_others_ten_at_most(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lane = make_lane(shared=True)
+    lane.begin("a")
+    lane.recovery("b").see(Standing.OPEN)
+    line = lane.recovery("b").line
+    for number in range(3):
+        line.join(line.place(number))
+    assert lane.prefetch(1, aside=0) == 4
+    assert lane.prefetch(1, aside=100) == 16
+
+
+def test_figures_are_there_of_each_dependency(make_lane: Callable[..., ReplayLane]) -> None:
+    lane = make_lane(replicas=3, shared=True)
+    assert lane.figures() == {}
+    lane.begin("a")
+    lane.begin("b")
+    figures = lane.figures()
+    assert set(figures) == {"a", "b"}
+    assert figures["a"].replicas == 3
+
+
+def test_of_very_many_dependencies_those_of_an_empty_lane_are_forgotten(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lane = make_lane(shared=True)
+    for number in range(101):
+        lane.begin(str(number))
+    lane.end()
+    assert lane.figures() == {}
+    assert not lane.replaying
