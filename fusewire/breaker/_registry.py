@@ -68,7 +68,7 @@ class BreakerRegistry:
         self._differed: set[str] = set()
 
     def get(self, name: str, settings: BreakerSettings | None = None) -> CircuitBreaker:
-        """Return the breaker called `name`. Make it if there is none.
+        """Return the breaker called `name`. Make it if there is none, whatever the name.
 
         The first `settings` that are given for a name apply to its breaker, even if it was made
         earlier without settings, unless an override has exactly this name. Different settings given

@@ -22,7 +22,10 @@ class Circuits:
         self._before: dict[str, Snapshot | None] = {}
 
     def force_open(self, name: str) -> CircuitBreaker:
-        """Make the circuit `name` reject every call."""
+        """Make the circuit `name` reject every call.
+
+        A name that nothing has asked for yet is no error, as the code under test may do so later.
+        """
         breaker = self._get(name)
         breaker.force_open()
         return breaker

@@ -166,7 +166,10 @@ def test_a_wrong_park_is_told_when_it_is_made(arguments: dict[str, Any], named: 
         ({"retry": 5}, r"retry must be a RetryPolicy, or None, got 5"),
         ({"registry": {}}, r"registry must be a BreakerRegistry, or None, got {}"),
         ({"shutdown_timeout": -1}, r"shutdown_timeout must be .*, got -1"),
+        ({"address": None}, r"the broker's address must be .*, got None"),
         ({"address": ""}, "the broker's address must be"),
+        ({"address": ":memory:"}, r"the broker's address must be .*, got ':memory:'"),
+        ({"address": "sqlite:///:memory:"}, "must be .*:memory:"),
         ({"lanes": {"eu": "charges"}}, r"lanes\['eu'\] must be a list"),
     ],
 )

@@ -79,6 +79,28 @@ async def test_a_handler_slower_than_the_connection_is_called_once(
     assert bench.happened("dead") == []
 
 
+async def test_an_equal_message_that_is_not_redelivered_is_another_and_is_handled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Message] = []
+    begin = Unacknowledged.begin
+
+    def noted(self: Unacknowledged, attempt: object, message: Message) -> None:
+        seen.append(message)
+        begin(self, attempt, message)
+
+    monkeypatch.setattr(Unacknowledged, "begin", noted)
+    async with bench.consumer(lambda _message: None) as consumer:
+        await bench.send("a")
+        await until(lambda: len(bench.happened("handled")) == 1)
+        # Its redelivery went to another process.
+        consumer._unacknowledged.keep(seen[0], RECORD, done=True)
+        await bench.send("a")
+        await until(lambda: len(bench.happened("handled")) == 2)
+        assert seen == [seen[0]] * 2  # so it was handled twice
+        assert consumer._unacknowledged.recall(seen[0]) is not None
+
+
 @pytest.mark.parametrize("bench", ["rabbitmq"], indirect=True)
 async def test_a_handler_is_never_run_beside_itself(bench: Bench) -> None:
     running = most = calls = 0
