@@ -43,7 +43,7 @@ from benchmarks.recovery_curves import picture
 from benchmarks.recovery_figures import curves, figures
 from benchmarks.recovery_report import BEYOND, Result, by_case, misses, table
 from benchmarks.recovery_run import nothing, run
-from benchmarks.recovery_stage import ROOT, Beyond, Case, Code, Load
+from benchmarks.recovery_stage import ROOT, Beyond, Case, Code, Load, ProcessEndedError
 from tests.support.rabbitmq import server_version
 
 if TYPE_CHECKING:
@@ -135,9 +135,13 @@ def measure(arguments: argparse.Namespace, load: Load) -> int:
         output = Output(arguments.output, name, about(arguments, server_version(url)), load)
         for number, case in enumerate(cases(arguments)):
             beside, late = (upheaval, case.replicas) if arguments.upheaval else (nothing, 0)
-            recorded = asyncio.run(
-                run(load, case, lambda _: url, _new(folder, number, case), beside, late=late)
-            )
+            try:
+                recorded = asyncio.run(
+                    run(load, case, lambda _: url, _new(folder, number, case), beside, late=late)
+                )
+            except ProcessEndedError as error:
+                print(f"a run is not counted, because {error}", flush=True)
+                continue
             results.append(Result(case, figures(recorded, load), curves(recorded)))
             print(table(results[-1:]).rpartition("\n")[2], flush=True)
             output.write(results)

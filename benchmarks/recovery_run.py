@@ -81,7 +81,12 @@ class Progress:
         self.not_ended = set(ids)
 
     def look(self) -> None:
-        """Read what is new."""
+        """Read what is new.
+
+        Raises:
+            ProcessEndedError: a process has ended that should run.
+        """
+        self._stage.check()
         for lines in self._stage.look().values():
             for line in lines:
                 if line["what"] == "call" and line["code"] != "REJECTED":

@@ -78,6 +78,10 @@ class Code:
 _HERE = Code("")
 
 
+class ProcessEndedError(Exception):
+    """A process of a run ended by itself, so that the run is not worth its figures."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One cell of the table."""
@@ -150,6 +154,10 @@ class Stage:
             self._tails[name] = Tail(self.path(name))
             self.replicas[name] = []
 
+    def pid(self, name: str) -> int:
+        """Return the id of a running process."""
+        return self._running[name].pid
+
     def let_begin(self) -> None:
         """Let the replicas connect that were held."""
         self._gate.touch()
@@ -168,6 +176,17 @@ class Stage:
         for name, lines in new.items():
             self.replicas[name] += lines
         return new
+
+    def check(self) -> None:
+        """Check that nothing has ended that should run.
+
+        Raises:
+            ProcessEndedError: something has.
+        """
+        for name, process in self._running.items():
+            if not process.running:
+                log = self.path(name).with_suffix(".log").read_text(errors="replace")
+                raise ProcessEndedError(f"{name} has ended: {log[-2000:].strip() or 'no message'}")
 
     async def ready(self, *names: str, times: int = 1) -> float:
         """Wait until each has written ``ready`` so often; return the time of the last."""
@@ -194,9 +213,7 @@ class Stage:
         self.end(*self._running)
 
     def _ready(self, names: tuple[str, ...], times: int) -> list[float]:
-        for name in names:
-            if not self._running[name].running:
-                raise RuntimeError(f"{name} has ended; see {self.path(name).with_suffix('.log')}")
+        self.check()
         found = [
             [line["at"] for line in self.lines(name) if line["what"] == "ready"] for name in names
         ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,8 @@ from benchmarks.recovery_figures import curves, figures
 from benchmarks.recovery_record import Record, Tail
 from benchmarks.recovery_report import Result, misses, table
 from benchmarks.recovery_run import Recorded
-from benchmarks.recovery_stage import Case, Code, Load
+from benchmarks.recovery_stage import Case, Code, Load, ProcessEndedError, Stage
+from tests.support.waiting import until_sync
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,6 +168,16 @@ def test_a_small_run_parks_replays_and_writes_what_it_found(
     rows = (tmp_path / "recovery-run.md").read_text().splitlines()
     assert re.match(r"\| slows down \| 2 \| replica \| 1 \| \d", rows[-1])
     assert (tmp_path / "recovery-run-slows-2.svg").exists()
+
+
+def test_a_run_one_of_whose_processes_ends_has_no_figures(tmp_path: Path) -> None:
+    with Stage(tmp_path, LOAD, CASE) as stage:
+        stage.start_live("live")  # without a server it waits
+        stage.check()
+        stage.path("live").with_suffix(".log").write_text("out of memory")
+        os.kill(stage.pid("live"), signal.SIGKILL)
+        with pytest.raises(ProcessEndedError, match="live has ended: out of memory"):
+            until_sync(stage.check, limit=10)
 
 
 def test_an_unknown_kind_of_server_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
