@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import aio_pika
 import pytest
 
+from fusewire.brokers import Message, Topology
 from fusewire.parking import _solitude
+from fusewire.parking._history import History
 from tests.support import crashing_worker
+from tests.support.dependency import Dependency
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -50,7 +53,28 @@ async def classic(bench: Bench, url: str) -> None:
         )
 
 
-@pytest.mark.parametrize("kind", ["as it comes", "classic"])
+async def park(bench: Bench, *bodies: str) -> None:
+    """Put messages into the lane of what is not declared."""
+    lane = Topology(bench.queue, lanes=("other",))
+    await bench.broker.prepare(lane)
+    for body in bodies:
+        message = Message(body=body.encode(), message_id=body, routing_key=bench.queue)
+        history = History(
+            operation_id=body, queue=bench.queue, dependency="payments", times_parked=1
+        )
+        await bench.broker.publish(lane.parked("other"), history.to_headers(message))
+
+
+async def age(bench: Bench, count: int, returns: int) -> None:
+    """Have the messages of the queue returned as often as that."""
+    for _ in range(returns):
+        subscription = await bench.broker.subscribe(bench.queue, prefetch=count)
+        for _ in range(count):
+            await subscription.receive()
+        await subscription.release()
+
+
+@pytest.mark.parametrize("kind", ["as it comes", "classic", "in a lane", "in order"])
 async def test_of_ten_in_flight_the_one_that_kills_the_process_is_dead_and_nine_are_handled(
     bench: Bench, tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
@@ -60,7 +84,15 @@ async def test_of_ten_in_flight_the_one_that_kills_the_process_is_dead_and_nine_
         await classic(bench, request.getfixturevalue("amqp_url"))
     await bench.broker.create_queue(f"{bench.queue}.dead")
     log = tmp_path / "log"
-    await bench.send("m0", "m1", "poison", *INNOCENT[2:])
+    bodies = ["m0", "m1", "poison", *INNOCENT[2:]]
+    if kind == "in a lane":
+        await park(bench, *bodies)
+    else:
+        await bench.send(*bodies)
+    if kind == "in order":
+        if not bench.address.startswith("amqp"):
+            pytest.skip("only a queue of RabbitMQ's counts returns that kill no process")
+        await age(bench, len(bodies), 13)  # 15 crashes would take too long
 
     def ended() -> set[str]:
         lines = log.read_text().splitlines() if log.exists() else []
@@ -69,8 +101,9 @@ async def test_of_ten_in_flight_the_one_that_kills_the_process_is_dead_and_nine_
     async def over() -> bool:
         return ended() == set(INNOCENT) and await bench.depth("dead") == 1
 
+    mode = "pause" if kind == "in order" else "park"
     crashes = await supervised(
-        lambda: crashing_worker.start(bench.address, bench.queue, log), over, starts=8
+        lambda: crashing_worker.start(bench.address, bench.queue, log, mode), over, starts=8
     )
     assert crashes <= 6
     (dead,) = await bench.dead()
@@ -79,6 +112,33 @@ async def test_of_ten_in_flight_the_one_that_kills_the_process_is_dead_and_nine_
     assert "fusewire-lone" not in dead.headers
     alone = [line for line in log.read_text().splitlines() if line.startswith("begins poison")]
     assert [line.split()[-1] for line in alone[-3:]] == ["1", "1", "1"]  # nothing beside it
+
+
+@pytest.mark.parametrize("bench", ["rabbitmq"], indirect=True)
+@pytest.mark.parametrize(
+    ("returns", "circuit", "suspected"),
+    [(14, "closed", False), (15, "closed", True), (15, "open", False)],
+)
+async def test_in_order_fifteen_returns_arouse_suspicion_but_none_in_an_outage(
+    bench: Bench,
+    caplog: pytest.LogCaptureFixture,
+    returns: int,
+    circuit: str,
+    *,
+    suspected: bool,
+) -> None:
+    dependency = Dependency(bench.registry)
+    await bench.send("a")
+    await age(bench, 1, returns)
+    if circuit == "open":
+        dependency.trip()
+    async with bench.consumer(dependency, on_open="pause", depends_on="payments", concurrency=1):
+        if circuit == "open":
+            await until(lambda: "is not consumed while circuit" in caplog.text)
+            dependency.recover()
+        await until(lambda: bench.happened("handled") == ["a"])
+    assert ("may kill its process" in caplog.text) == suspected
+    assert bool(bench.happened("delayed")) == suspected
 
 
 @pytest.mark.parametrize("lone", [0, 3], ids=["new", "suspected"])
