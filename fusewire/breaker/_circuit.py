@@ -151,15 +151,16 @@ class Circuit(SnapshotChanges):
         now = self._clock()
         if self.durations is not None:
             self._measure(self.durations, permit, now, outcome)
+        notes = self._healthy
         if (
             outcome is SUCCESS
-            and len(self._healthy) < self._permit_room
+            and len(notes) < self._permit_room
             and now < self._room_until
             and now - permit.started <= self._slow_after
             and permit.generation == self._free
         ):
             # Counting the note settles the permit: see Machine.
-            self._healthy.append(permit)
+            notes.append(permit)
             return
         thread = get_ident()
         first = True

@@ -170,8 +170,6 @@ class BreakerRegistry:
             if settings is not None:
                 self._given.setdefault(name, settings)
             made = CircuitBreaker(name, settings=self._settings_for(name), clock=self._clock)
-            if self._measures:
-                made.measure_durations()
             breaker = self._breakers.setdefault(name, made)
             if self._measures and breaker.durations is None:
                 breaker.measure_durations()
