@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LATEST = 50
 """Live calls whose share of slow ones is known."""
 
+FEWEST = 10
+"""Live calls of which a share says something."""
+
 NOTES = 128
 """Calls that are noted before they are counted."""
 
@@ -115,10 +118,12 @@ class Durations:
         self._count()
         return baseline_of(merged(each.generations.quiet() for each in self._known(method)))
 
-    def slow_share(self, method: str = "") -> float:
+    def slow_share(self, method: str = "") -> float | None:
         """Return which share of the latest 50 live calls took longer than the reference.
 
-        It is 0.0 if there were none, or if no reference is known.
+        Calls that failed do not count, nor do those before the latest outage, which say nothing of
+        how the dependency is since. It is None while fewer than 10 are known, and 0.0 if there is
+        no reference.
 
         Args:
             method: the method; empty for all calls, each compared with its own method's.
@@ -129,7 +134,7 @@ class Durations:
             latest = [(method, took) for each in self._known(method) for took in each.latest.copy()]
         known = self._methods.copy()
         slow = sum(name in known and known[name].is_slow(seconds) for name, seconds in latest)
-        return slow / len(latest) if latest else 0.0
+        return slow / len(latest) if len(latest) >= FEWEST else None
 
     def dump(self) -> tuple[MethodDurations, ...]:
         """Return what is known of each method, for a snapshot."""
@@ -188,10 +193,12 @@ class Durations:
             if not live:
                 self._replayed_at = taken[-1][0]
                 continue
+            if failed:
+                continue
             latest = seconds[-LATEST:]
             method.latest.extend(latest)
             self._latest.extend((name, each) for each in latest)
-            if closed and not failed:
+            if closed:
                 self._add_to_baseline(method.generations, taken, counts)
 
     def _add_to_baseline(
@@ -205,7 +212,9 @@ class Durations:
             generations.add(at, counted((seconds,)), self._replayed_at)
 
     def _open(self, now: float) -> None:
+        self._latest.clear()
         for method in self._methods.values():
+            method.latest.clear()
             method.generations.opened(now)
 
     def _load(self, content: Iterable[MethodDurations]) -> None:
@@ -219,7 +228,7 @@ class _Method:
     Attributes:
         answered: all calls that the dependency answered, from the first on.
         failed: all calls that failed.
-        latest: seconds of the latest live calls.
+        latest: seconds of the latest live calls that were answered since the latest outage began.
         generations: live calls while the circuit was closed.
     """
 

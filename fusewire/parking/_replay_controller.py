@@ -39,6 +39,10 @@ _SMOOTHING = 0.1
 _LIVE_CALLS_SUFFER = 0.4
 """Share of slow live calls from which on a slow replay says nothing of itself."""
 
+_ALL_SLOW = 10
+"""Replays in a row that are slow by themselves, if no live calls are known: beside a queue that
+others make, some would be fast. Found with the simulation."""
+
 _LATEST = 50
 """Replays of which the share of slow ones is reported."""
 
@@ -213,7 +217,7 @@ class ReplayController:
         self._next = max(self._next + gap, self._clock())  # catches up by one replay at most
 
     def on_success(
-        self, duration: float, *, reference: float | None = None, live_slow: float = 0.25
+        self, duration: float, *, reference: float | None = None, live_slow: float | None = 0.25
     ) -> None:
         """Note that a replay succeeded.
 
@@ -221,7 +225,7 @@ class ReplayController:
             duration: seconds that its calls to the dependency took, together.
             reference: seconds, for a replay whose calls have references of their own: their sum.
                 None for the baseline's.
-            live_slow: share of slow calls among the latest live ones.
+            live_slow: share of slow calls among the latest live ones; None if none are known.
         """
         self._in_flight -= 1
         slow = self._reference.is_slow(duration, reference)
@@ -233,9 +237,7 @@ class ReplayController:
         self._slow.append(slow)
         self._round_trip += _SMOOTHING * (duration - self._round_trip)
         of_fleet = self._window * participants
-        self._reference.learn(
-            slow=slow, quiet=of_fleet <= self._settings.quiet and live_slow < _LIVE_CALLS_SUFFER
-        )
+        self._reference.learn(slow=slow, quiet=self._is_quiet(of_fleet, live_slow))
         self._step(of_fleet, slow=slow)
 
     def on_failure(self, kind: ReplayFailure, retry_after: float = 0.0) -> None:
@@ -336,6 +338,14 @@ class ReplayController:
         age = self._clock() - self._began + later
         doublings = min(40.0, age / self._settings.doubling)  # 2**40: all of them, no overflow
         return min(self._replicas, self._settings.few * 2**doublings)
+
+    def _is_quiet(self, of_fleet: float, live_slow: float | None) -> bool:
+        """Return whether a slow replay can only be slow by itself."""
+        if of_fleet > self._settings.quiet:
+            return False
+        if live_slow is None:
+            return len(self._slow) >= _ALL_SLOW and all(list(self._slow)[-_ALL_SLOW:])
+        return live_slow < _LIVE_CALLS_SUFFER
 
     def _step(self, of_fleet: float, *, slow: bool) -> None:
         """Move the window and the gain by what one replay says."""

@@ -110,11 +110,14 @@ class ReplayMeasures:
             return Measured(sum(call.seconds for call in calls))
         return Measured(sum(took for took, _ in known), sum(reference for _, reference in known))
 
-    def live_slow(self) -> float:
-        """Return the share of the latest live calls that took longer than their reference."""
+    def live_slow(self) -> float | None:
+        """Return the share of live calls since the outage that took longer than their reference.
+
+        It is None if too few are known, as in a replica that makes no live calls.
+        """
         durations = self._durations(self._dependency)
-        share = 0.0 if durations is None else durations.slow_share()
-        return share or self._handler.of(self._dependency).slow_share()
+        share = None if durations is None else durations.slow_share()
+        return self._handler.of(self._dependency).slow_share() if share is None else share
 
     def _of_calls(self, breaker: str, method: str) -> Baseline | None:
         key = breaker, method

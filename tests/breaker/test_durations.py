@@ -36,7 +36,7 @@ def recorded(clock: FakeClock, *seconds: float) -> Durations:
 def test_nothing_is_known_before_the_first_call(clock: FakeClock) -> None:
     durations = Durations(clock)
     assert durations.baseline() is None
-    assert durations.slow_share() == 0.0
+    assert durations.slow_share() is None
     assert durations.methods() == ()
     assert durations.histogram().calls == 0
 
@@ -124,7 +124,7 @@ def test_calls_of_an_outage_are_not_the_measure(clock: FakeClock) -> None:
     for _ in range(20):
         durations.record(1.0)
     assert durations.baseline() == before
-    assert durations.slow_share() == 20 / 40
+    assert durations.slow_share() == 1.0
     durations.end_outage()
     durations.record(1.0)
     after = durations.baseline()
@@ -183,15 +183,31 @@ def test_few_calls_are_kept_for_long(clock: FakeClock) -> None:
 
 def test_the_share_of_slow_calls_is_of_the_latest_50_live_ones(clock: FakeClock) -> None:
     durations = recorded(clock, *[0.01] * 200)
-    durations.begin_outage()
     assert durations.slow_share() == 0.0
     for _ in range(10):
         durations.record(1.0)
         durations.record(1.0, live=False)
+        durations.record(1.0, failed=True)
     assert durations.slow_share() == 0.2
     for _ in range(50):
         durations.record(1.0)
     assert durations.slow_share() == 1.0
+
+
+def test_the_share_of_slow_calls_is_of_the_time_since_an_outage_began(clock: FakeClock) -> None:
+    durations = recorded(clock, *[0.01] * 200)
+    durations.record(0.01, method="Charge")
+    durations.begin_outage()
+    for _ in range(20):
+        durations.record(0.0, failed=True)
+    durations.end_outage()
+    assert durations.slow_share() is None
+    for _ in range(9):
+        durations.record(1.0)
+    assert durations.slow_share() is None
+    durations.record(1.0)
+    assert durations.slow_share() == 1.0
+    assert durations.slow_share("Charge") is None
 
 
 def test_the_share_follows_the_reference(clock: FakeClock) -> None:
@@ -220,7 +236,7 @@ def test_methods_have_shares_of_their_own(clock: FakeClock) -> None:
     assert durations.slow_share("/shop/Get") == 10 / 50
     assert durations.slow_share("/shop/Report") == 0.0
     assert durations.slow_share() == 10 / 50
-    assert durations.slow_share("/shop/Other") == 0.0
+    assert durations.slow_share("/shop/Other") is None
 
 
 def test_the_histogram_has_all_calls_and_never_decreases(clock: FakeClock) -> None:

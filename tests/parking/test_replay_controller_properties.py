@@ -74,9 +74,9 @@ class Anything(RuleBasedStateMachine):
     @rule(
         seconds=DURATIONS,
         reference=st.none() | st.just(0.05),
-        live_slow=st.sampled_from([0.0, 0.25, 0.6]),
+        live_slow=st.sampled_from([None, 0.0, 0.25, 0.6]),
     )
-    def succeed(self, seconds: float, reference: float | None, live_slow: float) -> None:
+    def succeed(self, seconds: float, reference: float | None, live_slow: float | None) -> None:
         before = self.controller.figures()
         self.controller.on_success(seconds, reference=reference, live_slow=live_slow)
         after = self.controller.figures()

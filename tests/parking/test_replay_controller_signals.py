@@ -181,6 +181,20 @@ def test_the_reference_stays_while_live_calls_are_slow(clock: FakeClock) -> None
     assert controller.figures().reference == 0.025
 
 
+def test_where_no_live_calls_are_known_only_replays_that_are_all_slow_raise_the_reference(
+    clock: FakeClock,
+) -> None:
+    controller = begun(clock, 8)
+    for number in range(60):
+        controller.on_start()
+        controller.on_success(GOOD if number % 10 == 0 else SLOW, live_slow=None)
+    assert controller.figures().reference == 0.025
+    for _ in range(11):
+        controller.on_start()
+        controller.on_success(SLOW, live_slow=None)
+    assert controller.figures().reference == pytest.approx(0.025 * 1.075**3)
+
+
 def test_without_a_baseline_the_first_twenty_replays_give_the_reference(clock: FakeClock) -> None:
     controller = new(clock)
     controller.begin(1, None, turn=0.0)

@@ -118,7 +118,7 @@ def test_what_a_handler_takes_in_an_outage_is_no_reference(
 def test_the_share_of_slow_live_calls_is_that_of_the_dependency_or_of_the_handler(
     measures: ReplayMeasures, registry: BreakerRegistry, handler: HandlerTimes
 ) -> None:
-    assert measures.live_slow() == 0.0
+    assert measures.live_slow() is None
     for seconds in [0.01] * 30 + [1.0] * 10:
         handler.of("payments").record(seconds)
     assert measures.live_slow() == pytest.approx(0.25)
@@ -127,7 +127,7 @@ def test_the_share_of_slow_live_calls_is_that_of_the_dependency_or_of_the_handle
     assert durations is not None
     for _ in range(20):
         durations.record(1.0)
-    assert measures.live_slow() > 0.3
+    assert (measures.live_slow() or 0.0) > 0.3
 
 
 def test_a_breaker_that_is_not_there_yet_is_not_made_by_a_look(
