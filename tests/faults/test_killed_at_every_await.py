@@ -68,10 +68,12 @@ CERTAIN = 6
 DECLARING = "declaring"
 DECLARING_MODULES = {"declare"}
 """Modules whose awaits are reached while a worker declares its queues."""
+REPLAYING_MODULES = {"line", "participation", "replay", "replay_turn", "replicas"}
+"""Modules whose awaits are reached while a lane is replayed."""
 WHENS = ("parking", "replaying", "stopping")
 """The parts of the outage."""
 STOPPING = {
-    "_open_gates",
+    "_wake_all_when_stopping",
     "_retire_all",
     "_grant_time",
     "cut_off",
@@ -135,7 +137,7 @@ def usual(point: Await) -> str:
         return "stopping"
     if point.function.rpartition(".")[2] in RESIZING:
         return "replaying"
-    return "replaying" if module == "replay" else "parking"
+    return "replaying" if module in REPLAYING_MODULES else "parking"
 
 
 def missed(tried: list[KillCase]) -> list[Await]:
