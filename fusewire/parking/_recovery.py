@@ -19,11 +19,11 @@ _ANOTHER_OUTAGE = 1.5
 """Multiple of the recovery timeout from which on a circuit was open for so long that its dependency
 was down, and not only full: its first probe failed too."""
 
-_SOON = 1.0
+_SOON = 5.0
 """Seconds before a paced replay in which its message may be taken.
 
 Taken earlier, the last messages of a lane would wait with replicas whose turn is far away. To take
-none costs a subscription each time.
+none costs a subscription each time, and an acknowledgement may be lost with a channel that closes.
 """
 
 _NARROW = 2.0

@@ -181,8 +181,8 @@ def test_messages_are_taken_when_one_may_begin_soon(recovery: Recovery, clock: F
     assert recovery.takes_messages_in() == 0
     recovery.failed(recovery.start(), LoadSign(ReplayFailure.REFUSED, 10.0))
     assert recovery.controller.window < 1
-    assert recovery.takes_messages_in() == pytest.approx(9.0)
-    clock.advance(9.0)
+    assert recovery.takes_messages_in() == pytest.approx(5.0)
+    clock.advance(5.0)
     assert recovery.takes_messages_in() == 0
 
 
