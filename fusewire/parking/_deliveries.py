@@ -81,6 +81,7 @@ class Deliveries:
         self._subscription = subscription
         self._work = work
         self._state = _State.SUBSCRIBED
+        self._quiescing = asyncio.Lock()
         self._receiving: asyncio.Task[None] | None = None
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
         self._not_begun: set[Delivery] = set()
@@ -91,6 +92,11 @@ class Deliveries:
     def released(self) -> bool:
         """Whether nothing of it is in flight any more."""
         return self._state is _State.RELEASED
+
+    @property
+    def gives_back(self) -> bool:
+        """Whether there is something to hand back."""
+        return bool(self._given_back)
 
     @property
     def held(self) -> int:
@@ -185,10 +191,11 @@ class Deliveries:
 
     async def _quiesce(self) -> Sequence[Delivery]:
         await self.stop_receiving()
-        if self._state is not _State.SUBSCRIBED:
-            return ()
-        self._state = _State.QUIESCED
-        return await self._subscription.quiesce()
+        async with self._quiescing:  # so that it is done for all that ask for it
+            if self._state is not _State.SUBSCRIBED:
+                return ()
+            self._state = _State.QUIESCED
+            return await self._subscription.quiesce()
 
     async def _receive(self) -> None:
         while True:

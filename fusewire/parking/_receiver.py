@@ -254,12 +254,20 @@ class Receiver:
         await deliveries.cut_off(patience)
         if self._unseen_too:
             await deliveries.give_back_unseen()
+            if deliveries.gives_back:
+                # What is stored again must not come to a subscription of ours that is about to end.
+                await self._quiesce_all()
         await deliveries.hand_back(self._hand_back)
         await deliveries.release()
         self._held.remove(deliveries)
         del self._retiring[deliveries]
         self._fit_places()
         self._changed.set()
+
+    async def _quiesce_all(self) -> None:
+        if self.ending:
+            for each in tuple(self._held):
+                await each.give_back_unseen()
 
     async def _grant_time(self, deliveries: Deliveries) -> float:
         """Wait for the handlers that run, as long as they may take; return that in seconds.

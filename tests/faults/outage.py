@@ -186,13 +186,17 @@ class Outage:
     ) -> None:
         self._fork_server.send(self.case.pid, signal.SIGSTOP)
         try:
-            ended = self.case.times(ENDED)
+            before = self._noticed()
             self.case.removed |= gone()
             await self.client.delete(queue, make_again)
         finally:
             self._fork_server.send(self.case.pid, signal.SIGCONT)
         if make_again is None:
-            await self.come(lambda: self.case.times(ENDED) > ended, "deletion noticed")
+            await self.come(lambda: self._noticed() > before, "deletion noticed")
+
+    def _noticed(self) -> int:
+        """Count what shows a worker that a queue is gone, whether or not it is subscribed to it."""
+        return self.case.times(ENDED) + self.case.times(REFUSED)
 
     async def takes_only(self, messages: int) -> None:
         """Let the parking queue refuse what comes while it holds so many messages."""

@@ -53,6 +53,11 @@ async def test_a_worker_killed_in_mid_move_loses_nothing_and_its_duplicate_is_re
             return await outsider.count(queue_name) == 0
 
         await until(taken)
+
+    async def parked() -> bool:
+        return await outsider.count(lane) == 2  # one of them may have been in flight
+
+    await until(parked)
     async with open_broker(amqp_url) as broker:
         copies = await broker.peek(lane, limit=5)
     assert [copy.headers["fusewire-operation-id"] for copy in copies] == ["order-1"] * 2
