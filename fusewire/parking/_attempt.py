@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,14 +48,12 @@ class AttemptEnd:
         verdict: what becomes of its message.
         needs: what the message needs.
         in_outage: whether it was a probe.
-        seconds: how long the handler took.
     """
 
     attempt: Attempt
     verdict: Verdict
     needs: tuple[str, ...]
     in_outage: bool
-    seconds: float
 
 
 class Turn(Protocol):
@@ -217,7 +214,6 @@ class AttemptSequence:
         tried_before, item.tried = item.tried, True
         self._unacknowledged.begin(item, item.delivery.message)
         try:
-            began = time.monotonic()
             attempt = await self._runner.run(item.fresh_view(), item.history, replay=turn.replays)
             if isinstance(attempt, Recycle):
                 return attempt
@@ -226,14 +222,13 @@ class AttemptSequence:
             if attempt.rejection is not None and not twice:
                 item.tried = tried_before
                 return attempt.rejection
-            seconds = time.monotonic() - began
             verdict = self._judge(item, attempt, needs, turn, in_outage=in_outage, probes=probes)
         finally:
             self._unacknowledged.end(item)
             self._pauses.release(probes)
             if not item.lone:
                 _solitude.process.leave(item.delivery)
-        end = AttemptEnd(attempt, verdict, needs, in_outage or bool(probes), seconds)
+        end = AttemptEnd(attempt, verdict, needs, in_outage or bool(probes))
         return None if turn.ended(item, end) else verdict
 
     async def _suspect(self, item: InFlight, turn: Turn) -> Verdict | None:

@@ -15,6 +15,7 @@ import inspect
 import logging
 import sys
 import threading
+import time
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,8 @@ class HandlerCall:
 
     Attributes:
         on_loop: whether what runs last, or ran last, is a coroutine on this event loop.
+        seconds: how long it took from its first step to its last. That it waited for a turn of the
+            event loop before, or for a thread, says nothing of what it called.
     """
 
     __slots__ = (
@@ -95,6 +98,7 @@ class HandlerCall:
         "_view",
         "_works",
         "on_loop",
+        "seconds",
     )
 
     def __init__(self, calls: HandlerCalls, view: MessageView) -> None:
@@ -105,6 +109,7 @@ class HandlerCall:
         self._cancelled = False  # by us, because of that
         self._thread: int | None = None
         self.on_loop = calls.is_async
+        self.seconds = 0.0
 
     async def run(self) -> None:
         """Call the handler, and wait for whatever it returns that has not ended.
@@ -170,17 +175,20 @@ class HandlerCall:
             # ends with counts. A second cancellation leaves it alone.
             _forget_cancellation()
             await thread
+        self.seconds += end.seconds
         if end.error is not None:
             raise end.error
         return end.result
 
     def _work(self, end: _End) -> None:
         self._thread = threading.get_ident()
+        began = time.monotonic()
         try:
             end.result = self._calls.handler(self._view)
         except BaseException as error:  # noqa: BLE001 - raised again where it ends no event loop
             end.error = error
         finally:
+            end.seconds = time.monotonic() - began
             self._thread = None
 
     async def _in_task(self, function: Callable[[Any], Awaitable[Any]], argument: Any) -> Any:
@@ -198,6 +206,7 @@ class HandlerCall:
                 raise
         finally:
             self._works = None
+            self.seconds += end.seconds
         if end.error is not None:
             raise end.error
         if self._cancelled:
@@ -213,6 +222,7 @@ class HandlerCall:
             with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits
                 loop.call_soon_threadsafe(ended.set)
 
+        began = time.monotonic()
         future.add_done_callback(end)
         self._begin(future)
         try:
@@ -224,6 +234,7 @@ class HandlerCall:
             await ended.wait()
         finally:
             self._works = None
+            self.seconds += time.monotonic() - began
         if self._cancelled and future.cancelled():
             raise self._timed_out()
         return future.result()
@@ -291,14 +302,18 @@ class _End:
     came: bool = False
     result: Any = None
     error: BaseException | None = None
+    seconds: float = 0.0
 
 
 async def _contained(function: Callable[[Any], Awaitable[Any]], argument: Any, end: _End) -> None:
     """Await `function(argument)`; note what would end the event loop, instead of raising it."""
+    began = time.monotonic()
     try:
         end.result = await function(argument)
     except (SystemExit, KeyboardInterrupt) as error:
         end.error = error
+    finally:
+        end.seconds = time.monotonic() - began
     end.came = True
 
 

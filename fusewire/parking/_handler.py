@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fusewire._causes import rejection_in
@@ -41,7 +41,8 @@ class RedeliveryWantedError(FusewireError):
     """The handler gave the message back with ``requeue=True``; counted as a failed attempt."""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, although it does not change once it is known: one is made for each message.
+@dataclass(slots=True)
 class Attempt:
     """What came of one call of the handler.
 
@@ -57,6 +58,7 @@ class Attempt:
         notes: how the guarded calls ended that did not end OK, in order.
         succeeded: breakers of whose calls one ended OK.
         timed: the calls that were answered and measured.
+        seconds: how long the handler took; see :class:`HandlerCall`.
     """
 
     error: BaseException | None = None
@@ -69,13 +71,11 @@ class Attempt:
     notes: tuple[CallNote, ...] = ()
     succeeded: tuple[str, ...] = ()
     timed: tuple[TimedCall, ...] = ()
+    seconds: float = 0.0
 
 
 _ALLOWED = nullcontext()
 """Leaves fallbacks as they are."""
-
-_WELL = Attempt()
-"""What comes of most: made once, since that takes a microsecond."""
 
 
 class HandlerRunner:
@@ -145,10 +145,10 @@ class HandlerRunner:
         attempt = self._attempt(view, work)
         if isinstance(attempt.error, Requeue):
             return Recycle(tried=False)
-        doubtful_keys, notes = _doubtful_keys(attempt, work, history), work.notes
-        if not doubtful_keys and not notes:
-            return attempt  # most; replacing costs several microseconds
-        return replace(attempt, doubtful_keys=doubtful_keys, notes=notes)
+        attempt.doubtful_keys = _doubtful_keys(attempt, work, history)
+        attempt.notes = work.notes
+        attempt.seconds = call.seconds
+        return attempt
 
     async def _guarded(self, view: MessageView, call: HandlerCall, work: Operation) -> None:
         if self._guard is None:
@@ -195,10 +195,7 @@ class HandlerRunner:
         elif error is None:
             if work.rejected:
                 self._warn_of_swallowing(work.rejected[0])
-            timed = work.timed
-            if not (failed_breakers or succeeded or timed):
-                return _WELL
-            return Attempt(failed_breakers=failed_breakers, succeeded=succeeded, timed=timed)
+            return Attempt(failed_breakers=failed_breakers, succeeded=succeeded, timed=work.timed)
         else:
             rejection = None if isinstance(error, INSTRUCTIONS) else rejection_in(error)
         if rejection is not None:

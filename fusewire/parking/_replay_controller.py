@@ -335,6 +335,8 @@ class ReplayController:
 
     def _participants(self, later: float = 0.0) -> float:
         """Return how many replicas take part, `later` seconds from now."""
+        if self._replicas <= self._settings.few:
+            return self._replicas
         age = self._clock() - self._began + later
         doublings = min(40.0, age / self._settings.doubling)  # 2**40: all of them, no overflow
         return min(self._replicas, self._settings.few * 2**doublings)

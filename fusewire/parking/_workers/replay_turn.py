@@ -82,7 +82,7 @@ class ReplayTurn:
         begun, self._begun = self._begun, None
         if begun is not None:
             if isinstance(end.verdict, Done):
-                self.recovery.succeeded(begun, end.attempt.timed, end.seconds)
+                self.recovery.succeeded(begun, end.attempt.timed, end.attempt.seconds)
             else:
                 self.recovery.failed(begun, load_sign(end.attempt))
         if not isinstance(end.verdict, Done):

@@ -80,5 +80,5 @@ class SourceWorker:
         """Note how long a handler took that replays are measured by."""
         if isinstance(end.verdict, Done) and not end.attempt.timed:
             dependency = end.needs[0] if end.needs else ""
-            self._context.handler_times.of(dependency).record(end.seconds)
+            self._context.handler_times.of(dependency).record(end.attempt.seconds)
         return False
