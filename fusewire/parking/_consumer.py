@@ -216,8 +216,9 @@ class ParkingConsumer:
     def replay_figures(self) -> dict[str, dict[str, ReplayFigures]]:
         """Return how replays stand: by lane, and by the breaker that its messages wait for.
 
-        A lane has figures of those that it was replayed for since :meth:`run` began; the name is
-        empty for messages that do not say what they wait for. Safe to call from any thread.
+        A lane has figures of those that it was replayed for since :meth:`run` began. The name is
+        empty for messages that do not say what they wait for, and for a lane of which that is not
+        known yet. Safe to call from any thread.
         """
         return {lane: worker.figures() for lane, worker in self._replays.items()}
 

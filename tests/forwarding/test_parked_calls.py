@@ -47,6 +47,24 @@ async def test_calls_of_an_outage_are_answered_pending_and_made_once_after_it(
     assert Counter(shop.happened("replayed")) == {f"op-{number}": 1 for number in range(20)}
 
 
+async def test_its_replays_have_figures_once_it_forwards(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
+        assert shop.calls.replay_figures() == {}
+        server.stop()
+        for number in range(3):
+            await shop.charge("a", f"op-{number}")
+        server.start()
+        shop.forward()
+        await until(lambda: len(shop.happened("replayed")) == 3)
+        figures = shop.calls.replay_figures()["other"]
+    [name] = [name for name in figures if name]  # one has no name: it began before that was known
+    assert name in registry
+    assert figures[name].taking_part
+    assert figures[name].in_flight == 0
+
+
 async def test_the_operation_id_goes_out_with_the_first_attempt(
     address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> None:

@@ -152,7 +152,8 @@ class ReplayWorker:
             if ending is not None:
                 return ending
             if not place.first:
-                self.part.fit()
+                if turn.recovery.open:
+                    self.part.fit()  # others may need room
                 await place.notice.wait(_LONGEST_WAIT)
                 continue
             refusing = self._context.circuits.first_rejecting(needs)
