@@ -26,6 +26,10 @@ class LoadSign:
     retry_after: float = 0.0
 
 
+LONGEST_PUSHBACK = 300.0
+"""Seconds that a server may ask for at most: as long as a circuit stays open, by default. A hint is
+a number from outside, and a wrong one would stop the lane until the process ends."""
+
 _AWAY = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 _OWN = LoadSign(ReplayFailure.OWN)
 
@@ -39,7 +43,7 @@ def load_sign(attempt: Attempt) -> LoadSign:
     for note in reversed(attempt.notes):
         away = note.status == "UNAVAILABLE" and note.condition is None  # else nothing was sent
         if note.condition == REFUSED or away:
-            return LoadSign(ReplayFailure.REFUSED, note.retry_after or 0.0)
+            return LoadSign(ReplayFailure.REFUSED, min(note.retry_after or 0.0, LONGEST_PUSHBACK))
         if note.status == "DEADLINE_EXCEEDED":
             return LoadSign(ReplayFailure.LATE)
     error = attempt.error

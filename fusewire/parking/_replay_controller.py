@@ -153,6 +153,7 @@ class ReplayController:
         self._replicas = 0
         self._turn = 0.0
         self._began = self._joins = self._next = math.inf
+        self._refused_until = -math.inf
         self._round_trip = settings.first_guess
         self._reference = ReplayReference(settings, None)
         self._refused = _RefusedWindow(settings)
@@ -183,7 +184,7 @@ class ReplayController:
         self._reference = ReplayReference(settings, baseline)
         self._round_trip = settings.first_guess if baseline is None else baseline.typical
         self._refused = _RefusedWindow(settings)
-        self._last_cut = -math.inf
+        self._last_cut = self._refused_until = -math.inf
         self._slow.clear()
         self._take_turn(first=first)
 
@@ -191,7 +192,10 @@ class ReplayController:
         """Note that there are `n` replicas now. One that waits for its turn computes it again."""
         self._replicas = max(1, n)
         if self.taking_part:
-            self._resize(self._window, self._clock())
+            now, window = self._clock(), self._window
+            self._resize(window, now)
+            # Of many replicas each waits long, and who is left of them replays for all.
+            self._next = min(self._next, now + (self._next - now) * window / self._window)
         elif self._began < math.inf:
             self._take_turn(first=False)
 
@@ -214,7 +218,8 @@ class ReplayController:
         """Note that a replay begins, which :meth:`allowed` has just allowed."""
         self._in_flight += 1
         gap = self._round_trip / self._window * self._jitter(0.25)
-        self._next = max(self._next + gap, self._clock())  # catches up by one replay at most
+        due = max(self._next, self._refused_until)
+        self._next = max(due + gap, self._clock())  # catches up by one replay at most
 
     def on_success(
         self, duration: float, *, reference: float | None = None, live_slow: float | None = 0.25
@@ -259,7 +264,7 @@ class ReplayController:
                 self._refused.remember(self._window, now)
             self._resize(self._window * self._settings.cut, now)
         pause = max(retry_after, self._round_trip * self._jitter(0.5))
-        self._next = max(self._next, now + pause)
+        self._refused_until = max(self._refused_until, now + pause)
 
     def cancelled(self) -> None:
         """Note that a replay which began made no call: it was rejected or stopped."""
@@ -288,7 +293,7 @@ class ReplayController:
 
         Infinity before the first recovery.
         """
-        return max(0.0, self._next - self._clock())
+        return max(0.0, max(self._next, self._refused_until) - self._clock())
 
     @property
     def taking_part(self) -> bool:

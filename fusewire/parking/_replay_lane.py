@@ -95,8 +95,7 @@ class ReplayLane:
             first: whether nobody can be replaying already.
         """
         recovery = self.recovery(dependency)
-        beside = [other for other in self._begun if other is not recovery]
-        if any(other.controller.taking_part for other in beside):
+        if self._replays_beside(recovery):
             # Its messages come to this replica, whatever its turn would be.
             recovery.begin(self._replicas, turn=0.0, first=self._replicas == 1)
         else:
@@ -104,6 +103,16 @@ class ReplayLane:
                 self._outage += 1
             recovery.begin(self._replicas, turn=self._turn(), first=first or self._replicas == 1)
         recovery.outage = self._outage
+
+    def join(self, recovery: Recovery) -> bool:
+        """Take part in `recovery` if it is this replica's turn; return whether it is.
+
+        A replica that takes part for another dependency does not wait for it: the messages come to
+        it anyway, and it would give them back again and again.
+        """
+        if not recovery.controller.taking_part and self._replays_beside(recovery):
+            recovery.begin(self._replicas, turn=0.0, first=False)
+        return recovery.controller.taking_part
 
     def end(self) -> None:
         """Take note that the lane is empty, and that nothing of it is in flight."""
@@ -147,6 +156,10 @@ class ReplayLane:
         """Have all replays that wait look whether they are to end."""
         for recovery in self._recoveries.values():
             recovery.line.wake_all()
+
+    def _replays_beside(self, recovery: Recovery) -> bool:
+        others = (other for other in self._begun if other is not recovery)
+        return any(other.controller.taking_part for other in others)
 
     def _turn(self) -> float:
         return turn_of(self._replica, self.name, str(self._outage))

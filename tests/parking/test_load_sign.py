@@ -35,6 +35,12 @@ def test_the_status_of_a_guarded_call_decides(noted: CallNote, sign: LoadSign) -
     assert load_sign(Attempt(ValueError(), notes=(noted,))) == sign
 
 
+@pytest.mark.parametrize("asked", [301.0, 1e300, float("inf")])
+def test_a_server_may_ask_for_five_minutes_at_most(asked: float) -> None:
+    refused = Attempt(ValueError(), notes=(note("RESOURCE_EXHAUSTED", "refused", asked),))
+    assert load_sign(refused) == LoadSign(REFUSED, 300.0)
+
+
 def test_the_last_call_that_says_something_counts() -> None:
     full, late, own = note("UNAVAILABLE"), note("DEADLINE_EXCEEDED"), note("NOT_FOUND")
     assert load_sign(Attempt(ValueError(), notes=(full, late, own))) == LoadSign(LATE)

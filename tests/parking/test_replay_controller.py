@@ -258,3 +258,27 @@ def test_figures_are_a_copy(controller: ReplayController) -> None:
     fail(controller)
     assert before.cuts == {ReplayFailure.REFUSED: 0, ReplayFailure.LATE: 0}
     assert before.window == 1.0
+
+
+def test_the_one_that_is_left_of_many_replicas_does_not_wait_as_long_as_each_of_them(
+    clock: FakeClock,
+) -> None:
+    controller = begun(clock, 1000, turn=0.99)
+    clock.advance(controller.starts_in)
+    controller.on_start()
+    controller.cancelled()
+    assert controller.allowed() > 100
+    controller.replicas(1)
+    assert controller.allowed() < 1
+    controller.replicas(1000)
+    assert controller.allowed() < 1
+
+
+def test_a_server_that_asked_to_wait_is_not_called_earlier_by_fewer_replicas(
+    clock: FakeClock,
+) -> None:
+    controller = begun(clock, 1000)
+    clock.advance(controller.allowed())
+    fail(controller, retry_after=30.0)
+    controller.replicas(1)
+    assert controller.allowed() == pytest.approx(30.0)

@@ -120,6 +120,26 @@ def test_what_begins_beside_another_takes_part_because_its_messages_come_anyway(
     assert window < lane.recovery("a").controller.window
 
 
+def test_who_takes_part_for_another_does_not_wait_for_its_turn(
+    make_lane: Callable[..., ReplayLane], clock: FakeClock
+) -> None:
+    lane = make_lane(replica(1000, early=False), replicas=1000, shared=True)
+    a, b = lane.recovery("a"), lane.recovery("b")
+    lane.begin("a")
+    clock.advance(1)
+    lane.begin("b")
+    assert not lane.join(a)
+    assert not lane.join(b)
+    clock.advance(a.controller.starts_in)
+    assert not b.controller.taking_part
+    assert lane.join(b)
+    assert b.controller.taking_part
+    window = b.controller.window
+    assert lane.join(b)  # it does not begin again each time
+    succeed(b, 1)
+    assert b.controller.window > window
+
+
 def test_the_prefetch_is_the_smallest_power_of_two_that_holds_the_places(
     make_lane: Callable[..., ReplayLane],
 ) -> None:

@@ -237,9 +237,9 @@ class Participation:
         if wanted != now:
             self.receiver.resize(wanted)
 
-    def takes_part(self, recovery: Recovery) -> bool:
-        """Return whether this replica replays what `recovery` is of."""
-        return self._alone or recovery.controller.taking_part
+    def join(self, recovery: Recovery) -> bool:
+        """Take part in `recovery` if it is this replica's turn; return whether it is."""
+        return self._alone or self.lane.join(recovery)
 
     def pause(self) -> None:
         """Take no further message for a while, if the next replay is far away."""

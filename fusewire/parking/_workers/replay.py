@@ -201,7 +201,7 @@ class ReplayWorker:
         if recovery.due or not recovery.begun:
             await self.part.begin(turn.dependency)
             return 0.0
-        if not self.part.takes_part(recovery):
+        if not self.part.join(recovery):
             self.part.receiver.leave()
             return 0.0
         wait = recovery.controller.allowed()
