@@ -9,6 +9,7 @@ more. If ours do not fit beside those of a message, all go before its body, and 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import re
@@ -201,38 +202,43 @@ def _read(delivered: DeliveredMessage) -> Message:
     body = delivered.body
     if _IN_BODY in headers:
         headers, body = _from_body(headers, body)
-    blank: list[str] = []
+    blank = False
     if TRANSFER in headers:
         kept = _as_before_its_transfer(headers)
         message_id, user_id = _text(headers, _MESSAGE_ID), _text(headers, _USER_ID)
         exchange, routing_key = _text(headers, _EXCHANGE), _text(headers, _ROUTING_KEY)
-        if _BLANK in headers:
-            blank = str(headers[_BLANK]).split(",")
+        blank = _BLANK in headers
     else:
         kept = {name: _held(value) for name, value in headers.items() if name not in _DELIVERYS}
         message_id, user_id = properties.message_id, properties.user_id
         exchange, routing_key = delivered.exchange, delivered.routing_key
 
-    def text(name: str, value: str | None) -> str | None:
-        return "" if name in blank else value
-
-    return Message(
+    message = Message(
         body=body,
         headers=kept,
-        content_type=text("content_type", properties.content_type),
-        content_encoding=text("content_encoding", properties.content_encoding),
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
         message_id=message_id,
-        correlation_id=text("correlation_id", properties.correlation_id),
-        reply_to=text("reply_to", properties.reply_to),
-        type=text("type", properties.message_type),
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        type=properties.message_type,
         user_id=user_id,
-        app_id=text("app_id", properties.app_id),
+        app_id=properties.app_id,
         timestamp=properties.timestamp,
-        priority=properties.priority or (0 if "priority" in blank else None),
+        priority=properties.priority or None,
         exchange=exchange or "",
         routing_key=routing_key or "",
         unreadable=_why_unreadable(headers) if UNREADABLE_PROPERTIES in headers else None,
     )
+    return _with_blanks(message, str(headers[_BLANK])) if blank else message
+
+
+def _with_blanks(message: Message, names: str) -> Message:
+    """Return `message` with the properties that were blank; few have any."""
+    blanks: dict[str, Any] = {name: "" for name in names.split(",") if name in _TEXTS}
+    if "priority" in names.split(",") and message.priority is None:
+        blanks["priority"] = 0
+    return dataclasses.replace(message, **blanks)
 
 
 def _text(headers: dict[str, Any], name: str) -> str | None:
