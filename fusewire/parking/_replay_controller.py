@@ -262,7 +262,7 @@ class ReplayController:
             self._cuts[kind] += 1
             if kind is ReplayFailure.REFUSED:  # one that is late says nothing of a limit
                 self._refused.remember(self._window, now)
-            self._resize(self._window * self._settings.cut, now)
+            self._cut(now)
         pause = max(retry_after, self._round_trip * self._jitter(0.5))
         self._refused_until = max(self._refused_until, now + pause)
 
@@ -375,6 +375,12 @@ class ReplayController:
         floor = self._settings.floor / self._participants()
         bound = min(self._settings.most, self._refused.bound(now))
         self._window = max(floor, min(window, bound))
+
+    def _cut(self, now: float) -> None:
+        window = self._window
+        self._resize(window * self._settings.cut, now)
+        # That of a replica whose turn is still to come may be below the floor of now.
+        self._window = min(self._window, window)
 
     def _jitter(self, share: float) -> float:
         """Return a random factor around 1, up to `share` less or more."""

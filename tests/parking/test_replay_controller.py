@@ -282,3 +282,15 @@ def test_a_server_that_asked_to_wait_is_not_called_earlier_by_fewer_replicas(
     fail(controller, retry_after=30.0)
     controller.replicas(1)
     assert controller.allowed() == pytest.approx(30.0)
+
+
+def test_no_refusal_widens_the_window_of_a_replica_whose_turn_is_still_to_come(
+    clock: FakeClock,
+) -> None:
+    controller = begun(clock, 1)
+    controller.on_start()
+    controller.begin(100, None, turn=0.5, first=False)
+    window = controller.window
+    clock.advance(1)
+    controller.on_failure(ReplayFailure.REFUSED)
+    assert controller.window <= window
