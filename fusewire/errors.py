@@ -21,6 +21,7 @@
     ├── parking.Retry                       a handler raises it: again at the time it names
     ├── parking.HandlerTimeoutError (TimeoutError)
     │                                       a handler did not end in time: a failed attempt
+    ├── parking.FunctionExitError           a function beside the handler exited: a failed attempt
     ├── parking.HandlerNotRunError          a handler returned without running: a failed attempt
     ├── parking.RedeliveryWantedError       a handler asked for redelivery: a failed attempt
     ├── parking.MalformedMessageError       the headers of a parked message cannot be read

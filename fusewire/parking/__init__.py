@@ -4,6 +4,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from fusewire._public import publish
+from fusewire.parking._asking import FunctionExitError
 from fusewire.parking._consumer import ParkingConsumer
 from fusewire.parking._errors import HandlerNotRunError, HandlerTimeoutError, Reject, Retry
 from fusewire.parking._events import MessageEvent, MessageOutcome
@@ -14,6 +15,7 @@ from fusewire.parking._settings import ReplayPolicy, RetryPolicy
 from fusewire.parking._view import MessageView
 
 __all__ = [
+    "FunctionExitError",
     "HandlerNotRunError",
     "HandlerTimeoutError",
     "MalformedMessageError",

@@ -164,6 +164,7 @@ PUBLIC = {
         "without_fallbacks",
     ],
     "fusewire.parking": [
+        "FunctionExitError",
         "HandlerNotRunError",
         "HandlerTimeoutError",
         "MalformedMessageError",
