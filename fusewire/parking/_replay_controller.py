@@ -37,7 +37,7 @@ _SMOOTHING = 0.1
 """Weight of the latest replay in the round trip."""
 
 _LIVE_CALLS_SUFFER = 0.4
-"""Share of slow live calls from which on a slow replay says nothing of itself."""
+"""Share of slow live calls from which on a slow replay says nothing about the replays."""
 
 _ALL_SLOW = 10
 """Replays in a row that are slow by themselves, if no live calls are known: beside a queue that

@@ -53,6 +53,6 @@ class _Jumping(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready:
-            assert timeout is not None, "the loop would wait for ever"
+            assert timeout is not None, "the loop would wait forever"
             self._loop.jump(max(timeout, 0.0))
         return ready

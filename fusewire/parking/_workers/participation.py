@@ -141,7 +141,7 @@ class Participation:
             await self._until_admitted()
             await self._begin_recovered()
             wait = 0.0 if self._alone else self.lane.takes_messages_in()
-            if wait <= 0 or stopping.is_set():  # whoever stops has woken those that waited then
+            if wait <= 0 or stopping.is_set():  # a stop wakes only those that wait then
                 break
             await self._changed.wait(wait)
         self.fit()

@@ -29,7 +29,7 @@ class End(Enum):
 
 
 class Client(Protocol):
-    """Whoever makes calls."""
+    """A source of calls."""
 
     def ended(self, call: Call, end: End) -> None: ...
 
