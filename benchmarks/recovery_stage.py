@@ -154,9 +154,9 @@ class Stage:
             self._tails[name] = Tail(self.path(name))
             self.replicas[name] = []
 
-    def pid(self, name: str) -> int:
-        """Return the id of a running process."""
-        return self._running[name].pid
+    def kill(self, name: str) -> None:
+        """End a process at once, as a fault would."""
+        self._running[name].send(signal.SIGKILL)
 
     def let_begin(self) -> None:
         """Let the replicas connect that were held."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -175,7 +173,7 @@ def test_a_run_one_of_whose_processes_ends_has_no_figures(tmp_path: Path) -> Non
         stage.start_live("live")  # without a server it waits
         stage.check()
         stage.path("live").with_suffix(".log").write_text("out of memory")
-        os.kill(stage.pid("live"), signal.SIGKILL)
+        stage.kill("live")
         with pytest.raises(ProcessEndedError, match="live has ended: out of memory"):
             until_sync(stage.check, limit=10)
 

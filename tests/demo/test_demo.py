@@ -122,7 +122,7 @@ def test_all_that_the_demo_started_ends_with_it(
         )
         queue = command_line(all_of_them["fusewire.demo.orders"])[-3]
         until_sync(lambda: "server up" in (tmp_path / "log").read_text(), "the load has begun")
-        os.kill(demo.pid, signum)
+        demo.send_alone(signum)
         # Before the whole group is killed by the helper: none of them is in the group.
         until_sync(lambda: all(map(is_gone, all_of_them.values())), "they have ended")
         assert demo.wait(30) == status

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -78,9 +77,9 @@ class ForkServer:
 
     def send(self, pid: int, signum: int) -> None:
         """Send a signal to a worker, unless it has ended."""
-        with contextlib.suppress(ProcessLookupError):
-            if self.status(pid) is None:
-                os.kill(pid, signum)
+        if self.status(pid) is None:
+            # The id is the worker's until it is asked for its status again, by this object only.
+            os.kill(pid, signum)
 
     def close(self) -> None:
         """End it and all its workers."""

@@ -163,8 +163,8 @@ def fork(count: int, child: Callable[[], Awaitable[None]], registry: BreakerRegi
         time.sleep(0.05)
     over.set()
     signal.signal(signal.SIGTERM, lambda *_: [os.kill(pid, signal.SIGTERM) for pid in pids])
-    for pid in pids:
-        os.waitpid(pid, 0)
+    for pid in pids:  # their ids are theirs, for the signal, until somebody asks for the status
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def main(order: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import errno
 import io
@@ -10,9 +11,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import processes
 from tests.support.processes import (
     KeptProcess,
     free_port,
@@ -21,6 +24,9 @@ from tests.support.processes import (
     threads_of,
 )
 from tests.support.waiting import until_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 def wait_for_state(pid: int, *states: str) -> None:
@@ -57,22 +63,20 @@ def test_a_killed_owner_takes_its_processes_and_directories_along(
     directory = tmp_path / "directory"
     directory.mkdir()
     (directory / "file").touch()
-    owner = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", _OWNER, str(directory), "fork" if forked else ""],
+        stdin=subprocess.PIPE,  # its end is what the child waits for
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
-    )
-    assert owner.stdout is not None
-    with owner.stdout:
-        kept, child = map(int, owner.stdout.readline().split())
-    assert process_state(kept) in "SRD"
-    owner.kill()
-    owner.wait(10)
-    wait_for_state(kept, "gone", "Z")
-    until_sync(lambda: not directory.exists())
-    if child:
-        os.kill(child, signal.SIGKILL)
+    ) as owner:
+        assert owner.stdout is not None
+        kept = int(owner.stdout.readline())
+        assert process_state(kept) in "SRD"
+        owner.kill()
+        owner.wait(10)
+        wait_for_state(kept, "gone", "Z")
+        until_sync(lambda: not directory.exists())
 
 
 _OWNER = """
@@ -82,8 +86,8 @@ reaper().tell("path", sys.argv[1])
 kept = KeptProcess(["sleep", "60"])
 child = os.fork() if sys.argv[2] else 0
 if child or not sys.argv[2]:
-    print(kept.pid, child, flush=True)
-time.sleep(60)
+    print(kept.pid, flush=True)
+sys.stdin.read()
 """
 
 
@@ -115,3 +119,129 @@ def test_a_process_that_ends_between_the_opening_and_the_reading_of_its_file_is_
 def test_a_free_port_lies_outside_the_range_of_outgoing_connections() -> None:
     first, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     assert all(free_port() < int(first) for _ in range(20))
+
+
+@pytest.fixture
+def signalled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """Note what is signalled: the id, and the state of the process that has it."""
+    noted: list[tuple[int, str]] = []
+
+    def noting(send: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        def note(pid: int, signum: int) -> None:
+            noted.append((pid, process_state(pid)))
+            send(pid, signum)
+
+        return note
+
+    for name in ("kill", "killpg"):
+        monkeypatch.setattr(os, name, noting(getattr(os, name)))
+    return noted
+
+
+def test_a_process_whose_status_was_asked_for_gets_no_signal(
+    signalled: list[tuple[int, str]],
+) -> None:
+    process = KeptProcess(["true"])
+    assert process.wait(10) == 0
+    assert process_state(process.pid) == "gone"  # its id may be somebody else's from now on
+    signalled.clear()
+    for again in (process.pause, process.resume, process.stop, process.kill):
+        again()
+    process.send_alone(signal.SIGTERM)
+    assert not process.running
+    assert signalled == []
+
+
+def test_what_a_process_leaves_running_is_killed_while_the_id_is_still_its_own(
+    signalled: list[tuple[int, str]], tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    process = KeptProcess(["/bin/sh", "-c", f"sleep 60 & echo $! > {said}"])
+    assert process.wait(10) == 0
+    assert signalled == [(process.pid, "Z")]
+    wait_for_state(int(said.read_text()), "gone", "Z")
+
+
+def test_the_reaper_spares_a_process_that_has_the_id_of_one_that_is_gone() -> None:
+    estate = processes._Estate()
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+        with subprocess.Popen(["true"], start_new_session=True) as gone:
+            estate.note("group", gone.pid)
+        estate._groups[stranger.pid] = estate._groups.pop(gone.pid)  # as if the kernel had
+        estate.clean_up()
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_the_reaper_kills_what_the_first_process_of_a_group_has_left(tmp_path: Path) -> None:
+    estate = processes._Estate()
+    said = tmp_path / "said"
+    program = f"read -r _; sleep 60 & echo $! > {said}"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", program], stdin=subprocess.PIPE, start_new_session=True
+    ) as first:
+        estate.note("group", first.pid)
+    estate.clean_up()
+    wait_for_state(int(said.read_text()), "gone", "Z")
+
+
+def test_the_reaper_kills_nothing_that_it_was_told_to_forget() -> None:
+    estate = processes._Estate()
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        estate.note("group", process.pid)
+        estate.note("forget", process.pid)
+        estate.clean_up()
+        assert process.poll() is None
+        process.kill()
+
+
+# Who may send a signal to another process by its id, and why the id is still that process's.
+ALLOWED = {
+    "fusewire/brokers/sqlite/_liveness.py": "signal 0, which only asks",
+    "tests/faults/fork_client.py": "nobody else asks for its workers' status",
+    "tests/faults/plain_worker.py": "nobody asks for its children's status",
+    "tests/support/embedded_process.py": "its own id, for a timer",
+    "tests/support/processes.py": "the one place",
+}
+
+
+def signals_by_id(source: str) -> Iterator[int]:
+    """Find the lines that may signal another process by its id."""
+    nodes = list(ast.walk(ast.parse(source)))
+    to_itself = {
+        node.func
+        for node in nodes
+        if isinstance(node, ast.Call) and node.args and ast.unparse(node.args[0]) == "os.getpid()"
+    }
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and node not in to_itself:
+            if ast.unparse(node) in {"os.kill", "os.killpg"}:
+                yield node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module == "os":
+            yield from (node.lineno for name in node.names if name.name in {"kill", "killpg"})
+
+
+def test_no_other_file_signals_a_process_by_its_id() -> None:
+    root = Path(__file__).parents[2]
+    found = {
+        path.relative_to(root).as_posix()
+        for folder in ("fusewire", "tests", "benchmarks", "examples")
+        for path in (root / folder).rglob("*.py")
+        if "kill" in (source := path.read_text(encoding="utf-8")) and list(signals_by_id(source))
+    }
+    assert found == set(ALLOWED), (
+        "use a KeptProcess or a Popen object, which signal no id that may be another process's by "
+        "now, or say in this test why it cannot be"
+    )
+
+
+def test_the_check_finds_every_way_to_signal_an_id() -> None:
+    source = """import os
+os.kill(os.getpid(), 9)
+os.kill(pid, 9)
+os.killpg(pid, 9)
+from os import getpid, kill
+Timer(1, os.kill, (pid, 9))
+process.kill()
+"""
+    assert sorted(signals_by_id(source)) == [3, 4, 5, 6]

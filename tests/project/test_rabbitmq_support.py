@@ -168,7 +168,7 @@ def test_a_private_node_ends_when_the_test_run_is_killed(tmp_path: Path) -> None
     until_sync(lambda: said.exists() and said.read_text().endswith("\n"), limit=60)
     *pids, directory = said.read_text().split()
     assert not any(is_gone(int(pid)) for pid in pids)
-    os.kill(run.pid, signal.SIGKILL)  # it alone, not its group
+    run.send_alone(signal.SIGKILL)
     until_sync(lambda: all(is_gone(int(pid)) for pid in pids) and not Path(directory).exists())
     run.wait(10)
 

@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from typing import IO, TYPE_CHECKING, Self
 
@@ -31,6 +32,8 @@ _POLL = (
     0.5  # seconds between the reaper's looks at its parent; its end of the pipe tells it at once
 )
 _GRACE = 10.0  # seconds for what was killed to be gone
+_PIDFD = hasattr(os, "pidfd_open")  # Linux only
+_LOOK = 0.01  # seconds between looks at a process whose end is awaited
 
 
 def process_state(pid: int, thread: int | None = None) -> str:
@@ -123,6 +126,12 @@ def close_reaper() -> None:
 class KeptProcess:
     """A process group that ends with the tests. Starts when made; a context manager that stops it.
 
+    The group ends with its first process: what that leaves running is killed.
+
+    The kernel gives an id to another process once the first one's status has been asked for, and a
+    signal to the id then strikes a stranger. So the status is asked for last, and nothing is
+    signalled after that.
+
     Args:
         argv: the program and its arguments.
         env: its whole environment; this process's own where none is given.
@@ -138,6 +147,7 @@ class KeptProcess:
         cwd: Path | None = None,
         log: Path | None = None,
     ) -> None:
+        self._lock = threading.Lock()
         with contextlib.ExitStack() as stack:
             output: IO[bytes] | None = stack.enter_context(log.open("ab")) if log else None
             program = [os.fspath(word) for word in argv]
@@ -165,12 +175,24 @@ class KeptProcess:
     @property
     def running(self) -> bool:
         """Whether the process has not ended yet."""
-        return self._process.poll() is None
+        with self._lock:
+            if self._process.returncode is None and _has_ended(self.pid):
+                os.killpg(self.pid, signal.SIGKILL)  # children that outlived it
+                reaper().tell("forget", self.pid)
+                self._process.wait()
+            return self._process.returncode is None
 
     def send(self, signum: int) -> None:
-        """Send a signal to the whole group; to a group that is gone, nothing."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signum)
+        """Send a signal to the whole group; to one that has ended, nothing."""
+        with self._lock:
+            if self._process.returncode is None:
+                os.killpg(self.pid, signum)
+
+    def send_alone(self, signum: int) -> None:
+        """Send a signal to the process without its children; to one that has ended, nothing."""
+        with self._lock:
+            if self._process.returncode is None:
+                os.kill(self.pid, signum)
 
     def pause(self) -> None:
         """Hang the process (SIGSTOP): its sockets stay open and nothing answers."""
@@ -181,10 +203,18 @@ class KeptProcess:
         self.send(signal.SIGCONT)
 
     def wait(self, timeout: float) -> int:
-        """Wait for its end, for at most `timeout` seconds, and return its exit status."""
-        status = self._process.wait(timeout)
-        self.send(signal.SIGKILL)  # children that outlived it
-        reaper().tell("forget", self.pid)
+        """Wait for its end, for at most `timeout` seconds, and return its exit status.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs.
+        """
+        deadline = time.monotonic() + timeout
+        while self.running:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self._process.args, timeout)
+            time.sleep(_LOOK)
+        status = self._process.returncode
+        assert status is not None
         return status
 
     def kill(self) -> int:
@@ -208,34 +238,43 @@ class KeptProcess:
         self.stop()
 
 
+def _has_ended(pid: int) -> bool:
+    """Return whether a child has ended; the id stays its own, as its status is not asked for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 class _Estate:
     """What the reaper has to clean up."""
 
     def __init__(self) -> None:
-        self._groups: set[int] = set()
+        self._groups: dict[int, int | None] = {}  # with a pidfd of each group's first process
         self._paths: set[str] = set()
         self._commands: list[list[str]] = []
 
     def note(self, verb: str, what: int | str | list[str]) -> None:
         match verb, what:
             case "group", int():
-                self._groups.add(what)
+                with contextlib.suppress(ProcessLookupError):  # "forget" is on its way
+                    self._groups[what] = os.pidfd_open(what) if _PIDFD else None
             case "path", str():
                 self._paths.add(what)
             case "command", list():
                 self._commands.append(what)
             case "forget", int():
-                self._groups.discard(what)
+                handle = self._groups.pop(what, None)
+                if handle is not None:
+                    os.close(handle)
             case "forget", str():
                 self._paths.discard(what)
             case "forget", list():
                 self._commands.remove(what)
 
     def clean_up(self) -> None:
-        for group in self._groups:
+        groups = [group for group, handle in self._groups.items() if _is_same(group, handle)]
+        for group in groups:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
-        _wait_for_end(self._groups)
+        _wait_for_end(groups)
         for command in self._commands:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 quiet = subprocess.DEVNULL
@@ -244,6 +283,19 @@ class _Estate:
                 )
         for path in self._paths:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_same(group: int, handle: int | None) -> bool:
+    """Return whether a group's id is still its own; `handle` is a pidfd of its first process."""
+    if handle is None:
+        return True  # cannot be known
+    try:
+        signal.pidfd_send_signal(handle, 0)
+    except ProcessLookupError:
+        # Its first process is gone altogether. While others of the group run, no process gets the
+        # id; a process that has it is therefore a stranger.
+        return process_state(group) == "gone"
+    return True
 
 
 def _wait_for_end(groups: Iterable[int]) -> None:
