@@ -141,11 +141,14 @@ class Recovery:
         if begun != self._period:
             self.cancelled()
             return
-        measured = self._measures.measure(timed, seconds)
-        live_slow = self._measures.live_slow() if self.controller.window <= _NARROW else 0.0
-        self.controller.on_success(
-            measured.seconds, reference=measured.reference, live_slow=live_slow
-        )
+        controller, measured = self.controller, self._measures.measure(timed, seconds)
+        if measured.reference is None:
+            controller.on_unknown(measured.seconds)
+        else:
+            live_slow = self._measures.live_slow() if controller.window <= _NARROW else 0.0
+            controller.on_success(
+                measured.seconds, reference=measured.reference, live_slow=live_slow
+            )
         self.line.wake()
 
     def failed(self, begun: int, sign: LoadSign) -> None:

@@ -128,8 +128,8 @@ class ReplayController:
     """Decides for one lane and dependency, in one replica, when the next replay may begin.
 
     Call :meth:`begin` when a recovery begins. Ask :meth:`allowed` before each replay. Report each
-    one with :meth:`on_start`, and its end with one of :meth:`on_success`, :meth:`on_failure` and
-    :meth:`cancelled`. Not safe for threads.
+    one with :meth:`on_start`, and its end with one of :meth:`on_success`, :meth:`on_unknown`,
+    :meth:`on_failure` and :meth:`cancelled`. Not safe for threads.
 
     Args:
         settings: the parameters.
@@ -228,22 +228,33 @@ class ReplayController:
 
         Args:
             duration: seconds that its calls to the dependency took, together.
-            reference: seconds, for a replay whose calls have references of their own: their sum.
-                None for the baseline's.
+            reference: seconds; the sum of its calls' own references. None for the baseline's.
             live_slow: share of slow calls among the latest live ones; None if none are known.
         """
-        self._in_flight -= 1
         slow = self._reference.is_slow(duration, reference)
-        participants = self._participants()
         if slow is None:
-            self._round_trip = self._reference.measure(duration)
-            self._resize(min(self._window, self._settings.quiet / participants), self._clock())
+            self.on_unknown(duration)
             return
+        self._in_flight -= 1
         self._slow.append(slow)
         self._round_trip += _SMOOTHING * (duration - self._round_trip)
-        of_fleet = self._window * participants
+        of_fleet = self._window * self._participants()
         self._reference.learn(slow=slow, quiet=self._is_quiet(of_fleet, live_slow))
         self._step(of_fleet, slow=slow)
+
+    def on_unknown(self, duration: float) -> None:
+        """Note that a replay succeeded of which nothing says whether it was slow.
+
+        The window stays, but for the first of a recovery, which have to make do with few.
+        """
+        self._in_flight -= 1
+        if self._reference.seconds is None:
+            self._round_trip = self._reference.measure(duration)
+        else:
+            self._round_trip += _SMOOTHING * (duration - self._round_trip)
+        if not self._slow:
+            window = min(self._window, self._settings.quiet / self._participants())
+            self._resize(window, self._clock())
 
     def on_failure(self, kind: ReplayFailure, retry_after: float = 0.0) -> None:
         """Note that a replay failed.

@@ -2,7 +2,8 @@
 
 The measure are the guarded calls of a replay, each against what live calls of its method took
 before the outage. A handler that makes none that are measured is measured itself, against first
-deliveries.
+deliveries. What is measured for the first time in a replay is compared with its own first replays,
+and never with other methods: it may take a hundred times as long as they do.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fusewire.breaker import Durations
-from fusewire.parking._replay_reference import reference_of
+from fusewire.parking._replay_reference import FirstReplays, reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,11 +30,33 @@ class Measured:
 
     Attributes:
         seconds: how long its calls took together, or its handler.
-        reference: how long they took before the outage at most, in seconds; None if unknown.
+        reference: how long they take at most while all is well, in seconds; None if unknown.
     """
 
     seconds: float
     reference: float | None = None
+
+
+class _Reference:
+    """The longest that calls of one method, or a handler, take while all is well.
+
+    Attributes:
+        live: what live calls took before the outage; None if nothing was measured.
+        seconds: the longest that is not slow. None until enough replays were measured, if no live
+            calls were.
+    """
+
+    __slots__ = ("_first", "live", "seconds")
+
+    def __init__(self, live: Baseline | None, enough: int) -> None:
+        self.live = live
+        self.seconds = None if live is None else reference_of(live)
+        self._first = FirstReplays(enough)
+
+    def learn(self, duration: float) -> None:
+        """Take note of a replay, if nothing else says what is slow."""
+        self._first.add(duration)
+        self.seconds = self._first.reference
 
 
 class HandlerTimes:
@@ -63,22 +86,32 @@ class ReplayMeasures:
         dependency: the name of its breaker.
         registry: where the breakers are.
         handler: how long the handler takes.
+        enough: how many replays give a reference where no live call was measured.
     """
 
-    def __init__(self, dependency: str, registry: BreakerRegistry, handler: HandlerTimes) -> None:
+    def __init__(
+        self, dependency: str, registry: BreakerRegistry, handler: HandlerTimes, *, enough: int
+    ) -> None:
         self._dependency = dependency
         self._registry = registry
         self._handler = handler
-        self._kept: dict[tuple[str, str] | None, Baseline | None] = {}
+        self._enough = enough
+        self._references: dict[tuple[str, str] | None, _Reference] = {}
+        self._baseline: Baseline | None = None
 
     @property
     def baseline(self) -> Baseline | None:
         """What live calls of the dependency took, or else the handler; None if unknown."""
-        return self._of_calls(self._dependency, "") or self._of_handler()
+        if self._baseline is None:
+            durations = self._durations(self._dependency)
+            of_calls = None if durations is None else durations.baseline()
+            self._baseline = of_calls or self._of_handler().live
+        return self._baseline
 
     def forget(self) -> None:
         """Take the references again when they are asked for next."""
-        self._kept.clear()
+        self._references.clear()
+        self._baseline = None
 
     def begin_outage(self) -> None:
         """Take note that the dependency is down, so that no handler's time is a reference now."""
@@ -89,7 +122,7 @@ class ReplayMeasures:
         self._handler.of(self._dependency).end_outage()
 
     def measure(self, timed: Sequence[TimedCall], handler: float) -> Measured:
-        """Measure a replay.
+        """Measure a replay, and learn from it what nothing else says.
 
         Calls to other dependencies count only if it made none to its own.
 
@@ -97,18 +130,12 @@ class ReplayMeasures:
             timed: its measured calls.
             handler: seconds that its handler took.
         """
+        if not timed:
+            return _measured([(handler, self._of_handler())])
         calls = [call for call in timed if call.breaker == self._dependency] or timed
-        if not calls:
-            baseline = self._of_handler()
-            return Measured(handler, None if baseline is None else reference_of(baseline))
-        known = [
-            (call.seconds, reference_of(baseline))
-            for call in calls
-            if (baseline := self._of_calls(call.breaker, call.method)) is not None
-        ]
-        if not known:
-            return Measured(sum(call.seconds for call in calls))
-        return Measured(sum(took for took, _ in known), sum(reference for _, reference in known))
+        return _measured(
+            [(call.seconds, self._of_calls(call.breaker, call.method)) for call in calls]
+        )
 
     def live_slow(self) -> float | None:
         """Return the share of live calls since the outage that took longer than their reference.
@@ -119,18 +146,32 @@ class ReplayMeasures:
         share = None if durations is None else durations.slow_share()
         return self._handler.of(self._dependency).slow_share() if share is None else share
 
-    def _of_calls(self, breaker: str, method: str) -> Baseline | None:
+    def _of_calls(self, breaker: str, method: str) -> _Reference:
         key = breaker, method
-        if key not in self._kept:
+        reference = self._references.get(key)
+        if reference is None:
             durations = self._durations(breaker)
-            self._kept[key] = None if durations is None else durations.baseline(method)
-        return self._kept[key]
+            live = None if durations is None else durations.baseline(method)
+            reference = self._references[key] = _Reference(live, self._enough)
+        return reference
 
-    def _of_handler(self) -> Baseline | None:
-        if None not in self._kept:
+    def _of_handler(self) -> _Reference:
+        reference = self._references.get(None)
+        if reference is None:
             of = self._handler.of
-            self._kept[None] = of(self._dependency).baseline() or of("").baseline()
-        return self._kept[None]
+            live = of(self._dependency).baseline() or of("").baseline()
+            reference = self._references[None] = _Reference(live, self._enough)
+        return reference
 
     def _durations(self, breaker: str) -> Durations | None:
         return self._registry.get(breaker).durations if breaker in self._registry else None
+
+
+def _measured(calls: list[tuple[float, _Reference]]) -> Measured:
+    known = [(took, each.seconds) for took, each in calls if each.seconds is not None]
+    for took, each in calls:
+        if each.seconds is None:
+            each.learn(took)
+    if not known:
+        return Measured(sum(took for took, _ in calls))
+    return Measured(sum(took for took, _ in known), sum(reference for _, reference in known))

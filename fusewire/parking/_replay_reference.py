@@ -29,6 +29,36 @@ def reference_of(baseline: Baseline) -> float:
     return max(baseline.reference, baseline.typical + RESOLUTION)
 
 
+class FirstReplays:
+    """The first replays of a kind that nothing is known of: they have to do for live calls.
+
+    Attributes:
+        mean: seconds that those took which are known.
+
+    Args:
+        enough: how many give a reference.
+    """
+
+    __slots__ = ("_count", "_enough", "mean")
+
+    def __init__(self, enough: int) -> None:
+        self._enough = enough
+        self._count = 0
+        self.mean = 0.0
+
+    def add(self, duration: float) -> None:
+        """Add one that took `duration` seconds."""
+        self._count += 1
+        self.mean += (duration - self.mean) / self._count
+
+    @property
+    def reference(self) -> float | None:
+        """The longest duration that is not slow, in seconds; None while too few are known."""
+        if self._count < self._enough:
+            return None
+        return max(HEADROOM * self.mean, self.mean + RESOLUTION)
+
+
 class ReplayReference:
     """Says of each replay whether it is slow: one bit, so outliers and few samples do no harm.
 
@@ -42,11 +72,11 @@ class ReplayReference:
     """
 
     def __init__(self, settings: ControllerSettings, baseline: Baseline | None) -> None:
-        self._settings = settings
+        self._relearn = settings.relearn
         self._live = None if baseline is None else reference_of(baseline)
         self._factor = 1.0
         self._quiet_replays = 0
-        self._first_durations: list[float] = []
+        self._first = FirstReplays(settings.unmeasured)
 
     @property
     def seconds(self) -> float | None:
@@ -66,11 +96,9 @@ class ReplayReference:
 
     def measure(self, duration: float) -> float:
         """Take a replay for a live call that was not measured; return their mean so far, in s."""
-        self._first_durations.append(duration)
-        mean = sum(self._first_durations) / len(self._first_durations)
-        if len(self._first_durations) >= self._settings.unmeasured:
-            self._live = max(HEADROOM * mean, mean + RESOLUTION)
-        return mean
+        self._first.add(duration)
+        self._live = self._first.reference
+        return self._first.mean
 
     def learn(self, *, slow: bool, quiet: bool) -> None:
         """Adapt to replays that are heavier than live calls, within bounds.
@@ -85,4 +113,4 @@ class ReplayReference:
         self._quiet_replays += 1
         if self._quiet_replays > _CALM:
             factor = self._factor * (_LONGER if slow else _SHORTER)
-            self._factor = min(max(factor, 1.0), self._settings.relearn)
+            self._factor = min(max(factor, 1.0), self._relearn)

@@ -264,6 +264,27 @@ async def test_a_handler_without_guarded_calls_is_compared_with_first_deliveries
     assert figures.reference > 0.02
 
 
+async def test_a_method_that_nobody_called_before_the_outage_is_replayed_as_fast_as_others(
+    bench: Bench,
+) -> None:
+    async def handler(message: AbstractIncomingMessage) -> None:
+        operation = current_operation()
+        assert operation is not None
+        operation.note_duration(PAYMENTS, "/p.P/Refund", 0.05)
+
+    bench.registry.measure_durations()
+    durations = bench.registry.get(PAYMENTS).durations
+    assert durations is not None
+    for _ in range(100):
+        durations.record(0.001, method="/p.P/Charge")
+    await park(bench, *BODIES, *(f"{body}-2" for body in BODIES))
+    async with bench.consumer(handler, depends_on=PAYMENTS) as consumer:
+        await until(lambda: len(bench.happened("replayed")) == 80)
+        figures = consumer.replay_figures()[PAYMENTS][PAYMENTS]
+    assert figures.window > 2
+    assert figures.slow_share == 0
+
+
 async def test_dependencies_of_one_lane_have_a_controller_each(bench: Bench) -> None:
     await park(bench, "a")
     await park(bench, "b", **{"fusewire-dependency": "stock"})

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
+
 import pytest
 
 from fusewire.breaker import BreakerRegistry
+from fusewire.operation import TimedCall
 from fusewire.parking import ReplayFailure
 from fusewire.parking._controller_settings import ControllerSettings
 from fusewire.parking._load_sign import LoadSign
@@ -33,7 +37,7 @@ def recovery(clock: FakeClock, handler: HandlerTimes) -> Recovery:
         handler.of("payments").record(0.1)
     return Recovery(
         ReplayController(ControllerSettings(), clock=clock, rng=lambda: 0.0),
-        ReplayMeasures("payments", BreakerRegistry(), handler),
+        ReplayMeasures("payments", BreakerRegistry(), handler, enough=20),
         recovery_timeout=lambda: TIMEOUT,
         clock=clock,
     )
@@ -156,6 +160,62 @@ def test_slow_replays_are_those_that_take_longer_than_live_calls_did(recovery: R
     assert recovery.controller.figures().slow_share == 0
     recovery.succeeded(recovery.start(), (), 0.5)
     assert recovery.controller.figures().slow_share == 0.5
+
+
+def test_a_method_that_is_called_first_in_a_replay_does_not_hold_its_lane_at_the_floor(
+    clock: FakeClock, handler: HandlerTimes
+) -> None:
+    """Replays of half a second, beside live calls of another method that take 10 ms."""
+    registry = BreakerRegistry(clock=clock)
+    registry.measure_durations()
+    durations = registry.get("payments").durations
+    assert durations is not None
+    for _ in range(20):
+        durations.record(0.01, method="/p.P/Charge")
+    recovery = Recovery(
+        ReplayController(ControllerSettings(), clock=clock, rng=lambda: 0.5),
+        ReplayMeasures("payments", registry, handler, enough=20),
+        recovery_timeout=lambda: TIMEOUT,
+        clock=clock,
+    )
+    began = clock()
+    done, running = replayed(begun(recovery), clock, 200, TimedCall("payments", "/p.P/Refund", 0.5))
+    assert (done, running) == (200, 0)
+    assert clock() - began < 20  # a hundred seconds one after the other
+    assert recovery.controller.figures().slow_share == 0
+    assert recovery.controller.window > 10
+
+
+def test_replays_that_nothing_is_known_of_make_a_window_neither_wider_nor_narrower(
+    recovery: Recovery,
+) -> None:
+    succeed(begun(recovery), 30)
+    window, gain = recovery.controller.window, recovery.controller.figures().gain
+    new = TimedCall("payments", "/p.P/Refund", 5.0)
+    for _ in range(20):
+        recovery.succeeded(recovery.start(), (new,), 6.0)
+    figures = recovery.controller.figures()
+    assert (figures.window, figures.gain, figures.in_flight) == (window, gain, 0)
+    for _ in range(20):
+        recovery.succeeded(recovery.start(), (new._replace(seconds=7.0),), 8.0)
+    assert recovery.controller.window < window
+
+
+def replayed(
+    recovery: Recovery, clock: FakeClock, messages: int, call: TimedCall
+) -> tuple[int, int]:
+    """Replay some messages in virtual time; return how many are done, and how many still run."""
+    done, ends = 0, deque[tuple[float, int]]()
+    while done < messages:
+        controller = recovery.controller
+        while done + len(ends) < messages and controller.allowed() == 0:
+            ends.append((clock() + call.seconds, recovery.start()))
+        soon = min(controller.allowed(), ends[0][0] - clock() if ends else math.inf)
+        clock.advance(max(soon, 1e-6))
+        while ends and ends[0][0] <= clock():
+            recovery.succeeded(ends.popleft()[1], (call,), call.seconds)
+            done += 1
+    return done, recovery.controller.in_flight
 
 
 def test_the_reference_stays_over_a_second_outage_and_goes_with_the_last_message(

@@ -84,6 +84,17 @@ class Anything(RuleBasedStateMachine):
         assert after.cuts == before.cuts
 
     @precondition(lambda self: self.controller.in_flight)
+    @rule(seconds=DURATIONS)
+    def succeed_without_a_measure(self, seconds: float) -> None:
+        before = self.controller.figures()
+        self.controller.on_unknown(seconds)
+        after = self.controller.figures()
+        assert after.in_flight == before.in_flight - 1
+        assert (after.gain, after.slow_share) == (before.gain, before.slow_share)
+        floor = SETTINGS.floor / participants(before.replicas, self.clock() - self.began)
+        assert after.window <= max(before.window, floor)
+
+    @precondition(lambda self: self.controller.in_flight)
     @rule(
         kind=st.sampled_from([ReplayFailure.REFUSED, ReplayFailure.LATE]),
         retry_after=st.sampled_from([0.0, 0.0, 3.0]),

@@ -227,6 +227,18 @@ def test_without_a_baseline_the_first_replay_gives_the_round_trip(clock: FakeClo
     assert gap(controller, clock) == pytest.approx(4.0)
 
 
+def test_a_replay_that_nothing_is_known_of_moves_the_round_trip_alone(
+    controller: ReplayController, clock: FakeClock
+) -> None:
+    succeed(controller, 10)
+    before = controller.figures()
+    for _ in range(100):
+        controller.on_start()
+        controller.on_unknown(7.0)
+    assert controller.figures() == before
+    assert gap(controller, clock) == pytest.approx(7.0 / controller.window, rel=0.01)
+
+
 def test_a_replay_with_a_reference_of_its_own_needs_no_baseline(clock: FakeClock) -> None:
     controller = new(clock)
     controller.begin(1, None, turn=0.0)

@@ -36,7 +36,7 @@ def make_lane(clock: FakeClock) -> Callable[..., ReplayLane]:
     def make(dependency: str) -> Recovery:
         return Recovery(
             ReplayController(SETTINGS, clock=clock, rng=lambda: 0.0),
-            ReplayMeasures(dependency, BreakerRegistry(), handler),
+            ReplayMeasures(dependency, BreakerRegistry(), handler, enough=20),
             recovery_timeout=lambda: 30.0,
             clock=clock,
         )

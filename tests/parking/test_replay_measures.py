@@ -31,7 +31,7 @@ def handler(clock: FakeClock) -> HandlerTimes:
 
 @pytest.fixture
 def measures(registry: BreakerRegistry, handler: HandlerTimes) -> ReplayMeasures:
-    return ReplayMeasures("payments", registry, handler)
+    return ReplayMeasures("payments", registry, handler, enough=20)
 
 
 def call(registry: BreakerRegistry, name: str, method: str, seconds: float) -> None:
@@ -72,9 +72,46 @@ def test_a_call_without_a_reference_is_left_out_beside_one_that_has_one(
     assert (alone.seconds, alone.reference) == (5.0, None)
 
 
+def test_a_method_that_was_never_called_before_is_compared_with_its_own_first_replays(
+    measures: ReplayMeasures, registry: BreakerRegistry
+) -> None:
+    call(registry, "payments", CHARGE, 0.01)
+    refund, charge = TimedCall("payments", REFUND, 0.5), TimedCall("payments", CHARGE, 0.01)
+    for _ in range(20):
+        assert measures.measure([refund], 9.0).reference is None
+        assert measures.measure([charge], 9.0).reference == pytest.approx(0.0125, rel=0.16)
+    measured = measures.measure([refund], 9.0)
+    assert (measured.seconds, measured.reference) == (0.5, pytest.approx(1.25 * 0.5))
+    both = measures.measure([refund, charge], 9.0)
+    assert both.seconds == pytest.approx(0.51)
+    measures.forget()
+    assert measures.measure([refund], 9.0).reference is None
+
+
+def test_what_live_calls_take_beside_a_replay_is_no_reference_for_a_new_method(
+    measures: ReplayMeasures, registry: BreakerRegistry
+) -> None:
+    call(registry, "payments", CHARGE, 0.01)
+    measures.measure([TimedCall("payments", REFUND, 0.5)], 9.0)
+    call(registry, "payments", REFUND, 10.0)
+    for _ in range(20):
+        measured = measures.measure([TimedCall("payments", REFUND, 0.5)], 9.0)
+    assert measured.reference == pytest.approx(1.25 * 0.5)
+
+
+def test_a_handler_without_measured_calls_is_not_compared_with_live_calls(
+    measures: ReplayMeasures, registry: BreakerRegistry
+) -> None:
+    call(registry, "payments", CHARGE, 0.01)
+    for _ in range(20):
+        assert measures.measure([], 0.5).reference is None
+    assert measures.measure([], 0.5).reference == pytest.approx(1.25 * 0.5)
+
+
 def test_a_handler_without_measured_calls_is_measured_itself_against_first_deliveries(
     measures: ReplayMeasures, handler: HandlerTimes
 ) -> None:
+    assert measures.baseline is None
     assert measures.measure([], 0.3).reference is None
     measures.forget()
     for _ in range(20):

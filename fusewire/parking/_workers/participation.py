@@ -126,7 +126,12 @@ class Participation:
         context = self._context
         return Recovery(
             ReplayController(self._settings, clock=self._clock),
-            ReplayMeasures(dependency, context.registry, context.handler_times),
+            ReplayMeasures(
+                dependency,
+                context.registry,
+                context.handler_times,
+                enough=self._settings.unmeasured,
+            ),
             recovery_timeout=lambda: context.circuits.recovery_timeout(dependency),
             clock=self._clock,
         )
