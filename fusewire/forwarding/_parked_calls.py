@@ -20,7 +20,13 @@ from fusewire.forwarding._handler import ReplayHandler
 from fusewire.forwarding._store import CallStore
 from fusewire.forwarding._transport import check_guards, transport
 from fusewire.parking import ParkingConsumer
-from fusewire.parking.internal import Dependencies, Listeners, policies, queues_of
+from fusewire.parking.internal import (
+    Dependencies,
+    Listeners,
+    policies,
+    queues_of,
+    share_listeners,
+)
 
 if TYPE_CHECKING:
     import os
@@ -235,7 +241,7 @@ class ParkedCalls:
             exchange=self._exchange,
             shutdown_timeout=self._shutdown_timeout,
         )
-        consumer.add_listener(self._listeners.tell)
+        share_listeners(consumer, self._listeners)
         self._forwarder = ForwarderHandle(consumer, loop, thread)
         loop.call_soon_threadsafe(self._forwarder.start)
         return self._forwarder

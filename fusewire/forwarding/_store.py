@@ -153,16 +153,28 @@ class CallStore:
             not_after_ms=None if expires_after is None else round((now + expires_after) * 1000),
             at_most_once=call.at_most_once,
         )
-        lane = self._topology.parked(self._dependencies.lane(breaker))
+        lane = self._dependencies.lane(breaker)
+        station = self._topology.parked(lane)
         try:
             async with asyncio.timeout(self._timeout):
-                await self.broker.publish(lane, history.to_headers(call.message(queue)))
+                await self.broker.publish(station, history.to_headers(call.message(queue)))
         except TimeoutError as error:
             raise UnconfirmedError(
                 f"no confirmation within park_timeout={self._timeout:g} s: the call may or may not "
                 "be parked"
             ) from error
-        self._listeners.tell(
-            MessageEvent(MessageOutcome.PARKED, call.operation_id, queue, breaker, history.reason)
-        )
+        if self._listeners:
+            self._listeners.tell(
+                MessageEvent(
+                    MessageOutcome.PARKED,
+                    call.operation_id,
+                    queue,
+                    breaker,
+                    history.reason,
+                    lane=lane,
+                    times_parked=1,
+                    first_parked_at=now,
+                    ended_at=time.time(),
+                )
+            )
         return Receipt(call.operation_id, call.method, now)

@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from fusewire._causes import rejection_in
+from fusewire._causes import rejection_in, status_in
 from fusewire.errors import CircuitOpenError
 from fusewire.parking import _solitude
 from fusewire.parking._decisions import Done, Ending, FailurePolicy, Recycle, Verdict
@@ -217,6 +217,9 @@ class AttemptSequence:
             attempt = await self._runner.run(item.fresh_view(), item.history, replay=turn.replays)
             if isinstance(attempt, Recycle):
                 return attempt
+            item.seconds = attempt.seconds
+            error = attempt.error or attempt.rejected_because
+            item.status = "" if error is None else status_in(error) or ""
             item.history = item.history.with_doubtful_keys(attempt.doubtful_keys)
             twice = item.history.at_most_once and may_have_taken_effect(attempt)
             if attempt.rejection is not None and not twice:

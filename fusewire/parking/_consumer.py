@@ -37,6 +37,7 @@ from fusewire.parking._pauses import ALIKE_BY_CONDITION, Pauses
 from fusewire.parking._replay_measures import HandlerTimes
 from fusewire.parking._replicas import Replicas
 from fusewire.parking._settings import MOST_HELD, queues_of
+from fusewire.parking._settlements import Settlements
 from fusewire.parking._settler import Settler
 from fusewire.parking._signals import until_signal
 from fusewire.parking._supervision import keep_all_running
@@ -318,7 +319,9 @@ class ParkingConsumer:
             identity=self._identity,
             hold_limit=_HOLD_LIMIT,
             stopping=stopping,
-            listeners=self._listeners,
+            settlements=Settlements(
+                self._listeners, lane_of=self._dependencies.lane, dead=self._topology.dead
+            ),
             unacknowledged=self._unacknowledged,
             marks=marks,
         )
@@ -361,6 +364,11 @@ class ParkingConsumer:
             (f"the consumer of {queue!r}", source(context, concurrency=self._concurrency)),
             *replays,
         ]
+
+
+def share_listeners(consumer: ParkingConsumer, listeners: Listeners) -> None:
+    """Have `consumer`, before it runs, notify the listeners of another object."""
+    consumer._listeners = listeners  # noqa: SLF001 - of this module
 
 
 def _now_ms() -> int:

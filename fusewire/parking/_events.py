@@ -25,6 +25,10 @@ class MessageOutcome(StrEnum):
     REPLAYED = "replayed"
     """Handled, after it had been parked."""
     DELAYED = "delayed"
+    """To be tried again after its delay; or, if its handler was not called, to wait for the rest of
+    a time that it was postponed to."""
+    POSTPONED = "postponed"
+    """Its handler asked for another time with :class:`Retry`."""
     DEAD = "dead"
     IN_DOUBT = "in_doubt"
     """Handled, but a call that may have had an effect in an earlier attempt was not made again.
@@ -37,6 +41,8 @@ class MessageOutcome(StrEnum):
 class MessageEvent:
     """One message was settled.
 
+    Times are seconds since 1970; `taken_at` and `ended_at` differ by what a monotonic clock showed.
+
     Attributes:
         outcome: what happened.
         operation_id: which unit of work.
@@ -44,6 +50,20 @@ class MessageEvent:
         dependency: what it waits for or failed on; empty where nothing is to blame.
         reason: why, in a word: ``circuit_open``, ``failed``, ``exhausted``, ``rejected``,
             ``key_not_sent_again``, …
+        lane: the lane that it was parked in, or else the one that it came from; empty for what came
+            from the source queue and was not parked.
+        attempts: attempts that failed and count towards ``RetryPolicy.max_attempts``.
+        outage_attempts: attempts that failed and do not, because a circuit was not closed.
+        times_parked: how often it was parked.
+        first_parked_at: when it was parked first; None if it never was.
+        taken_at: when it was received; None for a call that :class:`~fusewire.ParkedCalls` stores.
+        ended_at: when it was settled.
+        duration: seconds that its handler took, the last time if it was called more than once; None
+            if it was not called.
+        error_type: type of its last failure, as the header ``fusewire-exception`` gives it; empty
+            if it did not fail, or was handled.
+        error_status: name of the gRPC status of that failure, ``UNAVAILABLE`` for example; empty if
+            it had none, or if its handler was not called.
     """
 
     outcome: MessageOutcome
@@ -51,6 +71,16 @@ class MessageEvent:
     queue: str
     dependency: str = ""
     reason: str = ""
+    lane: str = ""
+    attempts: int = 0
+    outage_attempts: int = 0
+    times_parked: int = 0
+    first_parked_at: float | None = None
+    taken_at: float | None = None
+    ended_at: float = 0.0
+    duration: float | None = None
+    error_type: str = ""
+    error_status: str = ""
 
     @property
     def happening(self) -> MessageOutcome:
@@ -66,6 +96,10 @@ class Listeners:
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[MessageEvent], None]] = []
+
+    def __bool__(self) -> bool:
+        """Return whether there are any, so that nobody makes an event that nobody wants."""
+        return bool(self._listeners)
 
     def add(self, listener: Callable[[MessageEvent], None]) -> Callable[[], None]:
         """Add a listener and return the function that removes it.

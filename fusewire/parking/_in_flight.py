@@ -39,6 +39,10 @@ class InFlight:
     """Which time it is that it is handled with nothing else in flight; 0 if it need not be."""
     anonymous: bool = False
     """Whether it has no identity, so that one that is equal to it may be another."""
+    seconds: float | None = None
+    """How long its handler took, the last time that it was called here; None if it was not."""
+    status: str = ""
+    """The name of the gRPC status that its handler failed with then, if any."""
     survived: bool = False
     """Whether this process is known to have survived the handling that it came back from."""
 

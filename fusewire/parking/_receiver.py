@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from fusewire._validation import COUNT, check
+from fusewire.brokers import Station
 from fusewire.errors import BrokerError
 from fusewire.parking._deliveries import Deliveries, Work
 from fusewire.parking._places import Places
@@ -15,7 +16,7 @@ from fusewire.parking._waiting import Backoff, level_of, wait_any
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fusewire.brokers import Delivery, Station
+    from fusewire.brokers import Delivery
     from fusewire.parking._context import ConsumerContext
     from fusewire.parking._decisions import Recycle
 
@@ -98,6 +99,11 @@ class Receiver:
     def ending(self) -> bool:
         """Whether what is in flight goes back: the consumer stops, leaves, or subscribes again."""
         return self._context.stopping.is_set() or self._recycle.is_set()
+
+    @property
+    def lane(self) -> str:
+        """The lane that is received from; empty for the source queue."""
+        return Station.of(self._queue).lane
 
     @property
     def prefetch(self) -> int:

@@ -28,7 +28,6 @@ from fusewire.parking._decisions import (
     Recycle,
     Verdict,
 )
-from fusewire.parking._events import Listeners, MessageEvent, MessageOutcome
 from fusewire.parking._history import (
     OPERATION_ID,
     History,
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from fusewire.parking._dependencies import Dependencies
     from fusewire.parking._marks import Marks
     from fusewire.parking._receiver import Receiver
+    from fusewire.parking._settlements import Settlements
     from fusewire.parking._unacknowledged import Unacknowledged
     from fusewire.parking._view import MessageView
 
@@ -73,7 +73,7 @@ class Settler:
         identity: the user's function from a message to its operation id.
         hold_limit: seconds that a delivery may be held because it cannot be settled.
         stopping: set when the consumer ends.
-        listeners: called after every settlement.
+        settlements: reports every settlement.
         unacknowledged: what was done and could not be acknowledged.
         marks: of attempts that were made with nothing else in flight.
         monotonic: for the hold limit.
@@ -88,7 +88,7 @@ class Settler:
         identity: Callable[[AbstractIncomingMessage], str | None] | None,
         hold_limit: float,
         stopping: asyncio.Event,
-        listeners: Listeners,
+        settlements: Settlements,
         unacknowledged: Unacknowledged,
         marks: Marks,
         monotonic: Callable[[], float] = time.monotonic,
@@ -99,7 +99,7 @@ class Settler:
         self._identity = identity
         self._hold_limit = hold_limit
         self._stopping = stopping
-        self._listeners = listeners
+        self._settlements = settlements
         self._unacknowledged = unacknowledged
         self._marks = marks
         self._monotonic = monotonic
@@ -222,7 +222,7 @@ class Settler:
                 item.in_doubt = True
                 raise
             else:
-                self._tell(item, verdict)
+                self._settlements.settled(item, verdict)
                 if item.lone and (isinstance(verdict, Done) or not verdict.history.lone):
                     await self._marks.clear(item.history.operation_id)
                 return None
@@ -299,44 +299,6 @@ class Settler:
                 await delivery.move(source, history.to_headers(original(delivery)), delay=delay)
             case Dead(history):
                 await delivery.move(self._topology.dead, history.to_headers(original(delivery)))
-
-    def _tell(self, item: InFlight, verdict: Verdict) -> None:
-        history = item.history if isinstance(verdict, Done) else verdict.history
-        match verdict:
-            case Done():
-                outcome = (
-                    MessageOutcome.REPLAYED if history.times_parked else MessageOutcome.HANDLED
-                )
-            case Park():
-                outcome = MessageOutcome.PARKED
-            case Delay():
-                outcome = MessageOutcome.DELAYED
-            case Dead():
-                outcome = MessageOutcome.DEAD
-                logger.error(
-                    "operation %s is dead (%s) and waits in %s: %s %s",
-                    history.operation_id,
-                    history.reason,
-                    self._topology.dead,
-                    history.exception,
-                    history.exception_message,
-                )
-        self._announce(outcome, history, history.reason)
-        if isinstance(verdict, Done) and history.doubtful_keys:
-            logger.warning(
-                "operation %s was handled without its call %s, which may have had an effect in an "
-                "earlier attempt: if its request holds a time or a random value, it was made again "
-                "under another idempotency key, and may have taken effect twice. Give such calls "
-                "an idempotency-key of their own, made of the message's id",
-                history.operation_id,
-                history.doubtful_keys,
-            )
-            self._announce(MessageOutcome.IN_DOUBT, history, "key_not_sent_again")
-
-    def _announce(self, outcome: MessageOutcome, history: History, reason: str) -> None:
-        self._listeners.tell(
-            MessageEvent(outcome, history.operation_id, history.queue, history.dependency, reason)
-        )
 
     def _operation_id(self, view: MessageView) -> str | None:
         """Ask the user's function for the operation id.

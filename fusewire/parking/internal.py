@@ -1,5 +1,6 @@
 """What :mod:`fusewire.forwarding` is built of, besides the public names of this package."""
 
+from fusewire.parking._consumer import share_listeners
 from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._errors import Requeue
 from fusewire.parking._events import Listeners
@@ -19,4 +20,5 @@ __all__ = [
     "level_of",
     "policies",
     "queues_of",
+    "share_listeners",
 ]

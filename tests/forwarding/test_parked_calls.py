@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
+import pytest
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
 from fusewire.brokers import Message, open_broker
@@ -76,6 +77,12 @@ async def test_the_operation_id_goes_out_with_the_first_attempt(
         server.answer = lambda key: None
         await until(lambda: shop.happened("replayed") == [operation_id])
     assert server.effects == {operation_id: b"a"}
+    first, *_, last = shop.events
+    assert (first.outcome, first.lane, first.times_parked) == ("parked", "other", 1)
+    assert first.taken_at is None  # it is in no queue before it is parked
+    assert (last.outcome, last.lane) == ("replayed", "other")
+    assert last.first_parked_at == pytest.approx(first.first_parked_at, abs=0.001)
+    assert last.duration is not None
 
 
 async def test_a_call_that_took_effect_before_it_failed_is_not_made_twice(

@@ -91,7 +91,7 @@ def test_the_log_remembers_a_bounded_number_of_kinds() -> None:
 
 @SQLITE
 @pytest.mark.parametrize(
-    ("error", "outcome"), [(Reject("no"), "dead"), (Retry("later", after=60), "delayed")]
+    ("error", "outcome"), [(Reject("no"), "dead"), (Retry("later", after=60), "postponed")]
 )
 async def test_instructions_are_no_failures(
     bench: Bench, caplog: pytest.LogCaptureFixture, error: Exception, outcome: str

@@ -12,6 +12,7 @@ from fusewire.parking._decisions import Done, Recycle
 from fusewire.parking._events import Listeners
 from fusewire.parking._history import History
 from fusewire.parking._in_flight import InFlight
+from fusewire.parking._settlements import Settlements
 from fusewire.parking._settler import Settler
 from fusewire.parking._unacknowledged import Unacknowledged
 from tests.support.waiting import until
@@ -38,7 +39,7 @@ def settler(stopping: asyncio.Event) -> Settler:
         identity=None,
         hold_limit=3600,
         stopping=stopping,
-        listeners=Listeners(),
+        settlements=Settlements(Listeners(), lane_of=unused, dead=unused),
         unacknowledged=Unacknowledged(),
         marks=unused,
         monotonic=lambda: 0.0,
