@@ -10,7 +10,7 @@ import pytest
 
 from fusewire.brokers import Message
 from fusewire.operation import CallNote, current_operation
-from fusewire.parking import ReplayFailure, _replay_lane
+from fusewire.parking import ReplayFailure, _recovery, _replay_lane
 from fusewire.parking._workers import participation
 from tests.support.turning_away import PAYMENTS, StatusError
 from tests.support.waiting import until
@@ -39,6 +39,7 @@ class Refusing:
     def __init__(self, **times: int) -> None:
         self.left = Counter(times)
         self.calls: list[str] = []
+        self.seconds: float | None = None  # that a call is said to take
 
     async def __call__(self, message: AbstractIncomingMessage) -> None:
         body = message.body.decode()
@@ -51,6 +52,8 @@ class Refusing:
             operation.note(CallNote(PAYMENTS, "ignored", "RESOURCE_EXHAUSTED", None, "refused"))
             raise StatusError("RESOURCE_EXHAUSTED")
         operation.note_success(PAYMENTS)
+        if self.seconds is not None:
+            operation.note_duration(PAYMENTS, "", self.seconds)
 
 
 async def test_a_replay_that_is_refused_begins_again_where_it_is(bench: Bench) -> None:
@@ -71,6 +74,20 @@ async def test_refused_twice_in_a_row_it_goes_to_the_tail_without_an_attempt(ben
         await until(lambda: len(bench.happened("replayed")) == 3)
     assert server.calls == ["a", "a", "b", "c", "a"]
     assert bench.happened("parked") == ["a"]
+    assert bench.happened("dead") == []
+
+
+async def test_refused_once_it_goes_to_the_tail_where_its_replica_would_hold_it_for_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_recovery, "_SOON", 0.0)  # every paced replay is far away
+    server = Refusing(a=1, b=1)
+    server.seconds = 0.2
+    await park(bench, "a", "b", "c")
+    async with bench.consumer(server, depends_on=PAYMENTS, max_attempts=1):
+        await until(lambda: len(bench.happened("replayed")) == 3)
+    assert server.calls == ["a", "a", "b", "c", "b"]  # only the first refusal made the window small
+    assert bench.happened("parked") == ["b"]
     assert bench.happened("dead") == []
 
 
