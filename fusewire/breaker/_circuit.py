@@ -13,17 +13,15 @@ from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn
 
 from fusewire._locks import inside
-from fusewire._validation import SECONDS, check
+from fusewire.breaker._by_hand import ByHandChanges
 from fusewire.breaker._classification import CANCELLED_BY_CALLER, classify_error
 from fusewire.breaker._durations import Durations
-from fusewire.breaker._events import CHANGES, Cause, Event, Reason, SettingsChanged
+from fusewire.breaker._events import CHANGES, Event, SettingsChanged
 from fusewire.breaker._listeners import ListenerEntry
 from fusewire.breaker._loans import current_loan, find_loan
 from fusewire.breaker._permit import Lent, Permit
-from fusewire.breaker._restoring import SnapshotChanges
 from fusewire.breaker._settings import check_settings
 from fusewire.breaker._states import (
-    BY_HAND,
     FAILURE,
     OPEN,
     SUCCESS,
@@ -46,10 +44,8 @@ if TYPE_CHECKING:
 UNTIMED = math.inf
 """The start of a call that is not timed: it is never slow, whenever it ends."""
 
-_ALL = tuple(CircuitState)
 
-
-class Circuit(SnapshotChanges):
+class Circuit(ByHandChanges):
     """One circuit: state, permits and their settlement.
 
     Threads and tasks may share it. Signal handlers and finalizers may use it at any time. A forked
@@ -187,42 +183,6 @@ class Circuit(SnapshotChanges):
             return Outcome.FAILURE
         return classify_error(self._settings, error)
 
-    def force_open(self) -> None:
-        """Reject all calls until :meth:`automatic` or :meth:`reset`."""
-        self._by_hand(CircuitState.FORCED_OPEN)
-
-    def disable(self) -> None:
-        """Admit all calls and count nothing until :meth:`automatic` or :meth:`reset`."""
-        self._by_hand(CircuitState.DISABLED)
-
-    def metrics_only(self) -> None:
-        """Admit and count all calls, never opening, until :meth:`automatic` or :meth:`reset`."""
-        self._by_hand(CircuitState.METRICS_ONLY)
-
-    def automatic(self) -> None:
-        """End a state that was set by hand: start again, closed. Otherwise do nothing."""
-        self._by_hand(CircuitState.CLOSED, only_from=BY_HAND)
-
-    def reset(self) -> None:
-        """Start again, closed, with an empty window, whatever the state. Totals are kept."""
-        self._by_hand(CircuitState.CLOSED)
-
-    def hold_open(self, seconds: float) -> None:
-        """Keep an open circuit open for at least `seconds` from now. Otherwise do nothing.
-
-        Call this when another source, such as a health check, knows that the dependency is down.
-        The hold expires on its own: repeat it for as long as it should last. No maximum applies.
-
-        Raises:
-            SettingsError: `seconds` is not a finite number above 0.
-        """
-        check("seconds", seconds, SECONDS)
-        self._change(self._clock(), self._hold, seconds)
-
-    def half_open(self) -> None:
-        """End the open time of an open circuit: the next calls are probes. Otherwise do nothing."""
-        self._by_hand(CircuitState.HALF_OPEN, only_from=(CircuitState.OPEN,))
-
     def replace_settings(self, settings: BreakerSettings) -> None:
         """Continue with other settings. State, totals and failures in a row are kept.
 
@@ -321,9 +281,6 @@ class Circuit(SnapshotChanges):
         """Take back a permit with which no call was made."""
         self._change(self._clock(), self._take_back, permit)
 
-    def _by_hand(self, state: CircuitState, only_from: tuple[CircuitState, ...] = _ALL) -> None:
-        self._change(self._clock(), self._set_by_hand, state, only_from)
-
     # The steps of changes. Each runs under the lock, with the time as its first argument.
 
     def _admit_or_refuse(self, now: float, started: float) -> Permit | Refusal:
@@ -348,20 +305,6 @@ class Circuit(SnapshotChanges):
         self._in_flight.finish(permit)
         if lender is not None:
             lender.lent = Lent.NEVER
-
-    def _set_by_hand(
-        self, now: float, state: CircuitState, only_from: tuple[CircuitState, ...]
-    ) -> None:
-        if self._state in only_from:
-            reason = Reason(Cause.BY_HAND)
-            if state is CircuitState.FORCED_OPEN:
-                self._set_reason(reason)
-            self._enter(state, reason, now)
-
-    def _hold(self, now: float, seconds: float) -> None:
-        if self._state is CircuitState.OPEN:
-            self._open_until = max(self._open_until, now + seconds)
-            self._refresh()
 
     def _take_settings(self, now: float, settings: BreakerSettings) -> None:
         old, self._settings = self._settings, settings

@@ -12,35 +12,21 @@ call, which shows whether it is late.
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING
 
 from fusewire.breaker import _events as events
-from fusewire.breaker._atomic_counter import AtomicCounter
 from fusewire.breaker._events import Cause, Reason
-from fusewire.breaker._in_flight import InFlightCalls, ProbeLeases
-from fusewire.breaker._listeners import Listeners
 from fusewire.breaker._permit import Permit
-from fusewire.breaker._recovery import RampUp, hinted_time, open_time, with_jitter
-from fusewire.breaker._rules import why_open
+from fusewire.breaker._recovery import open_time
 from fusewire.breaker._states import REJECTING, Admission, CircuitState, Outcome
-from fusewire.breaker._windows import FAILED, SLOW, TimeWindow, make_window
+from fusewire.breaker._switching import SwitchingMachine
+from fusewire.breaker._windows import FAILED, SLOW
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fusewire.breaker._permit import Issuer
-    from fusewire.breaker._settings import BreakerSettings
 
 MAX_HALF_OPEN_WAIT = 1.0
 """Seconds that a rejected call is told to wait at most while all probes are in flight."""
-
-NOTES = 64
-"""Healthy calls that are noted before they are counted. Counting each call is slow, and so is
-keeping many notes."""
-
-PERMIT_NOTES = 32
-"""The same where the note is a permit, which takes more memory."""
 
 RAMPING = "it admits a growing share of calls after its recovery"
 
@@ -49,73 +35,10 @@ Refusal = tuple[CircuitState, float, str]
 """The state that rejects a call, for how many seconds, and why the circuit is in it."""
 
 
-class Machine:
-    """State, window, probes and totals of one circuit, and the rules that change them."""
+class Machine(SwitchingMachine):
+    """The rules of admission and settlement."""
 
-    __slots__ = (
-        "_consecutive",
-        "_expired",
-        "_failed",
-        "_free",
-        "_generation",
-        "_healthy",
-        "_ignored",
-        "_in_flight",
-        "_late",
-        "_listeners",
-        "_name",
-        "_open_until",
-        "_opened",
-        "_permit_room",
-        "_probes",
-        "_ramp",
-        "_reason",
-        "_refreshed",
-        "_reject_until",
-        "_rejected",
-        "_reopenings",
-        "_rng",
-        "_room",
-        "_room_until",
-        "_settings",
-        "_slow",
-        "_slow_after",
-        "_state",
-        "_succeeded",
-        "_timed",
-        "_why",
-        "_window",
-    )
-
-    def __init__(
-        self,
-        name: str,
-        settings: BreakerSettings,
-        clock: Callable[[], float],
-        rng: Callable[[], float],
-    ) -> None:
-        self._name = name
-        self._settings = settings
-        self._rng = rng
-        self._listeners = Listeners(name, clock)
-        self._state = CircuitState.CLOSED
-        # Every change of state raises it: a result of an earlier generation is late.
-        self._generation = 1
-        self._consecutive = 0
-        self._reopenings = 0
-        self._open_until = 0.0
-        self._reason: Reason | None = None
-        self._why = ""
-        self._ramp: RampUp | None = None
-        self._probes = ProbeLeases()
-        self._in_flight = InFlightCalls()
-        self._window = make_window(settings, clock())
-        # Healthy calls that are not counted yet: their permits or, without one, their generations.
-        self._healthy: deque[int | Permit] = deque()
-        self._succeeded = self._failed = self._ignored = self._slow = 0
-        self._late = self._expired = self._opened = 0
-        self._rejected = AtomicCounter()
-        self._refresh()
+    __slots__ = ()
 
     # Admission.
 
@@ -293,101 +216,3 @@ class Machine:
         else:
             self._probes.succeeded += 1
             self._close_if_recovered(now)
-
-    # Changes of state.
-
-    def _reason_to_open(self, now: float) -> Reason | None:
-        return why_open(self._settings, self._consecutive, self._window, self._in_flight, now)
-
-    def _open_if_due(self, now: float, retry_after: float | None) -> bool:
-        reason = self._reason_to_open(now)
-        if reason is None:
-            return False
-        self._open(reason, now, retry_after)
-        return True
-
-    def _open(self, reason: Reason, now: float, retry_after: float | None) -> None:
-        if self._state is CircuitState.HALF_OPEN:
-            self._reopenings += 1
-        seconds = hinted_time(self._settings, retry_after)
-        if seconds is None:
-            seconds = open_time(self._settings, self._reopenings)
-            if self._settings.recovery_timeout_jitter:
-                seconds = with_jitter(self._settings, seconds, self._rng())
-        self._open_until = now + seconds
-        self._opened += 1
-        self._set_reason(reason)
-        self._enter(CircuitState.OPEN, reason, now)
-
-    def _set_reason(self, reason: Reason | None) -> None:
-        self._reason = reason
-        # Put in words once, and not for every rejection that follows.
-        self._why = "" if reason is None else str(reason)
-
-    def _close_if_recovered(self, now: float) -> None:
-        succeeded, needed = self._probes.succeeded, self._settings.half_open_max_calls
-        if succeeded >= needed:
-            reason = Reason(Cause.PROBES_SUCCEEDED, succeeded, needed)
-            self._enter(CircuitState.CLOSED, reason, now)
-            if self._settings.ramp_duration is not None:
-                self._ramp = RampUp(now, self._settings.ramp_duration)
-                self._refresh()
-
-    def _enter(self, state: CircuitState, reason: Reason, now: float) -> None:
-        if state is not self._state:
-            self._listeners.put(events.StateChanged(self._name, self._state, state, reason))
-        self._state = state
-        self._generation += 1
-        self._consecutive = 0
-        self._probes.clear()
-        self._in_flight.clear()
-        self._ramp = None
-        if state is CircuitState.CLOSED:
-            self._reopenings = 0
-        if state not in (CircuitState.OPEN, CircuitState.HALF_OPEN):
-            # The window shows what opened a circuit until it is closed again.
-            self._window = make_window(self._settings, now)
-        self._refresh()
-
-    def _refresh(self) -> None:
-        """Derive again which calls may take a fast path. Every change of state ends with this."""
-        self._refreshed = True
-        settings = self._settings
-        self._slow_after = settings.slow_call_duration or math.inf
-        self._timed = (
-            settings.slow_call_duration is not None
-            or settings.max_wait is not None
-            or self._listeners.wants_call_events
-            or isinstance(self._window, TimeWindow)
-        )
-        # Until then an open circuit rejects every call, which needs no lock.
-        quiet = self._state is CircuitState.OPEN and self._is_quiet()
-        self._reject_until = self._open_until if quiet else -math.inf
-        free = self._state is CircuitState.METRICS_ONLY or (
-            self._state is CircuitState.CLOSED
-            and self._ramp is None
-            and not settings.open_on_hanging
-        )
-        self._free = self._generation if free else 0
-        self._refresh_room()
-
-    def _is_quiet(self) -> bool:
-        """Return whether calls may bypass the lock: they cause no event, and none waits."""
-        return not self._listeners.wants_call_events and not self._listeners.left
-
-    def _refresh_room(self) -> None:
-        """Derive again how many healthy calls need only be noted, and until when."""
-        window = self._window
-        room = 0
-        if self._is_quiet():
-            room = min(window.room(self._settings.minimum_calls), NOTES)
-        self._room = room
-        self._permit_room = min(room, PERMIT_NOTES)
-        self._room_until = window.until
-
-    def _apply_settings(self, now: float) -> None:
-        """Apply settings or numbers that have just been replaced."""
-        if self._state is CircuitState.HALF_OPEN:
-            self._close_if_recovered(now)
-        elif self._state is CircuitState.CLOSED:
-            self._open_if_due(now, None)
