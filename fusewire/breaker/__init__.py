@@ -7,6 +7,8 @@ from fusewire._public import publish
 from fusewire.breaker._breaker import CircuitBreaker
 from fusewire.breaker._durations import Durations
 from fusewire.breaker._events import (
+    BreakerAdded,
+    BreakerRemoved,
     CallEvent,
     CallEventsDropped,
     CallFailed,
@@ -39,7 +41,9 @@ __all__ = [
     "PRESETS",
     "Admission",
     "Baseline",
+    "BreakerAdded",
     "BreakerRegistry",
+    "BreakerRemoved",
     "BreakerSettings",
     "Bucket",
     "CallEvent",

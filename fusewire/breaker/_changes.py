@@ -73,6 +73,10 @@ class Changes(MeasuringMachine):
             return None
         return self._change_under_lock(thread, now, step, *args)
 
+    def _change_now(self, step: Callable[..., T], *args: Any) -> T | None:
+        """Make the change at the time of the circuit's own clock."""
+        return self._change(self._clock(), step, *args)
+
     def _change_under_lock(self, thread: int, now: float, step: Callable[..., T], *args: Any) -> T:
         """Make a change in this `thread`, which is in no other change, and deliver its events."""
         listeners = self._listeners

@@ -10,13 +10,20 @@ import random
 import time
 from dataclasses import replace
 from threading import get_ident
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from fusewire._locks import inside
 from fusewire.breaker._by_hand import ByHandChanges
 from fusewire.breaker._classification import CANCELLED_BY_CALLER, classify_error
 from fusewire.breaker._durations import Durations
-from fusewire.breaker._events import CHANGES, Event, SettingsChanged
+from fusewire.breaker._events import (
+    CHANGES,
+    BreakerAdded,
+    BreakerRemoved,
+    Event,
+    EventT,
+    SettingsChanged,
+)
 from fusewire.breaker._listeners import ListenerEntry
 from fusewire.breaker._loans import current_loan, find_loan
 from fusewire.breaker._permit import Lent, Permit
@@ -230,10 +237,16 @@ class Circuit(ByHandChanges):
             )
         self._change(self._clock(), self._load_snapshot, snapshot)
 
+    @overload
+    def add_listener(self, listener: Callable[[Event], None]) -> Callable[[], None]: ...
+
+    @overload
     def add_listener(
-        self,
-        listener: Callable[[Event], None],
-        kinds: type[Event] | tuple[type[Event], ...] = CHANGES,
+        self, listener: Callable[[EventT], None], kinds: type[EventT] | tuple[type[EventT], ...]
+    ) -> Callable[[], None]: ...
+
+    def add_listener(
+        self, listener: Callable[[Any], None], kinds: Any = CHANGES
     ) -> Callable[[], None]:
         """Call `listener` with events of `kinds`. Return a function that removes it.
 
@@ -242,7 +255,7 @@ class Circuit(ByHandChanges):
         nothing. Per-call events (:class:`CallEvent`) go only to listeners that ask for them,
         because they slow every call down.
         """
-        entry = ListenerEntry(listener, kinds if isinstance(kinds, tuple) else (kinds,))
+        entry = ListenerEntry.of(listener, kinds)
         self._change(self._clock(), self._listen, entry)
 
         def remove() -> None:
@@ -330,3 +343,21 @@ class Circuit(ByHandChanges):
     def _listen_no_more(self, _now: float, entry: ListenerEntry) -> None:
         self._listeners.remove(entry)
         self._refresh()
+
+    # The same for the listeners of a registry.
+
+    def _join(
+        self, now: float, entry: ListenerEntry, still: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Let a registry's listener hear of this circuit, if it is `still` to hear of it."""
+        if still() and not self._listeners.holds(entry):
+            self._listeners.put(BreakerAdded(self._name), (entry,))
+            self._listen(now, entry)
+            self._close_fast_paths()  # so that the next call delivers it
+
+    def _leave(self, now: float, entries: tuple[ListenerEntry, ...]) -> None:
+        """Let a registry's listeners hear of this circuit for the last time."""
+        heard = tuple(entry for entry in entries if self._listeners.holds(entry))
+        for entry in heard:
+            self._listen_no_more(now, entry)
+        self._listeners.put(BreakerRemoved(self._name), heard)

@@ -6,6 +6,8 @@
     ├── StateChanged        the circuit went from one state to another
     ├── SettingsChanged     other settings apply from now on
     ├── LeaseExpired        a probe was never settled; its place was taken back
+    ├── BreakerAdded        a registry has the breaker: the first event of it
+    ├── BreakerRemoved      a registry has the breaker no longer: the last event of it
     └── CallEvent           per call; listening to them slows every call down
         ├── CallSucceeded
         ├── CallFailed
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from fusewire.breaker._settings import BreakerSettings  # noqa: TC001 - see fusewire/_public.py
 from fusewire.breaker._states import CircuitState, Outcome  # noqa: TC001 - see fusewire/_public.py
@@ -87,6 +90,9 @@ class Event:
     name: str
 
 
+EventT = TypeVar("EventT", bound=Event)
+
+
 @dataclass(frozen=True, slots=True)
 class StateChanged(Event):
     """The circuit went from `old` to `new` because of `reason`."""
@@ -109,8 +115,25 @@ class LeaseExpired(Event):
     """A probe was not settled within its lease, so its place was freed."""
 
 
+@dataclass(frozen=True, slots=True)
+class BreakerAdded(Event):
+    """A registry has this breaker. Its listeners get no event of the breaker before this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRemoved(Event):
+    """A registry has this breaker no longer. Its listeners get no event of it after this one.
+
+    The breaker itself goes on for code that keeps it. The registry makes another one when it is
+    asked for the name again.
+    """
+
+
 CHANGES = (StateChanged, SettingsChanged, LeaseExpired)
-"""The events that are rare: all but call events."""
+"""The events of a breaker that are rare: all but call events."""
+
+REGISTRY_CHANGES = (*CHANGES, BreakerAdded, BreakerRemoved)
+"""The events of a registry that are rare."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import logging
 import math
 from dataclasses import dataclass
 from types import CoroutineType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fusewire._validation import PLAIN_FUNCTION, check, invalid
 from fusewire.breaker._events import CallEvent, CallEventsDropped, Event
@@ -24,8 +24,8 @@ MAX_CALL_EVENTS = 1000
 
 _SECONDS_BETWEEN_WARNINGS = 60.0
 
-_Queued = tuple[int, Event]
-"""An event's number, and the event."""
+_Queued = tuple[int, Event, "tuple[ListenerEntry, ...] | None"]
+"""An event's number, the event, and the listeners that get it; None for all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +36,15 @@ class ListenerEntry:
         SettingsError: no event could ever reach it.
     """
 
-    on_event: Callable[[Event], None]
+    on_event: Callable[[Any], None]
     kinds: tuple[type[Event], ...]
+
+    @classmethod
+    def of(
+        cls, listener: Callable[[Any], None], kinds: type[Event] | tuple[type[Event], ...]
+    ) -> ListenerEntry:
+        """Make the entry of a listener that gets one kind of events, or several."""
+        return cls(listener, kinds if isinstance(kinds, tuple) else (kinds,))
 
     def __post_init__(self) -> None:
         """Refuse now what would otherwise fail, or do nothing, at the first event."""
@@ -112,12 +119,16 @@ class Listeners:
         """End what :meth:`add` began. Ending it twice is no error."""
         self._replace(tuple(each for each in self._listeners if each is not entry))
 
-    def put(self, event: Event) -> None:
-        """Queue `event` for delivery."""
-        if not self._listeners:
+    def holds(self, entry: ListenerEntry) -> bool:
+        """Return whether `entry` was added and not removed."""
+        return entry in self._listeners
+
+    def put(self, event: Event, only: tuple[ListenerEntry, ...] | None = None) -> None:
+        """Queue `event` for delivery to all listeners, or to those of `only`."""
+        if not self._listeners and only is None:
             return
         self.number += 1
-        queued = (self.number, event)
+        queued = (self.number, event, only)
         if not isinstance(event, CallEvent):
             self.changes.append(queued)
             return
@@ -159,15 +170,15 @@ class Listeners:
         """Deliver until nothing is left or the time for others is up. Return whether it is up."""
         time = MAX_TIME_FOR_OTHERS
         while (queued := self._next()) is not None:
-            number, event = queued
+            number, event, only = queued
             if before < number <= last:
-                self._notify(event)
+                self._notify(event, only)
                 continue
             if time <= 0:
                 self._put_back(queued)
                 return True
             began = self._clock()
-            self._notify(event)
+            self._notify(event, only)
             time -= self._clock() - began
         return False
 
@@ -208,15 +219,15 @@ class Listeners:
             for kind in entry.kinds
         )
 
-    def _notify(self, event: Event) -> None:
+    def _notify(self, event: Event, only: tuple[ListenerEntry, ...] | None) -> None:
         if isinstance(event, CallEvent) and self._reported != self.dropped:
             dropped = self.dropped
             count, self._reported = dropped - self._reported, dropped
-            self._notify_each(CallEventsDropped(self._name, count))
-        self._notify_each(event)
+            self._notify_each(CallEventsDropped(self._name, count), None)
+        self._notify_each(event, only)
 
-    def _notify_each(self, event: Event) -> None:
-        for entry in self._listeners:
+    def _notify_each(self, event: Event, only: tuple[ListenerEntry, ...] | None) -> None:
+        for entry in self._listeners if only is None else only:
             if isinstance(event, entry.kinds):
                 try:
                     result: object = entry.on_event(event)  # type: ignore[func-returns-value] # a wrong one may

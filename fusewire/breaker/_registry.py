@@ -6,14 +6,17 @@ import logging
 import time
 from fnmatch import fnmatchcase
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 from fusewire._locks import interrupts_itself, make_lock
-from fusewire._validation import COUNT, check
+from fusewire._validation import COUNT, check, invalid
 from fusewire.breaker._breaker import CircuitBreaker
+from fusewire.breaker._events import REGISTRY_CHANGES, Event, EventT
 from fusewire.breaker._eviction import Candidates
+from fusewire.breaker._listeners import ListenerEntry
 from fusewire.breaker._settings import BreakerSettings, check_settings, describe_differences
 from fusewire.breaker._states import CircuitState
+from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +34,8 @@ class BreakerRegistry:
             shell.
         limit: the number of breakers to keep; ``None`` keeps all. When there would be more, one of
             those not asked for the longest is removed: if possible one that is closed and idle, or
-            else one that has counted failures. One that rejects calls is removed last.
+            else one that has counted failures. One that rejects calls is removed last. Breakers
+            that were given to :meth:`add` are never removed for that.
         clock: returns monotonic seconds, for all breakers.
 
     Attributes:
@@ -57,13 +61,16 @@ class BreakerRegistry:
         self._limit = limit
         self._clock = clock
         self._measures = False
+        self._listeners: tuple[ListenerEntry, ...] = ()
         self._generations = count()
         # Not a property, because every guarded call compares it.
         self.generation = next(self._generations)
         self._lock = make_lock()
         self._breakers: dict[str, CircuitBreaker] = {}
         self._candidates = Candidates()
-        # The settings that `get` was given for a name. A later `configure` respects them.
+        self._added: set[str] = set()
+        # The settings that `get` was given for a name, or the breaker that was added came with. A
+        # later `configure` respects them.
         self._given: dict[str, BreakerSettings] = {}
         self._differed: set[str] = set()
 
@@ -77,16 +84,50 @@ class BreakerRegistry:
         if settings is not None:
             check_settings(settings, f"settings of circuit {name!r}")
         if interrupts_itself():
-            return self._get_or_make(name, settings)
-        while True:
-            with self._lock:
-                candidates = self._candidates_for(name)
-                if not candidates:
-                    breaker = self._get_or_make(name, settings)
-                    break
-            self._remove_one(candidates, name)
-        if settings is not None:
-            self._apply(breaker, settings)
+            is_new = name not in self._breakers
+            breaker = self._get_or_make(name, settings)
+        else:
+            while True:
+                with self._lock:
+                    candidates = self._candidates_for(name)
+                    if not candidates:
+                        is_new = name not in self._breakers
+                        breaker = self._get_or_make(name, settings)
+                        break
+                self._remove_one(candidates, name)
+            if settings is not None:
+                self._apply(breaker, settings)
+        if is_new:
+            self._welcome(breaker)
+        return breaker
+
+    def add(self, breaker: CircuitBreaker) -> CircuitBreaker:
+        """Add a breaker that was made elsewhere, and return it. Adding it twice is no error.
+
+        It keeps its clock, and its settings unless an override has exactly its name. It stays until
+        :meth:`remove`, whatever the limit of the registry.
+
+        Raises:
+            SettingsError: the registry has another breaker of this name, or this is no breaker.
+        """
+        if not isinstance(breaker, CircuitBreaker):
+            raise invalid("breaker", "a CircuitBreaker", breaker)
+        name = breaker.name
+        with self._lock:
+            is_new = name not in self._breakers
+            if self._breakers.setdefault(name, breaker) is not breaker:
+                raise SettingsError(
+                    f"the registry has another breaker called {name!r}: add breakers before "
+                    "anything asks for their names, or give this one another name"
+                )
+            if is_new:
+                self._added.add(name)
+                self._given[name] = breaker.settings
+            chosen = self._settings_for(name)
+        if is_new:
+            if chosen != breaker.settings:
+                breaker.replace_settings(chosen)
+            self._welcome(breaker)
         return breaker
 
     def holds(self, breaker: CircuitBreaker) -> bool:
@@ -128,7 +169,48 @@ class BreakerRegistry:
     def remove(self, name: str) -> None:
         """Remove the breaker called `name`. One that is not there is no error."""
         with self._lock:
-            self._remove(name)
+            removed = self._remove(name)
+        self._dismiss(removed)
+
+    @overload
+    def add_listener(self, listener: Callable[[Event], None]) -> Callable[[], None]: ...
+
+    @overload
+    def add_listener(
+        self, listener: Callable[[EventT], None], kinds: type[EventT] | tuple[type[EventT], ...]
+    ) -> Callable[[], None]: ...
+
+    def add_listener(
+        self, listener: Callable[[Any], None], kinds: Any = REGISTRY_CHANGES
+    ) -> Callable[[], None]:
+        """Call `listener` with events of `kinds` of all breakers there are and will be.
+
+        The first event of each breaker is :class:`BreakerAdded`, also of those that are there
+        already; the last is :class:`BreakerRemoved`. Otherwise it is as for
+        :meth:`CircuitBreaker.add_listener`. Events of one breaker come in order; events of several
+        may come in several threads at the same time.
+
+        Returns:
+            A function that removes the listener.
+
+        Raises:
+            SettingsError: no event could ever reach it.
+        """
+        entry = ListenerEntry.of(listener, kinds)
+        with self._lock:
+            self._listeners += (entry,)
+            breakers = tuple(self._breakers.values())
+        for breaker in breakers:
+            self._introduce(entry, breaker)
+
+        def remove() -> None:
+            with self._lock:
+                self._listeners = tuple(each for each in self._listeners if each is not entry)
+                breakers = tuple(self._breakers.values())
+            for breaker in breakers:
+                breaker._change_now(breaker._listen_no_more, entry)  # noqa: SLF001 - see _introduce
+
+        return remove
 
     def __iter__(self) -> Iterator[CircuitBreaker]:
         """Iterate over the breakers, in order of their names."""
@@ -170,10 +252,11 @@ class BreakerRegistry:
             if settings is not None:
                 self._given.setdefault(name, settings)
             made = CircuitBreaker(name, settings=self._settings_for(name), clock=self._clock)
+            for entry in self._listeners:
+                # Before another thread can use it, so that no event is missed. Nobody delivers yet.
+                made._join(0.0, entry)  # noqa: SLF001 - see _introduce
             breaker = self._breakers.setdefault(name, made)
-            if self._measures and breaker.durations is None:
-                breaker.measure_durations()
-        if self._limit is not None:
+        if self._limit is not None and name not in self._added:
             self._candidates.add(name)
         return breaker
 
@@ -192,9 +275,11 @@ class BreakerRegistry:
             for each in candidates
             if (breaker := self._breakers.get(each)) is not None
         }
+        removed = None
         with self._lock:
             if self._candidates_for(name):
-                self._remove(self._candidates.choose(candidates, worth))
+                removed = self._remove(self._candidates.choose(candidates, worth))
+        self._dismiss(removed)
 
     def _apply(self, breaker: CircuitBreaker, settings: BreakerSettings) -> None:
         """Apply `settings` if they are the first for this name. Otherwise log once what differs."""
@@ -215,12 +300,38 @@ class BreakerRegistry:
                 describe_differences(chosen, settings),
             )
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str) -> CircuitBreaker | None:
         self._candidates.discard(name)
-        if self._breakers.pop(name, None) is not None:
+        removed = self._breakers.pop(name, None)
+        if removed is not None:
             self.generation = next(self._generations)
         self._given.pop(name, None)
         self._differed.discard(name)
+        self._added.discard(name)
+        return removed
+
+    # What follows calls listeners, so the lock must not be held.
+
+    def _welcome(self, breaker: CircuitBreaker) -> None:
+        """Do what remains to be done when a breaker has been added."""
+        if self._measures and breaker.durations is None:
+            breaker.measure_durations()
+        for entry in self._listeners:
+            self._introduce(entry, breaker)
+
+    def _introduce(self, entry: ListenerEntry, breaker: CircuitBreaker) -> None:
+        """Let a listener hear of a breaker, unless either of them has just been removed."""
+        # The steps of a circuit are private to users, and not to its registry.
+        breaker._change_now(  # noqa: SLF001 - see above
+            breaker._join,  # noqa: SLF001 - see above
+            entry,
+            lambda: entry in self._listeners and self.holds(breaker),
+        )
+
+    def _dismiss(self, breaker: CircuitBreaker | None) -> None:
+        """Let the listeners hear of a breaker, if one was removed, for the last time."""
+        if breaker is not None and self._listeners:
+            breaker._change_now(breaker._leave, self._listeners)  # noqa: SLF001 - see _introduce
 
 
 def _worth(breaker: CircuitBreaker) -> int:

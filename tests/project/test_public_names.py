@@ -46,7 +46,9 @@ PUBLIC = {
     "fusewire.breaker": [
         "Admission",
         "Baseline",
+        "BreakerAdded",
         "BreakerRegistry",
+        "BreakerRemoved",
         "BreakerSettings",
         "Bucket",
         "CRITICAL",
