@@ -12,7 +12,7 @@ from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from threading import get_ident
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fusewire._locks import inside, make_lock
 from fusewire.breaker._generations import Baseline, Generations, baseline_of, generation_at
@@ -50,8 +50,8 @@ class Durations:
         self._clock = clock
         self._lock = make_lock()
         self._closed = True
-        # Calls, and steps to take between them.
-        self._notes: deque[_Call | Callable[[], None]] = deque()
+        # Calls, and steps to take between them: `_Call | Callable[[], None]`, told apart by type.
+        self._notes: deque[Any] = deque()
         self._methods: dict[str, _Method] = {}
         self._latest: deque[tuple[str, float]] = deque(maxlen=LATEST)
         self._replayed_at = -math.inf
@@ -176,9 +176,9 @@ class Durations:
         notes = [self._notes.popleft() for _ in range(len(self._notes))]
         for kind, group in groupby(notes, type):
             if kind is tuple:
-                self._take_calls(cast("Iterable[_Call]", group))
+                self._take_calls(group)
             else:
-                for step in cast("Iterable[Callable[[], None]]", group):
+                for step in group:
                     step()
 
     def _take_calls(self, calls: Iterable[_Call]) -> None:

@@ -145,7 +145,6 @@ class Generations:
         while len(known) >= KEPT and _calls(known[1:]) >= ENOUGH:
             known = known[1:]
         self._known = known
-        self._baseline = None
 
 
 def _calls(generations: Iterable[Generation]) -> int:

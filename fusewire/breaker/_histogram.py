@@ -68,16 +68,19 @@ class Counts:
 
     Attributes:
         by_bucket: counts by the number of the bucket. Empty buckets are absent.
-        calls: how many there are.
         seconds: their sum.
     """
 
-    __slots__ = ("by_bucket", "calls", "seconds")
+    __slots__ = ("by_bucket", "seconds")
 
     def __init__(self) -> None:
         self.by_bucket: dict[int, int] = {}
-        self.calls = 0
         self.seconds = 0.0
+
+    @property
+    def calls(self) -> int:
+        """How many there are. Not while another thread counts."""
+        return sum(self.by_bucket.values())
 
     def add(self, seconds: float, calls: int) -> None:
         """Count `calls` into the bucket of `seconds`, but not into the sum."""
@@ -85,7 +88,6 @@ class Counts:
 
     def _add(self, bucket: int, calls: int) -> None:
         self.by_bucket[bucket] = self.by_bucket.get(bucket, 0) + calls
-        self.calls += calls
 
     def include(self, other: Counts) -> None:
         """Count what `other` has counted."""
@@ -95,24 +97,18 @@ class Counts:
 
     def load(self, histogram: Histogram) -> None:
         """Count what `histogram` has, whose bounds may be those of another release."""
-        above = histogram.bounds[-1] * GROWTH
-        for bound, count in zip((*histogram.bounds, above), histogram.counts, strict=True):
-            if count:
-                self.add(bound, count)
+        for bound, calls in filled(histogram):
+            self.add(bound, calls)
         self.seconds += histogram.seconds
 
     def quantile(self, share: float) -> float:
         """Return the seconds that `share` of the calls took at most. There must be a call."""
         wanted = share * self.calls
-        buckets = sorted(self.by_bucket.items())
-        ranks = accumulate(count for _, count in buckets)
-        bucket, count, rank = next(
-            (bucket, count, rank)
-            for (bucket, count), rank in zip(buckets, ranks, strict=True)
-            if rank >= wanted
-        )
-        lower, upper = _edges(bucket)
-        return upper - (upper - lower) * (rank - wanted) / count
+        buckets = sorted(self.by_bucket)
+        ranks = tuple(accumulate(self.by_bucket[bucket] for bucket in buckets))
+        at = bisect_left(ranks, wanted)
+        lower, upper = _edges(buckets[at])
+        return upper - (upper - lower) * (ranks[at] - wanted) / self.by_bucket[buckets[at]]
 
     def mean(self, at_most: float) -> float:
         """Return the mean in seconds, with what is longer counted as `at_most`."""
@@ -131,9 +127,15 @@ def counted(seconds: Sequence[float]) -> Counts:
     """Return the counts of these durations."""
     counts = Counts()
     counts.by_bucket = Counter(map(_bucket, seconds))
-    counts.calls = len(seconds)
     counts.seconds = sum(seconds)
     return counts
+
+
+def filled(histogram: Histogram) -> tuple[tuple[float, int], ...]:
+    """Return the buckets that have calls: the upper bound in seconds, and how many calls."""
+    bounds = (*histogram.bounds, histogram.bounds[-1] * GROWTH)
+    pairs = zip(bounds, histogram.counts, strict=True)
+    return tuple(pair for pair in pairs if pair[1])
 
 
 def merged(parts: Iterable[Counts]) -> Counts:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusewire.breaker._events import Cause, Reason
-from fusewire.breaker._histogram import GROWTH, Counts, Histogram, MethodDurations
+from fusewire.breaker._histogram import Counts, Histogram, MethodDurations, filled
 from fusewire.breaker._states import CircuitState
 from fusewire.breaker._windows import Bucket
 
@@ -188,9 +188,7 @@ def _durations_of_json(fields: Any) -> MethodDurations:
 
 def _histogram_to_json(histogram: Histogram) -> dict[str, Any]:
     """Return the buckets that have calls, each by its upper bound in seconds."""
-    bounds = (*histogram.bounds, histogram.bounds[-1] * GROWTH)
-    pairs = zip(bounds, histogram.counts, strict=True)
-    return {"calls": [pair for pair in pairs if pair[1]], "seconds": histogram.seconds}
+    return {"calls": filled(histogram), "seconds": histogram.seconds}
 
 
 def _histogram_of_json(fields: Any) -> Histogram:

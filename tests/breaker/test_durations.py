@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.breaker import Baseline, Durations
+from fusewire.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from fusewire.testing import FakeClock
 
 
 @pytest.fixture
@@ -73,8 +72,14 @@ def test_the_reference_is_above_calls_that_are_all_alike(clock: FakeClock, secon
 
 def test_calls_longer_than_the_last_bound_are_counted(clock: FakeClock) -> None:
     durations = recorded(clock, 1e6)
-    assert durations.histogram().counts[-1] == 1
-    assert durations.baseline() is not None
+    histogram, baseline = durations.histogram(), durations.baseline()
+    assert histogram.counts[-1] == 1
+    assert baseline is not None
+    assert baseline.typical == pytest.approx(histogram.bounds[-1], rel=0.1)
+
+
+def test_a_call_without_a_method_has_the_empty_one(clock: FakeClock) -> None:
+    assert recorded(clock, 0.01).methods() == ("",)
 
 
 def test_methods_have_baselines_of_their_own(clock: FakeClock) -> None:
@@ -88,6 +93,8 @@ def test_methods_have_baselines_of_their_own(clock: FakeClock) -> None:
     assert fast.reference < 0.1 < slow.typical
     assert durations.baseline("/shop/Other") is None
     assert durations.methods() == ("/shop/Get", "/shop/Report")
+    assert durations.histogram("/shop/Get").seconds == pytest.approx(0.2)
+    assert durations.histogram("/shop/Other").calls == 0
     together = durations.baseline()
     assert together is not None
     assert together.calls == 40
@@ -95,9 +102,9 @@ def test_methods_have_baselines_of_their_own(clock: FakeClock) -> None:
 
 def test_the_minute_before_an_outage_is_not_the_measure(clock: FakeClock) -> None:
     durations = recorded(clock, *[0.01] * 20)
-    clock.advance(31)
+    clock.advance(30)
     durations.record(1.0)
-    clock.advance(31)
+    clock.advance(30)
     for _ in range(20):
         durations.record(1.0)
     durations.begin_outage()
@@ -105,6 +112,32 @@ def test_the_minute_before_an_outage_is_not_the_measure(clock: FakeClock) -> Non
     assert baseline is not None
     assert baseline.calls == 20
     assert baseline.reference < 0.1
+
+
+def test_it_is_the_minute_before_the_time_of_the_outage(clock: FakeClock) -> None:
+    durations = recorded(clock, *[0.01] * 20)
+    clock.advance(100)
+    for _ in range(20):
+        durations.record(1.0)
+    opened = clock()
+    clock.advance(100)
+    durations.begin_outage(opened)
+    baseline = durations.baseline()
+    assert baseline is not None
+    assert baseline.calls == 20
+
+
+def test_each_call_is_of_the_time_when_it_ended() -> None:
+    clock = FakeClock(0.0)  # so that the first calls took as long as it is to the last ones
+    durations = recorded(clock, *[100.0] * 20)
+    clock.advance(100)
+    for _ in range(20):
+        durations.record(0.01)
+    durations.begin_outage()
+    baseline = durations.baseline()
+    assert baseline is not None
+    assert baseline.calls == 20
+    assert baseline.typical == pytest.approx(100, rel=0.1)
 
 
 def test_it_is_if_little_else_is_known(clock: FakeClock) -> None:
@@ -153,6 +186,31 @@ def test_they_are_if_there_are_no_others(clock: FakeClock) -> None:
     assert baseline.calls == 30
 
 
+def test_they_are_over_many_half_minutes(clock: FakeClock) -> None:
+    durations = Durations(clock)
+    for _ in range(6):
+        for _ in range(5):
+            durations.record(0.5, live=False)
+            durations.record(0.5)
+        clock.advance(30)
+    baseline = durations.baseline()
+    assert baseline is not None
+    assert baseline.calls == 30
+
+
+def test_a_call_that_is_noted_late_does_not_hide_the_replays_beside_others(
+    clock: FakeClock,
+) -> None:
+    durations = recorded(clock, *[0.01] * 20)
+    before, ended = durations.baseline(), clock()
+    clock.advance(30)
+    durations.record(0.5, live=False)
+    durations.record(0.5)
+    durations.methods()  # counts them
+    durations.note(ended, 0.5, "", live=True, failed=False)
+    assert durations.baseline() == before
+
+
 def test_replays_and_failures_are_not_the_measure(clock: FakeClock) -> None:
     durations = Durations(clock)
     durations.record(1.0, live=False)
@@ -178,7 +236,7 @@ def test_few_calls_are_kept_for_long(clock: FakeClock) -> None:
         durations.record(0.01)
     baseline = durations.baseline()
     assert baseline is not None
-    assert 20 <= baseline.calls < 25
+    assert baseline.calls == 21  # 20, and the one that began the latest half minute
 
 
 def test_the_share_of_slow_calls_is_of_the_latest_50_live_ones(clock: FakeClock) -> None:
@@ -210,6 +268,44 @@ def test_the_share_of_slow_calls_is_of_the_time_since_an_outage_began(clock: Fak
     assert durations.slow_share("Charge") is None
 
 
+def test_no_call_is_slow_while_there_is_no_reference(clock: FakeClock) -> None:
+    durations = Durations(clock)
+    durations.begin_outage()
+    for _ in range(10):
+        durations.record(1.0)
+    assert durations.slow_share() == 0.0
+
+
+def test_the_share_is_known_after_an_outage_that_came_after_slow_calls(clock: FakeClock) -> None:
+    durations = recorded(clock, *[0.01] * 20)
+    clock.advance(60)
+    for _ in range(20):
+        durations.record(1.0)
+    durations.begin_outage()
+    for _ in range(10):
+        durations.record(0.5)
+    assert durations.slow_share() == 1.0
+
+
+def test_the_share_is_known_in_an_outage_after_a_restart(clock: FakeClock) -> None:
+    durations = Durations(clock)
+    durations.begin_outage()
+    durations.load(recorded(clock, *[0.01] * 20).dump())
+    for _ in range(10):
+        durations.record(1.0)
+    assert durations.slow_share() == 1.0
+
+
+def test_a_call_that_takes_as_long_as_the_reference_is_not_slow(clock: FakeClock) -> None:
+    durations = recorded(clock, *[0.01] * 20)
+    baseline = durations.baseline()
+    assert baseline is not None
+    durations.begin_outage()
+    for _ in range(10):
+        durations.record(baseline.reference)
+    assert durations.slow_share() == 0.0
+
+
 def test_the_share_follows_the_reference(clock: FakeClock) -> None:
     durations = recorded(clock, *[0.01] * 50)
     assert durations.slow_share() == 0.0
@@ -227,7 +323,7 @@ def test_calls_that_nobody_asks_about_are_not_kept(clock: FakeClock) -> None:
 
 def test_methods_have_shares_of_their_own(clock: FakeClock) -> None:
     durations = Durations(clock)
-    for _ in range(40):
+    for _ in range(100):
         durations.record(0.01, method="/shop/Get")
         durations.record(1.0, method="/shop/Report")
     for _ in range(10):
@@ -268,6 +364,36 @@ def test_threads_lose_no_call() -> None:
     for thread in threads:
         thread.join()
     assert durations.histogram("a").calls == 20_000
+
+
+def test_a_call_does_not_wait_while_another_thread_counts(clock: FakeClock) -> None:
+    durations = Durations(clock)
+    calls = Thread(target=lambda: [durations.record(0.01) for _ in range(200)], daemon=True)
+
+    def count_slowly() -> None:
+        calls.start()
+        calls.join(5)
+        assert not calls.is_alive()
+
+    durations._notes.append(count_slowly)  # runs while this thread counts
+    durations.histogram()
+    assert durations.histogram().calls == 200
+
+
+def test_a_reader_waits_for_another_thread_that_counts(clock: FakeClock) -> None:
+    durations = Durations(clock)
+    read: list[int] = []
+    reader = Thread(target=lambda: read.append(durations.histogram().calls))
+
+    def count_slowly() -> None:
+        reader.start()
+        reader.join(0.1)  # one that does not wait has read too little by then
+
+    durations._notes.append(count_slowly)  # runs while this thread counts
+    durations.record(0.01)
+    durations.histogram()
+    reader.join()
+    assert read == [1]
 
 
 def test_threads_may_read_while_others_record(often_switching: None) -> None:

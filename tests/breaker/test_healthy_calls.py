@@ -86,6 +86,7 @@ def test_of_the_calls_that_offer_loans_only_the_last_takes_the_lock(
     with locked(breaker):
         call()
     call()
+    assert len(breaker._healthy) == 0, "it counts under the lock"
     with locked(breaker):
         call()
 

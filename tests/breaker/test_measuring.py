@@ -146,6 +146,26 @@ def test_calls_of_an_operation_are_on_its_list(clock: FakeClock) -> None:
             clock.advance(3)
         breaker.acquire().failure()
     assert work.timed == (TimedCall("payments", "", 2.0), TimedCall("payments", "", 3.0))
+    assert calls_of(breaker) == (2, 5.0)
+    assert calls_of(breaker, failed=True) == (1, 0.0)
+
+
+def test_calls_of_an_operation_that_is_no_replay_are_live(clock: FakeClock) -> None:
+    for by_permit in (True, False):
+        breaker = measured(clock)
+        guarded = breaker(clock.advance)
+        with operation("order-1"):
+            for _ in range(20):
+                if by_permit:
+                    with breaker.acquire():
+                        clock.advance(3)
+                else:
+                    guarded(3)
+        assert breaker.durations is not None
+        assert breaker.durations.methods() == ("",)
+        baseline = breaker.durations.baseline()
+        assert baseline is not None
+        assert baseline.calls == 20
 
 
 def test_an_operation_keeps_its_last_64_durations(clock: FakeClock) -> None:
@@ -167,6 +187,12 @@ def test_calls_of_a_replay_are_not_live(clock: FakeClock) -> None:
     assert breaker.durations is not None
     assert breaker.durations.baseline() is None
     assert breaker.durations.histogram().calls == 2
+    clock.advance(30)
+    for _ in range(20):
+        breaker.acquire().success()
+    baseline = breaker.durations.baseline()
+    assert baseline is not None
+    assert baseline.calls == 20
 
 
 def test_code_that_interrupts_a_change_neither_waits_nor_loses_a_call(clock: FakeClock) -> None:
@@ -193,3 +219,40 @@ def test_a_finalizer_may_use_the_breaker_while_its_durations_are_counted(clock: 
     assert durations.histogram(failed=True).calls == 0
     assert durations.histogram(failed=True).calls == 2
     assert breaker.snapshot().counters.failed == 2
+
+
+def test_a_finalizer_may_ask_for_durations_while_they_are_counted(clock: FakeClock) -> None:
+    breaker = measured(clock)
+    durations = breaker.durations
+    assert durations is not None
+    answers: list[int] = []
+
+    def finalize() -> None:
+        breaker.acquire().success()
+        answers.append(durations.histogram().calls)
+
+    durations._notes.append(finalize)  # runs where a finalizer may
+    assert durations.histogram().calls == 0
+    assert answers == [0], "it does not count within what it interrupts"
+    assert durations.histogram().calls == 1
+
+
+def test_an_outage_begins_when_the_circuit_is_opened_and_not_when_that_is_carried_out(
+    clock: FakeClock,
+) -> None:
+    breaker = measured(clock)
+    durations = breaker.durations
+    assert durations is not None
+    for seconds in (0.01, 1.0):
+        clock.advance(100)
+        for _ in range(20):
+            durations.record(seconds)
+
+    def open_early() -> None:
+        breaker.force_open()  # deferred until the change that it interrupts ends
+        clock.advance(100)
+
+    interrupt(breaker, open_early)
+    baseline = durations.baseline()
+    assert baseline is not None
+    assert baseline.calls == 20

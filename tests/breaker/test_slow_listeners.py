@@ -268,6 +268,18 @@ def test_of_more_the_oldest_are_dropped_and_counted_and_no_change_of_state_is(
     assert [type(event) for event in heard[-2:]] == [CallFailed, CallSucceeded], "told only once"
 
 
+def test_listeners_are_told_each_time_how_many_were_dropped_since(
+    breaker: CircuitBreaker,
+) -> None:
+    heard: list[Event] = []
+    breaker.add_listener(heard.append, CallEvent)
+    for calls in (1002, 1003):
+        others_cause(breaker, *[CallSucceeded("payments", 0.0)] * calls)
+        breaker.look()
+    told = [event for event in heard if isinstance(event, CallEventsDropped)]
+    assert told == [CallEventsDropped("payments", 2), CallEventsDropped("payments", 3)]
+
+
 def test_a_change_that_has_to_wait_is_not_dropped(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:

@@ -18,6 +18,8 @@ from fusewire.breaker import (
     CircuitState,
     Counters,
     Event,
+    Histogram,
+    MethodDurations,
     Reason,
     Snapshot,
     StateChanged,
@@ -164,6 +166,8 @@ def test_the_totals_go_on_from_the_snapshot(breaker: CircuitBreaker, clock: Fake
         with pytest.raises(Exception, match="open"):
             other.acquire()
     assert other.snapshot().counters.rejected == 5
+    other.restore(breaker.snapshot())
+    assert other.snapshot().counters.rejected == 3
 
 
 def test_a_probe_count_that_is_enough_by_the_new_settings_closes(clock: FakeClock) -> None:
@@ -305,6 +309,17 @@ def test_calls_after_a_restart_are_added_to_those_before_it(clock: FakeClock) ->
     assert after.calls == 21
 
 
+def test_calls_recorded_by_hand_after_a_restart_are_added_too(clock: FakeClock) -> None:
+    other = restarted(measured(clock), clock)
+    assert other.durations is not None
+    before = other.durations.baseline("/shop.Payments/Charge")
+    other.durations.record(0.25, method="/shop.Payments/Charge")
+    after = other.durations.baseline("/shop.Payments/Charge")
+    assert before is not None
+    assert after is not None
+    assert (before.calls, after.calls) == (1, 2)
+
+
 def test_durations_are_restored_by_code_that_interrupts_a_change(clock: FakeClock) -> None:
     snapshot = measured(clock).snapshot()
     other = CircuitBreaker("payments", settings=SETTINGS, clock=clock)
@@ -372,23 +387,34 @@ def test_what_a_later_release_adds_is_not_looked_at(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong"),
+    ("right", "wrong", "why"),
     [
-        ('"method": ""', '"method": 7'),
-        ('"method": "", ', ""),
-        ('"seconds": 10.0', '"seconds": NaN'),
-        ('"seconds": 10.0', '"seconds": "10"'),
-        (", 20]]", ", 20.5]]"),
-        (", 20]]", ", -1]]"),
-        (", 20]]", ", 20, 1]]"),
-        (", 20]]", "]]"),
-        ("[[", '[["0.5", 1], ['),
+        ('"method": ""', '"method": 7', "a method of its durations must be a string, got 7"),
+        ('"method": "", ', "", "'method'"),
+        ('"seconds": 10.0', '"seconds": NaN', "its seconds must be a finite number .*, got nan"),
+        ('"seconds": 10.0', '"seconds": "10"', "its seconds must be a finite number .*, got '10'"),
+        (", 20]]", ", 20.5]]", r"its count of durations must be .*, got 20\.5"),
+        (", 20]]", ", -1]]", "its count of durations must be .*, got -1"),
+        (", 20]]", ", 20, 1]]", "too many values"),
+        (", 20]]", "]]", "not enough values"),
+        ("[[", '[["0.5", 1], [', r"its bound of durations must be .*, got '0\.5'"),
     ],
 )
 def test_durations_that_cannot_be_right_are_refused(
-    clock: FakeClock, right: str, wrong: str
+    clock: FakeClock, right: str, wrong: str, why: str
 ) -> None:
     text = measured(clock).snapshot().to_json()
     assert right in text
-    with pytest.raises(ValueError, match="not a snapshot of a circuit breaker"):
+    with pytest.raises(ValueError, match=f"not a snapshot of a circuit breaker: {why}"):
         Snapshot.from_json(text.replace(right, wrong, 1))
+
+
+@pytest.mark.parametrize("counts", [(1, 2), (1, 2, 3, 4)])
+def test_a_histogram_that_lacks_a_count_or_a_bound_is_not_written(
+    breaker: CircuitBreaker, counts: tuple[int, ...]
+) -> None:
+    wrong = Histogram(bounds=(0.1, 0.2), counts=counts, seconds=1.0)
+    durations = MethodDurations(method="", answered=wrong, failed=wrong, baseline=wrong)
+    snapshot = dataclasses.replace(breaker.snapshot(), durations=(durations,))
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        snapshot.to_json()
