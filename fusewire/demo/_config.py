@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from fusewire._validation import check, number_from
@@ -34,8 +36,46 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 
-PAYMENT: Final = "payment-"
-"""References of payments begin with it."""
+RETRY_OPTIONS: Final = (
+    (
+        "grpc.service_config",
+        # The policy of gRPC's own example: examples/python/retry of github.com/grpc/grpc. Five is
+        # the most attempts that gRPC makes.
+        json.dumps(
+            {
+                "methodConfig": [
+                    {
+                        "name": [{}],
+                        "retryPolicy": {
+                            "maxAttempts": 5,
+                            "initialBackoff": "0.1s",
+                            "maxBackoff": "1s",
+                            "backoffMultiplier": 2,
+                            "retryableStatusCodes": ["UNAVAILABLE"],
+                        },
+                    }
+                ]
+            }
+        ),
+    ),
+)
+"""Channel options of the baseline that retries, besides those of all channels."""
+
+
+class Client(StrEnum):
+    """Who asks for payments: the client with Fusewire, and the two that it is compared with."""
+
+    FUSEWIRE = "fusewire"
+    BARE = "bare"
+    RETRYING = "retrying"
+
+    @property
+    def prefix(self) -> str:
+        """What the references of its payments begin with."""
+        return "payment-" if self is Client.FUSEWIRE else f"{self}-payment-"
+
+
+BASELINES: Final = (Client.BARE, Client.RETRYING)
 
 ORDER: Final = "order-"
 """References of orders begin with it."""
@@ -44,6 +84,7 @@ ACCOUNTS: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "h
 """Who pays, in turn."""
 
 _ORDERS_PER_PAYMENT = 0.25
+_RESTART = 0.25  # when the server is restarted, as a share of the time before the outage
 _DRAIN_LIMIT = 60.0  # seconds to replay all that is parked, once the server is back
 
 
@@ -54,7 +95,7 @@ class Plan:
     Attributes:
         broker: the address of a RabbitMQ or of an embedded broker's file; None for a file of the
             demo's own.
-        rate: payments asked per second; a quarter as many orders come in.
+        rate: payments that each client asks for per second; a quarter as many orders come in.
         healthy: seconds before the outage, and again after it.
         outage: seconds that the server is down.
         drain_limit: seconds after the outage within which everything parked must be replayed.
@@ -84,6 +125,11 @@ class Plan:
     def order_rate(self) -> float:
         """Orders published per second."""
         return self.rate * _ORDERS_PER_PAYMENT
+
+    @property
+    def restart(self) -> float:
+        """Seconds after which the server is restarted, which takes a moment only."""
+        return self.healthy * _RESTART
 
     @property
     def limit(self) -> float:

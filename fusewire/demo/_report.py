@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fusewire.demo._config import ORDER, PAYMENT
-from fusewire.demo._tally import Tally, percentile
-from fusewire.demo.payments.v1.payments_pb2 import ENTRY_KIND_CHARGE
+from fusewire.demo._config import ORDER, Client
+from fusewire.demo._figures import Latencies, latencies
+from fusewire.demo._judgement import Judgement, Records, charged_twice, judge
+from fusewire.demo._slowest import why_slow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
+    from fusewire.demo._tally import Requests, Tally
 
-@dataclass(frozen=True, slots=True)
-class Records:
-    """What the server's ledger says.
-
-    Attributes:
-        charges: operation id and reference of every charge.
-        repeated: charges that were requested again, recognized, and not made again.
-    """
-
-    charges: tuple[tuple[str, str], ...]
-    repeated: int = 0
-
-
-def read_records(path: Path) -> Records:
-    """Read the server's ledger from its file."""
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-        charges = db.execute(
-            "SELECT operation_id, reference FROM entries WHERE kind = ? ORDER BY seq",
-            (ENTRY_KIND_CHARGE,),
-        ).fetchall()
-        (repeated,) = db.execute(
-            "SELECT count(*) FROM attempts WHERE method = 'Charge' AND came_to = 'repeated'"
-        ).fetchone()
-    return Records(tuple(charges), repeated)
-
-
-@dataclass(frozen=True, slots=True)
-class Latencies:
-    """Latencies of payments that were answered OK or PENDING, in milliseconds; None without any."""
-
-    p50: float | None
-    p99: float | None
+_MOST_CODES = 10  # kinds of errors that are listed
+_CODE_LENGTH = 300  # characters of each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +37,14 @@ class Report:
         orders_asked: orders that were published.
         orders_handled: orders whose handler has succeeded.
         orders_parked: orders that were parked, at least once.
+        orders_replayed: parked orders that were handled later.
         orders_lost: orders published that are not in the server's ledger.
         orders_charged_twice: orders charged for more than once.
-        latency_ms: how long payments took: those requested before the server was killed, from then
-            until the client's circuit closed again, and after that.
+        latency_ms: how long payments took that were answered OK or PENDING: those requested before
+            the server was killed, from then until the client's circuit closed again, and after
+            that.
+        why_p99: why the slowest payments of the outage took so long, in sentences.
+        clients: what became of the payments of this client and of the baselines, by client.
         remarks: other remarks, in sentences.
     """
 
@@ -87,9 +60,12 @@ class Report:
     orders_asked: int
     orders_handled: int
     orders_parked: int
+    orders_replayed: int
     orders_lost: int
     orders_charged_twice: int
     latency_ms: dict[str, Latencies]
+    why_p99: tuple[str, ...]
+    clients: dict[Client, Judgement]
     remarks: tuple[str, ...] = ()
 
     @property
@@ -112,7 +88,7 @@ class Report:
 
 
 def make_report(
-    tally: Tally, records: Records, *, broker: str, killed: float, recovered: float | None
+    tally: Tally, records: Records, *, broker: str, outage: tuple[float, float]
 ) -> Report:
     """Compare what the processes reported with the server's records.
 
@@ -120,74 +96,65 @@ def make_report(
         tally: what the processes reported.
         records: what the server's ledger says.
         broker: which kind of broker it was.
-        killed: when the server was killed, in monotonic seconds.
-        recovered: when the client's circuit closed again; None if it never did.
+        outage: when the server was killed, and when it was back, in seconds since the load began.
     """
-    payments = [charge for charge in records.charges if charge[1].startswith(PAYMENT)]
-    orders = [charge for charge in records.charges if charge[1].startswith(ORDER)]
+    requests = tally.requests[Client.FUSEWIRE]
+    payments = records.of(Client.FUSEWIRE.prefix)
+    orders = records.of(ORDER)
     ordered = {reference for _, reference in orders}
     promised = {
         (answer.operation_id, reference)
-        for reference, answer in tally.answers.items()
+        for reference, answer in requests.answers.items()
         if answer.result != "error"
     }
+    killed, _ = outage
+    recovered = tally.recovered
+    until_closed = (killed, float("inf") if recovered is None else max(recovered, killed))
     return Report(
         broker=broker,
-        asked=len(tally.asked),
+        asked=len(requests.asked),
         charged=len({operation for operation, _ in payments}),
         parked=len(tally.payments.parked),
         replayed=len(tally.payments.replayed),
         lost=len(promised - set(payments)),
-        charged_twice=_more_than_once(payments),
-        failed=len(tally.asked) - tally.results("ok") - tally.results("pending"),
+        charged_twice=charged_twice(payments),
+        failed=requests.failed + len(requests.asked - requests.answers.keys()),
         repeated=records.repeated,
         orders_asked=len(tally.published),
         orders_handled=len(tally.orders.handled),
         orders_parked=len(tally.orders.parked),
+        orders_replayed=len(tally.orders.replayed),
         orders_lost=len(tally.published - ordered),
-        orders_charged_twice=_more_than_once(orders),
-        latency_ms=_latencies(tally, killed, recovered),
+        orders_charged_twice=charged_twice(orders),
+        latency_ms=_latencies(requests, until_closed),
+        why_p99=tuple(
+            why_slow(requests.answers.values(), tally.changes_of("client"), until_closed)
+        ),
+        clients={
+            client: judge(made, records.of(client.prefix), outage)
+            for client, made in tally.requests.items()
+        },
         remarks=tuple(_remarks(tally)),
     )
 
 
-def _more_than_once(charges: Iterable[tuple[str, str]]) -> int:
-    """Count what was charged twice: under one operation id, or one reference under several."""
-    charges = list(charges)
-    by_operation = Counter(operation for operation, _ in charges)
-    by_reference = Counter(reference for _, reference in charges)
-    return len(
-        {
-            reference
-            for operation, reference in charges
-            if by_operation[operation] > 1 or by_reference[reference] > 1
-        }
-    )
-
-
-def _latencies(tally: Tally, killed: float, recovered: float | None) -> dict[str, Latencies]:
+def _latencies(requests: Requests, outage: tuple[float, float]) -> dict[str, Latencies]:
     phases: dict[str, list[float]] = {"before": [], "during": [], "after": []}
-    for answer in tally.answers.values():
+    begin, end = outage
+    for answer in requests.answers.values():
         if answer.result == "error":
             continue
-        late = recovered is not None and answer.begin >= recovered
-        phase = "before" if answer.begin < killed else "after" if late else "during"
-        phases[phase].append(answer.took * 1000)
-    return {
-        phase: Latencies(_rounded(percentile(took, 0.5)), _rounded(percentile(took, 0.99)))
-        for phase, took in phases.items()
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)
+        phase = "before" if answer.begin < begin else "during" if answer.begin < end else "after"
+        phases[phase].append(answer.took)
+    return {phase: latencies(took) for phase, took in phases.items()}
 
 
 def _remarks(tally: Tally) -> Iterable[str]:
-    codes = Counter(answer.code for answer in tally.answers.values() if answer.result == "error")
-    for code, count in codes.most_common():
-        yield f"payments that failed with {code}: {count}"
-    unanswered = len(tally.asked - tally.answers.keys())
+    requests = tally.requests[Client.FUSEWIRE]
+    codes = Counter(answer.code for answer in requests.answers.values() if answer.result == "error")
+    for code, count in codes.most_common(_MOST_CODES):
+        yield f"payments that failed with {code[:_CODE_LENGTH]}: {count}"
+    unanswered = len(requests.asked - requests.answers.keys())
     if unanswered:
         yield f"payments without an answer: {unanswered}"
     for name, outcomes in (("payments", tally.payments), ("orders", tally.orders)):

@@ -1,4 +1,4 @@
-"""The demo's scenario: healthy, an outage under load, the recovery, healthy again."""
+"""The demo's scenario: a restart under load, an outage, the recovery, and healthy again."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import tempfile
 import time
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fusewire._validation import invalid
 from fusewire.demo._config import THINK_TIME, Plan
+from fusewire.demo._course import DOWN, UP, Course
+from fusewire.demo._judgement import read_records
 from fusewire.demo._queues import Queues, demo_queues, is_rabbitmq
-from fusewire.demo._report import Report, make_report, read_records
+from fusewire.demo._report import Report, make_report
 from fusewire.demo._subprocesses import Child, DemoError, ended_after, free_port
 from fusewire.demo._tally import Tally
-from fusewire.demo._timeline import moments_in_words
 from fusewire.demo._worker import ADDRESS_VARIABLE
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _LOOK = 0.05  # seconds between checks of a condition
 _START_LIMIT = 30.0  # seconds for a process to be ready
+_READY = "ready"  # what a server says when it serves
 _PORTS = 3  # attempts: another process may take a port before the server starts
 
 
@@ -32,8 +34,8 @@ class Display(Protocol):
     def say(self, at: float, what: str) -> None:
         """Show a step; `at` is in seconds since the load began."""
 
-    def show(self, at: float, tally: Tally, *, server_up: bool) -> None:
-        """Show the current figures; called many times a second."""
+    def show(self, course: Course) -> None:
+        """Show how it goes; called many times a second."""
 
 
 class Demo:
@@ -41,20 +43,20 @@ class Demo:
 
     Args:
         plan: how to run it.
-        display: shows each step, and the current figures many times a second.
+        display: shows each step, and how it goes many times a second.
 
     Attributes:
         tally: what the processes have reported.
+        course: how it goes, or went.
     """
 
     def __init__(self, plan: Plan, display: Display) -> None:
         self._plan = plan
         self._display = display
         self.tally = Tally()
-        self._steps: list[tuple[float, str]] = []
-        self._begin = 0.0
+        self.course = Course(plan, self.tally)
         self._children: list[Child] = []
-        self._server_ready = False
+        self._ready: set[str] = set()  # of the servers
 
     async def run(self) -> Report:
         """Run it and return the report. By then, every process that it started has ended.
@@ -79,27 +81,32 @@ class Demo:
         ledger = directory / "payments.db"
         async with AsyncExitStack() as stack:
             server, port = await self._start_server(stack, directory, ledger)
+            target = f"127.0.0.1:{port}"
+            standby = self._server("standby", directory, ledger, port, "--standby")
             workers = [
                 Child(
                     name,
-                    [f"fusewire.demo.{name}", f"127.0.0.1:{port}", queue, str(rate)],
+                    [f"fusewire.demo.{name}", target, *arguments],
                     directory=directory,
                     on_line=self.tally.note,
                     environment={ADDRESS_VARIABLE: address},
                 )
-                for name, queue, rate in (
-                    ("client", queues.charges, self._plan.rate),
-                    ("orders", queues.orders, self._plan.order_rate),
+                for name, *arguments in (
+                    ("client", queues.charges, str(self._plan.rate)),
+                    ("orders", queues.orders, str(self._plan.order_rate)),
+                    ("baselines", str(self._plan.rate)),
                 )
             ]
-            await stack.enter_async_context(ended_after(*workers))
-            for worker in workers:
-                await worker.start()
-                self._children.append(worker)
+            await stack.enter_async_context(ended_after(standby, *workers))
+            for child in (standby, *workers):
+                await child.start()
+                self._children.append(child)
             await self._until(
-                lambda: len(self.tally.ready) == len(workers), _START_LIMIT, "the load begins"
+                lambda: len(self.tally.ready) == len(workers) and "standby" in self._ready,
+                _START_LIMIT,
+                "the load begins",
             )
-            killed = await self._course(server, workers)
+            outage = await self._go_through(server, standby, workers)
             await asyncio.gather(*(worker.end() for worker in workers))
             await server.end()
         records = await asyncio.to_thread(read_records, ledger)
@@ -107,22 +114,29 @@ class Demo:
             self.tally,
             records,
             broker="rabbitmq" if is_rabbitmq(address) else "sqlite",
-            killed=killed,
-            recovered=self.tally.moments.get("last client closed"),
+            outage=outage,
         )
 
-    async def _course(self, server: Child, workers: list[Child]) -> float:
-        """Run the scenario; return when the server was killed, in monotonic seconds."""
-        self._begin = time.monotonic()
+    async def _go_through(
+        self, server: Child, standby: Child, workers: list[Child]
+    ) -> tuple[float, float]:
+        """Run the scenario; return when the outage began and ended."""
+        self.course.begin()
+        for worker in workers:
+            worker.send("go")
         self._step("the load begins")
-        await self._pass(self._plan.healthy)
+        await self._pass(self._plan.restart)
+        await self._restart(server, standby)
+        await self._pass(max(self._plan.healthy - self.course.now, 0))
         killed = self._step("the server is killed (SIGKILL)")
-        self._server_ready = False
-        await server.kill()
+        self.course.note_server(DOWN)
+        await standby.kill()
         await self._pass(self._plan.outage)
+        self._ready.clear()
         await server.start()
-        await self._until(lambda: self._server_ready, _START_LIMIT, "the server is back")
-        self._step("the server is back, on the same port and ledger")
+        await self._until(lambda: _READY in self._ready, _START_LIMIT, "the server is back")
+        back = self._step("the server is back, on the same port and ledger")
+        self.course.note_server(UP)
         await self._drain(lambda: self.tally.nothing_waits, "nothing is parked any more")
         await self._pass(self._plan.healthy)
         for worker in workers:
@@ -131,28 +145,41 @@ class Demo:
             lambda: len(self.tally.quiet) == len(workers) and self.tally.all_done,
             "the load has ended, and all is done",
         )
-        return killed
+        return killed, back
+
+    async def _restart(self, server: Child, standby: Child) -> None:
+        """Replace the server by its standby, as a deployment does that waits for no call."""
+        self._step("the server is restarted: killed (SIGKILL), and replaced at once")
+        self.course.note_server(DOWN)
+        self._ready.clear()
+        await server.kill()
+        standby.send("serve")
+        await self._until(lambda: _READY in self._ready, _START_LIMIT, "the standby serves")
+        self.course.note_server(UP)
+
+    def _server(self, name: str, directory: Path, ledger: Path, port: int, *options: str) -> Child:
+        return Child(
+            name,
+            [
+                "fusewire.demo.server",
+                *("--port", str(port), "--ledger", str(ledger)),
+                *("--think-time", str(THINK_TIME), "--kept", *options),
+            ],
+            directory=directory,
+            on_line=lambda _, line: self._ready.add(line["what"]),
+        )
 
     async def _start_server(
         self, stack: AsyncExitStack, directory: Path, ledger: Path
     ) -> tuple[Child, int]:
         for left in reversed(range(_PORTS)):
             port = free_port()
-            server = Child(
-                "server",
-                [
-                    "fusewire.demo.server",
-                    *("--port", str(port), "--ledger", str(ledger)),
-                    *("--think-time", str(THINK_TIME), "--kept"),
-                ],
-                directory=directory,
-                on_line=self._note_server,
-            )
+            server = self._server("server", directory, ledger, port)
             await stack.enter_async_context(ended_after(server))
             await server.start()
             self._children = [server]
             try:
-                await self._until(lambda: self._server_ready, _START_LIMIT, "the server is up")
+                await self._until(lambda: _READY in self._ready, _START_LIMIT, "the server is up")
             except DemoError:
                 if not left:
                     raise
@@ -160,23 +187,9 @@ class Demo:
                 return server, port
         raise AssertionError("the loop above returns or raises")
 
-    def _note_server(self, _name: str, line: dict[str, Any]) -> None:
-        self._server_ready |= line["what"] == "ready"
-
-    @property
-    def _now(self) -> float:
-        """Seconds since the load began."""
-        return time.monotonic() - self._begin if self._begin else 0.0
-
-    def timeline(self) -> list[tuple[float, str]]:
-        """Return the events, with seconds since the load began."""
-        happened = sorted([*self._steps, *moments_in_words(self.tally.moments)])
-        return [(at - self._begin, what) for at, what in happened]
-
     def _step(self, what: str) -> float:
-        at = time.monotonic()
-        self._steps.append((at, what))
-        self._display.say(at - self._begin, what)
+        at = self.course.step(what)
+        self._display.say(at, what)
         return at
 
     async def _pass(self, seconds: float) -> None:
@@ -210,7 +223,7 @@ class Demo:
                 child.check()
             if time.monotonic() >= end:
                 raise DemoError(f"not within {limit:g} s: {what}")
-            self._display.show(self._now, self.tally, server_up=self._server_ready)
+            self._display.show(self.course)
             await asyncio.sleep(_LOOK)
 
 

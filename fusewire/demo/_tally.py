@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fusewire.breaker import CircuitState
+from fusewire.demo._config import Client
+from fusewire.demo._curves import Curves
 from fusewire.parking import MessageOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-_RECENT = 5.0  # seconds of calls that count as recent
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Answer:
     """How one payment was answered.
 
     Attributes:
-        begin: when it was requested, in monotonic seconds.
+        begin: when it was requested.
         took: seconds until its answer.
         result: ``ok``, ``pending`` or ``error``.
         operation_id: of the reply; empty for an error.
@@ -35,6 +34,26 @@ class Answer:
 
 
 @dataclass(slots=True)
+class Requests:
+    """The payments that a client asked for.
+
+    Attributes:
+        asked: their references.
+        answers: reference to answer.
+        failed: how many of the answers are errors.
+    """
+
+    asked: set[str] = field(default_factory=set)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    failed: int = 0
+
+    def note(self, reference: str, answer: Answer) -> None:
+        """Note an answer."""
+        self.answers[reference] = answer
+        self.failed += answer.result == "error"
+
+
+@dataclass(slots=True)
 class Outcomes:
     """Outcomes of units of work, as sets of operation ids; an id stays in a set once it is in."""
 
@@ -44,92 +63,127 @@ class Outcomes:
     delayed: set[str] = field(default_factory=set)
     dead: dict[str, str] = field(default_factory=dict)
     """Operation id to the reason."""
+    waiting: set[str] = field(default_factory=set)
+    """Ids that are parked, and neither replayed nor dead."""
 
     def note(self, outcome: str, operation_id: str, reason: str) -> None:
         """Note one settlement."""
         match outcome:
             case MessageOutcome.PARKED:
                 self.parked.add(operation_id)
+                if operation_id not in self.replayed and operation_id not in self.dead:
+                    self.waiting.add(operation_id)
             case MessageOutcome.DELAYED:
                 self.delayed.add(operation_id)
             case MessageOutcome.DEAD:
                 self.dead[operation_id] = reason
+                self.waiting.discard(operation_id)
             case MessageOutcome.HANDLED | MessageOutcome.REPLAYED:
                 self.handled.add(operation_id)
                 # One whose replay failed comes back by way of a delay, and is then just handled.
                 if operation_id in self.parked or outcome == MessageOutcome.REPLAYED:
                     self.parked.add(operation_id)  # its confirmation may have been lost
                     self.replayed.add(operation_id)
+                    self.waiting.discard(operation_id)
 
-    @property
-    def waiting(self) -> set[str]:
-        """Ids that are parked, and neither replayed nor dead."""
-        return self.parked - self.replayed - self.dead.keys()
+
+SUBJECTS: Final = {"client": "payments", "orders": "orders"}
+"""What a process works on."""
 
 
 class Tally:
-    """All that was reported, by subject.
+    """All that was reported, by subject. Its times are in seconds since the load began.
 
     Attributes:
-        asked: references of the payments that were requested.
-        answers: reference to answer.
+        begin: when the load began, in monotonic seconds.
+        requests: the payments that each client asked for.
         payments: outcomes of parked calls.
         published: operation ids of the orders that were published.
         orders: outcomes of orders.
         circuits: process to the state of its circuit.
+        changes: when which process's circuit went to which state.
+        turns: when something turned, in words.
+        curves: what happened when.
         ready: processes that are ready.
         quiet: processes that have ended their load.
-        moments: when something happened, in monotonic seconds: first, or for ``last …`` last.
     """
 
     def __init__(self) -> None:
-        self.asked: set[str] = set()
-        self.answers: dict[str, Answer] = {}
+        self.begin = 0.0
+        self.requests = {client: Requests() for client in Client}
         self.payments = Outcomes()
         self.published: set[str] = set()
         self.orders = Outcomes()
-        self.circuits: dict[str, str] = {}
+        self.circuits: dict[str, CircuitState] = {}
+        self.changes: list[tuple[float, str, CircuitState]] = []
+        self.turns: list[tuple[float, str]] = []
+        self.curves = Curves()
         self.ready: set[str] = set()
         self.quiet: set[str] = set()
-        self.moments: dict[str, float] = {}
-        self._recent: deque[Answer] = deque()
 
     def note(self, process: str, line: Mapping[str, Any]) -> None:
         """Note one line that a process reported."""
-        at = line["at"]
+        at = line["at"] - self.begin
         match line["what"]:
             case "ready":
                 self.ready.add(process)
-                self.circuits.setdefault(process, CircuitState.CLOSED)
             case "quiet":
                 self.quiet.add(process)
             case "circuit":
-                self._note_circuit(process, line["state"], at)
+                self._note_circuit(process, CircuitState(line["state"]), at)
             case "asked":
-                self.asked.add(line["reference"])
+                self.requests[Client(line["client"])].asked.add(line["reference"])
             case "published":
                 self.published.add(line["operation"])
             case "answered":
-                answer = Answer(
-                    line["begin"], line["took"], line["result"], line["operation"], line["code"]
-                )
-                self.answers[line["reference"]] = answer
-                self._recent.append(answer)
+                self._note_answer(line)
             case "message":
-                outcomes = self.payments if process == "client" else self.orders
-                outcomes.note(line["outcome"], line["operation"], line["reason"])
-                if line["outcome"] == MessageOutcome.PARKED:
-                    self.moments.setdefault(f"{process} parked", at)
-                elif line["operation"] in outcomes.replayed:
-                    self.moments.setdefault(f"{process} replayed", at)
-                    self.moments[f"last {process} replayed"] = at
+                self._note_message(process, line, at)
 
-    def _note_circuit(self, process: str, state: str, at: float) -> None:
+    def _note_answer(self, line: Mapping[str, Any]) -> None:
+        client = Client(line["client"])
+        answer = Answer(
+            line["begin"] - self.begin,
+            line["took"],
+            line["result"],
+            line["operation"],
+            line["code"],
+        )
+        self.requests[client].note(line["reference"], answer)
+        self.curves.note_answer(client, answer.begin, answer.took, answer.result)
+
+    def _note_circuit(self, process: str, state: CircuitState, at: float) -> None:
+        before = self.circuits.get(process, CircuitState.CLOSED)
         self.circuits[process] = state
-        if state == CircuitState.OPEN:
-            self.moments.setdefault(f"{process} opened", at)
-        elif state == CircuitState.CLOSED:
-            self.moments[f"last {process} closed"] = at
+        self.changes.append((at, process, state))
+        if before is CircuitState.CLOSED:
+            self.turns.append((at, f"{SUBJECTS[process]}: the circuit opens"))
+        elif state is CircuitState.CLOSED:
+            self.turns.append((at, f"{SUBJECTS[process]}: the circuit is closed again"))
+
+    def _note_message(self, process: str, line: Mapping[str, Any], at: float) -> None:
+        subject = SUBJECTS[process]
+        outcomes = self.payments if subject == "payments" else self.orders
+        waited = len(outcomes.waiting)
+        outcomes.note(line["outcome"], line["operation"], line["reason"])
+        waits = len(outcomes.waiting)
+        if waits == waited:
+            return
+        self.curves.note_waiting(subject, at, waits)
+        if not waited:
+            self.turns.append((at, f"{subject}: the first is parked"))
+        elif not waits:
+            self.turns.append((at, f"{subject}: the last parked one is made"))
+
+    @property
+    def recovered(self) -> float | None:
+        """When the client's circuit was closed again, the last time; None if it never was."""
+        changes = reversed(self.changes_of("client"))
+        return next((at for at, state in changes if state is CircuitState.CLOSED), None)
+
+    def changes_of(self, process: str) -> list[tuple[float, CircuitState]]:
+        """Return when the circuit of a process went to which state."""
+        return [(at, state) for at, of, state in self.changes if of == process]
 
     @property
     def nothing_waits(self) -> bool:
@@ -137,7 +191,7 @@ class Tally:
         return (
             not self.payments.waiting
             and not self.orders.waiting
-            and all(state == CircuitState.CLOSED for state in self.circuits.values())
+            and all(state is CircuitState.CLOSED for state in self.circuits.values())
         )
 
     @property
@@ -145,25 +199,6 @@ class Tally:
         """Whether every payment is answered, every order handled or dead, and nothing is parked."""
         return (
             self.nothing_waits
-            and self.asked == self.answers.keys()
+            and all(made.asked == made.answers.keys() for made in self.requests.values())
             and self.published <= self.orders.handled | self.orders.dead.keys()
         )
-
-    def results(self, result: str) -> int:
-        """Count the answers of a kind."""
-        return sum(answer.result == result for answer in self.answers.values())
-
-    def recent(self, now: float) -> list[float]:
-        """Return how long recent payments took, in seconds."""
-        while self._recent and self._recent[0].begin < now - _RECENT:
-            self._recent.popleft()
-        return [answer.took for answer in self._recent]
-
-
-def percentile(values: Iterable[float], share: float) -> float | None:
-    """Return the nearest-rank percentile, `share` from 0 to 1; None without values."""
-    ordered = sorted(values)
-    if not ordered:
-        return None
-    rank = max(-(-len(ordered) * share // 1), 1)  # rounded up
-    return ordered[int(rank) - 1]

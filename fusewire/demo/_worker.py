@@ -1,8 +1,8 @@
 """A child process of the demo, from the inside: what it reports, and when it ends.
 
-It reports in lines of JSON on its standard output. The parent may write ``quiet`` to its standard
-input: make no more load. When that input ends, the parent is gone, and the child ends too. On
-SIGTERM it shuts down in order.
+It reports in lines of JSON on its standard output. The parent writes ``go`` to its standard input
+to have the load begin, in all children at once, and ``quiet`` to have it end. When that input ends,
+the parent is gone, and the child ends too. On SIGTERM it shuts down in order.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ class Worker:
     """This process. Create it on the event loop.
 
     Attributes:
-        quiet: set when the load has to end.
+        go: set when the load has to begin.
+        quiet: set when it has to end.
         stop: set when the process has to end.
         orphaned: whether the parent is gone.
     """
 
     def __init__(self) -> None:
+        self.go = asyncio.Event()
         self.quiet = asyncio.Event()
         self.stop = asyncio.Event()
         self.orphaned = False
@@ -76,7 +78,8 @@ class Worker:
         )
 
     async def steadily(self, rate: float, do: Callable[[int], Awaitable[None]]) -> None:
-        """Start `do(number)` `rate` times a second until quiet, and wait for all of them."""
+        """Start `do(number)` `rate` times a second from go until quiet, and wait for all calls."""
+        await self.go.wait()
         begin = self._loop.time()
         number = 0
         async with asyncio.TaskGroup() as group:
@@ -93,8 +96,9 @@ class Worker:
         heard = b""
         while chunk := os.read(0, 4096):
             *lines, heard = (heard + chunk).split(b"\n")
-            if b"quiet" in lines:
-                self._call(self.quiet.set)
+            for word, event in ((b"go", self.go), (b"quiet", self.quiet)):
+                if word in lines:
+                    self._call(event.set)
         self.orphaned = True
         self._call(self._end)
         time.sleep(_END_LIMIT)
@@ -102,6 +106,7 @@ class Worker:
 
     def _end(self) -> None:
         self.quiet.set()
+        self.go.set()
         self.stop.set()
 
     def _call(self, what: Callable[[], None]) -> None:

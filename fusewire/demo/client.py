@@ -8,24 +8,22 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 
 import grpc.aio
 
 from fusewire.breaker import BreakerRegistry
 from fusewire.demo._config import (
-    ACCOUNTS,
     CALL_TIMEOUT,
     CHANNEL_OPTIONS,
     CHARGE,
     LANE,
-    PAYMENT,
     SETTINGS,
+    Client,
 )
+from fusewire.demo._load import Payer
 from fusewire.demo._queues import delete_queues
 from fusewire.demo._worker import ADDRESS_VARIABLE, Worker
 from fusewire.demo.payments.v1.payments_pb2 import STATUS_PENDING, ChargeReply, ChargeRequest
-from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from fusewire.forwarding import ParkedCalls, Receipt
 from fusewire.interceptors import aio_interceptors
 
@@ -54,45 +52,16 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
             registry=registry,
             fallbacks={CHARGE: calls.park(reply=pending, idempotent=True)},
         )
-        async with grpc.aio.insecure_channel(
-            target, interceptors=interceptors, options=CHANNEL_OPTIONS
-        ) as channel:
-            payments = PaymentsStub(channel)
-
-            async def charge(number: int) -> None:
-                reference = f"{PAYMENT}{number}"
-                request = ChargeRequest(
-                    account=ACCOUNTS[number % len(ACCOUNTS)],
-                    amount_cents=100 + number % 900,
-                    currency="EUR",
-                    reference=reference,
-                )
-                worker.send("asked", reference=reference)
-                begin = time.monotonic()
-                operation, code = "", ""
-                try:
-                    reply = await payments.Charge(request, timeout=CALL_TIMEOUT)
-                except grpc.aio.AioRpcError as error:
-                    result, code = "error", f"{error.code().name}: {error.details()}"
-                else:
-                    result = "pending" if reply.status == STATUS_PENDING else "ok"
-                    operation = reply.operation_id
-                worker.send(
-                    "answered",
-                    reference=reference,
-                    begin=begin,
-                    took=time.monotonic() - begin,
-                    result=result,
-                    operation=operation,
-                    code=code,
-                )
-
-            # Within the channel's block, so that no replay is cut off by the channel's end.
-            async with calls.forward_to(channel):
-                worker.send("ready")
-                await worker.steadily(rate, charge)
-                worker.send("quiet")
-                await worker.stop.wait()
+        async with (
+            grpc.aio.insecure_channel(
+                target, interceptors=interceptors, options=CHANNEL_OPTIONS
+            ) as channel,
+            calls.forward_to(channel),  # ends before the channel, so that no replay is cut off
+        ):
+            worker.send("ready")
+            await Payer(worker, Client.FUSEWIRE, channel).pay(rate)
+            worker.send("quiet")
+            await worker.stop.wait()
     if worker.orphaned:
         await delete_queues(address, queue)
 

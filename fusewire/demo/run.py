@@ -16,7 +16,8 @@ from rich.console import Console
 from fusewire.demo._config import Plan
 from fusewire.demo._queues import is_rabbitmq
 from fusewire.demo._scenario import Demo
-from fusewire.demo._view import show_report, showing
+from fusewire.demo._verdict import show_report
+from fusewire.demo._view import showing
 
 if TYPE_CHECKING:
     from fusewire.demo._report import Report
@@ -42,15 +43,16 @@ def run_demo(plan: Plan, *, as_json: bool = False) -> int:
     console = Console(stderr=as_json)
     where = "RabbitMQ" if is_rabbitmq(plan.broker or "") else "the embedded broker"
     console.print(
-        f"{plan.rate:g} payments and {plan.order_rate:g} orders a second, on {where}. After "
-        f"{plan.healthy:g} s the payments server is killed; {plan.outage:g} s later it is started "
-        "again.",
+        f"{plan.rate:g} payments and {plan.order_rate:g} orders a second, on {where}, and the same "
+        "payments by two clients without Fusewire. After "
+        f"{plan.restart:g} s the payments server is restarted under load; after {plan.healthy:g} s "
+        f"it is killed, and {plan.outage:g} s later it is started again.",
         highlight=False,
     )
     with showing(console) as display:
         demo = Demo(plan, display)
         report = asyncio.run(_interruptible(demo))
-    show_report(console, report, demo.timeline())
+    show_report(console, report, demo.course.timeline())
     if as_json:
         sys.stdout.write(json.dumps(report.as_json()) + "\n")
     return 1 if report.faults else 0

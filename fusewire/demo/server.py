@@ -94,30 +94,42 @@ class PaymentsService(PaymentsServicer):
         yield from self._ledger.statement(request.account)
 
 
-def serve(port: int, path: Path, *, think_time: float = 0.0) -> None:
+def serve(
+    port: int, path: Path, *, think_time: float = 0.0, standby_until: threading.Event | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         port: a port of the loopback interface.
         path: the ledger's file.
         think_time: seconds between the commit of a charge and its reply.
+        standby_until: when to take the port, which another server has until then.
 
     Raises:
         RuntimeError: the port is taken.
     """
     over = threading.Event()
+    begin = standby_until or threading.Event()
+
+    def end(*_: object) -> None:
+        over.set()
+        begin.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
+        signal.signal(number, end)
     ledger = Ledger(path)
     # Without SO_REUSEPORT: two servers on one port would each get a part of the calls.
     server = grpc.server(ThreadPoolExecutor(_THREADS), options=[("grpc.so_reuseport", 0)])
     add_PaymentsServicer_to_server(PaymentsService(ledger, think_time=think_time), server)
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    server.start()
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    over.wait()
-    server.stop(_GRACE).wait()
+    if standby_until is not None:
+        _say("standby")
+        begin.wait()
+    if not over.is_set():
+        server.add_insecure_port(f"127.0.0.1:{port}")
+        server.start()
+        _say("ready")
+        over.wait()
+        server.stop(_GRACE).wait()
     ledger.close()
 
 
@@ -128,9 +140,14 @@ def _operation_id(context: grpc.ServicerContext) -> str | None:
     return None
 
 
-def _end_with_parent() -> None:
+def _say(word: str) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
+
+
+def _end_with_parent(called: threading.Event) -> None:
     while os.read(0, 4096):
-        pass
+        called.set()
     os._exit(1)  # every acknowledged charge is on the disk
 
 
@@ -145,10 +162,21 @@ def main() -> None:
         action="store_true",
         help="end with the standard input: the parent is gone",
     )
+    parser.add_argument(
+        "--standby",
+        action="store_true",
+        help="take the port when a line comes from the standard input; until then it may be taken",
+    )
     arguments = parser.parse_args()
-    if arguments.kept:
-        threading.Thread(target=_end_with_parent, daemon=True, name="parent").start()
-    serve(arguments.port, arguments.ledger, think_time=arguments.think_time)
+    called = threading.Event()
+    if arguments.kept or arguments.standby:
+        threading.Thread(target=_end_with_parent, args=[called], daemon=True, name="parent").start()
+    serve(
+        arguments.port,
+        arguments.ledger,
+        think_time=arguments.think_time,
+        standby_until=called if arguments.standby else None,
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,12 @@ from tests.support.waiting import until_sync
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from fusewire.cli import main; main()", "demo"]
-CHILDREN = {"fusewire.demo.server", "fusewire.demo.client", "fusewire.demo.orders"}
+CHILDREN = {
+    "fusewire.demo.server",  # and the same again, as its standby
+    "fusewire.demo.client",
+    "fusewire.demo.orders",
+    "fusewire.demo.baselines",
+}
 
 
 @pytest.fixture(params=["sqlite", "rabbitmq"])
@@ -41,8 +46,8 @@ def command_line(pid: int) -> list[str]:
     return []
 
 
-def children(pid: int) -> dict[str, int]:
-    """Return the demo's processes, by module."""
+def children(pid: int) -> dict[int, str]:
+    """Return the demo's processes, with the module of each."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -51,7 +56,7 @@ def children(pid: int) -> dict[str, int]:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             modules = CHILDREN.intersection(command_line(int(entry.name)))
             if parent == pid and modules:
-                found[modules.pop()] = int(entry.name)
+                found[int(entry.name)] = modules.pop()
     return found
 
 
@@ -101,9 +106,17 @@ def test_nothing_is_lost_and_nothing_is_charged_twice(broker: list[str], tmp_pat
     for phase in ("before", "during", "after"):
         latency = ledger["latency_ms"][phase]
         assert 0 < latency["p50"] <= latency["p99"]
+    without = ledger["clients"]["bare"], ledger["clients"]["retrying"]
+    for client in (ledger["clients"]["fusewire"], *without):
+        ends = [client[end] for end in ("made", "lost", "in_doubt", "charged_twice")]
+        assert sum(ends) == client["asked"] == pytest.approx(ledger["asked"], abs=2)
+    assert ledger["clients"]["fusewire"]["made"] == ledger["asked"]
+    assert ledger["clients"]["fusewire"]["later"] == ledger["parked"]
+    assert all(client["lost"] > 50 for client in without)
+    assert ledger["why_p99"]
     assert "the server is killed (SIGKILL)" in done.stderr
     assert "payments: the circuit is closed again" in done.stderr
-    for log in ("client", "orders", "server"):
+    for log in ("client", "orders", "baselines", "server", "standby"):
         assert not unexpected_tracebacks((kept / f"{log}.log").read_text())
 
 
@@ -118,9 +131,10 @@ def test_all_that_the_demo_started_ends_with_it(
     environment = {**os.environ, "TMPDIR": str(tmp_path)}  # what a kill leaves behind lies there
     with KeptProcess([*COMMAND, *broker], env=environment, cwd=ROOT, log=tmp_path / "log") as demo:
         all_of_them = until_sync(
-            lambda: len(found := children(demo.pid)) == len(CHILDREN) and found, "they run"
+            lambda: set((found := children(demo.pid)).values()) == CHILDREN and found, "they run"
         )
-        queue = command_line(all_of_them["fusewire.demo.orders"])[-3]
+        (orders,) = (pid for pid, module in all_of_them.items() if module == "fusewire.demo.orders")
+        queue = command_line(orders)[-3]
         until_sync(lambda: "server up" in (tmp_path / "log").read_text(), "the load has begun")
         demo.send_alone(signum)
         # Before the whole group is killed by the helper: none of them is in the group.

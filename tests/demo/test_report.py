@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire.demo._config import Plan
+from fusewire.demo._config import Client, Plan
+from fusewire.demo._judgement import Records, read_records
 from fusewire.demo._ledger import Ledger
-from fusewire.demo._report import Records, Report, make_report, read_records
+from fusewire.demo._report import Report, make_report
 from fusewire.demo._scenario import Demo
-from fusewire.demo._tally import Tally, percentile
+from fusewire.demo._tally import Tally
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest, RefundRequest
 from fusewire.demo.run import run_demo
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KILLED = 10.0
+BACK = 18.0
 RECOVERED = 20.0
 
 
@@ -28,6 +30,8 @@ class Story:
     def __init__(self) -> None:
         self.tally = Tally()
         self.charges: list[tuple[str, str]] = []
+        self.send("client", "circuit", KILLED + 0.1, state="open", why="failures")
+        self.send("client", "circuit", RECOVERED, state="closed", why="probes")
 
     def send(self, process: str, what: str, at: float = 0.0, **details: Any) -> None:
         self.tally.note(process, {"what": what, "at": at, **details})
@@ -36,13 +40,19 @@ class Story:
         self.send(process, "message", outcome=outcome, operation=operation, reason=reason)
 
     def payment(
-        self, number: int, result: str = "ok", *, begin: float = 0.0, took: float = 0.1
+        self,
+        number: int,
+        result: str = "ok",
+        *,
+        begin: float = 0.0,
+        took: float = 0.1,
+        client: Client = Client.FUSEWIRE,
     ) -> None:
-        reference = f"payment-{number}"
-        self.send("client", "asked", reference=reference)
+        reference = f"{client.prefix}{number}"
+        self.send("client", "asked", client=client, reference=reference)
         self.send(
-            "client", "answered", reference=reference, begin=begin, took=took, result=result,
-            operation="" if result == "error" else f"op-{number}",
+            "client", "answered", client=client, reference=reference, begin=begin, took=took,
+            result=result, operation="" if result == "error" else f"op-{number}",
             code="UNAVAILABLE: down" if result == "error" else "",
         )  # fmt: skip
 
@@ -60,8 +70,7 @@ class Story:
             self.tally,
             Records(tuple(self.charges), repeated=0),
             broker="sqlite",
-            killed=KILLED,
-            recovered=RECOVERED,
+            outage=(KILLED, BACK),
         )
 
 
@@ -115,7 +124,7 @@ def test_a_payment_that_got_an_error_is_failed_and_not_lost(story: Story) -> Non
 
 
 def test_a_payment_that_was_never_answered_is_failed(story: Story) -> None:
-    story.send("client", "asked", reference="payment-3")
+    story.send("client", "asked", client=Client.FUSEWIRE, reference="payment-3")
     end = story.end()
     assert end.failed == 1
     assert end.remarks == ("payments without an answer: 1",)
@@ -192,16 +201,6 @@ def test_latencies_are_grouped_by_when_the_payment_was_requested() -> None:
         "during": {"p50": 500.0, "p99": 700.0},
         "after": {"p50": None, "p99": None},
     }
-
-
-@pytest.mark.parametrize(
-    ("values", "share", "expected"),
-    [([], 0.5, None), ([7.0], 0.99, 7.0), ([3.0, 1.0, 2.0], 0.5, 2.0), ([1.0, 2.0], 0.0, 1.0)],
-)
-def test_a_percentile_is_one_of_the_values(
-    values: list[float], share: float, expected: float | None
-) -> None:
-    assert percentile(values, share) == expected
 
 
 def test_the_servers_records_are_read_from_its_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -34,13 +35,16 @@ class Server:
 
     def __init__(self, ledger: Path) -> None:
         self.port = free_port()
-        self._ledger = ledger
+        self.ledger = ledger
         self._process: KeptProcess | None = None
         self._channel: grpc.Channel | None = None
 
     def start(self, *options: str) -> None:
         program = [sys.executable, "-m", "fusewire.demo.server", "--port", str(self.port)]
-        self._process = KeptProcess([*program, "--ledger", self._ledger, *options], cwd=ROOT)
+        self._process = KeptProcess([*program, "--ledger", self.ledger, *options], cwd=ROOT)
+        self.connect()
+
+    def connect(self) -> None:
         self._close_channel()  # it may not have noticed yet that its server was killed
         self._channel = grpc.insecure_channel(
             f"127.0.0.1:{self.port}", options=[("grpc.max_reconnect_backoff_ms", 100)]
@@ -163,3 +167,44 @@ def test_a_charge_whose_reply_is_never_heard_is_made_once_when_it_is_asked_again
 def test_the_server_ends_in_order_when_asked(server: Server) -> None:
     server.payments.Charge(of(1), timeout=LIMIT)
     assert server.stop() == 0
+
+
+def standby(port: int, ledger: Path) -> subprocess.Popen[str]:
+    """Start a server that waits for its port; it ends with this object's block."""
+    program = [sys.executable, "-m", "fusewire.demo.server", "--port", str(port), "--standby"]
+    return subprocess.Popen(
+        [*program, "--ledger", ledger],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_a_standby_takes_the_port_when_a_line_comes(server: Server) -> None:
+    first = server.payments.Charge(of(1), metadata=key("op-1"), timeout=LIMIT)
+    with standby(server.port, server.ledger) as other:
+        assert said(other) == "standby"
+        server.kill()
+        assert other.stdin is not None
+        other.stdin.write("serve\n")
+        other.stdin.flush()
+        assert said(other) == "ready"
+        server.connect()
+        assert server.payments.Charge(of(1), metadata=key("op-1"), timeout=LIMIT) == first
+        other.terminate()
+        assert other.wait(LIMIT) == 0
+
+
+@pytest.mark.parametrize("by_signal", [True, False])
+def test_a_standby_ends_by_a_signal_and_with_its_parent(tmp_path: Path, by_signal: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    with standby(free_port(), tmp_path / "ledger.db") as other:
+        assert said(other) == "standby"
+        assert other.stdin is not None
+        other.terminate() if by_signal else other.stdin.close()
+        assert other.wait(LIMIT) == (0 if by_signal else 1)

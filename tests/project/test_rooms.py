@@ -30,7 +30,8 @@ ON_PURPOSE = {
     "fusewire.brokers.topology",
     "fusewire.cli",  # the entry point of the command
     "fusewire.demo",
-    "fusewire.demo.client",  # the demo's processes, which `python -m` runs
+    "fusewire.demo.baselines",  # the demo's processes, which `python -m` runs
+    "fusewire.demo.client",
     "fusewire.demo.orders",
     "fusewire.demo.run",  # what the command takes of the demo
     "fusewire.demo.server",

@@ -1,0 +1,179 @@
+"""The picture of a run on a terminal: curves, and the states of server and circuits, over time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from fusewire.demo._config import BASELINES, Client
+from fusewire.demo._course import DOWN
+from fusewire.demo._tally import SUBJECTS
+from fusewire.demo._words import CLIENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fusewire.demo._course import Course, Stretch
+    from fusewire.demo._curves import Point
+
+_GUTTER = 17  # columns of labels to the left
+_WIDEST = 140  # columns of curves
+_LEVELS = " ▁▂▃▄▅▆▇█"
+_DOWN = " on grey23"  # behind all curves while the server is down
+_FASTEST_MS = 1.0  # the foot of the latency curve, which is logarithmic
+_SLOWEST_MS = 2000.0  # its top
+
+_STATES = {
+    "up": "green",
+    "down": "white on red",
+    "closed": "green",
+    "open": "white on red",
+    "half_open": "black on yellow",
+}
+
+_SHORT = {"half_open": "½", "open": "op"}  # where there is no room for a name
+
+_RESULTS = (("ok", "green"), ("pending", "yellow"), ("error", "red"))
+
+_Layers = list[tuple[float, str]]
+"""From bottom to top: the height of a layer, as a share of the chart, and its style."""
+
+
+def draw(course: Course, width: int) -> Text:
+    """Draw the run so far, in at most `width` columns.
+
+    The picture is laid out for the whole run, and fills from the left.
+    """
+    step, points = course.tally.curves.points(
+        course.expected_end, max(min(width - _GUTTER - 1, _WIDEST), 10)
+    )
+    columns = len(points)
+    now = course.now
+    points = [point for point in points if point.at <= now]
+    states = {
+        "server": [_state_in(course.server(now), point.at, step) for point in points],
+        **{
+            f"circuit: {subject}": [
+                _state_in(course.circuit(process, now), point.at, step) for point in points
+            ]
+            for process, subject in SUBJECTS.items()
+        },
+    }
+    down = [state == DOWN for state in states["server"]]
+    picture = Text(no_wrap=True, overflow="crop")
+    for height, labels, layers in _charts(course, points):
+        picture.append(_chart(layers, down, height, labels))
+    for label, strip in states.items():
+        picture.append(f"{label:<{_GUTTER}}")
+        picture.append(_strip(strip))
+        picture.append("\n")
+    picture.append(_axis(columns, step))
+    return picture
+
+
+def _charts(
+    course: Course, points: Sequence[Point]
+) -> Iterator[tuple[int, Sequence[str], list[_Layers]]]:
+    """Return the height of each chart, its labels, and its layers by column."""
+    yield (
+        3,
+        ("payments asked", "green: OK", "yellow: PENDING"),
+        _requests(points, Client.FUSEWIRE),
+    )
+    most = max((sum(point.waiting.values()) for point in points), default=0)
+    yield (
+        4,
+        ("waiting", f"most: {most:,}", "yellow: payments", "purple: orders"),
+        [
+            [
+                (point.waiting.get(what, 0) / max(most, 1), style)
+                for what, style in (("payments", "yellow"), ("orders", "magenta"))
+            ]
+            for point in points
+        ],
+    )
+    slowest = [point.took.get(Client.FUSEWIRE) for point in points]
+    yield (
+        2,
+        ("p99 latency", "log, 1 ms to 2 s"),
+        [[(_on_scale(took[1] * 1000), "cyan")] if took else [] for took in slowest],
+    )
+    for client in BASELINES:
+        failed = course.tally.requests[client].failed
+        yield 2, (CLIENTS[client], f"red: {failed:,} errors"), _requests(points, client)
+
+
+def _requests(points: Sequence[Point], client: Client) -> list[_Layers]:
+    most = max((sum(point.answers[client].values()) for point in points), default=0)
+    return [
+        [(point.answers[client][result] / max(most, 1), style) for result, style in _RESULTS]
+        for point in points
+    ]
+
+
+def _chart(
+    columns: Sequence[_Layers], down: Sequence[bool], height: int, labels: Sequence[str]
+) -> Text:
+    chart = Text()
+    for row in reversed(range(height)):
+        label = labels[height - 1 - row]
+        chart.append(f"{label:<{_GUTTER}}", "" if row == height - 1 else "dim")
+        for layers, is_down in zip(columns, down, strict=True):
+            character, style = _cell(layers, row, height)
+            chart.append(character, style + (_DOWN if is_down else ""))
+        chart.append("\n")
+    return chart
+
+
+def _cell(layers: _Layers, row: int, height: int) -> tuple[str, str]:
+    """Return the character and the style of one cell; row 0 is the lowest."""
+    total = sum(share for share, _ in layers) * height - row
+    level = math.ceil(min(max(total, 0.0), 1.0) * (len(_LEVELS) - 1))
+    middle = row + min(max(total, 0.0), 1.0) / 2
+    top = 0.0
+    for share, style in layers:
+        top += share * height
+        if middle <= top and share:
+            return _LEVELS[level], style
+    return _LEVELS[level], "default"
+
+
+def _state_in(stretches: Sequence[Stretch], begin: float, step: float) -> str:
+    """Return the state of a column. However short the server is down, its column shows it."""
+    overlapping = [one for one in stretches if one.begin < begin + step and begin < one.end]
+    if any(one.state == DOWN for one in overlapping):
+        return DOWN
+    middle = begin + step / 2
+    return next((one.state for one in overlapping if middle < one.end), stretches[-1].state)
+
+
+def _strip(states: Sequence[str]) -> Text:
+    """Draw states as bars with their names in them, where there is room."""
+    strip = Text()
+    for state, same in itertools.groupby(states):
+        room = len(list(same))
+        name = state.replace("_", " ")
+        shown = name if len(name) <= room else _SHORT.get(state, "")
+        strip.append(f"{shown[:room]:^{room}}", _STATES[state])
+    return strip
+
+
+def _axis(columns: int, step: float) -> Text:
+    axis = [" "] * columns
+    every = max(columns // 6, 1)
+    for column in range(0, columns, every):
+        mark = f"|{column * step:.0f} s"
+        if column + len(mark) <= columns:
+            axis[column : column + len(mark)] = mark
+    return Text(" " * _GUTTER + "".join(axis), "dim")
+
+
+def _on_scale(milliseconds: float) -> float:
+    """Return where a duration stands on the logarithmic scale, from 0 to 1."""
+    share = math.log(max(milliseconds, _FASTEST_MS) / _FASTEST_MS) / math.log(
+        _SLOWEST_MS / _FASTEST_MS
+    )
+    return min(share, 1.0)

@@ -1,0 +1,82 @@
+"""Why the slowest payments of an outage took as long as they did."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from fusewire.breaker import CircuitState
+from fusewire.demo._config import CALL_TIMEOUT, SETTINGS
+from fusewire.demo._figures import in_words, percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from fusewire.demo._tally import Answer
+
+_LAG = 0.1  # seconds from a probe's request until the half-open state that it causes is reported
+
+_WHY = {
+    CircuitState.HALF_OPEN: (
+        "{count} of these {all} were asked for while the circuit was half open: they were probes. "
+        f"At most {SETTINGS.half_open_max_calls} calls at a time are let through to find out "
+        "whether the server is back, and a probe waits for a connection as long as its deadline "
+        f"allows, {CALL_TIMEOUT:g} s. Then it is stored as well."
+    ),
+    CircuitState.CLOSED: (
+        "{count} of these {all} were asked for while the circuit was closed: they were sent, "
+        "failed, and were then stored."
+    ),
+    CircuitState.OPEN: (
+        "{count} of these {all} were asked for while the circuit was open: they were not sent. "
+        "What took time is to store them on a busy machine."
+    ),
+}
+
+
+def why_slow(
+    answers: Iterable[Answer],
+    changes: Sequence[tuple[float, CircuitState]],
+    outage: tuple[float, float],
+) -> list[str]:
+    """Return in sentences why the 99th percentile of an outage is what it is.
+
+    Args:
+        answers: how payments were answered.
+        changes: when the circuit went to which state.
+        outage: when it began and ended.
+    """
+    begin, end = outage
+    during = sorted(
+        (answer for answer in answers if begin <= answer.begin < end and answer.result != "error"),
+        key=lambda answer: answer.took,
+    )
+    if not during:
+        return []
+    usual, at_least = (percentile((one.took for one in during), share) for share in (0.5, 0.99))
+    slowest = during[math.ceil(len(during) * 0.99) - 1 :]
+    states = Counter(_state_at(changes, answer.begin + _LAG) for answer in slowest)
+    figures = (
+        f"Half of the {len(during)} payments of the outage were answered within "
+        f"{in_words(usual)}: the open circuit rejects the call at once, and what takes "
+        f"time is to store it durably. The slowest {len(slowest)} took "
+        f"{in_words(at_least)} or more."
+    )
+    return [
+        figures,
+        *(
+            _WHY[state].format(count=count, all=len(slowest))
+            for state, count in states.most_common()
+            if state in _WHY
+        ),
+    ]
+
+
+def _state_at(changes: Sequence[tuple[float, CircuitState]], at: float) -> CircuitState:
+    state = CircuitState.CLOSED
+    for changed, new in changes:
+        if changed > at:
+            break
+        state = new
+    return state
