@@ -140,7 +140,7 @@ class CircuitBreaker(GuardingCircuit):
         Raises:
             CircuitOpenError: the circuit did not admit the call; `func` was not called.
         """
-        result: T = self._guard(func, None)(*args, **kwargs)
+        result: T = self._guard(func)(*args, **kwargs)
         return result
 
     async def call_async(

@@ -116,7 +116,7 @@ class Generations:
         """Add calls of a former process, which are older than any of this one."""
         generation = Generation(-math.inf)
         generation.counts.load(former)
-        self._known.insert(0, generation)
+        self._known = [generation, *self._known]
         self._baseline = None
 
     def quiet(self) -> Counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -103,7 +104,4 @@ class InFlightCalls:
 
 
 def _oldest(calls: dict[Permit, float], before: float) -> Iterator[tuple[Permit, float]]:
-    for permit, started in calls.items():
-        if started >= before:
-            break
-        yield permit, started
+    return takewhile(lambda call: call[1] < before, calls.items())

@@ -93,7 +93,7 @@ class MeasuringMachine(LendingMachine):
         """Record a decorated call, which was answered."""
         operation = current_operation()
         if operation is None:
-            durations.note(now, seconds, "", live=True, failed=False)
+            durations.note(now, seconds, "", live=True)
         else:
-            durations.note(now, seconds, "", live=not operation.replay, failed=False)
+            durations.note(now, seconds, "", live=not operation.replay)
             operation.note_duration(self._name, "", seconds)

@@ -141,7 +141,8 @@ class CountWindow:
         # Where the next call goes, which is where the oldest is once the ring is full.
         self._place = 0
         # Places of calls that are not healthy. Without any, they have no meaning.
-        self._oldest = self._latest = 0
+        self._oldest: int
+        self._latest: int
 
     def record(self, kind: int, _now: float) -> None:
         """Record a call in the place of the oldest."""

@@ -299,6 +299,15 @@ async def test_a_coroutine_of_a_plain_function_has_its_fallback(breaker: Circuit
     assert breaker.state is CircuitState.OPEN
 
 
+async def test_a_coroutine_of_a_plain_function_has_its_fallback_as_a_probe_too(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    half_open_circuit(breaker, clock)
+    guarded = breaker(lambda amount: fail_async(amount), fallback=charge)  # noqa: PLW0108 - a plain function
+    assert await guarded(3) == "3 EUR"
+    assert breaker.state is CircuitState.OPEN
+
+
 async def test_a_coroutine_of_a_plain_function_is_no_call_until_it_is_awaited(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:

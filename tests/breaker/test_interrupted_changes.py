@@ -36,6 +36,33 @@ RAMPING = BreakerSettings(
 )
 
 
+def test_code_that_interrupts_the_taking_of_a_permit_does_not_wait_for_it(
+    clock: FakeClock,
+) -> None:
+    states: list[CircuitState] = []
+
+    def in_the_midst() -> float:
+        with held_lock(breaker):
+            states.append(breaker.state)
+        return 0.5
+
+    settings = BreakerSettings(
+        failure_threshold=None,
+        recovery_timeout_jitter=0.5,
+        window_calls=1,
+        minimum_calls=1,
+        slow_call_duration=2.0,
+        slow_call_rate_threshold=1.0,
+        open_on_hanging=True,
+    )
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock, rng=in_the_midst)
+    breaker.acquire()
+    clock.advance(3.0)
+    with pytest.raises(CircuitOpenError):
+        breaker.acquire()  # opens, because a call hangs
+    assert states == [CircuitState.CLOSED]
+
+
 def test_it_is_answered_from_the_last_whole_change(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:

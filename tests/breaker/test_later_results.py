@@ -20,7 +20,7 @@ from fusewire.breaker import (
 from fusewire.operation import operation
 from tests.support.circuits import half_open_circuit
 from tests.support.later_results import ANSWERS, WithCallbacks, awaited, future_of, settled
-from tests.support.ways_through import answer_async, fail_async, totals
+from tests.support.ways_through import answer_async, fail_async, give_up, totals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator
@@ -301,30 +301,44 @@ async def test_a_call_that_its_server_cancelled_is_a_failure(breaker: CircuitBre
     assert totals(breaker) == (0, 1, 0, 0)
 
 
+class Messages:
+    """As a response stream of grpc.aio: no await reports its end."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    def cancelled(self) -> bool:
+        return False
+
+    async def wait_for_connection(self) -> None:
+        await asyncio.sleep(0)
+        if self._error is not None:
+            raise self._error
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        asyncio.get_running_loop().call_soon(callback, self)
+
+
 async def test_a_stream_of_a_call_is_settled_by_its_status_and_not_read(
     breaker: CircuitBreaker,
 ) -> None:
-    class Messages:
-        """As a response stream of grpc.aio: no await reports its end."""
-
-        def __init__(self, error: Exception | None) -> None:
-            self._error = error
-
-        def cancelled(self) -> bool:
-            return False
-
-        async def wait_for_connection(self) -> None:
-            await asyncio.sleep(0)
-            if self._error is not None:
-                raise self._error
-
-        def add_done_callback(self, callback: Callable[[Any], object]) -> None:
-            asyncio.get_running_loop().call_soon(callback, self)
-
     breaker.call(Messages, None)
     breaker.call(Messages, ConnectionError())
     await settled(breaker, 2)
     assert totals(breaker) == (1, 1, 0, 0)
+
+
+async def test_a_stream_is_no_success_of_a_call_whose_inner_call_had_nothing_to_say(
+    breaker: CircuitBreaker,
+) -> None:
+    def begin() -> Messages:
+        with pytest.raises(KeyboardInterrupt):
+            breaker.call(give_up)
+        return Messages(None)
+
+    breaker.call(begin)
+    await settled(breaker, 1)
+    assert totals(breaker) == (0, 0, 1, 0)
 
 
 def test_a_call_without_a_known_end_before_its_loop_ends_says_nothing(

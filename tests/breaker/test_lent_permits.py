@@ -45,6 +45,15 @@ def test_the_time_of_a_borrowed_permit_is_that_of_its_call(clock: FakeClock, len
     assert breaker.snapshot().counters.slow == 1
 
 
+def test_the_first_settlement_of_a_borrowed_permit_wins(breaker: CircuitBreaker) -> None:
+    with breaker.acquire():
+        borrowed = breaker.acquire()
+        borrowed.release()
+        borrowed.failure()
+        borrowed.success()
+    assert totals(breaker) == (0, 0, 1, 0)
+
+
 @each_lender
 @pytest.mark.parametrize("borrow", BORROWERS)
 def test_the_time_of_the_outer_call_counts_when_the_inner_has_nothing_to_say(

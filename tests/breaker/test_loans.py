@@ -187,8 +187,9 @@ def test_loans_of_calls_that_leave_work_behind_do_not_pile_up(breaker: CircuitBr
         assert left_behind[-1].run(work) == 1
 
 
+@pytest.mark.parametrize("by_another", [False, True])
 def test_work_that_an_inner_call_leaves_behind_borrows_from_the_outer(
-    breaker: CircuitBreaker, clock: FakeClock
+    breaker: CircuitBreaker, clock: FakeClock, *, by_another: bool
 ) -> None:
     left_behind = []
 
@@ -196,11 +197,16 @@ def test_work_that_an_inner_call_leaves_behind_borrows_from_the_outer(
         left_behind.append(contextvars.copy_context())
         raise KeyboardInterrupt
 
+    def work() -> str:
+        if by_another:
+            return CircuitBreaker("ledger").call(breaker.call, answer)
+        return breaker.call(answer)
+
     half_open_circuit(breaker, clock)
     with breaker.acquire():
         with pytest.raises(KeyboardInterrupt):
             breaker.call(inner)
-        assert left_behind[0].run(breaker.call, answer) == "answer"
+        assert left_behind[0].run(work) == "answer"
     assert totals(breaker) == (1, 2, 0, 0)
 
 

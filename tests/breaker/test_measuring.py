@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from fusewire.breaker import Baseline, BreakerRegistry, CircuitBreaker
 from fusewire.operation import TimedCall, operation
 from tests.support.circuits import half_open_circuit, interrupt, open_circuit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fusewire.testing import FakeClock
 
 
@@ -237,8 +241,9 @@ def test_a_finalizer_may_ask_for_durations_while_they_are_counted(clock: FakeClo
     assert durations.histogram().calls == 1
 
 
+@pytest.mark.parametrize("opens", [CircuitBreaker.force_open, open_circuit])
 def test_an_outage_begins_when_the_circuit_is_opened_and_not_when_that_is_carried_out(
-    clock: FakeClock,
+    clock: FakeClock, opens: Callable[[CircuitBreaker], None]
 ) -> None:
     breaker = measured(clock)
     durations = breaker.durations
@@ -249,7 +254,7 @@ def test_an_outage_begins_when_the_circuit_is_opened_and_not_when_that_is_carrie
             durations.record(seconds)
 
     def open_early() -> None:
-        breaker.force_open()  # deferred until the change that it interrupts ends
+        opens(breaker)  # deferred until the change that it interrupts ends
         clock.advance(100)
 
     interrupt(breaker, open_early)

@@ -30,6 +30,18 @@ def test_not_many_types_are_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(results_module.PLAIN) > 1
 
 
+def test_an_object_of_a_type_that_is_seen_for_the_first_time_is_the_result(
+    breaker: CircuitBreaker,
+) -> None:
+    for offers_loans in (True, False):
+        reply: object = type("Reply", (), {})()
+        if not offers_loans:
+            breaker._unproven = 0
+            breaker._refresh()
+        assert breaker.call(lambda given=reply: given) is reply
+    assert totals(breaker) == (2, 0, 0, 0)
+
+
 @asynccontextmanager
 async def session() -> AsyncIterator[str]:
     yield "session"
