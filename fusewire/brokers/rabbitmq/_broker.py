@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from aio_pika.exceptions import ChannelNotFoundEntity
+from aio_pika.exceptions import AMQPChannelError, ChannelNotFoundEntity
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
 
 from fusewire._validation import SECONDS, check
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
+    from aio_pika.abc import AbstractChannel
     from pamqp.commands import Queue
 
     from fusewire.brokers.message import Message
@@ -161,6 +162,18 @@ class RabbitMQBroker:
         """
         queue = queue_name(station)
         await self._declarer.refuse_stream(queue)
+        try:
+            return await self._consuming.persist(
+                f"consume {queue!r}", partial(self._subscribe, queue, prefetch)
+            )
+        except ChannelNotFoundEntity:
+            self._declarer.no_queue(queue, "it was deleted, or never made")
+        except ChannelAccessRefused as error:
+            raise _unreadable(queue, error) from error
+        except AMQPChannelError as error:
+            raise self._consuming.unavailable(f"cannot consume {queue!r}", error) from error
+
+    async def _subscribe(self, queue: str, prefetch: int) -> RabbitMQSubscription:
         channel = await self._consuming.open_channel(confirms=False)
         subscription = RabbitMQSubscription(
             queue,
@@ -172,15 +185,9 @@ class RabbitMQBroker:
         )
         try:
             await subscription.start(prefetch)
-        except ChannelNotFoundEntity:
-            self._declarer.no_queue(queue, "it was deleted, or never made")
-        except ChannelAccessRefused as error:
-            raise _unreadable(queue, error) from error
-        except BaseException as error:
+        except BaseException:
             await close(channel, self._timeout)
-            if not is_lost(error):
-                raise
-            raise self._consuming.unavailable(f"cannot consume {queue!r}", error) from error
+            raise
         return subscription
 
     async def publish(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
@@ -204,17 +211,17 @@ class RabbitMQBroker:
     async def _declare_passively(self, queue: str) -> Queue.DeclareOk:
         """Declare `queue` passively, which counts its ready messages and its consumers."""
         check_name(queue)
-        async with self._consuming.channel() as channel:
-            try:
-                look = channel.declare_queue(queue, passive=True, timeout=self._timeout)
-                declared = await run_to_completion(look)
-            except ChannelNotFoundEntity:
-                self._declarer.no_queue(queue, "it was deleted, or never made")
-            except Exception as error:
-                if not is_lost(error):
-                    raise
-                raise self._consuming.unavailable(f"cannot look at {queue!r}", error) from error
-        return declared.declaration_result
+
+        async def look(channel: AbstractChannel) -> Queue.DeclareOk:
+            declared = await channel.declare_queue(queue, passive=True, timeout=self._timeout)
+            return declared.declaration_result
+
+        try:
+            return await self._consuming.step(f"look at {queue!r}", look)
+        except ChannelNotFoundEntity:
+            self._declarer.no_queue(queue, "it was deleted, or never made")
+        except AMQPChannelError as error:
+            raise self._consuming.unavailable(f"cannot look at {queue!r}", error) from error
 
     async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
         """Get messages and close the channel, which puts them back in order.

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import aio_pika
 from aio_pika.exceptions import AMQPChannelError, AMQPError
@@ -30,10 +31,17 @@ from fusewire.errors import BrokerUnavailableError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from aio_pika.abc import AbstractChannel, AbstractConnection
     from yarl import URL
+
+logger = logging.getLogger("fusewire.brokers.rabbitmq")
+
+_T = TypeVar("_T")
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
+"""Seconds until what was cut off is tried again; the wait doubles each time."""
 
 _LOST = (AMQPError, OSError, RuntimeError)
 """What aio-pika raises when a connection or channel is gone (RuntimeError: a closed transport)."""
@@ -76,6 +84,7 @@ class Link:
         self._ssl_context = ssl_context
         self._connection: AbstractConnection | None = None
         self._opening = asyncio.Lock()
+        self._closed = 0
         self._reachability = reachability or Reachability(self.where)
 
     @property
@@ -115,6 +124,52 @@ class Link:
             yield channel
         finally:
             await close(channel, self._timeout)
+
+    async def step(self, what: str, step: Callable[[AbstractChannel], Awaitable[_T]]) -> _T:
+        """Take a step that may be taken twice, on a channel of its own: see :meth:`persist`."""
+
+        async def attempt() -> _T:
+            async with self.channel() as channel:
+                return await run_to_completion(step(channel))
+
+        return await self.persist(what, attempt)
+
+    async def persist(self, what: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        """Make `attempt`, and again while a lost connection cuts it off, within the time limit.
+
+        A connection is also lost for a reason that passes soon: a quorum queue has a name before
+        its process runs. If a client asks it something in between, RabbitMQ closes the connection
+        (INTERNAL_ERROR, ``noproc``; seen on 3.10.8 when replicas start together).
+
+        Args:
+            what: what it does, for messages.
+            attempt: may be made twice.
+
+        Raises:
+            AMQPChannelError: RabbitMQ refuses it.
+            BrokerUnavailableError: RabbitMQ cannot be reached, or the connection is lost each time.
+        """
+        loop = asyncio.get_running_loop()
+        deadline, wait, closed = loop.time() + self._timeout, _FIRST_WAIT, self._closed
+        while True:
+            await self.connection()  # if it cannot be reached, there is no second attempt
+            try:
+                return await attempt()
+            except AMQPChannelError:
+                raise
+            except Exception as error:
+                unopened = isinstance(error, BrokerUnavailableError)
+                if not unopened and not is_lost(error):
+                    raise
+                if self._closed == closed and loop.time() + wait <= deadline:
+                    logger.info("RabbitMQ did not let us %s (%r): tried again", what, error)
+                    await asyncio.sleep(wait)
+                    wait = min(wait * 2, _LONGEST_WAIT)
+                    if self._closed == closed:  # else this would connect to what was left
+                        continue
+                if unopened:
+                    raise
+                raise self.unavailable(f"cannot {what}", error) from error
 
     async def open_channel(self, *, confirms: bool) -> AbstractChannel:
         """Open a channel that the caller closes.
@@ -183,6 +238,7 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection. Never raises."""
+        self._closed += 1
         async with self._opening:
             await self._discard()
 

@@ -8,6 +8,7 @@ was made beforehand, an application needs the permission to configure marks only
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from aio_pika.exceptions import AMQPChannelError, ChannelNotFoundEntity
@@ -16,10 +17,8 @@ from pamqp.constants import DOMAIN_REGEX
 
 from fusewire._validation import invalid
 from fusewire.brokers.rabbitmq._arguments import expiring_arguments, kept_arguments, queue_arguments
-from fusewire.brokers.rabbitmq._connection import is_lost
 from fusewire.brokers.rabbitmq._queue_type import STREAM, queue_type
 from fusewire.brokers.rabbitmq._single_active_consumer import is_single
-from fusewire.brokers.rabbitmq._workarounds.cancellation import run_to_completion
 from fusewire.errors import (
     BrokerError,
     QueueNotFoundError,
@@ -110,7 +109,7 @@ class Declarer:
         """
         check_name(queue)
         try:
-            await self._step(
+            await self._link.step(
                 f"delete {queue!r}",
                 lambda channel: channel.queue_delete(queue, if_empty=True, timeout=self._timeout),
             )
@@ -131,18 +130,13 @@ class Declarer:
 
     async def type_of(self, queue: str) -> str | None:
         """Return the type of a queue that exists; None where RabbitMQ does not say."""
-        found: list[str | None] = []
-
-        async def ask(channel: AbstractChannel) -> None:
-            found.append(await queue_type(channel, queue, self._timeout))
-
+        look = partial(queue_type, queue=queue, limit=self._timeout)
         try:
-            await self._step(f"look at {queue!r}", ask)
+            return await self._link.step(f"look at {queue!r}", look)
         except ChannelNotFoundEntity:
             self.no_queue(queue, "it was deleted, or never made")
         except AMQPChannelError as error:
             raise _not_shown(queue, error) from error
-        return found[0]
 
     async def refuse_stream(self, queue: str) -> None:
         """Check that a queue is not a stream, which keeps what is acknowledged.
@@ -173,7 +167,7 @@ class Declarer:
 
     async def _found(self, name: str, look: Callable[[AbstractChannel], Awaitable[object]]) -> bool:
         try:
-            await self._step(f"look at {name!r}", look)
+            await self._link.step(f"look at {name!r}", look)
         except ChannelNotFoundEntity:
             return False
         except AMQPChannelError as error:
@@ -182,7 +176,7 @@ class Declarer:
 
     async def _make(self, queue: str, arguments: FieldTable) -> None:
         try:
-            await self._step(
+            await self._link.step(
                 f"make {queue!r}",
                 lambda channel: channel.declare_queue(
                     queue, durable=True, arguments=arguments, timeout=self._timeout
@@ -196,14 +190,8 @@ class Declarer:
             ) from error
 
     async def _check_single(self, queue: str) -> None:
-        async with self._link.channel() as channel:
-            try:
-                single = await is_single(channel, queue, self._timeout)
-            except Exception as error:
-                if not is_lost(error):
-                    raise
-                raise self._link.unavailable(f"cannot look at {queue!r}", error) from error
-        if not single:
+        look = partial(is_single, queue=queue, limit=self._timeout)
+        if not await self._link.step(f"look at {queue!r}", look):
             raise BrokerError(
                 f"the queue {queue!r} was made without x-single-active-consumer, so several "
                 "replicas would replay it together: empty it with a ReplayPolicy whose scope is "
@@ -212,7 +200,7 @@ class Declarer:
 
     async def _make_exchange(self, exchange: str) -> None:
         try:
-            await self._step(
+            await self._link.step(
                 f"make {exchange!r}",
                 lambda channel: channel.declare_exchange(
                     exchange, "direct", durable=True, timeout=self._timeout
@@ -232,7 +220,7 @@ class Declarer:
             await bound.bind(exchange, queue, timeout=self._timeout)
 
         try:
-            await self._step(f"bind {queue!r} to {exchange!r}", bind)
+            await self._link.step(f"bind {queue!r} to {exchange!r}", bind)
         except ChannelAccessRefused:
             # Where applications may not declare, it was bound beforehand. Where it was not, the
             # first move is returned, and says so.
@@ -241,23 +229,6 @@ class Declarer:
             )
         except AMQPChannelError as error:
             raise BrokerError(f"cannot bind {queue!r} to {exchange!r}: {error}") from error
-
-    async def _step(self, what: str, step: Callable[[AbstractChannel], Awaitable[object]]) -> None:
-        """Take a step on a channel of its own.
-
-        Raises:
-            AMQPChannelError: RabbitMQ refuses it.
-            BrokerUnavailableError: the connection was lost.
-        """
-        async with self._link.channel() as channel:
-            try:
-                await run_to_completion(step(channel))
-            except AMQPChannelError:
-                raise
-            except Exception as error:
-                if not is_lost(error):
-                    raise
-                raise self._link.unavailable(f"cannot {what}", error) from error
 
 
 def _not_shown(name: str, error: AMQPChannelError) -> BrokerError:

@@ -265,14 +265,16 @@ async def test_a_waiter_on_a_connection_that_heartbeats_end_sees_its_loss(
             ended = await asyncio.gather(
                 broker.publish(queue_name, numbered(2)),
                 first.move(queue_name, numbered(3)),
+                broker.peek(queue_name, limit=1),
+                subscription.receive(),
+                # What may be done twice is, over the next connection.
                 broker.depth(queue_name),
                 broker.receivers(queue_name),
-                broker.peek(queue_name, limit=1),
                 broker.subscribe(queue_name, prefetch=1),
                 broker.prepare(Topology(queue_name)),
-                subscription.receive(),
                 return_exceptions=True,
             )
-        assert [error for error in ended if not isinstance(error, BrokerError)] == []
+        assert [error for error in ended[:4] if not isinstance(error, BrokerError)] == []
+        assert [error for error in ended[4:] if isinstance(error, BaseException)] == []
         await subscription.release()
         await broker.publish(queue_name, numbered(4))
