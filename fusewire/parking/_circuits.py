@@ -90,7 +90,15 @@ class Circuits:
 
     def standing(self, dependency: str) -> Standing:
         """Return how `dependency` is, for its replay."""
+        return self._standing(dependency, self.look(dependency))
+
+    def glance(self, dependency: str) -> tuple[Standing, bool]:
+        """Return how `dependency` is, and whether it would admit a call now, by one look."""
         look = self.look(dependency)
+        admits = (look is None or look.admitted) and self._pauses.wait(dependency) <= 0
+        return self._standing(dependency, look), admits
+
+    def _standing(self, dependency: str, look: Admission | None) -> Standing:
         if look is not None and look.state in _OPEN:
             return Standing.OPEN
         if self._pauses.holds(dependency):

@@ -86,6 +86,8 @@ class Recovery:
 
     def see(self, standing: Standing) -> None:
         """Take note of how the dependency is now."""
+        if standing is Standing.CLOSED and self._since is None and not self._paused:
+            return  # as it was
         match standing:
             case Standing.OPEN:
                 self._note_outage()

@@ -369,6 +369,8 @@ class ReplayController:
         """Move the window and the gain by what one replay says."""
         settings = self._settings
         window, gain = self._window, self._gain
+        if not slow and window == settings.most and gain == settings.gain_max:
+            return  # there is nowhere to go
         in_round_trip = max(1.0, window)  # replays, each of which moves the window
         if slow:
             step = -min(0.5, gain * settings.down / in_round_trip)

@@ -8,14 +8,13 @@ and never with other methods: it may take a hundred times as long as they do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fusewire.breaker import Durations
 from fusewire.parking._replay_reference import FirstReplays, reference_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from fusewire.breaker import Baseline, BreakerRegistry
     from fusewire.operation import TimedCall
@@ -24,8 +23,7 @@ _MOST_REMEMBERED = 1000
 """Dependencies whose handlers' times are remembered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """One replay, measured.
 
     Attributes:
@@ -131,10 +129,10 @@ class ReplayMeasures:
             handler: seconds that its handler took.
         """
         if not timed:
-            return _measured([(handler, self._of_handler())])
+            return _measured(((handler, self._of_handler()),))
         calls = [call for call in timed if call.breaker == self._dependency] or timed
         return _measured(
-            [(call.seconds, self._of_calls(call.breaker, call.method)) for call in calls]
+            (call.seconds, self._of_calls(call.breaker, call.method)) for call in calls
         )
 
     def live_slow(self) -> float | None:
@@ -167,11 +165,13 @@ class ReplayMeasures:
         return self._registry.get(breaker).durations if breaker in self._registry else None
 
 
-def _measured(calls: list[tuple[float, _Reference]]) -> Measured:
-    known = [(took, each.seconds) for took, each in calls if each.seconds is not None]
+def _measured(calls: Iterable[tuple[float, _Reference]]) -> Measured:
+    known = reference = unknown = 0.0
     for took, each in calls:
         if each.seconds is None:
             each.learn(took)
-    if not known:
-        return Measured(sum(took for took, _ in calls))
-    return Measured(sum(took for took, _ in known), sum(reference for _, reference in known))
+            unknown += took
+        else:
+            known += took
+            reference += each.seconds
+    return Measured(known, reference) if reference else Measured(unknown)

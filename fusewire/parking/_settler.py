@@ -134,7 +134,7 @@ class Settler:
             item = InFlight(delivery, history, view_of(delivery, seen=True), since, receiver)
             return await self.settle(item, self._policy.dead(history, "malformed", error))
         anonymous = not (given or history.operation_id)
-        if given or anonymous:
+        if anonymous or (given and given != history.operation_id):
             history = dataclasses.replace(history, operation_id=given or self._assigned())
         item = InFlight(
             delivery, history, view, since, receiver, anonymous=anonymous, lone=history.lone

@@ -203,7 +203,7 @@ def test_good_replays_widen_the_window_to_the_most_whatever_was_before(
     ends: list[str], seed: int, n: int
 ) -> None:
     controller, clock = after(ends, seed, n)
-    clock.advance(3 * SETTINGS.again)  # a refusal is remembered for that long
+    clock.advance(3.001 * SETTINGS.again)  # a refusal is remembered for three times that
     for _ in range(3000):
         controller.on_start()
         finish(controller, "good")

@@ -92,7 +92,8 @@ class ReplayWorker:
             dependency = self._members[0]
         turn = ReplayTurn(self, dependency, self.part.lane.recovery(dependency), number)
         try:
-            ending = await self._rest(item)
+            resting = self._context.policy.rest(item.history) > 0
+            ending = await self._rest(item) if resting else None
             if ending is None:
                 try:
                     ending = await self._context.attempts.run(item, turn)
@@ -128,6 +129,8 @@ class ReplayWorker:
             if turn.started and circuits.first_rejecting(needs) is None:
                 return None
             turn.give_up()
+            if not len(turn.recovery.line) and self._begins_at_once(item, needs, turn):
+                return None
             with turn.recovery.line.place(turn.number) as place:
                 come = await self._in_line(item, needs, turn, place)
             if not isinstance(come, str):
@@ -137,6 +140,20 @@ class ReplayWorker:
             with self.part.room_for_others():
                 await circuits.wait_for_change(come, self._context.stopping, left)
         return None
+
+    def _begins_at_once(self, item: InFlight, needs: tuple[str, ...], turn: ReplayTurn) -> bool:
+        """Begin the replay of `item` if nothing keeps it, as with most; return whether it began."""
+        circuits, recovery = self._context.circuits, turn.recovery
+        standing, admits = circuits.glance(turn.dependency)
+        if not admits or self._over(item) is not None:
+            return False
+        if needs != (turn.dependency,) and circuits.first_rejecting(needs) is not None:
+            return False
+        recovery.see(standing)
+        if recovery.due or not recovery.begun or not self.part.join(recovery):
+            return False
+        self._start_if_due(turn)
+        return turn.started
 
     async def _in_line(
         self, item: InFlight, needs: tuple[str, ...], turn: ReplayTurn, place: Place
@@ -204,7 +221,11 @@ class ReplayWorker:
         if not self.part.join(recovery):
             self.part.receiver.leave()
             return 0.0
-        wait = recovery.controller.allowed()
+        return self._start_if_due(turn)
+
+    def _start_if_due(self, turn: ReplayTurn) -> float:
+        """Begin the replay unless it has to wait; return for how many seconds."""
+        wait = turn.recovery.controller.allowed()
         if wait <= _GRANULARITY:
             wait = self._rate_limiter.start()
             if not wait:

@@ -69,7 +69,8 @@ class ReplayTurn:
 
     def begins(self, *, in_outage: bool) -> None:  # noqa: ARG002
         """Take no further message for a while, if the next replay is far away."""
-        self._worker.part.pause()
+        if self.recovery.controller.window < 1:
+            self._worker.part.pause()
 
     async def rejected(self, item: InFlight, rejection: CircuitOpenError) -> Ending | None:
         """Wait for the circuit that refused a call: that was no attempt."""
@@ -80,13 +81,17 @@ class ReplayTurn:
     def ended(self, item: InFlight, end: AttemptEnd) -> bool:
         """Learn from an attempt; a message that the server refused begins again, once."""
         begun, self._begun = self._begun, None
-        if begun is not None:
-            if isinstance(end.verdict, Done):
+        controller = self.recovery.controller
+        places = controller.places
+        if isinstance(end.verdict, Done):
+            if begun is not None:
                 self.recovery.succeeded(begun, end.attempt.timed, end.attempt.seconds)
-            else:
-                self.recovery.failed(begun, load_sign(end.attempt))
-        if not isinstance(end.verdict, Done):
-            self._worker.see(self)
+            if controller.places != places:
+                self._worker.part.fit()
+            return False
+        if begun is not None:
+            self.recovery.failed(begun, load_sign(end.attempt))
+        self._worker.see(self)
         self._worker.part.fit()
         return self._begins_again(item, end)
 
