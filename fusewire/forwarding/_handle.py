@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import concurrent.futures
     from types import TracebackType
 
-    from fusewire.parking import ParkingConsumer, ReplayFigures
+    from fusewire.parking import ConsumerStatus, ParkingConsumer, ReplayFigures
 
 logger = logging.getLogger("fusewire.forwarding")
 
@@ -47,6 +47,10 @@ class ForwarderHandle:
     def replay_figures(self) -> dict[str, dict[str, ReplayFigures]]:
         """Return how its replays stand; see :meth:`ParkedCalls.replay_figures`."""
         return self._consumer.replay_figures()
+
+    def status(self) -> ConsumerStatus:
+        """Return how it stands; see :meth:`ParkedCalls.status`."""
+        return self._consumer.status()
 
     def start(self) -> None:
         """Start to forward. To be called on the event loop's own thread."""

@@ -18,6 +18,7 @@ from fusewire.forwarding._fallback import ParkFallback
 from fusewire.forwarding._handle import ForwarderHandle
 from fusewire.forwarding._handler import ReplayHandler
 from fusewire.forwarding._store import CallStore
+from fusewire.forwarding._store_status import StoreStatus
 from fusewire.forwarding._transport import check_guards, transport
 from fusewire.parking import ParkingConsumer
 from fusewire.parking.internal import (
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from fusewire.brokers import Broker, Topology
     from fusewire.forwarding._call import Receipt
-    from fusewire.parking import MessageEvent, ReplayFigures, RetryPolicy
+    from fusewire.parking import ConsumerStatus, MessageEvent, ReplayFigures, RetryPolicy
     from fusewire.parking.internal import FormerKeywords, Replay
 
 
@@ -110,8 +111,13 @@ class ParkedCalls:
             exchange=exchange,
         )
         self._listeners = Listeners()
+        self._status = StoreStatus(self._topology, dependencies, self._registry)
         self._store = CallStore(
-            self._topology, dependencies, timeout=park_timeout, listeners=self._listeners
+            self._topology,
+            dependencies,
+            timeout=park_timeout,
+            listeners=self._listeners,
+            contact=self._status.contact,
         )
         self._stack = AsyncExitStack()
         self._threads = ExitStack()
@@ -129,6 +135,20 @@ class ParkedCalls:
         Empty where calls are only parked. Safe to call from any thread.
         """
         return {} if self._forwarder is None else self._forwarder.replay_figures()
+
+    def status(self) -> ConsumerStatus:
+        """Return how it stands: connected, what is in flight, how many calls wait in each lane.
+
+        Where calls are only parked it is not `running`, and nothing is in flight. It waits for
+        nothing and may be called from any thread; see :meth:`ParkingConsumer.status
+        <fusewire.parking.ParkingConsumer.status>`.
+        """
+        forwarder = self._forwarder
+        if forwarder is not None:
+            status = forwarder.status()
+            if status.running:
+                return status
+        return self._status.read()
 
     def add_listener(self, listener: Callable[[MessageEvent], None]) -> Callable[[], None]:
         """Have `listener` called when a call is parked, replayed, delayed or dead.
@@ -261,6 +281,7 @@ class ParkedCalls:
             entered = broker if broker is self._address else await stack.enter_async_context(broker)
             await entered.create_queue(self._queue)
             await entered.prepare(self._topology)
+            await stack.enter_async_context(self._status.watching(entered))
             self._stack = stack.pop_all()
         self._store.open(entered)
         return self

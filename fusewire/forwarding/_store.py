@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from fusewire.errors import FusewireError, UnconfirmedError
+from fusewire.errors import BrokerError, FusewireError, UnconfirmedError
 from fusewire.forwarding._call import Receipt
 from fusewire.parking import MessageEvent, MessageOutcome
 from fusewire.parking.internal import History
@@ -17,7 +17,7 @@ from fusewire.parking.internal import History
 if TYPE_CHECKING:
     from fusewire.brokers import Broker, Topology
     from fusewire.forwarding._call import StoredCall
-    from fusewire.parking.internal import Dependencies, Listeners
+    from fusewire.parking.internal import BrokerContact, Dependencies, Listeners
 
 _MARGIN = 5.0
 """Seconds beyond its own limit that a caller waits for the store's event loop."""
@@ -31,6 +31,7 @@ class CallStore:
         dependencies: which lane is for which breaker.
         timeout: seconds that storing one call may take.
         listeners: notified of each call that is stored.
+        contact: notified whether the broker answers.
 
     Attributes:
         broker: the broker that it stores in; None while it is closed.
@@ -45,11 +46,13 @@ class CallStore:
         *,
         timeout: float,
         listeners: Listeners,
+        contact: BrokerContact,
     ) -> None:
         self._topology = topology
         self._dependencies = dependencies
         self._timeout = timeout
         self._listeners = listeners
+        self._contact = contact
         self.broker: Broker | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread: int | None = None
@@ -158,11 +161,15 @@ class CallStore:
         try:
             async with asyncio.timeout(self._timeout):
                 await self.broker.publish(station, history.to_headers(call.message(queue)))
+        except BrokerError as error:
+            self._contact.failed(error)
+            raise
         except TimeoutError as error:
             raise UnconfirmedError(
                 f"no confirmation within park_timeout={self._timeout:g} s: the call may or may not "
                 "be parked"
             ) from error
+        self._contact.answered()
         if self._listeners:
             self._listeners.tell(
                 MessageEvent(

@@ -12,12 +12,16 @@ from fusewire.parking._handler import RedeliveryWantedError
 from fusewire.parking._history import MalformedMessageError
 from fusewire.parking._replay_controller import ReplayFailure, ReplayFigures
 from fusewire.parking._settings import ReplayPolicy, RetryPolicy
+from fusewire.parking._status import ConsumerStatus, Depth, LaneStatus
 from fusewire.parking._view import MessageView
 
 __all__ = [
+    "ConsumerStatus",
+    "Depth",
     "FunctionExitError",
     "HandlerNotRunError",
     "HandlerTimeoutError",
+    "LaneStatus",
     "MalformedMessageError",
     "MessageEvent",
     "MessageOutcome",

@@ -144,6 +144,11 @@ class Circuits:
                 return name
         return None
 
+    def holding(self, dependencies: Iterable[str]) -> tuple[str, ...]:
+        """Return those of `dependencies` whose messages wait. Safe to call from any thread."""
+        held = Standing.OPEN, Standing.PAUSED
+        return tuple(name for name in dependencies if name and self.standing(name) in held)
+
     async def wait_for_change(self, dependency: str, stopping: asyncio.Event, limit: float) -> None:
         """Wait until it is worth looking at `dependency` again, or stopping, at most `limit` s.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from contextlib import AsyncExitStack, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 from fusewire._validation import (
@@ -20,33 +20,23 @@ from fusewire._validation import (
 )
 from fusewire.breaker import BreakerRegistry, default_registry
 from fusewire.brokers import open_broker
-from fusewire.parking._attempt import AttemptSequence
 from fusewire.parking._auditing import auditing
 from fusewire.parking._breaker_names import check_breaker_names, check_function
 from fusewire.parking._calling import HandlerCalls
 from fusewire.parking._circuits import Circuits
-from fusewire.parking._context import ConsumerContext
 from fusewire.parking._decisions import FailurePolicy
 from fusewire.parking._dependencies import Dependencies
-from fusewire.parking._events import Listeners
 from fusewire.parking._failure_log import FailureLog
 from fusewire.parking._former_keywords import policies
 from fusewire.parking._handler import HandlerRunner
-from fusewire.parking._marks import Marks
+from fusewire.parking._parts import ConsumerParts
 from fusewire.parking._pauses import ALIKE_BY_CONDITION, Pauses
-from fusewire.parking._replay_measures import HandlerTimes
-from fusewire.parking._replicas import Replicas
 from fusewire.parking._settings import MOST_HELD, queues_of
-from fusewire.parking._settlements import Settlements
-from fusewire.parking._settler import Settler
 from fusewire.parking._signals import until_signal
+from fusewire.parking._status import status_of
+from fusewire.parking._status_watch import StatusWatch
 from fusewire.parking._supervision import keep_all_running
-from fusewire.parking._survived_returns import SurvivedReturns
-from fusewire.parking._unacknowledged import Unacknowledged
 from fusewire.parking._unrecoverable import unrecoverable
-from fusewire.parking._workers.ordered import OrderedWorker
-from fusewire.parking._workers.replay import ReplayWorker
-from fusewire.parking._workers.source import SourceWorker
 
 if TYPE_CHECKING:
     import os
@@ -57,11 +47,13 @@ if TYPE_CHECKING:
 
     from fusewire.brokers import Broker, Topology
     from fusewire.parking._dependencies import DependsOn
-    from fusewire.parking._events import MessageEvent
+    from fusewire.parking._events import Listeners, MessageEvent
     from fusewire.parking._former_keywords import FormerKeywords, Replay
     from fusewire.parking._handler import Handler
+    from fusewire.parking._parts import Workers
     from fusewire.parking._replay_controller import ReplayFigures
     from fusewire.parking._settings import RetryPolicy
+    from fusewire.parking._status import ConsumerStatus
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -157,50 +149,54 @@ class ParkingConsumer:
             registry = default_registry()
         broker = open_broker(address)  # refused here, and not when the consumer is entered
         self._address = address
-        self._dependencies = Dependencies(depends_on, lanes)
+        dependencies = Dependencies(depends_on, lanes)
         self._topology = queues_of(
-            queue, self._dependencies.lanes, retry=retry, replay=replay, exchange=exchange
+            queue, dependencies.lanes, retry=retry, replay=replay, exchange=exchange
         )
         if self._topology.single and not broker.capabilities.single:
             accepted = f"'replica', because {broker!r} has no single receivers"
             raise invalid("ReplayPolicy.scope", accepted, replay.scope)
-        self._policy = FailurePolicy(retry, _now_ms, unrecoverable(retry.dead_on))
+        policy = FailurePolicy(retry, _now_ms, unrecoverable(retry.dead_on))
         # In its order, only the first message is tried: it is all that the others can go by.
-        self._pauses = Pauses(
+        pauses = Pauses(
             now_ms=_now_ms, alike_by_condition=1 if on_open == "pause" else ALIKE_BY_CONDITION
         )
-        self._registry = registry
-        self._circuits = Circuits(registry, self._pauses)
-        self._handler_times = HandlerTimes(time.monotonic)
-        self._unacknowledged = Unacknowledged()
-        self._survived = SurvivedReturns()
         calls = HandlerCalls(
             handler,
             threads=concurrency + replay.concurrency * len(self._topology.lanes),
             timeout=handler_timeout,
             warn_after=(_HOLD_LIMIT / 2, _HOLD_LIMIT),
         )
-        self._runner = HandlerRunner(
-            calls,
-            guard_with=guard_with,
+        self._parts = ConsumerParts(
+            topology=self._topology,
+            dependencies=dependencies,
+            policy=policy,
             registry=registry,
-            unrecoverable=self._policy.unrecoverable,
-            interrupted=self._be_interrupted,
+            circuits=Circuits(registry, pauses),
+            pauses=pauses,
+            runner=HandlerRunner(
+                calls,
+                guard_with=guard_with,
+                registry=registry,
+                unrecoverable=policy.unrecoverable,
+                interrupted=self._be_interrupted,
+            ),
+            failures=FailureLog(calls.name),
+            identity=operation_id,
+            on_open=on_open,
+            concurrency=concurrency,
+            replay=replay,
+            shutdown_timeout=shutdown_timeout,
         )
-        self._failures = FailureLog(calls.name)
-        self._on_open = on_open
-        self._concurrency = concurrency
-        self._replay = replay
-        self._identity = operation_id
-        self._shutdown_timeout = shutdown_timeout
-        self._listeners = Listeners()
         self._broker: Broker | None = None
         self._stack = AsyncExitStack()
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupt: KeyboardInterrupt | None = None
         registry.measure_durations()  # from now on, because a replay needs those before an outage
-        self._replays: dict[str, ReplayWorker] = {}
+        self._watch = StatusWatch(self._topology, self._parts.contact)
+        self._running = False
+        self._workers: Workers | None = None
 
     @property
     def topology(self) -> Topology:
@@ -212,7 +208,7 @@ class ParkingConsumer:
 
         It is called on the consumer's event loop and must not block.
         """
-        return self._listeners.add(listener)
+        return self._parts.listeners.add(listener)
 
     def replay_figures(self) -> dict[str, dict[str, ReplayFigures]]:
         """Return how replays stand: by lane, and by the breaker that its messages wait for.
@@ -221,7 +217,24 @@ class ParkingConsumer:
         empty for messages that do not say what they wait for, and for a lane of which that is not
         known yet. Safe to call from any thread.
         """
-        return {lane: worker.figures() for lane, worker in self._replays.items()}
+        workers = self._workers
+        return {} if workers is None else {name: w.figures() for name, w in workers.lanes.items()}
+
+    def status(self) -> ConsumerStatus:
+        """Return how the consumer stands: connected, subscribed, what is in flight, what waits.
+
+        It waits for nothing and may be called from any thread, before the consumer is entered too.
+        How many messages wait is counted in the background, every 5 s at most, and only for five
+        minutes after each call: at first it is None.
+        """
+        workers = self._workers
+        return status_of(
+            self._topology,
+            self._watch,
+            None if workers is None else workers.source,
+            lambda lane: self._parts.lane_state(lane, workers),
+            running=self._running,
+        )
 
     async def __aenter__(self) -> Self:
         """Connect, check the source queue, and make the derived queues that are absent.
@@ -247,6 +260,8 @@ class ParkingConsumer:
                     self._topology.source,
                 )
             await self._broker.prepare(self._topology)
+            self._parts.contact.answered()
+            stack.callback(self._parts.contact.left)
             await stack.enter_async_context(auditing(self._broker, self._topology))
             self._stack = stack.pop_all()
         return self
@@ -280,8 +295,21 @@ class ParkingConsumer:
                 "enter the consumer first: async with ParkingConsumer(…) as consumer"
             )
         with until_signal(self.stop) if handle_signals else nullcontext():
-            workers = self._workers(self._broker, self._stopping)
-            await keep_all_running({name: each.run for name, each in workers}, self._stopping)
+            workers = self._parts.workers(self._broker, self._stopping, hold_limit=_HOLD_LIMIT)
+            self._workers = workers
+            self._running = True
+            try:
+                await keep_all_running(
+                    {
+                        **workers.to_run(self._topology),
+                        f"the status of {self._topology.source!r}": partial(
+                            self._watch.run, self._broker, self._stopping
+                        ),
+                    },
+                    self._stopping,
+                )
+            finally:
+                self._running = False
         if self._interrupt is not None:
             raise self._interrupt
 
@@ -308,67 +336,10 @@ class ParkingConsumer:
         self._interrupt = error
         self.stop()
 
-    def _workers(
-        self, broker: Broker, stopping: asyncio.Event
-    ) -> list[tuple[str, SourceWorker | OrderedWorker | ReplayWorker]]:
-        marks = Marks(broker, self._topology)
-        settler = Settler(
-            topology=self._topology,
-            dependencies=self._dependencies,
-            policy=self._policy,
-            identity=self._identity,
-            hold_limit=_HOLD_LIMIT,
-            stopping=stopping,
-            settlements=Settlements(
-                self._listeners, lane_of=self._dependencies.lane, dead=self._topology.dead
-            ),
-            unacknowledged=self._unacknowledged,
-            marks=marks,
-        )
-        context = ConsumerContext(
-            broker=broker,
-            topology=self._topology,
-            settler=settler,
-            attempts=AttemptSequence(
-                policy=self._policy,
-                circuits=self._circuits,
-                pauses=self._pauses,
-                dependencies=self._dependencies,
-                runner=self._runner,
-                unacknowledged=self._unacknowledged,
-                marks=marks,
-                survived=self._survived,
-                failures=self._failures,
-            ),
-            policy=self._policy,
-            circuits=self._circuits,
-            dependencies=self._dependencies,
-            survived=self._survived,
-            registry=self._registry,
-            replica=uuid.uuid4().hex,
-            replicas=Replicas(broker, self._topology.source),
-            handler_times=self._handler_times,
-            stopping=stopping,
-            shutdown_timeout=self._shutdown_timeout,
-        )
-        source = OrderedWorker if self._on_open == "pause" else SourceWorker
-        queue = self._topology.source
-        self._replays = {
-            lane: ReplayWorker(lane, context, policy=self._replay) for lane in self._topology.lanes
-        }
-        replays = [
-            (f"the replay of {str(self._topology.parked(lane))!r}", worker)
-            for lane, worker in self._replays.items()
-        ]
-        return [
-            (f"the consumer of {queue!r}", source(context, concurrency=self._concurrency)),
-            *replays,
-        ]
-
 
 def share_listeners(consumer: ParkingConsumer, listeners: Listeners) -> None:
     """Have `consumer`, before it runs, notify the listeners of another object."""
-    consumer._listeners = listeners  # noqa: SLF001 - of this module
+    consumer._parts.listeners = listeners  # noqa: SLF001 - of this module
 
 
 def _now_ms() -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fusewire.parking._replay_measures import HandlerTimes
     from fusewire.parking._replicas import Replicas
     from fusewire.parking._settler import Settler
+    from fusewire.parking._status_watch import BrokerContact
     from fusewire.parking._survived_returns import SurvivedReturns
 
 
@@ -26,6 +27,7 @@ class ConsumerContext:
 
     Attributes:
         broker: where the queues are.
+        contact: whether it answers.
         topology: their names.
         settler: reads and settles deliveries.
         attempts: tries messages and says what becomes of them.
@@ -42,6 +44,7 @@ class ConsumerContext:
     """
 
     broker: Broker
+    contact: BrokerContact
     topology: Topology
     settler: Settler
     attempts: AttemptSequence

@@ -43,6 +43,7 @@ class Work:
         places: how many are worked on at a time.
         may_begin: whether a delivery may be begun; else it goes back.
         take: works on one delivery.
+        on_delivery: called when one comes.
         is_settling: whether a delivery is being settled, which must not be cut off.
         on_return: called with each delivery that becomes the broker's again, unsettled.
         on_progress: called when a delivery is settled, or goes back as expected.
@@ -53,6 +54,7 @@ class Work:
     places: Places
     may_begin: Callable[[], bool]
     take: Callable[[Delivery], Awaitable[Recycle | None]]
+    on_delivery: Callable[[], None]
     is_settling: Callable[[Delivery], bool]
     on_return: Callable[[Delivery], None]
     on_progress: Callable[[], None]
@@ -97,6 +99,11 @@ class Deliveries:
     def gives_back(self) -> bool:
         """Whether there is something to hand back."""
         return bool(self._given_back)
+
+    @property
+    def receiving(self) -> bool:
+        """Whether it receives."""
+        return self._receiving is not None and not self._receiving.done()
 
     @property
     def held(self) -> int:
@@ -209,6 +216,7 @@ class Deliveries:
             self._begin(delivery)
 
     def _begin(self, delivery: Delivery) -> None:
+        self._work.on_delivery()
         task = asyncio.create_task(self._one(delivery), name=f"message of {self._work.name}")
         self._tasks[task] = delivery
         self._not_begun.add(delivery)

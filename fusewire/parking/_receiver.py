@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from fusewire._validation import COUNT, check
@@ -84,11 +85,16 @@ class Receiver:
         self._held: list[Deliveries] = []
         self._retiring: dict[Deliveries, asyncio.Task[None]] = {}
         self._abandoning: asyncio.Task[None] | None = None  # an event loop holds its tasks weakly
+        self.lane = Station.of(queue).lane
+        """The lane that is received from; empty for the source queue."""
+        self.received_at: float | None = None
+        """When the last delivery came, in monotonic seconds."""
         self._work = Work(
             name=str(queue),
             places=self._places,
             may_begin=self._may_begin,
             take=work,
+            on_delivery=self._note_delivery,
             is_settling=context.settler.is_settling,
             on_return=context.survived.note,
             on_progress=self._backoff.reset,
@@ -101,9 +107,14 @@ class Receiver:
         return self._context.stopping.is_set() or self._recycle.is_set()
 
     @property
-    def lane(self) -> str:
-        """The lane that is received from; empty for the source queue."""
-        return Station.of(self._queue).lane
+    def subscribed(self) -> bool:
+        """Whether there is a subscription that receives. Safe to ask from any thread."""
+        return any(each.receiving for each in tuple(self._held))
+
+    @property
+    def in_flight(self) -> int:
+        """How many were received and are not settled. Safe to ask from any thread."""
+        return sum(each.held for each in tuple(self._held) if not each.released)
 
     @property
     def prefetch(self) -> int:
@@ -153,6 +164,9 @@ class Receiver:
                 self._abandoning = asyncio.create_task(self._abandon(), name=f"leave {self._queue}")
                 await asyncio.shield(self._abandoning)
 
+    def _note_delivery(self) -> None:
+        self.received_at = time.monotonic()
+
     def _may_begin(self) -> bool:
         # In a queue that keeps its order, its worker says in which order they go back.
         return not (self._unseen_too and self.ending)
@@ -199,6 +213,7 @@ class Receiver:
             await serving.drain()
             await self._backoff.wait(stopping)
         else:
+            self._context.contact.failed(error)
             logger.log(level_of(error), "%s; subscribing again", error)
             if not await self._backoff.wait(stopping):
                 await serving.release()
@@ -209,8 +224,10 @@ class Receiver:
         try:
             subscription = await self._context.broker.subscribe(self._queue, prefetch=prefetch)
         except BrokerError as error:
+            self._context.contact.failed(error)
             logger.log(level_of(error), "%s; trying again", error)
             return None
+        self._context.contact.answered()
         deliveries = Deliveries(subscription, prefetch=prefetch, work=self._work)
         self._held.append(deliveries)
         self._fit_places()

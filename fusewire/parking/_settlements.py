@@ -45,6 +45,15 @@ class Settlements:
         self._dead = dead
         self._monotonic = monotonic
         self._now = now
+        self.heads: dict[str, tuple[int, float]] = {}
+        """By lane: when its head was first parked, in milliseconds since 1970, and when it was
+        taken, in monotonic seconds."""
+
+    def taken(self, item: InFlight) -> None:
+        """Note that `item` was taken from the head of a lane."""
+        parked_at = item.history.first_parked_at_ms
+        if parked_at is not None:
+            self.heads[item.receiver.lane] = parked_at, self._monotonic()
 
     def settled(self, item: InFlight, verdict: Verdict) -> None:
         """Report that `verdict` was carried out for `item`."""

@@ -139,6 +139,8 @@ class Settler:
         item = InFlight(
             delivery, history, view, since, receiver, anonymous=anonymous, lone=history.lone
         )
+        if receiver.lane:
+            self._settlements.taken(item)
         known = await self._done_before(item) if delivery.redelivered else None
         ending = known or self._untried(item)
         return item if ending is None else await self.settle(item, ending)

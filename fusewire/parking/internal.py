@@ -7,18 +7,26 @@ from fusewire.parking._events import Listeners
 from fusewire.parking._former_keywords import FormerKeywords, Replay, policies
 from fusewire.parking._history import History
 from fusewire.parking._settings import queues_of
+from fusewire.parking._status import LaneState, status_of
+from fusewire.parking._status_watch import BrokerContact, StatusWatch
+from fusewire.parking._supervision import keep_all_running
 from fusewire.parking._waiting import Backoff, level_of
 
 __all__ = [
     "Backoff",
+    "BrokerContact",
     "Dependencies",
     "FormerKeywords",
     "History",
+    "LaneState",
     "Listeners",
     "Replay",
     "Requeue",
+    "StatusWatch",
+    "keep_all_running",
     "level_of",
     "policies",
     "queues_of",
     "share_listeners",
+    "status_of",
 ]

@@ -35,8 +35,10 @@ def page(
 
 
 async def test_the_examples_run_and_say_what_the_page_says(page: dict[str, Any]) -> None:
-    queues, account = page["printed"]
+    queues, broker, *lanes, account = page["printed"]
     assert f"# {queues}" in PAGE.read_text("utf-8")
+    assert broker.startswith("no broker for ")  # the consumer of the page does not run
+    assert [lane.split(" ready: unknown")[0] for lane in lanes] == ["bank", "other"]
     assert account.startswith("handled 100, ")
     with pytest.raises(Retry, match="the bank is closed"):
         await page["on_booking"](SimpleNamespace(body=b"not now"))

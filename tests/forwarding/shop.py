@@ -1,20 +1,21 @@
-"""A client of the payments server on an asyncio channel, whose calls are parked and forwarded."""
+"""Clients of the payments server, whose calls are parked and forwarded."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import grpc.aio
 
 from fusewire.brokers import Message, open_broker
 from fusewire.forwarding import ParkedCalls, Receipt
-from fusewire.interceptors import aio_interceptors
+from fusewire.interceptors import aio_interceptors, guard
 from fusewire.parking import RetryPolicy
 from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from fusewire.breaker import BreakerRegistry
     from fusewire.forwarding import ForwarderHandle
@@ -84,6 +85,24 @@ async def aio_shop(
             yield shop
             if shop.forwarding is not None:
                 await shop.forwarding.end()
+
+
+@contextmanager
+def sync_shop(
+    address: str, queue: str, server: PaymentsServer, registry: BreakerRegistry
+) -> Iterator[tuple[ParkedCalls, Any, list[MessageEvent]]]:
+    with ParkedCalls(
+        address, queue=queue, registry=registry, retry=RetryPolicy(delays=(0.05, 0.2))
+    ) as calls:
+        events: list[MessageEvent] = []
+        calls.add_listener(events.append)
+        fallbacks = {CHARGE: calls.park(reply=pending, idempotent=True)}
+        bare = grpc.insecure_channel(server.target, options=CHANNEL_OPTIONS)
+        with (
+            guard(bare, registry=registry, fallbacks=fallbacks) as channel,
+            calls.forward_to(channel),
+        ):
+            yield calls, channel.unary_unary(CHARGE), events
 
 
 def trip(registry: BreakerRegistry, name: str = CHARGE) -> None:

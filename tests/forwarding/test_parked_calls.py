@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -15,15 +14,12 @@ import pytest
 from fusewire.breaker import BreakerRegistry, BreakerSettings
 from fusewire.brokers import Message, open_broker
 from fusewire.forwarding import ParkedCalls, Receipt
-from fusewire.interceptors import guard
-from fusewire.parking import ReplayPolicy, RetryPolicy
-from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
-from tests.forwarding.shop import aio_shop, pending, trip
+from fusewire.parking import ReplayPolicy
+from tests.forwarding.conftest import CHARGE, PaymentsServer
+from tests.forwarding.shop import aio_shop, pending, sync_shop, trip
 from tests.support.waiting import until, until_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fusewire.parking import MessageEvent
 
 
@@ -252,24 +248,6 @@ async def test_a_coroutine_function_may_make_the_reply(
     async with aio_shop(address, queue_name, server, registry, reply=reply) as shop:
         trip(registry)
         assert await shop.charge("a", "op-a") == b"pending:op-a"
-
-
-@contextmanager
-def sync_shop(
-    address: str, queue: str, server: PaymentsServer, registry: BreakerRegistry
-) -> Iterator[tuple[ParkedCalls, Any, list[MessageEvent]]]:
-    with ParkedCalls(
-        address, queue=queue, registry=registry, retry=RetryPolicy(delays=(0.05, 0.2))
-    ) as calls:
-        events: list[MessageEvent] = []
-        calls.add_listener(events.append)
-        fallbacks = {CHARGE: calls.park(reply=pending, idempotent=True)}
-        bare = grpc.insecure_channel(server.target, options=CHANNEL_OPTIONS)
-        with (
-            guard(bare, registry=registry, fallbacks=fallbacks) as channel,
-            calls.forward_to(channel),
-        ):
-            yield calls, channel.unary_unary(CHARGE), events
 
 
 def replayed(events: list[MessageEvent]) -> list[str]:

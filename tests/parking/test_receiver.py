@@ -14,6 +14,7 @@ from fusewire.brokers import Message, RabbitMQBroker, open_broker
 from fusewire.errors import BrokerUnavailableError
 from fusewire.parking._decisions import Recycle
 from fusewire.parking._receiver import Receiver
+from fusewire.parking._status_watch import BrokerContact
 from fusewire.parking._survived_returns import SurvivedReturns
 from fusewire.parking._waiting import wait_any
 from fusewire.testing import InMemoryBroker
@@ -54,6 +55,7 @@ class Bench:
         context: Any = SimpleNamespace(
             broker=self,
             settler=settler,
+            contact=BrokerContact(),
             survived=SurvivedReturns(),
             stopping=self.stopping,
             shutdown_timeout=5,

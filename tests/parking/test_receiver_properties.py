@@ -20,6 +20,7 @@ from fusewire.brokers import Message
 from fusewire.errors import BrokerUnavailableError, DeliveryLostError
 from fusewire.parking._decisions import Recycle
 from fusewire.parking._receiver import Receiver
+from fusewire.parking._status_watch import BrokerContact
 from fusewire.parking._survived_returns import SurvivedReturns
 from fusewire.parking._waiting import wait_any
 from fusewire.testing import InMemoryBroker
@@ -248,6 +249,7 @@ class ReceiverMachine(RuleBasedStateMachine):
         context: Any = SimpleNamespace(
             broker=worker,
             settler=settler,
+            contact=BrokerContact(),
             survived=SurvivedReturns(),
             stopping=worker.stopping,
             shutdown_timeout=30,

@@ -94,11 +94,11 @@ async def test_an_equal_message_that_is_not_redelivered_is_another_and_is_handle
         await bench.send("a")
         await until(lambda: len(bench.happened("handled")) == 1)
         # Its redelivery went to another process.
-        consumer._unacknowledged.keep(seen[0], RECORD, done=True)
+        consumer._parts.unacknowledged.keep(seen[0], RECORD, done=True)
         await bench.send("a")
         await until(lambda: len(bench.happened("handled")) == 2)
         assert seen == [seen[0]] * 2  # so it was handled twice
-        assert consumer._unacknowledged.recall(seen[0]) is not None
+        assert consumer._parts.unacknowledged.recall(seen[0]) is not None
 
 
 @pytest.mark.parametrize("bench", ["rabbitmq"], indirect=True)

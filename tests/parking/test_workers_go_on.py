@@ -16,6 +16,7 @@ from fusewire.parking import ParkingConsumer, _supervision, _waiting
 from fusewire.parking._deliveries import Deliveries
 from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._receiver import Receiver
+from fusewire.parking._status_watch import BrokerContact
 from fusewire.parking._survived_returns import SurvivedReturns
 from fusewire.parking._waiting import Backoff
 from tests.support.waiting import until
@@ -236,6 +237,7 @@ async def test_a_delivery_alone_does_not_reset_the_back_off(
     context: Any = SimpleNamespace(
         broker=Flapping(),
         settler=settler,
+        contact=BrokerContact(),
         survived=SurvivedReturns(),
         stopping=stopping,
         shutdown_timeout=0,

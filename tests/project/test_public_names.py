@@ -166,9 +166,12 @@ PUBLIC = {
         "without_fallbacks",
     ],
     "fusewire.parking": [
+        "ConsumerStatus",
+        "Depth",
         "FunctionExitError",
         "HandlerNotRunError",
         "HandlerTimeoutError",
+        "LaneStatus",
         "MalformedMessageError",
         "MessageEvent",
         "MessageOutcome",

@@ -76,7 +76,7 @@ class OrderedWorker:
         self._handling = 0
         self._pausing = False
         context.replicas.receives = lambda: not self._pausing
-        self._receiver = Receiver(
+        self.receiver = Receiver(
             context,
             self._queue,
             # One more than is handled, to stand aside. And never fewer: a quorum queue puts what
@@ -87,9 +87,17 @@ class OrderedWorker:
             ready=self._admitted_at_all,
         )
 
+    @property
+    def paused_by(self) -> str | None:
+        """The breaker for which nothing is consumed now, if any. Safe to ask from any thread."""
+        outage = self._probe.outage
+        if outage is None or self._pausing or self._context.circuits.is_open(outage):
+            return outage
+        return None
+
     async def run(self) -> None:
         """Consume until stopping."""
-        await self._receiver.run()
+        await self.receiver.run()
 
     async def _hand_back(self, delivery: Delivery, _tried: bool) -> None:  # noqa: FBT001 - a callback
         await self._context.settler.put_back_suspect(delivery)
@@ -174,11 +182,11 @@ class OrderedWorker:
 
     async def _next(self, delivery: Delivery, since: float) -> InFlight | Recycle | None:
         """Wait until `delivery` may begin; None if there is nothing left to do about it."""
-        if self._receiver.ending:
+        if self.receiver.ending:
             return Recycle(tried=False)
         if delivery.lost:
             return None
-        item = await self._context.settler.open(delivery, self._receiver, since=since)
+        item = await self._context.settler.open(delivery, self.receiver, since=since)
         if not isinstance(item, InFlight):
             return item
         if delivery.redelivered:
@@ -204,8 +212,8 @@ class OrderedWorker:
         """Let others go first, as long as there are any; False if `delivery` has to go back."""
         while self._probe.yields_turn and not delivery.lost:
             begun = self._begun
-            await self._receiver.linger(_GLANCE)
-            if self._receiver.ending:
+            await self.receiver.linger(_GLANCE)
+            if self.receiver.ending:
                 return False
             if begun == self._begun and not self._handling:
                 break
@@ -214,7 +222,7 @@ class OrderedWorker:
     async def admit(self, item: InFlight, needs: tuple[str, ...]) -> Ending | None:
         """Wait until `item` may begin; return its end instead if its time is over."""
         while not item.delivery.lost:
-            if self._receiver.ending:
+            if self.receiver.ending:
                 return await self._give_back(item)
             if self._context.policy.expired(item.history):
                 return self._context.policy.dead(item.history, "expired")
@@ -295,9 +303,9 @@ class OrderedWorker:
         most = max(self._context.settler.held_for(item), 0.0) / attempts_left
         until = self._monotonic() + min(seconds, most)
         while (left := until - self._monotonic()) > 0:
-            if self._receiver.ending or item.delivery.lost:
+            if self.receiver.ending or item.delivery.lost:
                 return
-            await self._receiver.linger(min(left, _GLANCE))
+            await self.receiver.linger(min(left, _GLANCE))
 
     def _succeeded(self) -> Recycle | None:
         outage = self._probe.outage

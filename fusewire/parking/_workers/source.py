@@ -24,10 +24,11 @@ class SourceWorker:
     """Works on deliveries of the source queue. None of them waits here: it is parked instead."""
 
     replays = False
+    paused_by = None
 
     def __init__(self, context: ConsumerContext, *, concurrency: int) -> None:
         self._context = context
-        self._receiver = Receiver(
+        self.receiver = Receiver(
             context,
             context.topology.source,
             prefetch=concurrency,
@@ -39,11 +40,11 @@ class SourceWorker:
 
     async def run(self) -> None:
         """Consume until stopping."""
-        await self._receiver.run()
+        await self.receiver.run()
 
     async def _take(self, delivery: Delivery) -> Recycle | None:
         """Work on one delivery and settle it."""
-        item = await self._context.settler.open(delivery, self._receiver)
+        item = await self._context.settler.open(delivery, self.receiver)
         if not isinstance(item, InFlight):
             return item
         ending = await self._context.attempts.run(item, self)
