@@ -24,13 +24,15 @@ from fusewire.breaker._events import (
     SettingsChanged,
     StateChanged,
 )
+from fusewire.breaker._figures import CircuitMode, Figures
 from fusewire.breaker._generations import Baseline
-from fusewire.breaker._histogram import Histogram, MethodDurations
+from fusewire.breaker._histogram import CallDurations, Histogram, MethodDurations
 from fusewire.breaker._permit import Permit
 from fusewire.breaker._registry import BreakerRegistry, default_registry
 from fusewire.breaker._settings import CRITICAL, HIGH_TRAFFIC, LENIENT, PRESETS, BreakerSettings
 from fusewire.breaker._snapshot import Counters, Snapshot
 from fusewire.breaker._states import Admission, CircuitState, Outcome
+from fusewire.breaker._transitions import Transition
 from fusewire.breaker._windows import Bucket
 from fusewire.errors import CircuitBreakerError, CircuitOpenError
 
@@ -46,6 +48,7 @@ __all__ = [
     "BreakerRemoved",
     "BreakerSettings",
     "Bucket",
+    "CallDurations",
     "CallEvent",
     "CallEventsDropped",
     "CallFailed",
@@ -57,11 +60,13 @@ __all__ = [
     "Cause",
     "CircuitBreaker",
     "CircuitBreakerError",
+    "CircuitMode",
     "CircuitOpenError",
     "CircuitState",
     "Counters",
     "Durations",
     "Event",
+    "Figures",
     "Histogram",
     "LeaseExpired",
     "MethodDurations",
@@ -71,6 +76,7 @@ __all__ = [
     "SettingsChanged",
     "Snapshot",
     "StateChanged",
+    "Transition",
     "default_registry",
 ]
 

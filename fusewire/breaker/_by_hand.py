@@ -65,5 +65,6 @@ class ByHandChanges(SnapshotChanges):
 
     def _hold(self, now: float, seconds: float) -> None:
         if self._state is CircuitState.OPEN:
+            self._count_open_time(now)
             self._open_until = max(self._open_until, now + seconds)
             self._refresh()

@@ -43,6 +43,7 @@ from fusewire.operation import current_operation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fusewire.breaker._figures import Figures
     from fusewire.breaker._loans import Loan
     from fusewire.breaker._machine import Refusal
     from fusewire.breaker._settings import BreakerSettings
@@ -206,6 +207,22 @@ class Circuit(ByHandChanges):
     def measure_durations(self) -> None:
         """Record from now on how long calls take, in :attr:`durations`. Idempotent."""
         self._change(self._clock(), self._start_measuring, Durations(self._clock))
+
+    def figures(self) -> Figures:
+        """Return what changes of the breaker, without the content of its window.
+
+        It takes about 10 µs whatever the window, and holds up no call for longer than a call does.
+        Measured durations add 4 µs for each method, and once the counting of up to 128 calls that
+        calls would have to do otherwise. A signal handler or finalizer that interrupts a change may
+        not see that change yet.
+        """
+        now = self._clock()
+        # Outside the circuit's lock.
+        durations = None if self.durations is None else self.durations.totals()
+        thread = get_ident()
+        if thread in inside:
+            return self._read_figures(now, self._look_interrupting(now), durations)
+        return self._change_under_lock(thread, now, self._look_and_read_figures, durations)
 
     def snapshot(self) -> Snapshot:
         """Return all state and counters at one moment.

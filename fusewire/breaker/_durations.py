@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fusewire._locks import inside, make_lock
 from fusewire.breaker._generations import Baseline, Generations, baseline_of, generation_at
-from fusewire.breaker._histogram import Counts, Histogram, MethodDurations, counted, merged
+from fusewire.breaker._histogram import (
+    CallDurations,
+    Counts,
+    Histogram,
+    MethodDurations,
+    counted,
+    for_export,
+    merged,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -107,6 +115,15 @@ class Durations:
         self._count()
         known = self._known(method)
         return merged(each.failed if failed else each.answered for each in known).histogram()
+
+    def totals(self) -> CallDurations:
+        """Return how long all calls took, in few buckets: see :class:`CallDurations`."""
+        self._count()
+        known = self._methods.copy().values()
+        return CallDurations(
+            answered=for_export(each.answered for each in known),
+            failed=for_export(each.failed for each in known),
+        )
 
     def baseline(self, method: str = "") -> Baseline | None:
         """Return what live calls took while the circuit was closed; None if nothing is known.

@@ -241,9 +241,12 @@ class GuardingCircuit(Circuit):
 
     def _end_call(self, generation: int, started: float, outcome: Outcome) -> None:
         """Record a call without a permit."""
+        now = self._clock()
         if outcome is Outcome.FAILURE:
             self._note_failure()
-        self._change(self._clock(), self._settle_call, generation, started, outcome)
+            if self.durations is not None and started != UNTIMED:
+                self._measure_call(self.durations, now, now - started, failed=True)
+        self._change(now, self._settle_call, generation, started, outcome)
 
     def _run_with_permit(
         self,

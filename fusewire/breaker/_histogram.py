@@ -24,6 +24,18 @@ BOUNDS: tuple[float, ...] = tuple(LOWEST * GROWTH**number for number in range(12
 
 _bucket = partial(bisect_left, BOUNDS)
 
+# From 1 ms to 11 s in steps of about two, near 1, 2.5, 5 and 10 of each power of ten.
+_EXPORTED = (17, 23, 28, 33, 40, 45, 50, 56, 61, 66, 73, 78, 83)
+
+EXPORT_BOUNDS: tuple[float, ...] = tuple(float(f"{BOUNDS[number]:.3g}") for number in _EXPORTED)
+"""Upper bounds in seconds of the 14 buckets that monitoring gets; the last bucket has none.
+
+Each is a bound of :data:`BOUNDS`, so that nothing has to be estimated. They are rounded to three
+digits, so that they are the same text on every machine."""
+
+_EXPORT_BUCKET = tuple(bisect_left(_EXPORTED, number) for number in range(len(BOUNDS) + 1))
+"""The bucket that monitoring gets, by the number of the bucket in which a call was counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
@@ -44,6 +56,25 @@ class Histogram:
     def calls(self) -> int:
         """How many calls there are in all buckets."""
         return sum(self.counts)
+
+    @property
+    def cumulative(self) -> tuple[int, ...]:
+        """For each bucket, how many calls are in it and in those before it; the last has all."""
+        return tuple(accumulate(self.counts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallDurations:
+    """How long the calls of a breaker took, in few enough buckets for monitoring.
+
+    Attributes:
+        answered: all calls that the dependency answered, in the buckets of
+            :data:`EXPORT_BOUNDS`.
+        failed: all calls that failed.
+    """
+
+    answered: Histogram
+    failed: Histogram
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +175,17 @@ def merged(parts: Iterable[Counts]) -> Counts:
     for part in parts:
         whole.include(part)
     return whole
+
+
+def for_export(parts: Iterable[Counts]) -> Histogram:
+    """Return the counts of all `parts` together, in the buckets that monitoring gets."""
+    counts = [0] * (len(EXPORT_BOUNDS) + 1)
+    seconds = 0.0
+    for part in parts:
+        for bucket, calls in part.by_bucket.copy().items():  # another thread may be counting
+            counts[_EXPORT_BUCKET[bucket]] += calls
+        seconds += part.seconds
+    return Histogram(EXPORT_BOUNDS, tuple(counts), seconds)
 
 
 def _edges(bucket: int) -> tuple[float, float]:

@@ -89,11 +89,14 @@ class MeasuringMachine(LendingMachine):
             if not failed:
                 operation.note_duration(self._name, method, seconds)
 
-    def _measure_call(self, durations: Durations, now: float, seconds: float) -> None:
-        """Record a decorated call, which was answered."""
+    def _measure_call(
+        self, durations: Durations, now: float, seconds: float, *, failed: bool = False
+    ) -> None:
+        """Record a decorated call, which was answered or `failed`."""
         operation = current_operation()
         if operation is None:
-            durations.note(now, seconds, "", live=True)
+            durations.note(now, seconds, "", live=True, failed=failed)
         else:
-            durations.note(now, seconds, "", live=not operation.replay)
-            operation.note_duration(self._name, "", seconds)
+            durations.note(now, seconds, "", live=not operation.replay, failed=failed)
+            if not failed:
+                operation.note_duration(self._name, "", seconds)

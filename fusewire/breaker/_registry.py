@@ -339,8 +339,8 @@ def _worth(breaker: CircuitBreaker) -> int:
     state = breaker.state
     if state is not CircuitState.CLOSED:
         return 2 if state in (CircuitState.OPEN, CircuitState.HALF_OPEN) else 3
-    snapshot = breaker.snapshot()
-    return 1 if snapshot.consecutive_failures or snapshot.failed or snapshot.slow else 0
+    figures = breaker.figures()
+    return 1 if figures.consecutive_failures or figures.failed or figures.slow else 0
 
 
 # Made on import. Made later, two threads might each make their own.

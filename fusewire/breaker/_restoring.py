@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.breaker._changes import Changes
 from fusewire.breaker._durations import Durations
 from fusewire.breaker._events import Cause, Reason
-from fusewire.breaker._snapshot import Counters, Snapshot
+from fusewire.breaker._reading import ReadableMachine
+from fusewire.breaker._snapshot import Snapshot
 from fusewire.breaker._windows import make_window
 
 if TYPE_CHECKING:
     from fusewire.breaker._states import Admission
 
 
-class SnapshotChanges(Changes):
+class SnapshotChanges(ReadableMachine):
     """A machine that can be copied to a snapshot, and restored from one."""
 
     __slots__ = ()
@@ -37,16 +37,7 @@ class SnapshotChanges(Changes):
             slow=sum(part.slow for part in content),
             probes_running=len(self._probes),
             probes_succeeded=self._probes.succeeded,
-            counters=Counters(
-                succeeded=self._succeeded,
-                failed=self._failed,
-                ignored=self._ignored,
-                slow=self._slow,
-                rejected=self._rejected.value(),
-                late=self._late,
-                expired=self._expired,
-                opened=self._opened,
-            ),
+            counters=self._read_counters(now),
             window=content,
         )
 
@@ -65,6 +56,8 @@ class SnapshotChanges(Changes):
         self._rejected.set(counters.rejected)
         self._late = counters.late
         self._expired, self._opened = counters.expired, counters.opened
+        # The restoring itself is no transition.
+        self._totals.load(counters.transitions, counters.open_seconds, now)
         if snapshot.durations:
             self._start_measuring(now, Durations(self._clock)).load(snapshot.durations)
         self._refresh()

@@ -11,6 +11,7 @@ from typing import Any
 from fusewire.breaker._events import Cause, Reason
 from fusewire.breaker._histogram import Counts, Histogram, MethodDurations, filled
 from fusewire.breaker._states import CircuitState
+from fusewire.breaker._transitions import AUTOMATIC, Transition
 from fusewire.breaker._windows import Bucket
 
 FORMAT = 1
@@ -35,6 +36,9 @@ class Counters:
         late: results that arrived after the state had changed, or after a probe's lease.
         expired: leases of probes that expired.
         opened: how often the circuit opened.
+        transitions: how often it went from one state to another: the four transitions that it makes
+            on its own, also those not made yet, and those by hand that were made.
+        open_seconds: seconds in which it admitted no calls, open or forced open.
     """
 
     succeeded: int = 0
@@ -45,6 +49,8 @@ class Counters:
     late: int = 0
     expired: int = 0
     opened: int = 0
+    transitions: tuple[Transition, ...] = AUTOMATIC
+    open_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +103,16 @@ class Snapshot:
         """Return it as a JSON object on one line."""
         fields = dataclasses.asdict(dataclasses.replace(self, durations=()))
         del fields["durations"]
+        added: dict[str, Any] = {
+            "durations": [_durations_to_json(each) for each in self.durations],
+            "open_seconds": fields["counters"].pop("open_seconds"),
+            "transitions": [
+                each for each in fields["counters"].pop("transitions") if each["count"]
+            ],
+        }
         text = json.dumps({"format": FORMAT, **fields})
-        if not self.durations:
-            return text
-        added = json.dumps({"durations": [_durations_to_json(each) for each in self.durations]})
-        return f'{{"format": {added}, {text[1:]}'
+        added = {name: value for name, value in added.items() if value}
+        return f'{{"format": {json.dumps(added)}, {text[1:]}' if added else text
 
     @classmethod
     def from_json(cls, text: str) -> Snapshot:
@@ -119,7 +130,7 @@ class Snapshot:
             snapshot = cls(
                 state=CircuitState(fields.pop("state")),
                 reason=reason,
-                counters=Counters(**fields.pop("counters")),
+                counters=_counters_of_json(fields),
                 window=tuple(Bucket(**each) for each in fields.pop("window")),
                 durations=tuple(map(_durations_of_json, fields.pop("durations", ()))),
                 **fields,
@@ -137,7 +148,8 @@ def _check_format(version: object) -> None:
 
 def _check_numbers(snapshot: Snapshot) -> None:
     # An impossible number would fail later, in the middle of a call.
-    parts: list[Any] = [snapshot, snapshot.counters, *snapshot.window]
+    counters = snapshot.counters
+    parts: list[Any] = [snapshot, counters, *counters.transitions, *snapshot.window]
     if snapshot.reason is not None:
         parts.append(snapshot.reason)
     for part in parts:
@@ -160,9 +172,23 @@ def _with_additions(members: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the members of a JSON object, and what its first ``format`` adds: see FORMAT."""
     fields = dict(members)
     for name, value in members:
-        if name == "format" and isinstance(value, dict) and "durations" in value:
-            fields["durations"] = value["durations"]
+        if name == "format" and isinstance(value, dict):
+            fields.update({added: value[added] for added in _ADDED if added in value})
     return fields
+
+
+_ADDED = ("durations", "open_seconds", "transitions")
+
+
+def _counters_of_json(fields: dict[str, Any]) -> Counters:
+    counts = {(each.old, each.new): each.count for each in AUTOMATIC}
+    for each in fields.pop("transitions", ()):
+        counts[CircuitState(each["old"]), CircuitState(each["new"])] = each["count"]
+    return Counters(
+        **fields.pop("counters"),
+        transitions=tuple(Transition(old, new, count) for (old, new), count in counts.items()),
+        open_seconds=fields.pop("open_seconds", 0.0),
+    )
 
 
 def _durations_to_json(durations: MethodDurations) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from fusewire.breaker._listeners import Listeners
 from fusewire.breaker._recovery import RampUp, hinted_time, open_time, with_jitter
 from fusewire.breaker._rules import why_open
 from fusewire.breaker._states import CircuitState
+from fusewire.breaker._transitions import StateTotals
 from fusewire.breaker._windows import TimeWindow, make_window
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class SwitchingMachine:
         "_state",
         "_succeeded",
         "_timed",
+        "_totals",
         "_why",
         "_window",
     )
@@ -93,7 +95,9 @@ class SwitchingMachine:
         self._ramp: RampUp | None = None
         self._probes = ProbeLeases()
         self._in_flight = InFlightCalls()
-        self._window = make_window(settings, clock())
+        now = clock()
+        self._window = make_window(settings, now)
+        self._totals = StateTotals(now)
         # Healthy calls that are not counted yet: their permits or, without one, their generations.
         self._healthy: deque[int | Permit] = deque()
         self._succeeded = self._failed = self._ignored = self._slow = 0
@@ -139,7 +143,9 @@ class SwitchingMachine:
                 self._refresh()
 
     def _enter(self, state: CircuitState, reason: Reason, now: float) -> None:
+        self._count_open_time(now)
         if state is not self._state:
+            self._totals.change(self._state, state, now)
             self._listeners.put(events.StateChanged(self._name, self._state, state, reason))
         self._state = state
         self._generation += 1
@@ -153,6 +159,15 @@ class SwitchingMachine:
             # The window shows what opened a circuit until it is closed again.
             self._window = make_window(self._settings, now)
         self._refresh()
+
+    def _count_open_time(self, now: float) -> float:
+        """Return how long calls were not admitted. Before a change, count it in the old state."""
+        state, until = self._state, -math.inf
+        if state is CircuitState.OPEN:
+            until = self._open_until
+        elif state is CircuitState.FORCED_OPEN:
+            until = math.inf
+        return self._totals.count_open_time(now, until)
 
     def _refresh(self) -> None:
         """Derive again which calls may take a fast path. Every change of state ends with this."""

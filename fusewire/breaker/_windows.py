@@ -74,6 +74,9 @@ class Window(Protocol):
     def drop_old(self, now: float, /) -> None:
         """Drop what is too old at `now`."""
 
+    def totals(self, now: float, /) -> tuple[int, int, int]:
+        """Return the calls at `now`, the failed and the slow ones, without changing anything."""
+
     def dump(self, now: float, /) -> tuple[Bucket, ...]:
         """Return the content at `now`, oldest first, without changing it."""
 
@@ -103,6 +106,10 @@ class NoWindow:
 
     def drop_old(self, _now: float) -> None:
         """Do nothing: there is nothing to drop."""
+
+    def totals(self, _now: float) -> tuple[int, int, int]:
+        """Return that there are none."""
+        return 0, 0, 0
 
     def dump(self, _now: float) -> tuple[Bucket, ...]:
         """Return nothing."""
@@ -184,6 +191,10 @@ class CountWindow:
     def drop_old(self, _now: float) -> None:
         """Do nothing: calls do not become too old."""
 
+    def totals(self, _now: float) -> tuple[int, int, int]:
+        """Return the totals, which are kept."""
+        return self.calls, self.failed, self.slow
+
     def dump(self, _now: float) -> tuple[Bucket, ...]:
         """Return the content as runs of calls of one kind."""
         kinds = (
@@ -261,10 +272,24 @@ class TimeWindow:
                 self.failed += old.failed
                 self.slow += old.slow
 
+    def totals(self, now: float) -> tuple[int, int, int]:
+        """Return the totals, less what :meth:`drop_old` would drop."""
+        calls, failed, slow = self.calls, self.failed, self.slow
+        for passed in self._passed(int(now // self._width)):
+            oldest = self._buckets[passed % BUCKETS]
+            calls -= oldest[0]
+            failed -= oldest[1]
+            slow -= oldest[2]
+        return calls, failed, slow
+
+    def _passed(self, target: int) -> range:
+        """Return the buckets after the current one up to `target`, which replace the oldest."""
+        return range(self._current + 1, min(target, self._current + BUCKETS) + 1)
+
     def drop_old(self, now: float) -> None:
         """Make the bucket of `now` the current one. A thread may pass a time just before it."""
         target = int(now // self._width)
-        for passed in range(self._current + 1, min(target, self._current + BUCKETS) + 1):
+        for passed in self._passed(target):
             oldest = self._buckets[passed % BUCKETS]
             self.calls -= oldest[0]
             self.failed -= oldest[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from fusewire.breaker import (
     CircuitOpenError,
     CircuitState,
     Event,
+    Figures,
     Outcome,
     Permit,
     Snapshot,
@@ -101,6 +103,9 @@ class Steps:
 
 
 class CircuitMachine(RuleBasedStateMachine):
+    broken = False
+    restarted = False
+
     @initialize(
         rules=all_settings(), start=st.sampled_from([0.0, 1000.0, 1000.25]), proved=st.booleans()
     )
@@ -126,6 +131,9 @@ class CircuitMachine(RuleBasedStateMachine):
         breaker.add_listener(hear, StateChanged)
 
     def advance(self, seconds: float) -> None:
+        if self.broken:  # until the next change, it is not known that a change was broken off
+            self.breaker.look()
+            self.broken = False
         self.clock.advance(seconds)
         self.model.advance(seconds)
 
@@ -279,6 +287,7 @@ class CircuitMachine(RuleBasedStateMachine):
     def a_change_is_broken_off(self) -> None:
         self.model.notice_leases()
         break_off(self.breaker)
+        self.broken = True
         self.model.break_off()
 
     @rule()
@@ -301,6 +310,7 @@ class CircuitMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
+        self.restarted = True  # which is a change of state, and no transition
         self.model.restart()
         self.breaker.restore(Snapshot.from_json(self.breaker.snapshot().to_json()))
 
@@ -328,6 +338,34 @@ class CircuitMachine(RuleBasedStateMachine):
         assert snapshot.probes_succeeded == model.good_probes
         assert snapshot.reopenings == model.rounds
         assert self.changes == model.changes
+        self.compare_figures(snapshot)
+
+    def compare_figures(self, snapshot: Snapshot) -> None:
+        figures, model = self.breaker.figures(), self.model
+        shared = set(Figures.__dataclass_fields__) & set(Snapshot.__dataclass_fields__)
+        assert len(shared) == 13
+        for name in shared - {"durations"}:
+            assert getattr(figures, name) == getattr(snapshot, name), name
+        assert figures.counters.open_seconds == model.open_seconds
+        counts = {(each.old, each.new): each.count for each in figures.counters.transitions}
+        assert {pair: count for pair, count in counts.items() if count} == model.transitions
+        assert figures.state_seconds == model.seconds_in_shown_state()
+        window, settings = model.in_window(), self.breaker.settings
+        has_window = settings.window_calls is not None or settings.window_seconds is not None
+        rated = has_window and len(window) >= settings.minimum_calls
+        assert figures.failure_rate == (snapshot.failure_rate if rated else None)
+        rates_slow = rated and settings.slow_call_duration is not None
+        assert figures.slow_call_rate == (snapshot.slow_call_rate if rates_slow else None)
+
+    @invariant()
+    def the_transitions_lead_to_the_state(self) -> None:
+        if not hasattr(self, "breaker") or self.restarted:
+            return
+        flow = Counter({"closed": 1})
+        for each in self.breaker._totals.transitions:
+            flow[each.old] -= each.count
+            flow[each.new] += each.count
+        assert +flow == Counter({self.breaker._state: 1})
 
     @invariant()
     def never_more_probes_than_permitted(self) -> None:

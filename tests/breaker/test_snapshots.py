@@ -23,7 +23,9 @@ from fusewire.breaker import (
     Reason,
     Snapshot,
     StateChanged,
+    Transition,
 )
+from fusewire.breaker._transitions import AUTOMATIC
 from tests.support.circuits import half_open_circuit, interrupt, open_circuit
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ def test_a_snapshot_has_all_figures(breaker: CircuitBreaker, clock: FakeClock) -
     breaker.acquire().failure()
     late.success()
     clock.advance(4)
+    once = Transition(CircuitState.CLOSED, CircuitState.OPEN, 1)
     assert breaker.snapshot() == Snapshot(
         name="payments",
         state=CircuitState.OPEN,
@@ -74,7 +77,16 @@ def test_a_snapshot_has_all_figures(breaker: CircuitBreaker, clock: FakeClock) -
         slow=1,
         probes_running=0,
         probes_succeeded=0,
-        counters=Counters(succeeded=2, failed=2, ignored=1, slow=1, late=1, opened=1),
+        counters=Counters(
+            succeeded=2,
+            failed=2,
+            ignored=1,
+            slow=1,
+            late=1,
+            opened=1,
+            transitions=(once, *AUTOMATIC[1:]),
+            open_seconds=4,
+        ),
         window=(Bucket(1, 0, 0), Bucket(1, 0, 1), Bucket(2, 2, 0)),
     )
     assert breaker.snapshot().failure_rate == 0.5
@@ -345,11 +357,28 @@ def test_the_form_is_the_former_one_while_nothing_is_measured(breaker: CircuitBr
     assert [name for name, _ in fields] == FORMER_FIELDS
 
 
-def test_former_releases_read_snapshots_with_durations(clock: FakeClock) -> None:
-    text = measured(clock).snapshot().to_json()
-    assert "durations" in text
+def test_former_releases_read_snapshots_with_what_was_added(clock: FakeClock) -> None:
+    breaker = measured(clock)
+    breaker.acquire().failure()
+    clock.advance(1)
+    text = breaker.snapshot().to_json()
+    assert text.startswith('{"format": {"durations": [')
+    assert '], "open_seconds": 1.0, "transitions": [{"old": "closed", "new": "open",' in text
     assert list(json.loads(text)) == FORMER_FIELDS
     assert json.loads(text)["format"] == 1
+    assert list(json.loads(text)["counters"]) == FORMER_COUNTERS
+
+
+FORMER_COUNTERS = [
+    "succeeded",
+    "failed",
+    "ignored",
+    "slow",
+    "rejected",
+    "late",
+    "expired",
+    "opened",
+]
 
 
 FORMER_FIELDS = [
@@ -368,7 +397,66 @@ FORMER_FIELDS = [
     "counters",
     "window",
 ]
-"""What a release without durations reads, which refuses all others."""
+"""What the first releases read, which refuse all others."""
+
+
+def test_transitions_and_open_time_go_on_over_a_restart(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    breaker.disable()
+    breaker.reset()
+    open_circuit(breaker)
+    clock.advance(4)
+    other = restarted(breaker, clock)
+    assert other.snapshot().counters == breaker.snapshot().counters
+    clock.advance(16)
+    other.acquire()
+    counters = other.snapshot().counters
+    assert counters.open_seconds == 10
+    assert counters.transitions == (
+        Transition(CircuitState.CLOSED, CircuitState.OPEN, 1),
+        Transition(CircuitState.OPEN, CircuitState.HALF_OPEN, 1),
+        *AUTOMATIC[2:],
+        Transition(CircuitState.CLOSED, CircuitState.DISABLED, 1),
+        Transition(CircuitState.DISABLED, CircuitState.CLOSED, 1),
+    )
+
+
+def test_without_what_was_added_the_totals_of_states_begin_again(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    open_circuit(breaker)
+    clock.advance(4)
+    former = json.dumps(json.loads(breaker.snapshot().to_json()))
+    other = CircuitBreaker("payments", settings=SETTINGS, clock=clock)
+    other.restore(Snapshot.from_json(former))
+    assert other.snapshot().counters.transitions == AUTOMATIC
+    clock.advance(16)
+    assert other.snapshot().counters.open_seconds == 6
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ('"open_seconds": 4.0', '"open_seconds": -4.0'),
+        ('"open_seconds": 4.0', '"open_seconds": "4"'),
+        ('"count": 1', '"count": 1.5'),
+        ('"count": 1', '"count": -1'),
+        ('"count": 1', '"times": 1'),
+        ('"old": "closed"', '"old": "ajar"'),
+        ('"new": "open"', '"new": null'),
+        ('"transitions": [', '"transitions": [7, '),
+    ],
+)
+def test_totals_of_states_that_cannot_be_right_are_refused(
+    breaker: CircuitBreaker, clock: FakeClock, right: str, wrong: str
+) -> None:
+    open_circuit(breaker)
+    clock.advance(4)
+    text = breaker.snapshot().to_json()
+    assert right in text
+    with pytest.raises(ValueError, match="not a snapshot of a circuit breaker"):
+        Snapshot.from_json(text.replace(right, wrong, 1))
 
 
 def test_snapshots_of_former_releases_are_read(clock: FakeClock) -> None:

@@ -6,6 +6,7 @@ whenever it is asked. Times are fractions of two in the tests that use it, so su
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,9 @@ class NaiveCircuit:
     ramp: tuple[float, float] | None = None
     ramp_credits: list[float] = field(default_factory=list)
     changes: list[tuple[str, str, str]] = field(default_factory=list)
+    open_seconds: float = 0.0
+    seconds_in_state: float = 0.0
+    transitions: Counter[tuple[str, str]] = field(default_factory=Counter)
     counters: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
             (
@@ -139,6 +143,9 @@ class NaiveCircuit:
     def enter(self, state: str, cause: str) -> None:
         if state != self.state:
             self.changes.append((self.state, state, cause))
+            self.seconds_in_state = 0.0
+            if cause != "restored":
+                self.transitions[self.state, state] += 1
         self.state = state
         self.period += 1
         self.results = []
@@ -171,7 +178,18 @@ class NaiveCircuit:
                 self.ramp_credits = [1.0]
 
     def advance(self, seconds: float) -> None:
+        if self.state == FORCED_OPEN:
+            self.open_seconds += seconds
+        elif self.state == OPEN:
+            self.open_seconds += max(min(seconds, self.open_until - self.now), 0.0)
+        self.seconds_in_state += seconds
         self.now += seconds
+
+    def seconds_in_shown_state(self) -> float:
+        """Seconds since the state that a look shows began."""
+        if self.state == OPEN and self.now >= self.open_until:
+            return self.now - self.open_until
+        return self.seconds_in_state
 
     def notice_leases(self) -> None:
         for probe in list(self.probes):
