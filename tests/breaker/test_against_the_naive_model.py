@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -30,7 +29,6 @@ from fusewire.breaker import (
     CircuitOpenError,
     CircuitState,
     Event,
-    Figures,
     Outcome,
     Permit,
     Snapshot,
@@ -38,6 +36,7 @@ from fusewire.breaker import (
 )
 from fusewire.testing import FakeClock
 from tests.support.circuits import break_off, interrupt
+from tests.support.figures import compare_figures, where_transitions_lead
 from tests.support.naive_circuit import (
     CHANCE,
     DISABLED,
@@ -338,34 +337,12 @@ class CircuitMachine(RuleBasedStateMachine):
         assert snapshot.probes_succeeded == model.good_probes
         assert snapshot.reopenings == model.rounds
         assert self.changes == model.changes
-        self.compare_figures(snapshot)
-
-    def compare_figures(self, snapshot: Snapshot) -> None:
-        figures, model = self.breaker.figures(), self.model
-        shared = set(Figures.__dataclass_fields__) & set(Snapshot.__dataclass_fields__)
-        assert len(shared) == 13
-        for name in shared - {"durations"}:
-            assert getattr(figures, name) == getattr(snapshot, name), name
-        assert figures.counters.open_seconds == model.open_seconds
-        counts = {(each.old, each.new): each.count for each in figures.counters.transitions}
-        assert {pair: count for pair, count in counts.items() if count} == model.transitions
-        assert figures.state_seconds == model.seconds_in_shown_state()
-        window, settings = model.in_window(), self.breaker.settings
-        has_window = settings.window_calls is not None or settings.window_seconds is not None
-        rated = has_window and len(window) >= settings.minimum_calls
-        assert figures.failure_rate == (snapshot.failure_rate if rated else None)
-        rates_slow = rated and settings.slow_call_duration is not None
-        assert figures.slow_call_rate == (snapshot.slow_call_rate if rates_slow else None)
+        compare_figures(self.breaker.figures(), snapshot, model)
 
     @invariant()
     def the_transitions_lead_to_the_state(self) -> None:
-        if not hasattr(self, "breaker") or self.restarted:
-            return
-        flow = Counter({"closed": 1})
-        for each in self.breaker._totals.transitions:
-            flow[each.old] -= each.count
-            flow[each.new] += each.count
-        assert +flow == Counter({self.breaker._state: 1})
+        if hasattr(self, "breaker") and not self.restarted:
+            assert where_transitions_lead(self.breaker._totals.transitions) == [self.breaker._state]
 
     @invariant()
     def never_more_probes_than_permitted(self) -> None:

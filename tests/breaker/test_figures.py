@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-import threading
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fusewire.breaker import (
     BreakerSettings,
-    CallDurations,
     Cause,
     CircuitBreaker,
     CircuitMode,
@@ -23,7 +20,6 @@ from fusewire.breaker import (
     Reason,
     Transition,
 )
-from fusewire.breaker._histogram import BOUNDS, EXPORT_BOUNDS
 from fusewire.breaker._transitions import AUTOMATIC
 from tests.support.circuits import half_open_circuit, interrupt, open_circuit
 
@@ -350,158 +346,3 @@ def test_reading_them_calls_no_listener_and_takes_no_snapshot(
     breaker.add_listener(heard.append)
     breaker.figures()
     assert heard == []
-
-
-# Durations.
-
-
-def test_durations_are_there_once_they_are_measured(clock: FakeClock) -> None:
-    breaker = CircuitBreaker("payments", failure_threshold=9, clock=clock)
-    breaker(clock.advance)(1)
-    assert breaker.figures().durations is None
-    breaker.measure_durations()
-    none = breaker.figures().durations
-    assert none is not None
-    assert (none.answered.calls, none.answered.seconds) == (0, 0)
-    guarded = breaker(clock.advance)
-    for seconds in (0.002, 0.25, 0.25, 60):
-        clock.now = 0.0
-        guarded(seconds)
-
-    @breaker
-    def fail() -> None:
-        clock.advance(3)
-        raise ConnectionError
-
-    with pytest.raises(ConnectionError):
-        fail()
-    durations = breaker.figures().durations
-    assert durations == CallDurations(
-        answered=dataclasses.replace(
-            none.answered, counts=(0, 1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 1), seconds=60.502
-        ),
-        failed=dataclasses.replace(
-            none.failed, counts=(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0), seconds=3.0
-        ),
-    )
-    assert durations.answered.bounds == EXPORT_BOUNDS
-    assert durations.answered.cumulative == (0, 1, 1, 1, 1, 1, 1, 3, 3, 3, 3, 3, 3, 4)
-
-
-def test_the_buckets_are_merged_and_few() -> None:
-    assert len(EXPORT_BOUNDS) + 1 == 14
-    assert EXPORT_BOUNDS[0] == 0.00108
-    assert EXPORT_BOUNDS[-1] == 10.9
-    for bound in EXPORT_BOUNDS:
-        assert min(abs(bound / fine - 1) for fine in BOUNDS) < 0.005
-
-
-@pytest.mark.parametrize("bound", range(13))
-def test_each_bucket_holds_what_is_at_most_its_bound(clock: FakeClock, bound: int) -> None:
-    breaker = CircuitBreaker("payments", clock=clock)
-    breaker.measure_durations()
-    fine = min(BOUNDS, key=lambda fine: abs(fine - EXPORT_BOUNDS[bound]))
-    assert breaker.durations is not None
-    breaker.durations.record(fine, method="/shop.Payments/Charge")
-    breaker.durations.record(fine * 1.001, method="/shop.Payments/Refund")
-    durations = breaker.figures().durations
-    assert durations is not None
-    assert durations.answered.counts[bound : bound + 2] == (1, 1)
-
-
-def test_durations_go_on_over_a_restart_and_never_fall(clock: FakeClock) -> None:
-    breaker = CircuitBreaker("payments", clock=clock)
-    breaker.measure_durations()
-    for seconds in (0.00001, 0.1, 1e9):
-        breaker(clock.advance)(seconds)
-    other = CircuitBreaker("payments", clock=clock)
-    other.restore(breaker.snapshot())
-    assert other.figures().durations == breaker.figures().durations
-
-
-# Threads.
-
-THREADS = 16
-CALLS = 400
-
-
-def call_often(breaker: CircuitBreaker, seen: list[int]) -> None:
-    @breaker
-    def call(step: int) -> None:
-        if step % 3 == 0:
-            raise ConnectionError
-
-    for step in range(CALLS):
-        try:
-            call(step)
-            seen[0] += 1
-        except ConnectionError:
-            seen[1] += 1
-        except CircuitOpenError:
-            seen[2] += 1
-
-
-def call_and_look_on(breaker: CircuitBreaker, told: list[list[int]]) -> list[Figures]:
-    """Call in many threads, count what they saw, and return what was read meanwhile and then."""
-    stop = threading.Event()
-    read: list[Figures] = []
-
-    def look_on() -> None:
-        while not stop.is_set():
-            read.append(breaker.figures())
-
-    threads = [threading.Thread(target=call_often, args=(breaker, seen)) for seen in told]
-    onlooker = threading.Thread(target=look_on)
-    for thread in (onlooker, *threads):
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    stop.set()
-    onlooker.join(60)
-    return [*read, breaker.figures()]
-
-
-def test_nothing_falls_while_threads_call_and_the_sums_are_exact() -> None:
-    settings = BreakerSettings(
-        failure_threshold=3,
-        recovery_timeout=0.000_01,
-        half_open_max_calls=1,
-        window_calls=50,
-        failure_rate_threshold=0.5,
-    )
-    breaker = CircuitBreaker("payments", settings=settings)
-    breaker.measure_durations()
-    told = [[0, 0, 0] for _ in range(THREADS)]
-    read = call_and_look_on(breaker, told)
-    counters, durations = read[-1].counters, read[-1].durations
-    succeeded, failed, rejected = (sum(column) for column in zip(*told, strict=True))
-    assert counters.rejected == rejected
-    assert counters.succeeded + counters.failed + counters.late == succeeded + failed
-    assert durations is not None
-    assert (durations.answered.calls, durations.failed.calls) == (succeeded, failed)
-    assert len(read) > 10
-    for before, after in pairwise(read):
-        assert all(one <= other for one, other in zip(totals(before), totals(after), strict=True))
-        assert_the_transitions_lead_to_one_state(after)
-
-
-def totals(figures: Figures) -> list[float]:
-    counters, durations = figures.counters, figures.durations
-    assert durations is not None
-    names = ("succeeded", "failed", "ignored", "slow", "rejected", "late", "opened", "open_seconds")
-    return [
-        *(getattr(counters, name) for name in names),
-        *(each.count for each in counters.transitions),
-        *durations.answered.counts,
-        *durations.failed.counts,
-    ]
-
-
-def assert_the_transitions_lead_to_one_state(figures: Figures) -> None:
-    flow = {CLOSED: 1, OPEN: 0, HALF_OPEN: 0}
-    for each in figures.counters.transitions:
-        flow[each.old] -= each.count
-        flow[each.new] += each.count
-    assert sorted(flow.values()) == [0, 0, 1]
-    # An open circuit whose time is over shows as half open.
-    assert flow[figures.state] or (flow[OPEN] and figures.state is HALF_OPEN)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from fusewire.breaker import CircuitBreaker, Snapshot
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fusewire.breaker import CircuitBreaker
     from fusewire.testing import FakeClock
 
 T = TypeVar("T")
@@ -27,6 +28,14 @@ def half_open_circuit(breaker: CircuitBreaker, clock: FakeClock) -> None:
     """Open the circuit and let its recovery time pass."""
     open_circuit(breaker)
     clock.advance(breaker.settings.recovery_timeout)
+
+
+def restarted(breaker: CircuitBreaker, clock: FakeClock) -> CircuitBreaker:
+    """Make another breaker that goes on where `breaker` is."""
+    text = breaker.snapshot().to_json()
+    other = CircuitBreaker(breaker.name, settings=breaker.settings, clock=clock)
+    other.restore(Snapshot.from_json(text))
+    return other
 
 
 def interrupt(breaker: CircuitBreaker, act: Callable[[], T]) -> T:

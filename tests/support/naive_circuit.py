@@ -19,6 +19,7 @@ FORCED_OPEN, DISABLED, METRICS_ONLY = "forced_open", "disabled", "metrics_only"
 SLICES = 20
 DEFAULT_MAX = 300.0
 CHANCE = 0.5
+COUNTERS = ("succeeded", "failed", "ignored", "slow", "rejected", "late", "expired", "opened")
 
 
 @dataclass(eq=False)
@@ -56,21 +57,7 @@ class NaiveCircuit:
     open_seconds: float = 0.0
     seconds_in_state: float = 0.0
     transitions: Counter[tuple[str, str]] = field(default_factory=Counter)
-    counters: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(
-            (
-                "succeeded",
-                "failed",
-                "ignored",
-                "slow",
-                "rejected",
-                "late",
-                "expired",
-                "opened",
-            ),
-            0,
-        )
-    )
+    counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
 
     # Figures.
 
