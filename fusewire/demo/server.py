@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _THREADS = 32
+_TICK = 0.2  # seconds until a signal is noticed whose arrival interrupts no wait, at most
 _GRACE = 2.0  # seconds that calls in flight get when the server ends
 
 _CODES = {
@@ -123,14 +124,24 @@ def serve(
     add_PaymentsServicer_to_server(PaymentsService(ledger, think_time=think_time), server)
     if standby_until is not None:
         _say("standby")
-        begin.wait()
+        _wait_for(begin)
     if not over.is_set():
         server.add_insecure_port(f"127.0.0.1:{port}")
         server.start()
         _say("ready")
-        over.wait()
+        _wait_for(over)
         server.stop(_GRACE).wait()
     ledger.close()
+
+
+def _wait_for(event: threading.Event) -> None:
+    """Wait for what a signal handler sets, and let Python call it.
+
+    It calls handlers on the main thread only. A signal that strikes another thread, or this one
+    just before it waits, does not interrupt the wait.
+    """
+    while not event.wait(_TICK):
+        pass
 
 
 def _operation_id(context: grpc.ServicerContext) -> str | None:

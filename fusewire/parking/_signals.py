@@ -3,7 +3,7 @@
 A web server or a program of the user's may wait for the same signals. Ours are handled by
 :func:`signal.signal`, and the handler that was there before is called as well. Asyncio's own
 handlers (``loop.add_signal_handler``) run too: they are woken by a file descriptor, which stays as
-it is.
+it is. Where nobody has set one, ours wakes the event loop.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import signal
+import socket
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,9 @@ def until_signal(stop: Callable[[], None]) -> Iterator[None]:
     block = _Block(stop)
     with contextlib.ExitStack() as handlers:
         _blocks.append(block)
-        handlers.callback(_blocks.remove, block)
+        handlers.callback(_leave, block)
+        if not _wakeups:
+            _wakeups.append(_Wakeup(block.loop))
         for number in _SIGNALS:
             handlers.enter_context(_handling(number, block))
         yield
@@ -47,16 +50,63 @@ class _Block:
 
     def __init__(self, stop: Callable[[], None]) -> None:
         self.stop = stop
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
 
     def cut_off(self) -> None:
         if self._task is not None:
             with contextlib.suppress(RuntimeError):  # the loop was closed
-                self._loop.call_soon_threadsafe(self._task.cancel)
+                self.loop.call_soon_threadsafe(self._task.cancel)
+
+
+class _Wakeup:
+    """Wakes the event loop when a signal comes, as ``loop.add_signal_handler`` does for its own.
+
+    Python calls a handler on the main thread, between two instructions. The event loop may wait
+    for something at that moment. A signal interrupts the wait if it strikes the main thread, but it
+    may strike another one, or just before the wait begins. Then nothing would happen until the loop
+    wakes for another reason.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._former = signal.set_wakeup_fd(-1)
+        if self._former != -1:  # wakes this loop already, because it belongs to the main thread too
+            signal.set_wakeup_fd(self._former)
+            return
+        self._reader, self._writer = socket.socketpair()
+        for end in (self._reader, self._writer):
+            end.settimeout(0)
+        loop.add_reader(self._reader, self._read)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._reader.recv(4096)
+
+    def close(self) -> None:
+        """Wake it no more."""
+        if self._former != -1:
+            return
+        current = signal.set_wakeup_fd(-1)
+        if current not in {-1, self._writer.fileno()}:  # of somebody who came later
+            signal.set_wakeup_fd(current)
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._reader)
+        self._reader.close()
+        self._writer.close()
 
 
 _blocks: list[_Block] = []
+_wakeups: list[_Wakeup] = []
+"""At most one, for all blocks."""
+
+
+def _leave(block: _Block) -> None:
+    _blocks.remove(block)
+    if not _blocks:
+        while _wakeups:
+            _wakeups.pop().close()
 
 
 class _Handler:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -19,6 +21,7 @@ from fusewire.demo.payments.v1.payments_pb2 import (
     StatementRequest,
 )
 from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
+from fusewire.demo.server import _wait_for
 from fusewire.operation import IDEMPOTENCY_KEY
 from tests.support.payments import wait_until_ready
 from tests.support.processes import KeptProcess, free_port
@@ -208,3 +211,27 @@ def test_a_standby_ends_by_a_signal_and_with_its_parent(tmp_path: Path, by_signa
         assert other.stdin is not None
         other.terminate() if by_signal else other.stdin.close()
         assert other.wait(LIMIT) == (0 if by_signal else 1)
+
+
+def test_a_signal_that_does_not_interrupt_the_wait_ends_it() -> None:
+    over, late = threading.Event(), threading.Event()
+
+    def strike_this_thread() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    def give_up() -> None:
+        late.set()
+        over.set()
+
+    former = signal.signal(signal.SIGUSR1, lambda *_: over.set())
+    timers = [threading.Timer(0.1, strike_this_thread), threading.Timer(20, give_up)]
+    try:
+        for timer in timers:
+            timer.start()
+        _wait_for(over)
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+        for timer in timers:
+            timer.cancel()
+            timer.join()
+    assert not late.is_set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -209,6 +210,60 @@ async def test_what_wakes_the_event_loop_stays_as_it_is(former: list[int]) -> No
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
     assert former == []
+
+
+def strike_another_thread(number: int) -> None:
+    """Have a signal arrive soon in a thread that is not the main one, whose wait goes on."""
+
+    def strike() -> None:
+        signal.pthread_kill(threading.get_ident(), number)
+
+    threading.Timer(0.2, strike).start()  # the event loop waits by then
+
+
+async def test_a_signal_that_does_not_interrupt_the_wait_of_the_event_loop_wakes_it(
+    former: list[int],
+) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(told.set)
+
+    async def work() -> None:
+        with until_signal(stop), until_signal(lambda: None):
+            await asyncio.Event().wait()
+
+    working = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    strike_another_thread(signal.SIGINT)
+    async with asyncio.timeout(20):
+        await told.wait()
+    strike_another_thread(signal.SIGINT)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(working, 20)
+    assert former == [signal.SIGINT] * 2
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+async def test_a_file_descriptor_that_somebody_sets_later_stays(former: list[int]) -> None:
+    theirs, end = socket.socketpair()
+    theirs.settimeout(0)
+    with theirs, end:
+        with until_signal(lambda: None):
+            assert signal.set_wakeup_fd(theirs.fileno()) != -1
+        assert signal.set_wakeup_fd(-1) == theirs.fileno()
+
+
+async def test_the_event_loop_is_woken_until_the_last_block_ends(former: list[int]) -> None:
+    told = asyncio.Event()
+    first, last = until_signal(lambda: None), until_signal(told.set)
+    first.__enter__()
+    with last:
+        first.__exit__(None, None, None)
+        strike_another_thread(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            await told.wait()
 
 
 def test_beside_the_main_thread_it_does_nothing() -> None:
