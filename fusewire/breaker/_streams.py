@@ -164,7 +164,7 @@ class _AsyncSteps:
         self._breaker = breaker
         self._clock = clock
         self._reading: _Reading | None = None  # None while the fallback yields the items
-        self._first_error: BaseException | None = None
+        self._first_error: BaseException  # which the fallback answers
         self.source: AsyncGenerator[Any, Any] = iterate(())
 
     def __enter__(self) -> Self:

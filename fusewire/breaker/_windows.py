@@ -151,7 +151,7 @@ class CountWindow:
         self._oldest: int
         self._latest: int
 
-    def record(self, kind: int, _now: float) -> None:
+    def record(self, kind: int, _now: float = 0.0) -> None:
         """Record a call in the place of the oldest."""
         place = self._place
         old = self._ring[place]
@@ -180,7 +180,7 @@ class CountWindow:
         else:
             # More than there was room for, because threads have raced.
             for _ in range(calls):
-                self.record(0, 0.0)
+                self.record(0)
 
     def room(self, minimum: int) -> int:
         """Return how many calls there are before the oldest that is not healthy is overwritten."""
@@ -205,12 +205,12 @@ class CountWindow:
             Bucket(calls, calls * (kind & FAILED), calls * (kind >> 1)) for kind, calls in runs
         )
 
-    def load(self, buckets: Sequence[Bucket], now: float) -> None:
+    def load(self, buckets: Sequence[Bucket], _now: float) -> None:
         """Record the runs again."""
         for run in buckets:
             kind = (FAILED if run.failed else 0) | (SLOW if run.slow else 0)
             for _ in range(min(run.calls, self.size)):
-                self.record(kind, now)
+                self.record(kind)
 
 
 class TimeWindow:

@@ -11,6 +11,7 @@ from fusewire._locks import make_lock
 from fusewire.breaker import (
     Admission,
     BreakerRegistry,
+    BreakerRemoved,
     BreakerSettings,
     CircuitBreaker,
     CircuitState,
@@ -215,10 +216,13 @@ def test_no_room_is_made_for_a_name_that_another_has_added_meanwhile(
 
     monkeypatch.setattr("fusewire.breaker._registry.CircuitBreaker", OvertakenBreaker)
     registry = BreakerRegistry(COMMON, limit=2)
+    removed: list[BreakerRemoved] = []
+    registry.add_listener(removed.append, BreakerRemoved)
     registry.get("a")
     registry.get("b")
     registry.get("c")
     assert [breaker.name for breaker in registry] == ["b", "c"]
+    assert removed == [BreakerRemoved("a")]
 
 
 def test_a_listener_may_ask_the_registry_while_it_makes_room(clock: FakeClock) -> None:
