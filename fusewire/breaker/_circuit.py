@@ -208,21 +208,24 @@ class Circuit(ByHandChanges):
         """Record from now on how long calls take, in :attr:`durations`. Idempotent."""
         self._change(self._clock(), self._start_measuring, Durations(self._clock))
 
-    def figures(self) -> Figures:
+    def figures(self, *, durations: bool = True) -> Figures:
         """Return what changes of the breaker, without the content of its window.
 
         It takes about 10 µs whatever the window, and holds up no call for longer than a call does.
         Measured durations add 4 µs for each method, and once the counting of up to 128 calls that
         calls would have to do otherwise. A signal handler or finalizer that interrupts a change may
         not see that change yet.
+
+        Args:
+            durations: whether to read the durations too, if they are measured.
         """
         now = self._clock()
-        # Outside the circuit's lock.
-        durations = None if self.durations is None else self.durations.totals()
+        measured = self.durations if durations else None
+        totals = None if measured is None else measured.totals()  # outside the circuit's lock
         thread = get_ident()
         if thread in inside:
-            return self._read_figures(now, self._look_interrupting(now), durations)
-        return self._change_under_lock(thread, now, self._look_and_read_figures, durations)
+            return self._read_figures(now, self._look_interrupting(now), totals)
+        return self._change_under_lock(thread, now, self._look_and_read_figures, totals)
 
     def snapshot(self) -> Snapshot:
         """Return all state and counters at one moment.

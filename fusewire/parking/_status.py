@@ -79,7 +79,7 @@ class ConsumerStatus:
         paused_by: the breaker for which a consumer with ``on_open="pause"`` waits; None if it does
             not.
         loop_turned_at: when the consumer's event loop was last seen to turn, which is noted each
-            second; None before it runs.
+            second; None before it runs, and once it has been stopped.
         ready: how many messages wait in the source queue; None while that is not known.
         delayed: how many wait for the end of a delay.
         dead: how many wait for a person.

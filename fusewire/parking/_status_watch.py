@@ -83,7 +83,8 @@ class StatusWatch:
 
     Attributes:
         contact: whether the broker answers.
-        turned_at: when the event loop was last seen to turn, in monotonic seconds.
+        turned_at: when the event loop was last seen to turn, in monotonic seconds; None while it is
+            not watched.
 
     Args:
         topology: the stations.
@@ -143,6 +144,7 @@ class StatusWatch:
     def _end_beat(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self.turned_at = None  # or it would seem stuck while the last handlers end
 
     async def _count_often(self, broker: Broker) -> None:
         while True:

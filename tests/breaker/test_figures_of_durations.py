@@ -76,3 +76,12 @@ def test_durations_go_on_over_a_restart_and_never_fall(clock: FakeClock) -> None
     other = CircuitBreaker("payments", clock=clock)
     other.restore(breaker.snapshot())
     assert other.figures().durations == breaker.figures().durations
+
+
+def test_durations_can_be_left_out(clock: FakeClock) -> None:
+    breaker = CircuitBreaker("payments", clock=clock)
+    breaker.measure_durations()
+    breaker.acquire().success()
+    assert breaker.figures(durations=False) == dataclasses.replace(
+        breaker.figures(), durations=None
+    )

@@ -191,5 +191,23 @@ async def test_a_loop_that_does_not_turn_is_seen_from_another_thread(bench: Benc
         await until(lambda: _turned_ago(consumer.status()) < 0.2)
 
 
+@SQLITE
+async def test_a_consumer_that_ends_its_last_handlers_does_not_seem_stuck(bench: Bench) -> None:
+    began, release = asyncio.Event(), asyncio.Event()
+
+    async def handler(_: AbstractIncomingMessage) -> None:
+        began.set()
+        await release.wait()
+
+    async with bench.consumer(handler) as consumer:
+        await bench.send("a")
+        await began.wait()
+        assert consumer.status().loop_turned_at is not None
+        consumer.stop()
+        await until(lambda: consumer.status().loop_turned_at is None)
+        assert consumer.status().running
+        release.set()
+
+
 def _turned_ago(status: ConsumerStatus) -> float:
     return 0.0 if status.loop_turned_at is None else status.at - status.loop_turned_at

@@ -189,6 +189,13 @@ PUBLIC = {
         "Retry",
         "RetryPolicy",
     ],
+    "fusewire.telemetry.health": [
+        "CircuitHealth",
+        "ConsumerHealth",
+        "Health",
+        "Report",
+        "Verdict",
+    ],
     "fusewire.testing": [
         "Circuits",
         "FakeClock",

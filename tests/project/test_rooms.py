@@ -36,6 +36,7 @@ ON_PURPOSE = {
     "fusewire.demo.run",  # what the command takes of the demo
     "fusewire.demo.server",
     "fusewire.parking.internal",  # what forwarding takes besides the public names
+    "fusewire.telemetry",  # the room, whose public modules are named below it
     "fusewire.testing.fixtures",  # a pytest plugin
 }
 
