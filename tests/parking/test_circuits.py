@@ -12,6 +12,7 @@ import pytest
 from fusewire.breaker import BreakerRegistry, BreakerSettings
 from fusewire.parking._circuits import Circuits
 from fusewire.parking._pauses import Pauses
+from fusewire.parking._recovery import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,3 +90,31 @@ def test_replicas_wait_differently_long_for_the_end_of_the_same_open_time(
     assert waits[0] == look.retry_after
     assert waits == sorted(set(waits))
     assert waits[-1] - waits[0] < 0.1  # within what a first replay may be late
+
+
+def test_a_glance_is_the_same_as_both_looks(registry: BreakerRegistry) -> None:
+    circuits = circuits_of(registry)
+    seen = []
+
+    def look() -> None:
+        standing, admits = circuits.glance("payments")
+        assert standing is circuits.standing("payments")
+        assert admits == circuits.admits("payments")
+        seen.append((standing, admits))
+
+    look()  # there is no breaker yet
+    breaker = registry.get("payments")
+    look()
+    breaker.acquire().failure()
+    look()
+    breaker.half_open()
+    look()
+    with breaker.acquire():  # the only place
+        look()
+    assert seen == [
+        (Standing.CLOSED, True),
+        (Standing.CLOSED, True),
+        (Standing.OPEN, False),
+        (Standing.PROBING, True),
+        (Standing.PROBING, False),
+    ]

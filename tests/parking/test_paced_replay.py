@@ -11,6 +11,7 @@ import pytest
 from fusewire.brokers import Message
 from fusewire.operation import CallNote, current_operation
 from fusewire.parking import ReplayFailure, _recovery, _replay_lane
+from fusewire.parking._line import Line
 from fusewire.parking._workers import participation
 from tests.support.turning_away import PAYMENTS, StatusError
 from tests.support.waiting import until
@@ -150,6 +151,21 @@ async def test_the_prefetch_grows_with_the_window(bench: Bench, prefetches: list
         await until(lambda: len(bench.happened("replayed")) == 80)
     assert prefetches[:2] == [1, 2]
     assert max(prefetches) <= 8
+
+
+async def test_a_replay_that_nobody_waits_before_does_not_stand_in_line(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[int] = []
+    join = Line.join
+    monkeypatch.setattr(
+        Line, "join", lambda line, place: (joined.append(place.number), join(line, place))
+    )
+    await park(bench, *BODIES)
+    # One at a time: each is there when nothing else is, and its handler takes no time to speak of.
+    async with bench.consumer(lambda message: None, depends_on=PAYMENTS, replay_concurrency=1):
+        await until(lambda: len(bench.happened("replayed")) == 40)
+    assert len(joined) < 20
 
 
 async def test_no_message_is_taken_for_one_that_was_seen_while_the_prefetch_grows(
