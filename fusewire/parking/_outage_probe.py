@@ -27,10 +27,21 @@ class OutageProbe:
     def __init__(self, patience: int) -> None:
         self._patience = patience
         self._failed = 0
-        self.outage: str | None = None
-        """The dependency that was waited for last, until it is known to have recovered."""
+        self._outage: str | None = None
+        self.had_outage = False
+        """Whether there was an outage at any time."""
         self.yields_turn = False
         """Whether the first message that comes is to let others go before it."""
+
+    @property
+    def outage(self) -> str | None:
+        """The dependency that was waited for last, until it is known to have recovered."""
+        return self._outage
+
+    @outage.setter
+    def outage(self, dependency: str) -> None:
+        self._outage = dependency
+        self.had_outage = True
 
     def begin(self) -> None:
         """Begin to consume, for the first time or after a pause."""
@@ -44,7 +55,7 @@ class OutageProbe:
         """Note a success, and whether the circuit that was waited for is closed by now."""
         self._failed = 0
         if closed:
-            self.outage = None
+            self._outage = None
 
 
 class RetainedHistories:

@@ -33,21 +33,30 @@ class SurvivedReturns:
 
     def __init__(self) -> None:
         # For each message the broker's count when it went back, and how many of these returns
-        # this process has survived.
+        # this process has survived, or were no crash for another reason.
         self._returns: OrderedDict[int, tuple[int, int]] = OrderedDict()
 
     def note(self, delivery: _Returnable) -> None:
         """Note that `delivery` goes back, or is lost, while this process runs on."""
-        survived = self._survived(delivery)
-        key = _key(delivery)
-        self._returns[key] = (delivery.returned, survived)
-        self._returns.move_to_end(key)
-        if len(self._returns) > _MOST_REMEMBERED:
-            self._returns.popitem(last=False)
+        self._remember(_key(delivery), delivery.returned, self._survived(delivery))
+
+    def excuse(self, delivery: _Returnable) -> None:
+        """Count no return of `delivery` up to now: an outage explains them, here or elsewhere."""
+        self._remember(_key(delivery), delivery.returned, delivery.returned)
+
+    def knows(self, delivery: _Returnable) -> bool:
+        """Return whether `delivery` was noted or excused before."""
+        return _key(delivery) in self._returns
 
     def unexplained(self, delivery: _Returnable) -> int:
         """Return how often `delivery` came back that may have been the end of a process."""
         return delivery.returned - self._survived(delivery)
+
+    def _remember(self, key: int, returned: int, survived: int) -> None:
+        self._returns[key] = (returned, survived)
+        self._returns.move_to_end(key)
+        if len(self._returns) > _MOST_REMEMBERED:
+            self._returns.popitem(last=False)
 
     def _survived(self, delivery: _Returnable) -> int:
         known = self._returns.get(_key(delivery))

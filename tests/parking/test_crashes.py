@@ -141,6 +141,22 @@ async def test_in_order_fifteen_returns_arouse_suspicion_but_none_in_an_outage(
     assert bool(bench.happened("delayed")) == suspected
 
 
+@pytest.mark.parametrize("bench", ["rabbitmq"], indirect=True)
+async def test_in_order_no_return_of_an_outage_arouses_suspicion_when_it_is_over(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    dependency = Dependency(bench.registry)
+    await bench.send("a", "b", "c")
+    await age(bench, 3, 15)  # as other replicas do, which wait for the same dependency
+    dependency.trip()
+    async with bench.consumer(dependency, on_open="pause", depends_on="payments", concurrency=1):
+        await until(lambda: "is not consumed while circuit" in caplog.text)
+        dependency.recover()
+        await until(lambda: len(bench.happened("handled")) == 3)
+    assert bench.happened("handled") == ["a", "b", "c"]
+    assert "may kill its process" not in caplog.text
+
+
 @pytest.mark.parametrize("lone", [0, 3], ids=["new", "suspected"])
 async def test_twenty_deployments_in_a_row_kill_no_message(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, lone: int

@@ -55,6 +55,17 @@ def test_a_broker_that_counts_crashes_only_is_not_credited_with_what_was_given_b
     assert survived.unexplained(Came(3)) == 2  # the first of them may have been here
 
 
+def test_what_an_outage_explains_counts_nothing_and_what_follows_counts() -> None:
+    survived = SurvivedReturns()
+    assert not survived.knows(Came(15))
+    survived.excuse(Came(15))
+    assert survived.knows(Came(15))
+    assert survived.unexplained(Came(15)) == 0
+    survived.note(Came(15))
+    assert survived.unexplained(Came(16)) == 0
+    assert survived.unexplained(Came(31)) == 15
+
+
 def test_other_messages_are_others() -> None:
     survived = SurvivedReturns()
     survived.note(Came(0))

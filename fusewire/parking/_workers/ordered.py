@@ -189,6 +189,7 @@ class OrderedWorker:
         item = await self._context.settler.open(delivery, self.receiver, since=since)
         if not isinstance(item, InFlight):
             return item
+        self._excuse_returns(item)
         if delivery.redelivered:
             item.history = self._unsettled.recall(delivery.message) or item.history
         try:
@@ -199,6 +200,19 @@ class OrderedWorker:
         if ending is not None:
             return await self._context.settler.settle(item, ending)
         return None if item.delivery.lost else item
+
+    def _excuse_returns(self, item: InFlight) -> None:
+        """Count no returns by which replicas waited for the end of an outage.
+
+        This process has survived its own. Those of others it cannot tell from crashes: so none up
+        to now counts if this is in an outage, or first seen after one. If it was a crash after all,
+        suspicion comes as many crashes later as there are replicas.
+        """
+        delivery, survived = item.delivery, self._context.survived
+        if item.lone or not delivery.returned or not self._probe.had_outage:
+            return
+        if self._probe.outage is not None or not survived.knows(delivery):
+            survived.excuse(delivery)
 
     async def _begin(self, item: InFlight) -> Recycle | None:
         self._begun += 1
