@@ -77,9 +77,7 @@ class Durations:
         """
         self.note(self._clock(), seconds, method, live=live, failed=failed)
 
-    def note(
-        self, at: float, seconds: float, method: str, *, live: bool, failed: bool = False
-    ) -> None:
+    def note(self, at: float, seconds: float, method: str, *, live: bool, failed: bool) -> None:
         """Do what :meth:`record` does, for a call that ended at the clock's time `at`."""
         notes = self._notes
         notes.append((at, seconds, method, live, failed, self._closed))

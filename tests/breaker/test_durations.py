@@ -207,7 +207,7 @@ def test_a_call_that_is_noted_late_does_not_hide_the_replays_beside_others(
     durations.record(0.5, live=False)
     durations.record(0.5)
     durations.methods()  # counts them
-    durations.note(ended, 0.5, "", live=True)
+    durations.note(ended, 0.5, "", live=True, failed=False)
     assert durations.baseline() == before
 
 

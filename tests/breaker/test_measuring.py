@@ -9,6 +9,7 @@ import pytest
 from fusewire.breaker import Baseline, BreakerRegistry, CircuitBreaker
 from fusewire.operation import TimedCall, operation
 from tests.support.circuits import half_open_circuit, interrupt, open_circuit
+from tests.support.ways_through import fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,9 +150,11 @@ def test_calls_of_an_operation_are_on_its_list(clock: FakeClock) -> None:
         with breaker.acquire():
             clock.advance(3)
         breaker.acquire().failure()
+        with pytest.raises(ConnectionError):
+            breaker(fail)()
     assert work.timed == (TimedCall("payments", "", 2.0), TimedCall("payments", "", 3.0))
     assert calls_of(breaker) == (2, 5.0)
-    assert calls_of(breaker, failed=True) == (1, 0.0)
+    assert calls_of(breaker, failed=True) == (2, 0.0)
 
 
 def test_calls_of_an_operation_that_is_no_replay_are_live(clock: FakeClock) -> None:
