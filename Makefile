@@ -1,4 +1,4 @@
-# make demo               run the demo on the embedded broker; BROKER=amqp://… runs it on RabbitMQ
+# make demo               run the demo and write its report; BROKER=amqp://… runs it on RabbitMQ
 # make test               run all tests; ARGS=… goes to pytest
 # make test ROOM=breaker  run the tests of one room
 # make check              check lint, format, types and import layers
@@ -18,14 +18,17 @@ SEEDS ?= 20
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all-pythons test-lowest test-long faults recovery check coverage bench
+.PHONY: help demo browser test test-all-pythons test-lowest test-long faults recovery check coverage bench
 .PHONY: format recovery-run nightly mutation protos constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | awk '{name = $$1; $$1 = ""; printf "make %-18s%s\n", name, $$0}'
 
-demo: .venv/.demo ## Run the demo on the embedded broker; BROKER=amqp://… runs it on RabbitMQ
-	@$(BIN)/fusewire demo $(if $(BROKER),--broker $(BROKER))
+REPORT ?= build/outage.html
+
+demo: .venv/.demo ## Run the demo and write its report to REPORT=…; BROKER=amqp://… runs it on RabbitMQ
+	@mkdir -p "$(dir $(REPORT))"
+	@$(BIN)/fusewire demo --report "$(REPORT)" $(if $(BROKER),--broker $(BROKER))
 
 ROOMS := $(sort $(filter-out support __pycache__,$(patsubst tests/%/,%,$(wildcard tests/*/))))
 
@@ -46,6 +49,11 @@ format: .venv/.dev ## Format the code and fix what the linter can fix
 
 test-long: .venv/.dev .venv-protos/.made ## Run the tests that take minutes: kills, leaks, outages
 	$(BIN)/python -m pytest -m long $(ARGS)
+
+browser: .venv-browser/.made ## Open the demo's report in Chromium; PICTURES=docs/images takes README's pictures
+	.venv-browser/bin/python -m tests.support.chromium
+	FUSEWIRE_TEST_PICTURES="$(PICTURES)" .venv-browser/bin/python -m pytest --noconftest \
+		-m browser tests/demo/test_report_in_chromium.py $(ARGS)
 
 coverage: .venv/.dev ## Check that the breaker's tests cover every branch of it
 	$(BIN)/python -m coverage run -m pytest --quiet tests/breaker
@@ -84,8 +92,10 @@ protos: .venv-protos/.made ## Generate the code of protos/
 	$(call make_venv,.venv,$(PYTHON))
 	@touch $@
 
+# Not quiet: it is the first that a newcomer sees, and takes a while.
 .venv/.demo: .venv/.made pyproject.toml constraints.txt
-	$(BIN)/python $(PIP_INSTALL) -e '.[demo]' -c constraints.txt
+	@echo "Installing Fusewire and what its demo needs into .venv; once, for about half a minute:"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[demo]' -c constraints.txt
 	@touch $@
 
 .venv/.dev: .venv/.made pyproject.toml constraints.txt
@@ -97,6 +107,12 @@ protos: .venv-protos/.made ## Generate the code of protos/
 	.venv-protos/bin/python $(PIP_INSTALL) grpcio-tools mypy-protobuf -c constraints-protos.txt
 	@touch $@
 
+.venv-browser/.made: pyproject.toml constraints.txt constraints-browser.txt
+	$(call make_venv,.venv-browser,$(PYTHON))
+	.venv-browser/bin/python $(PIP_INSTALL) -e '.[demo]' --group browser \
+		-c constraints.txt -c constraints-browser.txt
+	@touch $@
+
 .venv-mutation/.made: pyproject.toml constraints.txt
 	$(call make_venv,.venv-mutation,$(PYTHON))
 	.venv-mutation/bin/python $(PIP_INSTALL) -e '.[demo]' --group dev 'mutmut==3.8.1' -c constraints.txt
@@ -106,6 +122,7 @@ protos: .venv-protos/.made ## Generate the code of protos/
 define make_venv
 @test -n "$(2)" || { echo "Python 3.11 or later with its venv module is needed" \
 	"(Debian: apt-get install python3-venv); PYTHON=… names one" >&2; exit 1; }
+@echo "Making the virtual environment $(1) with $(2)"
 $(2) -m venv $(1)
 $(1)/bin/python $(PIP_INSTALL) 'pip>=25.1'
 endef

@@ -15,6 +15,7 @@ from fusewire.cli._topology import topology
 from fusewire.errors import FusewireError
 
 _INTERRUPTED = 130
+_DEMO_NEEDS = {"jinja2", "markupsafe", "rich"}
 
 app = typer.Typer(
     name="fusewire",
@@ -62,6 +63,10 @@ def demo(
     rate: Annotated[float, typer.Option(help="Payments per second.")] = 40.0,
     healthy: Annotated[float, typer.Option(help="Seconds before and after the outage.")] = 8.0,
     outage: Annotated[float, typer.Option(help="Seconds that the server is down.")] = 12.0,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the report to this file, as a page of HTML."),
+    ] = None,
     keep: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="A new folder that keeps the ledger and the logs."),
@@ -69,20 +74,26 @@ def demo(
 ) -> None:
     """Kill a payments server under load, and check that no payment is lost or made twice.
 
-    A client charges at a steady rate, and a consumer charges for orders. The server is killed and
-    started again. The report compares what was promised with the server's own records. The exit
-    status is 1 if anything was lost or charged twice, and 2 if the demo could not run.
+    A client charges at a steady rate, and a consumer charges for orders. The server is restarted,
+    then killed, and started again. Two clients without Fusewire make the same payments: a bare
+    one, and one with gRPC's own retry policy. The report compares what was promised with the
+    server's own records. The exit status is 1 if anything was lost or charged twice, and 2 if the
+    demo could not run.
     """
     # Imported here: they need the demo's extra, and load slowly.
     try:
         from fusewire.demo.run import Plan, run_demo  # noqa: PLC0415 - see above
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "rich":
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _DEMO_NEEDS:
             raise
-        fail("demo", "the demo needs rich, which is not installed: pip install 'fusewire[demo]'")
+        fail(
+            "demo",
+            f"the demo needs {missing}, which is not installed: pip install 'fusewire[demo]'",
+        )
     try:
         plan = Plan(broker=broker, rate=rate, healthy=healthy, outage=outage, keep=keep)
-        status = run_demo(plan, as_json=as_json)
+        status = run_demo(plan, as_json=as_json, page=report)
     except FusewireError as error:
         fail("demo", str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -36,29 +36,19 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 
-RETRY_OPTIONS: Final = (
-    (
-        "grpc.service_config",
-        # The policy of gRPC's own example: examples/python/retry of github.com/grpc/grpc. Five is
-        # the most attempts that gRPC makes.
-        json.dumps(
-            {
-                "methodConfig": [
-                    {
-                        "name": [{}],
-                        "retryPolicy": {
-                            "maxAttempts": 5,
-                            "initialBackoff": "0.1s",
-                            "maxBackoff": "1s",
-                            "backoffMultiplier": 2,
-                            "retryableStatusCodes": ["UNAVAILABLE"],
-                        },
-                    }
-                ]
-            }
-        ),
-    ),
-)
+RETRY_POLICY: Final = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+"""The policy of gRPC's own example, examples/python/retry of github.com/grpc/grpc. Five is the most
+attempts that gRPC makes."""
+
+_SERVICE_CONFIG = {"methodConfig": [{"name": [{}], "retryPolicy": RETRY_POLICY}]}
+
+RETRY_OPTIONS: Final = (("grpc.service_config", json.dumps(_SERVICE_CONFIG)),)
 """Channel options of the baseline that retries, besides those of all channels."""
 
 

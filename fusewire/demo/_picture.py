@@ -11,7 +11,7 @@ from rich.text import Text
 from fusewire.demo._config import BASELINES, Client
 from fusewire.demo._course import DOWN
 from fusewire.demo._tally import SUBJECTS
-from fusewire.demo._words import CLIENTS
+from fusewire.demo._words import CLIENTS, SHORT_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ _STATES = {
     "half_open": "black on yellow",
 }
 
-_SHORT = {"half_open": "½", "open": "op"}  # where there is no room for a name
+_SHORT = {**SHORT_STATES, "open": "op"}  # where there is no room for a name
 
 _RESULTS = (("ok", "green"), ("pending", "yellow"), ("error", "red"))
 

@@ -19,17 +19,17 @@ _LAG = 0.1  # seconds from a probe's request until the half-open state that it c
 
 _WHY = {
     CircuitState.HALF_OPEN: (
-        "{count} of these {all} were asked for while the circuit was half open: they were probes. "
+        "{who} were asked for while the circuit was half open: they were probes. "
         f"At most {SETTINGS.half_open_max_calls} calls at a time are let through to find out "
         "whether the server is back, and a probe waits for a connection as long as its deadline "
         f"allows, {CALL_TIMEOUT:g} s. Then it is stored as well."
     ),
     CircuitState.CLOSED: (
-        "{count} of these {all} were asked for while the circuit was closed: they were sent, "
+        "{who} were asked for while the circuit was closed: they were sent, "
         "failed, and were then stored."
     ),
     CircuitState.OPEN: (
-        "{count} of these {all} were asked for while the circuit was open: they were not sent. "
+        "{who} were asked for while the circuit was open: they were not sent. "
         "What took time is to store them on a busy machine."
     ),
 }
@@ -66,11 +66,15 @@ def why_slow(
     return [
         figures,
         *(
-            _WHY[state].format(count=count, all=len(slowest))
+            _WHY[state].format(who=_who(count, len(slowest)))
             for state, count in states.most_common()
             if state in _WHY
         ),
     ]
+
+
+def _who(count: int, of: int) -> str:
+    return f"{count} of these {of}" if count < of else f"All {of}"
 
 
 def _state_at(changes: Sequence[tuple[float, CircuitState]], at: float) -> CircuitState:

@@ -74,6 +74,6 @@ def _comparison(report: Report) -> Table:
     table.add_column("payments", no_wrap=True)
     for client in report.clients:
         table.add_column(CLIENTS[client], justify="right")
-    for what, counts in comparison(list(report.clients.values())):
-        table.add_row(what, *counts)
+    for row in comparison(list(report.clients.values())):
+        table.add_row(*row)
     return table

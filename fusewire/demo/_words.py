@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 CLIENTS: Final = {
     Client.FUSEWIRE: "Fusewire",
-    Client.BARE: "bare client",
+    Client.BARE: "Bare client",
     Client.RETRYING: "gRPC's retries",
 }
 
+SHORT_STATES: Final = {"half_open": "½"}
+"""Names of states where there is little room."""
 
-def comparison(clients: Sequence[Judgement]) -> list[tuple[str, list[str]]]:
+
+def comparison(clients: Sequence[Judgement]) -> list[list[str]]:
     """Return the rows that compare clients: what is counted, and the count of each."""
     rows = [
         ("asked for", [judged.asked for judged in clients]),
@@ -32,8 +35,8 @@ def comparison(clients: Sequence[Judgement]) -> list[tuple[str, list[str]]]:
     ]
     waits = [milliseconds(judged.waited_ms.p99) for judged in clients]
     return [
-        *((what, [f"{count:,}" for count in counts]) for what, counts in rows),
-        ("p99 of answers, server down", waits),
+        *([what, *(f"{count:,}" for count in counts)] for what, counts in rows),
+        ["p99 of answers, server down", *waits],
     ]
 
 

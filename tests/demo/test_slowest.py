@@ -31,7 +31,7 @@ def test_the_slowest_that_met_a_half_open_circuit_are_named_as_probes() -> None:
     assert "102 payments" in figures
     assert "within 4.0 ms" in figures
     assert "slowest 2 took 1,006 ms or more" in figures
-    assert why.startswith("2 of these 2 were asked for while the circuit was half open")
+    assert why.startswith("All 2 were asked for while the circuit was half open")
     assert "as long as its deadline allows, 1 s" in why
 
 

@@ -8,53 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from fusewire.demo._config import Client, Plan
 from fusewire.demo._course import DOWN, UP, Course
 from fusewire.demo._picture import draw
-from fusewire.demo._tally import Tally
 from fusewire.demo._view import showing
+from tests.demo.made_up_run import Clocked, outage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Clocked(Course):
-    """A course whose time is set by hand."""
-
-    time = 0.0
-
-    @property
-    def now(self) -> float:
-        return self.time
-
-    def at(self, time: float, process: str, what: str, **details: object) -> None:
-        self.tally.note(process, {"what": what, "at": time, **details})
-
-
 @pytest.fixture
 def course() -> Clocked:
-    """Provide a run of 20 s with five payments a second, and an outage from 8 s on."""
-    course = Clocked(Plan(), Tally())
-    for number in range(100):
-        begin = number / 5
-        result = "ok" if begin < 8 else "pending"
-        course.at(begin, "client", "asked", client="fusewire", reference=f"payment-{number}")
-        for client in Client:
-            plain = client is not Client.FUSEWIRE and begin >= 8
-            course.at(
-                begin, "client", "answered", client=client, reference=str(number), begin=begin,
-                took=0.05, result="error" if plain else result, operation="", code="",
-            )  # fmt: skip
-        if begin >= 8:
-            course.at(
-                begin, "client", "message", outcome="parked", operation=str(number), reason=""
-            )
-    course.at(8.0, "client", "circuit", state="open", why="")
-    course.at(15.0, "client", "circuit", state="half_open", why="")
-    course.time = 8.0
-    course.note_server(DOWN)
-    course.time = 20.0
-    return course
+    return outage()
 
 
 def drawn(course: Course, width: int) -> dict[str, str]:
@@ -87,7 +52,7 @@ def test_the_backlog_rises_and_its_greatest_height_is_named(course: Clocked) -> 
 
 def test_errors_of_the_clients_without_fusewire_are_counted(course: Clocked) -> None:
     lines = drawn(course, 100)
-    assert "bare client" in lines
+    assert "Bare client" in lines
     assert "red: 60 errors" in lines
 
 
@@ -135,7 +100,7 @@ def test_without_a_terminal_there_are_lines(course: Clocked) -> None:
     killed, figures = shown.getvalue().splitlines()
     assert killed == "   8.0 s  the server is killed"
     assert "server DOWN | payments: circuit HALF OPEN, asked 100, parked 60, waiting 60" in figures
-    assert "errors without Fusewire: bare client 60, gRPC's retries 60" in figures
+    assert "errors without Fusewire: Bare client 60, gRPC's retries 60" in figures
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

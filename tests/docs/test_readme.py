@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,3 +77,11 @@ def test_a_rejection_is_caught_as_the_readme_shows(payments: PaymentsProcess) ->
             run_examples(README, {"TARGET": payments.target, "AMQP": None})["reply"]
     finally:
         breaker.reset()
+
+
+def test_the_pictures_are_there_and_small() -> None:
+    pictures = re.findall(r'(?:src|srcset)="([^"]+)"', README.read_text("utf-8"))
+    assert len(pictures) == 2  # light and dark
+    for picture in pictures:
+        assert (ROOT / picture).read_bytes().startswith(b"\x89PNG")
+        assert (ROOT / picture).stat().st_size < 200_000
