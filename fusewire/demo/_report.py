@@ -108,8 +108,8 @@ def make_report(
         if answer.result != "error"
     }
     killed, _ = outage
-    recovered = tally.recovered
-    until_closed = (killed, float("inf") if recovered is None else max(recovered, killed))
+    recovered = tally.closed_again(after=killed)
+    until_closed = (killed, float("inf") if recovered is None else recovered)
     return Report(
         broker=broker,
         asked=len(requests.asked),

@@ -175,11 +175,11 @@ class Tally:
         elif not waits:
             self.turns.append((at, f"{subject}: the last parked one is made"))
 
-    @property
-    def recovered(self) -> float | None:
-        """When the client's circuit was closed again, the last time; None if it never was."""
-        changes = reversed(self.changes_of("client"))
-        return next((at for at, state in changes if state is CircuitState.CLOSED), None)
+    def closed_again(self, after: float) -> float | None:
+        """Return when the client's circuit was closed, the first time after a time, or None."""
+        changes = self.changes_of("client")
+        closed = (at for at, state in changes if state is CircuitState.CLOSED and at > after)
+        return next(closed, None)
 
     def changes_of(self, process: str) -> list[tuple[float, CircuitState]]:
         """Return when the circuit of a process went to which state."""

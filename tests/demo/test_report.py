@@ -215,6 +215,14 @@ def test_the_servers_records_are_read_from_its_file(tmp_path: Path) -> None:
     assert records == Records((("op-1", "payment-1"),), repeated=1)
 
 
+def test_a_circuit_that_opens_once_more_after_the_outage_makes_the_outage_no_longer() -> None:
+    story = Story()
+    story.payment(1, begin=RECOVERED + 1, took=0.05)
+    story.send("client", "circuit", RECOVERED + 2, state="open", why="failures")
+    story.send("client", "circuit", RECOVERED + 4, state="closed", why="probes")
+    assert story.end().latency_ms["after"].p50 == 50.0
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 def test_the_exit_status_says_whether_anything_was_lost(
     story: Story, lost: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
