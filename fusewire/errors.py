@@ -36,16 +36,18 @@ This module lies beneath the rooms: all of them may import it, and it imports no
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Any, Self
 
     import grpc
 
 __all__ = [
     "BrokerError",
     "BrokerUnavailableError",
+    "CallError",
     "CircuitBreakerError",
     "CircuitOpenError",
     "DeliveryLostError",
@@ -55,6 +57,38 @@ __all__ = [
     "SettingsError",
     "UnconfirmedError",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class CallError:
+    """How a call failed, in words: a value, and no exception.
+
+    Attributes:
+        type: the type of the error, with its module: ``"grpc.RpcError"``, ``"ConnectionError"``.
+        status: the name of its status, if it has one: ``"UNAVAILABLE"``.
+        message: its text. Only the log shows it, and only if the settings have ``log_messages``.
+
+    Raises:
+        SettingsError: one of them is no string.
+    """
+
+    type: str
+    status: str = ""
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        values: dict[str, object] = {
+            "type": self.type,
+            "status": self.status,
+            "message": self.message,
+        }
+        for name, value in values.items():
+            if not isinstance(value, str):
+                raise SettingsError(f"{name} must be a string, got {value!r}")
+
+
+NO_ERROR = CallError("")
+"""What is known of an error that nobody has named."""
 
 
 class FusewireError(Exception):
@@ -83,14 +117,44 @@ class CircuitOpenError(CircuitBreakerError):
 
     # The parent's __init__ is not called: a rejection is the hot path of an outage, and pickling,
     # which needs what the parent would keep, has __reduce__.
-    def __init__(self, name: str, state: str, retry_after: float, reason: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        state: str,
+        retry_after: float,
+        reason: str = "",
+        last_error: CallError = NO_ERROR,
+    ) -> None:
         self.name = name
         self.state = state
         self.retry_after = retry_after
         self.reason = reason
+        self._last_error = last_error
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, str, float, str]]:
-        return type(self), (self.name, self.state, self.retry_after, self.reason)
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, float, str], dict[str, Any]]:
+        # Of the error, strings only: a release that does not know of it keeps them and looks at
+        # none.
+        arguments = (self.name, self.state, self.retry_after, self.reason)
+        error = {"error_type": self.error_type, "error_status": self.error_status}
+        return type(self), arguments, error
+
+    def __setstate__(self, state: dict[str, Any] | None) -> None:
+        others = dict(state or {})
+        self._last_error = CallError(others.pop("error_type", ""), others.pop("error_status", ""))
+        super().__setstate__(others)
+
+    @property
+    def error_type(self) -> str:
+        """The type of the last failure's error, such as ``"grpc.RpcError"``; empty if not known.
+
+        The error itself is another caller's.
+        """
+        return self._last_error.type
+
+    @property
+    def error_status(self) -> str:
+        """The name of its status, such as ``"UNAVAILABLE"``; empty if it has none."""
+        return self._last_error.status
 
     @property
     def ends_by_itself(self) -> bool:

@@ -34,7 +34,7 @@ from fusewire.breaker._snapshot import Counters, Snapshot
 from fusewire.breaker._states import Admission, CircuitState, Outcome
 from fusewire.breaker._transitions import Transition
 from fusewire.breaker._windows import Bucket
-from fusewire.errors import CircuitBreakerError, CircuitOpenError
+from fusewire.errors import CallError, CircuitBreakerError, CircuitOpenError
 
 __all__ = [
     "CRITICAL",
@@ -49,6 +49,7 @@ __all__ = [
     "BreakerSettings",
     "Bucket",
     "CallDurations",
+    "CallError",
     "CallEvent",
     "CallEventsDropped",
     "CallFailed",

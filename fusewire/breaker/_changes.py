@@ -137,26 +137,27 @@ class Changes(MeasuringMachine):
 
     def _admit_interrupting(self, now: float) -> int | Refusal:
         """Return the generation for a call that interrupts a change, or why it is rejected."""
+        error = self._last_error
         state, generation, until, why = self._published
         if state is CircuitState.CLOSED:
             if now >= until:
                 return generation
         elif state is CircuitState.OPEN:
             if now < until:
-                return state, until - now, why
+                return state, until - now, why, error
             state = CircuitState.HALF_OPEN
         elif state is CircuitState.FORCED_OPEN:
-            return state, self._settings.recovery_timeout, why
+            return state, self._settings.recovery_timeout, why, error
         elif state is not CircuitState.HALF_OPEN:
             return generation
         # It would be a probe or part of a ramp, and would have to be counted.
-        return state, MAX_HALF_OPEN_WAIT, why
+        return state, MAX_HALF_OPEN_WAIT, why, error
 
     def _look_interrupting(self, now: float) -> Admission:
         answer = self._admit_interrupting(now)
         if isinstance(answer, int):
             return Admission(True, self._published[0], 0.0)  # noqa: FBT003 - by position, as elsewhere
-        state, wait, _ = answer
+        state, wait, *_ = answer
         return Admission(False, state, wait)  # noqa: FBT003 - as above
 
     def _start_again(self, now: float) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from fusewire._locks import inside
 from fusewire.breaker._by_hand import ByHandChanges
+from fusewire.breaker._call_errors import describe
 from fusewire.breaker._classification import CANCELLED_BY_CALLER, classify_error
 from fusewire.breaker._durations import Durations
 from fusewire.breaker._events import (
@@ -37,7 +38,7 @@ from fusewire.breaker._states import (
     Outcome,
 )
 from fusewire.breaker._windows import make_window
-from fusewire.errors import CircuitOpenError, SettingsError
+from fusewire.errors import NO_ERROR, CircuitOpenError, SettingsError
 from fusewire.operation import current_operation
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from fusewire.breaker._machine import Refusal
     from fusewire.breaker._settings import BreakerSettings
     from fusewire.breaker._snapshot import Snapshot
+    from fusewire.errors import CallError
 
 UNTIMED = math.inf
 """The start of a call that is not timed: it is never slow, whenever it ends."""
@@ -112,7 +114,7 @@ class Circuit(ByHandChanges):
         if now < until:
             self._rejected.add()
             self._note_rejection()
-            raise CircuitOpenError(self._name, OPEN, until - now, self._why)
+            raise CircuitOpenError(self._name, OPEN, until - now, self._why, self._last_error)
         started = now if timed else UNTIMED
         thread = get_ident()
         if thread in inside:
@@ -147,7 +149,13 @@ class Circuit(ByHandChanges):
         """Return whether a call made now would be admitted."""
         return self.look().admitted
 
-    def settle(self, permit: Permit, outcome: Outcome, retry_after: float | None = None) -> None:
+    def settle(
+        self,
+        permit: Permit,
+        outcome: Outcome,
+        retry_after: float | None = None,
+        error: BaseException | CallError | None = None,
+    ) -> None:
         """Record the outcome of the call that `permit` was issued for. Only the first one counts.
 
         The permit's own methods do the same in fewer words.
@@ -166,12 +174,17 @@ class Circuit(ByHandChanges):
             # Counting the note settles the permit: see Machine.
             notes.append(permit)
             return
+        named = NO_ERROR
+        if outcome is FAILURE:
+            named = self._describe(error)
         thread = get_ident()
         first = True
         if thread in inside:
-            self._defer(now, self._settle, permit, outcome, retry_after)
+            self._defer(now, self._settle, permit, outcome, retry_after, named)
         else:
-            first = self._change_under_lock(thread, now, self._settle, permit, outcome, retry_after)
+            first = self._change_under_lock(
+                thread, now, self._settle, permit, outcome, retry_after, named
+            )
         if first and outcome is FAILURE:
             self._note_failure(retry_after)
 
@@ -282,6 +295,10 @@ class Circuit(ByHandChanges):
             self._change(self._clock(), self._listen_no_more, entry)
 
         return remove
+
+    def _describe(self, error: BaseException | CallError | None) -> CallError:
+        """Return what may be kept of the error of a failed call. It may call the error's code."""
+        return describe(error, with_message=False)
 
     def _note_failure(self, retry_after: float | None = None) -> None:
         """Note on the current operation that a call was made and failed."""

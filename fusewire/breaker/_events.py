@@ -20,7 +20,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
@@ -95,11 +95,21 @@ EventT = TypeVar("EventT", bound=Event)
 
 @dataclass(frozen=True, slots=True)
 class StateChanged(Event):
-    """The circuit went from `old` to `new` because of `reason`."""
+    """The circuit went from `old` to `new` because of `reason`.
+
+    Only these three count where events are compared.
+
+    Attributes:
+        error_type: the type of the last failure's error, such as ``"grpc.RpcError"``; empty if
+            there was no failure, or if nobody has named its error.
+        error_status: the name of its status, such as ``"UNAVAILABLE"``; empty if it has none.
+    """
 
     old: CircuitState
     new: CircuitState
     reason: Reason
+    error_type: str = field(default="", compare=False)
+    error_status: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +160,15 @@ class CallSucceeded(CallEvent):
 
 @dataclass(frozen=True, slots=True)
 class CallFailed(CallEvent):
-    """A call failed after `duration` seconds; ``None`` if it was not timed."""
+    """A call failed after `duration` seconds; ``None`` if it was not timed.
+
+    `error_type` and `error_status` are those of its error, as in :class:`StateChanged`. They do not
+    count where events are compared.
+    """
 
     duration: float | None
+    error_type: str = field(default="", compare=False)
+    error_status: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,9 @@ class Figures:
         reopenings: rounds of probes that have failed since it was last closed.
         probes_running: probes in flight.
         probes_succeeded: probes that have succeeded since it became half open.
+        error_type: the type of the last failure's error, such as ``"grpc.RpcError"``; empty if
+            there was no failure, or if nobody has named its error.
+        error_status: the name of its status, such as ``"UNAVAILABLE"``; empty if it has none.
         durations: how long calls took since they were first measured; ``None`` if they are not.
     """
 
@@ -62,6 +65,8 @@ class Figures:
     reopenings: int
     probes_running: int
     probes_succeeded: int
+    error_type: str = ""
+    error_status: str = ""
     durations: CallDurations | None = None
 
     @property

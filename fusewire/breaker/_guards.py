@@ -22,6 +22,7 @@ from fusewire.breaker._permit import Permit
 from fusewire.breaker._results import PLAIN, comes_later, reports_its_end
 from fusewire.breaker._states import Outcome
 from fusewire.breaker._streams import guard_async_generator, guard_generator
+from fusewire.errors import NO_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -63,7 +64,7 @@ class GuardingCircuit(Circuit):
                 result = func(*args, **kwargs)
             except BaseException as error:
                 self._idle = self._idle_again
-                self._end_call(generation, started, self.classify(error, started))
+                self._end_call(generation, started, self.classify(error, started), error)
                 raise
             self._idle = again = self._idle_again
             if type(result) not in PLAIN and comes_later(result):
@@ -113,7 +114,7 @@ class GuardingCircuit(Circuit):
                 result = await func(*args, **kwargs)
             except BaseException as error:
                 self._idle = self._idle_again
-                self._end_call(generation, started, self.classify(error, started))
+                self._end_call(generation, started, self.classify(error, started), error)
                 raise
             self._idle = again = self._idle_again
             now = 0.0
@@ -159,7 +160,7 @@ class GuardingCircuit(Circuit):
         try:
             result = func(*args, **kwargs)
         except BaseException as error:
-            self._end_lending(withdraw(loan), started, self.classify(error, started))
+            self._end_lending(withdraw(loan), started, self.classify(error, started), error)
             raise
         publish(around)
         if type(result) not in PLAIN and comes_later(result):
@@ -203,7 +204,7 @@ class GuardingCircuit(Circuit):
         try:
             result = await func(*args, **kwargs)
         except BaseException as error:
-            self._end_lending(withdraw(loan), started, self.classify(error, started))
+            self._end_lending(withdraw(loan), started, self.classify(error, started), error)
             raise
         publish(around)
         lent = loan.pop()
@@ -231,22 +232,35 @@ class GuardingCircuit(Circuit):
             self._stop_offering()
         self._end_lending(lent, started, Outcome.SUCCESS)
 
-    def _end_lending(self, lent: int | Permit, started: float, outcome: Outcome) -> None:
+    def _end_lending(
+        self,
+        lent: int | Permit,
+        started: float,
+        outcome: Outcome,
+        error: BaseException | None = None,
+    ) -> None:
         """Record a call that offered a loan. If the loan was taken, the call has a permit now."""
         if isinstance(lent, Permit):
             lent.started = started  # an inner call made the permit, with its own start
-            lent.conclude(outcome)
+            lent.conclude(outcome, error)
         else:
-            self._end_call(lent, started, outcome)
+            self._end_call(lent, started, outcome, error)
 
-    def _end_call(self, generation: int, started: float, outcome: Outcome) -> None:
+    def _end_call(
+        self,
+        generation: int,
+        started: float,
+        outcome: Outcome,
+        error: BaseException | None = None,
+    ) -> None:
         """Record a call without a permit."""
-        now = self._clock()
+        now, named = self._clock(), NO_ERROR
         if outcome is Outcome.FAILURE:
             self._note_failure()
+            named = self._describe(error)
             if self.durations is not None and started != UNTIMED:
                 self._measure_call(self.durations, now, now - started, failed=True)
-        self._change(now, self._settle_call, generation, started, outcome)
+        self._change(now, self._settle_call, generation, started, outcome, named)
 
     def _run_with_permit(
         self,
@@ -263,7 +277,7 @@ class GuardingCircuit(Circuit):
             result = func(*args, **kwargs)
         except BaseException as error:
             withdraw(loan)
-            permit.conclude(self.classify(error, permit.started))
+            permit.conclude(self.classify(error, permit.started), error)
             raise
         publish(around)
         if comes_later(result):

@@ -59,12 +59,16 @@ def _settle_done(breaker: GuardingCircuit, loan: Loan, started: float, done: Any
             _watching.add(task)
             task.add_done_callback(_watching.discard)
         elif done.cancelled():
-            permit.conclude(breaker.classify(asyncio.CancelledError(), started))
+            cancelled = asyncio.CancelledError()
+            permit.conclude(breaker.classify(cancelled, started), cancelled)
         else:
             # exception() would keep asyncio from logging that nobody has retrieved it.
             error = done._exception if asyncio.isfuture(done) else done.exception()  # noqa: SLF001 - see above
             permit.conclude(
-                breaker.classify_result(done.result()) if error is None else breaker.classify(error)
+                breaker.classify_result(done.result())
+                if error is None
+                else breaker.classify(error),
+                error,
             )
     except Exception:
         logger.exception("the end of a call through circuit %r is not counted", breaker.name)
@@ -75,18 +79,18 @@ async def _settle_aio_call(
     breaker: GuardingCircuit, permit: Permit, done: Any, started: float
 ) -> None:
     """Settle by a grpc.aio call that is over: only awaiting it shows how it ended."""
-    outcome = Outcome.SUCCESS
+    outcome, ended_with = Outcome.SUCCESS, None
     try:
         if inspect.isawaitable(done):
             outcome = breaker.classify_result(await done)
         else:  # a stream raises its status here, without reading a message
             await done.wait_for_connection()
     except BaseException as error:
-        outcome = breaker.classify(error, started)
+        outcome, ended_with = breaker.classify(error, started), error
         if not isinstance(error, Exception):
             raise
     finally:
-        permit.conclude(outcome)
+        permit.conclude(outcome, ended_with)
 
 
 def guard_awaitable(

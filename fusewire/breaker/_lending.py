@@ -20,6 +20,7 @@ from fusewire.breaker._loans import LENT
 from fusewire.breaker._machine import Machine
 from fusewire.breaker._permit import BorrowedPermit, Lent, Permit
 from fusewire.breaker._states import Outcome
+from fusewire.errors import NO_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fusewire.breaker._loans import Loan
     from fusewire.breaker._permit import Issuer
     from fusewire.breaker._settings import BreakerSettings
+    from fusewire.errors import CallError
 
 PROVING = 1000
 """Healthy calls that offer loans before a circuit stops offering them, if none was taken."""
@@ -72,7 +74,12 @@ class LendingMachine(Machine):
         return BorrowedPermit(issuer, lender, started)
 
     def _settle(
-        self, now: float, permit: Permit, outcome: Outcome, retry_after: float | None
+        self,
+        now: float,
+        permit: Permit,
+        outcome: Outcome,
+        retry_after: float | None,
+        error: CallError = NO_ERROR,
     ) -> bool:
         """Settle the permit. Return whether this is its first settlement."""
         if permit.settled:
@@ -82,11 +89,11 @@ class LendingMachine(Machine):
             return True
         lender = permit.lender
         if lender is None:
-            return super()._settle(now, permit, outcome, retry_after)
+            return super()._settle(now, permit, outcome, retry_after, error)
         permit.settled = True
         if outcome is not Outcome.IGNORED:
             lender.started = permit.started
-            return self._settle(now, lender, outcome, retry_after)
+            return self._settle(now, lender, outcome, retry_after, error)
         left = lender.lent is Lent.LEFT
         lender.lent = Lent.RETURNED
         return left and self._settle(now, lender, outcome, None)

@@ -21,6 +21,7 @@ from fusewire.breaker._recovery import open_time
 from fusewire.breaker._states import REJECTING, Admission, CircuitState, Outcome
 from fusewire.breaker._switching import SwitchingMachine
 from fusewire.breaker._windows import FAILED, SLOW
+from fusewire.errors import NO_ERROR, CallError
 
 if TYPE_CHECKING:
     from fusewire.breaker._permit import Issuer
@@ -31,8 +32,8 @@ MAX_HALF_OPEN_WAIT = 1.0
 RAMPING = "it admits a growing share of calls after its recovery"
 
 
-Refusal = tuple[CircuitState, float, str]
-"""The state that rejects a call, for how many seconds, and why the circuit is in it."""
+Refusal = tuple[CircuitState, float, str, CallError]
+"""What a rejection says: the state, for how many seconds, why, and the last failure's error."""
 
 
 class Machine(SwitchingMachine):
@@ -71,7 +72,7 @@ class Machine(SwitchingMachine):
         wait = self._wait(now) or 0.0
         self._report_rejection(now, self._state, wait)
         why = RAMPING if self._state is CircuitState.CLOSED else self._why
-        return self._state, wait, why
+        return self._state, wait, why, self._last_error
 
     def _report_rejection(self, _now: float, state: CircuitState, wait: float) -> None:
         if self._listeners.wants_call_events:
@@ -143,7 +144,12 @@ class Machine(SwitchingMachine):
                 self._open_if_due(now, None)
 
     def _settle(
-        self, now: float, permit: Permit, outcome: Outcome, retry_after: float | None
+        self,
+        now: float,
+        permit: Permit,
+        outcome: Outcome,
+        retry_after: float | None,
+        error: CallError = NO_ERROR,
     ) -> bool:
         """Settle a permit that is not settled yet. Return True: this is its first settlement."""
         permit.settled = True
@@ -152,7 +158,9 @@ class Machine(SwitchingMachine):
         if permit.probe and not self._probes.finish(permit):
             self._count_late(outcome)
         else:
-            self._settle_call(now, permit.generation, permit.started, outcome, retry_after)
+            self._settle_call(
+                now, permit.generation, permit.started, outcome, error, retry_after=retry_after
+            )
         return True
 
     def _settle_call(
@@ -161,6 +169,8 @@ class Machine(SwitchingMachine):
         generation: int,
         started: float,
         outcome: Outcome,
+        error: CallError = NO_ERROR,
+        *,
         retry_after: float | None = None,
     ) -> None:
         if generation != self._generation:
@@ -172,6 +182,8 @@ class Machine(SwitchingMachine):
                     self._listeners.put(events.CallIgnored(self._name))
             else:
                 failed = outcome is Outcome.FAILURE
+                if failed:
+                    self._last_error = error
                 self._record(now - started, now, retry_after if failed else None, failed=failed)
 
     def _count_late(self, outcome: Outcome) -> None:
@@ -201,8 +213,11 @@ class Machine(SwitchingMachine):
 
     def _report_call(self, duration: float, *, failed: bool, slow: bool) -> None:
         timed = None if duration == -math.inf else duration
-        kind = events.CallFailed if failed else events.CallSucceeded
-        self._listeners.put(kind(self._name, timed))
+        if failed:
+            error = self._last_error
+            self._listeners.put(events.CallFailed(self._name, timed, error.type, error.status))
+        else:
+            self._listeners.put(events.CallSucceeded(self._name, timed))
         if slow:
             self._listeners.put(events.CallSlow(self._name, duration))
 

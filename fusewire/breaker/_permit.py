@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from fusewire.breaker._loans import Loan
+    from fusewire.errors import CallError
     from fusewire.operation import Operation
 
 
@@ -28,7 +29,13 @@ class Issuer(Protocol):
     def name(self) -> str:
         """The name of the circuit."""
 
-    def settle(self, permit: Permit, outcome: Outcome, retry_after: float | None = None) -> None:
+    def settle(
+        self,
+        permit: Permit,
+        outcome: Outcome,
+        retry_after: float | None = None,
+        error: BaseException | CallError | None = None,
+    ) -> None:
         """Record the outcome, if it is the permit's first."""
 
     def classify(self, error: BaseException, started: float = ...) -> Outcome:
@@ -99,34 +106,45 @@ class Permit:
         """Settle: the dependency answered."""
         self._issuer.settle(self, SUCCESS)
 
-    def failure(self, *, retry_after: float | None = None) -> None:
+    def failure(
+        self, *, retry_after: float | None = None, error: BaseException | CallError | None = None
+    ) -> None:
         """Settle: the dependency failed.
 
         Args:
             retry_after: seconds after which the dependency asked to be called again. If this
                 failure opens the circuit, it stays open for that long. A value that is not a
                 positive finite number is not a hint.
+            error: how it failed. Only its type and status are kept, for events, rejections, figures
+                and the log; its text goes to the log only, if the settings have ``log_messages``.
         """
-        self._issuer.settle(self, Outcome.FAILURE, retry_after)
+        self._issuer.settle(self, Outcome.FAILURE, retry_after, error)
 
     def release(self) -> None:
         """Settle: the call says nothing about the dependency."""
         self._issuer.settle(self, Outcome.IGNORED)
 
-    def settle(self, outcome: Outcome, *, retry_after: float | None = None) -> None:
-        """Settle with `outcome`; `retry_after` as for :meth:`failure`."""
-        self._issuer.settle(self, outcome, retry_after)
+    def settle(
+        self,
+        outcome: Outcome,
+        *,
+        retry_after: float | None = None,
+        error: BaseException | CallError | None = None,
+    ) -> None:
+        """Settle with `outcome`; `retry_after` and `error` as for :meth:`failure`."""
+        self._issuer.settle(self, outcome, retry_after, error)
 
-    def conclude(self, outcome: Outcome) -> None:
+    def conclude(self, outcome: Outcome, error: BaseException | CallError | None = None) -> None:
         """Settle by the outcome of the block in which the permit was lent.
 
         If a call has borrowed it, a success of the block is ignored: that call knows how it ended.
+        `error` is as for :meth:`failure`.
         """
         if self.settled:
             return
         if outcome is SUCCESS and self.lent is not NEVER_LENT:
             outcome = Outcome.IGNORED
-        self._issuer.settle(self, outcome)
+        self._issuer.settle(self, outcome, None, error)
 
     def lending(self) -> Lending:
         """Lend the permit to the first call of the same circuit in the block.
@@ -147,7 +165,8 @@ class Permit:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         withdraw(self._loan)
         issuer = self._issuer
-        self.conclude(SUCCESS if error is None else issuer.classify(error, self.started))
+        outcome = SUCCESS if error is None else issuer.classify(error, self.started)
+        self.conclude(outcome, error)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

@@ -62,5 +62,7 @@ class ReadableMachine(Changes):
             reopenings=self._reopenings,
             probes_running=len(self._probes),
             probes_succeeded=self._probes.succeeded,
+            error_type=self._last_error.type,
+            error_status=self._last_error.status,
             durations=durations,
         )

@@ -9,6 +9,7 @@ from fusewire.breaker._events import Cause, Reason
 from fusewire.breaker._reading import ReadableMachine
 from fusewire.breaker._snapshot import Snapshot
 from fusewire.breaker._windows import make_window
+from fusewire.errors import CallError
 
 if TYPE_CHECKING:
     from fusewire.breaker._states import Admission
@@ -39,6 +40,8 @@ class SnapshotChanges(ReadableMachine):
             probes_succeeded=self._probes.succeeded,
             counters=self._read_counters(now),
             window=content,
+            error_type=self._last_error.type,
+            error_status=self._last_error.status,
         )
 
     def _load_snapshot(self, now: float, snapshot: Snapshot) -> None:
@@ -50,6 +53,7 @@ class SnapshotChanges(ReadableMachine):
         self._probes.succeeded = snapshot.probes_succeeded
         self._window = make_window(self._settings, now)
         self._window.load(snapshot.window, now)
+        self._last_error = CallError(snapshot.error_type, snapshot.error_status)
         counters = snapshot.counters
         self._succeeded, self._failed = counters.succeeded, counters.failed
         self._ignored, self._slow = counters.ignored, counters.slow

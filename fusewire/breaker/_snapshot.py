@@ -72,6 +72,8 @@ class Snapshot:
         counters: totals since it was made.
         window: the content of the window, oldest first.
         durations: how long calls took, by method; empty if they are not measured.
+        error_type: the type of the last failure's error; empty if it is not known.
+        error_status: the name of its status; empty if it has none.
     """
 
     name: str
@@ -88,6 +90,8 @@ class Snapshot:
     counters: Counters
     window: tuple[Bucket, ...]
     durations: tuple[MethodDurations, ...] = ()
+    error_type: str = ""
+    error_status: str = ""
 
     @property
     def failure_rate(self) -> float:
@@ -105,6 +109,8 @@ class Snapshot:
         del fields["durations"]
         added: dict[str, Any] = {
             "durations": [_durations_to_json(each) for each in self.durations],
+            "error_status": fields.pop("error_status"),
+            "error_type": fields.pop("error_type"),
             "open_seconds": fields["counters"].pop("open_seconds"),
             "transitions": [
                 each for each in fields["counters"].pop("transitions") if each["count"]
@@ -133,6 +139,8 @@ class Snapshot:
                 counters=_counters_of_json(fields),
                 window=tuple(Bucket(**each) for each in fields.pop("window")),
                 durations=tuple(map(_durations_of_json, fields.pop("durations", ()))),
+                error_type=_text(fields, "error_type"),
+                error_status=_text(fields, "error_status"),
                 **fields,
             )
             _check_numbers(snapshot)
@@ -177,7 +185,14 @@ def _with_additions(members: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-_ADDED = ("durations", "open_seconds", "transitions")
+_ADDED = ("durations", "error_status", "error_type", "open_seconds", "transitions")
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    text = fields.pop(name, "")
+    if not isinstance(text, str):
+        raise TypeError(f"its {name} must be a string, got {text!r}")
+    return text
 
 
 def _counters_of_json(fields: dict[str, Any]) -> Counters:

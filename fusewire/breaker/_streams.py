@@ -82,7 +82,7 @@ class _Reading:
     def end(self, error: BaseException | None) -> None:
         """Settle the call by the error that ended it, if there was one."""
         outcome = Outcome.SUCCESS if error is None else self._breaker.classify(error, self.asked)
-        self._permit.conclude(outcome)
+        self._permit.conclude(outcome, error)
 
 
 def _has_begun(reading: _Reading | None) -> bool:

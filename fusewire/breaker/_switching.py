@@ -19,6 +19,7 @@ from fusewire.breaker._rules import why_open
 from fusewire.breaker._states import CircuitState
 from fusewire.breaker._transitions import StateTotals
 from fusewire.breaker._windows import TimeWindow, make_window
+from fusewire.errors import NO_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +47,7 @@ class SwitchingMachine:
         "_healthy",
         "_ignored",
         "_in_flight",
+        "_last_error",
         "_late",
         "_listeners",
         "_name",
@@ -101,6 +103,7 @@ class SwitchingMachine:
         # Healthy calls that are not counted yet: their permits or, without one, their generations.
         self._healthy: deque[int | Permit] = deque()
         self._succeeded = self._failed = self._ignored = self._slow = 0
+        self._last_error = NO_ERROR
         self._late = self._expired = self._opened = 0
         self._rejected = AtomicCounter()
         self._refresh()
@@ -146,7 +149,12 @@ class SwitchingMachine:
         self._count_open_time(now)
         if state is not self._state:
             self._totals.change(self._state, state, now)
-            self._listeners.put(events.StateChanged(self._name, self._state, state, reason))
+            error = self._last_error
+            self._listeners.put(
+                events.StateChanged(
+                    self._name, self._state, state, reason, error.type, error.status
+                )
+            )
         self._state = state
         self._generation += 1
         self._consecutive = 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 import grpc.aio
 
-from fusewire.breaker import Outcome
+from fusewire.breaker import CallError, Outcome
 from fusewire.errors import CircuitOpenError
 from fusewire.interceptors._call_end import CallEnd
 from fusewire.interceptors._fallback import CallInfo, FallbackDeclined, chain_cause
@@ -213,7 +213,8 @@ class GuardedCall:
         permit, self._permit = self._permit, None
         if permit is not None:
             with noted_by_caller():
-                permit.settle(outcome, retry_after=retry_after)
+                error = CallError("grpc.RpcError", code.name, details or "")
+                permit.settle(outcome, retry_after=retry_after, error=error)
         operation, self._operation = self._operation, None  # one call is noted once
         if operation is not None and self._policy.breaker is not None:
             operation.note(CallNote(self.breaker, outcome.value, code.name, retry_after, condition))

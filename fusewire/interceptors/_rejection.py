@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 from typing import Any, Self
 
-from fusewire.errors import CircuitOpenError
+from fusewire.errors import NO_ERROR, CallError, CircuitOpenError
 from fusewire.interceptors._retry_info import write_retry_after
 
 
 class Rejection(CircuitOpenError):  # noqa: N818 - the state of things, as in CircuitOpenError
     """What the rejections on both kinds of channel have in common."""
 
-    def __init__(self, name: str, state: str, retry_after: float, reason: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        state: str,
+        retry_after: float,
+        reason: str = "",
+        last_error: CallError = NO_ERROR,
+    ) -> None:
         # Not through super(): grpc.aio.AioRpcError, which comes next in the order of base classes,
         # would take the breaker's name for a status code.
         Exception.__init__(self, name, state, retry_after, reason)
@@ -20,12 +27,14 @@ class Rejection(CircuitOpenError):  # noqa: N818 - the state of things, as in Ci
         self.state = state
         self.retry_after = retry_after
         self.reason = reason
+        self._last_error = last_error
         self._added: tuple[tuple[str, str | bytes], ...] = ()
 
     @classmethod
     def of(cls, refused: CircuitOpenError) -> Self:
         """Make the rejection of a gRPC call from the breaker's refusal."""
-        return cls(refused.name, refused.state, refused.retry_after, refused.reason)
+        error = CallError(refused.error_type, refused.error_status)
+        return cls(refused.name, refused.state, refused.retry_after, refused.reason, error)
 
     def add_trailing_metadata(self, pairs: tuple[tuple[str, str | bytes], ...]) -> None:
         """Add `pairs`, which come from a fallback, to the trailing metadata."""
@@ -51,5 +60,5 @@ class Rejection(CircuitOpenError):  # noqa: N818 - the state of things, as in Ci
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        arguments = (self.name, self.state, self.retry_after, self.reason)
-        return type(self), arguments, {"_added": self._added}
+        kind, arguments, state = CircuitOpenError.__reduce__(self)
+        return kind, arguments, {**state, "_added": self._added}

@@ -165,13 +165,14 @@ class HandlerRunner:
             if isinstance(error, INSTRUCTIONS) or self._unrecoverable(error):
                 permit.release()  # it is about the message, and no sign of trouble
             else:
-                permit.conclude(breaker.classify(error, permit.started))
+                permit.conclude(breaker.classify(error, permit.started), error)
             raise
         if not view.rejected:
             permit.conclude(Outcome.SUCCESS)
             work.note_success(self._guard)
         elif view.requeued and view.rejected_because is not None:
-            permit.conclude(breaker.classify(view.rejected_because))
+            because = view.rejected_because
+            permit.conclude(breaker.classify(because), because)
         else:
             permit.release()
 

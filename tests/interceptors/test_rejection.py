@@ -10,7 +10,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # no py.typed
 
-from fusewire.errors import CircuitOpenError
+from fusewire.errors import CallError, CircuitOpenError
 from fusewire.interceptors import AioRejectedCall, RejectedCall
 from fusewire.interceptors._done_callbacks import DoneCallbacks
 from fusewire.interceptors._retry_info import read_retry_after
@@ -156,6 +156,20 @@ def test_no_done_callback_is_lost_when_two_threads_add_the_first(
 def test_a_rejection_that_is_caught_says_its_status_whatever_was_guarded() -> None:
     error = CircuitOpenError(*GIVEN)
     assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, str(error))
+
+
+@BOTH
+@pytest.mark.parametrize("duplicate", [pickled, copy.copy, lambda error: error])
+def test_a_rejection_has_the_last_errors_type_and_status(kind: Any, duplicate: Any) -> None:
+    refused = CircuitOpenError(*GIVEN, CallError("grpc.RpcError", "UNAVAILABLE", "a secret"))
+    error = kind.of(refused)
+    error.add_trailing_metadata((("parked", "no"),))
+    error = duplicate(error)
+    assert (error.error_type, error.error_status) == ("grpc.RpcError", "UNAVAILABLE")
+    assert ("parked", "no") in list(error.trailing_metadata())
+    assert "secret" not in repr(vars(error)) + str(error)
+    bare = duplicate(kind(*GIVEN))
+    assert (bare.error_type, bare.error_status) == ("", "")
 
 
 @BOTH

@@ -53,6 +53,7 @@ PUBLIC = {
         "Bucket",
         "CRITICAL",
         "CallDurations",
+        "CallError",
         "CallEvent",
         "CallEventsDropped",
         "CallFailed",
@@ -114,6 +115,7 @@ PUBLIC = {
     "fusewire.errors": [
         "BrokerError",
         "BrokerUnavailableError",
+        "CallError",
         "CircuitBreakerError",
         "CircuitOpenError",
         "DeliveryLostError",

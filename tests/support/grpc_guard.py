@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitBreaker, Outcome
+from fusewire.breaker import BreakerRegistry, BreakerSettings, CallError, CircuitBreaker, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,10 +47,16 @@ class WatchedPermit:
     def release(self) -> None:
         self.settle(Outcome.IGNORED)
 
-    def settle(self, outcome: Outcome, *, retry_after: float | None = None) -> None:
+    def settle(
+        self,
+        outcome: Outcome,
+        *,
+        retry_after: float | None = None,
+        error: CallError | None = None,
+    ) -> None:
         self.settlements += 1
         self._told.append((outcome, retry_after))
-        self._permit.settle(outcome, retry_after=retry_after)
+        self._permit.settle(outcome, retry_after=retry_after, error=error)
 
 
 class WatchedBreaker:
