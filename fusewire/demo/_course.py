@@ -46,6 +46,7 @@ class Course:
         self.tally = tally
         self.steps: list[tuple[float, str]] = []
         self._server: list[tuple[float, str]] = []
+        self._ended: float | None = None
 
     @property
     def began(self) -> bool:
@@ -58,8 +59,14 @@ class Course:
 
     @property
     def now(self) -> float:
-        """Seconds since the load began; 0 before."""
+        """Seconds since the load began; 0 before, and when it ended after that."""
+        if self._ended is not None:
+            return self._ended
         return time.monotonic() - self.tally.begin if self.began else 0.0
+
+    def stop(self) -> None:
+        """Stop the clock: the run has ended."""
+        self._ended = self.now
 
     def step(self, what: str) -> float:
         """Note a step, and return when it was."""
@@ -72,13 +79,10 @@ class Course:
         self._server.append((self.now, state))
 
     @property
-    def end(self) -> float:
-        """When the last step was."""
-        return self.steps[-1][0] if self.steps else 0.0
-
-    @property
     def expected_end(self) -> float:
-        """When the run will end if all goes well; not before now."""
+        """When the run will end if all goes well, not before now; or when it has ended."""
+        if self._ended is not None:
+            return self._ended
         plan = self.plan
         return max(2 * plan.healthy + plan.outage * (1 + _DRAIN_GUESS), self.now)
 

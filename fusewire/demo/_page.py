@@ -95,13 +95,13 @@ def render(plan: Plan, report: Report, course: Course) -> str:
 
 def _figures(course: Course) -> list[tuple[str, str, Figure]]:
     """Return the title of each figure, what it shows in words, and its shapes."""
-    step, points = course.tally.curves.points(course.end, _POINTS)
+    step, points = course.tally.curves.points(course.now, _POINTS)
     most = max((sum(point.waiting.values()) for point in points), default=0)
-    server = course.server(course.end)
-    with_fusewire = Figure(course.end, step, server)
+    server = course.server(course.now)
+    with_fusewire = Figure(course.now, step, server)
     with_fusewire.add_strip("server", server)
     for process, subject in SUBJECTS.items():
-        with_fusewire.add_strip(f"{subject}' circuit", course.circuit(process, course.end))
+        with_fusewire.add_strip(f"{subject}' circuit", course.circuit(process, course.now))
     with_fusewire.add_stack(
         "Payments asked for, per second, by answer", 130, _answers(points, step, Client.FUSEWIRE)
     )
@@ -122,7 +122,7 @@ def _figures(course: Course) -> list[tuple[str, str, Figure]]:
             for index, share in enumerate((50, 99))
         ],
     )
-    compared = Figure(course.end, step, server)
+    compared = Figure(course.now, step, server)
     for client, name in CLIENTS.items():
         compared.add_stack(
             f"{name}: payments asked for, per second, by answer",
@@ -159,13 +159,13 @@ def _answers(points: Sequence[Point], step: float, client: Client) -> list[Serie
 
 def _rows(course: Course) -> list[list[str]]:
     """Return the figures of the curves, for the table that stands beside them."""
-    step, points = course.tally.curves.points(course.end, _ROWS)
+    step, points = course.tally.curves.points(course.now, _ROWS)
     rows = []
     for point in points:
         took = point.took.get(Client.FUSEWIRE, (None, None))
         rows.append(
             [
-                f"{point.at:.1f} to {min(point.at + step, course.end):.1f}",
+                f"{point.at:.1f} to {min(point.at + step, course.now):.1f}",
                 *(f"{point.answers[Client.FUSEWIRE][result]:,}" for result, _ in _RESULTS),
                 *(f"{point.waiting.get(what, 0):,}" for what in SUBJECTS.values()),
                 *(in_words(seconds) for seconds in took),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
@@ -15,6 +15,8 @@ from fusewire.demo._words import CLIENTS, SHORT_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
 
     from fusewire.demo._course import Course, Stretch
     from fusewire.demo._curves import Point
@@ -36,10 +38,35 @@ _STATES = {
 
 _SHORT = {**SHORT_STATES, "open": "op"}  # where there is no room for a name
 
-_RESULTS = (("ok", "green"), ("pending", "yellow"), ("error", "red"))
 
-_Layers = list[tuple[float, str]]
-"""From bottom to top: the height of a layer, as a share of the chart, and its style."""
+class _Look(NamedTuple):
+    """How a layer looks: its color, and its full cells, which differ without colors too."""
+
+    color: str
+    character: str
+    style: str
+
+
+_OK = _Look("green", "█", "green")
+_PENDING = _Look("yellow", "▓", "yellow")
+_ERROR = _Look("red", "x", "white on red")
+_LATENCY = _Look("cyan", "█", "cyan")
+_RESULTS = {"ok": _OK, "pending": _PENDING, "error": _ERROR}
+_WAITING = {
+    "payments": _Look("yellow", "█", "yellow"),
+    "orders": _Look("magenta", "▒", "magenta"),
+}
+
+_Layers = list[tuple[float, _Look]]
+"""From bottom to top: the height of a layer, as a share of the chart, and its look."""
+
+_Label = tuple[str, _Look | None]
+"""What stands beside a row of a chart, and which look it explains."""
+
+
+def can_draw(console: Console) -> bool:
+    """Return whether the picture can be shown: on a terminal that has its characters."""
+    return console.is_terminal and not console.options.ascii_only
 
 
 def draw(course: Course, width: int) -> Text:
@@ -64,8 +91,8 @@ def draw(course: Course, width: int) -> Text:
     }
     down = [state == DOWN for state in states["server"]]
     picture = Text(no_wrap=True, overflow="crop")
-    for height, labels, layers in _charts(course, points):
-        picture.append(_chart(layers, down, height, labels))
+    for labels, layers in _charts(course, points):
+        picture.append(_chart(layers, down, labels))
     for label, strip in states.items():
         picture.append(f"{label:<{_GUTTER}}")
         picture.append(_strip(strip))
@@ -76,54 +103,50 @@ def draw(course: Course, width: int) -> Text:
 
 def _charts(
     course: Course, points: Sequence[Point]
-) -> Iterator[tuple[int, Sequence[str], list[_Layers]]]:
-    """Return the height of each chart, its labels, and its layers by column."""
+) -> Iterator[tuple[Sequence[_Label], list[_Layers]]]:
+    """Return the labels of each chart, one for each row, and its layers by column."""
     yield (
-        3,
-        ("payments asked", "green: OK", "yellow: PENDING"),
+        (("payments asked", None), ("OK", _OK), ("PENDING", _PENDING)),
         _requests(points, Client.FUSEWIRE),
     )
     most = max((sum(point.waiting.values()) for point in points), default=0)
     yield (
-        4,
-        ("waiting", f"most: {most:,}", "yellow: payments", "purple: orders"),
+        (("waiting", None), (f"most: {most:,}", None), *_WAITING.items()),
         [
-            [
-                (point.waiting.get(what, 0) / max(most, 1), style)
-                for what, style in (("payments", "yellow"), ("orders", "magenta"))
-            ]
+            [(point.waiting.get(what, 0) / max(most, 1), look) for what, look in _WAITING.items()]
             for point in points
         ],
     )
     slowest = [point.took.get(Client.FUSEWIRE) for point in points]
     yield (
-        2,
-        ("p99 latency", "log, 1 ms to 2 s"),
-        [[(_on_scale(took[1] * 1000), "cyan")] if took else [] for took in slowest],
+        (("p99 latency", None), ("log, 1 ms to 2 s", None)),
+        [[(_on_scale(took[1] * 1000), _LATENCY)] if took else [] for took in slowest],
     )
     for client in BASELINES:
         failed = course.tally.requests[client].failed
-        yield 2, (CLIENTS[client], f"red: {failed:,} errors"), _requests(points, client)
+        labels = ((CLIENTS[client], None), (f"{failed:,} errors", _ERROR))
+        yield labels, _requests(points, client)
 
 
 def _requests(points: Sequence[Point], client: Client) -> list[_Layers]:
     most = max((sum(point.answers[client].values()) for point in points), default=0)
     return [
-        [(point.answers[client][result] / max(most, 1), style) for result, style in _RESULTS]
+        [(point.answers[client][result] / max(most, 1), look) for result, look in _RESULTS.items()]
         for point in points
     ]
 
 
-def _chart(
-    columns: Sequence[_Layers], down: Sequence[bool], height: int, labels: Sequence[str]
-) -> Text:
+def _chart(columns: Sequence[_Layers], down: Sequence[bool], labels: Sequence[_Label]) -> Text:
     chart = Text()
-    for row in reversed(range(height)):
-        label = labels[height - 1 - row]
-        chart.append(f"{label:<{_GUTTER}}", "" if row == height - 1 else "dim")
+    height = len(labels)
+    for row, (words, look) in zip(reversed(range(height)), labels, strict=True):
+        if look is not None:
+            chart.append(look.character, look.style)
+            chart.append(" ")
+        chart.append(f"{words:<{_GUTTER - (2 if look else 0)}}", "" if row == height - 1 else "dim")
         for layers, is_down in zip(columns, down, strict=True):
             character, style = _cell(layers, row, height)
-            chart.append(character, style + (_DOWN if is_down else ""))
+            chart.append(character, style + (_DOWN if is_down and " on " not in style else ""))
         chart.append("\n")
     return chart
 
@@ -132,12 +155,13 @@ def _cell(layers: _Layers, row: int, height: int) -> tuple[str, str]:
     """Return the character and the style of one cell; row 0 is the lowest."""
     total = sum(share for share, _ in layers) * height - row
     level = math.ceil(min(max(total, 0.0), 1.0) * (len(_LEVELS) - 1))
+    full = level == len(_LEVELS) - 1
     middle = row + min(max(total, 0.0), 1.0) / 2
     top = 0.0
-    for share, style in layers:
+    for share, look in layers:
         top += share * height
         if middle <= top and share:
-            return _LEVELS[level], style
+            return (look.character, look.style) if full else (_LEVELS[level], look.color)
     return _LEVELS[level], "default"
 
 

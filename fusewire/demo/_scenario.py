@@ -145,6 +145,7 @@ class Demo:
             lambda: len(self.tally.quiet) == len(workers) and self.tally.all_done,
             "the load has ended, and all is done",
         )
+        self.course.stop()
         return killed, back
 
     async def _restart(self, server: Child, standby: Child) -> None:

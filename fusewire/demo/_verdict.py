@@ -9,28 +9,30 @@ from rich.table import Table
 from rich.text import Text
 
 from fusewire.demo._figures import milliseconds
+from fusewire.demo._picture import can_draw, draw
 from fusewire.demo._words import CLIENTS, comparison, ledger_rows, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
+    from fusewire.demo._course import Course
     from fusewire.demo._report import Report
 
 
-def show_report(console: Console, report: Report, timeline: Sequence[tuple[float, str]]) -> None:
-    """Show what happened, and the final figures."""
-    course = _table("What happened")
-    course.add_column("seconds", justify="right")
-    course.add_column("")
-    for at, what in timeline:
-        course.add_row(f"{at:.2f}", what)
-    console.print(course)
+def show_report(console: Console, report: Report, course: Course) -> None:
+    """Show what happened, the final figures, and last what is seen at a glance."""
+    happened = _table("What happened")
+    happened.add_column("seconds", justify="right")
+    happened.add_column("")
+    for at, what in course.timeline():
+        happened.add_row(f"{at:.2f}", what)
+    console.print(happened)
     console.print(_ledger(report))
     console.print(_latencies(report))
     for sentence in (*report.why_p99, *report.remarks):
         console.print(sentence, highlight=False, markup=False)
+    if can_draw(console):
+        console.print(draw(course, console.width))
     console.print(_comparison(report))
     well, words = verdict(report)
     console.print(

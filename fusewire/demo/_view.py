@@ -15,7 +15,7 @@ from fusewire.breaker import CircuitState
 from fusewire.demo._config import Client
 from fusewire.demo._course import DOWN
 from fusewire.demo._figures import milliseconds
-from fusewire.demo._picture import draw
+from fusewire.demo._picture import can_draw, draw
 from fusewire.demo._words import CLIENTS
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class _Live:
 @contextmanager
 def showing(console: Console) -> Iterator[Display]:
     """Provide the display of the demo on `console` during the block."""
-    if not console.is_terminal or console.options.ascii_only:
+    if not can_draw(console):
         yield _Lines(console)
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:

@@ -60,7 +60,7 @@ def run_demo(plan: Plan, *, as_json: bool = False, page: Path | None = None) -> 
     with showing(console) as display:
         demo = Demo(plan, display)
         report = asyncio.run(_interruptible(demo))
-    show_report(console, report, demo.course.timeline())
+    show_report(console, report, demo.course)
     if page is not None:
         try:
             write_page(page, plan, report, demo.course)

@@ -133,3 +133,9 @@ def test_the_timeline_is_in_order_and_names_what_turned(course: Course) -> None:
         (10.2, "payments: the circuit is closed again"),
         (10.3, "payments: the last parked one is made"),
     ]
+
+
+def test_the_clock_stands_still_when_the_run_has_ended(course: Course) -> None:
+    course.begin()
+    course.stop()
+    assert course.now == course.now == course.expected_end < 1.0
