@@ -198,6 +198,12 @@ PUBLIC = {
         "Report",
         "Verdict",
     ],
+    "fusewire.telemetry.prometheus": [
+        "Exporter",
+        "export",
+        "make_asgi_app",
+        "make_wsgi_app",
+    ],
     "fusewire.testing": [
         "Circuits",
         "FakeClock",

@@ -1,0 +1,237 @@
+"""The metrics of consumers and of stores of calls: whether they work, and what waits."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from fusewire._locks import make_lock
+from fusewire.telemetry._circuits import OTHER
+from fusewire.telemetry._messages import METRICS as MESSAGE_METRICS
+from fusewire.telemetry._messages import MessageCounts
+from fusewire.telemetry._metrics import Combine, Kind, Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.parking import ConsumerStatus, Depth, LaneStatus, MessageEvent, ReplayFigures
+    from fusewire.telemetry._metrics import Labels, Readings
+
+_QUEUE = ("queue",)
+_LANE = ("queue", "lane")
+_REPLAY = ("queue", "lane", "circuit_name")
+
+CONNECTED = Metric(
+    "fusewire_broker_connected",
+    _QUEUE,
+    "Whether the broker answered when it was last asked (0 or 1)",
+    combine=Combine.MIN,
+)
+SUBSCRIBED = Metric(
+    "fusewire_consumer_subscribed",
+    _QUEUE,
+    "Whether the source queue is received from (0 or 1); 0 while a pausing consumer waits",
+    combine=Combine.MIN,
+)
+PAUSED = Metric(
+    "fusewire_consumer_paused",
+    _QUEUE,
+    'Whether a consumer with on_open="pause" waits for a circuit (0 or 1)',
+    combine=Combine.MAX,
+)
+QUEUE_READY = Metric(
+    "fusewire_queue_ready_messages",
+    _QUEUE,
+    "Messages that wait in the source queue, as the broker counts them; absent while unknown",
+    combine=Combine.MAX,
+)
+QUEUE_IN_FLIGHT = Metric(
+    "fusewire_queue_in_flight_messages",
+    _QUEUE,
+    "Messages of the source queue that this process has received and not settled",
+)
+DELAYED = Metric(
+    "fusewire_delayed_messages",
+    _QUEUE,
+    "Messages that wait for the end of a delay; absent while unknown",
+    combine=Combine.MAX,
+)
+DEAD = Metric(
+    "fusewire_dead_messages",
+    _QUEUE,
+    "Messages that wait for a person; absent while unknown",
+    combine=Combine.MAX,
+)
+LANE_READY = Metric(
+    "fusewire_lane_ready_messages",
+    _LANE,
+    "Messages that wait in a lane, as the broker counts them; absent while unknown",
+    combine=Combine.MAX,
+)
+LANE_IN_FLIGHT = Metric(
+    "fusewire_lane_in_flight_messages",
+    _LANE,
+    "Messages of a lane that this process has received and not settled",
+)
+LANE_BLOCKED = Metric(
+    "fusewire_lane_blocked",
+    _LANE,
+    "Whether a circuit that is open, or messages that fail alike, keep a lane from being replayed "
+    "(0 or 1)",
+    combine=Combine.MAX,
+)
+HEAD_AGE = Metric(
+    "fusewire_lane_head_age_seconds",
+    _LANE,
+    "Seconds since the message was first parked that was last taken from the head of a lane; "
+    "absent until one was",
+    combine=Combine.MAX,
+)
+NONEMPTY = Metric(
+    "fusewire_lane_nonempty_seconds",
+    _LANE,
+    "Seconds since a lane was last seen empty: no message in it waits longer; 0 while it is empty",
+    combine=Combine.MAX,
+)
+WINDOW = Metric(
+    "fusewire_replay_window",
+    _REPLAY,
+    "Replays that this process may have in flight; below 1 they are paced",
+)
+REPLAYS_IN_FLIGHT = Metric("fusewire_replay_in_flight", _REPLAY, "Replays in flight")
+GAIN = Metric(
+    "fusewire_replay_gain",
+    _REPLAY,
+    "Share by which the window grows in a round trip",
+    combine=Combine.MAX,
+)
+SLOW_RATIO = Metric(
+    "fusewire_replay_slow_ratio",
+    _REPLAY,
+    "Share of slow ones among the latest replays",
+    combine=Combine.MAX,
+)
+REFERENCE = Metric(
+    "fusewire_replay_reference_seconds",
+    _REPLAY,
+    "Seconds from which on a replay is slow; absent while unknown",
+    combine=Combine.MAX,
+)
+TAKING_PART = Metric(
+    "fusewire_replay_taking_part",
+    _REPLAY,
+    "Processes that replay",
+)
+REPLICAS = Metric(
+    "fusewire_replay_replicas",
+    _REPLAY,
+    "Replicas, as this process counted them last",
+    combine=Combine.MAX,
+)
+CUTS = Metric(
+    "fusewire_replay_cuts_total",
+    (*_REPLAY, "cause"),
+    "Cuts of the window, by what caused them",
+    Kind.COUNTER,
+)
+
+METRICS = (
+    *(CONNECTED, SUBSCRIBED, PAUSED, QUEUE_READY, QUEUE_IN_FLIGHT, DELAYED, DEAD),
+    *(LANE_READY, LANE_IN_FLIGHT, LANE_BLOCKED, HEAD_AGE, NONEMPTY),
+    *(WINDOW, REPLAYS_IN_FLIGHT, GAIN, SLOW_RATIO, REFERENCE, TAKING_PART, REPLICAS, CUTS),
+    *MESSAGE_METRICS,
+)
+
+
+class Consumer(Protocol):
+    """What can be watched: a :class:`~fusewire.ParkingConsumer` or :class:`~fusewire.ParkedCalls`.
+
+    Its status must wait for nothing, and be safe to read in any thread.
+    """
+
+    def status(self) -> ConsumerStatus:
+        """Return how it stands."""
+
+    def add_listener(self, listener: Callable[[MessageEvent], None]) -> Callable[[], None]:
+        """Have `listener` called for each message, and return what removes it."""
+
+
+class ConsumersReader:
+    """Reads what is known of consumers.
+
+    Args:
+        has_own_series: whether a circuit has series of its own.
+    """
+
+    def __init__(self, has_own_series: Callable[[str], bool]) -> None:
+        self._has_own_series = has_own_series
+        self._counts = MessageCounts()
+        self._lock = make_lock()
+        self._consumers: tuple[Consumer, ...] = ()
+
+    def watch(self, consumer: Consumer) -> Callable[[], None]:
+        """Read `consumer` too, and return the function that ends it."""
+        status = consumer.status()
+        self._counts.expect(status.queue, status.lanes)
+        forget = consumer.add_listener(partial(self._counts.count, status.queue))
+        with self._lock:
+            self._consumers += (consumer,)
+
+        def end() -> None:
+            forget()
+            with self._lock:
+                self._consumers = tuple(each for each in self._consumers if each is not consumer)
+
+        return end
+
+    def read(self, readings: Readings) -> None:
+        """Add how all consumers stand, and what became of their messages."""
+        for consumer in self._consumers:
+            self._read_status(readings, consumer.status())
+        self._counts.read(readings)
+
+    def _read_status(self, readings: Readings, status: ConsumerStatus) -> None:
+        add, queue = readings.add, (status.queue,)
+        add(CONNECTED, queue, int(status.connected))
+        if status.running:  # a store of calls that forwards nothing subscribes to nothing
+            add(SUBSCRIBED, queue, int(status.subscribed))
+            add(PAUSED, queue, int(status.paused_by is not None))
+            add(QUEUE_IN_FLIGHT, queue, status.in_flight)
+        _add_depth(readings, QUEUE_READY, queue, status.ready)
+        _add_depth(readings, DELAYED, queue, status.delayed)
+        _add_depth(readings, DEAD, queue, status.dead)
+        for name, lane in status.lanes.items():
+            self._read_lane(readings, (status.queue, name), lane, status.at)
+
+    def _read_lane(self, readings: Readings, labels: Labels, lane: LaneStatus, now: float) -> None:
+        _add_depth(readings, LANE_READY, labels, lane.ready)
+        readings.add(LANE_IN_FLIGHT, labels, lane.in_flight)
+        readings.add(LANE_BLOCKED, labels, int(bool(lane.waits_for)))
+        if lane.head_parked_at is not None:
+            readings.add(HEAD_AGE, labels, max(now - lane.head_parked_at, 0.0))
+        if lane.ready is not None and lane.ready.ready == 0:
+            readings.add(NONEMPTY, labels, 0.0)
+        elif lane.empty_at is not None:
+            readings.add(NONEMPTY, labels, max(now - lane.empty_at, 0.0))
+        for circuit, figures in lane.replays.items():
+            name = circuit if not circuit or self._has_own_series(circuit) else OTHER
+            _read_replays(readings, (*labels, name), figures)
+
+
+def _add_depth(readings: Readings, metric: Metric, labels: Labels, depth: Depth | None) -> None:
+    if depth is not None:
+        readings.add(metric, labels, depth.ready)
+
+
+def _read_replays(readings: Readings, labels: Labels, figures: ReplayFigures) -> None:
+    add = readings.add
+    add(WINDOW, labels, figures.window)
+    add(REPLAYS_IN_FLIGHT, labels, figures.in_flight)
+    add(GAIN, labels, figures.gain)
+    add(SLOW_RATIO, labels, figures.slow_share)
+    if figures.reference is not None:
+        add(REFERENCE, labels, figures.reference)
+    add(TAKING_PART, labels, int(figures.taking_part))
+    add(REPLICAS, labels, figures.replicas)
+    for cause, count in figures.cuts.items():
+        add(CUTS, (*labels, cause.value), count)

@@ -1,0 +1,75 @@
+"""All that exporters show of a process, read at one moment."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from fusewire.telemetry._circuits import BASIC, DETAIL, DURATION, PROCESSES, CircuitReader
+from fusewire.telemetry._consumers import METRICS as CONSUMER_METRICS
+from fusewire.telemetry._consumers import ConsumersReader
+from fusewire.telemetry._metrics import Combine, Metric, Readings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from fusewire.breaker import BreakerRegistry
+    from fusewire.telemetry._consumers import Consumer
+
+INFO = Metric(
+    "fusewire_info", ("version",), "The version of Fusewire; always 1", combine=Combine.MAX
+)
+
+METRICS = (*BASIC, *DETAIL, DURATION, PROCESSES, *CONSUMER_METRICS, INFO)
+"""Every metric that there is."""
+
+
+class Source:
+    """What is shown of a process: its circuits, and its consumers and stores of calls.
+
+    Reading takes no longer while a broker is away: consumers keep their status up to date by
+    themselves.
+
+    Args:
+        registry: where the circuits are.
+        detail: whether to read more of each circuit.
+        durations: names or patterns of the circuits whose durations are read.
+        max_circuits: how many circuits get series of their own.
+        processes: whether several processes share one scrape.
+    """
+
+    def __init__(
+        self,
+        registry: BreakerRegistry,
+        *,
+        detail: bool,
+        durations: Collection[str],
+        max_circuits: int,
+        processes: bool,
+    ) -> None:
+        self._circuits = CircuitReader(
+            registry,
+            detail=detail,
+            durations=durations,
+            max_circuits=max_circuits,
+            processes=processes,
+        )
+        self._consumers = ConsumersReader(self._circuits.has_own_series)
+        self._version = version("fusewire")
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What it may read."""
+        return (*self._circuits.metrics, *CONSUMER_METRICS, INFO)
+
+    def watch(self, consumer: Consumer) -> Callable[[], None]:
+        """Read `consumer` too, and return the function that ends it."""
+        return self._consumers.watch(consumer)
+
+    def read(self) -> Readings:
+        """Return the values of all metrics now. Safe to call in any thread."""
+        readings = Readings()
+        self._circuits.read(readings)
+        self._consumers.read(readings)
+        readings.add(INFO, (self._version,), 1)
+        return readings
