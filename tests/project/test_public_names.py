@@ -197,6 +197,9 @@ PUBLIC = {
         "Health",
         "Report",
         "Verdict",
+        "aio_report_status",
+        "make_asgi_app",
+        "report_status",
     ],
     "fusewire.telemetry.prometheus": [
         "Exporter",

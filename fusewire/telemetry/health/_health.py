@@ -9,18 +9,26 @@ from typing import TYPE_CHECKING, Protocol
 
 from fusewire._validation import SECONDS, check, check_text, instance_of, invalid
 from fusewire.breaker import BreakerRegistry, default_registry
-from fusewire.telemetry.health._verdicts import CircuitHealth, Report, Verdict, judge_consumer
+from fusewire.telemetry.health._verdicts import (
+    CircuitHealth,
+    Report,
+    Verdict,
+    judge_consumer,
+    judge_liveness,
+    judge_readiness,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from fusewire.breaker import CircuitBreaker
     from fusewire.parking import ConsumerStatus
+    from fusewire.telemetry.health._verdicts import ConsumerHealth
 
 logger = logging.getLogger("fusewire.telemetry")
 
-_KEPT = 0.5
-"""Seconds for which a report is kept. A probe that asks ten times a second sees a change within a
-second, and costs no more than two readings a second."""
+_KEPT = 1.0
+"""Seconds for which a report is kept: reading a thousand circuits takes some 15 ms."""
 
 
 class HasStatus(Protocol):
@@ -37,8 +45,9 @@ class Health:
     that is down. It fails readiness only if `ready_needs` names it, and only while it admits no
     call: while it is open and its recovery time is not over, or forced open.
 
-    A probe waits for nothing, and reports are kept for half a second. All methods may be called
-    from any thread.
+    Nothing is waited for, neither a broker nor a dependency. All methods may be called from any
+    thread, and as often as one likes: a verdict reads only what it needs, and a report is kept for
+    a second.
 
     Args:
         registry: the circuits; by default the default registry.
@@ -71,57 +80,93 @@ class Health:
             registry = default_registry()
         self._registry = registry
         self._consumers = _checked_consumers(consumers)
-        self._needs = _checked_needs(ready_needs)
-        self._patterns = tuple(need for need in self._needs if any(c in need for c in "*?["))
+        self._ready_needs = _checked_needs(ready_needs)
+        self._patterns = tuple(name for name in self._ready_needs if any(c in name for c in "*?["))
         self._disconnected_after = check("disconnected_after", disconnected_after, SECONDS)
         self._stuck_after = check("stuck_after", stuck_after, SECONDS)
         self._clock = clock
         self._kept: tuple[float, Report] | None = None
+        self._readiness = _Logged("readiness", logging.WARNING)
+        self._liveness = _Logged("liveness", logging.ERROR)
 
     def startup(self) -> Verdict:
-        """Return whether the process has started."""
-        return self.report().startup
+        """Return whether the process has started: it has, because it can say so.
+
+        Nothing else is asked: a process that is restarted because its broker or a dependency does
+        not answer has gained nothing.
+        """
+        return Verdict()
 
     def readiness(self) -> Verdict:
         """Return whether the process should be given work."""
-        return self.report().readiness
+        needed = self._read_circuits(breaker for breaker in self._registry if self._needs(breaker))
+        return self._readiness.note(judge_readiness(needed.values(), self._read_consumers()))
 
     def liveness(self) -> Verdict:
         """Return whether the process works, so that a restart would not help."""
-        return self.report().liveness
+        return self._liveness.note(judge_liveness(self._read_consumers()))
 
     def report(self) -> Report:
-        """Return how everything stands now, or stood less than half a second ago."""
+        """Return how everything stands now, or stood less than a second ago."""
         now = self._clock()
-        last = self._kept
-        if last is not None and 0 <= now - last[0] < _KEPT:
-            return last[1]
-        report = self._read()
+        kept = self._kept
+        if kept is not None and 0 <= now - kept[0] < _KEPT:
+            return kept[1]
+        circuits, consumers = self._read_circuits(self._registry), self._read_consumers()
+        known = {*circuits, *self._patterns}
+        report = Report(
+            startup=self.startup(),
+            readiness=self._readiness.note(judge_readiness(circuits.values(), consumers)),
+            liveness=self._liveness.note(judge_liveness(consumers)),
+            circuits=circuits,
+            unknown=tuple(name for name in self._ready_needs if name not in known),
+            consumers=consumers,
+        )
         self._kept = (now, report)
-        _log_changes(None if last is None else last[1], report)
         return report
 
-    def _read(self) -> Report:
-        circuits = {
+    def _read_circuits(self, breakers: Iterable[CircuitBreaker]) -> dict[str, CircuitHealth]:
+        return {
             breaker.name: CircuitHealth(
                 figures=breaker.figures(durations=False),
                 settings=breaker.settings,
-                needed=self._is_needed(breaker.name),
+                needed=self._needs(breaker),
             )
-            for breaker in self._registry
+            for breaker in breakers
         }
-        known = {*circuits, *self._patterns}
-        return Report(
-            circuits=circuits,
-            unknown=tuple(need for need in self._needs if need not in known),
-            consumers=tuple(
-                judge_consumer(each.status(), self._disconnected_after, self._stuck_after)
-                for each in self._consumers
-            ),
+
+    def _read_consumers(self) -> tuple[ConsumerHealth, ...]:
+        return tuple(
+            judge_consumer(each.status(), self._disconnected_after, self._stuck_after)
+            for each in self._consumers
         )
 
-    def _is_needed(self, name: str) -> bool:
-        return name in self._needs or any(fnmatchcase(name, each) for each in self._patterns)
+    def _needs(self, breaker: CircuitBreaker) -> bool:
+        name = breaker.name
+        return name in self._ready_needs or any(fnmatchcase(name, each) for each in self._patterns)
+
+
+class _Logged:
+    """Logs when the answer to a probe changes, because an orchestrator shows to nobody why.
+
+    Args:
+        probe: what it is called.
+        level: how grave it is if it fails.
+    """
+
+    def __init__(self, probe: str, level: int) -> None:
+        self._probe = probe
+        self._level = level
+        self._last = Verdict()
+
+    def note(self, verdict: Verdict) -> Verdict:
+        """Return the verdict, and log it if it is another one than the last."""
+        last, self._last = self._last, verdict
+        if last.passes and not verdict.passes:
+            logger.log(self._level, "%s fails: %s", self._probe, "; ".join(verdict.reasons))
+        elif verdict.passes and not last.passes:
+            logger.info("%s passes again", self._probe)
+        return verdict
 
 
 def _checked_consumers(consumers: Iterable[HasStatus]) -> tuple[HasStatus, ...]:
@@ -141,17 +186,3 @@ def _checked_needs(needs: Iterable[str]) -> tuple[str, ...]:
     for each in found:
         check_text("a name of ready_needs", each)
     return found
-
-
-def _log_changes(last: Report | None, report: Report) -> None:
-    """Log when the answer to a probe has changed: an orchestrator shows it to nobody."""
-    if last is None:
-        last = Report(circuits={}, unknown=(), consumers=())
-    for probe, before, now, level in (
-        ("readiness", last.readiness, report.readiness, logging.WARNING),
-        ("liveness", last.liveness, report.liveness, logging.ERROR),
-    ):
-        if before.passes and not now.passes:
-            logger.log(level, "%s fails: %s", probe, "; ".join(now.reasons))
-        elif now.passes and not before.passes:
-            logger.info("%s passes again", probe)

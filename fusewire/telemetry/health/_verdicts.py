@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - see fusewire/_public.py
 from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from fusewire.breaker import BreakerSettings, CircuitState, Figures
 from fusewire.parking import ConsumerStatus  # noqa: TC001 - see fusewire/_public.py
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,36 +79,34 @@ class Report:
     """How circuits and consumers stand, and what each probe is answered.
 
     Attributes:
+        startup: whether the process has started.
+        readiness: whether it should be given work.
+        liveness: whether it works, so that a restart would not help.
         circuits: the circuits, by name.
         unknown: names that readiness needs and that no circuit has yet. They fail nothing: a
             circuit is made by its first call.
         consumers: the consumers, in the order in which they were given.
     """
 
+    startup: Verdict
+    readiness: Verdict
+    liveness: Verdict
     circuits: Mapping[str, CircuitHealth]
     unknown: tuple[str, ...]
     consumers: tuple[ConsumerHealth, ...]
 
-    @property
-    def startup(self) -> Verdict:
-        """Whether the process has started. It has, because it can say so.
 
-        Nothing else is asked: a process that is restarted because its broker or a dependency does
-        not answer has gained nothing.
-        """
-        return Verdict()
+def judge_readiness(
+    circuits: Iterable[CircuitHealth], consumers: Iterable[ConsumerHealth]
+) -> Verdict:
+    """Say whether a process should be given work."""
+    reasons = chain((each.not_ready for each in circuits), (each.not_ready for each in consumers))
+    return Verdict(tuple(reason for reason in reasons if reason is not None))
 
-    @property
-    def readiness(self) -> Verdict:
-        """Whether the process should be given work."""
-        circuits = (each.not_ready for each in self.circuits.values())
-        consumers = (each.not_ready for each in self.consumers)
-        return Verdict(tuple(reason for reason in (*circuits, *consumers) if reason is not None))
 
-    @property
-    def liveness(self) -> Verdict:
-        """Whether the process works, so that a restart would not help. Circuits do not matter."""
-        return Verdict(tuple(each.stuck for each in self.consumers if each.stuck is not None))
+def judge_liveness(consumers: Iterable[ConsumerHealth]) -> Verdict:
+    """Say whether a process works. Circuits do not matter."""
+    return Verdict(tuple(each.stuck for each in consumers if each.stuck is not None))
 
 
 def judge_consumer(

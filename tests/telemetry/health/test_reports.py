@@ -6,6 +6,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from fusewire.breaker import CircuitBreaker
 from fusewire.telemetry.health import Health
 from tests.support.circuits import open_circuit
 from tests.support.consumer_status import NOW, FakeConsumer
@@ -14,23 +15,47 @@ from tests.support.waiting import until_sync
 if TYPE_CHECKING:
     import pytest
 
-    from fusewire.breaker import BreakerRegistry, CircuitBreaker
+    from fusewire.breaker import BreakerRegistry, Figures
     from fusewire.testing import FakeClock
 
 
-def test_a_report_is_kept_for_half_a_second(registry: BreakerRegistry, clock: FakeClock) -> None:
+def test_a_report_is_kept_for_a_second(registry: BreakerRegistry, clock: FakeClock) -> None:
     consumer = FakeConsumer()
     health = Health(registry, consumers=[consumer], clock=clock)
     first = health.report()
-    clock.advance(0.49)
+    clock.advance(0.99)
     assert health.report() is first
-    health.readiness()
-    health.liveness()
-    health.startup()
     assert consumer.read == 1
     clock.advance(0.01)
     assert health.report() is not first
     assert consumer.read == 2
+
+
+def test_a_verdict_reads_the_needed_circuits_alone_and_each_time(
+    registry: BreakerRegistry, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    figures = CircuitBreaker.figures
+
+    def counting(breaker: CircuitBreaker, **options: bool) -> Figures:
+        read.append(breaker.name)
+        return figures(breaker, **options)
+
+    monkeypatch.setattr("fusewire.breaker.CircuitBreaker.figures", counting)
+    for name in ("stock", "payments", "users"):
+        registry.get(name)
+    health = Health(registry, ready_needs=["payments"], clock=clock)
+    health.report()
+    assert sorted(read) == ["payments", "stock", "users"]
+    read.clear()
+    assert health.readiness().passes
+    registry.get("payments").force_open()
+    assert not health.readiness().passes
+    assert read == ["payments", "payments"]
+    assert health.liveness().passes
+    assert health.startup().passes
+    assert len(read) == 2
+    assert health.report().readiness.passes  # as it was
 
 
 def test_durations_are_not_read(registry: BreakerRegistry, clock: FakeClock) -> None:
@@ -63,7 +88,9 @@ def test_a_probe_that_changes_is_logged_once(
     def read_often() -> None:
         for _ in range(3):
             health.report()
-            clock.advance(0.5)
+            health.readiness()
+            health.liveness()
+            clock.advance(1)
 
     read_often()
     open_circuit(registry.get("payments"))
