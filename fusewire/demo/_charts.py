@@ -26,6 +26,7 @@ _TOP = 34.0  # room for the names of the bands
 _GAP = 30.0  # between panels, with the title of the lower one
 _STRIP = 22.0  # height of a strip
 _AXIS = 26.0  # room for the time axis
+_LEAST_BAND = 2.0  # so that it can be seen
 _LABEL_WIDTH = 7.5  # of a character
 _MOST_TICKS = 5
 
@@ -113,19 +114,16 @@ class Figure:
 
     @property
     def bands(self) -> list[Bar]:
-        """Where the server was down, with how long."""
-        return [
-            Bar(
-                x := self.x(one.begin),
-                max(_round(self.x(one.end) - x), 2.0),
-                one.state,
-                f"server down, {one.end - one.begin:.1f} s"
-                if one.end - one.begin > self.end / 20
-                else "restart",
-            )
-            for one in self.server
-            if one.state == DOWN
-        ]
+        """Where the server was down: the longest time says how long, others are restarts."""
+        down = [one for one in self.server if one.state == DOWN]
+        longest = max((one.end - one.begin for one in down), default=0.0)
+        bands = []
+        for one in down:
+            x, lasted = self.x(one.begin), one.end - one.begin
+            words = f"server down, {lasted:.1f} s" if lasted == longest else "restart"
+            width = max(_round(self.x(one.end) - x), _LEAST_BAND)
+            bands.append(Bar(x, width, one.state, words))
+        return bands
 
     @property
     def times(self) -> list[Tick]:
