@@ -34,7 +34,10 @@ def test_the_command_lists_its_commands() -> None:
     assert "demo" in done.stdout
 
 
-@pytest.mark.parametrize(("missing", "extra"), [("typer", "fusewire[cli]"), ("rich", "fusewire[")])
+@pytest.mark.parametrize(
+    ("missing", "extra"),
+    [("typer", "fusewire[cli]"), ("rich", "fusewire["), ("jinja2", "fusewire[demo]")],
+)
 def test_without_its_extra_the_command_says_what_to_install(missing: str, extra: str) -> None:
     # None in sys.modules is how Python itself is told that a module is not there.
     program = f"import sys; sys.modules[{missing!r}] = None; from fusewire.cli import main; main()"
@@ -49,6 +52,6 @@ def test_the_rest_of_the_library_does_without_the_extras() -> None:
     done = run(
         "import sys\n"
         "import fusewire, fusewire.cli, fusewire.forwarding, fusewire.demo.server\n"
-        "assert not {'typer', 'rich', 'click'} & sys.modules.keys()"
+        "assert not {'typer', 'rich', 'click', 'jinja2'} & sys.modules.keys()"
     )
     assert done.returncode == 0, done.stderr

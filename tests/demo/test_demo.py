@@ -85,8 +85,10 @@ def queues_left(url: str, source: str) -> list[str]:
 
 def test_nothing_is_lost_and_nothing_is_charged_twice(broker: list[str], tmp_path: Path) -> None:
     kept = tmp_path / "kept"
+    page = tmp_path / "outage.html"
+    options = ["--json", "--healthy", "2", "--outage", "3", "--keep", str(kept)]
     done = subprocess.run(
-        [*COMMAND, *broker, "--json", "--healthy", "2", "--outage", "3", "--keep", str(kept)],
+        [*COMMAND, *broker, *options, "--report", page],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -114,6 +116,9 @@ def test_nothing_is_lost_and_nothing_is_charged_twice(broker: list[str], tmp_pat
     assert ledger["clients"]["fusewire"]["later"] == ledger["parked"]
     assert all(client["lost"] > 50 for client in without)
     assert ledger["why_p99"]
+    assert f"The report: {page}\n" in done.stderr
+    assert "NOTHING LOST, NOTHING CHARGED TWICE" in page.read_text("utf-8")
+    assert "amqp:" not in page.read_text("utf-8")  # the address may have a password
     assert "the server is killed (SIGKILL)" in done.stderr
     assert "payments: the circuit is closed again" in done.stderr
     for log in ("client", "orders", "baselines", "server", "standby"):
@@ -171,6 +176,7 @@ def test_a_broker_that_cannot_be_reached_is_named_and_nothing_is_left_running(
         (["--healthy", "-1"], "got -1.0"),
         (["--outage", "inf"], "got inf"),
         (["--broker", "http://127.0.0.1"], "amqp://"),
+        (["--report", "absent/outage.html"], "report must be a file in a folder that exists"),
         (["--keep", "."], "keep must be a new or empty folder, got '.'"),
     ],
 )

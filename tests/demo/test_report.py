@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -12,6 +12,7 @@ from fusewire.demo._judgement import Records, read_records
 from fusewire.demo._ledger import Ledger
 from fusewire.demo._report import Report, make_report
 from fusewire.demo._scenario import Demo
+from fusewire.demo._subprocesses import DemoError
 from fusewire.demo._tally import Tally
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest, RefundRequest
 from fusewire.demo.run import run_demo
@@ -238,3 +239,22 @@ def test_the_exit_status_says_whether_anything_was_lost(
     out, err = capsys.readouterr()
     assert json.loads(out.splitlines()[-1])["lost"] == lost
     assert ("FAILED: lost: 1" in err) == bool(lost)
+
+
+def test_a_report_that_cannot_be_written_is_an_error_after_it_was_shown(
+    story: Story,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def run(_: Demo) -> Report:
+        return story.end()
+
+    def write(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Demo, "run", run)
+    monkeypatch.setattr("fusewire.demo.run.write_page", write)
+    with pytest.raises(DemoError, match="No space left on device"):
+        run_demo(Plan(), page=tmp_path / "outage.html")
+    assert "Verdict" in capsys.readouterr().out
