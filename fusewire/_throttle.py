@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,12 +14,30 @@ _QUIET = 60.0
 
 _KINDS_KEPT = 64
 
+_Kind = tuple[type, str, int]
+"""Errors are of one kind if they have the same type and were raised in the same line."""
+
+
+class Unsaid(NamedTuple):
+    """How many errors of a kind were not logged.
+
+    Attributes:
+        number: how many.
+        error_type: their type, with its module.
+        where: the file and line that raised them; empty if they have no traceback.
+    """
+
+    number: int
+    error_type: str
+    where: str
+
 
 class Throttle:
     """Decides whether to log an error, and counts those like it that were not logged.
 
-    Errors are of one kind if they have the same type and were raised in the same line. If threads
-    ask at the same time, each may log; preventing that is not worth a lock.
+    The count of a kind comes with the next error of it, if nobody asks for :meth:`overdue`.
+
+    If threads ask at the same time, each may log; preventing that is not worth a lock.
 
     Args:
         monotonic: the clock.
@@ -26,25 +45,46 @@ class Throttle:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._kinds: dict[tuple[type, str, int], tuple[float, int]] = {}
+        # By kind: until when others are only counted, and their number. The last seen stands last.
+        self._kinds: dict[_Kind, tuple[float, int]] = {}
 
     def unsaid(self, error: BaseException) -> int | None:
         """Return how many like it were not logged; None if this one is not to be logged either."""
         now, kind = self._monotonic(), _kind(error)
-        quiet_until, unsaid = self._kinds.get(kind, (now, 0))
+        quiet_until, unsaid = self._kinds.pop(kind, (now, 0))
         if now < quiet_until:
             self._kinds[kind] = quiet_until, unsaid + 1
             return None
-        if len(self._kinds) >= _KINDS_KEPT:
-            self._kinds.clear()
         self._kinds[kind] = now + _QUIET, 0
+        for oldest in list(self._kinds)[:-_KINDS_KEPT]:
+            self._kinds.pop(oldest, None)
         return unsaid
 
+    def overdue(self) -> list[Unsaid]:
+        """Return the counts of a minute that is over; the errors that follow are counted again."""
+        now = self._monotonic()
+        counted = []
+        for kind, (quiet_until, unsaid) in list(self._kinds.items()):
+            if unsaid and now >= quiet_until:
+                self._kinds[kind] = now + _QUIET, 0
+                counted.append(Unsaid(unsaid, type_name(kind[0]), _place(kind)))
+        return counted
 
-def _kind(error: BaseException) -> tuple[type, str, int]:
+
+def type_name(kind: type) -> str:
+    """Return the name of a class, with its module."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _kind(error: BaseException) -> _Kind:
     trace = error.__traceback__
     if trace is None:
         return type(error), "", 0
     while trace.tb_next is not None:
         trace = trace.tb_next
     return type(error), trace.tb_frame.f_code.co_filename, trace.tb_lineno
+
+
+def _place(kind: _Kind) -> str:
+    _, file, line = kind
+    return f"{Path(file).name}:{line}" if file else ""

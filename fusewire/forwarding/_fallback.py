@@ -9,7 +9,9 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from fusewire._log_fields import fields
 from fusewire._sendable import LONGEST_TIMEOUT, is_valid_metadata
+from fusewire._throttle import type_name
 from fusewire._validation import SECONDS, check, check_callable, invalid
 from fusewire.errors import (
     CircuitOpenError,
@@ -239,10 +241,28 @@ def _declined(operation_id: str, parked: str, why: str) -> FallbackDeclined:
 
 def _not_parked(operation_id: str, failed: Exception) -> FallbackDeclined:
     parked = "unknown" if isinstance(failed, UnconfirmedError) else "no"
-    logger.error("operation %s could not be parked (parked: %s): %s", operation_id, parked, failed)
+    logger.error(
+        "operation %s could not be parked (parked: %s): %s",
+        operation_id,
+        parked,
+        failed,
+        extra=fields(
+            "call.not_parked",
+            operation_id=operation_id,
+            reason=parked,
+            error_type=type_name(type(failed)),
+        ),
+    )
     return _declined(operation_id, parked, str(failed))
 
 
 def _unanswered(operation_id: str, failed: Exception) -> FallbackDeclined:
-    logger.error("operation %s is parked, and its reply failed", operation_id, exc_info=failed)
+    logger.error(
+        "operation %s is parked, and its reply failed",
+        operation_id,
+        exc_info=failed,
+        extra=fields(
+            "call.unanswered", operation_id=operation_id, error_type=type_name(type(failed))
+        ),
+    )
     return _declined(operation_id, "yes", f"its reply failed: {failed!r}")

@@ -7,6 +7,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Self
 
+from fusewire._log_fields import fields
 from fusewire.errors import BrokerError
 from fusewire.parking.internal import Backoff, level_of
 
@@ -51,6 +52,11 @@ class ForwarderHandle:
     def status(self) -> ConsumerStatus:
         """Return how it stands; see :meth:`ParkedCalls.status`."""
         return self._consumer.status()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it forwards, or is started again soon."""
+        return self._task is not None and not self._task.done()
 
     def start(self) -> None:
         """Start to forward. To be called on the event loop's own thread."""
@@ -119,9 +125,14 @@ class ForwarderHandle:
         except asyncio.CancelledError:
             if not self._leaving.is_set():
                 logger.error(  # noqa: TRY400 - a cancellation's traceback says nothing
-                    "%s was cancelled and has ended: calls stay parked", self._name
+                    "%s was cancelled and has ended: calls stay parked",
+                    self._name,
+                    extra=self._fields("forwarder.ended"),
                 )
             raise
+
+    def _fields(self, event: str) -> dict[str, float | str]:
+        return fields(event, queue=self._consumer.topology.source)
 
     async def _keep_running(self) -> None:
         """Run the consumer, and again after any error, until it is asked to end."""
@@ -133,11 +144,21 @@ class ForwarderHandle:
                     if not self._leaving.is_set():
                         await consumer.run(handle_signals=False)
             except BrokerError as error:
-                logger.log(level_of(error), "%s; %s tries again", error, self._name)
+                logger.log(
+                    level_of(error),
+                    "%s; %s tries again",
+                    error,
+                    self._name,
+                    extra=self._fields("forwarder.restarting"),
+                )
                 backoff = unreachable
             except Exception:
                 # Calls are still parked, and without a forwarder they would never be made.
-                logger.exception("an error ended %s; it is started again", self._name)
+                logger.exception(
+                    "an error ended %s; it is started again",
+                    self._name,
+                    extra=self._fields("forwarder.restarting"),
+                )
                 backoff = broken
             else:
                 return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from fusewire._key_text import key_of_id
+from fusewire._log_fields import fields
 from fusewire._sendable import is_valid_metadata
 from fusewire.errors import CircuitOpenError
 from fusewire.forwarding._call import StoredCall, UnreadableCallError, read_call
@@ -58,7 +59,11 @@ class ReplayHandler:
         except CircuitOpenError:
             raise  # nothing was sent: it waits
         except ChannelClosedError as error:
-            logger.warning("%s: the forwarder ends, and what is not settled stays parked", error)
+            logger.warning(
+                "%s: the forwarder ends, and what is not settled stays parked",
+                error,
+                extra=fields("forwarder.ended"),
+            )
             self._stop()
             if error.sent and call.at_most_once:
                 raise Reject(str(error), reason=ReplayOutcome.AMBIGUOUS.value) from error

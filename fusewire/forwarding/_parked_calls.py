@@ -23,10 +23,10 @@ from fusewire.forwarding._transport import check_guards, transport
 from fusewire.parking import ParkingConsumer
 from fusewire.parking.internal import (
     Dependencies,
-    Listeners,
+    Settlements,
     policies,
     queues_of,
-    share_listeners,
+    share_settlements,
 )
 
 if TYPE_CHECKING:
@@ -110,13 +110,19 @@ class ParkedCalls:
             replay=self._replay,
             exchange=exchange,
         )
-        self._listeners = Listeners()
-        self._status = StoreStatus(self._topology, dependencies, self._registry)
+        self._settlements = Settlements(self._topology, dependencies.lane)
+        self._status = StoreStatus(
+            self._topology,
+            dependencies,
+            self._registry,
+            self._settlements.lanes,
+            forwards=lambda: self._forwarder is not None and self._forwarder.runs,
+        )
         self._store = CallStore(
             self._topology,
             dependencies,
             timeout=park_timeout,
-            listeners=self._listeners,
+            settlements=self._settlements,
             contact=self._status.contact,
         )
         self._stack = AsyncExitStack()
@@ -155,7 +161,7 @@ class ParkedCalls:
 
         It is called on the event loop and must not block. Returns the function that removes it.
         """
-        return self._listeners.add(listener)
+        return self._settlements.listeners.add(listener)
 
     @overload
     def park(
@@ -261,7 +267,7 @@ class ParkedCalls:
             exchange=self._exchange,
             shutdown_timeout=self._shutdown_timeout,
         )
-        share_listeners(consumer, self._listeners)
+        share_settlements(consumer, self._settlements)
         self._forwarder = ForwarderHandle(consumer, loop, thread)
         loop.call_soon_threadsafe(self._forwarder.start)
         return self._forwarder

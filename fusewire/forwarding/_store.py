@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from fusewire.errors import BrokerError, FusewireError, UnconfirmedError
 from fusewire.forwarding._call import Receipt
-from fusewire.parking import MessageEvent, MessageOutcome
 from fusewire.parking.internal import History
 
 if TYPE_CHECKING:
     from fusewire.brokers import Broker, Topology
     from fusewire.forwarding._call import StoredCall
-    from fusewire.parking.internal import BrokerContact, Dependencies, Listeners
+    from fusewire.parking.internal import BrokerContact, Dependencies, Settlements
 
 _MARGIN = 5.0
 """Seconds beyond its own limit that a caller waits for the store's event loop."""
@@ -30,7 +29,7 @@ class CallStore:
         topology: the queue and its lanes.
         dependencies: which lane is for which breaker.
         timeout: seconds that storing one call may take.
-        listeners: notified of each call that is stored.
+        settlements: reports each call that is stored.
         contact: notified whether the broker answers.
 
     Attributes:
@@ -45,13 +44,13 @@ class CallStore:
         dependencies: Dependencies,
         *,
         timeout: float,
-        listeners: Listeners,
+        settlements: Settlements,
         contact: BrokerContact,
     ) -> None:
         self._topology = topology
         self._dependencies = dependencies
         self._timeout = timeout
-        self._listeners = listeners
+        self._settlements = settlements
         self._contact = contact
         self.broker: Broker | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -156,11 +155,11 @@ class CallStore:
             not_after_ms=None if expires_after is None else round((now + expires_after) * 1000),
             at_most_once=call.at_most_once,
         )
-        lane = self._dependencies.lane(breaker)
-        station = self._topology.parked(lane)
+        lane = self._topology.parked(self._dependencies.lane(breaker))
+        failures = self._contact.failures
         try:
             async with asyncio.timeout(self._timeout):
-                await self.broker.publish(station, history.to_headers(call.message(queue)))
+                await self.broker.publish(lane, history.to_headers(call.message(queue)))
         except BrokerError as error:
             self._contact.failed(error)
             raise
@@ -169,19 +168,6 @@ class CallStore:
                 f"no confirmation within park_timeout={self._timeout:g} s: the call may or may not "
                 "be parked"
             ) from error
-        self._contact.answered()
-        if self._listeners:
-            self._listeners.tell(
-                MessageEvent(
-                    MessageOutcome.PARKED,
-                    call.operation_id,
-                    queue,
-                    breaker,
-                    history.reason,
-                    lane=lane,
-                    times_parked=1,
-                    first_parked_at=now,
-                    ended_at=time.time(),
-                )
-            )
+        self._contact.answered(failures)
+        self._settlements.stored(history)
         return Receipt(call.operation_id, call.method, now)

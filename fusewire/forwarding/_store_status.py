@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,12 +18,12 @@ from fusewire.parking.internal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.brokers import Broker, Topology
+    from fusewire.brokers import Broker, Station, Topology
     from fusewire.parking import ConsumerStatus
-    from fusewire.parking.internal import Dependencies
+    from fusewire.parking.internal import Dependencies, LaneLogs
 
 _OPEN = (CircuitState.OPEN, CircuitState.FORCED_OPEN)
 
@@ -34,27 +35,37 @@ class StoreStatus:
         topology: the queues.
         dependencies: which lane is for which breaker.
         registry: where the breakers are.
+        lanes: the logs of the lanes.
+        forwards: returns whether a forwarder runs, which then looks after these logs.
 
     Attributes:
         contact: whether the broker answers.
     """
 
     def __init__(
-        self, topology: Topology, dependencies: Dependencies, registry: BreakerRegistry
+        self,
+        topology: Topology,
+        dependencies: Dependencies,
+        registry: BreakerRegistry,
+        lanes: LaneLogs,
+        *,
+        forwards: Callable[[], bool],
     ) -> None:
+        self._lanes = lanes
+        self._forwards = forwards
         self._topology = topology
         self._dependencies = dependencies
         self._registry = registry
-        self.contact = BrokerContact()
+        self.contact = BrokerContact(topology.source)
         self._watch = StatusWatch(topology, self.contact)
 
     @asynccontextmanager
     async def watching(self, broker: Broker) -> AsyncIterator[None]:
         """Keep it up to date for the block, in which `broker` answers."""
-        self.contact.answered()
+        self.contact.answered(self.contact.failures)
         stopping = asyncio.Event()
         name = f"the status of {self._topology.source!r}"
-        watch = partial(self._watch.run, broker, stopping)
+        watch = partial(self._watch.run, broker, stopping, to_count=self._to_count, look=self._look)
         watching = asyncio.create_task(keep_all_running({name: watch}, stopping), name=name)
         try:
             yield
@@ -66,6 +77,15 @@ class StoreStatus:
     def read(self) -> ConsumerStatus:
         """Return it. Safe to call from any thread."""
         return status_of(self._topology, self._watch, None, self._lane, running=False)
+
+    def _to_count(self) -> list[Station]:
+        return [] if self._forwards() else self._lanes.to_count()
+
+    def _look(self) -> None:
+        if not self._forwards():
+            now = time.monotonic()
+            for _, log in self._lanes:
+                log.look(self._watch.reading(log.station, now), in_flight=0)
 
     def _lane(self, lane: str) -> LaneState:
         registry = self._registry

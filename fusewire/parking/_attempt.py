@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from fusewire._causes import rejection_in, status_in
+from fusewire._log_fields import fields
 from fusewire.errors import CircuitOpenError
 from fusewire.parking import _solitude
 from fusewire.parking._decisions import Done, Ending, FailurePolicy, Recycle, Verdict
@@ -248,6 +249,7 @@ class AttemptSequence:
             "operation %s came back unsettled and may kill its process: it is handled with nothing "
             "else in flight, until it has ended or has killed its process three times",
             operation_id,
+            extra=fields("message.suspected", queue=item.history.queue, operation_id=operation_id),
         )
         await self._marks.clear(operation_id)  # of an earlier suspicion
         return self._policy.suspected(item.history, ())
@@ -264,6 +266,7 @@ class AttemptSequence:
                     "operation %s has to be handled with nothing else in flight, and other "
                     "handlers do not end: it waits",
                     item.history.operation_id,
+                    extra=fields("message.suspected", operation_id=item.history.operation_id),
                 )
                 return self._policy.alone(item.history)
             await asyncio.sleep(_POLL)

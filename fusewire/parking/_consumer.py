@@ -32,9 +32,10 @@ from fusewire.parking._handler import HandlerRunner
 from fusewire.parking._parts import ConsumerParts
 from fusewire.parking._pauses import ALIKE_BY_CONDITION, Pauses
 from fusewire.parking._settings import MOST_HELD, queues_of
+from fusewire.parking._settlements import Settlements
 from fusewire.parking._signals import until_signal
 from fusewire.parking._status import status_of
-from fusewire.parking._status_watch import StatusWatch
+from fusewire.parking._status_watch import BrokerContact, StatusWatch
 from fusewire.parking._supervision import keep_all_running
 from fusewire.parking._unrecoverable import unrecoverable
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     from fusewire.brokers import Broker, Topology
     from fusewire.parking._dependencies import DependsOn
-    from fusewire.parking._events import Listeners, MessageEvent
+    from fusewire.parking._events import MessageEvent
     from fusewire.parking._former_keywords import FormerKeywords, Replay
     from fusewire.parking._handler import Handler
     from fusewire.parking._parts import Workers
@@ -174,6 +175,8 @@ class ParkingConsumer:
             registry=registry,
             circuits=Circuits(registry, pauses),
             pauses=pauses,
+            contact=BrokerContact(queue),
+            settlements=Settlements(self._topology, dependencies.lane),
             runner=HandlerRunner(
                 calls,
                 guard_with=guard_with,
@@ -208,7 +211,7 @@ class ParkingConsumer:
 
         It is called on the consumer's event loop and must not block.
         """
-        return self._parts.listeners.add(listener)
+        return self._parts.settlements.listeners.add(listener)
 
     def replay_figures(self) -> dict[str, dict[str, ReplayFigures]]:
         """Return how replays stand: by lane, and by the breaker that its messages wait for.
@@ -260,7 +263,7 @@ class ParkingConsumer:
                     self._topology.source,
                 )
             await self._broker.prepare(self._topology)
-            self._parts.contact.answered()
+            self._parts.contact.answered(self._parts.contact.failures)
             stack.callback(self._parts.contact.left)
             await stack.enter_async_context(auditing(self._broker, self._topology))
             self._stack = stack.pop_all()
@@ -303,13 +306,18 @@ class ParkingConsumer:
                     {
                         **workers.to_run(self._topology),
                         f"the status of {self._topology.source!r}": partial(
-                            self._watch.run, self._broker, self._stopping
+                            self._watch.run,
+                            self._broker,
+                            self._stopping,
+                            to_count=self._parts.settlements.lanes.to_count,
+                            look=partial(self._parts.look, self._watch, workers),
                         ),
                     },
                     self._stopping,
                 )
             finally:
                 self._running = False
+                self._parts.end(self._watch)
         if self._interrupt is not None:
             raise self._interrupt
 
@@ -337,9 +345,9 @@ class ParkingConsumer:
         self.stop()
 
 
-def share_listeners(consumer: ParkingConsumer, listeners: Listeners) -> None:
-    """Have `consumer`, before it runs, notify the listeners of another object."""
-    consumer._parts.listeners = listeners  # noqa: SLF001 - of this module
+def share_settlements(consumer: ParkingConsumer, settlements: Settlements) -> None:
+    """Have `consumer`, before it runs, report by what another object reports by."""
+    consumer._parts.settlements = settlements  # noqa: SLF001 - of this module
 
 
 def _now_ms() -> int:

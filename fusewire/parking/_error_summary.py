@@ -6,6 +6,8 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fusewire._throttle import type_name
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,9 +37,8 @@ class ErrorSummary:
 
 def summarize_error(error: BaseException) -> ErrorSummary:
     """Put `error` into words that every broker can store, whatever it is made of."""
-    kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return ErrorSummary(
-        exception=_utf8(lambda: kind)[:_MAX_NAME].decode(errors="ignore"),
+        exception=_utf8(lambda: type_name(type(error)))[:_MAX_NAME].decode(errors="ignore"),
         message=_utf8(lambda: str(error))[:MAX_TEXT].decode(errors="ignore"),
         stack=_utf8(lambda: "".join(traceback.format_exception(error)))[-MAX_TEXT:].decode(
             errors="ignore"

@@ -6,6 +6,10 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from fusewire._causes import status_in
+from fusewire._log_fields import fields
+from fusewire._throttle import Throttle, type_name
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -13,16 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fusewire.parking")
 
-_QUIET = 60.0
-"""Seconds after one of a kind was logged in which others of it are only counted."""
-
-_KINDS_KEPT = 64
-
 
 class FailureLog:
-    """Logs the first failed attempt of a message, with its traceback.
-
-    Failures are of one kind if they have the same type and were raised in the same line.
+    """Logs the first failed attempt of a message, with its traceback; those like it are counted.
 
     Args:
         handler: the handler's name.
@@ -31,49 +28,43 @@ class FailureLog:
 
     def __init__(self, handler: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._handler = handler
-        self._monotonic = monotonic
-        self._kinds: dict[tuple[type, str, int], _Kind] = {}
+        self._throttle = Throttle(monotonic)
 
     def note(self, history: History, error: BaseException) -> None:
         """Log that a message with `history` failed with `error`, unless it failed before."""
         if history.attempts or history.outage_attempts:
             return
-        now = self._monotonic()
-        kind = self._kind(error)
-        if now < kind.quiet_until:
-            kind.unsaid += 1
+        unsaid = self._throttle.unsaid(error)
+        if unsaid is None:
             return
-        more = f" ({kind.unsaid} more like it were not logged)" if kind.unsaid else ""
-        kind.unsaid, kind.quiet_until = 0, now + _QUIET
+        more = f" ({unsaid} more like it were not logged)" if unsaid else ""
         logger.warning(
             "the first attempt of operation %s failed in handler %s%s",
             history.operation_id,
             self._handler,
             more,
             exc_info=error,
+            extra=fields(
+                "message.failed",
+                queue=history.queue,
+                handler=self._handler,
+                operation_id=history.operation_id,
+                error_type=type_name(type(error)),
+                error_status=status_in(error),
+                count=unsaid + 1,
+            ),
         )
 
-    def _kind(self, error: BaseException) -> _Kind:
-        key = _key(error)
-        kind = self._kinds.pop(key, None) or _Kind()
-        self._kinds[key] = kind  # the last one seen stands last
-        if len(self._kinds) > _KINDS_KEPT:
-            del self._kinds[next(iter(self._kinds))]
-        return kind
-
-
-class _Kind:
-    __slots__ = ("quiet_until", "unsaid")
-
-    def __init__(self) -> None:
-        self.quiet_until = float("-inf")
-        self.unsaid = 0
-
-
-def _key(error: BaseException) -> tuple[type, str, int]:
-    trace = error.__traceback__
-    if trace is None:
-        return type(error), "", 0
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return type(error), trace.tb_frame.f_code.co_filename, trace.tb_lineno
+    def look(self) -> None:
+        """Log how many were not logged in a minute that is over."""
+        for count, error_type, where in self._throttle.overdue():
+            logger.warning(
+                "%d more first attempts failed in handler %s, as one that was logged: %s at %s",
+                count,
+                self._handler,
+                error_type,
+                where or "an unknown place",
+                extra=fields(
+                    "message.failed", handler=self._handler, error_type=error_type, count=count
+                ),
+            )

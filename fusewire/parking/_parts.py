@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 from fusewire.parking._attempt import AttemptSequence
 from fusewire.parking._context import ConsumerContext
-from fusewire.parking._events import Listeners
 from fusewire.parking._marks import Marks
 from fusewire.parking._replay_measures import HandlerTimes
 from fusewire.parking._replicas import Replicas
-from fusewire.parking._settlements import Settlements
 from fusewire.parking._settler import Settler
 from fusewire.parking._status import LaneState
-from fusewire.parking._status_watch import BrokerContact
 from fusewire.parking._survived_returns import SurvivedReturns
 from fusewire.parking._unacknowledged import Unacknowledged
 from fusewire.parking._workers.ordered import OrderedWorker
@@ -38,6 +35,8 @@ if TYPE_CHECKING:
     from fusewire.parking._handler import HandlerRunner
     from fusewire.parking._pauses import Pauses
     from fusewire.parking._settings import ReplayPolicy
+    from fusewire.parking._settlements import Settlements
+    from fusewire.parking._status_watch import BrokerContact, StatusWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +46,10 @@ class Workers:
     Attributes:
         source: works on the source queue.
         lanes: replay the lanes, by name.
-        settlements: what they report.
     """
 
     source: SourceWorker | OrderedWorker
     lanes: dict[str, ReplayWorker]
-    settlements: Settlements
 
     def to_run(self, topology: Topology) -> dict[str, Callable[[], Awaitable[None]]]:
         """Return what is to be kept running, by its name for the log."""
@@ -83,7 +80,7 @@ class ConsumerParts:
         concurrency: handlers of new messages at a time.
         replay: how parked messages are replayed.
         shutdown_timeout: seconds that handlers may still take at the end.
-        listeners: called after each settlement.
+        settlements: reports each settlement.
         contact: whether the broker answers.
         handler_times: how long the handler takes.
         unacknowledged: what was done and could not be acknowledged.
@@ -103,8 +100,8 @@ class ConsumerParts:
     concurrency: int
     replay: ReplayPolicy
     shutdown_timeout: float
-    listeners: Listeners = field(default_factory=Listeners)
-    contact: BrokerContact = field(default_factory=BrokerContact)
+    settlements: Settlements
+    contact: BrokerContact
     handler_times: HandlerTimes = field(default_factory=lambda: HandlerTimes(time.monotonic))
     unacknowledged: Unacknowledged = field(default_factory=Unacknowledged)
     survived: SurvivedReturns = field(default_factory=SurvivedReturns)
@@ -118,9 +115,6 @@ class ConsumerParts:
             hold_limit: seconds that a delivery may be held because it cannot be settled.
         """
         marks = Marks(broker, self.topology)
-        settlements = Settlements(
-            self.listeners, lane_of=self.dependencies.lane, dead=self.topology.dead
-        )
         settler = Settler(
             topology=self.topology,
             dependencies=self.dependencies,
@@ -128,7 +122,7 @@ class ConsumerParts:
             identity=self.identity,
             hold_limit=hold_limit,
             stopping=stopping,
-            settlements=settlements,
+            settlements=self.settlements,
             unacknowledged=self.unacknowledged,
             marks=marks,
         )
@@ -164,7 +158,6 @@ class ConsumerParts:
         return Workers(
             source(context, concurrency=self.concurrency),
             {name: ReplayWorker(name, context, policy=self.replay) for name in self.topology.lanes},
-            settlements,
         )
 
     def lane_state(self, lane: str, workers: Workers | None) -> LaneState:
@@ -178,5 +171,19 @@ class ConsumerParts:
             worker.part.receiver,
             self.circuits.holding(names or replays),
             replays,
-            workers.settlements.heads.get(lane),
+            self.settlements.lanes[lane].head,
         )
+
+    def look(self, watch: StatusWatch, workers: Workers) -> None:
+        """Log what is due. To be called each second."""
+        now = time.monotonic()
+        for lane, log in self.settlements.lanes:
+            log.look(watch.reading(log.station, now), workers.lanes[lane].part.receiver.in_flight)
+        self.settlements.look()
+        self.failures.look()
+
+    def end(self, watch: StatusWatch) -> None:
+        """Log what is left in the lanes."""
+        now = time.monotonic()
+        for _, log in self.settlements.lanes:
+            log.end(watch.reading(log.station, now))

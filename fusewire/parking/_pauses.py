@@ -12,6 +12,8 @@ import time
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from fusewire._log_fields import fields
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -250,6 +252,9 @@ class Pauses:
                         "messages that need %r are handled again, %.0f s after they began to wait",
                         name,
                         self._now() - began,
+                        extra=fields(
+                            "messages.resumed", circuit=name, seconds=round(self._now() - began, 3)
+                        ),
                     )
                 self._changed()
         while len(self._handled_at_ms) > _MOST_REMEMBERED:
@@ -283,4 +288,5 @@ class Pauses:
                 "fail" if change is Change.BEGAN else "still fail",
                 pause.kind,
                 pause.wait(),
+                extra=fields("messages.paused", circuit=name, reason=pause.kind),
             )

@@ -7,12 +7,15 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from fusewire._log_fields import fields
+from fusewire._throttle import Throttle
 from fusewire._validation import COUNT, check
 from fusewire.brokers import Station
 from fusewire.errors import BrokerError
 from fusewire.parking._deliveries import Deliveries, Work
 from fusewire.parking._places import Places
-from fusewire.parking._waiting import Backoff, level_of, wait_any
+from fusewire.parking._status_watch import NO_ANSWER
+from fusewire.parking._waiting import Backoff, wait_any
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -85,6 +88,7 @@ class Receiver:
         self._held: list[Deliveries] = []
         self._retiring: dict[Deliveries, asyncio.Task[None]] = {}
         self._abandoning: asyncio.Task[None] | None = None  # an event loop holds its tasks weakly
+        self._troubles = Throttle()
         self.lane = Station.of(queue).lane
         """The lane that is received from; empty for the source queue."""
         self.received_at: float | None = None
@@ -213,25 +217,37 @@ class Receiver:
             await serving.drain()
             await self._backoff.wait(stopping)
         else:
-            self._context.contact.failed(error)
-            logger.log(level_of(error), "%s; subscribing again", error)
+            self._complain(error, "subscribing again")
             if not await self._backoff.wait(stopping):
                 await serving.release()
         self._retire(serving)
 
     async def _subscribe(self) -> Deliveries | None:
         prefetch = self._prefetch
+        contact = self._context.contact
+        failures = contact.failures
         try:
             subscription = await self._context.broker.subscribe(self._queue, prefetch=prefetch)
         except BrokerError as error:
-            self._context.contact.failed(error)
-            logger.log(level_of(error), "%s; trying again", error)
+            self._complain(error, "trying again")
             return None
-        self._context.contact.answered()
+        contact.answered(failures)
         deliveries = Deliveries(subscription, prefetch=prefetch, work=self._work)
         self._held.append(deliveries)
         self._fit_places()
         return deliveries
+
+    def _complain(self, error: BrokerError, then: str) -> None:
+        self._context.contact.failed(error)
+        # A broker that does not answer is a line of the contact's, and not one of each queue.
+        quiet = isinstance(error, NO_ANSWER) or self._troubles.unsaid(error) is None
+        logger.log(
+            logging.DEBUG if quiet else logging.WARNING,
+            "%s; %s",
+            error,
+            then,
+            extra=fields("queue.trouble", queue=str(self._queue)),
+        )
 
     def _until_resize(self, serving: Deliveries) -> float | None:
         """Return the seconds until `serving` is to be replaced, None if it need not be."""

@@ -6,11 +6,13 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
+from fusewire._log_fields import fields
 from fusewire.parking._replay_controller import ReplayFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fusewire.brokers import Station
     from fusewire.parking._replay_controller import ReplayFigures
 
 logger = logging.getLogger("fusewire.parking")
@@ -26,12 +28,12 @@ class SlowReplayLog:
     """Logs why the replay of one lane is slow, if there is a reason.
 
     Args:
-        queue: the lane's queue, for people.
+        station: the lane.
         clock: monotonic seconds.
     """
 
-    def __init__(self, queue: str, clock: Callable[[], float]) -> None:
-        self._queue = queue
+    def __init__(self, station: Station, clock: Callable[[], float]) -> None:
+        self._station = station
         self._clock = clock
         self._said = -math.inf
         self._cuts: dict[str, int] = {}
@@ -47,9 +49,16 @@ class SlowReplayLog:
                 self._said = self._clock()
                 logger.info(
                     "the replay of %r is slow: %s (%s)",
-                    self._queue,
+                    str(self._station),
                     why,
                     _in_words(dependency, of_one),
+                    extra=fields(
+                        "replay.slow",
+                        queue=self._station.queue,
+                        lane=self._station.lane,
+                        circuit=dependency or None,
+                        reason=why,
+                    ),
                 )
 
     def _why_slow(self, dependency: str, figures: ReplayFigures) -> str | None:

@@ -6,15 +6,20 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from fusewire._log_fields import fields
+from fusewire._throttle import Throttle, type_name
 from fusewire.parking._decisions import Dead, Delay, Done, Park
-from fusewire.parking._events import MessageEvent, MessageOutcome
+from fusewire.parking._events import Listeners, MessageEvent, MessageOutcome
+from fusewire.parking._lane_log import LaneLogs
+from fusewire.parking._waiting import level_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fusewire.brokers import Station
+    from fusewire.brokers import Topology
+    from fusewire.errors import BrokerError, DeliveryLostError
     from fusewire.parking._decisions import Verdict
-    from fusewire.parking._events import Listeners
+    from fusewire.parking._history import History
     from fusewire.parking._in_flight import InFlight
 
 logger = logging.getLogger("fusewire.parking")
@@ -24,52 +29,68 @@ class Settlements:
     """Reports settlements.
 
     Args:
-        listeners: called with an event for each; none is made while there are none.
+        topology: the queues.
         lane_of: returns the lane of a dependency.
-        dead: the station of dead messages.
         monotonic: the clock of :attr:`InFlight.since`.
         now: the wall clock, in seconds since 1970.
+
+    Attributes:
+        listeners: called with an event for each settlement; none is made while there are none.
+        lanes: the logs of the lanes.
     """
 
     def __init__(
         self,
-        listeners: Listeners,
-        *,
+        topology: Topology,
         lane_of: Callable[[str], str],
-        dead: Station,
+        *,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._listeners = listeners
+        self._dead = topology.dead
         self._lane_of = lane_of
-        self._dead = dead
         self._monotonic = monotonic
         self._now = now
-        self.heads: dict[str, tuple[int, float]] = {}
-        """By lane: when its head was first parked, in milliseconds since 1970, and when it was
-        taken, in monotonic seconds."""
+        self._unsettled = Throttle(monotonic)
+        self.listeners = Listeners()
+        self.lanes = LaneLogs(topology, monotonic, now)
 
     def taken(self, item: InFlight) -> None:
         """Note that `item` was taken from the head of a lane."""
         parked_at = item.history.first_parked_at_ms
         if parked_at is not None:
-            self.heads[item.receiver.lane] = parked_at, self._monotonic()
+            self.lanes[item.receiver.lane].taken(parked_at)
+
+    def stored(self, history: History) -> None:
+        """Report that a call was stored that was in no queue before."""
+        lane = self._lane_of(history.dependency)
+        self.lanes[lane].parked(history.dependency, history.reason)
+        if self.listeners:
+            self.listeners.tell(
+                MessageEvent(
+                    MessageOutcome.PARKED,
+                    history.operation_id,
+                    history.queue,
+                    history.dependency,
+                    history.reason,
+                    lane=lane,
+                    times_parked=history.times_parked,
+                    first_parked_at=_seconds(history.first_parked_at_ms),
+                    ended_at=self._now(),
+                )
+            )
 
     def settled(self, item: InFlight, verdict: Verdict) -> None:
         """Report that `verdict` was carried out for `item`."""
         history = item.history if isinstance(verdict, Done) else verdict.history
+        lane = item.receiver.lane
+        if lane or isinstance(verdict, Park):
+            self._log_lane(lane, verdict, history)
         if isinstance(verdict, Dead):
-            logger.error(
-                "operation %s is dead (%s) and waits in %s: %s %s",
-                history.operation_id,
-                history.reason,
-                self._dead,
-                history.exception,
-                history.exception_message,
-            )
-        if self._listeners:
+            self._log_dead(item, history)
+        if self.listeners:
             outcome = _outcome_of(item, verdict)
-            self._listeners.tell(self._event(outcome, history.reason, item, verdict))
+            self.listeners.tell(self._event(outcome, history.reason, item, verdict))
         if isinstance(verdict, Done) and history.doubtful_keys:
             logger.warning(
                 "operation %s was handled without its call %s, which may have had an effect in an "
@@ -78,10 +99,89 @@ class Settlements:
                 "an idempotency-key of their own, made of the message's id",
                 history.operation_id,
                 history.doubtful_keys,
+                extra=fields(
+                    "message.in_doubt", queue=history.queue, operation_id=history.operation_id
+                ),
             )
-            if self._listeners:
+            if self.listeners:
                 in_doubt = MessageOutcome.IN_DOUBT
-                self._listeners.tell(self._event(in_doubt, "key_not_sent_again", item, verdict))
+                self.listeners.tell(self._event(in_doubt, "key_not_sent_again", item, verdict))
+
+    def lost(self, item: InFlight, error: DeliveryLostError) -> None:
+        """Report that `item` could not be settled, and is delivered again."""
+        self._log_unsettled(item, error, f"operation {item.history.operation_id}: {error}")
+
+    def held(self, item: InFlight, error: BrokerError, seconds: float) -> None:
+        """Report that `item` could not be moved, and stays in flight for `seconds` at most."""
+        self._log_unsettled(
+            item,
+            error,
+            f"operation {item.history.operation_id} cannot be moved and stays in flight for "
+            f"{seconds:.0f} s at most: {error}",
+        )
+
+    def look(self) -> None:
+        """Log how many could not be settled in a minute that is over, besides those logged."""
+        for number, error_type, _ in self._unsettled.overdue():
+            logger.warning(
+                "%d more messages could not be settled, as one that was logged: %s",
+                number,
+                error_type,
+                extra=fields("message.unsettled", error_type=error_type, count=number),
+            )
+
+    def _log_unsettled(self, item: InFlight, error: BrokerError, text: str) -> None:
+        unsaid = self._unsettled.unsaid(error)
+        logger.log(
+            logging.DEBUG if unsaid is None else level_of(error),
+            "%s%s",
+            text,
+            f" ({unsaid} more like it were not logged)" if unsaid else "",
+            extra=fields(
+                "message.unsettled",
+                queue=item.history.queue,
+                operation_id=item.history.operation_id,
+                error_type=type_name(type(error)),
+                count=1 + (unsaid or 0),
+            ),
+        )
+
+    def _log_lane(self, lane: str, verdict: Verdict, history: History) -> None:
+        """Log what a settlement means for the lane that it came from, and the one it goes to."""
+        match verdict:
+            case Park():
+                to = self._lane_of(history.dependency)
+                if to != lane:
+                    self.lanes[to].parked(history.dependency, history.reason)
+                    if lane:
+                        self.lanes[lane].left()
+            case Done():
+                self.lanes[lane].replayed(history.dependency)
+            case Delay():
+                self.lanes[lane].left()
+            case Dead():
+                self.lanes[lane].died()
+
+    def _log_dead(self, item: InFlight, history: History) -> None:
+        logger.error(
+            "operation %s is dead (%s) and waits in %s%s%s",
+            history.operation_id,
+            history.reason,
+            self._dead,
+            f": {history.exception}" if history.exception else "",
+            f" with status {item.status}" if item.status else "",
+            extra=fields(
+                "message.dead",
+                queue=history.queue,
+                lane=item.receiver.lane or None,
+                circuit=history.dependency or None,
+                operation_id=history.operation_id,
+                reason=history.reason,
+                error_type=history.exception or None,
+                error_status=item.status or None,
+                attempts=history.attempts,
+            ),
+        )
 
     def _event(
         self, outcome: MessageOutcome, reason: str, item: InFlight, verdict: Verdict
@@ -91,7 +191,6 @@ class Settlements:
         lane = item.receiver.lane
         if isinstance(verdict, Park):
             lane = self._lane_of(history.dependency)
-        first_parked = history.first_parked_at_ms
         now = self._now()
         return MessageEvent(
             outcome,
@@ -103,13 +202,17 @@ class Settlements:
             attempts=history.attempts,
             outage_attempts=history.outage_attempts,
             times_parked=history.times_parked,
-            first_parked_at=None if first_parked is None else first_parked / 1000,
+            first_parked_at=_seconds(history.first_parked_at_ms),
             taken_at=now - (self._monotonic() - item.since),
             ended_at=now,
             duration=item.seconds,
             error_type="" if done else history.exception,
             error_status="" if done else item.status,
         )
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def _outcome_of(item: InFlight, verdict: Verdict) -> MessageOutcome:

@@ -35,7 +35,7 @@ from fusewire.parking._history import (
     from_headers,
 )
 from fusewire.parking._in_flight import InFlight, original, view_of
-from fusewire.parking._waiting import Backoff, level_of
+from fusewire.parking._waiting import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,18 +201,12 @@ class Settler:
                 await self._carry_out(item.delivery, verdict)
             except DeliveryLostError as error:
                 # The broker has it, or a copy, and gives it to somebody again.
-                logger.warning("operation %s: %s", item.history.operation_id, error)
+                self._settlements.lost(item, error)
                 self._remember(item, verdict)
                 return None
             except BrokerError as error:
                 held = self._monotonic() - item.since
-                logger.log(
-                    level_of(error),
-                    "operation %s cannot be moved and stays in flight for %.0f s at most: %s",
-                    item.history.operation_id,
-                    max(self._hold_limit - held, 0),
-                    error,
-                )
+                self._settlements.held(item, error, max(self._hold_limit - held, 0))
                 if not isinstance(error, _NOT_STORED):
                     item.in_doubt = True
                     verdict = self._moved_once(item, verdict, error)

@@ -7,17 +7,21 @@ nothing, and a consumer that nobody looks at asks its broker for nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from fusewire._log_fields import fields
 from fusewire.errors import BrokerError, BrokerUnavailableError, UnconfirmedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterable
 
     from fusewire.brokers import Broker, Station, Topology
+
+logger = logging.getLogger("fusewire.parking")
 
 _BEAT = 1.0
 """Seconds between notes that the event loop turns, and looks whether depths are wanted."""
@@ -35,35 +39,70 @@ _FRESH = 30.0
 """Seconds after which a depth that could not be counted again is not known any more."""
 
 
-_NO_ANSWER = (BrokerUnavailableError, UnconfirmedError)
+NO_ANSWER = (BrokerUnavailableError, UnconfirmedError)
+"""Errors by which a broker did not answer."""
 
 
 class BrokerContact:
     """Whether the broker answered when it was last asked for something.
 
+    The log says once that it does not, unless the broker itself does, and once that it does again.
+
     Attributes:
         answers: whether it did.
         since: since when that is so, in monotonic seconds.
+        failures: how often it did not. Read it before asking, and pass it to :meth:`answered`.
 
     Args:
+        queue: the source queue.
         monotonic: the clock.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, queue: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._queue = queue
         self._monotonic = monotonic
+        self._said_lost = False
         self.answers = False
         self.since = monotonic()
+        self.failures = 0
 
-    def answered(self) -> None:
-        """Note that it answered."""
+    def answered(self, failures: int) -> None:
+        """Note that it answered; `failures` is their number when it was asked.
+
+        An answer to what was asked before it failed says nothing of the time since.
+        """
+        if failures != self.failures:
+            return
+        if self._said_lost:
+            self._said_lost = False
+            seconds = self._monotonic() - self.since
+            logger.info(
+                "the broker of %r answers again after %.1f s",
+                self._queue,
+                seconds,
+                extra=fields("broker.back", queue=self._queue, seconds=round(seconds, 3)),
+            )
         self._note(answers=True)
 
     def failed(self, error: BrokerError) -> None:
         """Note an error. A broker that has no such queue has answered."""
-        self._note(answers=not isinstance(error, _NO_ANSWER))
+        if not isinstance(error, NO_ANSWER):
+            self.answered(self.failures)
+            return
+        self.failures += 1
+        if self.answers and not error.logged:
+            self._said_lost = True
+            logger.warning(
+                "the broker of %r does not answer (%s); it is asked until it does",
+                self._queue,
+                error,
+                extra=fields("broker.lost", queue=self._queue),
+            )
+        self._note(answers=False)
 
     def left(self) -> None:
         """Note that it was left."""
+        self._said_lost = False
         self._note(answers=False)
 
     def _note(self, *, answers: bool) -> None:
@@ -108,7 +147,7 @@ class StatusWatch:
         self._timer: asyncio.TimerHandle | None = None
 
     def want(self) -> None:
-        """Have depths counted for the next minutes. Safe to call from any thread."""
+        """Have all depths counted for the next minutes. Safe to call from any thread."""
         self._wanted = self._monotonic()
 
     def reading(self, station: Station, now: float) -> Reading | None:
@@ -121,9 +160,23 @@ class StatusWatch:
         """Return when `station` was last seen empty, in monotonic seconds."""
         return self._empty_at.get(station)
 
-    async def run(self, broker: Broker, stopping: asyncio.Event) -> None:
-        """Watch until stopping."""
-        counting = asyncio.create_task(self._count_often(broker), name="count messages")
+    async def run(
+        self,
+        broker: Broker,
+        stopping: asyncio.Event,
+        *,
+        to_count: Callable[[], Collection[Station]],
+        look: Callable[[], None],
+    ) -> None:
+        """Watch until stopping.
+
+        Args:
+            broker: where the stations are.
+            stopping: set when the watch ends.
+            to_count: returns the stations to count whether or not somebody reads the status.
+            look: called each second.
+        """
+        counting = asyncio.create_task(self._count_often(broker, to_count, look), name="count")
         stopped = asyncio.create_task(stopping.wait())
         self._beat()
         try:
@@ -146,17 +199,27 @@ class StatusWatch:
             self._timer.cancel()
         self.turned_at = None  # or it would seem stuck while the last handlers end
 
-    async def _count_often(self, broker: Broker) -> None:
+    async def _count_often(
+        self,
+        broker: Broker,
+        to_count: Callable[[], Collection[Station]],
+        look: Callable[[], None],
+    ) -> None:
+        due = self._monotonic()
         while True:
-            wait = _BEAT
-            if self._monotonic() - self._wanted <= _WANTED:
-                await self.count(broker)
-                wait = _INTERVAL * random.uniform(1.0, 1.2)  # noqa: S311 - jitter, not a secret
-            await asyncio.sleep(wait)
+            now = self._monotonic()
+            wanted = now - self._wanted <= _WANTED
+            if now >= due and (stations := self._stations if wanted else to_count()):
+                await self.count(broker, stations)
+                spread = random.uniform(1.0, 1.2)  # noqa: S311 - jitter, not a secret
+                due = now + _INTERVAL * spread
+            look()
+            await asyncio.sleep(_BEAT)
 
-    async def count(self, broker: Broker) -> None:
-        """Count what waits in each station."""
-        for station in self._stations:
+    async def count(self, broker: Broker, stations: Iterable[Station] = ()) -> None:
+        """Count what waits in each of `stations`, or in all."""
+        for station in stations or self._stations:
+            failures = self.contact.failures
             try:
                 ready = await broker.depth(station)
             except BrokerUnavailableError as error:
@@ -166,7 +229,7 @@ class StatusWatch:
             except BrokerError:
                 self._readings.pop(station, None)
                 continue
-            self.contact.answered()
+            self.contact.answered(failures)
             self._note(station, ready)
 
     def _note(self, station: Station, ready: int) -> None:

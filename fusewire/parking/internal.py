@@ -1,12 +1,13 @@
 """What :mod:`fusewire.forwarding` is built of, besides the public names of this package."""
 
-from fusewire.parking._consumer import share_listeners
+from fusewire.parking._consumer import share_settlements
 from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._errors import Requeue
-from fusewire.parking._events import Listeners
 from fusewire.parking._former_keywords import FormerKeywords, Replay, policies
 from fusewire.parking._history import History
+from fusewire.parking._lane_log import LaneLogs
 from fusewire.parking._settings import queues_of
+from fusewire.parking._settlements import Settlements
 from fusewire.parking._status import LaneState, status_of
 from fusewire.parking._status_watch import BrokerContact, StatusWatch
 from fusewire.parking._supervision import keep_all_running
@@ -18,15 +19,16 @@ __all__ = [
     "Dependencies",
     "FormerKeywords",
     "History",
+    "LaneLogs",
     "LaneState",
-    "Listeners",
     "Replay",
     "Requeue",
+    "Settlements",
     "StatusWatch",
     "keep_all_running",
     "level_of",
     "policies",
     "queues_of",
-    "share_listeners",
+    "share_settlements",
     "status_of",
 ]

@@ -34,7 +34,7 @@ async def test_a_lane_whose_process_does_not_run_yet_is_looked_at_again(
     async def in_erlang(what: str) -> None:
         await asyncio.to_thread(private_rabbitmq.ctl, "eval", what)
 
-    caplog.set_level(logging.INFO, "fusewire.brokers.rabbitmq")
+    caplog.set_level(logging.DEBUG, "fusewire.brokers.rabbitmq")
     topology = Topology("orders", single=True)
     process = process_of(Layout(topology).parked("other"))
     async with RabbitMQBroker(private_rabbitmq.url, timeout=30) as broker:
@@ -143,7 +143,7 @@ async def test_a_broker_that_is_left_meanwhile_is_not_connected_again(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, "fusewire.brokers.rabbitmq")
+    caplog.set_level(logging.DEBUG, "fusewire.brokers.rabbitmq")
     await far_broker.create_queue(topology.source)
     cut_each_first_channel(far_broker, proxy, monkeypatch)
     looking = asyncio.create_task(far_broker.depth(topology.source))

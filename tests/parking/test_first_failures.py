@@ -86,7 +86,7 @@ def test_the_log_remembers_a_bounded_number_of_kinds() -> None:
     log = FailureLog("shop.on_order", lambda: 0.0)
     for number in range(1000):
         log.note(History(operation_id="a"), type(f"Error{number}", (Exception,), {})())
-    assert len(log._kinds) <= 64
+    assert len(log._throttle._kinds) <= 64
 
 
 @SQLITE

@@ -14,7 +14,6 @@ from fusewire.brokers import Topology
 from fusewire.parking import MessageEvent, MessageOutcome, Reject, Retry
 from fusewire.parking import _settlements as settlements_module
 from fusewire.parking._decisions import Dead, Delay, Done, Park, Verdict
-from fusewire.parking._events import Listeners
 from fusewire.parking._history import History
 from fusewire.parking._in_flight import InFlight
 from fusewire.parking._settlements import Settlements
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 SQLITE = pytest.mark.parametrize("bench", ["sqlite"], indirect=True)
 CARD = "4111 1111 1111 1111"
+TOPOLOGY = Topology("orders", ("money",))
 FRESH = History(operation_id="a", queue="orders")
 
 
@@ -43,15 +43,11 @@ def item_of(history: History, *, lane: str = "", since: float = 0.0) -> InFlight
 
 
 def event_of(item: InFlight, verdict: Verdict) -> MessageEvent:
-    listeners, heard = Listeners(), list[MessageEvent]()
-    listeners.add(heard.append)
+    heard: list[MessageEvent] = []
     settlements = Settlements(
-        listeners,
-        lane_of=lambda dependency: f"lane of {dependency}",
-        dead=Topology("orders").dead,
-        monotonic=lambda: 50.0,
-        now=lambda: 1000.0,
+        TOPOLOGY, {"pay": "money"}.__getitem__, monotonic=lambda: 50.0, now=lambda: 1000.0
     )
+    settlements.listeners.add(heard.append)
     settlements.settled(item, verdict)
     (event,) = heard
     return event
@@ -83,8 +79,8 @@ def test_times_come_of_one_clock_each_and_a_wait_is_that_of_the_monotonic_one() 
 
 
 def test_the_lane_is_the_one_it_is_parked_in_or_else_the_one_it_came_from() -> None:
-    assert event_of(item_of(FRESH, lane="x"), Park(PARKED)).lane == "lane of pay"
-    assert event_of(item_of(PARKED, lane="x"), Done()).lane == "x"
+    assert event_of(item_of(FRESH, lane="other"), Park(PARKED)).lane == "money"
+    assert event_of(item_of(PARKED, lane="money"), Done()).lane == "money"
     assert event_of(item_of(FRESH), Done()).lane == ""
 
 
@@ -100,7 +96,7 @@ def test_no_event_is_made_while_nobody_listens(monkeypatch: pytest.MonkeyPatch) 
         raise AssertionError("made for nobody")
 
     monkeypatch.setattr(settlements_module, "MessageEvent", make)
-    settlements = Settlements(Listeners(), lane_of=str, dead=Topology("orders").dead)
+    settlements = Settlements(TOPOLOGY, lambda _: "money")
     doubtful = dataclasses.replace(FRESH, doubtful_keys="k")
     settlements.settled(item_of(doubtful), Done())
     settlements.settled(item_of(FRESH), Park(PARKED))

@@ -82,6 +82,34 @@ async def test_a_consumer_with_many_lanes_says_once_that_rabbitmq_is_away_and_on
                 await running
 
 
+async def test_a_rabbitmq_that_was_silent_is_back_without_a_new_connection(
+    amqp_url: str, queue_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = urlsplit(amqp_url)
+    async with FaultProxy(parts.hostname or "localhost", parts.port or 5672) as proxy:
+        credentials = parts.netloc.rpartition("@")[0] or "guest:guest"
+        far = parts._replace(netloc=f"{credentials}@127.0.0.1:{proxy.port}").geturl()
+        async with RabbitMQBroker(far, timeout=0.3) as broker:
+            await broker.create_queue(queue_name)
+            connections = proxy.connections
+            with caplog.at_level(logging.INFO):
+                proxy.stall()
+                with pytest.raises(BrokerUnavailableError):
+                    await broker.depth(queue_name)
+                proxy.heal()
+                await until(lambda: answers(broker, queue_name))
+                assert proxy.connections == connections
+                assert [level for level, _ in lines(caplog)] == ["WARNING", "INFO"]
+
+
+async def answers(broker: RabbitMQBroker, queue: str) -> bool:
+    try:
+        await broker.depth(queue)
+    except BrokerUnavailableError:
+        return False
+    return True
+
+
 async def test_what_the_client_library_logs_of_other_connections_is_left_as_it_is(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

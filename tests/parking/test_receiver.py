@@ -55,7 +55,7 @@ class Bench:
         context: Any = SimpleNamespace(
             broker=self,
             settler=settler,
-            contact=BrokerContact(),
+            contact=BrokerContact("q"),
             survived=SurvivedReturns(),
             stopping=self.stopping,
             shutdown_timeout=5,

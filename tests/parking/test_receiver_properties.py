@@ -249,7 +249,7 @@ class ReceiverMachine(RuleBasedStateMachine):
         context: Any = SimpleNamespace(
             broker=worker,
             settler=settler,
-            contact=BrokerContact(),
+            contact=BrokerContact("q"),
             survived=SurvivedReturns(),
             stopping=worker.stopping,
             shutdown_timeout=30,

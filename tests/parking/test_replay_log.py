@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from fusewire.brokers import Topology
 from fusewire.parking import ReplayFailure, ReplayFigures
 from fusewire.parking._replay_log import SlowReplayLog
 from fusewire.testing import FakeClock
@@ -30,7 +31,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def log(clock: FakeClock) -> SlowReplayLog:
-    return SlowReplayLog("orders.parked.payments", clock)
+    return SlowReplayLog(Topology("orders", ("payments",)).parked("payments"), clock)
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-from fusewire.brokers import Message
+from fusewire.brokers import Message, Topology
 from fusewire.errors import BrokerUnavailableError
 from fusewire.parking._decisions import Done, Recycle
-from fusewire.parking._events import Listeners
 from fusewire.parking._history import History
 from fusewire.parking._in_flight import InFlight
 from fusewire.parking._settlements import Settlements
@@ -39,7 +38,7 @@ def settler(stopping: asyncio.Event) -> Settler:
         identity=None,
         hold_limit=3600,
         stopping=stopping,
-        settlements=Settlements(Listeners(), lane_of=unused, dead=unused),
+        settlements=Settlements(Topology("q"), unused),
         unacknowledged=Unacknowledged(),
         marks=unused,
         monotonic=lambda: 0.0,

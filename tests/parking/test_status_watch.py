@@ -20,6 +20,8 @@ from fusewire.testing import FakeClock
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from fusewire.brokers import Broker
 
 TOPOLOGY = Topology("orders", ("payments",))
@@ -41,6 +43,10 @@ class Counts:
         return found
 
 
+def run(watch: StatusWatch, broker: Broker, stopping: asyncio.Event) -> Coroutine[Any, Any, None]:
+    return watch.run(broker, stopping, to_count=list, look=lambda: None)
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -48,7 +54,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def contact(clock: FakeClock) -> BrokerContact:
-    return BrokerContact(clock)
+    return BrokerContact("orders", clock)
 
 
 @pytest.fixture
@@ -82,19 +88,29 @@ def test_a_broker_that_was_not_asked_has_not_answered(contact: BrokerContact) ->
 def test_an_error_is_an_answer_unless_it_says_that_none_came(
     contact: BrokerContact, kind: type[BrokerError], *, answers: bool
 ) -> None:
-    contact.answered()
+    contact.answered(contact.failures)
     contact.failed(kind("why"))
     assert contact.answers is answers
 
 
 def test_it_is_known_since_when_it_answers(contact: BrokerContact, clock: FakeClock) -> None:
     clock.advance(5)
-    contact.answered()
+    contact.answered(contact.failures)
     clock.advance(5)
-    contact.answered()
+    contact.answered(contact.failures)
     assert contact.since == clock() - 5
     contact.left()
     assert (contact.answers, contact.since) == (False, clock())
+
+
+def test_an_answer_to_what_was_asked_before_says_nothing(contact: BrokerContact) -> None:
+    asked = contact.failures
+    contact.answered(asked)
+    contact.failed(BrokerUnavailableError("away"))
+    contact.answered(asked)
+    assert not contact.answers
+    contact.answered(contact.failures)
+    assert contact.answers
 
 
 async def test_every_station_is_counted(
@@ -160,7 +176,7 @@ async def test_nothing_is_counted_while_nobody_wants_it(
     watch: StatusWatch, broker: Broker, counts: Counts, clock: FakeClock
 ) -> None:
     stopping = asyncio.Event()
-    running = asyncio.create_task(watch.run(broker, stopping))
+    running = asyncio.create_task(run(watch, broker, stopping))
     beats: set[float] = set()
 
     def turned() -> int:
@@ -187,7 +203,7 @@ async def test_interest_ends(
     watch.want()
     clock.advance(301)
     stopping = asyncio.Event()
-    running = asyncio.create_task(watch.run(broker, stopping))
+    running = asyncio.create_task(run(watch, broker, stopping))
     beats: set[float] = set()
 
     def turned() -> int:
@@ -214,7 +230,7 @@ async def test_who_stops_does_not_wait_for_a_broker_that_does_not_answer(
 
     stopping = asyncio.Event()
     watch.want()
-    running = asyncio.create_task(watch.run(cast("Any", Hung()), stopping))
+    running = asyncio.create_task(run(watch, cast("Any", Hung()), stopping))
     await asyncio.wait_for(asked.wait(), 10)
     stopping.set()
     await asyncio.wait_for(running, 10)
@@ -230,4 +246,4 @@ async def test_what_ends_the_count_is_not_kept_silent(
 
     watch.want()
     with pytest.raises(error):
-        await watch.run(cast("Any", Broken()), asyncio.Event())
+        await run(watch, cast("Any", Broken()), asyncio.Event())

@@ -237,7 +237,7 @@ async def test_a_delivery_alone_does_not_reset_the_back_off(
     context: Any = SimpleNamespace(
         broker=Flapping(),
         settler=settler,
-        contact=BrokerContact(),
+        contact=BrokerContact("q"),
         survived=SurvivedReturns(),
         stopping=stopping,
         shutdown_timeout=0,

@@ -162,7 +162,7 @@ class Link:
                 if not unopened and not is_lost(error):
                     raise
                 if self._closed == closed and loop.time() + wait <= deadline:
-                    logger.info("RabbitMQ did not let us %s (%r): tried again", what, error)
+                    logger.debug("RabbitMQ did not let us %s (%r): tried again", what, error)
                     await asyncio.sleep(wait)
                     wait = min(wait * 2, _LONGEST_WAIT)
                     if self._closed == closed:  # else this would connect to what was left
@@ -189,10 +189,15 @@ class Link:
         return channel
 
     async def _open(self, channel: AbstractChannel) -> None:
+        connecting.set(True)  # in a task of its own
+        losses = self._reachability.losses
         try:
             with raising_connection_lost():
                 await within(self._timeout, channel.initialize)
             end_with_the_answer(await channel.get_underlay_channel())
+            if losses == self._reachability.losses:
+                # It may have been silent, and the connection stayed open.
+                self._reachability.reached()
         except BaseException as error:
             if channel.is_initialized:
                 await close(channel, self._timeout)

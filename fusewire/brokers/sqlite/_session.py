@@ -15,6 +15,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from fusewire._log_fields import fields
 from fusewire.brokers.sqlite._database import (
     commits_of_others,
     is_locked,
@@ -95,6 +96,7 @@ class Session:
         self._next_renewal = time.monotonic() + self._renewal_interval
         self._untold = False  # something has come back in a transaction of ours
         self._complaint = ""
+        self._complained_at = 0.0
         self._file: OpenFile | None = None
         self._seen = commits_of_others(self._current().connection)
 
@@ -138,7 +140,7 @@ class Session:
                 lost = self._renew()
                 self._release_due()
                 changed = self._has_changed()
-            self._complaint = ""
+            self._take_complaint_back()
         except sqlite3.Error as error:
             self._complain(translate(error, self._path))
         except BrokerError as error:
@@ -333,8 +335,23 @@ class Session:
 
     def _complain(self, error: BrokerError) -> None:
         if str(error) != self._complaint:  # once, and not at each look
-            logger.warning("%s; trying again", error)
+            logger.warning(
+                "%s; trying again", error, extra=fields("broker.lost", broker=self._path)
+            )
+        if not self._complaint:
+            self._complained_at = time.monotonic()
         self._complaint = str(error)
+
+    def _take_complaint_back(self) -> None:
+        if self._complaint:
+            self._complaint = ""
+            seconds = time.monotonic() - self._complained_at
+            logger.info(
+                "%s can be used again after %.1f s",
+                self._path,
+                seconds,
+                extra=fields("broker.back", broker=self._path, seconds=round(seconds, 3)),
+            )
 
     def _explain(self, error: sqlite3.Error) -> BrokerError:
         explained = translate(error, self._path)

@@ -9,10 +9,12 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from fusewire._log_fields import fields
 from fusewire.parking._circuits import AFTER_REJECTION
 from fusewire.parking._decisions import Dead, Delay, Done, Park, Recycle
 from fusewire.parking._in_flight import InFlight
 from fusewire.parking._outage_probe import OutageProbe, RetainedHistories
+from fusewire.parking._pause_log import PauseLog
 from fusewire.parking._receiver import Receiver
 from fusewire.parking._waiting import sleep_unless_stopping
 
@@ -75,6 +77,7 @@ class OrderedWorker:
         self._begun = 0
         self._handling = 0
         self._pausing = False
+        self._log = PauseLog(self._queue, monotonic)
         context.replicas.receives = lambda: not self._pausing
         self.receiver = Receiver(
             context,
@@ -115,7 +118,6 @@ class OrderedWorker:
     async def _admitted_at_all(self) -> None:
         self._pausing = True
         await self._context.attempts.ready()
-        warned = False
         circuits, stopping = self._context.circuits, self._context.stopping
         while not stopping.is_set():
             outage = self._probe.outage
@@ -127,10 +129,8 @@ class OrderedWorker:
                 break
             if refusing is not None:
                 self._probe.outage = refusing
-            if not warned:
-                warned = True
-                name = self._probe.outage
-                logger.warning("%r is not consumed while circuit %r is open", self._queue, name)
+            if self._probe.outage is not None:
+                self._log.paused(self._probe.outage)
             if refusing is None:
                 await sleep_unless_stopping(unseen, stopping)
             else:
@@ -284,6 +284,12 @@ class OrderedWorker:
                 item.history.operation_id,
                 self._queue,
                 item.delivery.returned,
+                extra=fields(
+                    "message.returned",
+                    queue=self._queue,
+                    operation_id=item.history.operation_id,
+                    count=item.delivery.returned,
+                ),
             )
             parked = self._context.attempts.park(item.history, waits_for)
             recycle = await self._context.settler.settle(item, parked)
@@ -325,6 +331,8 @@ class OrderedWorker:
         outage = self._probe.outage
         closed = outage is None or self._context.circuits.first_not_closed((outage,)) is None
         self._probe.succeeded(closed=closed)
+        if closed:
+            self._log.resumed()
         if closed and self._probe.yields_turn:
             # The one aside is to come before what is behind it.
             return Recycle(tried=True, settled=True, expected=True)

@@ -79,7 +79,7 @@ class Participation:
             shared=len(self._members) != 1,
             make=self._make_recovery,
         )
-        self._log = SlowReplayLog(str(self._queue), clock)
+        self._log = SlowReplayLog(self._queue, clock)
         self._looks = 0
         self._changed = Notice()
         self._aside = 0

@@ -1,0 +1,86 @@
+"""docs/logs.md lists the events and fields that the code logs, and its examples work."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fusewire._log_fields import fields
+from tests.docs.examples import run_examples
+from tests.support.logs import read_log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "logs.md"
+TEXT = PAGE.read_text("utf-8")
+
+
+def calls() -> Iterator[ast.Call]:
+    """Return the calls in the package that make the fields of a line."""
+    for path in (ROOT / "fusewire").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and node.args:
+                name = getattr(node.func, "id", "") or getattr(node.func, "attr", "")
+                if name in {"fields", "_fields"} and isinstance(node.args[0], ast.Constant):
+                    yield node
+
+
+def listed(table: str) -> set[str]:
+    """Return the names in the first column of the table that begins with a word."""
+    rows = TEXT.partition(f"| {table} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+
+def about_circuits(event: str) -> bool:
+    return event.startswith("circuit")
+
+
+def test_the_page_lists_every_event_and_no_other() -> None:
+    logged = {call.args[0].value for call in calls() if isinstance(call.args[0], ast.Constant)}
+    assert logged
+    listed_here = {event for event in listed("event") if not about_circuits(event)}
+    assert listed_here == {str(event) for event in logged if not about_circuits(str(event))}
+
+
+def test_the_page_lists_every_field() -> None:
+    logged = {keyword.arg for call in calls() for keyword in call.keywords if keyword.arg}
+    assert logged <= listed("field")
+
+
+@pytest.fixture
+def page() -> Iterator[dict[str, Any]]:
+    parking = logging.getLogger("fusewire.parking")
+    levels = {name: logging.getLogger(name).level for name in ("", "fusewire")}
+    filters = list(parking.filters)
+    try:
+        yield run_examples(PAGE, {"__name__": "page"})
+    finally:
+        parking.filters[:] = filters
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def test_the_pages_pipeline_shows_the_fields(page: dict[str, Any]) -> None:
+    record = logging.makeLogRecord({"msg": "3 wait", "levelname": "INFO", "levelno": logging.INFO})
+    record.__dict__.update(fields("lane.waiting", count=3))
+    text = page["formatter"].format(record)
+    assert '"fusewire_event": "lane.waiting"' in text
+    assert '"fusewire_count": 3' in text
+
+
+@pytest.mark.usefixtures("page")
+def test_the_pages_filter_leaves_tracebacks_out() -> None:
+    with read_log() as log:
+        for event in ("message.failed", "another"):
+            logging.getLogger("fusewire.parking").warning(
+                "failed", exc_info=ValueError("4111"), extra=fields(event)
+            )
+    assert "4111" not in str(log.records()[0])
+    assert "4111" in str(log.records()[1])
