@@ -26,6 +26,16 @@ Taken earlier, the last messages of a lane would wait with replicas whose turn i
 none costs a subscription each time, and an acknowledgement may be lost with a channel that closes.
 """
 
+_SHORT = 0.1
+"""Seconds that handlers take at most, on average, where messages are held ahead.
+
+To fetch one takes 7 ms through a busy quorum queue. Beside a longer replay that is little, and what
+is held ahead would keep others from it. They are held until handlers take twice as long.
+"""
+
+_SMOOTHING = 0.1
+"""Weight of the latest replay in that average."""
+
 _NARROW = 2.0
 """The window above which a controller does not learn, and does not ask about live calls."""
 
@@ -78,6 +88,16 @@ class Recovery:
         self._paused = False
         self._since: float | None = None  # when the outage began, as far as it was seen
         self._period = 0
+        self._takes: float | None = None  # seconds, a handler on average
+        self._short = False
+
+    @property
+    def holds_ahead(self) -> bool:
+        """Whether a few messages more than its places are to be here, for the next replays.
+
+        Not while replays are paced, and not where they take long: others may have a place for them.
+        """
+        return self._short and self.controller.window >= 1
 
     @property
     def open(self) -> bool:
@@ -130,7 +150,7 @@ class Recovery:
         self.controller.on_start()
         return self._period
 
-    def succeeded(self, begun: int, timed: tuple[TimedCall, ...], seconds: float) -> None:
+    def succeeded(self, begun: int, timed: tuple[TimedCall, ...], seconds: float) -> bool:
         """Note that a replay succeeded.
 
         What began before the circuit opened says nothing of the time since.
@@ -139,11 +159,15 @@ class Recovery:
             begun: what :meth:`start` returned for it.
             timed: its measured calls.
             seconds: how long its handler took.
+
+        Returns:
+            whether another number of messages may be wanted now.
         """
         if begun != self._period:
             self.cancelled()
-            return
+            return False
         controller, measured = self.controller, self._measures.measure(timed, seconds)
+        places, held_ahead = controller.places, self.holds_ahead
         if measured.reference is None:
             controller.on_unknown(measured.seconds)
         else:
@@ -151,7 +175,9 @@ class Recovery:
             controller.on_success(
                 measured.seconds, reference=measured.reference, live_slow=live_slow
             )
+        self._note_length(seconds)
         self.line.wake()
+        return controller.places != places or self.holds_ahead != held_ahead
 
     def failed(self, begun: int, sign: LoadSign) -> None:
         """Note that a replay failed; see :meth:`succeeded`."""
@@ -165,6 +191,12 @@ class Recovery:
         """Note that a replay that was to begin made no call."""
         self.controller.cancelled()
         self.line.wake()
+
+    def _note_length(self, seconds: float) -> None:
+        if self._takes is None:
+            self._takes = seconds
+        self._takes += _SMOOTHING * (seconds - self._takes)
+        self._short = self._takes < (2 * _SHORT if self._short else _SHORT)
 
     def _fall(self) -> None:
         self._period += 1

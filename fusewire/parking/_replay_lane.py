@@ -20,8 +20,9 @@ _MOST_REMEMBERED = 100
 _MOST_ASIDE = 10
 """Messages in flight, at most, that make room for one more each while they cannot be replayed."""
 
-_SHRINKS_BY = 4
-"""How much smaller a prefetch has to be, or it is not worth a subscription."""
+_STEP, _STEP_AHEAD = 2, 4
+"""Factors between the prefetches of a lane, without and with messages that are held ahead. One
+shrinks by two such steps only: each change costs a subscription."""
 
 
 class ReplayLane:
@@ -143,10 +144,16 @@ class ReplayLane:
             aside += sum(len(each.line) for each in self._recoveries.values() if each.open)
         elif begun and all(recovery.open for recovery in begun):
             return now  # what is in flight stays
-        places = sum(each.controller.places for each in begun if each.controller.taking_part)
-        wanted = max(places, 1) + min(aside, _MOST_ASIDE)
-        wanted = min(1 << (wanted - 1).bit_length(), self._settings.most)
-        return now if begun and now / _SHRINKS_BY < wanted <= now else wanted
+        taking_part = [each for each in begun if each.controller.taking_part]
+        needed = max(1, sum(each.controller.places for each in taking_part))
+        needed += min(aside, _MOST_ASIDE)
+        step, enough = _STEP, needed
+        if taking_part and all(each.holds_ahead for each in taking_part):
+            # To fetch the next message takes longer than such a replay.
+            step, enough = _STEP_AHEAD, needed + (needed + 1) // 2
+        if begun and enough <= now < _power_of(step, needed) * step**2:
+            return now
+        return min(_power_of(step, enough), self._settings.most)
 
     def figures(self) -> dict[str, ReplayFigures]:
         """Return the state of each recovery, by dependency."""
@@ -163,3 +170,11 @@ class ReplayLane:
 
     def _turn(self) -> float:
         return turn_of(self._replica, self.name, str(self._outage))
+
+
+def _power_of(base: int, least: int) -> int:
+    """Return the smallest power of `base` that is not below `least`."""
+    power = 1
+    while power < least:
+        power *= base
+    return power

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.breaker import BreakerRegistry
+from fusewire.operation import TimedCall
 from fusewire.parking._controller_settings import ControllerSettings
 from fusewire.parking._recovery import Recovery, Standing
 from fusewire.parking._replay_controller import ReplayController, turn_of
@@ -57,9 +58,23 @@ def replica(replicas: int, *, early: bool, outage: int = 0) -> str:
     )
 
 
-def succeed(recovery: Recovery, times: int) -> None:
+LONG, SHORT = 0.1, 0.01
+"""Seconds of handlers before which no messages are held ahead, and before which some are."""
+
+
+def succeed(recovery: Recovery, times: int, seconds: float = SHORT) -> None:
     for _ in range(times):
-        recovery.succeeded(recovery.start(), (), 0.01)
+        recovery.succeeded(recovery.start(), (), seconds)
+
+
+def grow(lane: ReplayLane, times: int, seconds: float) -> list[tuple[int, int]]:
+    """Make replays one at a time; return the places and the prefetch after each."""
+    recovery, prefetch, seen = lane.recovery("a"), 1, []
+    for _ in range(times):
+        succeed(recovery, 1, seconds)
+        prefetch = lane.prefetch(prefetch, aside=0)
+        seen.append((recovery.controller.places, prefetch))
+    return seen
 
 
 def test_at_rest_up_to_eight_replicas_all_listen(make_lane: Callable[..., ReplayLane]) -> None:
@@ -140,23 +155,92 @@ def test_who_takes_part_for_another_does_not_wait_for_its_turn(
     assert b.controller.window > window
 
 
-def test_the_prefetch_is_the_smallest_power_of_two_that_holds_the_places(
+def test_before_long_replays_the_prefetch_is_the_smallest_power_of_two_that_holds_the_places(
     make_lane: Callable[..., ReplayLane],
 ) -> None:
     lane = make_lane()
     assert lane.prefetch(1, aside=0) == 1
     lane.begin("a")
-    recovery, prefetch, seen = lane.recovery("a"), 1, [1]
+    seen = grow(lane, 300, LONG)
+    assert all(prefetch / 2 < places <= prefetch for places, prefetch in seen)
+    assert list(dict.fromkeys(prefetch for _, prefetch in seen)) == [2, 4, 8, 16, 32, 64]
+
+
+def test_before_short_replays_messages_are_held_ahead_and_the_steps_are_fourfold(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lane = make_lane()
+    assert lane.prefetch(1, aside=0) == 1
+    lane.begin("a")
+    seen = grow(lane, 200, SHORT)
+    assert all(
+        min(1.5 * places, SETTINGS.most) <= prefetch < 6 * places for places, prefetch in seen
+    )
+    assert list(dict.fromkeys(prefetch for _, prefetch in seen)) == [4, 16, 64]
+
+
+def test_nothing_is_held_ahead_while_replays_are_paced(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lane = make_lane(replicas=8)
+    lane.begin("a")
+    recovery = lane.recovery("a")
+    succeed(recovery, 1)
+    assert recovery.controller.window < 1
+    assert lane.prefetch(1, aside=0) == 1
+    assert lane.prefetch(4, aside=0) == 1
+
+
+def test_nothing_more_is_held_ahead_once_replays_take_twice_as_long(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lane = make_lane()
+    lane.begin("a")
+    recovery = lane.recovery("a")
+
+    def succeed(times: int, seconds: float) -> None:
+        for _ in range(times):
+            recovery.succeeded(recovery.start(), (TimedCall("a", "", 0.01),), seconds)
+
+    succeed(1, SHORT)
+    assert recovery.holds_ahead
+    succeed(30, 0.15)  # not every small change costs a subscription
+    assert recovery.holds_ahead
+    succeed(60, 0.25)
+    assert not recovery.holds_ahead
+    succeed(60, 0.15)
+    assert not recovery.holds_ahead
+
+
+def test_a_prefetch_that_holds_some_ahead_shrinks_when_the_window_is_far_below_it(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lane = make_lane()
+    lane.begin("a")
+    recovery = lane.recovery("a")
+    succeed(recovery, 1, 0.0)
+    assert (recovery.controller.places, recovery.holds_ahead) == (2, True)
+    assert lane.prefetch(4, aside=0) == 4
+    assert lane.prefetch(16, aside=0) == 16
+    assert lane.prefetch(64, aside=0) == 4
+
+
+def test_the_end_of_a_replay_says_when_another_prefetch_may_be_wanted(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lane = make_lane()
+    lane.begin("a")
+    recovery = lane.recovery("a")
+    before = recovery.controller.places, recovery.holds_ahead
     for _ in range(200):
-        succeed(recovery, 1)
-        prefetch = lane.prefetch(prefetch, aside=0)
-        assert prefetch / 2 < recovery.controller.places <= prefetch
-        if prefetch != seen[-1]:
-            seen.append(prefetch)
-    assert seen == [1, 2, 4, 8, 16, 32, 64]
+        changes = recovery.succeeded(recovery.start(), (), SHORT)
+        now = recovery.controller.places, recovery.holds_ahead
+        assert changes == (now != before)
+        before = now
+    assert not changes
 
 
-def test_the_prefetch_shrinks_when_it_is_four_times_too_large_and_at_rest(
+def test_before_long_replays_the_prefetch_shrinks_when_it_is_four_times_too_large_and_at_rest(
     make_lane: Callable[..., ReplayLane],
 ) -> None:
     lane = make_lane()

@@ -81,12 +81,10 @@ class ReplayTurn:
     def ended(self, item: InFlight, end: AttemptEnd) -> bool:
         """Learn from an attempt; a message that the server refused begins again, once."""
         begun, self._begun = self._begun, None
-        controller = self.recovery.controller
-        places = controller.places
         if isinstance(end.verdict, Done):
-            if begun is not None:
-                self.recovery.succeeded(begun, end.attempt.timed, end.attempt.seconds)
-            if controller.places != places:
+            if begun is not None and self.recovery.succeeded(
+                begun, end.attempt.timed, end.attempt.seconds
+            ):
                 self._worker.part.fit()
             return False
         if begun is not None:
