@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from fusewire.breaker import CircuitState
@@ -16,23 +17,31 @@ if TYPE_CHECKING:
     from fusewire.demo._tally import Answer
 
 _LAG = 0.1  # seconds from a probe's request until the half-open state that it causes is reported
+_WAITED = 0.9 * CALL_TIMEOUT  # seconds after which a probe has waited for its deadline
 
-_WHY = {
-    CircuitState.HALF_OPEN: (
-        "{who} were asked for while the circuit was half open: they were probes. "
-        f"At most {SETTINGS.half_open_max_calls} calls at a time are let through to find out "
-        "whether the server is back, and a probe waits for a connection as long as its deadline "
-        f"allows, {CALL_TIMEOUT:g} s. Then it is stored as well."
-    ),
-    CircuitState.CLOSED: (
-        "{who} were asked for while the circuit was closed: they were sent, "
-        "failed, and were then stored."
-    ),
-    CircuitState.OPEN: (
-        "{who} were asked for while the circuit was open: they were not sent. "
-        "What took time is to store them on a busy machine."
-    ),
-}
+
+class _Kind(StrEnum):
+    """What became of a slow payment, as far as the state of the circuit and its time say."""
+
+    PROBE = (
+        "{who} were asked for while the circuit was half open: they were probes. At most "
+        f"{SETTINGS.half_open_max_calls} calls at a time are let through to find out whether the "
+        "server is back, and a probe waits for a connection as long as its deadline allows, "
+        f"{CALL_TIMEOUT:g} s. Then it is stored as well."
+    )
+    HALF_OPEN = (
+        "{who} were asked for while the circuit was half open, and did not wait for a deadline: "
+        "they were probes that failed sooner, or were not sent because others were. What took "
+        "time is to store them on a busy machine."
+    )
+    SENT = (
+        "{who} were asked for while the circuit was closed: they were sent, failed, and were then "
+        "stored."
+    )
+    REJECTED = (
+        "{who} were asked for while the circuit was open: they were not sent. What took time is to "
+        "store them on a busy machine."
+    )
 
 
 def why_slow(
@@ -56,7 +65,7 @@ def why_slow(
         return []
     usual, at_least = (percentile((one.took for one in during), share) for share in (0.5, 0.99))
     slowest = during[math.ceil(len(during) * 0.99) - 1 :]
-    states = Counter(_state_at(changes, answer.begin + _LAG) for answer in slowest)
+    kinds = Counter(_kind_of(answer, changes) for answer in slowest)
     figures = (
         f"Half of the {len(during)} payments of the outage were answered within "
         f"{in_words(usual)}: the open circuit rejects the call at once, and what takes "
@@ -65,12 +74,16 @@ def why_slow(
     )
     return [
         figures,
-        *(
-            _WHY[state].format(who=_who(count, len(slowest)))
-            for state, count in states.most_common()
-            if state in _WHY
-        ),
+        *(kind.format(who=_who(count, len(slowest))) for kind, count in kinds.most_common()),
     ]
+
+
+def _kind_of(answer: Answer, changes: Sequence[tuple[float, CircuitState]]) -> _Kind:
+    if _state_at(changes, answer.begin) is CircuitState.CLOSED:
+        return _Kind.SENT
+    if _state_at(changes, answer.begin + _LAG) is not CircuitState.HALF_OPEN:
+        return _Kind.REJECTED
+    return _Kind.PROBE if answer.took >= _WAITED else _Kind.HALF_OPEN
 
 
 def _who(count: int, of: int) -> str:

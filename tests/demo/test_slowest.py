@@ -48,6 +48,16 @@ def test_each_state_in_which_the_slowest_were_asked_for_is_named_the_commonest_f
     assert second.startswith("1 of these 3 were asked for while the circuit was half open")
 
 
+def test_what_met_a_half_open_circuit_and_waited_for_no_deadline_is_not_called_a_probe() -> None:
+    _, why = why_slow([*rejected(98), payment(10.5, 0.2)], CHANGES, OUTAGE)
+    assert "did not wait for a deadline" in why
+
+
+def test_a_payment_from_just_before_the_circuit_opened_was_sent() -> None:
+    _, why = why_slow([*rejected(98), payment(8.0, 0.2)], CHANGES, OUTAGE)
+    assert "the circuit was closed: they were sent" in why
+
+
 def test_what_failed_before_the_circuit_opened_is_not_taken_for_a_probe() -> None:
     _, why = why_slow([payment(8.0, 1.0)], [(8.5, CircuitState.OPEN)], OUTAGE)
     assert "the circuit was closed: they were sent, failed" in why
