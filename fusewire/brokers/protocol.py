@@ -33,11 +33,13 @@ class Capabilities:
             are, and another one may end early: parking delays the message again.
         single: whether :attr:`Topology.single` is kept. Otherwise a consumer that is made with
             a ``ReplayPolicy`` whose scope is ``"cluster"`` is refused.
+        system: what traces call it: its product's name in lower case, ``rabbitmq`` for example.
     """
 
     durable: bool = True
     any_delay: bool = True
     single: bool = True
+    system: str = "other"
 
 
 class Delivery(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from fusewire.brokers import Message
@@ -11,6 +12,8 @@ from fusewire.errors import FusewireError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fusewire.brokers import HeaderValue
+
 _PREFIX = "fusewire-call-"
 _FORMAT = 1
 _FORMAT_HEADER = f"{_PREFIX}format"
@@ -18,6 +21,7 @@ _METHOD = f"{_PREFIX}method"
 _METADATA = f"{_PREFIX}metadata"
 _TIMEOUT = f"{_PREFIX}timeout-ms"
 _AT_MOST_ONCE = f"{_PREFIX}at-most-once"
+_NONE: Mapping[str, HeaderValue] = MappingProxyType({})
 
 
 class UnreadableCallError(FusewireError):
@@ -60,8 +64,8 @@ class StoredCall:
     timeout: float | None = None
     at_most_once: bool = False
 
-    def message(self, queue: str) -> Message:
-        """Return the message that stores it."""
+    def message(self, queue: str, headers: Mapping[str, HeaderValue] = _NONE) -> Message:
+        """Return the message that stores it, with `headers` besides its own."""
         return Message(
             body=self.request,
             content_type="application/grpc",
@@ -69,6 +73,7 @@ class StoredCall:
             type=self.method,
             routing_key=queue,
             headers={
+                **headers,
                 _FORMAT_HEADER: _FORMAT,
                 _METHOD: self.method,
                 _METADATA: [[key, value] for key, value in self.metadata],

@@ -24,9 +24,10 @@ from fusewire.parking import ParkingConsumer
 from fusewire.parking.internal import (
     Dependencies,
     Settlements,
+    Tracing,
     policies,
     queues_of,
-    share_settlements,
+    share_reports,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +37,13 @@ if TYPE_CHECKING:
 
     from fusewire.brokers import Broker, Topology
     from fusewire.forwarding._call import Receipt
-    from fusewire.parking import ConsumerStatus, MessageEvent, ReplayFigures, RetryPolicy
+    from fusewire.parking import (
+        ConsumerStatus,
+        MessageEvent,
+        MessageTracer,
+        ReplayFigures,
+        RetryPolicy,
+    )
     from fusewire.parking.internal import FormerKeywords, Replay
 
 
@@ -92,7 +99,7 @@ class ParkedCalls:
         check("replay_timeout", replay_timeout, SECONDS)
         check("registry", registry, instance_of(BreakerRegistry).or_none)
         check("shutdown_timeout", shutdown_timeout, SECONDS_OR_ZERO)
-        open_broker(address)  # refused here, and not when this object is entered
+        broker = open_broker(address)  # refused here, and not when this object is entered
         self._address = address
         self._queue = queue
         self._lanes = lanes
@@ -111,6 +118,7 @@ class ParkedCalls:
             exchange=exchange,
         )
         self._settlements = Settlements(self._topology, dependencies.lane)
+        self._tracing = Tracing(broker.capabilities.system)
         self._status = StoreStatus(
             self._topology,
             dependencies,
@@ -123,6 +131,7 @@ class ParkedCalls:
             dependencies,
             timeout=park_timeout,
             settlements=self._settlements,
+            tracing=self._tracing,
             contact=self._status.contact,
         )
         self._stack = AsyncExitStack()
@@ -162,6 +171,17 @@ class ParkedCalls:
         It is called on the event loop and must not block. Returns the function that removes it.
         """
         return self._settlements.listeners.add(listener)
+
+    def trace_with(self, tracer: MessageTracer) -> Callable[[], None]:
+        """Have `tracer` trace each call that is parked, and each replay of one.
+
+        :mod:`fusewire.telemetry.opentelemetry` has such a tracer, and calls this. Returns the
+        function that ends it.
+
+        Raises:
+            SettingsError: there is a tracer already.
+        """
+        return self._tracing.set(tracer)
 
     @overload
     def park(
@@ -267,7 +287,7 @@ class ParkedCalls:
             exchange=self._exchange,
             shutdown_timeout=self._shutdown_timeout,
         )
-        share_settlements(consumer, self._settlements)
+        share_reports(consumer, self._settlements, self._tracing)
         self._forwarder = ForwarderHandle(consumer, loop, thread)
         loop.call_soon_threadsafe(self._forwarder.start)
         return self._forwarder

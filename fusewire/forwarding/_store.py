@@ -7,16 +7,18 @@ import concurrent.futures
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fusewire.errors import BrokerError, FusewireError, UnconfirmedError
 from fusewire.forwarding._call import Receipt
 from fusewire.parking.internal import History
 
 if TYPE_CHECKING:
-    from fusewire.brokers import Broker, Topology
+    from collections.abc import Coroutine, Mapping
+
+    from fusewire.brokers import Broker, HeaderValue, Topology
     from fusewire.forwarding._call import StoredCall
-    from fusewire.parking.internal import BrokerContact, Dependencies, Settlements
+    from fusewire.parking.internal import BrokerContact, Dependencies, Settlements, Tracing
 
 _MARGIN = 5.0
 """Seconds beyond its own limit that a caller waits for the store's event loop."""
@@ -30,6 +32,7 @@ class CallStore:
         dependencies: which lane is for which breaker.
         timeout: seconds that storing one call may take.
         settlements: reports each call that is stored.
+        tracing: traces the storing of calls.
         contact: notified whether the broker answers.
 
     Attributes:
@@ -45,12 +48,14 @@ class CallStore:
         *,
         timeout: float,
         settlements: Settlements,
+        tracing: Tracing,
         contact: BrokerContact,
     ) -> None:
         self._topology = topology
         self._dependencies = dependencies
         self._timeout = timeout
         self._settlements = settlements
+        self._tracing = tracing
         self._contact = contact
         self.broker: Broker | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -83,13 +88,15 @@ class CallStore:
             FusewireError: it is not stored.
         """
         loop = self._check_open()
-        if loop is asyncio.get_running_loop():
-            return await self._publish(call, breaker, expires_after)
-        try:
-            async with asyncio.timeout(self._timeout + _MARGIN):
-                return await asyncio.wrap_future(self._submit(loop, call, breaker, expires_after))
-        except TimeoutError as error:
-            raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
+        with self._tracing.storing(call.operation_id, breaker) as headers:
+            storing = self._publish(call, breaker, expires_after, headers)
+            if loop is asyncio.get_running_loop():
+                return await storing
+            try:
+                async with asyncio.timeout(self._timeout + _MARGIN):
+                    return await asyncio.wrap_future(self._submit(loop, storing))
+            except TimeoutError as error:
+                raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
 
     def store_threadsafe(
         self, call: StoredCall, *, breaker: str, expires_after: float | None = None
@@ -106,12 +113,13 @@ class CallStore:
                 "a sync gRPC call on the event loop's own thread cannot be parked, because it "
                 "would wait for itself: use grpc.aio there, or make the call in a worker thread"
             )
-        future = self._submit(loop, call, breaker, expires_after)
-        try:
-            return future.result(self._timeout + _MARGIN)
-        except concurrent.futures.TimeoutError as error:
-            future.cancel()
-            raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
+        with self._tracing.storing(call.operation_id, breaker) as headers:
+            future = self._submit(loop, self._publish(call, breaker, expires_after, headers))
+            try:
+                return future.result(self._timeout + _MARGIN)
+            except concurrent.futures.TimeoutError as error:
+                future.cancel()
+                raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
 
     def _check_open(self) -> asyncio.AbstractEventLoop:
         if self._pid != os.getpid():
@@ -124,13 +132,8 @@ class CallStore:
         return self.loop
 
     def _submit(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        call: StoredCall,
-        breaker: str,
-        expires_after: float | None,
+        self, loop: asyncio.AbstractEventLoop, storing: Coroutine[Any, Any, Receipt]
     ) -> concurrent.futures.Future[Receipt]:
-        storing = self._publish(call, breaker, expires_after)
         try:
             return asyncio.run_coroutine_threadsafe(storing, loop)
         except RuntimeError as error:  # the loop was closed in this moment
@@ -138,7 +141,11 @@ class CallStore:
             raise FusewireError("this ParkedCalls was left: nothing is stored") from error
 
     async def _publish(
-        self, call: StoredCall, breaker: str, expires_after: float | None
+        self,
+        call: StoredCall,
+        breaker: str,
+        expires_after: float | None,
+        headers: Mapping[str, HeaderValue],
     ) -> Receipt:
         if self.broker is None:
             raise FusewireError("this ParkedCalls is not entered, or was left: nothing is stored")
@@ -159,7 +166,7 @@ class CallStore:
         failures = self._contact.failures
         try:
             async with asyncio.timeout(self._timeout):
-                await self.broker.publish(lane, history.to_headers(call.message(queue)))
+                await self.broker.publish(lane, history.to_headers(call.message(queue, headers)))
         except BrokerError as error:
             self._contact.failed(error)
             raise

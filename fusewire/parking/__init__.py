@@ -13,6 +13,7 @@ from fusewire.parking._history import MalformedMessageError
 from fusewire.parking._replay_controller import ReplayFailure, ReplayFigures
 from fusewire.parking._settings import ReplayPolicy, RetryPolicy
 from fusewire.parking._status import ConsumerStatus, Depth, LaneStatus
+from fusewire.parking._tracing import MessageSpan, MessageTracer, ReceivedMessage
 from fusewire.parking._view import MessageView
 
 __all__ = [
@@ -25,8 +26,11 @@ __all__ = [
     "MalformedMessageError",
     "MessageEvent",
     "MessageOutcome",
+    "MessageSpan",
+    "MessageTracer",
     "MessageView",
     "ParkingConsumer",
+    "ReceivedMessage",
     "RedeliveryWantedError",
     "Reject",
     "ReplayFailure",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fusewire.parking._marks import Marks
     from fusewire.parking._pauses import Pauses
     from fusewire.parking._survived_returns import SurvivedReturns
+    from fusewire.parking._tracing import Tracing
     from fusewire.parking._unacknowledged import Unacknowledged
 
 logger = logging.getLogger("fusewire.parking")
@@ -100,6 +101,7 @@ class AttemptSequence:
         unacknowledged: knows which messages the handler works on.
         marks: of attempts that are made with nothing else in flight.
         survived: which returns of messages this process has survived.
+        tracing: traces what the handler does.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class AttemptSequence:
         unacknowledged: Unacknowledged,
         marks: Marks,
         survived: SurvivedReturns,
+        tracing: Tracing,
     ) -> None:
         self._policy = policy
         self._circuits = circuits
@@ -124,6 +127,7 @@ class AttemptSequence:
         self._unacknowledged = unacknowledged
         self._marks = marks
         self._survived = survived
+        self._tracing = tracing
 
     async def run(self, item: InFlight, turn: Turn) -> Ending | None:
         """Try `item` once; return None if its delivery was lost while it waited.
@@ -143,6 +147,7 @@ class AttemptSequence:
         except asyncio.CancelledError as error:
             # The consumer's own, and its process lives on: it can say so of what may go on record.
             if item.tried and not item.lone:
+                self._tracing.end(item)
                 raise
             return Recycle(tried=item.tried, cancelled=error)
         finally:
@@ -215,7 +220,10 @@ class AttemptSequence:
         tried_before, item.tried = item.tried, True
         self._unacknowledged.begin(item, item.delivery.message)
         try:
-            attempt = await self._runner.run(item.fresh_view(), item.history, replay=turn.replays)
+            with self._tracing.attempt(item):
+                attempt = await self._runner.run(
+                    item.fresh_view(), item.history, replay=turn.replays
+                )
             if isinstance(attempt, Recycle):
                 return attempt
             item.seconds = attempt.seconds
@@ -226,6 +234,7 @@ class AttemptSequence:
             if attempt.rejection is not None and not twice:
                 item.tried = tried_before
                 return attempt.rejection
+            self._tracing.failed(item, error)
             verdict = self._judge(item, attempt, needs, turn, in_outage=in_outage, probes=probes)
         finally:
             self._unacknowledged.end(item)

@@ -37,6 +37,7 @@ from fusewire.parking._signals import until_signal
 from fusewire.parking._status import status_of
 from fusewire.parking._status_watch import BrokerContact, StatusWatch
 from fusewire.parking._supervision import keep_all_running
+from fusewire.parking._tracing import Tracing
 from fusewire.parking._unrecoverable import unrecoverable
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from fusewire.parking._replay_controller import ReplayFigures
     from fusewire.parking._settings import RetryPolicy
     from fusewire.parking._status import ConsumerStatus
+    from fusewire.parking._tracing import MessageTracer
 
 logger = logging.getLogger("fusewire.parking")
 
@@ -190,6 +192,7 @@ class ParkingConsumer:
             concurrency=concurrency,
             replay=replay,
             shutdown_timeout=shutdown_timeout,
+            tracing=Tracing(broker.capabilities.system),
         )
         self._broker: Broker | None = None
         self._stack = AsyncExitStack()
@@ -212,6 +215,16 @@ class ParkingConsumer:
         It is called on the consumer's event loop and must not block.
         """
         return self._parts.settlements.listeners.add(listener)
+
+    def trace_with(self, tracer: MessageTracer) -> Callable[[], None]:
+        """Have `tracer` trace each message; returns the function that ends it.
+
+        :mod:`fusewire.telemetry.opentelemetry` has such a tracer, and calls this.
+
+        Raises:
+            SettingsError: the consumer has a tracer already.
+        """
+        return self._parts.tracing.set(tracer)
 
     def replay_figures(self) -> dict[str, dict[str, ReplayFigures]]:
         """Return how replays stand: by lane, and by the breaker that its messages wait for.
@@ -345,9 +358,10 @@ class ParkingConsumer:
         self.stop()
 
 
-def share_settlements(consumer: ParkingConsumer, settlements: Settlements) -> None:
+def share_reports(consumer: ParkingConsumer, settlements: Settlements, tracing: Tracing) -> None:
     """Have `consumer`, before it runs, report by what another object reports by."""
     consumer._parts.settlements = settlements  # noqa: SLF001 - of this module
+    consumer._parts.tracing = tracing  # noqa: SLF001 - of this module
 
 
 def _now_ms() -> int:

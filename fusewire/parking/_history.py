@@ -73,6 +73,7 @@ class History:
         refusals: how often a full server refused its calls.
         lone: which time it is that it is handled with nothing else in flight, because it may have
             killed its process; 0 if there is no such suspicion.
+        moved_by: which span of a trace moved it last, in the form of W3C's ``traceparent``.
     """
 
     operation_id: str
@@ -99,11 +100,16 @@ class History:
     doubtful_keys: str = ""
     refusals: int = 0
     lone: int = 0
+    moved_by: str = ""
 
     def with_doubtful_keys(self, keys: Iterable[str]) -> History:
         """Return this record with other doubtful keys; of too many, the last ones."""
         kept = " ".join([*keys][-_MOST_KEYS:])
         return self if kept == self.doubtful_keys else dataclasses.replace(self, doubtful_keys=kept)
+
+    def moved(self, by: str) -> History:
+        """Return this record as of a move that is traced as `by`, or not at all."""
+        return self if by == self.moved_by else dataclasses.replace(self, moved_by=by)
 
     def unparked(self, before: History) -> History:
         """Return this record with its failures, but not parked more often than `before` was."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fusewire.brokers import Delivery, Message
     from fusewire.parking._history import History
     from fusewire.parking._receiver import Receiver
+    from fusewire.parking._tracing import MessageSpan
 
 _DELIVERY_COUNT = "x-delivery-count"
 """Where a quorum queue says how often a message was returned to it: handlers may count by it."""
@@ -45,6 +46,8 @@ class InFlight:
     """The name of the gRPC status that its handler failed with then, if any."""
     survived: bool = False
     """Whether this process is known to have survived the handling that it came back from."""
+    span: MessageSpan | None = None
+    """Its trace, if it has begun."""
 
     @property
     def goes_back_as_it_is(self) -> bool:

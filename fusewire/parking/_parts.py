@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fusewire.parking._settings import ReplayPolicy
     from fusewire.parking._settlements import Settlements
     from fusewire.parking._status_watch import BrokerContact, StatusWatch
+    from fusewire.parking._tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class ConsumerParts:
         handler_times: how long the handler takes.
         unacknowledged: what was done and could not be acknowledged.
         survived: which returns of messages this process has survived.
+        tracing: traces messages, if there is a tracer.
     """
 
     topology: Topology
@@ -102,6 +104,7 @@ class ConsumerParts:
     shutdown_timeout: float
     settlements: Settlements
     contact: BrokerContact
+    tracing: Tracing
     handler_times: HandlerTimes = field(default_factory=lambda: HandlerTimes(time.monotonic))
     unacknowledged: Unacknowledged = field(default_factory=Unacknowledged)
     survived: SurvivedReturns = field(default_factory=SurvivedReturns)
@@ -125,6 +128,7 @@ class ConsumerParts:
             settlements=self.settlements,
             unacknowledged=self.unacknowledged,
             marks=marks,
+            tracing=self.tracing,
         )
         attempts = AttemptSequence(
             policy=self.policy,
@@ -136,6 +140,7 @@ class ConsumerParts:
             marks=marks,
             survived=self.survived,
             failures=self.failures,
+            tracing=self.tracing,
         )
         context = ConsumerContext(
             broker=broker,

@@ -89,8 +89,7 @@ class Settlements:
         if isinstance(verdict, Dead):
             self._log_dead(item, history)
         if self.listeners:
-            outcome = _outcome_of(item, verdict)
-            self.listeners.tell(self._event(outcome, history.reason, item, verdict))
+            self.listeners.tell(self.event(item, verdict))
         if isinstance(verdict, Done) and history.doubtful_keys:
             logger.warning(
                 "operation %s was handled without its call %s, which may have had an effect in an "
@@ -182,6 +181,11 @@ class Settlements:
                 attempts=history.attempts,
             ),
         )
+
+    def event(self, item: InFlight, verdict: Verdict) -> MessageEvent:
+        """Return the event of a settlement."""
+        history = item.history if isinstance(verdict, Done) else verdict.history
+        return self._event(_outcome_of(item, verdict), history.reason, item, verdict)
 
     def _event(
         self, outcome: MessageOutcome, reason: str, item: InFlight, verdict: Verdict

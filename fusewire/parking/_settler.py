@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from fusewire.parking._marks import Marks
     from fusewire.parking._receiver import Receiver
     from fusewire.parking._settlements import Settlements
+    from fusewire.parking._tracing import Tracing
     from fusewire.parking._unacknowledged import Unacknowledged
     from fusewire.parking._view import MessageView
 
@@ -76,6 +77,7 @@ class Settler:
         settlements: reports every settlement.
         unacknowledged: what was done and could not be acknowledged.
         marks: of attempts that were made with nothing else in flight.
+        tracing: traces moves.
         monotonic: for the hold limit.
     """
 
@@ -91,6 +93,7 @@ class Settler:
         settlements: Settlements,
         unacknowledged: Unacknowledged,
         marks: Marks,
+        tracing: Tracing,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topology = topology
@@ -102,6 +105,7 @@ class Settler:
         self._settlements = settlements
         self._unacknowledged = unacknowledged
         self._marks = marks
+        self._tracing = tracing
         self._monotonic = monotonic
         self._told_of_anonymous = False
         self._settling: set[Delivery] = set()
@@ -187,18 +191,20 @@ class Settler:
             while stopping.
         """
         if ending is None or isinstance(ending, Recycle):
+            self._tracing.end(item)
             return ending
         self._settling.add(item.delivery)
         try:
             return await self._until_settled(item, ending)
         finally:
             self._settling.discard(item.delivery)
+            self._tracing.end(item)
 
     async def _until_settled(self, item: InFlight, verdict: Verdict) -> Recycle | None:
         backoff = Backoff()
         while True:
             try:
-                await self._carry_out(item.delivery, verdict)
+                await self._carry_out(item, verdict)
             except DeliveryLostError as error:
                 # The broker has it, or a copy, and gives it to somebody again.
                 self._settlements.lost(item, error)
@@ -219,6 +225,8 @@ class Settler:
                 raise
             else:
                 self._settlements.settled(item, verdict)
+                if item.span is not None:
+                    self._tracing.settled(item, self._settlements.event(item, verdict))
                 if item.lone and (isinstance(verdict, Done) or not verdict.history.lone):
                     await self._marks.clear(item.history.operation_id)
                 return None
@@ -267,7 +275,10 @@ class Settler:
         try:
             history = from_headers(message, operation_id=message.message_id or "")
             if history.lone:
-                await self._carry_out(delivery, self._policy.alone(history))
+                verdict = self._policy.alone(history)
+                _, to, delay = self._way(verdict)
+                message = verdict.history.to_headers(original(delivery))
+                await delivery.move(to, message, delay=delay)
         except (BrokerError, MalformedMessageError) as error:
             logger.warning("message %s goes back as it is: %s", message.message_id, error)
 
@@ -283,18 +294,25 @@ class Settler:
     def _lane(self, dependency: str) -> Station:
         return self._topology.parked(self._dependencies.lane(dependency))
 
-    async def _carry_out(self, delivery: Delivery, verdict: Verdict) -> None:
+    async def _carry_out(self, item: InFlight, verdict: Verdict) -> None:
+        delivery = item.delivery
+        if isinstance(verdict, Done):
+            await delivery.done()
+            return
+        operation, to, delay = self._way(verdict)
+        with self._tracing.move(item, operation, to) as moved_by:
+            message = verdict.history.moved(moved_by).to_headers(original(delivery))
+            await delivery.move(to, message, delay=delay)
+
+    def _way(self, verdict: Park | Delay | Dead) -> tuple[str, Station, float]:
+        """Return what a move is called, where it goes, and after how many seconds it is there."""
         match verdict:
-            case Done():
-                await delivery.done()
             case Park(history):
-                lane = self._lane(history.dependency)
-                await delivery.move(lane, history.to_headers(original(delivery)))
-            case Delay(history, delay):
-                source = Station(self._topology.source)
-                await delivery.move(source, history.to_headers(original(delivery)), delay=delay)
-            case Dead(history):
-                await delivery.move(self._topology.dead, history.to_headers(original(delivery)))
+                return "park", self._lane(history.dependency), 0.0
+            case Delay(_, delay):
+                return "delay", Station(self._topology.source), delay
+            case Dead():
+                return "dead-letter", self._topology.dead, 0.0
 
     def _operation_id(self, view: MessageView) -> str | None:
         """Ask the user's function for the operation id.

@@ -1,6 +1,6 @@
 """What :mod:`fusewire.forwarding` is built of, besides the public names of this package."""
 
-from fusewire.parking._consumer import share_settlements
+from fusewire.parking._consumer import share_reports
 from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._errors import Requeue
 from fusewire.parking._former_keywords import FormerKeywords, Replay, policies
@@ -11,6 +11,7 @@ from fusewire.parking._settlements import Settlements
 from fusewire.parking._status import LaneState, status_of
 from fusewire.parking._status_watch import BrokerContact, StatusWatch
 from fusewire.parking._supervision import keep_all_running
+from fusewire.parking._tracing import Tracing
 from fusewire.parking._waiting import Backoff, level_of
 
 __all__ = [
@@ -25,10 +26,11 @@ __all__ = [
     "Requeue",
     "Settlements",
     "StatusWatch",
+    "Tracing",
     "keep_all_running",
     "level_of",
     "policies",
     "queues_of",
-    "share_settlements",
+    "share_reports",
     "status_of",
 ]

@@ -102,7 +102,7 @@ class InMemoryBroker:
     @property
     def capabilities(self) -> Capabilities:
         """Everything but durability."""
-        return Capabilities(durable=False)
+        return Capabilities(durable=False, system="memory")
 
     async def __aenter__(self) -> Self:
         """Begin.

@@ -13,6 +13,7 @@ from fusewire.parking._history import History
 from fusewire.parking._in_flight import InFlight
 from fusewire.parking._settlements import Settlements
 from fusewire.parking._settler import Settler
+from fusewire.parking._tracing import Tracing
 from fusewire.parking._unacknowledged import Unacknowledged
 from tests.support.waiting import until
 
@@ -41,6 +42,7 @@ def settler(stopping: asyncio.Event) -> Settler:
         settlements=Settlements(Topology("q"), unused),
         unacknowledged=Unacknowledged(),
         marks=unused,
+        tracing=Tracing("memory"),
         monotonic=lambda: 0.0,
     )
 

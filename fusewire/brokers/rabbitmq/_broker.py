@@ -105,7 +105,7 @@ class RabbitMQBroker:
     @property
     def capabilities(self) -> Capabilities:
         """Delays are queues with one time to live, so that only those of a topology are kept."""
-        return Capabilities(any_delay=False)
+        return Capabilities(any_delay=False, system="rabbitmq")
 
     async def prepare(self, topology: Topology) -> None:
         """Check the source queue and make what is absent of the exchange and the derived queues."""

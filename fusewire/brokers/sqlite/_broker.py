@@ -121,7 +121,7 @@ class SQLiteBroker:
     @property
     def capabilities(self) -> Capabilities:
         """It can do all that there is."""
-        return Capabilities()
+        return Capabilities(system="sqlite")
 
     async def prepare(self, topology: Topology) -> None:
         """Make the stations of the source queue; see :meth:`Broker.prepare`."""
