@@ -157,15 +157,17 @@ class _Logged:
     def __init__(self, probe: str, level: int) -> None:
         self._probe = probe
         self._level = level
-        self._last = Verdict()
+        self._last: Verdict | None = None
 
     def note(self, verdict: Verdict) -> Verdict:
         """Return the verdict, and log it if it is another one than the last."""
         last, self._last = self._last, verdict
-        if last.passes and not verdict.passes:
+        if last is None and not verdict.passes:  # as at most starts
+            logger.info("%s does not pass yet: %s", self._probe, "; ".join(verdict.reasons))
+        elif last is not None and last.passes and not verdict.passes:
             logger.log(self._level, "%s fails: %s", self._probe, "; ".join(verdict.reasons))
-        elif verdict.passes and not last.passes:
-            logger.info("%s passes again", self._probe)
+        elif last is not None and verdict.passes and not last.passes:
+            logger.info("%s passes now", self._probe)
         return verdict
 
 

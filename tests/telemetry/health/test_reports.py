@@ -106,16 +106,25 @@ def test_a_probe_that_changes_is_logged_once(
             "ERROR",
             "liveness fails: the event loop of the consumer of 'orders' has not turned for 61 s",
         ),
-        ("INFO", "readiness passes again"),
-        ("INFO", "liveness passes again"),
+        ("INFO", "readiness passes now"),
+        ("INFO", "liveness passes now"),
     ]
 
 
 def test_a_process_that_is_not_ready_from_the_start_is_logged(
     registry: BreakerRegistry, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Health(registry, consumers=[FakeConsumer(loop_turned_at=None)], clock=clock).readiness()
-    assert caplog.messages == ["readiness fails: the consumer of 'orders' does not run"]
+    caplog.set_level(logging.INFO, "fusewire.telemetry")
+    consumer = FakeConsumer(loop_turned_at=None)
+    health = Health(registry, consumers=[consumer], clock=clock)
+    health.readiness()
+    health.readiness()
+    consumer.becomes(loop_turned_at=NOW)
+    health.readiness()
+    assert [(each.levelname, each.message) for each in caplog.records] == [
+        ("INFO", "readiness does not pass yet: the consumer of 'orders' does not run"),
+        ("INFO", "readiness passes now"),
+    ]
 
 
 def test_many_threads_may_ask(registry: BreakerRegistry) -> None:
