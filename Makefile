@@ -19,7 +19,7 @@ SEEDS ?= 20
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo browser test test-all-pythons test-lowest test-long faults recovery check coverage bench
-.PHONY: format recovery-run nightly mutation protos constraints clean
+.PHONY: format prometheus recovery-run nightly mutation protos constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | awk '{name = $$1; $$1 = ""; printf "make %-18s%s\n", name, $$0}'
@@ -36,6 +36,9 @@ ROOMS := $(sort $(filter-out support __pycache__,$(patsubst tests/%/,%,$(wildcar
 test: .venv/.dev $(if $(filter-out project,$(ROOM)),,.venv-protos/.made) ## Run the tests; ROOM=breaker runs those of one room, ARGS=… goes to pytest
 	$(if $(filter-out $(ROOMS),$(ROOM)),$(error ROOM must be one of: $(ROOMS); got $(ROOM)))
 	$(BIN)/python -m pytest $(if $(ROOM),tests/$(ROOM) $(ARGS),$(or $(ARGS),-n 4 --dist loadfile --no-loadscope-reorder))
+
+prometheus: .venv/.dev ## Scrape an outage by a real Prometheus, and check rules and dashboard
+	$(BIN)/python -m pytest -m prometheus tests/telemetry $(ARGS)
 
 check: .venv/.dev ## Check lint, format, types and import layers
 	$(BIN)/ruff check

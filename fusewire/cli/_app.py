@@ -71,6 +71,13 @@ def demo(
         Path | None,
         typer.Option(metavar="FOLDER", help="A new folder that keeps the ledger and the logs."),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve metrics for Prometheus here, and those of the orders at the next port.",
+        ),
+    ] = None,
 ) -> None:
     """Kill a payments server under load, and check that no payment is lost or made twice.
 
@@ -92,7 +99,9 @@ def demo(
             f"the demo needs {missing}, which is not installed: pip install 'fusewire[demo]'",
         )
     try:
-        plan = Plan(broker=broker, rate=rate, healthy=healthy, outage=outage, keep=keep)
+        plan = Plan(
+            broker=broker, rate=rate, healthy=healthy, outage=outage, keep=keep, metrics=metrics
+        )
         status = run_demo(plan, as_json=as_json, page=report)
     except FusewireError as error:
         fail("demo", str(error))

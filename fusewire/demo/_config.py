@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from fusewire._validation import check, number_from
 from fusewire.breaker import BreakerSettings
+from fusewire.demo._metrics import ADDRESS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +91,8 @@ class Plan:
         outage: seconds that the server is down.
         drain_limit: seconds after the outage within which everything parked must be replayed.
         keep: a folder for the ledger and the logs, which then stay; None for a temporary one.
+        metrics: ``HOST:PORT`` at which the client serves its metrics for Prometheus, and the orders
+            theirs at the next port; None to serve none.
 
     Raises:
         SettingsError: a value is out of range.
@@ -101,8 +104,10 @@ class Plan:
     outage: float = 12.0
     drain_limit: float = _DRAIN_LIMIT
     keep: Path | None = None
+    metrics: str | None = None
 
     def __post_init__(self) -> None:
+        check("metrics", self.metrics, ADDRESS.or_none)
         for name, least, most in (
             ("rate", 1, 500),
             ("healthy", 1, 3600),

@@ -13,6 +13,7 @@ from fusewire._validation import invalid
 from fusewire.demo._config import THINK_TIME, Plan
 from fusewire.demo._course import DOWN, UP, Course
 from fusewire.demo._judgement import read_records
+from fusewire.demo._metrics import metrics_environment
 from fusewire.demo._queues import Queues, demo_queues, is_rabbitmq
 from fusewire.demo._report import Report, make_report
 from fusewire.demo._subprocesses import Child, DemoError, ended_after, free_port
@@ -89,7 +90,10 @@ class Demo:
                     [f"fusewire.demo.{name}", target, *arguments],
                     directory=directory,
                     on_line=self.tally.note,
-                    environment={ADDRESS_VARIABLE: address},
+                    environment={
+                        ADDRESS_VARIABLE: address,
+                        **metrics_environment(self._plan.metrics, name),
+                    },
                 )
                 for name, *arguments in (
                     ("client", queues.charges, str(self._plan.rate)),

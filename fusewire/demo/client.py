@@ -21,6 +21,7 @@ from fusewire.demo._config import (
     Client,
 )
 from fusewire.demo._load import Payer
+from fusewire.demo._metrics import serving_metrics
 from fusewire.demo._queues import delete_queues
 from fusewire.demo._worker import ADDRESS_VARIABLE, Worker
 from fusewire.demo.payments.v1.payments_pb2 import STATUS_PENDING, ChargeReply, ChargeRequest
@@ -58,10 +59,11 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
             ) as channel,
             calls.forward_to(channel),  # ends before the channel, so that no replay is cut off
         ):
-            worker.send("ready")
-            await Payer(worker, Client.FUSEWIRE, channel).pay(rate)
-            worker.send("quiet")
-            await worker.stop.wait()
+            with serving_metrics(registry, calls):
+                worker.send("ready")
+                await Payer(worker, Client.FUSEWIRE, channel).pay(rate)
+                worker.send("quiet")
+                await worker.stop.wait()
     if worker.orphaned:
         await delete_queues(address, queue)
 

@@ -24,6 +24,7 @@ from fusewire.demo._config import (
     ORDER,
     SETTINGS,
 )
+from fusewire.demo._metrics import serving_metrics
 from fusewire.demo._queues import delete_queues
 from fusewire.demo._worker import ADDRESS_VARIABLE, Worker
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
@@ -89,10 +90,11 @@ async def work(target: str, address: str, queue: str, rate: float) -> None:
         consumer.add_listener(worker.report_message)
         async with consumer:
             consuming = asyncio.create_task(consumer.run(handle_signals=False))
-            worker.send("ready")
-            await worker.steadily(rate, publish)
-            worker.send("quiet")
-            await worker.stop.wait()
+            with serving_metrics(registry, consumer):
+                worker.send("ready")
+                await worker.steadily(rate, publish)
+                worker.send("quiet")
+                await worker.stop.wait()
             consumer.stop()
             await consuming
         if worker.orphaned:

@@ -42,12 +42,15 @@ def run_demo(plan: Plan, *, as_json: bool = False, page: Path | None = None) -> 
 
     Raises:
         SettingsError: a page cannot be written there.
-        DemoError: the demo could not be completed, or its page not be written.
+        DemoError: the demo could not be completed, or its page not be written; or it has to serve
+            metrics, and lacks the library for that.
         BrokerError: the broker cannot be used.
         KeyboardInterrupt: the demo was interrupted; its processes have ended.
     """
     if page is not None:
         check_target(page)
+    if plan.metrics is not None:
+        _check_that_metrics_can_be_served()
     console = Console(stderr=as_json)
     where = "RabbitMQ" if is_rabbitmq(plan.broker or "") else "the embedded broker"
     console.print(
@@ -70,6 +73,13 @@ def run_demo(plan: Plan, *, as_json: bool = False, page: Path | None = None) -> 
     if as_json:
         sys.stdout.write(json.dumps(report.as_json()) + "\n")
     return 1 if report.faults else 0
+
+
+def _check_that_metrics_can_be_served() -> None:
+    try:
+        import fusewire.telemetry.prometheus  # noqa: F401, PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise DemoError(f"metrics cannot be served: {error}") from error
 
 
 async def _interruptible(demo: Demo) -> Report:

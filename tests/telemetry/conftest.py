@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from prometheus_client import CollectorRegistry
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
 from fusewire.testing import FakeClock
+from tests.support.scraped_outage import ScrapedOutage, scraped_outage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -23,3 +29,10 @@ def circuits(clock: FakeClock) -> BreakerRegistry:
 @pytest.fixture
 def to() -> CollectorRegistry:
     return CollectorRegistry()
+
+
+@pytest.fixture(scope="session")
+def outage() -> Iterator[ScrapedOutage]:
+    """Provide what a Prometheus has seen of the demo's outage; for tests of `make prometheus`."""
+    with scraped_outage() as found:
+        yield found

@@ -1,0 +1,93 @@
+"""The demo's outage, as a Prometheus saw it that scraped the demo each second."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fusewire.demo._config import Plan
+from fusewire.demo._scenario import Demo
+from tests.support.processes import free_port
+from tests.support.prometheus import Prometheus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fusewire.demo._course import Course
+    from fusewire.demo._report import Report
+
+MONITORING = Path(__file__).parents[2] / "monitoring"
+JOB = "shop"
+
+
+class _Steps:
+    """Notes when each step was, in seconds since 1970."""
+
+    def __init__(self) -> None:
+        self.at: dict[str, float] = {}
+
+    def say(self, at: float, what: str) -> None:
+        del at
+        self.at[what] = time.time()
+
+    def show(self, course: Course) -> None:
+        pass
+
+    def of(self, part: str) -> float:
+        (found,) = [at for what, at in self.at.items() if part in what]
+        return found
+
+
+class ScrapedOutage:
+    """What there is after the outage.
+
+    Attributes:
+        prometheus: which scraped it, running.
+        instance: the label of what the client's process shows.
+        moments: times since 1970: ``closed`` before the demo's restart, which may open circuits,
+            ``open`` at the end of the outage, ``replay`` soon after it and ``after`` at the end.
+        report: the demo's own.
+    """
+
+    def __init__(
+        self, prometheus: Prometheus, instance: str, report: Report, steps: _Steps
+    ) -> None:
+        back = steps.of("the server is back")
+        self.prometheus = prometheus
+        self.instance = instance
+        self.report = report
+        self.moments = {
+            "closed": steps.of("the server is restarted") - 0.2,
+            "open": back - 0.5,
+            "replay": back + 3.0,
+            "after": steps.of("all is done"),
+        }
+
+
+@contextmanager
+def scraped_outage() -> Iterator[ScrapedOutage]:
+    """Run the demo beside a Prometheus that scrapes it."""
+    port = _two_free_ports()
+    addresses = [f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"]
+    rules = [MONITORING / "rules.yml", MONITORING / "alerts.yml"]
+    with ExitStack() as stack:
+        prometheus = stack.enter_context(Prometheus({JOB: addresses}, rules=rules))
+        steps = _Steps()
+        report = asyncio.run(Demo(Plan(healthy=16.0, metrics=addresses[0]), steps).run())
+        yield ScrapedOutage(prometheus, addresses[0], report, steps)
+
+
+def _two_free_ports() -> int:
+    """Return a free port after which another free one comes."""
+    while True:
+        port = free_port()
+        try:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port + 1))
+        except OSError:
+            continue
+        return port
