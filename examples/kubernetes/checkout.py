@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fusewire import Receipt
 
 CHARGE = "/fusewire.demo.payments.v1.Payments/Charge"
+OPTIONS = [("grpc.max_reconnect_backoff_ms", 5000)]  # gRPC's own limit is two minutes
 SHUTDOWN_TIMEOUT = 30.0  # seconds for calls that have begun; ParkedCalls takes as long at most
 
 
@@ -72,7 +73,9 @@ async def main() -> None:
             fallbacks={CHARGE: calls.park(reply=pending, idempotent=True)}
         )
         target = os.environ["PAYMENTS_TARGET"]
-        async with grpc.aio.insecure_channel(target, interceptors=interceptors) as channel:
+        async with grpc.aio.insecure_channel(
+            target, interceptors=interceptors, options=OPTIONS
+        ) as channel:
             calls.forward_to(channel)
             # Nothing in ready_needs: while payments are down, this service parks them.
             checkout = Checkout(PaymentsStub(channel))  # type: ignore[abstract] # see its docstring

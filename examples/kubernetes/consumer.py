@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
 CHARGE = "/fusewire.demo.payments.v1.Payments/Charge"
+OPTIONS = [("grpc.max_reconnect_backoff_ms", 5000)]  # gRPC's own limit is two minutes
 
 
 def serve(consumer: ParkingConsumer, port: int) -> None:
@@ -45,7 +46,9 @@ def serve(consumer: ParkingConsumer, port: int) -> None:
 async def main() -> None:
     interceptors = aio_interceptors(idempotent=[CHARGE])
     target = os.environ["PAYMENTS_TARGET"]
-    async with grpc.aio.insecure_channel(target, interceptors=interceptors) as channel:
+    async with grpc.aio.insecure_channel(
+        target, interceptors=interceptors, options=OPTIONS
+    ) as channel:
         payments = PaymentsStub(channel)
 
         async def on_order(message: AbstractIncomingMessage) -> None:

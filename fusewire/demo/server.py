@@ -1,8 +1,8 @@
 """The payments server of the demo, a process of its own.
 
 ``python -m fusewire.demo.server --port 50051 --ledger payments.db``. It listens on the loopback
-interface only, and writes ``ready`` to its standard output when it does. It knows nothing about
-circuits and parking: it only honors the key in the metadata.
+interface unless ``--host`` names another address, and writes ``ready`` to its standard output when
+it does. It knows nothing about circuits and parking: it only honors the key in the metadata.
 """
 
 from __future__ import annotations
@@ -96,13 +96,19 @@ class PaymentsService(PaymentsServicer):
 
 
 def serve(
-    port: int, path: Path, *, think_time: float = 0.0, standby_until: threading.Event | None = None
+    port: int,
+    path: Path,
+    *,
+    host: str = "127.0.0.1",
+    think_time: float = 0.0,
+    standby_until: threading.Event | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        port: a port of the loopback interface.
+        port: the port to listen on.
         path: the ledger's file.
+        host: the address to listen on; by default that of the loopback interface.
         think_time: seconds between the commit of a charge and its reply.
         standby_until: when to take the port, which another server has until then.
 
@@ -126,7 +132,7 @@ def serve(
         _say("standby")
         _wait_for(begin)
     if not over.is_set():
-        server.add_insecure_port(f"127.0.0.1:{port}")
+        server.add_insecure_port(f"{host}:{port}")
         server.start()
         _say("ready")
         _wait_for(over)
@@ -166,6 +172,7 @@ def main() -> None:
     """Serve as the command line says."""
     parser = argparse.ArgumentParser(prog="fusewire.demo.server", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS")
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--think-time", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument(
@@ -185,6 +192,7 @@ def main() -> None:
     serve(
         arguments.port,
         arguments.ledger,
+        host=arguments.host,
         think_time=arguments.think_time,
         standby_until=called if arguments.standby else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -235,3 +236,14 @@ def test_a_signal_that_does_not_interrupt_the_wait_ends_it() -> None:
             timer.cancel()
             timer.join()
     assert not late.is_set()
+
+
+def test_it_listens_on_the_loopback_interface_unless_another_address_is_named(
+    server: Server,
+) -> None:
+    elsewhere = ("127.0.0.2", server.port)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(elsewhere, LIMIT)
+    server.kill()
+    server.start("--host", "0.0.0.0")  # noqa: S104 - what is tested
+    socket.create_connection(elsewhere, LIMIT).close()
