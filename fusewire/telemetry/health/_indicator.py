@@ -76,6 +76,8 @@ def _circuit(circuit: CircuitHealth) -> dict[str, Any]:
             # What follows is not resilience4j's.
             "consecutiveFailures": figures.consecutive_failures,
             "retryAfterSeconds": round(figures.retry_after, 3),
+            "lastErrorType": figures.error_type or None,
+            "lastErrorStatus": figures.error_status or None,
             "neededForReadiness": circuit.needed,
         },
     }

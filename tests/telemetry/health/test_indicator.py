@@ -41,7 +41,7 @@ def test_a_circuit_has_the_details_of_resilience4j(clock: FakeClock) -> None:
         permit = breaker.acquire()
         clock.advance(6 if number == 0 else 0)
         if number % 2:
-            permit.failure()
+            permit.failure(error=ConnectionError("a text that is not shown"))
         else:
             permit.success()
     with pytest.raises(CircuitOpenError):
@@ -63,6 +63,8 @@ def test_a_circuit_has_the_details_of_resilience4j(clock: FakeClock) -> None:
             "state": "OPEN",
             "consecutiveFailures": 0,
             "retryAfterSeconds": 20.0,
+            "lastErrorType": "ConnectionError",
+            "lastErrorStatus": None,
             "neededForReadiness": False,
         },
     }
