@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio.to_thread
 
 from fusewire._validation import SWITCH, check
+from fusewire.telemetry._asgi import answer_lifespan
 from fusewire.telemetry.health._indicator import indicate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable
 
+    from fusewire.telemetry._asgi import Message, Receive, Scope, Send
     from fusewire.telemetry.health._health import Health
-
-Message: TypeAlias = "MutableMapping[str, Any]"
-Receive: TypeAlias = "Callable[[], Awaitable[Message]]"
-Send: TypeAlias = "Callable[[Message], Awaitable[None]]"
 
 _TEXT, _JSON = b"text/plain; charset=utf-8", b"application/json"
 
@@ -44,7 +42,7 @@ class _Response(NamedTuple):
 
 def make_asgi_app(
     health: Health, *, show_details: bool = False
-) -> Callable[[Message, Receive, Send], Awaitable[None]]:
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """Return an ASGI application with routes for an orchestrator's probes and for dashboards.
 
     - ``/startupz``, ``/readyz`` and ``/livez`` answer 200 and ``ok``, or 503 and ``failing``.
@@ -62,9 +60,9 @@ def make_asgi_app(
     """
     routes = _Routes(health, show_details=check("show_details", show_details, SWITCH))
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await answer_lifespan(receive, send)
         elif scope["type"] == "http":
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             response = await routes.answer(scope["method"], path.rstrip("/"))
@@ -103,12 +101,3 @@ class _Routes:
         passes = report.readiness.passes and report.liveness.passes
         text = json.dumps(indicate(report, details=self._show_details))
         return _Response(200 if passes else 503, f"{text}\n", _JSON)
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    """Say that there is nothing to start and nothing to stop."""
-    while True:
-        event = (await receive())["type"].removeprefix("lifespan.")
-        await send({"type": f"lifespan.{event}.complete"})
-        if event == "shutdown":
-            return

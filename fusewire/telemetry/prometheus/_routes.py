@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -13,17 +13,16 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from fusewire._validation import check, instance_of
+from fusewire.telemetry._asgi import answer_lifespan
 from fusewire.telemetry.prometheus._processes import shares_scrapes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
 
-Scope: TypeAlias = "MutableMapping[str, Any]"
-Receive: TypeAlias = "Callable[[], Awaitable[MutableMapping[str, Any]]]"
-Send: TypeAlias = "Callable[[MutableMapping[str, Any]], Awaitable[None]]"
+    from fusewire.telemetry._asgi import Receive, Scope, Send
 
 
 def make_asgi_app(
@@ -40,7 +39,7 @@ def make_asgi_app(
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await answer_lifespan(receive, send)
             return
         if scope["type"] != "http":
             raise ValueError(f"metrics are served over HTTP, not over {scope['type']!r}")
@@ -125,13 +124,6 @@ class _KnownValues:
         for family in self._processes.collect():
             family.samples = [each for each in family.samples if math.isfinite(each.value)]
             yield family
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    """Answer a server that says when it starts and ends; there is nothing to do."""
-    while (await receive())["type"] == "lifespan.startup":
-        await send({"type": "lifespan.startup.complete"})
-    await send({"type": "lifespan.shutdown.complete"})
 
 
 def _takes_gzip(accept_encoding: str) -> bool:
