@@ -28,6 +28,7 @@ from fusewire.breaker._events import (
 from fusewire.breaker._listeners import ListenerEntry
 from fusewire.breaker._loans import current_loan, find_loan
 from fusewire.breaker._permit import Lent, Permit
+from fusewire.breaker._rejecting import rejection
 from fusewire.breaker._settings import check_settings
 from fusewire.breaker._states import (
     FAILURE,
@@ -38,7 +39,7 @@ from fusewire.breaker._states import (
     Outcome,
 )
 from fusewire.breaker._windows import make_window
-from fusewire.errors import NO_ERROR, CircuitOpenError, SettingsError
+from fusewire.errors import NO_ERROR, SettingsError
 from fusewire.operation import current_operation
 
 if TYPE_CHECKING:
@@ -113,8 +114,7 @@ class Circuit(ByHandChanges):
         until = self._reject_until
         if now < until:
             self._rejected.add()
-            self._note_rejection()
-            raise CircuitOpenError(self._name, OPEN, until - now, self._why, self._last_error)
+            raise rejection(self._name, (OPEN, until - now, self._why, self._last_error))
         started = now if timed else UNTIMED
         thread = get_ident()
         if thread in inside:
@@ -125,8 +125,7 @@ class Circuit(ByHandChanges):
             if timed:
                 came.started = self._clock()  # listeners may have taken their time
             return came
-        self._note_rejection()
-        raise CircuitOpenError(self._name, *came)
+        raise rejection(self._name, came)
 
     def look(self) -> Admission:
         """Return what would become of a call made now. Takes no permit and changes nothing."""
@@ -305,12 +304,6 @@ class Circuit(ByHandChanges):
         operation = current_operation()
         if operation is not None:
             operation.note_failure(self._name, retry_after=retry_after)
-
-    def _note_rejection(self) -> None:
-        """Note on the current operation that a call was rejected."""
-        operation = current_operation()
-        if operation is not None:
-            operation.note_rejection(self._name)
 
     def _borrow(self, around: Loan, *, timed: bool) -> Permit | None:
         """Borrow the permit of an enclosing call, if one of these loans is of this circuit."""

@@ -76,7 +76,7 @@ _USUAL_IN_LANES = (
 )
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
-_BOUNDS = (
+PARKED_BOUNDS = (
     *(1.0, 2.5, 5.0, 10.0, 30.0),
     *(_MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 30 * _MINUTE),
     *(_HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY),
@@ -118,12 +118,12 @@ class MessageCounts:
             for labels, count in self._messages.items():
                 readings.add(MESSAGES, labels, count)
             for labels, (counts, seconds) in self._parked.items():
-                histogram = Histogram(_BOUNDS, tuple(counts), seconds)
+                histogram = Histogram(PARKED_BOUNDS, tuple(counts), seconds)
                 readings.add_histogram(PARKED_SECONDS, labels, histogram)
 
     def _observe(self, labels: Labels, seconds: float) -> None:
         counts, total = self._parked.get(labels) or _empty()
-        counts[bisect_left(_BOUNDS, seconds)] += 1
+        counts[bisect_left(PARKED_BOUNDS, seconds)] += 1
         self._parked[labels] = counts, total + seconds
 
     def _bounded(self, reason: str) -> str:
@@ -139,4 +139,4 @@ class MessageCounts:
 
 
 def _empty() -> tuple[list[int], float]:
-    return [0] * (len(_BOUNDS) + 1), 0.0
+    return [0] * (len(PARKED_BOUNDS) + 1), 0.0

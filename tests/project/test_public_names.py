@@ -204,6 +204,7 @@ PUBLIC = {
         "make_asgi_app",
         "report_status",
     ],
+    "fusewire.telemetry.opentelemetry": ["Instrumentation", "instrument"],
     "fusewire.telemetry.prometheus": [
         "Exporter",
         "export",
