@@ -19,7 +19,7 @@ SEEDS ?= 20
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo browser test test-all-pythons test-lowest test-long faults recovery check coverage bench
-.PHONY: format prometheus recovery-run nightly mutation protos constraints clean
+.PHONY: format prometheus dashboard recovery-run nightly mutation protos constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | awk '{name = $$1; $$1 = ""; printf "make %-18s%s\n", name, $$0}'
@@ -39,6 +39,9 @@ test: .venv/.dev $(if $(filter-out project,$(ROOM)),,.venv-protos/.made) ## Run 
 
 prometheus: .venv/.dev ## Scrape an outage by a real Prometheus, and check rules and dashboard
 	$(BIN)/python -m pytest -m prometheus tests/telemetry $(ARGS)
+
+dashboard: .venv/.dev ## Make the Grafana dashboard of monitoring/
+	$(BIN)/python monitoring/dashboard.py
 
 check: .venv/.dev ## Check lint, format, types and import layers
 	$(BIN)/ruff check

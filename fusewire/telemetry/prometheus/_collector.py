@@ -9,6 +9,7 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
+    Sample,
 )
 from prometheus_client.utils import floatToGoString
 
@@ -54,9 +55,13 @@ def bounds_of(histogram: Histogram) -> tuple[str, ...]:
 
 def _number_family(metric: Definition, values: dict[Labels, float]) -> Metric:
     kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
-    family = kind(metric.name, metric.text, labels=metric.labels)
-    for labels, value in values.items():
-        family.add_metric(labels, value)
+    family = kind(metric.name, metric.text)
+    # add_metric() takes twice as long, and there may be ten thousand.
+    name, names = metric.name, metric.labels
+    family.samples = [
+        Sample(name, dict(zip(names, labels, strict=True)), value)
+        for labels, value in values.items()
+    ]
     return family
 
 
