@@ -83,6 +83,8 @@ class BreakerRegistry:
         """
         if settings is not None:
             check_settings(settings, f"settings of circuit {name!r}")
+        elif self._limit is None and (known := self._breakers.get(name)) is not None:
+            return known  # nothing is to be noted of who is asked for
         if interrupts_itself():
             is_new = name not in self._breakers
             breaker = self._get_or_make(name, settings)

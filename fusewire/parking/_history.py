@@ -158,11 +158,16 @@ def from_headers(message: Message, *, operation_id: str, queue: str = "") -> His
             f"header {_FORMAT_HEADER} is {version!r:.200}, and this version of Fusewire reads "
             f"{FORMAT}"
         )
-    values: dict[str, Any] = {
-        _FIELDS[header]: _checked(header, value)
-        for header, value in headers.items()
-        if header in _FIELDS
-    }
+    values: dict[str, Any] = {}
+    for header, value in headers.items():
+        field = _FIELDS.get(header)
+        if field is not None:
+            # True is an int to Python, and would pass for a count.
+            if type(value) is not _TYPES[header] or (
+                header in _COUNTS and isinstance(value, int) and value < 0
+            ):
+                raise MalformedMessageError(_what_is_wrong(header, value))
+            values[field] = value
     values["operation_id"] = values.get("operation_id") or operation_id
     values["queue"] = values.get("queue") or queue
     if was_moved(message):
@@ -180,14 +185,10 @@ def strip(headers: Mapping[str, HeaderValue]) -> dict[str, HeaderValue]:
     return {key: value for key, value in headers.items() if key not in _OURS}
 
 
-def _checked(header: str, value: HeaderValue) -> HeaderValue:
-    if type(value) is not _TYPES[header]:  # True is an int to Python, and would pass for a count
-        raise MalformedMessageError(
-            f"header {header} is {value!r:.200}, which is not of the right type"
-        )
-    if header in _COUNTS and isinstance(value, int) and value < 0:
-        raise MalformedMessageError(f"header {header} is negative: {value}")
-    return value
+def _what_is_wrong(header: str, value: HeaderValue) -> str:
+    if type(value) is _TYPES[header]:
+        return f"header {header} is negative: {value!r}"
+    return f"header {header} is {value!r:.200}, which is not of the right type"
 
 
 def _type_of(field: dataclasses.Field[Any]) -> type:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -167,17 +168,17 @@ class Recovery:
             self.cancelled()
             return False
         controller, measured = self.controller, self._measures.measure(timed, seconds)
-        places, held_ahead = controller.places, self.holds_ahead
+        window, short = controller.window, self._short
         if measured.reference is None:
             controller.on_unknown(measured.seconds)
         else:
-            live_slow = self._measures.live_slow() if controller.window <= _NARROW else 0.0
+            live_slow = self._measures.live_slow() if window <= _NARROW else 0.0
             controller.on_success(
                 measured.seconds, reference=measured.reference, live_slow=live_slow
             )
         self._note_length(seconds)
         self.line.wake()
-        return controller.places != places or self.holds_ahead != held_ahead
+        return short is not self._short or _changes_places(window, controller.window)
 
     def failed(self, begun: int, sign: LoadSign) -> None:
         """Note that a replay failed; see :meth:`succeeded`."""
@@ -219,3 +220,10 @@ class Recovery:
         if self._paused:
             self.due = True
         self._open = self._paused = False
+
+
+def _changes_places(before: float, after: float) -> bool:
+    """Return whether a window has another number of places, or is paced or not any more."""
+    if before == after:  # as at the top, where most replays of a long recovery are
+        return False
+    return math.ceil(before) != math.ceil(after) or (before < 1) != (after < 1)

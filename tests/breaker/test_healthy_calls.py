@@ -77,6 +77,17 @@ def test_a_healthy_call_does_not_wait_for_the_lock(
     assert (snapshot.counters.succeeded, snapshot.counters.slow) == (1, 0)
 
 
+def test_a_look_at_a_closed_circuit_does_not_wait_for_the_lock(clock: FakeClock) -> None:
+    breaker = CircuitBreaker("payments", settings=COUNT, clock=clock)
+    before = breaker.look()
+    with locked(breaker):
+        assert breaker.look() == before
+    breaker.force_open()
+    assert not breaker.look().admitted
+    breaker.automatic()
+    assert breaker.look() == before
+
+
 @pytest.mark.parametrize("way", [plain, awaited])
 def test_of_the_calls_that_offer_loans_only_the_last_takes_the_lock(
     breaker: CircuitBreaker, way: Callable[..., Callable[[], None]]

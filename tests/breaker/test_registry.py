@@ -39,6 +39,13 @@ def test_a_name_stands_for_one_breaker() -> None:
     assert len(registry) == 2
 
 
+def test_to_get_a_breaker_that_is_there_needs_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = BreakerRegistry()
+    breaker = registry.get("payments")
+    monkeypatch.setattr(registry, "_lock", None)
+    assert registry.get("payments") is breaker
+
+
 def test_the_process_has_one_registry() -> None:
     assert default_registry() is default_registry()
 

@@ -209,7 +209,11 @@ def _read(delivered: DeliveredMessage) -> Message:
         exchange, routing_key = _text(headers, _EXCHANGE), _text(headers, _ROUTING_KEY)
         blank = _BLANK in headers
     else:
-        kept = {name: _held(value) for name, value in headers.items() if name not in _DELIVERYS}
+        kept = {
+            name: value if type(value) is str or type(value) is int else from_table(value)
+            for name, value in headers.items()
+            if name not in _DELIVERYS
+        }
         message_id, user_id = properties.message_id, properties.user_id
         exchange, routing_key = delivered.exchange, delivered.routing_key
 
@@ -246,11 +250,6 @@ def _text(headers: dict[str, Any], name: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _held(value: Any) -> Any:
-    """Return what a table's value is to us."""
-    return value if type(value) is str or type(value) is int else from_table(value)
-
-
 def _why_unreadable(headers: dict[str, Any]) -> str:
     return f"properties cannot be read: {headers[UNREADABLE_PROPERTIES]}"
 
@@ -284,7 +283,8 @@ def _as_before_its_transfer(headers: dict[str, Any]) -> dict[str, Any]:
     hops: dict[str, HeaderValue] = {}
     for name, value in headers.items():
         if (arrived := _arrived(name)) is not None:
-            kept[arrived] = _held(value)
+            kind = type(value)
+            kept[arrived] = value if kind is str or kind is int else from_table(value)
         elif name not in _READ:
             hops[name] = from_table(value)
     if hops:
