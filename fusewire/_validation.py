@@ -270,6 +270,7 @@ DELAYS = Rule(
 )
 EXCEPTIONS = Rule("a tuple of exception classes", _are_exceptions)
 PLAIN_FUNCTION = Rule("a plain function, which nobody has to await", is_plain_function)
+TEXT = Rule("a string", lambda value: isinstance(value, str))
 SWITCH = Rule("True or False", lambda value: isinstance(value, bool))
 
 

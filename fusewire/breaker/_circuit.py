@@ -303,7 +303,7 @@ class Circuit(ByHandChanges):
 
     def _describe(self, error: BaseException | CallError | None) -> CallError:
         """Return what may be kept of the error of a failed call. It may call the error's code."""
-        return describe(error, with_message=False)
+        return describe(error, with_message=self._settings.log_messages)
 
     def _note_failure(self, retry_after: float | None = None) -> None:
         """Note on the current operation that a call was made and failed."""

@@ -8,6 +8,7 @@ import logging
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from fusewire._causes import causes_of
 from fusewire.breaker._states import Outcome
 from fusewire.errors import CircuitOpenError, SettingsError
 
@@ -69,6 +70,13 @@ def _ask(classify: Callable[[Any], Outcome | None], subject: object) -> Outcome 
         if type(said) is CoroutineType:
             said.close()
         raise TypeError(f"a classifier must return an Outcome, got {said!r}")  # noqa: TRY301 - logged as what else it raises is
-    except (Exception, SystemExit):
-        logger.exception("the classifier %r failed on %r", classify, subject)
+    except (Exception, SystemExit) as failed:
+        # Neither what it was asked about nor its text: both may hold what must not be logged.
+        for each in causes_of(failed):
+            if each.__context__ is subject:
+                each.__context__ = None
+            if each.__cause__ is subject:
+                each.__cause__ = None
+        kind = type(subject).__qualname__
+        logger.exception("the classifier %r failed on an object of %s", classify, kind)
         return None

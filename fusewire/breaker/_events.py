@@ -103,6 +103,13 @@ class StateChanged(Event):
         error_type: the type of the last failure's error, such as ``"grpc.RpcError"``; empty if
             there was no failure, or if nobody has named its error.
         error_status: the name of its status, such as ``"UNAVAILABLE"``; empty if it has none.
+        by: who set the state by hand, as far as they said.
+        note: why they did.
+        retry_after: if the circuit has opened, the seconds for which it rejects all calls; else 0.
+        outage_seconds: seconds since the circuit left the states that admit calls, until now. An
+            outage lasts from the first opening to the closing, with all rounds of probes. None if
+            the circuit was not open, half open or forced open.
+        rejected: calls that were rejected in that time.
     """
 
     old: CircuitState
@@ -110,6 +117,11 @@ class StateChanged(Event):
     reason: Reason
     error_type: str = field(default="", compare=False)
     error_status: str = field(default="", compare=False)
+    by: str = field(default="", compare=False)
+    note: str = field(default="", compare=False)
+    retry_after: float = field(default=0.0, compare=False)
+    outage_seconds: float | None = field(default=None, compare=False)
+    rejected: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ class Figures:
         state_seconds: seconds since the state changed last.
         retry_after: seconds until a call may be admitted; 0.0 if one would be admitted now.
         reason: why it last opened; ``None`` if it never did.
+        by: who set the state by hand, as far as they said; empty if it was not set by hand.
+        note: why they did.
         counters: totals since it was made.
         failure_rate: share of failures in the window, from 0 to 1; ``None`` if there is no window,
             or if it holds fewer calls than ``minimum_calls``, so that no rate opens the circuit.
@@ -65,6 +67,8 @@ class Figures:
     reopenings: int
     probes_running: int
     probes_succeeded: int
+    by: str = ""
+    note: str = ""
     error_type: str = ""
     error_status: str = ""
     durations: CallDurations | None = None

@@ -183,8 +183,13 @@ class Machine(SwitchingMachine):
             else:
                 failed = outcome is Outcome.FAILURE
                 if failed:
-                    self._last_error = error
+                    self._keep(error)
                 self._record(now - started, now, retry_after if failed else None, failed=failed)
+
+    def _keep(self, error: CallError) -> None:
+        """Keep what is known of the last failure's error: its text apart, for the log only."""
+        self._last_message = error.message
+        self._last_error = CallError(error.type, error.status) if error.message else error
 
     def _count_late(self, outcome: Outcome) -> None:
         self._late += 1

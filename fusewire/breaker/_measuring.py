@@ -51,8 +51,10 @@ class MeasuringMachine(LendingMachine):
             self._refresh()
         return self.durations
 
-    def _enter(self, state: CircuitState, reason: Reason, now: float) -> None:
-        super()._enter(state, reason, now)
+    def _enter(
+        self, state: CircuitState, reason: Reason, now: float, by: str = "", note: str = ""
+    ) -> None:
+        super()._enter(state, reason, now, by, note)
         self._follow_state(now)
 
     def _follow_state(self, now: float) -> None:

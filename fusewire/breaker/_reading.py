@@ -62,6 +62,8 @@ class ReadableMachine(Changes):
             reopenings=self._reopenings,
             probes_running=len(self._probes),
             probes_succeeded=self._probes.succeeded,
+            by=self._by,
+            note=self._note,
             error_type=self._last_error.type,
             error_status=self._last_error.status,
             durations=durations,

@@ -40,24 +40,27 @@ class SnapshotChanges(ReadableMachine):
             probes_succeeded=self._probes.succeeded,
             counters=self._read_counters(now),
             window=content,
+            by=self._by,
+            note=self._note,
             error_type=self._last_error.type,
             error_status=self._last_error.status,
         )
 
     def _load_snapshot(self, now: float, snapshot: Snapshot) -> None:
-        self._enter(snapshot.state, Reason(Cause.RESTORED), now)
-        self._set_reason(snapshot.reason)
+        counters = snapshot.counters
+        self._keep(CallError(snapshot.error_type, snapshot.error_status))
+        self._rejected.set(counters.rejected)
+        self._count_open_time(now)
         self._open_until = now + snapshot.retry_after
+        self._enter(snapshot.state, Reason(Cause.RESTORED), now, snapshot.by, snapshot.note)
+        self._set_reason(snapshot.reason)
         self._consecutive = snapshot.consecutive_failures
         self._reopenings = snapshot.reopenings
         self._probes.succeeded = snapshot.probes_succeeded
         self._window = make_window(self._settings, now)
         self._window.load(snapshot.window, now)
-        self._last_error = CallError(snapshot.error_type, snapshot.error_status)
-        counters = snapshot.counters
         self._succeeded, self._failed = counters.succeeded, counters.failed
         self._ignored, self._slow = counters.ignored, counters.slow
-        self._rejected.set(counters.rejected)
         self._late = counters.late
         self._expired, self._opened = counters.expired, counters.opened
         # The restoring itself is no transition.

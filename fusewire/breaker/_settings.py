@@ -84,6 +84,8 @@ class BreakerSettings:
             off at most.
         ramp_duration: seconds after closing in which the share of admitted calls grows from none to
             all. ``None`` admits all at once.
+        log_messages: whether the log shows the text of the last error when the circuit opens. Such
+            a text may hold what must not be logged.
 
     Raises:
         SettingsError: a value is not valid. The message names it and what would be accepted.
@@ -109,6 +111,7 @@ class BreakerSettings:
     recovery_timeout_max: float | None = None
     recovery_timeout_jitter: float = 0.0
     ramp_duration: float | None = None
+    log_messages: bool = False
 
     def __new__(cls, *_: object, **settings: object) -> Self:
         """Refuse an unknown setting, and name the nearest one."""
@@ -225,6 +228,7 @@ _RULES: dict[str, Rule] = {
     "recovery_timeout_max": SECONDS.or_none,
     "recovery_timeout_jitter": JITTER,
     "ramp_duration": SECONDS.or_none,
+    "log_messages": SWITCH,
 }
 
 CRITICAL = BreakerSettings(failure_threshold=3, recovery_timeout=120.0, half_open_max_calls=5)

@@ -72,6 +72,8 @@ class Snapshot:
         counters: totals since it was made.
         window: the content of the window, oldest first.
         durations: how long calls took, by method; empty if they are not measured.
+        by: who set the state by hand, as far as they said.
+        note: why they did.
         error_type: the type of the last failure's error; empty if it is not known.
         error_status: the name of its status; empty if it has none.
     """
@@ -90,6 +92,8 @@ class Snapshot:
     counters: Counters
     window: tuple[Bucket, ...]
     durations: tuple[MethodDurations, ...] = ()
+    by: str = ""
+    note: str = ""
     error_type: str = ""
     error_status: str = ""
 
@@ -109,8 +113,7 @@ class Snapshot:
         del fields["durations"]
         added: dict[str, Any] = {
             "durations": [_durations_to_json(each) for each in self.durations],
-            "error_status": fields.pop("error_status"),
-            "error_type": fields.pop("error_type"),
+            **{name: fields.pop(name) for name in _TEXTS},
             "open_seconds": fields["counters"].pop("open_seconds"),
             "transitions": [
                 each for each in fields["counters"].pop("transitions") if each["count"]
@@ -133,14 +136,14 @@ class Snapshot:
             reason = fields.pop("reason")
             if reason is not None:
                 reason = Reason(**{**reason, "cause": Cause(reason["cause"])})
+            texts: dict[str, Any] = {name: _text(fields, name) for name in _TEXTS}
             snapshot = cls(
                 state=CircuitState(fields.pop("state")),
                 reason=reason,
                 counters=_counters_of_json(fields),
                 window=tuple(Bucket(**each) for each in fields.pop("window")),
                 durations=tuple(map(_durations_of_json, fields.pop("durations", ()))),
-                error_type=_text(fields, "error_type"),
-                error_status=_text(fields, "error_status"),
+                **texts,
                 **fields,
             )
             _check_numbers(snapshot)
@@ -185,7 +188,8 @@ def _with_additions(members: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-_ADDED = ("durations", "error_status", "error_type", "open_seconds", "transitions")
+_TEXTS = ("by", "note", "error_type", "error_status")
+_ADDED = (*_TEXTS, "durations", "open_seconds", "transitions")
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

@@ -14,6 +14,7 @@ from fusewire.breaker._atomic_counter import AtomicCounter
 from fusewire.breaker._events import Cause, Reason
 from fusewire.breaker._in_flight import InFlightCalls, ProbeLeases
 from fusewire.breaker._listeners import Listeners
+from fusewire.breaker._log import SECONDS_BETWEEN_LINES, TO_LOG, LogLine, is_reopening
 from fusewire.breaker._recovery import RampUp, hinted_time, open_time, with_jitter
 from fusewire.breaker._rules import why_open
 from fusewire.breaker._states import CircuitState
@@ -39,6 +40,7 @@ class SwitchingMachine:
     """State, window, probes and totals of one circuit, and how one state follows another."""
 
     __slots__ = (
+        "_by",
         "_consecutive",
         "_expired",
         "_failed",
@@ -48,9 +50,11 @@ class SwitchingMachine:
         "_ignored",
         "_in_flight",
         "_last_error",
+        "_last_message",
         "_late",
         "_listeners",
         "_name",
+        "_note",
         "_open_until",
         "_opened",
         "_permit_room",
@@ -104,6 +108,9 @@ class SwitchingMachine:
         self._healthy: deque[int | Permit] = deque()
         self._succeeded = self._failed = self._ignored = self._slow = 0
         self._last_error = NO_ERROR
+        self._last_message = ""
+        # Who set the state by hand, and why.
+        self._by = self._note = ""
         self._late = self._expired = self._opened = 0
         self._rejected = AtomicCounter()
         self._refresh()
@@ -145,17 +152,14 @@ class SwitchingMachine:
                 self._ramp = RampUp(now, self._settings.ramp_duration)
                 self._refresh()
 
-    def _enter(self, state: CircuitState, reason: Reason, now: float) -> None:
+    def _enter(
+        self, state: CircuitState, reason: Reason, now: float, by: str = "", note: str = ""
+    ) -> None:
         self._count_open_time(now)
         if state is not self._state:
-            self._totals.change(self._state, state, now)
-            error = self._last_error
-            self._listeners.put(
-                events.StateChanged(
-                    self._name, self._state, state, reason, error.type, error.status
-                )
-            )
+            self._report_change(state, reason, now, by, note)
         self._state = state
+        self._by, self._note = by, note
         self._generation += 1
         self._consecutive = 0
         self._probes.clear()
@@ -167,6 +171,31 @@ class SwitchingMachine:
             # The window shows what opened a circuit until it is closed again.
             self._window = make_window(self._settings, now)
         self._refresh()
+
+    def _report_change(
+        self, state: CircuitState, reason: Reason, now: float, by: str, note: str
+    ) -> None:
+        """Count a change of state that is about to be made, and report it to log and listeners."""
+        old, error, totals = self._state, self._last_error, self._totals
+        seconds, rejected = totals.change(old, state, now, self._rejected.value())
+        change = events.StateChanged(
+            self._name,
+            old,
+            state,
+            reason,
+            error_type=error.type,
+            error_status=error.status,
+            by=by,
+            note=note,
+            retry_after=self._open_until - now if state is CircuitState.OPEN else 0.0,
+            outage_seconds=seconds,
+            rejected=rejected,
+        )
+        if not is_reopening(old, state) or now >= totals.log_again_at:
+            if state is CircuitState.OPEN:
+                totals.log_again_at = now + SECONDS_BETWEEN_LINES
+            self._listeners.put(LogLine(self._name, change, self._last_message), TO_LOG)
+        self._listeners.put(change)
 
     def _count_open_time(self, now: float) -> float:
         """Return how long calls were not admitted. Before a change, count it in the old state."""

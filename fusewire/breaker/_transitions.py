@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from fusewire.breaker._states import CircuitState
@@ -22,6 +23,9 @@ class Transition:
     count: int = 0
 
 
+OUTAGE = (CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.FORCED_OPEN)
+"""The states of a circuit that does not simply admit calls."""
+
 AUTOMATIC = (
     Transition(CircuitState.CLOSED, CircuitState.OPEN),
     Transition(CircuitState.OPEN, CircuitState.HALF_OPEN),
@@ -40,12 +44,16 @@ class StateTotals:
     Attributes:
         transitions: the transitions that have happened and those of :data:`AUTOMATIC`.
         since: when the state changed last, by the clock.
+        log_again_at: when the log may say again that the circuit is still open.
     """
 
-    __slots__ = ("_open_time", "since", "transitions")
+    __slots__ = ("_open_time", "_outage", "log_again_at", "since", "transitions")
 
     def __init__(self, now: float) -> None:
         self.since = now
+        self.log_again_at = -math.inf
+        # When the latest outage began, and how many calls had been rejected before.
+        self._outage = (now, 0)
         self.load(AUTOMATIC, 0.0, now)
 
     def load(self, transitions: tuple[Transition, ...], open_seconds: float, now: float) -> None:
@@ -54,10 +62,28 @@ class StateTotals:
         # Seconds, and until when they are counted. One value, so that nobody sees half of it.
         self._open_time = (open_seconds, now)
 
-    def change(self, old: CircuitState, new: CircuitState, now: float) -> None:
-        """Count a transition."""
+    def change(
+        self, old: CircuitState, new: CircuitState, now: float, rejected: int
+    ) -> tuple[float | None, int]:
+        """Count a transition.
+
+        Args:
+            old: the state before.
+            new: the state after.
+            now: the time.
+            rejected: how many calls have been rejected since the circuit was made.
+
+        Returns:
+            For how many seconds there has been an outage, None if there was none, and how many
+            calls were rejected in it.
+        """
         self.since = now
         self.transitions = _with_one_more(self.transitions, old, new)
+        if old not in OUTAGE:
+            self._outage = (now, rejected)
+            return None, 0
+        began, before = self._outage
+        return max(now - began, 0.0), max(rejected - before, 0)
 
     def count_open_time(self, now: float, until: float) -> float:
         """Return the seconds in which calls were not admitted. They never decrease.

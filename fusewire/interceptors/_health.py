@@ -225,7 +225,7 @@ class HealthProbe:
             self._drop(checks, circuits, restart=False)
         elif serving and was_failing:
             for breaker in circuits:
-                breaker.half_open()
+                breaker.half_open(by="a health check")
             self._drop(checks, circuits)
         elif not serving:
             for breaker in circuits:

@@ -355,7 +355,7 @@ def test_snapshots_carry_it_where_former_releases_do_not_look(
     assert "error" not in breaker.snapshot().to_json()
     breaker.acquire().failure(error=CallError("grpc.RpcError", "UNAVAILABLE", SECRET))
     text = breaker.snapshot().to_json()
-    added = '{"format": {"error_status": "UNAVAILABLE", "error_type": "grpc.RpcError"}, '
+    added = '{"format": {"error_type": "grpc.RpcError", "error_status": "UNAVAILABLE"}, '
     assert text.startswith(added)
     other = restarted(breaker, clock)
     assert known(other) == ("grpc.RpcError", "UNAVAILABLE")

@@ -118,7 +118,33 @@ def test_a_classifier_that_fails_is_logged_and_harms_no_call(
     assert (counters.succeeded, counters.failed) == (1, 1)
     assert len(caplog.records) == 2
     assert "broken classifier" in caplog.text
-    assert caplog.records[0].getMessage() == f"the classifier {classify!r} failed on 'answer'"
+    assert caplog.records[0].getMessage() == (
+        f"the classifier {classify!r} failed on an object of str"
+    )
+
+
+@pytest.mark.parametrize("how", ["context", "cause", "cause of the context"])
+def test_the_log_of_a_classifier_that_fails_has_no_text_of_the_call(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    def classify(subject: Any) -> Outcome:
+        if how == "context":
+            raise RuntimeError("broken classifier")
+        try:
+            raise KeyError("first") from subject  # noqa: TRY301 - where it is raised is the point
+        except KeyError as error:
+            if how == "cause":
+                raise
+            raise RuntimeError("second") from error
+
+    breaker = breaker_with(clock, classify_exception=classify, classify_result=lambda _: 1 / 0)
+    with caplog.at_level(logging.ERROR):
+        breaker.call(lambda: "card 4111 1111 1111 1111")
+        with pytest.raises(ConnectionError):
+            breaker.call(throw, ConnectionError("card 4111 1111 1111 1111"))
+    assert len(caplog.records) == 2
+    assert "Traceback" in caplog.text
+    assert "4111" not in caplog.text
 
 
 def by_status(status: int) -> Outcome:
@@ -166,6 +192,7 @@ def test_without_a_classifier_none_is_asked(
 ) -> None:
     breaker = breaker_with(clock)
     half_open_circuit(breaker, clock)
+    caplog.clear()
     with caplog.at_level(logging.ERROR):
         breaker.call(lambda: None)
     assert caplog.records == []

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 START = """
-import multiprocessing, os, signal, sys, threading, time, traceback
+import logging, multiprocessing, os, signal, sys, threading, time, traceback
 from fusewire.breaker import (
     BreakerRegistry, BreakerSettings, CallEvent, CircuitBreaker, CircuitOpenError, CircuitState
 )
+
+logging.getLogger("fusewire.breaker").setLevel("ERROR")  # what opens is no news here
 
 inside, go_on = threading.Event(), threading.Event()
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire._log_fields import fields
+from fusewire.breaker import BreakerSettings, CallError, CircuitBreaker
+from fusewire.breaker._log import _KINDS, _STILL_OPEN
+from fusewire.testing import FakeClock
 from tests.docs.examples import run_examples
 from tests.support.logs import read_log
 
@@ -38,15 +41,33 @@ def listed(table: str) -> set[str]:
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
 
 
-def about_circuits(event: str) -> bool:
-    return event.startswith("circuit")
+def events_of_circuits() -> set[str]:
+    return {_STILL_OPEN[1], *(event for _, event, _ in _KINDS.values())}
 
 
 def test_the_page_lists_every_event_and_no_other() -> None:
     logged = {call.args[0].value for call in calls() if isinstance(call.args[0], ast.Constant)}
     assert logged
-    listed_here = {event for event in listed("event") if not about_circuits(event)}
-    assert listed_here == {str(event) for event in logged if not about_circuits(str(event))}
+    assert listed("event") == {str(event) for event in logged} | events_of_circuits()
+
+
+def test_the_page_lists_the_fields_of_circuits() -> None:
+    clock = FakeClock()
+    settings = BreakerSettings(
+        failure_threshold=None,
+        window_calls=4,
+        minimum_calls=1,
+        failure_rate_threshold=0.5,
+        log_messages=True,
+    )
+    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
+    with read_log() as log:
+        breaker.acquire().failure(error=CallError("grpc.RpcError", "UNAVAILABLE", "refused"))
+        breaker.reset(by="ana", reason="it is back")
+    names = {name for record in log.records() for name in record if name.startswith("fusewire_")}
+    names = {name.removeprefix("fusewire_") for name in names}
+    assert len(names) == 16
+    assert names <= listed("field") | {"event"}
 
 
 def test_the_page_lists_every_field() -> None:

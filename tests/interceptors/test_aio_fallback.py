@@ -195,6 +195,7 @@ async def test_a_fallback_that_declines_may_add_to_the_errors_metadata(
 ) -> None:
     if opened:
         breaker.open()
+        caplog.clear()  # of the opening
     declined = FallbackDeclined("not mine", metadata=(("parked", "no"),))
     call = method_with(failing(declined))(DOWN)
     with pytest.raises(grpc.aio.AioRpcError) as raised:

@@ -162,6 +162,7 @@ def test_a_fallback_that_declines_may_add_to_the_errors_metadata(
 ) -> None:
     if opened:
         breaker.open()
+        caplog.clear()  # of the opening
     declined = FallbackDeclined("not mine", metadata=(("parked", "no"),))
     method = channel_with(failing(declined)).unary_unary(ECHO)
     with pytest.raises(grpc.RpcError) as raised:

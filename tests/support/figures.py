@@ -18,7 +18,7 @@ SHARED = (set(Figures.__dataclass_fields__) & set(Snapshot.__dataclass_fields__)
 
 def compare_figures(figures: Figures, snapshot: Snapshot, model: NaiveCircuit) -> None:
     """Assert that figures read now are what a snapshot and the model say."""
-    assert len(SHARED) == 14
+    assert len(SHARED) == 16
     for name in SHARED:
         assert getattr(figures, name) == getattr(snapshot, name), name
     assert figures.counters.open_seconds == model.open_seconds
