@@ -7,6 +7,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Self
 
+from fusewire._background import Background
 from fusewire._log_fields import fields
 from fusewire.errors import BrokerError
 from fusewire.parking.internal import Backoff, level_of
@@ -32,7 +33,8 @@ class ForwarderHandle:
     Use it as a context manager within the channel's, so that replays in flight end before the
     channel is closed: ``async with channel, calls.forward_to(channel):``, or ``with`` if the
     ParkedCalls was entered by ``with``. Otherwise it ends with its :class:`ParkedCalls`. If an
-    error ends the forwarder, it is logged, and the forwarder is started again after growing waits.
+    error ends the forwarder, or something else cancels it, that is logged, and the forwarder is
+    started again after growing waits.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class ForwarderHandle:
         self._leaving = asyncio.Event()
         self._thread = thread
         self._name = f"the forwarder of queue {consumer.topology.source!r}"
-        self._task: asyncio.Task[None] | None = None
+        self._running: Background | None = None
 
     def replay_figures(self) -> dict[str, dict[str, ReplayFigures]]:
         """Return how its replays stand; see :meth:`ParkedCalls.replay_figures`."""
@@ -56,11 +58,17 @@ class ForwarderHandle:
     @property
     def runs(self) -> bool:
         """Whether it forwards, or is started again soon."""
-        return self._task is not None and not self._task.done()
+        return self._running is not None and not self._running.done
 
     def start(self) -> None:
         """Start to forward. To be called on the event loop's own thread."""
-        self._task = self._loop.create_task(self._forward())
+        self._running = Background(
+            self._keep_running,
+            name=self._name,
+            logger=logger,
+            longest_wait=_LONGEST_WAIT,
+            extra=self._fields("forwarder.restarting"),
+        )
 
     def stop(self) -> None:
         """Start no further replay. To be called on the event loop's own thread."""
@@ -76,8 +84,8 @@ class ForwarderHandle:
             await asyncio.wrap_future(self._end_elsewhere())
             return
         self.stop()
-        if self._task is not None:
-            await asyncio.wait({self._task})
+        if self._running is not None:
+            await self._running.finish()
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,18 +125,6 @@ class ForwarderHandle:
             return asyncio.run_coroutine_threadsafe(ending, self._loop)
         except RuntimeError:
             ending.close()
-            raise
-
-    async def _forward(self) -> None:
-        try:
-            await self._keep_running()
-        except asyncio.CancelledError:
-            if not self._leaving.is_set():
-                logger.error(  # noqa: TRY400 - a cancellation's traceback says nothing
-                    "%s was cancelled and has ended: calls stay parked",
-                    self._name,
-                    extra=self._fields("forwarder.ended"),
-                )
             raise
 
     def _fields(self, event: str) -> dict[str, float | str]:

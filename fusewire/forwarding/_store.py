@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _MARGIN = 5.0
 """Seconds beyond its own limit that a caller waits for the store's event loop."""
 
+_CUT_OFF = "something else cancelled the task that stores the call: it may or may not be parked"
+
 
 class CallStore:
     """Stores calls in the lanes of a queue.
@@ -97,6 +99,11 @@ class CallStore:
                     return await asyncio.wrap_future(self._submit(loop, storing))
             except TimeoutError as error:
                 raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
+            except asyncio.CancelledError as error:
+                caller = asyncio.current_task()
+                if caller is not None and caller.cancelling():
+                    raise
+                raise UnconfirmedError(_CUT_OFF) from error
 
     def store_threadsafe(
         self, call: StoredCall, *, breaker: str, expires_after: float | None = None
@@ -120,6 +127,8 @@ class CallStore:
             except concurrent.futures.TimeoutError as error:
                 future.cancel()
                 raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
+            except concurrent.futures.CancelledError as error:
+                raise UnconfirmedError(_CUT_OFF) from error
 
     def _check_open(self) -> asyncio.AbstractEventLoop:
         if self._pid != os.getpid():

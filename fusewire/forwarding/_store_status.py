@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from fusewire._background import Background
 from fusewire.breaker import CircuitState
 from fusewire.parking.internal import (
     BrokerContact,
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from fusewire.brokers import Broker, Station, Topology
     from fusewire.parking import ConsumerStatus
     from fusewire.parking.internal import Dependencies, LaneLogs
+
+logger = logging.getLogger("fusewire.forwarding")
 
 _OPEN = (CircuitState.OPEN, CircuitState.FORCED_OPEN)
 
@@ -66,12 +70,13 @@ class StoreStatus:
         stopping = asyncio.Event()
         name = f"the status of {self._topology.source!r}"
         watch = partial(self._watch.run, broker, stopping, to_count=self._to_count, look=self._look)
-        watching = asyncio.create_task(keep_all_running({name: watch}, stopping), name=name)
+        keep = partial(keep_all_running, {name: watch}, stopping)
+        watching = Background(keep, name=name, logger=logger)
         try:
             yield
         finally:
             stopping.set()
-            await asyncio.wait({watching})
+            await watching.finish()
             self.contact.left()
 
     def read(self) -> ConsumerStatus:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
+from fusewire._background import Background
 from fusewire.audit import Severity, audit
 from fusewire.errors import FusewireError
 
@@ -25,12 +26,16 @@ async def auditing(broker: Broker, topology: Topology) -> AsyncIterator[None]:
     Nobody waits for it, and it stops nobody: what is unsafe now was so before the start, and a
     consumer that does not start handles nothing at all.
     """
-    task = asyncio.create_task(_audit(broker, topology), name=f"audit {topology.source}")
+    auditing = Background(
+        partial(_audit, broker, topology),
+        name=f"the audit of the queues of {topology.source!r}",
+        logger=logger,
+    )
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        auditing.cancel()
+        await auditing.finish()
 
 
 async def _audit(broker: Broker, topology: Topology) -> None:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fusewire.parking")
 
+_LOOK = 0.05
+"""Seconds between looks at whether a thread that nobody waits for has ended."""
+
 _HEED = 5.0
 """Seconds that a coroutine has to end once it is cancelled, before it is reported."""
 
@@ -174,7 +177,14 @@ class HandlerCall:
             # It cannot be stopped, and its message must not be handled again beside it. What it
             # ends with counts. A second cancellation leaves it alone.
             _forget_cancellation()
-            await thread
+            await asyncio.wait({thread})
+            if not thread.cancelled():
+                await thread
+            # Something else may have cancelled the task that waits for the thread.
+            while self._thread is not None:  # noqa: ASYNC110 - a thread sets no asyncio.Event
+                await asyncio.sleep(_LOOK)
+            if not end.came:
+                raise
         self.seconds += end.seconds
         if end.error is not None:
             raise end.error
@@ -189,6 +199,7 @@ class HandlerCall:
             end.error = error
         finally:
             end.seconds = time.monotonic() - began
+            end.came = True
             self._thread = None
 
     async def _in_task(self, function: Callable[[Any], Awaitable[Any]], argument: Any) -> Any:

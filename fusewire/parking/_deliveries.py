@@ -274,10 +274,14 @@ class Deliveries:
         delivery = self._tasks.pop(task)
         if not task.cancelled():
             task.exception()  # seen: what it can be, the program ends by
-        self._cancelled.discard(task)
         if delivery in self._not_begun:
             self._not_begun.remove(delivery)
             self._given_back.append((delivery, False))
+            if task.cancelled() and task not in self._cancelled:
+                # Before its first step, so that it could not say so itself.
+                self._report(asyncio.CancelledError())
+                self._work.on_recycle()
+        self._cancelled.discard(task)
         if not self._tasks:
             self.idle.set()
 

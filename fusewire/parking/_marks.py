@@ -16,8 +16,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
+from fusewire._background import Background
 from fusewire.errors import BrokerError, BrokerUnavailableError
 from fusewire.parking import _solitude
 from fusewire.parking._decisions import CRASHES
@@ -47,7 +49,7 @@ class Marks:
     def __init__(self, broker: Broker, topology: Topology) -> None:
         self._broker = broker
         self._queue = topology.source
-        self._made: dict[Delivery, tuple[str, asyncio.Task[None]]] = {}
+        self._made: dict[Delivery, tuple[str, Background]] = {}
         self._owed: set[str] = set()
 
     async def begin(self, item: InFlight) -> None:
@@ -68,7 +70,12 @@ class Marks:
                 error,
             )
             name = ""
-        watch = asyncio.create_task(self._take_away_early(item.delivery, name))
+        watch = Background(
+            partial(self._take_away_early, item.delivery, name),
+            name=f"the watch over the mark of operation {item.history.operation_id}",
+            logger=logger,
+            longest_wait=_LONGEST_WAIT,
+        )
         self._made[item.delivery] = name, watch
 
     async def end(self, delivery: Delivery) -> None:
@@ -77,7 +84,7 @@ class Marks:
         if made is None:
             return
         name, watch = made
-        if watch.done() and not watch.cancelled():
+        if watch.done:
             return  # it was taken away; another process may have made one of the name since
         watch.cancel()
         if name:

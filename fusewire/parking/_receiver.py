@@ -279,7 +279,9 @@ class Receiver:
         """Finish `deliveries` and release them, in a task of their own."""
         if deliveries not in self._retiring:
             name = f"finish {self._queue}"
-            self._retiring[deliveries] = asyncio.create_task(self._finish(deliveries), name=name)
+            finishing = asyncio.create_task(self._finish(deliveries), name=name)
+            finishing.add_done_callback(lambda _task: self._changed.set())
+            self._retiring[deliveries] = finishing
 
     async def _finish(self, deliveries: Deliveries) -> None:
         """Wait until `deliveries` are finished, or have to go back; then release them."""

@@ -181,8 +181,10 @@ class StatusWatch:
         self._beat()
         try:
             await asyncio.wait({counting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if counting.done():  # by a defect, or cancelled by something else: it is started again
-                await counting
+            # By a defect, or cancelled by something else: it is started again.
+            for ended in (counting, stopped):
+                if ended.done():
+                    await ended
         finally:
             self._end_beat()
             stopped.cancel()

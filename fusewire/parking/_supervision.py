@@ -31,9 +31,14 @@ async def keep_all_running(
     def ending() -> bool:
         return parent is None or parent.cancelling() > 0
 
+    begun: set[str] = set()
     async with asyncio.TaskGroup() as group:
-        for name, run in workers.items():
-            group.create_task(_keep_running(name, run, stopping, ending=ending), name=name)
+        # A task that is cancelled before its first step never was, and the group says nothing.
+        while missing := workers.keys() - begun:
+            for name in missing:
+                keeping = _keep_running(name, workers[name], stopping, begun=begun, ending=ending)
+                group.create_task(keeping, name=name)
+            await asyncio.sleep(0)
 
 
 async def _keep_running(
@@ -41,6 +46,7 @@ async def _keep_running(
     run: Callable[[], Awaitable[None]],
     stopping: asyncio.Event,
     *,
+    begun: set[str],
     ending: Callable[[], bool],
 ) -> None:
     """Await `run()`, and again whatever ended it, until it returns or the consumer stops.
@@ -49,9 +55,11 @@ async def _keep_running(
         name: what it is, for the log.
         run: called for each start.
         stopping: set when the consumer ends.
+        begun: where it notes that it has made its first step.
         ending: whether a cancellation comes from the task that this one belongs to. Any other
             would leave the queue unserved, because a task group ignores a task that is cancelled.
     """
+    begun.add(name)
     backoff = Backoff(longest=_LONGEST_WAIT)
     failed = False
     while True:

@@ -25,12 +25,21 @@ async def sleep_unless_stopping(seconds: float, stopping: asyncio.Event) -> bool
 
 async def wait_any(*events: asyncio.Event, seconds: float | None = None) -> None:
     """Wait for `seconds` or until one of the events is set."""
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
+    loop = asyncio.get_running_loop()
+    until = None if seconds is None else loop.time() + seconds
+    cut_off = True
+    while cut_off:
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
+        left = None if until is None else until - loop.time()
+        try:
+            done, _ = await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        # By something else: then what was waited for has not come.
+        cut_off = any(wait.cancelled() for wait in done) and not any(
+            event.is_set() for event in events
+        )
 
 
 def level_of(error: BrokerError) -> int:

@@ -141,16 +141,51 @@ async def test_a_connection_that_is_found_dead_while_writing_is_reported_as_lost
     assert [type(error) for error in told] == [ConnectionError, ConnectionError]
 
 
-async def test_a_task_that_waits_for_a_cancelled_writer_gets_an_error() -> None:
-    broker = Broker(1)
+@pytest.mark.parametrize("when", ["before its first step", "while it gathers", "while it writes"])
+async def test_a_writer_that_somebody_else_cancels_says_so_and_leaves_nobody_waiting(
+    when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Broker(2)
     broker.takes.clear()
     together = acknowledger(broker)
-    waiting = asyncio.create_task(together.acknowledge(1))
-    await until(lambda: broker.begun)
+    waiting = [asyncio.create_task(together.acknowledge(1))]
+    await asyncio.sleep(0)
+    if when == "while it gathers":
+        await asyncio.sleep(0)
+    elif when == "while it writes":
+        await until(lambda: broker.begun)
+        waiting.append(asyncio.create_task(together.acknowledge(2)))
+        await asyncio.sleep(0)
     assert together._writing is not None
     together._writing.cancel()
-    with pytest.raises(ConnectionError):
-        await asyncio.wait_for(waiting, 10)
+    for task in waiting:
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(task, 10)
+    await until(lambda: broker.closed)  # so that RabbitMQ delivers them again
+    [said] = [each for each in caplog.records if "acknowledgements were cut off" in each.message]
+    assert said.exc_info
+
+
+async def test_a_channel_is_closed_even_if_its_closing_is_cancelled_by_somebody_else() -> None:
+    class Slow(Broker):
+        closing = 0
+
+        async def basic_ack(self, *_: Any, **__: Any) -> None:
+            raise OSError
+
+        async def close(self) -> None:
+            self.closing += 1
+            if self.closing < 3:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                await asyncio.sleep(0)
+            self.is_closed = True
+
+    channel = Slow(1)
+    with pytest.raises(OSError):  # noqa: PT011 - whatever it says
+        await acknowledger(channel).acknowledge(1)
+    await until(lambda: channel.is_closed)
 
 
 async def test_none_is_written_while_they_are_held_and_all_are_written_then() -> None:

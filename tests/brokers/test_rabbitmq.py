@@ -146,8 +146,9 @@ async def test_a_broker_that_was_left_is_not_connected_again_by_its_subscription
     async with RabbitMQBroker(amqp_url) as broker:
         await broker.create_queue(queue_name)
         subscription = await broker.subscribe(queue_name, prefetch=1)  # and not released
-    assert subscription._watching is not None
-    await asyncio.wait_for(subscription._watching, 10)  # it has looked for the last time
+    watching = subscription._watching
+    assert watching is not None
+    await until(lambda: watching.done)  # it has looked for the last time
     assert broker._consuming._connection is None or broker._consuming._connection.is_closed
 
 

@@ -18,6 +18,7 @@ from fusewire.brokers.rabbitmq._addresses import addresses
 from fusewire.brokers.rabbitmq._connection import Link, close
 from fusewire.brokers.rabbitmq._workarounds.cancellation import spawn, within
 from fusewire.brokers.rabbitmq._workarounds.close_ok import ConnectionFrames
+from fusewire.errors import BrokerUnavailableError
 from fusewire.forwarding import ForwarderHandle
 
 if TYPE_CHECKING:
@@ -82,6 +83,22 @@ async def test_a_connection_that_could_not_be_closed_is_not_closed_again_when_it
         patch.setattr(UnderlayConnection, "close", fails)
         await link.close()
     assert await asyncio.to_thread(collected) == []  # in a thread without an event loop
+
+
+async def test_opening_a_channel_that_somebody_else_cancels_is_a_broker_that_does_not_answer(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled(_: Link, __: object) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    link = Link(addresses(amqp_url), purpose="test", timeout=5, ssl_context=None)
+    monkeypatch.setattr(Link, "_open", cancelled)
+    with pytest.raises(BrokerUnavailableError, match="gave no channel"):
+        await link.open_channel(confirms=False)
+    await link.close()
 
 
 def test_a_forwarding_whose_event_loop_is_closed_leaves_nothing_unawaited() -> None:

@@ -8,38 +8,83 @@ from typing import Any
 
 import pytest
 
+from fusewire.brokers.rabbitmq import _subscription
 from fusewire.brokers.rabbitmq._subscription import RabbitMQSubscription
 from fusewire.errors import BrokerUnavailableError
+from tests.support.waiting import until
 
 
-async def test_a_watch_that_ends_by_an_error_begins_again_after_growing_waits_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+class Channel:
+    """A channel on which a subscription starts, and nothing comes."""
+
+    def __init__(self) -> None:
+        self.close_callbacks: set[Any] = set()
+        self.on_consumer_cancel_callbacks: set[Any] = set()
+
+    async def get_underlay_channel(self) -> Any:
+        return self
+
+    async def basic_qos(self, **_: Any) -> None: ...
+
+    async def basic_consume(self, *_: Any, **__: Any) -> Any:
+        return SimpleNamespace(consumer_tag="tag")
+
+    async def basic_cancel(self, *_: Any, **__: Any) -> None: ...
+
+    def create_task(self, work: Any) -> Any:
+        return asyncio.ensure_future(work)
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture(params=["an error", "a cancellation"])
+def strike(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(_subscription, "_LOOK", 0.01)
+    monkeypatch.setattr(_subscription, "_LONGEST_WAIT", 0.02)
+    return str(request.param)
+
+
+async def test_a_watch_goes_on_after_what_ends_it_and_says_so(
+    strike: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    slept: list[float] = []
-    sleep = asyncio.sleep
-
-    async def noted(seconds: float) -> None:
-        slept.append(seconds)
-        await sleep(0)
-
-    failures = [ValueError("a defect")] * 8
+    asked = 0
 
     async def depth() -> int:
-        if failures:
-            raise failures.pop()
+        nonlocal asked
+        asked += 1
+        if asked <= 3:
+            if strike == "an error":
+                raise ValueError("a defect")
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
         return 1
 
-    nothing: Any = None
+    channel: Any = Channel()
     subscription = RabbitMQSubscription(
-        "orders", nothing, nothing, 1.0, depth=depth, connection_lost=lambda _: False
+        "orders", channel, channel, 1.0, depth=depth, connection_lost=lambda _: False
     )
-    acknowledger: Any = SimpleNamespace(settled=0)
-    monkeypatch.setattr(asyncio, "sleep", noted)
-    await asyncio.wait_for(subscription._keep_watching(acknowledger), 20)
+    await subscription.start(1)
     with pytest.raises(BrokerUnavailableError, match="nothing comes from 'orders'"):
-        await subscription.receive()
-    pauses = slept[1:-3:2]
-    assert pauses == [10, 20, 40, 80, 160, 320, 600, 600]
-    failed = [each for each in caplog.records if "the watch of 'orders' failed" in each.message]
-    assert len(failed) == 8
-    assert all(each.exc_info for each in failed)
+        await asyncio.wait_for(subscription.receive(), 20)
+    said = [each for each in caplog.records if "the watch of 'orders'" in each.message]
+    assert len(said) == 3
+    assert all(each.exc_info and "started again" in each.message for each in said)
+
+
+async def test_a_watch_ends_with_its_subscription(strike: str) -> None:
+    async def depth() -> int:
+        return 0
+
+    channel: Any = Channel()
+    subscription = RabbitMQSubscription(
+        "orders", channel, channel, 1.0, depth=depth, connection_lost=lambda _: False
+    )
+    await subscription.start(1)
+    await subscription.release()
+
+    def watches() -> list[str]:
+        return [each.get_name() for each in asyncio.all_tasks() if "watch" in each.get_name()]
+
+    await until(lambda: watches() == [])

@@ -52,22 +52,25 @@ async def test_a_forwarder_that_ends_by_an_error_goes_on_and_says_so(  # noqa: P
         assert f"the forwarder of queue '{queue_name}'" in record.getMessage()
 
 
-async def test_a_forwarder_that_is_cancelled_by_somebody_else_says_so(
+async def test_a_forwarder_that_is_cancelled_by_somebody_else_goes_on_and_says_so(
     address: str,
     queue_name: str,
     server: PaymentsServer,
     registry: BreakerRegistry,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    name = f"the forwarder of queue {queue_name!r}"
     async with aio_shop(address, queue_name, server, registry) as shop:
-        assert shop.forwarding is not None
-        await until(lambda: shop.forwarding is not None and shop.forwarding._task is not None)
-        task = shop.forwarding._task
-        assert task is not None
-        await asyncio.sleep(0)
+        trip(registry)
+        await shop.charge("a", "op-a")
+        await until(lambda: shop.happened("replayed") == ["op-a"])
+        [task] = [each for each in asyncio.all_tasks() if each.get_name() == name]
         task.cancel()
-        await asyncio.wait({task})
-        assert "was cancelled and has ended" in caplog.text
+        await until(lambda: f"{name} was cancelled by something else" in caplog.text)
+        trip(registry)
+        await shop.charge("b", "op-b")
+        await until(lambda: shop.happened("replayed") == ["op-a", "op-b"])
+    assert server.effects == {"op-a": b"a", "op-b": b"b"}
 
 
 async def test_a_proxys_404_does_not_end_a_parked_call(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fusewire.brokers import Message
 from fusewire.brokers.sqlite._store import Store
-from fusewire.errors import CircuitOpenError
-from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA
+from fusewire.errors import CircuitOpenError, UnconfirmedError
+from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls
 from tests.forwarding.shop import aio_shop, trip
+from tests.support.payments import CHARGE
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.brokers import Message, Station
+    from fusewire.brokers import Station
     from tests.forwarding.conftest import PaymentsServer
 
 
@@ -85,3 +89,28 @@ async def test_a_call_that_is_stored_in_the_moment_of_the_loss_is_not_promised(
     trailing = dict(caught.value.trailing_metadata())  # type: ignore[attr-defined]
     assert trailing[OPERATION_ID_METADATA] == "op-a"
     assert trailing[PARKED_METADATA] == "unknown"
+
+
+@pytest.mark.parametrize("channel", ["sync", "of another event loop"])
+def test_a_call_whose_storing_something_else_cancels_may_or_may_not_be_stored(
+    queue_name: str, registry: BreakerRegistry, tmp_path: Path, channel: str
+) -> None:
+    call: Any = SimpleNamespace(operation_id="op-a", at_most_once=False)
+
+    def cancelled(_: object) -> Message:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return Message(body=b"")
+
+    call.message = cancelled
+    with ParkedCalls(tmp_path / "calls.db", queue=queue_name, registry=registry) as calls:
+        store = calls._store
+
+        def park() -> object:
+            if channel == "sync":
+                return store.store_threadsafe(call, breaker=CHARGE)
+            return asyncio.run(store.store(call, breaker=CHARGE))
+
+        with pytest.raises(UnconfirmedError, match="may or may not be parked"):
+            park()

@@ -272,3 +272,26 @@ async def test_what_cannot_be_stopped_is_never_called_again_beside_itself(
             await until(lambda: "slow" in bench.happened("handled"))
     assert calls.count("slow") == 1
     assert await _depth(bench, 0)
+
+
+async def test_a_plain_function_whose_task_something_else_cancels_is_not_called_beside_itself(
+    bench: Bench,
+) -> None:
+    go_on = threading.Event()
+    calls: list[str] = []
+
+    def handler(message: AbstractIncomingMessage) -> None:
+        calls.append(message.body.decode())
+        go_on.wait(30)
+
+    before = asyncio.all_tasks()
+    await bench.send("a")
+    async with bench.consumer(handler):
+        await until(lambda: bool(calls))
+        for task in asyncio.all_tasks() - before:
+            if "run_sync" in repr(task.get_coro()):
+                task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await until(lambda: bench.happened("handled") == ["a"])
+    assert calls == ["a"]

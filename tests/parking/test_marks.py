@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -252,7 +252,7 @@ async def test_a_mark_that_was_taken_away_with_the_loss_is_not_taken_from_who_ma
     await here.begin(work)
     await until(lambda: not broker.marks)
     _, watch = here._made[work.delivery]
-    await watch
+    await watch.finish()
 
     other = alone(1)
     await elsewhere.begin(other)
@@ -295,13 +295,19 @@ async def test_a_mark_that_cannot_be_taken_away_early_is_tried_again_after_growi
     await marks.end(work.delivery)
 
 
-async def test_a_mark_whose_watch_somebody_else_cancels_is_taken_away_in_the_end() -> None:
+@pytest.mark.parametrize("then", ["the handler ends", "the delivery is lost"])
+async def test_a_mark_whose_watch_somebody_else_cancels_is_taken_away_in_the_end(then: str) -> None:
     broker = Refusing(BrokerError("none"))
     broker.error = None
     marks, work = marks_on(broker), alone(1)
     await marks.begin(work)
-    _, watch = marks._made[work.delivery]
+    [watch] = [each for each in asyncio.all_tasks() if "the watch over" in each.get_name()]
     watch.cancel()
     await asyncio.wait([watch])
-    await marks.end(work.delivery)
+    if then == "the handler ends":
+        await marks.end(work.delivery)
+    else:
+        cast("Any", work.delivery).lost = True
+        await until(lambda: broker.marks == set())
+        await marks.end(work.delivery)
     assert broker.marks == set()

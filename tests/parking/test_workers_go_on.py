@@ -57,6 +57,37 @@ async def test_a_worker_that_always_fails_is_no_reason_not_to_stop() -> None:
     await asyncio.wait_for(kept, 20)
 
 
+async def test_a_worker_that_somebody_else_cancels_before_its_first_step_runs() -> None:
+    ran = asyncio.Event()
+
+    async def run() -> None:
+        ran.set()
+
+    before = asyncio.all_tasks()
+    kept = asyncio.create_task(_supervision.keep_all_running({"it": run}, asyncio.Event()))
+
+    def cancel() -> None:
+        for task in asyncio.all_tasks() - before - {kept}:
+            task.cancel()
+
+    asyncio.get_running_loop().call_soon(cancel)  # behind the step that makes the worker's task
+    await asyncio.wait_for(kept, 20)
+    assert ran.is_set()
+
+
+async def test_a_wait_for_an_event_that_somebody_else_cancels_goes_on() -> None:
+    event, before = asyncio.Event(), asyncio.all_tasks()
+    waiting = asyncio.create_task(_waiting.wait_any(event, seconds=30))
+    await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - before - {waiting}:
+        task.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    event.set()
+    await asyncio.wait_for(waiting, 20)
+
+
 async def test_a_defect_in_receiving_stops_neither_the_source_nor_its_lanes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

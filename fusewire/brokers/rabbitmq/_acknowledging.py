@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import aiormq.abc
+
+logger = logging.getLogger("fusewire.brokers.rabbitmq")
 
 _TURNS = 3
 """Turns of the event loop in which a batch gathers: what is ready to be settled, and no more.
@@ -73,24 +76,22 @@ class Acknowledger:
 
     def _begin(self) -> None:
         if self._writing is None and self._waiting and not self._held:
-            self._writing = asyncio.create_task(self._write_all())
+            self._writing = asyncio.create_task(self._write_all(), name="acknowledge")
+            self._writing.add_done_callback(self._written_all)
 
     async def _write_all(self) -> None:
-        try:
-            while self._waiting:
-                for _ in range(_TURNS):
-                    await asyncio.sleep(0)
-                if self._held:
-                    return
-                batch, self._waiting = self._waiting, {}
-                self.written += len(batch)
-                self.written_at = asyncio.get_running_loop().time()
-                await self._write(batch)
-        finally:
-            self._writing = None
+        while self._waiting:
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            if self._held:
+                return
+            batch, self._waiting = self._waiting, {}
+            self.written += len(batch)
+            self.written_at = asyncio.get_running_loop().time()
+            await self._write(batch)
 
     async def _write(self, batch: dict[int, asyncio.Future[None]]) -> None:
-        error: Exception | None = ConnectionError("acknowledgements were cut off")
+        error: Exception | None = _cut_off()
         try:
             async with asyncio.timeout(self._timeout):
                 # Of several frames the last is waited for: they are written in order.
@@ -104,8 +105,35 @@ class Acknowledger:
             error = failed
         finally:
             _tell(batch.values(), error)
-        if error is not None:
-            spawn(within(self._timeout, self._channel.close))
+            if error is not None:
+                self._close()
+
+    def _written_all(self, writing: asyncio.Task[None]) -> None:
+        self._writing = None
+        try:
+            writing.result()
+        except (asyncio.CancelledError, Exception):
+            logger.exception(
+                "acknowledgements were cut off by something else: their channel is closed, and "
+                "RabbitMQ delivers again what is not acknowledged"
+            )
+            waiting, self._waiting = self._waiting, {}
+            _tell(waiting.values(), _cut_off())
+            self._close()
+        self._begin()
+
+    def _close(self) -> None:
+        """Close the channel, so that what is not acknowledged does not stay in flight."""
+
+        def again(closing: asyncio.Future[None]) -> None:
+            if closing.cancelled() and not self._channel.is_closed:
+                self._close()
+
+        spawn(within(self._timeout, self._channel.close)).add_done_callback(again)
+
+
+def _cut_off() -> ConnectionError:
+    return ConnectionError("acknowledgements were cut off")
 
 
 def _tell(waiting: Iterable[asyncio.Future[None]], error: Exception | None) -> None:

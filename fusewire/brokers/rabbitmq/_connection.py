@@ -182,11 +182,17 @@ class Link:
         channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
         opening = spawn(self._open(channel))
         try:
-            await asyncio.shield(opening)
+            with raising_connection_lost():
+                await asyncio.shield(opening)
         except asyncio.CancelledError:
             spawn(self._close_opened(channel, opening))
             raise
+        except ConnectionError as error:
+            raise self._no_channel(error) from error
         return channel
+
+    def _no_channel(self, error: BaseException) -> BrokerUnavailableError:
+        return self.unavailable(f"RabbitMQ at {self.where} gave no channel", error)
 
     async def _open(self, channel: AbstractChannel) -> None:
         connecting.set(True)  # in a task of its own
@@ -203,7 +209,7 @@ class Link:
                 await close(channel, self._timeout)
             if not is_lost(error):
                 raise
-            raise self.unavailable(f"RabbitMQ at {self.where} gave no channel", error) from error
+            raise self._no_channel(error) from error
 
     async def _close_opened(self, channel: AbstractChannel, opening: asyncio.Future[None]) -> None:
         with contextlib.suppress(BrokerUnavailableError):
@@ -231,9 +237,19 @@ class Link:
         # CancelledError is what heartbeats that stay away make of it: see `run_to_completion`.
         if isinstance(error, AMQPChannelError):
             return False
-        if error is None or not (is_lost(error) or isinstance(error, asyncio.CancelledError)):
+        cancelled = isinstance(error, asyncio.CancelledError)
+        if error is None or not (is_lost(error) or cancelled):
             return False
+        if cancelled and self._connection is not None:
+            # Or something cancelled the task with which aiormq reads a channel. RabbitMQ is not
+            # told, and what it delivered on that channel would stay in flight.
+            spawn(self._give_up(self._connection))
         return self._connection is None or self._reachability.lost(error)
+
+    async def _give_up(self, connection: AbstractConnection) -> None:
+        async with self._opening:
+            if self._connection is connection:
+                await self._discard()
 
     def unavailable(self, what: str, error: BaseException) -> BrokerUnavailableError:
         """Return the error for `what` that the loss of a channel or connection cut off."""

@@ -8,6 +8,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
+from fusewire._background import Background
 from fusewire.brokers.rabbitmq._acknowledging import Acknowledger
 from fusewire.brokers.rabbitmq._codec import DELIVERY_COUNT, from_amqp
 from fusewire.brokers.rabbitmq._connection import close, is_lost
@@ -136,7 +137,7 @@ class RabbitMQSubscription:
         self._depth = depth
         self._connection_lost = connection_lost
         self._delivered = 0
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: Background | None = None
         self._arrived: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
         self._lost: BrokerError | None = None
         self._cancel: Callable[[], Awaitable[object]] | None = None
@@ -168,8 +169,13 @@ class RabbitMQSubscription:
         self._cancel = partial(
             underlay.basic_cancel, consuming.consumer_tag or "", timeout=self._timeout
         )
-        watching = self._keep_watching(acknowledger)
-        self._watching = asyncio.create_task(watching, name=f"watch {self._queue}")
+        self._watching = Background(
+            partial(self._watch, acknowledger),
+            name=f"the watch of {self._queue!r}",
+            logger=logger,
+            first_wait=_LOOK,
+            longest_wait=_LONGEST_WAIT,
+        )
 
     async def receive(self) -> RabbitMQDelivery:
         """Wait for the next delivery."""
@@ -224,21 +230,6 @@ class RabbitMQSubscription:
         if self._watching is not None:
             self._watching.cancel()
         await close(self._channel, self._timeout)
-
-    async def _keep_watching(self, acknowledger: Acknowledger) -> None:
-        """Watch, and begin again after growing waits if that ends by an error."""
-        wait = _LOOK
-        while True:
-            try:
-                await self._watch(acknowledger)
-            except Exception:
-                logger.exception(
-                    "the watch of %r failed and begins again in %g s", self._queue, wait
-                )
-            else:
-                return
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, _LONGEST_WAIT)
 
     async def _watch(self, acknowledger: Acknowledger) -> None:
         """End the subscription when messages wait, nothing is in flight, and none comes.
