@@ -19,15 +19,18 @@ from fusewire.interceptors import aio_interceptors, guard
 from fusewire.operation import current_operation, fallbacks_allowed
 from fusewire.parking._history import KEYS_BY_REQUEST, History, from_headers
 from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
+from tests.support import charging_worker
 from tests.support.grpc_keys import key_of
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
     from aio_pika.abc import AbstractIncomingMessage
 
     from tests.parking.conftest import Bench
+    from tests.support.processes import KeptProcess
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
@@ -155,26 +158,31 @@ async def test_a_plain_handlers_calls_have_keys_too(bench: Bench, payments: Paym
 
 
 async def test_another_process_sends_the_same_keys_on_a_replay(
-    bench: Bench, payments: PaymentsServer
+    bench: Bench,
+    payments: PaymentsServer,
+    tmp_path: Path,
+    forget_queue: Callable[[str], None],
 ) -> None:
-    parked = ["search", "payments"]
+    forget_queue(f"{bench.queue}.parked.{charging_worker.SEARCH}")
+    log = tmp_path / "log"
+    log.touch()
 
-    async with charges(bench, payments) as charge:
+    def start(search: str) -> KeptProcess:
+        return charging_worker.start(bench.address, bench.queue, payments.target, log, search)
 
-        async def handler(_: AbstractIncomingMessage) -> None:
-            await charge(b"alice", timeout=5)
-            bench.registry.get("search").acquire().success()
+    def happened() -> list[str]:
+        return log.read_text().splitlines()
 
-        bench.registry.get("search").force_open()
-        await bench.send("a")
-        lanes = {"lanes": {"search": parked}}
-        async with bench.consumer(handler, **lanes):
-            await until(lambda: bench.happened("parked") == ["a"])
-        bench.registry.get("search").reset()
-        async with bench.consumer(handler, **lanes):
-            await until(lambda: bench.happened("replayed") == ["a"])
+    await bench.send("a")
+    with start("open") as one:
+        await until(lambda: happened() == ["parked"], "parked", limit=60)
+        assert one.stop() == 0
+    calls = len(payments.seen)
+    with start("closed") as another:
+        await until(lambda: happened() == ["parked", "replayed"], "replayed", limit=60)
+        assert another.stop() == 0
+    assert len(payments.seen) > calls > 0
     assert {key for key, _ in payments.seen} == {charge_key("alice")}
-    assert len(payments.seen) >= 2
 
 
 # Keys that change
