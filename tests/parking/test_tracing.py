@@ -215,6 +215,21 @@ async def test_attempts_in_place_are_one_trace(bench: Bench) -> None:
 
 
 @SQLITE
+async def test_what_goes_back_to_its_queue_ends_its_trace(bench: Bench) -> None:
+    tracer, dependency = Recorder(), Dependency(bench.registry)
+    dependency.trip()
+    await bench.send("a")
+    async with bench.consumer(dependency, on_open="pause") as consumer:
+        consumer.trace_with(tracer)
+        await until(lambda: consumer.status().paused_by == "payments" and not tracer.open)
+        assert tracer.notes("a") == [["attempt"]]
+        dependency.recover()
+        await until(lambda: bench.happened("handled") == ["a"])
+    assert tracer.notes("a") == [["attempt"], ["attempt", "handled"]]
+    assert [span.ended for span in tracer.spans] == [1, 1]
+
+
+@SQLITE
 async def test_what_is_cut_off_ends_its_trace(bench: Bench) -> None:
     tracer, began = Recorder(), asyncio.Event()
 

@@ -55,11 +55,12 @@ class Instrumentation:
         for name in ("status", "add_listener", "trace_with"):
             if not callable(getattr(consumer, name, None)):
                 raise invalid("consumer", "a ParkingConsumer or ParkedCalls", consumer)
-        ends = ExitStack()
-        ends.callback(consumer.trace_with(self._tracer))
-        ends.callback(self._source.watch(consumer))
-        queue = consumer.status().queue
-        ends.callback(consumer.add_listener(partial(self._instruments.count, queue)))
+        with ExitStack() as stack:
+            stack.callback(consumer.trace_with(self._tracer))
+            stack.callback(self._source.watch(consumer))
+            queue = consumer.status().queue
+            stack.callback(consumer.add_listener(partial(self._instruments.count, queue)))
+            ends = stack.pop_all()
         self._stack.callback(ends.close)
         return ends.close
 

@@ -243,7 +243,7 @@ async def test_an_attempt_in_place_is_a_trace_of_its_own_linked_to_the_one_befor
         if len(calls) < 3:
             raise ValueError
 
-    retry = RetryPolicy(delays=(0.05,))
+    retry = RetryPolicy(delays=(0.2,))
     async with bench.consumer(handler, telemetry, retry=retry, on_open="pause"):
         await bench.publish("a")
         await until(lambda: bench.happened("handled") == 1)
@@ -257,7 +257,7 @@ async def test_an_attempt_in_place_is_a_trace_of_its_own_linked_to_the_one_befor
     ]
     assert one.end_time is not None
     assert two.start_time is not None
-    assert one.end_time < two.start_time  # the wait between them belongs to neither
+    assert two.start_time - one.end_time > 50_000_000  # the wait between them belongs to neither
     assert (three.attributes or {})["fusewire.outcome"] == "handled"
 
 
