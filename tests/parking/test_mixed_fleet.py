@@ -193,3 +193,26 @@ async def test_a_release_keeps_the_time_of_what_another_has_delayed(
     assert sorted(fleet.handled[2:]) == [["later-1", second], ["later-2", second]]
     assert time.time() - begun > LATER
     assert await bench.dead() == []
+
+
+HANDED_ON = """
+from fusewire.brokers import Message
+from fusewire.parking.record import read, strip
+
+headers = {"fusewire-format": 1, "fusewire-times-parked": 1, "fusewire-moved-by": "00-1-2-01"}
+record = read(Message(body=b"", headers=headers), operation_id="a")
+stored = record.write(Message(body=b"", headers=headers)).headers
+print(record.times_parked, strip(headers), stored["fusewire-moved-by"])
+"""
+
+
+def test_the_older_release_takes_the_name_of_a_move_for_the_publishers(older: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HANDED_ON],
+        env={**os.environ, "PYTHONPATH": str(older)},
+        cwd=older,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout == "1 {'fusewire-moved-by': '00-1-2-01'} 00-1-2-01\n"
