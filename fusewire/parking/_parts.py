@@ -126,6 +126,7 @@ class ConsumerParts:
             hold_limit=hold_limit,
             stopping=stopping,
             settlements=self.settlements,
+            failures=self.failures,
             unacknowledged=self.unacknowledged,
             marks=marks,
             tracing=self.tracing,

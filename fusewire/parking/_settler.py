@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from fusewire.brokers import Delivery, Topology
     from fusewire.parking._dependencies import Dependencies
+    from fusewire.parking._failure_log import FailureLog
     from fusewire.parking._marks import Marks
     from fusewire.parking._receiver import Receiver
     from fusewire.parking._settlements import Settlements
@@ -75,6 +76,7 @@ class Settler:
         hold_limit: seconds that a delivery may be held because it cannot be settled.
         stopping: set when the consumer ends.
         settlements: reports every settlement.
+        failures: where what the user's function raises is logged.
         unacknowledged: what was done and could not be acknowledged.
         marks: of attempts that were made with nothing else in flight.
         tracing: traces moves.
@@ -91,6 +93,7 @@ class Settler:
         hold_limit: float,
         stopping: asyncio.Event,
         settlements: Settlements,
+        failures: FailureLog,
         unacknowledged: Unacknowledged,
         marks: Marks,
         tracing: Tracing,
@@ -103,6 +106,7 @@ class Settler:
         self._hold_limit = hold_limit
         self._stopping = stopping
         self._settlements = settlements
+        self._failures = failures
         self._unacknowledged = unacknowledged
         self._marks = marks
         self._tracing = tracing
@@ -135,6 +139,8 @@ class Settler:
             history = History(
                 operation_id=message.message_id or uuid.uuid4().hex, queue=self._topology.source
             )
+            if not isinstance(error, MalformedMessageError):
+                self._failures.note(history, error)
             item = InFlight(delivery, history, view_of(delivery, seen=True), since, receiver)
             return await self.settle(item, self._policy.dead(history, "malformed", error))
         anonymous = not (given or history.operation_id)

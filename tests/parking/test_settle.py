@@ -40,6 +40,7 @@ def settler(stopping: asyncio.Event) -> Settler:
         hold_limit=3600,
         stopping=stopping,
         settlements=Settlements(Topology("q"), unused),
+        failures=unused,
         unacknowledged=Unacknowledged(),
         marks=unused,
         tracing=Tracing("memory"),
