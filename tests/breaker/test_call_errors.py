@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import dataclasses
 import gc
 import json
-import pickle
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -18,25 +16,19 @@ import pytest
 from fusewire.breaker import (
     BreakerSettings,
     CallError,
-    CallEvent,
-    CallFailed,
     CircuitBreaker,
     CircuitOpenError,
     CircuitState,
-    Event,
     Outcome,
-    Snapshot,
-    StateChanged,
 )
 from fusewire.errors import SettingsError
-from tests.support.circuits import half_open_circuit, interrupt, open_circuit, restarted
+from tests.support.call_errors import RPC_LIKE, SECRET, RpcLikeError, fail_with, known
+from tests.support.circuits import half_open_circuit, interrupt, open_circuit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from fusewire.testing import FakeClock
-
-SECRET = "card 4111 1111 1111 1111"  # noqa: S105 - what an error's text may hold
 
 
 class PaymentError(Exception):
@@ -51,32 +43,8 @@ class _OwnTimeout(TimeoutError):  # noqa: N818 - a private name
     pass
 
 
-class RpcLikeError(grpc.RpcError):
-    """An error with a status, as gRPC's stubs raise it."""
-
-    def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.UNAVAILABLE
-
-
 class _InactiveLikeError(RpcLikeError):
     pass
-
-
-def known(breaker: CircuitBreaker) -> tuple[str, str]:
-    figures, snapshot = breaker.figures(), breaker.snapshot()
-    assert (snapshot.error_type, snapshot.error_status) == (
-        figures.error_type,
-        figures.error_status,
-    )
-    return figures.error_type, figures.error_status
-
-
-def fail_with(breaker: CircuitBreaker, error: BaseException) -> None:
-    def fail() -> None:
-        raise error
-
-    with contextlib.suppress(type(error)):
-        breaker.call(fail)
 
 
 HERE = "tests.breaker.test_call_errors"
@@ -88,8 +56,8 @@ HERE = "tests.breaker.test_call_errors"
         (ConnectionError(SECRET), "ConnectionError", ""),
         (PaymentError(SECRET), f"{HERE}.PaymentError", ""),
         (json.JSONDecodeError(SECRET, "", 0), "json.decoder.JSONDecodeError", ""),
-        (RpcLikeError(SECRET), f"{HERE}.RpcLikeError", "UNAVAILABLE"),
-        (_InactiveLikeError(SECRET), f"{HERE}.RpcLikeError", "UNAVAILABLE"),
+        (RpcLikeError(SECRET), RPC_LIKE, "UNAVAILABLE"),
+        (_InactiveLikeError(SECRET), RPC_LIKE, "UNAVAILABLE"),
         (_PrivateError(SECRET), f"{HERE}.PaymentError", ""),
         (_OwnTimeout(SECRET), f"{HERE}._OwnTimeout", ""),
         (ExceptionGroup(SECRET, [RpcLikeError()]), "ExceptionGroup", "UNAVAILABLE"),
@@ -216,7 +184,7 @@ def by_circuit(breaker: CircuitBreaker) -> None:
 
 
 def by_name(breaker: CircuitBreaker) -> None:
-    error = CallError(f"{HERE}.RpcLikeError", "UNAVAILABLE", SECRET)
+    error = CallError(RPC_LIKE, "UNAVAILABLE", SECRET)
     breaker.acquire().failure(error=error)
 
 
@@ -273,7 +241,7 @@ def test_each_way_to_call_names_the_error(
         breaker._refresh()
     with contextlib.suppress(RpcLikeError):
         way(breaker)
-    assert known(breaker) == (f"{HERE}.RpcLikeError", "UNAVAILABLE")
+    assert known(breaker) == (RPC_LIKE, "UNAVAILABLE")
 
 
 def test_an_awaited_grpc_call_names_the_error(breaker: CircuitBreaker) -> None:
@@ -286,84 +254,6 @@ def test_an_awaited_grpc_call_names_the_error(breaker: CircuitBreaker) -> None:
 
     asyncio.run(charge())
     assert known(breaker)[0] == "grpc.RpcError"
-
-
-# Where it is shown.
-
-
-def test_events_have_it(breaker: CircuitBreaker) -> None:
-    heard: list[Event] = []
-    breaker.add_listener(heard.append, (StateChanged, CallEvent))
-    for _ in range(2):
-        fail_with(breaker, RpcLikeError(SECRET))
-    failed, _, opened = heard
-    assert isinstance(failed, CallFailed)
-    assert isinstance(opened, StateChanged)
-    for event in (failed, opened):
-        assert (event.error_type, event.error_status) == (f"{HERE}.RpcLikeError", "UNAVAILABLE")
-        bare = dataclasses.replace(event, error_type="", error_status="")
-        assert bare == event
-        assert SECRET not in repr(event)
-
-
-def test_rejections_have_it_in_every_state_that_rejects(clock: FakeClock) -> None:
-    settings = BreakerSettings(
-        failure_threshold=1, recovery_timeout=10, half_open_max_calls=1, ramp_duration=100
-    )
-    breaker = CircuitBreaker("payments", settings=settings, clock=clock)
-    fail_with(breaker, RpcLikeError(SECRET))
-    named = (f"{HERE}.RpcLikeError", "UNAVAILABLE")
-    assert rejection(breaker) == ("open", *named)
-    assert interrupt(breaker, lambda: rejection(breaker)) == ("open", *named)
-    hear_no_more = breaker.add_listener(lambda _: None, CallEvent)
-    assert rejection(breaker) == ("open", *named)
-    hear_no_more()
-    clock.advance(10)
-    probe = breaker.acquire()
-    assert rejection(breaker) == ("half_open", *named)
-    assert interrupt(breaker, lambda: rejection(breaker)) == ("half_open", *named)
-    probe.success()
-    breaker.acquire()
-    assert rejection(breaker) == ("closed", *named)
-    breaker.force_open()
-    assert rejection(breaker) == ("forced_open", *named)
-    assert interrupt(breaker, lambda: rejection(breaker)) == ("forced_open", *named)
-
-
-def rejection(breaker: CircuitBreaker) -> tuple[str, str, str]:
-    with pytest.raises(CircuitOpenError) as caught:
-        breaker.acquire()
-    error = caught.value
-    assert SECRET not in str(error) + repr(error)
-    copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    assert (copied.error_type, copied.error_status) == (error.error_type, error.error_status)
-    return error.state, error.error_type, error.error_status
-
-
-def test_a_pickled_rejection_is_what_releases_without_the_error_make() -> None:
-    error = CircuitOpenError("a", "open", 1.0, "why", CallError("E", "S"))
-    _, arguments, state = error.__reduce__()
-    assert arguments == ("a", "open", 1.0, "why")
-    assert state == {"error_type": "E", "error_status": "S"}
-    bare = CircuitOpenError(*arguments)
-    assert (bare.error_type, bare.error_status) == ("", "")
-
-
-def test_snapshots_carry_it_where_former_releases_do_not_look(
-    breaker: CircuitBreaker, clock: FakeClock
-) -> None:
-    assert "error" not in breaker.snapshot().to_json()
-    breaker.acquire().failure(error=CallError("grpc.RpcError", "UNAVAILABLE", SECRET))
-    text = breaker.snapshot().to_json()
-    added = '{"format": {"error_type": "grpc.RpcError", "error_status": "UNAVAILABLE"}, '
-    assert text.startswith(added)
-    other = restarted(breaker, clock)
-    assert known(other) == ("grpc.RpcError", "UNAVAILABLE")
-    former = Snapshot.from_json(json.dumps(json.loads(text)))
-    assert (former.error_type, former.error_status) == ("", "")
-    for name in ("error_type", "error_status"):
-        with pytest.raises(ValueError, match=f"its {name} must be a string, got 7"):
-            Snapshot.from_json(text.replace(f'"{name}": "', f'"{name}": 7, "x": "', 1))
 
 
 # Which error it is.
