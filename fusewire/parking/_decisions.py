@@ -140,7 +140,8 @@ class FailurePolicy:
 
     def expired(self, history: History) -> bool:
         """Return whether it is of no use any more."""
-        return self._too_late(history, self.now())
+        has_end = history.not_after_ms is not None or self.retry.max_age is not None
+        return has_end and self._too_late(history, self.now())
 
     def postpone(self, history: History, asked: Retry) -> Verdict:
         """Try it again at the time that the handler asked for; not an attempt."""
@@ -168,8 +169,10 @@ class FailurePolicy:
 
         Not every broker keeps every delay.
         """
-        due, now = history.postponed_until_ms, self.now()
-        return None if due is None or due <= now else Delay(history, (due - now) / 1000)
+        if history.postponed_until_ms is None:
+            return None
+        wait = history.postponed_until_ms - self.now()
+        return None if wait <= 0 else Delay(history, wait / 1000)
 
     def held(
         self,
