@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import subprocess
 import sys
-import tarfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fusewire.brokers import Message, Topology
+from fusewire.parking._history import History
+from tests.support.older_release import extract_older_release
 from tests.support.processes import KeptProcess
 from tests.support.waiting import until
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from tests.parking.conftest import Bench
 
-OLDER = "96d0bde"  # the last commit before stored messages got headers and columns of their own
 ROOT = Path(__file__).parents[2]
 LATER = 4.0
 """Seconds that a message is postponed by: more than any delay that the workers are made with."""
@@ -32,18 +32,8 @@ SCRIPT = ROOT / "tests" / "support" / "fleet_worker.py"
 
 @pytest.fixture(scope="session")
 def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Provide a folder with the older release, out of the repository's own history."""
-    archive = subprocess.run(
-        ["git", "-C", ROOT, "archive", "--format=tar", OLDER, "fusewire"],
-        capture_output=True,
-        check=False,
-    )
-    if archive.returncode:
-        pytest.skip(f"needs the history back to {OLDER}: {archive.stderr.decode().strip()}")
-    folder = tmp_path_factory.mktemp("older")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-        files.extractall(folder, filter="data")
-    return folder
+    """Provide a folder with the older release."""
+    return extract_older_release(tmp_path_factory)
 
 
 class Fleet:
@@ -216,3 +206,79 @@ def test_the_older_release_takes_the_name_of_a_move_for_the_publishers(older: Pa
         check=True,
     )
     assert ended.stdout == "1 {'fusewire-moved-by': '00-1-2-01'} 00-1-2-01\n"
+
+
+FACTS: tuple[dict[str, Any], ...] = (
+    {"refusals": 3},
+    {"doubtful_keys": "a/shop.Payments/Charge/1 a/shop.Payments/Charge/2"},
+    {"moved_by": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+)
+"""What a newer release writes into a message's history, and the older one does not know."""
+
+SUSPECTED = {"lone": 2}
+"""Such a message has the newer release to itself, for as long as nothing else comes: so it is one
+of them only."""
+
+
+async def park_with_facts(bench: Bench, numbers: range) -> None:
+    """Store messages in the lane as the newer release parks them, the last one as a suspect."""
+    now = time.time_ns() // 1_000_000
+    topology = Topology(bench.queue, lanes=("payments",), delays=(0.05, 0.2))
+    await bench.broker.prepare(topology)
+    for number in numbers:
+        facts = SUSPECTED if number == numbers[-1] else FACTS[number % len(FACTS)]
+        history = History(
+            operation_id=str(number),
+            queue=bench.queue,
+            dependency="payments",
+            reason="busy",
+            times_parked=1,
+            first_parked_at_ms=now,
+            parked_at_ms=now,
+            **facts,
+        )
+        message = Message(
+            body=str(number).encode(), message_id=str(number), routing_key=bench.queue
+        )
+        await bench.broker.publish(topology.parked("payments"), history.to_headers(message))
+
+
+def facts_of(message: Message) -> dict[str, object]:
+    """Return what the older release does not know, as it is stored."""
+    names = {name for facts in (*FACTS, SUSPECTED) for name in facts}
+    headers = {f"fusewire-{name.replace('_', '-')}": name for name in names}
+    return {
+        headers[header]: value for header, value in message.headers.items() if header in headers
+    }
+
+
+async def test_an_older_release_handles_and_passes_on_what_it_does_not_know(
+    bench: Bench, fleet: Fleet, older: Path
+) -> None:
+    old = await fleet.start(older, "old")
+    fleet.sent = 10
+    await park_with_facts(bench, range(10))
+    await fleet.settled()
+
+    fleet.down()
+    fleet.sent = 20
+    await park_with_facts(bench, range(10, 20))
+
+    async def moved() -> list[Message]:
+        waiting = await bench.broker.peek(f"{bench.queue}.parked.payments", limit=100)
+        return [each for each in waiting if each.headers.get("fusewire-outage-attempts")]
+
+    await until(moved, "the older release has moved one", limit=60)
+    assert old.stop() == 0
+    waiting = await bench.broker.peek(f"{bench.queue}.parked.payments", limit=100)
+    assert len(waiting) == 10
+    for message in waiting:
+        number = int(message.body)
+        assert facts_of(message) == (SUSPECTED if number == 19 else FACTS[number % len(FACTS)])
+
+    await fleet.start(ROOT, "new")
+    fleet.up()
+    await fleet.settled()
+    assert fleet.workers_of(0) == {"old", "new"}
+    assert fleet.workers_of(10) == {"new"}
+    assert await bench.dead() == []
