@@ -141,6 +141,13 @@ class Prometheus:
             log=self.log,
         )
         until_sync(self._is_ready, "Prometheus is ready", limit=_START_LIMIT)
+        # It takes its targets up only every five seconds.
+        wanted = sum(len(addresses) for addresses in targets.values())
+        until_sync(
+            lambda: self._scraped_targets() == wanted,
+            "Prometheus has asked every target",
+            limit=_START_LIMIT,
+        )
 
     def query(self, expression: str, at: float | None = None) -> list[tuple[dict[str, str], float]]:
         """Return the labels and values that `expression` has, now or at a time since 1970.
@@ -158,6 +165,10 @@ class Prometheus:
         """Return the values of a label in all series that `selector` matches."""
         found = self._get(f"/api/v1/label/{label}/values", {"match[]": selector})
         return [str(each) for each in found["data"]]
+
+    def _scraped_targets(self) -> int:
+        targets = self._get("/api/v1/targets", {})["data"]["activeTargets"]
+        return sum(each["health"] != "unknown" for each in targets)
 
     def broken_rules(self) -> dict[str, str]:
         """Return why rules could not be evaluated the last time, by their names."""
