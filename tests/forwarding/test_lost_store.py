@@ -97,7 +97,7 @@ def test_a_call_whose_storing_something_else_cancels_may_or_may_not_be_stored(
 ) -> None:
     call: Any = SimpleNamespace(operation_id="op-a", at_most_once=False)
 
-    def cancelled(_: object) -> Message:
+    def cancelled(*_: object) -> Message:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()

