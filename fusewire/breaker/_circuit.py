@@ -116,7 +116,7 @@ class Circuit(ByHandChanges):
         until = self._reject_until
         if now < until:
             self._rejected.add()
-            raise rejection(self._name, (OPEN, until - now, self._why, self._last_error))
+            raise rejection(self._name, OPEN, until - now, self._why, self._last_error)
         started = now if timed else UNTIMED
         thread = get_ident()
         if thread in inside:
@@ -127,7 +127,7 @@ class Circuit(ByHandChanges):
             if timed:
                 came.started = self._clock()  # listeners may have taken their time
             return came
-        raise rejection(self._name, came)
+        raise rejection(self._name, *came)
 
     def look(self) -> Admission:
         """Return what would become of a call made now. Takes no permit and changes nothing."""

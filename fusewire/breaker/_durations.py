@@ -9,13 +9,19 @@ import math
 import time
 from collections import deque
 from functools import partial
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import itemgetter
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from fusewire._locks import inside, make_lock
-from fusewire.breaker._generations import Baseline, Generations, baseline_of, generation_at
+from fusewire.breaker._generations import (
+    Baseline,
+    Generations,
+    baseline_of,
+    end_of_generation,
+    generation_at,
+)
 from fusewire.breaker._histogram import (
     CallDurations,
     Counts,
@@ -35,14 +41,11 @@ LATEST = 50
 FEWEST = 10
 """Live calls of which a share says something."""
 
-NOTES = 128
+NOTES = 256
 """Calls that are noted before they are counted."""
 
-_Call: TypeAlias = tuple[float, float, str, bool, bool, bool]
-"""A call that is noted: when it ended, its seconds, its method, and whether it is live, whether it
-failed, and whether the circuit was closed. A tuple, because an object would take twice as long."""
-
 _KIND = itemgetter(2, 3, 4, 5)
+_QUICK = {float}
 
 
 class Durations:
@@ -52,14 +55,25 @@ class Durations:
 
     Args:
         clock: returns monotonic seconds.
+
+    Attributes:
+        note_quickly: take note of a live call without a method that was answered, by its seconds,
+            if it ended before `quick_until`. It never counts: call :meth:`count_if_due` sometimes.
+        quick_until: until when calls may be noted quickly, by the clock.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = make_lock()
         self._closed = True
-        # Calls, and steps to take between them: `_Call | Callable[[], None]`, told apart by type.
-        self._notes: deque[Any] = deque()
+        # Quick notes, which are numbers; full ones, which are lists; and steps to take between
+        # them, which are partials. A full note has when the call ended, its seconds, its method,
+        # and whether it is live, whether it failed, and whether the circuit was closed.
+        self._notes: list[Any] = []
+        self.note_quickly: Callable[[float], None] = self._notes.append
+        # Quick notes are of the half minute of the full one before them.
+        self.quick_until = -math.inf
+        self._quick_at = -math.inf
         self._methods: dict[str, _Method] = {}
         self._latest: deque[tuple[str, float]] = deque(maxlen=LATEST)
         self._replayed_at = -math.inf
@@ -79,9 +93,14 @@ class Durations:
 
     def note(self, at: float, seconds: float, method: str, *, live: bool, failed: bool) -> None:
         """Do what :meth:`record` does, for a call that ended at the clock's time `at`."""
-        notes = self._notes
-        notes.append((at, seconds, method, live, failed, self._closed))
-        if len(notes) >= NOTES:
+        self._notes.append([at, seconds, method, live, failed, self._closed])
+        if self._closed:
+            self.quick_until = end_of_generation(at)
+        self.count_if_due()
+
+    def count_if_due(self) -> None:
+        """Count what was noted, if it is much and no other thread does."""
+        if len(self._notes) >= NOTES:
             self._count(wait=False)
 
     def begin_outage(self, at: float | None = None) -> None:
@@ -92,6 +111,7 @@ class Durations:
         """
         if self._closed:
             self._closed = False
+            self.quick_until = -math.inf
             self._notes.append(partial(self._open, self._clock() if at is None else at))
 
     def end_outage(self) -> None:
@@ -189,44 +209,65 @@ class Durations:
             inside.discard(thread)
 
     def _count_notes(self) -> None:
-        # Not until it is empty, because other threads may go on noting.
-        notes = [self._notes.popleft() for _ in range(len(self._notes))]
+        # Each of these is one step, and other threads may go on noting between them.
+        notes = self._notes[:]
+        del self._notes[: len(notes)]
+        if _QUICK.issuperset(map(type, notes)):  # as nearly always
+            self._take_quick(notes)
+            return
         for kind, group in groupby(notes, type):
-            if kind is tuple:
-                self._take_calls(group)
-            else:
+            if kind is partial:
                 for step in group:
                     step()
+            elif kind is list:
+                for (name, live, failed, closed), alike in groupby(group, _KIND):
+                    self._take_full(name, list(alike), live=live, failed=failed, closed=closed)
+            else:
+                self._take_quick(list(group))
 
-    def _take_calls(self, calls: Iterable[_Call]) -> None:
-        for (name, live, failed, closed), alike in groupby(calls, _KIND):
-            taken = list(alike)
-            seconds = [call[1] for call in taken]
-            counts = counted(seconds)
-            method = self._methods.get(name)
-            if method is None:
-                method = self._methods[name] = _Method()
-            (method.failed if failed else method.answered).include(counts)
-            if not live:
-                self._replayed_at = taken[-1][0]
-                continue
-            if failed:
-                continue
-            latest = seconds[-LATEST:]
-            method.latest.extend(latest)
-            self._latest.extend((name, each) for each in latest)
-            if closed:
-                self._add_to_baseline(method.generations, taken, counts)
+    def _take_quick(self, seconds: list[float]) -> None:
+        """Count calls that were noted quickly."""
+        if seconds:
+            method, counts = self._add("", seconds, failed=False)
+            self._keep_latest("", method, seconds)
+            # When the last of them ended is not known: at the latest now, or with the half minute.
+            last = math.nextafter(end_of_generation(self._quick_at), -math.inf)
+            ended = max(min(self._clock(), last), self._quick_at)
+            method.generations.add(ended, counts, self._replayed_at)
 
-    def _add_to_baseline(
-        self, generations: Generations, calls: list[_Call], counts: Counts
+    def _take_full(
+        self, name: str, calls: list[Any], *, live: bool, failed: bool, closed: bool
     ) -> None:
-        ended = calls[-1][0]
-        if generation_at(ended) == generation_at(calls[0][0]):  # as nearly always
-            generations.add(ended, counts, self._replayed_at)
-            return
-        for at, seconds, *_ in calls:
-            generations.add(at, counted((seconds,)), self._replayed_at)
+        """Count calls of one method that are alike."""
+        seconds = [call[1] for call in calls]
+        method, counts = self._add(name, seconds, failed=failed)
+        self._quick_at = ended = calls[-1][0]
+        if not live:
+            self._replayed_at = ended
+        elif not failed:
+            self._keep_latest(name, method, seconds)
+            if not closed:
+                return
+            if generation_at(ended) == generation_at(calls[0][0]):  # as nearly always
+                method.generations.add(ended, counts, self._replayed_at)
+            else:
+                for call in calls:
+                    alone = counted((call[1],))
+                    method.generations.add(call[0], alone, self._replayed_at)
+
+    def _add(self, name: str, seconds: list[float], *, failed: bool) -> tuple[_Method, Counts]:
+        """Add calls to the histogram of a method."""
+        counts = counted(seconds)
+        method = self._methods.get(name)
+        if method is None:
+            method = self._methods[name] = _Method()
+        (method.failed if failed else method.answered).include(counts)
+        return method, counts
+
+    def _keep_latest(self, name: str, method: _Method, seconds: list[float]) -> None:
+        latest = seconds[-LATEST:]
+        method.latest.extend(latest)
+        self._latest.extend(zip(repeat(name), latest, strict=False))
 
     def _open(self, now: float) -> None:
         self._latest.clear()

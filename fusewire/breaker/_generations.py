@@ -65,6 +65,11 @@ def generation_at(now: float) -> float:
     return now // GENERATION
 
 
+def end_of_generation(now: float) -> float:
+    """Return when the generation ends that is at the clock's time `now`."""
+    return (generation_at(now) + 1) * GENERATION
+
+
 class Generation:
     """Live calls of half a minute.
 

@@ -23,6 +23,7 @@ from fusewire.breaker._results import PLAIN, comes_later, reports_its_end
 from fusewire.breaker._states import Outcome
 from fusewire.breaker._streams import guard_async_generator, guard_generator
 from fusewire.errors import NO_ERROR
+from fusewire.operation import entered_operation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -80,7 +81,10 @@ class GuardingCircuit(Circuit):
             if timed:
                 now = clock()
                 if (durations := self.durations) is not None:
-                    self._measure_call(durations, now, now - started)
+                    if now < durations.quick_until and entered_operation() is None:
+                        durations.note_quickly(now - started)
+                    else:
+                        self._measure_call(durations, now, now - started)
             if (
                 len(notes) < self._room
                 and now < self._room_until
@@ -121,7 +125,10 @@ class GuardingCircuit(Circuit):
             if timed:
                 now = clock()
                 if (durations := self.durations) is not None:
-                    self._measure_call(durations, now, now - started)
+                    if now < durations.quick_until and entered_operation() is None:
+                        durations.note_quickly(now - started)
+                    else:
+                        self._measure_call(durations, now, now - started)
             if (
                 len(notes) < self._room
                 and now < self._room_until
@@ -170,7 +177,10 @@ class GuardingCircuit(Circuit):
         if timed:
             now = self._clock()
             if (durations := self.durations) is not None and not isinstance(lent, Permit):
-                self._measure_call(durations, now, now - started)
+                if now < durations.quick_until and entered_operation() is None:
+                    durations.note_quickly(now - started)
+                else:
+                    self._measure_call(durations, now, now - started)
         self._unproven -= 1
         if (
             self._unproven > 0
@@ -212,7 +222,10 @@ class GuardingCircuit(Circuit):
         if timed:
             now = self._clock()
             if (durations := self.durations) is not None and not isinstance(lent, Permit):
-                self._measure_call(durations, now, now - started)
+                if now < durations.quick_until and entered_operation() is None:
+                    durations.note_quickly(now - started)
+                else:
+                    self._measure_call(durations, now, now - started)
         self._unproven -= 1
         if (
             self._unproven > 0
@@ -255,11 +268,14 @@ class GuardingCircuit(Circuit):
     ) -> None:
         """Record a call without a permit."""
         now, named = self._clock(), NO_ERROR
+        durations = self.durations
         if outcome is Outcome.FAILURE:
             self._note_failure()
             named = self._describe(error)
-            if self.durations is not None and started != UNTIMED:
-                self._measure_call(self.durations, now, now - started, failed=True)
+            if durations is not None and started != UNTIMED:
+                self._measure_call(durations, now, now - started, failed=True)
+        if durations is not None:
+            durations.count_if_due()  # what was noted quickly
         self._change(now, self._settle_call, generation, started, outcome, named)
 
     def _run_with_permit(

@@ -4,7 +4,7 @@ Nothing here takes a lock, reads a clock or calls a listener: the caller holds t
 and passes the time.
 
 Most calls meet a closed circuit with a healthy window, and succeed. Such a healthy call changes
-nothing but the number of calls. So it is only noted, in a short deque that needs no lock, and
+nothing but the number of calls. So it is only noted, in a short list that needs no lock, and
 counted when the numbers are next needed. All numbers stay exact: a note holds the generation of its
 call, which shows whether it is late.
 """
@@ -119,8 +119,9 @@ class Machine(SwitchingMachine):
 
     def _count_healthy(self, now: float) -> None:
         notes = self._healthy
-        # Not until it is empty, because other threads may go on noting.
-        taken = [notes.popleft() for _ in range(len(notes))]
+        # Each of these is one step, and other threads may go on noting between them.
+        taken = notes[:]
+        del notes[: len(taken)]
         # Usually all notes are the same generation, and are counted at once.
         healthy = 0 if isinstance(taken[0], Permit) else taken.count(self._generation)
         if healthy < len(taken):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fusewire.breaker._lending import LendingMachine
 from fusewire.breaker._permit import RECORDED
-from fusewire.breaker._states import CircuitState, Outcome
+from fusewire.breaker._states import FAILURE, IGNORED, CircuitState
 from fusewire.operation import current_operation
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fusewire.breaker._events import Reason
     from fusewire.breaker._permit import Permit
     from fusewire.breaker._settings import BreakerSettings
+    from fusewire.breaker._states import Outcome
 
 
 class MeasuringMachine(LendingMachine):
@@ -77,14 +78,18 @@ class MeasuringMachine(LendingMachine):
         if (
             measured_as is RECORDED
             or permit.settled
-            or outcome is Outcome.IGNORED
+            or outcome is IGNORED
             or seconds == -math.inf  # it is not timed
         ):
             return
         permit.measured_as = RECORDED
         method, operation = measured_as or ("", current_operation())
-        failed = outcome is Outcome.FAILURE
+        failed = outcome is FAILURE
         if operation is None:
+            if not failed and not method and now < durations.quick_until:
+                durations.note_quickly(seconds)
+                durations.count_if_due()
+                return
             durations.note(now, seconds, method, live=True, failed=failed)
         else:
             durations.note(now, seconds, method, live=not operation.replay, failed=failed)

@@ -43,7 +43,7 @@ class Outcome(Enum):
 
 # Constants, because every call needs them: Python 3.11 is slow to get a member from its class.
 OPEN = CircuitState.OPEN
-SUCCESS, FAILURE = Outcome.SUCCESS, Outcome.FAILURE
+SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
 
 
 @dataclass(frozen=True, slots=True)

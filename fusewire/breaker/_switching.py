@@ -6,7 +6,6 @@ As in :mod:`fusewire.breaker._machine`, the caller holds the circuit's lock and 
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING
 
 from fusewire.breaker import _events as events
@@ -105,7 +104,7 @@ class SwitchingMachine:
         self._window = make_window(settings, now)
         self._totals = StateTotals(now)
         # Healthy calls that are not counted yet: their permits or, without one, their generations.
-        self._healthy: deque[int | Permit] = deque()
+        self._healthy: list[int | Permit] = []
         self._succeeded = self._failed = self._ignored = self._slow = 0
         self._last_error = NO_ERROR
         self._last_message = ""

@@ -302,8 +302,8 @@ def test_the_share_follows_the_reference(clock: FakeClock) -> None:
 
 
 def test_calls_that_nobody_asks_about_are_not_kept(clock: FakeClock) -> None:
-    durations = recorded(clock, *[0.01] * 127)
-    assert len(durations._notes) == 127
+    durations = recorded(clock, *[0.01] * 255)
+    assert len(durations._notes) == 255
     durations.record(0.01)
     assert len(durations._notes) == 0
 

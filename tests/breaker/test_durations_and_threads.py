@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def test_a_call_does_not_wait_while_another_thread_counts(clock: FakeClock) -> N
         calls.join(5)
         assert not calls.is_alive()
 
-    durations._notes.append(count_slowly)  # runs while this thread counts
+    durations._notes.append(partial(count_slowly))  # runs while this thread counts
     durations.histogram()
     assert durations.histogram().calls == 200
 
@@ -63,7 +64,7 @@ def test_a_reader_waits_for_another_thread_that_counts(clock: FakeClock) -> None
         reader.start()
         reader.join(0.1)  # one that does not wait has read too little by then
 
-    durations._notes.append(count_slowly)  # runs while this thread counts
+    durations._notes.append(partial(count_slowly))  # runs while this thread counts
     durations.record(0.01)
     durations.histogram()
     reader.join()
