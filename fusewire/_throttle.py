@@ -35,7 +35,8 @@ class Unsaid(NamedTuple):
 class Throttle:
     """Decides whether to log an error, and counts those like it that were not logged.
 
-    The count of a kind comes with the next error of it, if nobody asks for :meth:`overdue`.
+    Where somebody looks often, ask :meth:`is_first` about each error, and :meth:`overdue` for the
+    counts. Elsewhere :meth:`unsaid` has an error logged each minute, with the count.
 
     If threads ask at the same time, each may log; preventing that is not worth a lock.
 
@@ -55,10 +56,18 @@ class Throttle:
         if now < quiet_until:
             self._kinds[kind] = quiet_until, unsaid + 1
             return None
-        self._kinds[kind] = now + _QUIET, 0
-        for oldest in list(self._kinds)[:-_KINDS_KEPT]:
-            self._kinds.pop(oldest, None)
+        self._say(kind, now)
         return unsaid
+
+    def is_first(self, error: BaseException) -> bool:
+        """Return whether none like it came in the minute before; else it is only counted."""
+        now, kind = self._monotonic(), _kind(error)
+        quiet_until, unsaid = self._kinds.pop(kind, (now, 0))
+        if now < quiet_until or unsaid:
+            self._kinds[kind] = quiet_until, unsaid + 1
+            return False
+        self._say(kind, now)
+        return True
 
     def overdue(self) -> list[Unsaid]:
         """Return the counts of a minute that is over; the errors that follow are counted again."""
@@ -69,6 +78,11 @@ class Throttle:
                 self._kinds[kind] = now + _QUIET, 0
                 counted.append(Unsaid(unsaid, type_name(kind[0]), _place(kind)))
         return counted
+
+    def _say(self, kind: _Kind, now: float) -> None:
+        self._kinds[kind] = now + _QUIET, 0
+        for oldest in list(self._kinds)[:-_KINDS_KEPT]:
+            self._kinds.pop(oldest, None)
 
 
 def type_name(kind: type) -> str:

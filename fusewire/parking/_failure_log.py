@@ -34,15 +34,12 @@ class FailureLog:
         """Log that a message with `history` failed with `error`, unless it failed before."""
         if history.attempts or history.outage_attempts:
             return
-        unsaid = self._throttle.unsaid(error)
-        if unsaid is None:
+        if not self._throttle.is_first(error):
             return
-        more = f" ({unsaid} more like it were not logged)" if unsaid else ""
         logger.warning(
-            "the first attempt of operation %s failed in handler %s%s",
+            "the first attempt of operation %s failed in handler %s",
             history.operation_id,
             self._handler,
-            more,
             exc_info=error,
             extra=fields(
                 "message.failed",
@@ -51,7 +48,7 @@ class FailureLog:
                 operation_id=history.operation_id,
                 error_type=type_name(type(error)),
                 error_status=status_in(error),
-                count=unsaid + 1,
+                count=1,
             ),
         )
 

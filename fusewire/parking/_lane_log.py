@@ -223,10 +223,10 @@ class LaneLog:
         if not counts.replayed:
             replayed = "this process has replayed none"
         logger.info(
-            "%s is empty: %s%s; %d were parked here, %d are dead, %d are delayed or wait elsewhere",
+            "%s is empty: %s%s; this process parked %d, dead-lettered %d and moved %d elsewhere",
             self.station,
             replayed,
-            "" if rate is None else f" ({rate:.3g} a second)",
+            "" if rate is None else f" ({_digits(rate)} a second)",
             counts.parked,
             counts.dead,
             counts.left,
@@ -252,6 +252,11 @@ class LaneLog:
 
     def _fields(self, event: str, **values: float | str | None) -> dict[str, float | str]:
         return fields(event, queue=self.station.queue, lane=self.station.lane, **values)
+
+
+def _digits(number: float) -> str:
+    # Three digits, and never an exponent.
+    return f"{number:.3g}" if number < 100 else f"{number:.0f}"  # noqa: PLR2004 - see above
 
 
 def _named(circuits: Iterable[str]) -> str:

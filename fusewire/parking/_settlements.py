@@ -108,15 +108,17 @@ class Settlements:
 
     def lost(self, item: InFlight, error: DeliveryLostError) -> None:
         """Report that `item` could not be settled, and is delivered again."""
-        self._log_unsettled(item, error, f"operation {item.history.operation_id}: {error}")
+        self._log_unsettled(item, error, "operation %s: %s", item.history.operation_id, error)
 
     def held(self, item: InFlight, error: BrokerError, seconds: float) -> None:
         """Report that `item` could not be moved, and stays in flight for `seconds` at most."""
         self._log_unsettled(
             item,
             error,
-            f"operation {item.history.operation_id} cannot be moved and stays in flight for "
-            f"{seconds:.0f} s at most: {error}",
+            "operation %s cannot be moved and stays in flight for %.0f s at most: %s",
+            item.history.operation_id,
+            seconds,
+            error,
         )
 
     def look(self) -> None:
@@ -129,19 +131,20 @@ class Settlements:
                 extra=fields("message.unsettled", error_type=error_type, count=number),
             )
 
-    def _log_unsettled(self, item: InFlight, error: BrokerError, text: str) -> None:
-        unsaid = self._unsettled.unsaid(error)
+    def _log_unsettled(
+        self, item: InFlight, error: BrokerError, text: str, *arguments: object
+    ) -> None:
+        first = self._unsettled.is_first(error)
         logger.log(
-            logging.DEBUG if unsaid is None else level_of(error),
-            "%s%s",
+            level_of(error) if first else logging.DEBUG,
             text,
-            f" ({unsaid} more like it were not logged)" if unsaid else "",
+            *arguments,
             extra=fields(
                 "message.unsettled",
                 queue=item.history.queue,
                 operation_id=item.history.operation_id,
                 error_type=type_name(type(error)),
-                count=1 + (unsaid or 0),
+                count=1,
             ),
         )
 

@@ -27,7 +27,7 @@ def _structlog() -> logging.Formatter:
         foreign_pre_chain=[
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
-            structlog.processors.TimeStamper(),
+            structlog.processors.TimeStamper(key="created"),
             structlog.stdlib.ExtraAdder(),
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
@@ -59,7 +59,10 @@ class Log:
 
     def records(self) -> list[dict[str, Any]]:
         """Return every record, in order."""
-        return [json.loads(line) for line in self.text.splitlines()]
+        records = [json.loads(line) for line in self.text.splitlines()]
+        for record in records:
+            record.setdefault("levelname", record.get("level", "").upper())  # structlog's name
+        return records
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """Return the fields of every record of one event, without their prefix."""

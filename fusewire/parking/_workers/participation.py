@@ -213,7 +213,9 @@ class Participation:
         if lane.replaying or not listens or self._looks == 1:
             await self._see_backlog()
         if lane.replaying:
-            self._log.look(lane.figures())
+            # While its circuit is open, a replay is not slow but waits.
+            figures = lane.figures().items()
+            self._log.look({name: one for name, one in figures if not lane.recovery(name).open})
         else:
             self.pause()  # in the next outage, others may be the first
         self._changed.notify()
