@@ -41,7 +41,7 @@ prometheus: .venv/.dev ## Scrape an outage by a real Prometheus, and check rules
 	$(BIN)/python -m pytest -m prometheus tests/telemetry $(ARGS)
 
 dashboard: .venv/.dev ## Make the Grafana dashboard of monitoring/
-	$(BIN)/python monitoring/dashboard.py
+	$(BIN)/python -m monitoring.dashboard
 
 check: .venv/.dev ## Check lint, format, types and import layers
 	$(BIN)/ruff check

@@ -34,7 +34,6 @@ import statistics
 import time
 import uuid
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +41,7 @@ from typing import TYPE_CHECKING
 import aio_pika
 
 from benchmarks import plain_parking
+from benchmarks.parking_lap import Lap, Stopwatch
 from benchmarks.rabbitmq import node
 from fusewire.breaker import BreakerRegistry
 from fusewire.brokers import Topology
@@ -61,51 +61,8 @@ DEPENDENCY = "payments"
 BODY = b"x" * 1024
 BEFORE = 300
 """Messages that are handled before the outage of a replaying lap."""
-LIMIT = 120.0  # seconds for one lap
-PAUSE = 0.3
-"""Seconds before a lap's channels are closed.
-
-Of the last acknowledgements before a channel is closed, a quorum queue that is under load drops
-some, and then the messages come again.
-"""
 TARGETS = {"closed": 0.95, "parking": 1.0, "replaying": 0.9}
 QUORUM = {"x-queue-type": "quorum"}
-
-
-@dataclass(frozen=True)
-class Lap:
-    """Some messages, settled: wall clock and this process's CPU, in seconds per message."""
-
-    wall: float
-    cpu: float
-
-
-class Stopwatch:
-    """Runs from the first of `messages` settlements to the last."""
-
-    def __init__(self, messages: int) -> None:
-        self._messages = messages
-        self._count = 0
-        self._begin = (0.0, 0.0)
-        self._end = (0.0, 0.0)
-        self._done = asyncio.Event()
-
-    def note(self) -> None:
-        self._count += 1
-        if self._count == 1:
-            self._begin = (time.perf_counter(), time.process_time())
-        if self._count == self._messages:
-            self._end = (time.perf_counter(), time.process_time())
-            self._done.set()
-
-    async def lap(self) -> Lap:
-        await asyncio.wait_for(self._done.wait(), LIMIT)
-        await asyncio.sleep(PAUSE)
-        wall, cpu = (
-            (end - begin) / (self._messages - 1)
-            for begin, end in zip(self._begin, self._end, strict=True)
-        )
-        return Lap(wall, cpu)
 
 
 class Plain:

@@ -26,7 +26,8 @@ class Background:
         name: what it is, for the log; also the task's name.
         logger: of the room that it belongs to.
         first_wait: seconds until it is started again.
-        longest_wait: seconds that this grows to; after a run that lasted longer, it begins anew.
+        longest_wait: seconds that this grows to. After a run that lasted longer, the next wait is
+            the first one.
         extra: fields for the log.
     """
 

@@ -1,6 +1,6 @@
 """The fields of log records, for programs that read the log.
 
-Whoever formats records as JSON finds them: python-json-logger by itself, structlog by its
+Formatters of JSON find them: python-json-logger by itself, structlog by its
 ``ExtraAdder``. Their names are public, and ``docs/logs.md`` lists them; the texts are for people.
 """
 

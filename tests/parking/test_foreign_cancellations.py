@@ -60,7 +60,7 @@ def kind(task: asyncio.Task[Any]) -> str:
 
 
 def strangers_prey(spared: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
-    """Return the tasks that something else may cancel; whoever cancels run() wants it to end."""
+    """Return the tasks that something else may cancel: all but run(), which a caller may end."""
     return [
         task
         for task in asyncio.all_tasks() - spared
@@ -98,3 +98,23 @@ async def test_all_tasks_of_a_consumer_may_be_cancelled_by_something_else(
                 task.cancel()
             await traffic.send()
             await traffic.all_handled(f"all, {steps} steps after a message was sent")
+
+
+async def test_what_runs_beside_a_replay_runs_again_after_something_else_cancelled_it(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    spared, traffic = asyncio.all_tasks(), Traffic(bench)
+
+    def beside() -> dict[str, asyncio.Task[Any]]:
+        tasks = {kind(task): task for task in strangers_prey(spared)}
+        return {name: task for name, task in tasks.items() if name.startswith("Participation.")}
+
+    async with bench.consumer(traffic.handle, concurrency=2):
+        await until(lambda: len(beside()) == 2)
+        for name, task in beside().items():
+            task.cancel()
+            await asyncio.wait([task])
+            await until(lambda name=name: name in beside(), f"{name} runs again")
+        await traffic.send()
+        await traffic.all_handled("the cancellations")
+    assert caplog.text.count("was cancelled by something else and is started again") == 2

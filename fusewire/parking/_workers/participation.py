@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import math
 import random
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from fusewire._background import Background
 from fusewire.errors import BrokerError
 from fusewire.parking._controller_settings import ControllerSettings
 from fusewire.parking._line import Notice
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from fusewire.parking._decisions import Recycle
     from fusewire.parking._replay_controller import ReplayFigures
     from fusewire.parking._settings import ReplayPolicy
+
+logger = logging.getLogger("fusewire.parking")
 
 _LOOK = 10.0
 """Seconds between looks at a lane, a fifth more or less."""
@@ -102,16 +105,20 @@ class Participation:
 
     async def run(self) -> None:
         """Replay until stopping."""
-        async with asyncio.TaskGroup() as group:
-            beside = [
-                group.create_task(self._wake_all_when_stopping()),
-                group.create_task(self._look_often()),
-            ]
-            try:
-                await self.receiver.run()
-            finally:
-                for task in beside:
-                    task.cancel()
+        beside = [
+            Background(run, name=f"{what} {self._queue}", logger=logger)
+            for what, run in (
+                ("what ends the waits of", self._wake_all_when_stopping),
+                ("the look at the backlog of", self._look_often),
+            )
+        ]
+        try:
+            await self.receiver.run()
+        finally:
+            for each in beside:
+                each.cancel()
+            for each in beside:
+                await each.finish()
 
     async def _wake_all_when_stopping(self) -> None:
         await self._context.stopping.wait()

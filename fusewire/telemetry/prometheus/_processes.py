@@ -70,7 +70,7 @@ class ProcessWriter:
     def __init__(self, source: Source) -> None:
         self._source = source
         # Held during a fork: prometheus_client has one lock for all values, and a child that is
-        # forked while the thread holds it waits for ever.
+        # forked while the thread holds it never gets it.
         self.lock = make_lock()
         self._values: dict[tuple[Metric, Labels, str], Any] = {}
         self._growth = Growth()
