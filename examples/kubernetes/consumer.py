@@ -30,7 +30,7 @@ OPTIONS = [("grpc.max_reconnect_backoff_ms", 5000)]  # gRPC's own limit is two m
 
 def serve(consumer: ParkingConsumer, port: int) -> None:
     """Answer probes and scrapes in a thread, so that they are answered if the event loop hangs."""
-    prometheus.export().watch(consumer)
+    prometheus.export(detail=True, durations=[CHARGE]).watch(consumer)
     metrics = prometheus.make_asgi_app()
     probes = health.make_asgi_app(health.Health(consumers=[consumer]))
 

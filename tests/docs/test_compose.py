@@ -6,11 +6,12 @@ with what the file says.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -99,8 +100,35 @@ def test_prometheus_scrapes_services_on_the_ports_that_they_serve() -> None:
     assert config["rule_files"]
     assert all((ROOT / rules).exists() for rules in config["rule_files"])
     assert SERVICES["consumer"]["environment"]["HTTP_PORT"] == "8080"
-    source = yaml.safe_load((FOLDER / "grafana" / "prometheus.yaml").read_text("utf-8"))
-    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+
+
+def test_grafana_finds_the_dashboard_and_its_source_of_data() -> None:
+    grafana = SERVICES["grafana"]
+    mounts = [volume.split(":")[:2] for volume in grafana["volumes"]]
+    inside = {target: FOLDER / source for source, target in mounts}
+    provisioning = PurePosixPath("/etc/grafana/provisioning")
+    (source,) = provisioned(inside[str(provisioning / "datasources")])["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    assert source["isDefault"], "or the dashboard asks for one"
+    (provider,) = provisioned(inside[str(provisioning / "dashboards")])["providers"]
+    (path,) = [target for target in inside if target.endswith(".json")]
+    assert str(PurePosixPath(path).parent) == provider["options"]["path"]
+    assert grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == path
+    board = json.loads(inside[path].read_text("utf-8"))
+    variables = {each["name"]: each for each in board["templating"]["list"]}
+    assert variables["datasource"]["type"] == "datasource"
+    assert variables["datasource"]["query"] == source["type"]
+    asked = {
+        (each["datasource"]["type"], each["datasource"]["uid"])
+        for each in (*board["panels"], *variables.values())
+        if "datasource" in each
+    }
+    assert asked == {(source["type"], "${datasource}")}
+
+
+def provisioned(folder: Path) -> Any:
+    (file,) = folder.glob("*.yaml")
+    return yaml.safe_load(file.read_text("utf-8"))
 
 
 async def test_orders_are_published(tmp_path: Path) -> None:
