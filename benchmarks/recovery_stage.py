@@ -22,7 +22,8 @@ import aio_pika
 from benchmarks.recovery_record import Line, Tail
 from fusewire.brokers import Topology
 from fusewire.brokers.rabbitmq import Layout
-from tests.support.processes import KeptProcess, free_port
+from tests.support.ports import reserve_port
+from tests.support.processes import KeptProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -102,7 +103,7 @@ class Stage:
         self._folder = folder
         self._load = load
         self._case = case
-        self._port = free_port()
+        self._port = reserve_port()
         self._gate = folder / "begin"
         self._running: dict[str, KeptProcess] = {}
         self._tails: dict[str, Tail] = {}

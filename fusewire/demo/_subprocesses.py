@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _END_LIMIT = 8.0  # seconds that a child gets to end after SIGTERM
 _LINE_LIMIT = 2**20  # bytes
+_PORTS = range(28_000, 32_001)
 _LOG_END = 2000  # characters of a log that an error shows
 
 
@@ -163,9 +164,11 @@ def free_port() -> int:
         DemoError: there is none.
     """
     for _ in range(200):
-        port = random.randint(20_000, 32_000)  # noqa: S311 - no secret
+        port = random.randint(_PORTS.start, _PORTS.stop - 1)  # noqa: S311 - no secret
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
-    raise DemoError("there is no free TCP port between 20000 and 32000 on 127.0.0.1")
+    raise DemoError(
+        f"there is no free TCP port between {_PORTS.start} and {_PORTS.stop - 1} on 127.0.0.1"
+    )

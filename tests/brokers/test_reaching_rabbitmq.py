@@ -17,7 +17,7 @@ from fusewire.brokers.rabbitmq._addresses import addresses, virtual_host
 from fusewire.errors import BrokerUnavailableError, SettingsError
 from fusewire.testing.faults import FaultProxy
 from tests.support.messages import drain, take
-from tests.support.processes import free_port
+from tests.support.ports import reserve_port
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ async def test_a_queue_may_have_any_name_that_the_client_writes(
 async def test_the_next_node_is_taken_where_one_does_not_answer(
     virtual_host: VirtualHost,
 ) -> None:
-    nobody = f"amqp://guest:guest@127.0.0.1:{free_port()}/{virtual_host.path}"
+    nobody = f"amqp://guest:guest@127.0.0.1:{reserve_port()}/{virtual_host.path}"
     broker = open_broker(f"{nobody}, {virtual_host.url}")
     assert isinstance(broker, RabbitMQBroker)
     async with broker:
@@ -154,7 +154,7 @@ async def test_a_connection_that_is_lost_is_made_again_with_another_node(
 
 
 async def test_where_no_node_answers_each_is_reported_without_its_password() -> None:
-    ports = [free_port(), free_port()]
+    ports = [reserve_port(), reserve_port()]
     address = ",".join(f"amqp://user:secret@127.0.0.1:{port}/" for port in ports)
     with pytest.raises(BrokerUnavailableError) as caught:
         async with RabbitMQBroker(address):

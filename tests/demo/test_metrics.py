@@ -12,7 +12,7 @@ from fusewire.demo._config import Plan
 from fusewire.demo._metrics import METRICS_VARIABLE, metrics_environment, serving_metrics
 from fusewire.errors import SettingsError
 from fusewire.parking import ParkingConsumer
-from tests.support.processes import free_port
+from tests.support.ports import reserve_port
 
 
 @pytest.mark.parametrize("wrong", ["9464", "localhost:", ":9464", "localhost:0", "a:65535", "a:x"])
@@ -33,7 +33,7 @@ def test_they_are_served_for_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = BreakerRegistry()
     registry.get("payments")
     consumer = ParkingConsumer("sqlite:///unused.db", queue="orders", handler=print)
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{reserve_port()}"
     monkeypatch.setenv(METRICS_VARIABLE, address)
     url = f"http://{address}/metrics"
     with serving_metrics(registry, consumer), urllib.request.urlopen(url, timeout=10) as answer:

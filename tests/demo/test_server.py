@@ -25,7 +25,8 @@ from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from fusewire.demo.server import _wait_for
 from fusewire.operation import IDEMPOTENCY_KEY
 from tests.support.payments import wait_until_ready
-from tests.support.processes import KeptProcess, free_port
+from tests.support.ports import reserve_port
+from tests.support.processes import KeptProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ class Server:
     """The server, and a client that waits for it."""
 
     def __init__(self, ledger: Path) -> None:
-        self.port = free_port()
+        self.port = reserve_port()
         self.ledger = ledger
         self._process: KeptProcess | None = None
         self._channel: grpc.Channel | None = None
@@ -207,7 +208,7 @@ def test_a_standby_takes_the_port_when_a_line_comes(server: Server) -> None:
 
 @pytest.mark.parametrize("by_signal", [True, False])
 def test_a_standby_ends_by_a_signal_and_with_its_parent(tmp_path: Path, by_signal: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    with standby(free_port(), tmp_path / "ledger.db") as other:
+    with standby(reserve_port(), tmp_path / "ledger.db") as other:
         assert said(other) == "standby"
         assert other.stdin is not None
         other.terminate() if by_signal else other.stdin.close()

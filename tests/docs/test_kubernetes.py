@@ -22,7 +22,8 @@ from fusewire.demo.payments.v1.payments_pb2 import STATUS_PENDING, ChargeRequest
 from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from tests.support.asgi_server import ask
 from tests.support.payments import CHANNEL_OPTIONS, PaymentsProcess
-from tests.support.processes import KeptProcess, free_port
+from tests.support.ports import reserve_port
+from tests.support.processes import KeptProcess
 from tests.support.waiting import until, until_sync
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def program(name: str, payments: PaymentsProcess, folder: Path, **variables: str
 async def test_the_consumer_answers_its_probes_and_ends_its_work_on_sigterm(
     payments: PaymentsProcess, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     address = f"http://127.0.0.1:{port}"
     payments.kill()
     payments.think_time = 1.0  # so that it is stopped in the middle of a charge
@@ -195,7 +196,7 @@ def order(reference: str) -> Message:
 def test_the_checkout_answers_its_probes_and_parks_while_payments_are_down(
     payments: PaymentsProcess, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = reserve_port()
     run = program("checkout", payments, tmp_path, GRPC_PORT=str(port))
     target = f"127.0.0.1:{port}"
     with run as process, grpc.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:

@@ -12,12 +12,17 @@ from fusewire import default_registry
 from fusewire.demo.payments.v1.payments_pb2 import (
     STATUS_CHARGED,
     STATUS_PENDING,
+    ChargeReply,
+    ChargeRequest,
 )
+from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from tests.docs.examples import consume_through_an_outage, run_examples
 from tests.docs.own_payments import CHARGE
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
+    import grpc.aio
+
     from tests.support.payments import PaymentsProcess
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +53,7 @@ async def test_wrap_a_consumer_parks_an_order_and_makes_it_after_the_outage(
 
 
 async def test_queue_payments_answers_pending_during_an_outage_and_charges_after_it(
-    readme: dict[str, Any], payments: PaymentsProcess
+    readme: dict[str, Any], payments: PaymentsProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (await readme["pay"]()).status == STATUS_CHARGED
     payments.kill()
@@ -56,15 +61,19 @@ async def test_queue_payments_answers_pending_during_an_outage_and_charges_after
     assert reply.status == STATUS_PENDING
     payments.start()
     default_registry().get(CHARGE).reset()
-    await readme["pay"]()  # its forwarder makes what was left
 
-    async def made() -> bool:
-        if reply.operation_id in payments.effects():
-            return True
-        await readme["pay"]()
-        return False
+    class PatientStub:
+        """Keeps the forwarder of `pay` running until that has made what was left."""
 
-    await until(made)
+        def __init__(self, channel: grpc.aio.Channel) -> None:
+            self._stub: Any = PaymentsStub(channel)
+
+        async def Charge(self, request: ChargeRequest, **options: Any) -> ChargeReply:  # noqa: N802 - the name in the .proto
+            await until(lambda: reply.operation_id in payments.effects())
+            return await self._stub.Charge(request, **options)
+
+    monkeypatch.setitem(readme["pay"].__globals__, "PaymentsStub", PatientStub)
+    assert (await readme["pay"]()).status == STATUS_CHARGED
     assert set(payments.effects().values()) == {1}
 
 

@@ -17,7 +17,7 @@ from tests.faults.kill_case import KillCase, Notes
 from tests.faults.outage import LIMIT, LONG, TIME_LIMIT
 from tests.faults.queue_client import QueueClient, queues
 from tests.faults.report import add_row
-from tests.support.processes import free_port
+from tests.support.ports import reserve_port
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def test_a_replica_that_believes_the_circuit_open_bounces_no_message_and_a
     async with contextlib.aclosing(QueueClient(broken_rabbitmq.url)) as client:
         await client.declare(case.queue)
         url = broken_rabbitmq.url
-        cut_off = fork_server.start(case, url=url, target=f"127.0.0.1:{free_port()}")
+        cut_off = fork_server.start(case, url=url, target=f"127.0.0.1:{reserve_port()}")
         whole = fork_server.start(case, url=url, target=payments.target)
         await client.order(case.queue, case.references, {})
         await until(lambda: payments.charges() == MESSAGES, str(case), limit=LIMIT)

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
+from tests.support.ports import reserve_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,12 +30,14 @@ class PaymentsServer(grpc.GenericRpcHandler):
         self.answer: Callable[[str], grpc.StatusCode | None] = lambda key: None
         self.trailing: tuple[tuple[str, str], ...] = ()  # sent with what is not OK
         self._server: grpc.Server | None = None
-        self.port = 0
+        self.port = reserve_port()
         self.start()
 
     def start(self) -> None:
-        server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[self])
-        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        server = grpc.server(
+            futures.ThreadPoolExecutor(8), handlers=[self], options=[("grpc.so_reuseport", 0)]
+        )
+        server.add_insecure_port(self.target)
         server.start()
         self._server = server
 

@@ -15,7 +15,7 @@ from fusewire.interceptors import AioRejectedCall, aio_interceptors
 from fusewire.interceptors._classification import DEFAULT_OUTCOMES
 from tests.support.grpc_calls import aio_seen, until
 from tests.support.grpc_server import ECHO, ask
-from tests.support.processes import free_port
+from tests.support.ports import reserve_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -107,7 +107,7 @@ async def test_a_call_that_is_not_awaited_settles_when_it_ends(
 async def test_a_dead_server_is_seen_as_without_a_guard_until_the_circuit_opens(
     registry: WatchedRegistry, breaker: WatchedBreaker
 ) -> None:
-    target = f"127.0.0.1:{free_port()}"
+    target = f"127.0.0.1:{reserve_port()}"
     async with guarded_channel(target, registry) as channel:
         method = channel.unary_unary(ECHO)
         for _ in range(2):

@@ -13,7 +13,7 @@ from fusewire._throttle import Throttle
 from fusewire.breaker import BreakerRegistry
 from fusewire.interceptors import aio_interceptors, guard
 from fusewire.testing import FakeClock
-from tests.support.processes import free_port
+from tests.support.ports import reserve_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_sync_fallback_that_misses_a_hundred_times_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    bare = grpc.insecure_channel(f"127.0.0.1:{free_port()}")
+    bare = grpc.insecure_channel(f"127.0.0.1:{reserve_port()}")
     with guard(bare, registry=BreakerRegistry(), fallbacks={METHOD: misses}) as channel:
         method = channel.unary_unary(METHOD)
         for _ in range(100):
@@ -46,7 +46,7 @@ async def test_an_asyncio_fallback_that_misses_a_hundred_times_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     interceptors = aio_interceptors(registry=BreakerRegistry(), fallbacks={METHOD: misses})
-    target = f"127.0.0.1:{free_port()}"
+    target = f"127.0.0.1:{reserve_port()}"
     async with grpc.aio.insecure_channel(target, interceptors=interceptors) as channel:
         method: Any = channel.unary_unary(METHOD)
         for _ in range(100):

@@ -22,7 +22,7 @@ from tests.support.grpc_no_op import aio_no_op
 from tests.support.grpc_server import EchoServer, ask, wait_until
 from tests.support.grpc_users import AioUser, SyncUser
 from tests.support.grpc_ways import AIO_WAYS, SYNC_WAYS, Way, aio_finish, finish
-from tests.support.processes import free_port
+from tests.support.ports import reserve_port
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -118,7 +118,7 @@ def servers(server: EchoServer) -> Iterator[dict[str, str]]:
     """Provide the addresses of a healthy server, of none, and of one that hangs."""
     with EchoServer() as hung:
         hung.pause()
-        yield {"well": server.target, "dead": f"127.0.0.1:{free_port()}", "hung": hung.target}
+        yield {"well": server.target, "dead": f"127.0.0.1:{reserve_port()}", "hung": hung.target}
         hung.resume()
 
 

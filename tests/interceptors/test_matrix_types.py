@@ -21,7 +21,7 @@ from tests.support.grpc_calls import until
 from tests.support.grpc_no_op import aio_no_op
 from tests.support.grpc_server import ask, wait_until
 from tests.support.grpc_ways import AIO_WAYS, SYNC_WAYS, Way
-from tests.support.processes import free_port
+from tests.support.ports import reserve_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +88,7 @@ def _options(way: Way, kind: str, registry: WatchedRegistry) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def dead() -> str:
-    return f"127.0.0.1:{free_port()}"
+    return f"127.0.0.1:{reserve_port()}"
 
 
 class _Callback:

@@ -16,7 +16,7 @@ from fusewire.interceptors import (
 from fusewire.interceptors._classification import DEFAULT_OUTCOMES
 from tests.support.grpc_calls import STYLES, call, seen
 from tests.support.grpc_server import ECHO, ask, wait_until
-from tests.support.processes import free_port
+from tests.support.ports import reserve_port
 
 if TYPE_CHECKING:
     from tests.support.grpc_guard import WatchedBreaker, WatchedRegistry
@@ -67,7 +67,7 @@ def test_a_handler_that_raises_counts_as_a_failure(
 def test_a_dead_server_is_seen_as_without_a_guard_until_the_circuit_opens(
     registry: WatchedRegistry, style: str
 ) -> None:
-    target = f"127.0.0.1:{free_port()}"
+    target = f"127.0.0.1:{reserve_port()}"
     with grpc.insecure_channel(target) as bare:
         kind, code, *_ = seen(bare.unary_unary(ECHO), style, ask())
     with guard(grpc.insecure_channel(target), registry=registry) as channel:

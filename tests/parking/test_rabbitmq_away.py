@@ -17,7 +17,7 @@ from fusewire.parking import ParkingConsumer
 from fusewire.testing import FakeClock
 from fusewire.testing.faults import FaultProxy
 from tests.support.amqp import connect
-from tests.support.processes import free_port
+from tests.support.ports import reserve_port
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ async def answers(broker: RabbitMQBroker, queue: str) -> bool:
 async def test_what_the_client_library_logs_of_other_connections_is_left_as_it_is(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    nowhere = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+    nowhere = f"amqp://guest:guest@127.0.0.1:{reserve_port()}/"
     with caplog.at_level(logging.INFO):
         with pytest.raises(BrokerUnavailableError):
             async with RabbitMQBroker(nowhere):
@@ -128,7 +128,7 @@ async def test_at_debug_everything_that_the_client_library_logs_can_be_read(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.DEBUG), pytest.raises(BrokerUnavailableError):
-        async with RabbitMQBroker(f"amqp://guest:guest@127.0.0.1:{free_port()}/"):
+        async with RabbitMQBroker(f"amqp://guest:guest@127.0.0.1:{reserve_port()}/"):
             pass
     told = [r for r in caplog.records if "error when creating transport" in r.getMessage()]
     assert [record.levelname for record in told] == ["DEBUG"]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from tests.support.debian import can_install, install
-from tests.support.processes import KeptProcess, free_port
+from tests.support.ports import reserve_port
+from tests.support.processes import KeptProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,7 @@ class Etcd:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._client, self._peer = free_port(), free_port()
+        self._client, self._peer = reserve_port(), reserve_port()
         self.target = f"127.0.0.1:{self._client}"
         self._process: KeptProcess | None = None
 

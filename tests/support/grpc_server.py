@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from tests.support.processes import KeptProcess, free_port, process_state, threads_of
+from tests.support.ports import reserve_port
+from tests.support.processes import KeptProcess, process_state, threads_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,7 +95,7 @@ class EchoServer:
 
     def __init__(self, tls: Path | None = None) -> None:
         self._tls = tls
-        self.port = free_port()
+        self.port = reserve_port()
         self.target = f"127.0.0.1:{self.port}"
         self._process: KeptProcess | None = None
         self._control: grpc.Channel | None = None

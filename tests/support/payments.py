@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from fusewire.demo.payments.v1.payments_pb2 import ENTRY_KIND_CHARGE
-from tests.support.processes import KeptProcess, free_port
+from tests.support.ports import reserve_port
+from tests.support.processes import KeptProcess
 from tests.support.waiting import until_sync
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class PaymentsProcess:
         self, folder: Path, program: Sequence[str] = ("-m", "fusewire.demo.server")
     ) -> None:
         self._program = program
-        self.port = free_port()
+        self.port = reserve_port()
         self.ledger = folder / "ledger.db"
         self._log = folder / "server.log"
         self._process: KeptProcess | None = None

@@ -13,11 +13,9 @@ import atexit
 import contextlib
 import json
 import os
-import random
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -63,22 +61,6 @@ def threads_of(pid: int) -> list[int]:
 def is_gone(pid: int) -> bool:
     """Return whether a process has ended; its parent need not have asked for its status."""
     return process_state(pid) in {"gone", "Z", "X"}
-
-
-def free_port() -> int:
-    """Find a free TCP port on the loopback interface, outside the range of outgoing connections.
-
-    Outside, because a client that dials a dead server's port again and again, from a port of the
-    same range, in the end connects to itself; and a server that comes back wants its port free.
-    """
-    for _ in range(200):
-        port = random.randint(20_000, 32_000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-    raise RuntimeError("no free TCP port between 20000 and 32000 on 127.0.0.1")
 
 
 class Reaper:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.support.debian import INSTALL_VARIABLE
-from tests.support.processes import KeptProcess, free_port, reaper
+from tests.support.ports import reserve_port
+from tests.support.processes import KeptProcess, reaper
 from tests.support.waiting import until_sync
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Prometheus:
         }
         # YAML takes JSON.
         (self._folder / "prometheus.yml").write_text(json.dumps(config))
-        port = free_port()
+        port = reserve_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = self._folder / "log"
         self._process = KeptProcess(

@@ -18,7 +18,8 @@ from requests import RequestException
 from testcontainers.core.config import ConnectionMode, testcontainers_config
 from testcontainers.core.container import DockerContainer
 
-from tests.support.processes import free_port, reaper
+from tests.support.ports import reserve_port
+from tests.support.processes import reaper
 from tests.support.rabbitmq import IMAGE_VARIABLE, NoRabbitMQError, wait_for_version
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class RabbitMQContainer:
         reaper().tell("command", self._removal)  # before there is one to remove
         self._container = DockerContainer(image(), name=name)
         # A port that we choose stays the same when the container is started again.
-        self._port = free_port()
+        self._port = reserve_port()
         self._on_loopback = _shares_loopback(self._container.get_docker_client())
         self._container.with_bind_ports(_AMQP, self._port)
         if self._on_loopback:

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 import trustme
 
-from tests.support.processes import free_port
+from tests.support.ports import reserve_port
 from tests.support.rabbitmq import given_url
 from tests.support.rabbitmq_choice import start_private_node
 
@@ -171,7 +171,7 @@ def managed_rabbitmq(directory: Path) -> Iterator[Managed]:
     certificate.private_key_pem.write_to_path(directory / "node.key")
     for blob in certificate.cert_chain_pems:
         blob.write_to_path(directory / "node.pem", append=True)
-    amqps, http, https = free_port(), free_port(), free_port()
+    amqps, http, https = reserve_port(), reserve_port(), reserve_port()
     files = {
         "cacertfile": directory / "authority.pem",
         "certfile": directory / "node.pem",

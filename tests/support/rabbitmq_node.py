@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.processes import KeptProcess, free_port, reaper
+from tests.support.ports import reserve_port
+from tests.support.processes import KeptProcess, reaper
 from tests.support.rabbitmq import NoRabbitMQError, wait_for_version
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ class PrivateNode:
         """Choose ports and write the node's files."""
         home = self.directory
         beside = self._beside
-        self._port, distribution = free_port(), free_port()
-        self._mapper_port: int = free_port() if beside is None else beside._mapper_port
+        self._port, distribution = reserve_port(), reserve_port()
+        self._mapper_port: int = reserve_port() if beside is None else beside._mapper_port
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}/"
         self.name = f"fusewire-{self._port}@localhost"
         cookie = home / ".erlang.cookie"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fusewire.demo._config import Plan
 from fusewire.demo._scenario import Demo
-from tests.support.processes import free_port
+from tests.support.ports import reserve_port
 from tests.support.prometheus import Prometheus
 
 if TYPE_CHECKING:
@@ -83,11 +82,7 @@ def scraped_outage() -> Iterator[ScrapedOutage]:
 
 def _two_free_ports() -> int:
     """Return a free port after which another free one comes."""
-    while True:
-        port = free_port()
-        try:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", port + 1))
-        except OSError:
-            continue
-        return port
+    first, second = reserve_port(), reserve_port()
+    while second != first + 1:
+        first, second = second, reserve_port()
+    return first

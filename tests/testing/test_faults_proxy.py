@@ -14,7 +14,7 @@ from pamqp.heartbeat import Heartbeat
 
 from fusewire.testing.faults import Drop, FaultProxy
 from fusewire.testing.faults._proxy import is_answer
-from tests.support.processes import free_port
+from tests.support.ports import reserve_port
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ async def test_a_slow_connection_passes_all_on_later() -> None:
 
 
 async def test_a_server_that_is_not_there_looks_like_a_reset() -> None:
-    async with FaultProxy("127.0.0.1", free_port()) as proxy:
+    async with FaultProxy("127.0.0.1", reserve_port()) as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         with pytest.raises(ConnectionResetError):
             await asyncio.wait_for(reader.read(), 10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from fusewire import (
 )
 from fusewire.brokers import Message
 from fusewire.testing import FakeClock, InMemoryBroker
+from tests.support.ports import reserve_port
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -123,9 +123,7 @@ class Payments(grpc.GenericRpcHandler):
 
 
 async def test_a_call_is_stored_in_an_outage_and_made_after_it(registry: BreakerRegistry) -> None:
-    with socket.socket() as probe:  # a port where nobody listens yet
-        probe.bind(("127.0.0.1", 0))
-        target = f"127.0.0.1:{probe.getsockname()[1]}"
+    target = f"127.0.0.1:{reserve_port()}"  # nobody listens yet
     events: list[MessageEvent] = []
 
     def pending(request: bytes, receipt: Receipt) -> bytes:
