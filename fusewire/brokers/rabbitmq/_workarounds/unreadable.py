@@ -18,6 +18,7 @@ https://github.com/gmr/pamqp/pull/35, https://github.com/gmr/pamqp/issues/32.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,7 +32,6 @@ from fusewire.brokers.message import UNREADABLE
 from fusewire.brokers.rabbitmq._workarounds.field_tables import read_table
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from yarl import URL
@@ -40,7 +40,8 @@ UNREADABLE_PROPERTIES = "fusewire-unreadable-properties"
 """The header that names the properties that cannot be read. It goes no further than the codec."""
 
 _CLOSE = struct.pack(">HH", *divmod(Connection.Close.index, 2**16))
-_HEAD = 7  # bytes of a frame: its type, its channel and its length
+_HEAD = struct.Struct(">BHI")  # of a frame: its type, its channel and its length
+_MOST_AHEAD = 2**16  # bytes
 _FRAMES = frozenset({FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT})
 _START = 12  # bytes before the properties' flags: AMQP's class, a weight and the body's size
 _FLAGS = Basic.Properties.flags
@@ -77,49 +78,73 @@ class LenientTransport(TransportFactory):
 
 
 class LenientReader:
-    """What aiormq uses of a stream, for a frame in three parts: type, rest of head, rest."""
+    """What aiormq uses of a stream, for a frame in three parts: type, rest of head, rest.
+
+    It reads ahead, so that most frames are cut from what is here, without a wait.
+    """
 
     def __init__(
         self, stream: asyncio.StreamReader, refused: Callable[[str], None] = lambda _why: None
     ) -> None:
         self._stream = stream
         self._refused = refused
+        self._ahead = b""
+        self._at = 0  # where the next frame begins there
         self._part = 0
         self._head = self._rest = b""
 
     def at_eof(self) -> bool:
         """Return whether nothing more comes."""
-        return self._stream.at_eof()
+        return self._at == len(self._ahead) and self._stream.at_eof()
 
     async def read(self) -> bytes:
         """Read all that comes."""
-        return await self._stream.read()
+        return self._cut(len(self._ahead) - self._at) + await self._stream.read()
 
     async def readexactly(self, size: int) -> bytes:
         """Read the next part of a frame."""
         if self._part == 0:
-            self._head = await self._stream.readexactly(_HEAD)
-            self._rest = await self._rest_of_frame(self._head)
+            if len(self._ahead) - self._at < _HEAD.size:
+                await self._receive(_HEAD.size)
+            kind, channel, length = _HEAD.unpack_from(self._ahead, self._at)
+            # Another protocol has no frames: aiormq makes of it what it makes.
+            rest = length + 1 if kind in _FRAMES else 0
+            if len(self._ahead) - self._at < _HEAD.size + rest:
+                await self._receive(_HEAD.size + rest)
+            self._head, self._rest = self._cut(_HEAD.size), self._cut(rest)
+            if kind == FRAME_HEADER:
+                payload = wrapped(self._rest[:-1])
+                self._head = _HEAD.pack(kind, channel, len(payload))
+                self._rest = payload + self._rest[-1:]
+            elif kind == FRAME_METHOD and not channel and self._rest.startswith(_CLOSE):
+                self._refused(_reply_text(self._rest))
             self._part = 1
             return self._head[:size]
         if self._part == 1:
             self._part = 2
             return self._head[-size:]
         self._part = 0
-        return self._rest or await self._stream.readexactly(size)
+        if not self._rest:
+            await self._receive(size)
+            return self._cut(size)
+        return self._rest
 
-    async def _rest_of_frame(self, head: bytes) -> bytes:
-        kind, channel, length = struct.unpack(">BHI", head)
-        if kind not in _FRAMES:
-            return b""  # another protocol's, of which aiormq makes what it makes
-        rest = await self._stream.readexactly(length + 1)
-        if kind == FRAME_METHOD and not channel and rest.startswith(_CLOSE):
-            self._refused(_reply_text(rest))
-        if kind == FRAME_HEADER:
-            payload = wrapped(rest[:-1])
-            self._head = struct.pack(">BHI", kind, channel, len(payload))
-            rest = payload + rest[-1:]
-        return rest
+    def _cut(self, size: int) -> bytes:
+        begin = self._at
+        self._at = begin + size
+        return self._ahead[begin : self._at]
+
+    async def _receive(self, size: int) -> None:
+        """Wait until `size` bytes are here, of those that are not read."""
+        pieces = [self._ahead[self._at :]]
+        missing = size - len(pieces[0])
+        while missing > 0:
+            piece = await self._stream.read(_MOST_AHEAD)
+            if not piece:
+                raise asyncio.IncompleteReadError(b"".join(pieces), size)
+            pieces.append(piece)
+            missing -= len(piece)
+        self._ahead, self._at = b"".join(pieces), 0
 
 
 def _reply_text(close: bytes) -> str:
