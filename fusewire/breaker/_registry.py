@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from itertools import count
 from typing import TYPE_CHECKING, Any, overload
@@ -97,8 +98,8 @@ class BreakerRegistry:
                         breaker = self._get_or_make(name, settings)
                         break
                 self._remove_one(candidates, name)
-            if settings is not None:
-                self._apply(breaker, settings)
+        if settings is not None:
+            self._apply(breaker, settings)
         if is_new:
             self._welcome(breaker)
         return breaker
@@ -132,9 +133,16 @@ class BreakerRegistry:
             self._welcome(breaker)
         return breaker
 
+    def find(self, name: str) -> CircuitBreaker | None:
+        """Return the breaker called `name`, or None. Make none.
+
+        To look at a breaker is not to use it: a registry with a `limit` does not keep it longer.
+        """
+        return self._breakers.get(name)
+
     def holds(self, breaker: CircuitBreaker) -> bool:
         """Return whether `breaker` is still the one that :meth:`get` returns for its name."""
-        return self._breakers.get(breaker.name) is breaker
+        return self.find(breaker.name) is breaker
 
     def configure(
         self,
@@ -286,7 +294,8 @@ class BreakerRegistry:
     def _apply(self, breaker: CircuitBreaker, settings: BreakerSettings) -> None:
         """Apply `settings` if they are the first for this name. Otherwise log once what differs."""
         name = breaker.name
-        with self._lock:
+        # Code that interrupts its thread must not wait. Each step leaves a consistent state.
+        with nullcontext() if interrupts_itself() else self._lock:
             as_made = breaker.settings == self._settings_for(name)
             told = self._given.setdefault(name, settings)
             chosen = self._settings_for(name)

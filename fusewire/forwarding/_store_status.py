@@ -93,8 +93,7 @@ class StoreStatus:
                 log.look(self._watch.reading(log.station, now), in_flight=0)
 
     def _lane(self, lane: str) -> LaneState:
-        registry = self._registry
-        names = self._dependencies.members(lane)
-        looks = {name: registry.get(name).look() for name in names if name in registry}
+        found = map(self._registry.find, self._dependencies.members(lane))
+        looks = {breaker.name: breaker.look() for breaker in found if breaker is not None}
         open_ones = tuple(name for name, look in looks.items() if look.state in _OPEN)
         return LaneState(None, open_ones, {}, None)

@@ -64,7 +64,8 @@ class Circuits:
 
     def look(self, dependency: str) -> Admission | None:
         """Look at a breaker; None where there is none yet."""
-        return self._registry.get(dependency).look() if dependency in self._registry else None
+        breaker = self._registry.find(dependency)
+        return None if breaker is None else breaker.look()
 
     def knows(self, dependency: str) -> bool:
         """Return whether there is a breaker for `dependency`, which can be looked at."""
@@ -108,9 +109,8 @@ class Circuits:
 
     def recovery_timeout(self, dependency: str) -> float:
         """Return the seconds for which the circuit of `dependency` stays open at first."""
-        if dependency not in self._registry:
-            return 0.0
-        return self._registry.get(dependency).settings.recovery_timeout
+        breaker = self._registry.find(dependency)
+        return 0.0 if breaker is None else breaker.settings.recovery_timeout
 
     def wait(self, dependency: str) -> float:
         """Return the seconds until `dependency` may admit a call; 0 if it does now."""
@@ -163,9 +163,8 @@ class Circuits:
             finally:
                 forget()
             return
-        if dependency not in self._registry:
+        if (breaker := self._registry.find(dependency)) is None:
             return
-        breaker = self._registry.get(dependency)
         loop = asyncio.get_running_loop()
 
         def wake(_: Event) -> None:

@@ -217,9 +217,9 @@ class HandlerRunner:
         if rejected_because is not None or not work.rejected:
             return rejection_in(rejected_because)
         name = next((name for name in work.rejected if name in work.failed), work.rejected[0])
-        if name not in self._registry:
+        if (breaker := self._registry.find(name)) is None:
             return CircuitOpenError(name, "open", _UNKNOWN_WAIT)
-        look = self._registry.get(name).look()
+        look = breaker.look()
         return CircuitOpenError(name, look.state.value, look.retry_after)
 
     def _warn_of_swallowing(self, name: str) -> None:

@@ -162,7 +162,8 @@ class ReplayMeasures:
         return reference
 
     def _durations(self, breaker: str) -> Durations | None:
-        return self._registry.get(breaker).durations if breaker in self._registry else None
+        found = self._registry.find(breaker)
+        return None if found is None else found.durations
 
 
 def _measured(calls: Iterable[tuple[float, _Reference]]) -> Measured:

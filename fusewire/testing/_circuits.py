@@ -43,11 +43,10 @@ class Circuits:
         return breaker
 
     def _get(self, name: str) -> CircuitBreaker:
-        known = name in self._registry
-        breaker = self._registry.get(name)
+        known = self._registry.find(name)
         if name not in self._before:
-            self._before[name] = breaker.snapshot() if known else None
-        return breaker
+            self._before[name] = None if known is None else known.snapshot()
+        return self._registry.get(name)
 
     def __enter__(self) -> Self:
         return self
@@ -60,9 +59,8 @@ class Circuits:
     ) -> None:
         """Restore the state of each circuit; one that the test created is reset."""
         for name, snapshot in self._before.items():
-            breaker = self._registry.get(name)
-            if snapshot is None:
-                breaker.reset()
-            else:
-                breaker.restore(snapshot)
+            if snapshot is not None:
+                self._registry.get(name).restore(snapshot)
+            elif (made := self._registry.find(name)) is not None:
+                made.reset()
         self._before.clear()

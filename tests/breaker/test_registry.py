@@ -46,6 +46,23 @@ def test_to_get_a_breaker_that_is_there_needs_no_lock(monkeypatch: pytest.Monkey
     assert registry.get("payments") is breaker
 
 
+def test_to_find_a_breaker_makes_none() -> None:
+    registry = BreakerRegistry()
+    assert registry.find("payments") is None
+    assert len(registry) == 0
+    breaker = registry.get("payments")
+    assert registry.find("payments") is breaker
+
+
+def test_a_breaker_that_is_only_looked_at_is_not_kept_longer() -> None:
+    registry = BreakerRegistry(limit=2)
+    first, second = registry.get("a"), registry.get("b")
+    assert registry.find("a") is first
+    registry.get("c")
+    assert registry.find("a") is None
+    assert registry.find("b") is second
+
+
 def test_the_process_has_one_registry() -> None:
     assert default_registry() is default_registry()
 
@@ -252,6 +269,9 @@ def test_a_finalizer_in_the_midst_of_a_circuits_change_gets_its_breaker() -> Non
     assert interrupt(a, lambda: registry.get("b")) is b, "it does not wait for the registry"
     made = interrupt(a, lambda: registry.get("c", COMMON))
     assert made.settings is COMMON
+    assert interrupt(a, lambda: registry.get("b", COMMON)) is b
+    b.look()
+    assert b.settings is COMMON, "the first settings apply, as at any other time"
     registry._lock = make_lock()
     assert len(registry) == 3
     assert registry.get("c") is made

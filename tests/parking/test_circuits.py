@@ -92,6 +92,35 @@ def test_replicas_wait_differently_long_for_the_end_of_the_same_open_time(
     assert waits[-1] - waits[0] < 0.1  # within what a first replay may be late
 
 
+async def test_looking_at_circuits_makes_none(registry: BreakerRegistry) -> None:
+    circuits = circuits_of(registry)
+    assert circuits.look("payments") is None
+    assert circuits.recovery_timeout("payments") == 0
+    assert circuits.first_rejecting(["payments"]) is None
+    assert circuits.first_not_closed(["payments"]) is None
+    await circuits.wait_for_change("payments", asyncio.Event(), 60)
+    assert len(registry) == 0
+
+
+async def test_a_look_makes_no_breaker_in_place_of_one_that_is_dropped_meanwhile() -> None:
+    class Dropping(BreakerRegistry):
+        """Drops a breaker when somebody has asked whether it is there."""
+
+        def __contains__(self, name: object) -> bool:
+            known = super().__contains__(name)
+            self.remove(str(name))
+            return known
+
+    registry = Dropping()
+    circuits = circuits_of(registry)
+    breaker = registry.get("payments")
+    for look in (circuits.look, circuits.recovery_timeout, circuits.glance):
+        look("payments")
+        assert registry.holds(breaker)
+    await circuits.wait_for_change("payments", asyncio.Event(), 60)
+    assert registry.holds(breaker)
+
+
 def test_a_glance_is_the_same_as_both_looks(registry: BreakerRegistry) -> None:
     circuits = circuits_of(registry)
     seen = []

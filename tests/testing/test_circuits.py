@@ -47,6 +47,23 @@ def test_a_circuit_that_a_test_made_begins_again() -> None:
     assert breaker.state is CircuitState.CLOSED
 
 
+def test_a_circuit_that_a_test_made_and_removed_stays_away() -> None:
+    registry = BreakerRegistry()
+    with Circuits(registry) as circuits:
+        circuits.force_open("search")
+        registry.remove("search")
+    assert len(registry) == 0
+
+
+def test_a_circuit_that_was_forced_open_gets_the_settings_of_its_first_channel() -> None:
+    registry = BreakerRegistry()
+    settings = BreakerSettings(failure_threshold=3)
+    with Circuits(registry) as circuits:
+        circuits.force_open("search")
+        assert registry.get("search", settings).settings is settings
+        assert registry.get("search").state is CircuitState.FORCED_OPEN
+
+
 def test_the_fixture_forces_circuits_of_the_process_open(circuits: Circuits) -> None:
     circuits.force_open("test-circuits")
     assert default_registry().get("test-circuits").state is CircuitState.FORCED_OPEN
