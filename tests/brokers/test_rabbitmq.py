@@ -20,7 +20,7 @@ from fusewire.errors import (
     SettingsError,
     UnconfirmedError,
 )
-from tests.support.messages import drain, publish_numbered
+from tests.support.messages import drain, publish_numbered, until_depth
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ async def test_acknowledging_goes_on_while_publishing_is_blocked(
     await broker._publishing.close()  # as good as blocked: nothing of it is left
     await delivery.done()
     await subscription.release()
-    assert await broker.depth(queue_name) == 0
+    await until_depth(broker, queue_name, 0)
 
 
 async def test_a_deleted_queue_ends_its_subscription(

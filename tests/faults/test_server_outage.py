@@ -144,7 +144,11 @@ async def test_orders_of_an_outage_stand_in_the_lane_until_the_server_is_back(
         payments.start()
         await until(lambda: len(payments.references()) == 60, limit=60)
         await until(lambda: len(set(running.happened("replayed"))) == 40)
-        assert await outsider.count(str(running.lane)) == 0
+
+        async def drained() -> bool:
+            return await outsider.count(str(running.lane)) == 0
+
+        await until(drained)
     assert set(payments.effects().values()) == {1}
     assert set(payments.references().values()) == {1}
     assert running.happened("dead") == []

@@ -11,6 +11,7 @@ from fusewire.brokers import Topology
 from fusewire.errors import SettingsError
 from fusewire.parking import ParkingConsumer, Reject
 from tests.support.dependency import Dependency
+from tests.support.messages import until_depth
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ async def test_a_dependency_may_have_any_name(bench: Bench, text: str) -> None:
     await bench.send("a")
     async with bench.consumer(dependency, depends_on=text) as consumer:
         await until(lambda: bench.happened("parked") == ["a"])
-        assert await bench.broker.depth(consumer.topology.parked(text)) == 1
+        await until_depth(bench.broker, consumer.topology.parked(text), 1)
         dependency.recover()
         await until(lambda: bench.happened("replayed") == ["a"])
     assert {event.dependency for event in bench.events} == {text}

@@ -18,6 +18,7 @@ from fusewire.parking import _deliveries as deliveries_module
 from fusewire.parking import _receiver as receiver_module
 from fusewire.parking._errors import Requeue
 from tests.support.dependency import Dependency
+from tests.support.messages import until_depth
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ async def test_a_cancellation_that_a_library_leaves_over_is_no_shutdown(
     async with bench.consumer(handler, concurrency=2, on_open=on_open):
         await until(lambda: len(bench.events) == 6)
     assert sorted(bench.happened("handled")) == bodies
-    assert await bench.broker.depth(bench.queue) == 0
+    await until_depth(bench.broker, bench.queue, 0)
 
 
 async def test_it_is_no_shutdown_in_a_replay_either(bench: Bench) -> None:
@@ -212,12 +213,8 @@ async def test_ctrl_c_in_a_coroutine_ends_the_consumer_and_its_message_goes_back
 
     async with consumer:
         assert isinstance(await asyncio.wait_for(run(), 30), KeyboardInterrupt)
-        await until(lambda: _depth(bench, 1))
+        await until_depth(bench.broker, bench.queue, 1)
     assert bench.events == []
-
-
-async def _depth(bench: Bench, wanted: int) -> bool:
-    return await bench.broker.depth(bench.queue) == wanted
 
 
 async def test_a_plain_function_that_outlasts_the_shutdown_counts_if_it_ends_soon_after(
@@ -237,7 +234,7 @@ async def test_a_plain_function_that_outlasts_the_shutdown_counts_if_it_ends_soo
         await asyncio.sleep(0)
         go_on.set()
         await until(lambda: bench.happened("handled") == ["a"])
-    assert await _depth(bench, 0)
+    await until_depth(bench.broker, bench.queue, 0)
 
 
 @pytest.mark.parametrize("kind", ["plain", "future"])
@@ -271,7 +268,7 @@ async def test_what_cannot_be_stopped_is_never_called_again_beside_itself(
             go_on.set()
             await until(lambda: "slow" in bench.happened("handled"))
     assert calls.count("slow") == 1
-    assert await _depth(bench, 0)
+    await until_depth(bench.broker, bench.queue, 0)
 
 
 async def test_a_plain_function_whose_task_something_else_cancels_is_not_called_beside_itself(

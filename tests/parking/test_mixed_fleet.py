@@ -15,6 +15,7 @@ import pytest
 
 from fusewire.brokers import Message, Topology
 from fusewire.parking._history import History
+from tests.support.messages import until_depth
 from tests.support.older_release import extract_older_release
 from tests.support.processes import KeptProcess
 from tests.support.waiting import until
@@ -141,7 +142,7 @@ async def test_workers_of_two_releases_share_a_queue_and_the_older_ones_go_on_al
 
     assert fleet.workers_of(before) <= {"old", "rolled-back"}
     assert await bench.dead() == []  # nothing malformed, nothing given up
-    assert await bench.depth("parked.payments") == 0
+    await until_depth(bench.broker, f"{bench.queue}.parked.payments", 0)
     assert Counter(number for number, _ in fleet.handled if number.isdecimal()) == Counter(
         str(number) for number in range(fleet.sent)
     )

@@ -13,6 +13,7 @@ from fusewire.operation import CallNote, current_operation
 from fusewire.parking import ReplayFailure, _recovery, _replay_lane
 from fusewire.parking._line import Line
 from fusewire.parking._workers import participation
+from tests.support.messages import until_depth
 from tests.support.turning_away import PAYMENTS, StatusError
 from tests.support.waiting import until
 
@@ -240,7 +241,7 @@ async def test_who_does_not_take_part_yet_holds_no_message_and_no_subscription(
 
         await until(waits)
         assert await fleet.listeners() == 0
-        assert await bench.depth(f"parked.{PAYMENTS}") == 3
+        await until_depth(bench.broker, f"{bench.queue}.parked.{PAYMENTS}", 3)
         assert not consumer.replay_figures()[PAYMENTS][PAYMENTS].taking_part
         assert calls == []
         assert prefetches == []

@@ -19,6 +19,7 @@ from fusewire.parking import _receiver as receiver_module
 from fusewire.testing.faults import Drop, FaultProxy
 from tests.parking.conftest import Bench
 from tests.support.dependency import Dependency
+from tests.support.messages import until_depth
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -233,4 +234,4 @@ async def test_what_cannot_be_moved_goes_back_after_half_the_consumer_timeout_at
             await until(given_back)
             await bench.broker.prepare(consumer.topology)  # somebody makes the queue again
             await until(lambda: set(bench.happened("parked")) == {"a", "b", "c", "d"})
-    assert await bench.broker.depth(lane) == 2
+    await until_depth(bench.broker, lane, 2)

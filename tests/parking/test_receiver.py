@@ -97,6 +97,15 @@ class Bench:
         for body in bodies:
             self._ends.setdefault(body, asyncio.Event()).set()
 
+    def has_changed(self) -> bool:
+        """Whether the latest subscription receives: each former one is cancelled.
+
+        RabbitMQ takes back what a queue gives to a consumer while that is cancelled. It would come
+        as redelivered.
+        """
+        latest = self.receiver._held[-1]
+        return latest.prefetch == self.receiver.prefetch and latest.receiving
+
     async def holds(self, count: int) -> bool:
         return await self.broker.depth(self.queue) == count
 
@@ -227,11 +236,14 @@ async def test_an_error_while_it_subscribes_again_leaves_the_former_subscription
     await bench.send("a")
     async with bench.receiving(prefetch=1) as receiver:
         await until(lambda: bench.settled == ["a"])
-        bench.refusals = 3
+        bench.refusals = 1000
         receiver.resize(2)
+        await until(lambda: bench.tries > 2)
         await bench.send("b")
         await until(lambda: bench.settled == ["a", "b"])
-        await until(lambda: bench.subscribed == [1, 2])
+        bench.refusals = 0
+        await until(bench.has_changed)
+        assert bench.subscribed == [1, 2]
         await bench.send("c")
         await until(lambda: bench.settled == ["a", "b", "c"])
     assert not bench.redelivered.total()

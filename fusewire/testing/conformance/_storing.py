@@ -66,7 +66,7 @@ class Storing:
     ) -> None:
         await broker.publish(Station(topology.source), numbered(1))
 
-        assert await broker.depth(topology.source) == 1
+        await until_depth(broker, topology.source, 1)
         assert await drain(broker, topology.source, 1) == [numbered(1)]
 
     async def test_a_published_message_outlives_the_broker_object(self, place: Place) -> None:

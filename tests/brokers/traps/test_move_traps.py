@@ -217,7 +217,7 @@ async def test_a_copy_goes_to_one_queue_though_the_original_went_to_more(
     [delivery] = await take(await broker.subscribe(topology.source, prefetch=1), 1)
     await delivery.move(topology.dead, delivery.message)
     await until_depth(broker, topology.dead, 1)
-    assert await broker.depth(another) == 1
+    await until_depth(broker, another, 1)
 
 
 async def test_a_message_that_goes_round_several_delay_queues_again_and_again_does_not_vanish(
