@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from fusewire._error_types import error_type
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -23,7 +25,7 @@ class Unsaid(NamedTuple):
 
     Attributes:
         number: how many.
-        error_type: their type, with its module.
+        error_type: their type.
         where: the file and line that raised them; empty if they have no traceback.
     """
 
@@ -76,18 +78,13 @@ class Throttle:
         for kind, (quiet_until, unsaid) in list(self._kinds.items()):
             if unsaid and now >= quiet_until:
                 self._kinds[kind] = now + _QUIET, 0
-                counted.append(Unsaid(unsaid, type_name(kind[0]), _place(kind)))
+                counted.append(Unsaid(unsaid, error_type(kind[0]), _place(kind)))
         return counted
 
     def _say(self, kind: _Kind, now: float) -> None:
         self._kinds[kind] = now + _QUIET, 0
         for oldest in list(self._kinds)[:-_KINDS_KEPT]:
             self._kinds.pop(oldest, None)
-
-
-def type_name(kind: type) -> str:
-    """Return the name of a class, with its module."""
-    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _kind(error: BaseException) -> _Kind:

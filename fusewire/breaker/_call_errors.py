@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from fusewire._causes import status_in
+from fusewire._error_types import error_type
 from fusewire.errors import NO_ERROR, CallError
 
 MAX_MESSAGE = 1000
@@ -32,17 +33,7 @@ def describe(error: BaseException | CallError | None, *, with_message: bool) -> 
 
 @lru_cache(maxsize=512)
 def _named(own: type[Any], status: str) -> CallError:
-    """Return the error of a class. A private class goes by its first public base.
-
-    So the errors of gRPC's stubs are ``grpc.RpcError``. Python's own classes say too little: what
-    has no other public base keeps its name.
-    """
-    kind = next(kind for kind in own.__mro__ if kind is object or not _is_private(kind))
-    if kind.__module__ == "builtins":
-        kind = own
-    module = kind.__module__
-    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-    return CallError(name, status)
+    return CallError(error_type(own), status)
 
 
 def _status_of(error: BaseException) -> str:
@@ -51,10 +42,6 @@ def _status_of(error: BaseException) -> str:
     if alone and not hasattr(error, "code") and not isinstance(error, BaseExceptionGroup):
         return ""
     return status_in(error) or ""
-
-
-def _is_private(kind: type) -> bool:
-    return kind.__qualname__[0] == "_" or kind.__module__[0] == "_" or "._" in kind.__module__
 
 
 def _text_of(error: BaseException) -> str:

@@ -9,9 +9,9 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from fusewire._error_types import error_type
 from fusewire._log_fields import fields
 from fusewire._sendable import LONGEST_TIMEOUT, is_valid_metadata
-from fusewire._throttle import type_name
 from fusewire._validation import SECONDS, check, check_callable, invalid
 from fusewire.errors import (
     CircuitOpenError,
@@ -250,7 +250,7 @@ def _not_parked(operation_id: str, failed: Exception) -> FallbackDeclined:
             "call.not_parked",
             operation_id=operation_id,
             reason=parked,
-            error_type=type_name(type(failed)),
+            error_type=error_type(type(failed)),
         ),
     )
     return _declined(operation_id, parked, str(failed))
@@ -262,7 +262,7 @@ def _unanswered(operation_id: str, failed: Exception) -> FallbackDeclined:
         operation_id,
         exc_info=failed,
         extra=fields(
-            "call.unanswered", operation_id=operation_id, error_type=type_name(type(failed))
+            "call.unanswered", operation_id=operation_id, error_type=error_type(type(failed))
         ),
     )
     return _declined(operation_id, "yes", f"its reply failed: {failed!r}")

@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fusewire._throttle import type_name
+from fusewire._error_types import error_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ class ErrorSummary:
     """An error, in words.
 
     Attributes:
-        exception: its type, with the module.
+        exception: its type: see :func:`error_type`.
         message: its message, from the beginning.
         stack: its stack, with causes, to the end, which is where it happened.
     """
@@ -38,7 +38,7 @@ class ErrorSummary:
 def summarize_error(error: BaseException) -> ErrorSummary:
     """Put `error` into words that every broker can store, whatever it is made of."""
     return ErrorSummary(
-        exception=_utf8(lambda: type_name(type(error)))[:_MAX_NAME].decode(errors="ignore"),
+        exception=_utf8(lambda: error_type(type(error)))[:_MAX_NAME].decode(errors="ignore"),
         message=_utf8(lambda: str(error))[:MAX_TEXT].decode(errors="ignore"),
         stack=_utf8(lambda: "".join(traceback.format_exception(error)))[-MAX_TEXT:].decode(
             errors="ignore"

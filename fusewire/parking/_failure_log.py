@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from fusewire._causes import status_in
+from fusewire._error_types import error_type
 from fusewire._log_fields import fields
-from fusewire._throttle import Throttle, type_name
+from fusewire._throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ class FailureLog:
                 queue=history.queue,
                 handler=self._handler,
                 operation_id=history.operation_id,
-                error_type=type_name(type(error)),
+                error_type=error_type(type(error)),
                 error_status=status_in(error),
                 count=1,
             ),
@@ -54,14 +55,12 @@ class FailureLog:
 
     def look(self) -> None:
         """Log how many were not logged in a minute that is over."""
-        for count, error_type, where in self._throttle.overdue():
+        for count, kind, where in self._throttle.overdue():
             logger.warning(
                 "%d more first attempts failed in handler %s, as one that was logged: %s at %s",
                 count,
                 self._handler,
-                error_type,
+                kind,
                 where or "an unknown place",
-                extra=fields(
-                    "message.failed", handler=self._handler, error_type=error_type, count=count
-                ),
+                extra=fields("message.failed", handler=self._handler, error_type=kind, count=count),
             )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from fusewire._throttle import Throttle
 from fusewire.errors import BrokerError
-from fusewire.parking._waiting import level_of
+from fusewire.parking._status_watch import NO_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ class Replicas:
         self._latest = ASSUMED_REPLICAS
         self._counts = True
         self._known = False
+        self._troubles = Throttle()
         self.receives: Callable[[], bool] = lambda: True
 
     @property
@@ -52,8 +54,13 @@ class Replicas:
             try:
                 counted = await self._ask()
             except BrokerError as error:
+                # That a broker does not answer is a line of its contact's, not one of each lane.
+                quiet = isinstance(error, NO_ANSWER) or self._troubles.unsaid(error) is None
                 logger.log(
-                    level_of(error), "the receivers of %r were not counted: %s", self._source, error
+                    logging.DEBUG if quiet else logging.WARNING,
+                    "the receivers of %r were not counted: %s",
+                    self._source,
+                    error,
                 )
                 counted = 0
             # This replica is one of them, so 0 is no count: it has paused, or subscribes again.

@@ -6,8 +6,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from fusewire._error_types import error_type
 from fusewire._log_fields import fields
-from fusewire._throttle import Throttle, type_name
+from fusewire._throttle import Throttle
 from fusewire.parking._decisions import Dead, Delay, Done, Park
 from fusewire.parking._events import Listeners, MessageEvent, MessageOutcome
 from fusewire.parking._lane_log import LaneLogs
@@ -123,12 +124,12 @@ class Settlements:
 
     def look(self) -> None:
         """Log how many could not be settled in a minute that is over, besides those logged."""
-        for number, error_type, _ in self._unsettled.overdue():
+        for number, kind, _ in self._unsettled.overdue():
             logger.warning(
                 "%d more messages could not be settled, as one that was logged: %s",
                 number,
-                error_type,
-                extra=fields("message.unsettled", error_type=error_type, count=number),
+                kind,
+                extra=fields("message.unsettled", error_type=kind, count=number),
             )
 
     def _log_unsettled(
@@ -143,7 +144,7 @@ class Settlements:
                 "message.unsettled",
                 queue=item.history.queue,
                 operation_id=item.history.operation_id,
-                error_type=type_name(type(error)),
+                error_type=error_type(type(error)),
                 count=1,
             ),
         )

@@ -89,6 +89,13 @@ def test_classes_in_private_modules_go_by_their_public_base(breaker: CircuitBrea
     assert known(breaker) == ("__main__.MainError", "")
 
 
+def test_a_private_class_whose_public_base_is_another_packages_keeps_its_name(
+    breaker: CircuitBreaker,
+) -> None:
+    fail_with(breaker, type("DeclinedError", (grpc.RpcError,), {"__module__": "shop._errors"})())
+    assert known(breaker) == ("shop._errors.DeclinedError", "")
+
+
 def test_the_status_of_what_an_error_comes_from_is_its_status(breaker: CircuitBreaker) -> None:
     error = PaymentError(SECRET)
     error.__cause__ = RpcLikeError()

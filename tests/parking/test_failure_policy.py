@@ -52,7 +52,7 @@ async def test_a_message_that_always_fails_is_dead_with_its_story(bench: Bench) 
     assert dead.headers["tenant"] == "blue"
     assert dead.headers["fusewire-reason"] == "exhausted"
     assert dead.headers["fusewire-attempts"] == 2
-    assert dead.headers["fusewire-exception"] == "builtins.ValueError"
+    assert dead.headers["fusewire-exception"] == "ValueError"
     assert dead.headers["fusewire-exception-message"] == "no such account: 17"
     assert "in handler" in str(dead.headers["fusewire-stack"])
     assert dead.headers["fusewire-queue"] == bench.queue

@@ -137,7 +137,7 @@ async def test_a_failure_is_named_by_type_and_status_and_never_by_its_text(bench
     assert (delayed.outcome, delayed.attempts, dead.attempts) == (MessageOutcome.DELAYED, 1, 2)
     assert (dead.reason, dead.error_type, dead.error_status) == (
         "exhausted",
-        "builtins.ValueError",
+        "ValueError",
         "UNAVAILABLE",
     )
     assert CARD not in repr(bench.events)

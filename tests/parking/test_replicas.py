@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fusewire.brokers import Broker
-from fusewire.errors import BrokerUnavailableError
+from fusewire.errors import BrokerUnavailableError, QueueNotFoundError, UnconfirmedError
 from fusewire.parking._replicas import ASSUMED_REPLICAS, Replicas
+from tests.support.logs import read_log
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -74,6 +76,16 @@ async def test_a_count_follows_what_the_broker_says() -> None:
     assert broker.asked == ["orders"] * 3
 
 
+async def test_a_broker_that_does_not_answer_is_not_said_by_each_lane() -> None:
+    refused = [QueueNotFoundError("no orders")] * 3
+    counted = replicas(Counting(BrokerUnavailableError("away"), UnconfirmedError("late"), *refused))
+    with read_log(logger="fusewire.parking") as log:
+        for _ in range(5):
+            await counted.count()
+    loud = [each["message"] for each in log.records() if each["levelname"] != "DEBUG"]
+    assert loud == ["the receivers of 'orders' were not counted: no orders"]
+
+
 async def test_none_at_all_is_no_count_because_this_replica_is_one() -> None:
     counted = replicas(Counting(0, 4, 0, 0))
     assert [await counted.count() for _ in range(4)] == [ASSUMED_REPLICAS, 4, 4, 4]
@@ -83,6 +95,7 @@ async def test_a_broker_that_cannot_be_reached_leaves_the_latest_count(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     gone = BrokerUnavailableError("it is away")
+    caplog.set_level(logging.DEBUG)
     counted = replicas(Counting(gone, 3, gone, 5))
     assert [await counted.count() for _ in range(4)] == [ASSUMED_REPLICAS, 3, 3, 5]
     assert "the receivers of 'orders' were not counted: it is away" in caplog.messages

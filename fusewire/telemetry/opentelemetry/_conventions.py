@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fusewire._throttle import type_name
-
 if TYPE_CHECKING:
     from fusewire.parking import ReceivedMessage
 
@@ -67,8 +65,3 @@ def process_attributes(received: ReceivedMessage) -> dict[str, str]:
 def destination(exchange: str, routing_key: str, queue: str) -> str:
     """Return the name of what a message was received from, by the conventions for RabbitMQ."""
     return ":".join(part for part in dict.fromkeys((exchange, routing_key, queue)) if part)
-
-
-def error_type(error: BaseException) -> str:
-    """Return the name of an error's class, with its module unless it is Python's own."""
-    return type_name(type(error)).removeprefix("builtins.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from opentelemetry import context, trace
 from opentelemetry.trace import Link, SpanKind, StatusCode
 
+from fusewire._error_types import error_type
 from fusewire.parking import MessageOutcome
 from fusewire.telemetry.opentelemetry import _conventions as names
 from fusewire.telemetry.opentelemetry._contexts import (
@@ -113,7 +114,7 @@ class ProcessSpan:
 
     def failed(self, error: BaseException) -> None:
         """Note the error's type. Its text may hold what is not for traces."""
-        self._fail(names.error_type(error))
+        self._fail(error_type(type(error)))
 
     @contextmanager
     def move(self, operation: str, to: Station) -> Iterator[str]:
@@ -138,7 +139,7 @@ class ProcessSpan:
         try:
             yield to_traceparent(span)
         except BaseException as error:
-            span.set_attribute(names.ERROR_TYPE, names.error_type(error))
+            span.set_attribute(names.ERROR_TYPE, error_type(type(error)))
             span.set_status(StatusCode.ERROR)
             raise
         finally:
