@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import logging
 import uuid
 from typing import TYPE_CHECKING, Any
 
 from fusewire._error_types import error_type
-from fusewire._log_fields import fields
 from fusewire._sendable import LONGEST_TIMEOUT, is_valid_metadata
 from fusewire._validation import SECONDS, check, check_callable, invalid
 from fusewire.errors import (
@@ -29,10 +27,9 @@ if TYPE_CHECKING:
     import grpc
 
     from fusewire.forwarding._call import Receipt
+    from fusewire.forwarding._park_log import ParkLog
     from fusewire.forwarding._store import CallStore
     from fusewire.interceptors import CallInfo, Shape
-
-logger = logging.getLogger("fusewire.forwarding")
 
 OPERATION_ID_METADATA = "fusewire-operation-id"
 """Trailing metadata of a call that could not be parked: its operation id, to ask again with."""
@@ -59,6 +56,7 @@ class ParkFallback:
     def __init__(
         self,
         store: CallStore,
+        log: ParkLog,
         *,
         reply: Callable[[Any, Receipt], Any],
         idempotent: bool,
@@ -78,6 +76,7 @@ class ParkFallback:
         check_callable("reply", makes, "a request", "its receipt")
         check("expires_after", expires_after, SECONDS.or_none)
         self._store = store
+        self._log = log
         self._reply = reply
         self._idempotent = idempotent
         self._allowed = _allowed(metadata)
@@ -118,30 +117,34 @@ class ParkFallback:
 
     async def reply(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
         """Park the call and make the reply, on an asyncio channel."""
-        parked = self._call_to_park(call, request, error)
+        operation_id = self._to_park(call, error)
         try:
             receipt = await self._store.store(
-                parked, breaker=call.breaker, expires_after=self._expires_after
+                self._stored_call(operation_id, call, request),
+                breaker=call.breaker,
+                expires_after=self._expires_after,
             )
         except FusewireError as failed:
-            raise _not_parked(parked.operation_id, failed) from failed
+            raise self._not_parked(operation_id, failed) from failed
         try:
             made = self._reply(request, receipt)
             made = await made if inspect.isawaitable(made) else made
             check_reply(call.method, made)
         except Exception as failed:
-            raise _unanswered(parked.operation_id, failed) from failed
+            raise self._unanswered(operation_id, failed) from failed
         return made
 
     def reply_sync(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
         """Park the call and make the reply, on a sync channel."""
-        parked = self._call_to_park(call, request, error)
+        operation_id = self._to_park(call, error)
         try:
             receipt = self._store.store_threadsafe(
-                parked, breaker=call.breaker, expires_after=self._expires_after
+                self._stored_call(operation_id, call, request),
+                breaker=call.breaker,
+                expires_after=self._expires_after,
             )
         except FusewireError as failed:
-            raise _not_parked(parked.operation_id, failed) from failed
+            raise self._not_parked(operation_id, failed) from failed
         try:
             made = self._reply(request, receipt)
             if inspect.iscoroutine(made):
@@ -149,29 +152,40 @@ class ParkFallback:
                 raise TypeError("reply returned a coroutine, which a sync channel cannot run")  # noqa: TRY301 - answered like any failure of the user's function
             check_reply(call.method, made)
         except Exception as failed:
-            raise _unanswered(parked.operation_id, failed) from failed
+            raise self._unanswered(operation_id, failed) from failed
         return made
 
-    def _call_to_park(self, call: CallInfo, request: Any, error: grpc.RpcError) -> StoredCall:
-        """Return what to store.
+    def _to_park(self, call: CallInfo, error: grpc.RpcError) -> str:
+        """Return the operation id of a call that is to be parked.
 
         Raises:
-            FallbackDeclined: the call is not to be stored.
+            FallbackDeclined: it is not to be parked.
         """
         operation_id = _operation_id(call)
         if not isinstance(error, CircuitOpenError) and not self._idempotent:
             # Only a rejection by our own circuit proves that nothing was sent: with a retry policy,
             # even a call that ended with "connection refused" has been seen to take effect.
             raise _declined(operation_id, "no", "it may have taken effect, and is at most once")
+        return operation_id
+
+    def _stored_call(self, operation_id: str, call: CallInfo, request: Any) -> StoredCall:
+        """Return what to store.
+
+        Raises:
+            FusewireError: it cannot be stored, or could not be sent later.
+        """
         try:
             body = self._serialize(request)
         except Exception as failed:
-            raise _declined(operation_id, "no", f"its request: {failed!r}") from failed
+            kind = error_type(type(failed))  # and not its text, which may quote the request
+            raise FusewireError(f"its request cannot be serialized: {kind}") from failed
         if len(body) > _MAX_REQUEST:
-            raise _declined(operation_id, "no", f"its request has {len(body)} bytes")
+            raise FusewireError(
+                f"its request must have at most {_MAX_REQUEST} bytes, got {len(body)}"
+            )
         if not is_valid_metadata(call.metadata):
             # A rejected call never reached grpcio, which would have refused its metadata.
-            raise _declined(operation_id, "no", "its metadata cannot be sent")
+            raise FusewireError("its metadata cannot be sent")
         return StoredCall(
             operation_id=operation_id,
             method=call.method,
@@ -180,6 +194,15 @@ class ParkFallback:
             timeout=_later_timeout(call.timeout),
             at_most_once=not self._idempotent,
         )
+
+    def _not_parked(self, operation_id: str, failed: FusewireError) -> FallbackDeclined:
+        parked = "unknown" if isinstance(failed, UnconfirmedError) else "no"
+        self._log.not_parked(operation_id, parked, failed)
+        return _declined(operation_id, parked, str(failed))
+
+    def _unanswered(self, operation_id: str, failed: Exception) -> FallbackDeclined:
+        self._log.unanswered(operation_id, failed)
+        return _declined(operation_id, "yes", f"its reply failed: {failed!r}")
 
 
 def _allowed(keys: Collection[str]) -> frozenset[str]:
@@ -237,32 +260,3 @@ def _declined(operation_id: str, parked: str, why: str) -> FallbackDeclined:
         f"operation {operation_id} is not parked: {why}",
         metadata=((OPERATION_ID_METADATA, operation_id), (PARKED_METADATA, parked)),
     )
-
-
-def _not_parked(operation_id: str, failed: Exception) -> FallbackDeclined:
-    parked = "unknown" if isinstance(failed, UnconfirmedError) else "no"
-    logger.error(
-        "operation %s could not be parked (parked: %s): %s",
-        operation_id,
-        parked,
-        failed,
-        extra=fields(
-            "call.not_parked",
-            operation_id=operation_id,
-            reason=parked,
-            error_type=error_type(type(failed)),
-        ),
-    )
-    return _declined(operation_id, parked, str(failed))
-
-
-def _unanswered(operation_id: str, failed: Exception) -> FallbackDeclined:
-    logger.error(
-        "operation %s is parked, and its reply failed",
-        operation_id,
-        exc_info=failed,
-        extra=fields(
-            "call.unanswered", operation_id=operation_id, error_type=error_type(type(failed))
-        ),
-    )
-    return _declined(operation_id, "yes", f"its reply failed: {failed!r}")

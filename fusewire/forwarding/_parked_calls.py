@@ -17,6 +17,7 @@ from fusewire.errors import SettingsError
 from fusewire.forwarding._fallback import ParkFallback
 from fusewire.forwarding._handle import ForwarderHandle
 from fusewire.forwarding._handler import ReplayHandler
+from fusewire.forwarding._park_log import ParkLog
 from fusewire.forwarding._store import CallStore
 from fusewire.forwarding._store_status import StoreStatus
 from fusewire.forwarding._transport import check_guards, transport
@@ -119,11 +120,13 @@ class ParkedCalls:
         )
         self._settlements = Settlements(self._topology, dependencies.lane)
         self._tracing = Tracing(broker.capabilities.system)
+        self._log = ParkLog()
         self._status = StoreStatus(
             self._topology,
             dependencies,
             self._registry,
             self._settlements.lanes,
+            self._log,
             forwards=lambda: self._forwarder is not None and self._forwarder.runs,
         )
         self._store = CallStore(
@@ -239,6 +242,7 @@ class ParkedCalls:
         """
         return ParkFallback(
             self._store,
+            self._log,
             reply=reply,
             idempotent=idempotent,
             at_most_once=at_most_once,

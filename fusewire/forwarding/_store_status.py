@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import BreakerRegistry
     from fusewire.brokers import Broker, Station, Topology
+    from fusewire.forwarding._park_log import ParkLog
     from fusewire.parking import ConsumerStatus
     from fusewire.parking.internal import Dependencies, LaneLogs
 
@@ -40,6 +41,7 @@ class StoreStatus:
         dependencies: which lane is for which breaker.
         registry: where the breakers are.
         lanes: the logs of the lanes.
+        log: the log of calls that were not parked.
         forwards: returns whether a forwarder runs, which then looks after these logs.
 
     Attributes:
@@ -52,10 +54,12 @@ class StoreStatus:
         dependencies: Dependencies,
         registry: BreakerRegistry,
         lanes: LaneLogs,
+        log: ParkLog,
         *,
         forwards: Callable[[], bool],
     ) -> None:
         self._lanes = lanes
+        self._log = log
         self._forwards = forwards
         self._topology = topology
         self._dependencies = dependencies
@@ -87,6 +91,7 @@ class StoreStatus:
         return [] if self._forwards() else self._lanes.to_count()
 
     def _look(self) -> None:
+        self._log.look()
         if not self._forwards():
             now = time.monotonic()
             for _, log in self._lanes:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
+from fusewire._error_types import error_type
 from fusewire._validation import invalid
 from fusewire.parking._asking import ask
 from fusewire.parking._breaker_names import check_function
@@ -40,7 +41,8 @@ def unrecoverable(dead_on: DeadOn) -> Callable[[BaseException], bool]:
         try:
             return bool(ask("dead_on", asked, error))
         except Exception:
-            logger.exception("dead_on failed on %r, which is taken for one to try again", error)
+            kind = error_type(type(error))  # and not its text, which may hold anything
+            logger.exception("dead_on failed on a %s, which is taken for one to try again", kind)
             return False
 
     return is_unrecoverable
