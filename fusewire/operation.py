@@ -15,7 +15,7 @@ from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from fusewire._validation import invalid
 
@@ -185,7 +185,8 @@ class Operation:
     def __init__(
         self, operation_id: str, *, keys_by_ordinal: bool = False, replay: bool = False
     ) -> None:
-        if not isinstance(cast("object", operation_id), str) or not operation_id:
+        given: object = operation_id
+        if not isinstance(given, str) or not given:
             # Units of work that share an id share their keys: a server would do only one of them.
             raise invalid("operation_id", "a non-empty string", operation_id)
         self.id = operation_id
@@ -223,12 +224,12 @@ class Operation:
     @property
     def notes(self) -> tuple[CallNote, ...]:
         """How the calls of this attempt ended that did not end OK, in order; the last 64."""
-        return tuple(self._notes.copy())
+        return tuple(self._notes.copy()) if self._notes else ()
 
     @property
     def timed(self) -> tuple[TimedCall, ...]:
         """How long the measured calls of this attempt took that were answered; the last 64."""
-        return tuple(self._timed.copy())
+        return tuple(self._timed.copy()) if self._timed else ()
 
     @property
     def doubtful_keys(self) -> tuple[str, ...]:

@@ -152,7 +152,8 @@ class AttemptSequence:
             return Recycle(tried=item.tried, cancelled=error)
         finally:
             _solitude.process.leave(item.delivery)
-            await self._marks.end(item.delivery)
+            if item.lone:
+                await self._marks.end(item.delivery)
 
     async def _until_called(
         self, item: InFlight, turn: Turn, needs: tuple[str, ...]
@@ -192,17 +193,22 @@ class AttemptSequence:
         return self._policy.park(history, dependency, "circuit_open", wait=wait)
 
     async def _may_begin(self, item: InFlight, turn: Turn, needs: tuple[str, ...]) -> Ending | None:
-        """Wait until `item` may begin or is lost; return how it ends if without an attempt."""
+        """Wait until `item` may begin or is lost; return how it ends if without an attempt.
+
+        Of one that is lost, what is returned says nothing.
+        """
         while True:
-            ending = await turn.admit(item, needs) or await self._suspect(item, turn)
-            if ending is not None or item.delivery.lost:
+            ending = await turn.admit(item, needs)
+            if ending is None and item.delivery.returned and not item.survived:
+                ending = await self._suspect(item, turn)
+            if ending is not None:
                 return ending
             if item.lone:
                 return await self._be_alone(item)
             if _solitude.process.enter(item.delivery):
                 return None
             await asyncio.sleep(_POLL)
-            if item.receiver.ending:
+            if item.receiver.ending or item.delivery.lost:
                 return Recycle(tried=False)
 
     async def _call(
@@ -245,10 +251,10 @@ class AttemptSequence:
         return None if turn.ended(item, end) else verdict
 
     async def _suspect(self, item: InFlight, turn: Turn) -> Verdict | None:
-        """Return where `item` goes if it may have killed its process before."""
+        """Return where `item`, which came back, goes if it may have killed its process."""
         delivery, operation_id = item.delivery, item.history.operation_id
-        returns = self._survived.unexplained(delivery) if delivery.returned else 0
-        if returns <= 0 or item.survived:
+        returns = self._survived.unexplained(delivery)
+        if returns <= 0:
             return None
         if item.lone:
             return self._policy.suspected(item.history, await self._marks.left(operation_id))

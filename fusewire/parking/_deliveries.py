@@ -228,7 +228,13 @@ class Deliveries:
             # What other subscriptions gave still runs: the limit holds for all of them together.
             async with self._work.places:
                 self._not_begun.discard(delivery)
-                recycle = await self._take(delivery)
+                recycle = None
+                if not delivery.lost:
+                    recycle = (
+                        await self._work.take(delivery)
+                        if self._work.may_begin()
+                        else Recycle(tried=False)
+                    )
             if recycle is not None:
                 self._recycle(delivery, recycle)
             elif not delivery.lost:
@@ -244,13 +250,6 @@ class Deliveries:
             # A defect: the delivery stays unsettled and goes back with the subscription.
             self._report(error)
             self._work.on_recycle()
-
-    async def _take(self, delivery: Delivery) -> Recycle | None:
-        if delivery.lost:
-            return None
-        if not self._work.may_begin():
-            return Recycle(tried=False)
-        return await self._work.take(delivery)
 
     def _recycle(self, delivery: Delivery, recycle: Recycle) -> None:
         if not recycle.settled:

@@ -122,7 +122,10 @@ class HandlerRunner:
         fallbacks = without_fallbacks() if history.times_parked else _ALLOWED
         with _operation_of(history, replay=replay) as work, fallbacks:
             try:
-                await self._guarded(view, call, work)
+                if self._guard is None:
+                    await call.run()
+                else:
+                    await self._guarded(self._guard, view, call, work)
             except asyncio.CancelledError as error:
                 if being_cancelled():
                     raise
@@ -150,11 +153,10 @@ class HandlerRunner:
         attempt.seconds = call.seconds
         return attempt
 
-    async def _guarded(self, view: MessageView, call: HandlerCall, work: Operation) -> None:
-        if self._guard is None:
-            await call.run()
-            return
-        breaker = self._registry.get(self._guard)
+    async def _guarded(
+        self, guard: str, view: MessageView, call: HandlerCall, work: Operation
+    ) -> None:
+        breaker = self._registry.get(guard)
         permit = breaker.acquire()
         try:
             with permit.lending():
@@ -169,7 +171,7 @@ class HandlerRunner:
             raise
         if not view.rejected:
             permit.conclude(Outcome.SUCCESS)
-            work.note_success(self._guard)
+            work.note_success(guard)
         elif view.requeued and view.rejected_because is not None:
             because = view.rejected_because
             permit.conclude(breaker.classify(because), because)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from fusewire.parking._history import strip, was_moved
 from fusewire.parking._view import MessageView
 
 if TYPE_CHECKING:
-    from aio_pika.abc import HeadersType
-
     from fusewire.brokers import Delivery, Message
     from fusewire.parking._history import History
     from fusewire.parking._receiver import Receiver
@@ -64,14 +62,14 @@ class InFlight:
 def view_of(delivery: Delivery, *, seen: bool) -> MessageView:
     # RabbitMQ promises that what is not redelivered was seen by nobody. A delay queue and a lane
     # give a message back as a new one, and handlers look for duplicates by that promise.
-    headers = cast("HeadersType", strip(original(delivery).headers))
+    headers: Any = strip(original(delivery).headers)
     return MessageView(delivery.message, redelivered=seen or delivery.redelivered, headers=headers)
 
 
 def original(delivery: Delivery) -> Message:
     """Return a message with what its source queue said of it, which no other queue knows."""
     message = delivery.message
-    if was_moved(message) or not (delivery.returned and delivery.counts_returns):
+    if not delivery.returned or was_moved(message) or not delivery.counts_returns:
         return message
     headers = {_DELIVERY_COUNT: delivery.returned, **message.headers}
     return dataclasses.replace(message, headers=headers)

@@ -55,7 +55,8 @@ class Places:
 
     def _leave(self) -> None:
         self._taken -= 1
-        self._fill()
+        if self._waiting:
+            self._fill()
 
     def _fill(self) -> None:
         while self._waiting and self._taken < self._number:

@@ -111,7 +111,9 @@ class ReplayLane:
         A replica that takes part for another dependency does not wait for it: the messages come to
         it anyway, and it would give them back again and again.
         """
-        if not recovery.controller.taking_part and self._replays_beside(recovery):
+        if recovery.controller.taking_part:
+            return True
+        if self._replays_beside(recovery):
             recovery.begin(self._replicas, turn=0.0, first=False)
         return recovery.controller.taking_part
 

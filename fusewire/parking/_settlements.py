@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -91,7 +92,7 @@ class Settlements:
             self._log_dead(item, history)
         if self.listeners:
             self.listeners.tell(self.event(item, verdict))
-        if isinstance(verdict, Done) and history.doubtful_keys:
+        if history.doubtful_keys and isinstance(verdict, Done):
             logger.warning(
                 "operation %s was handled without its call %s, which may have had an effect in an "
                 "earlier attempt: if its request holds a time or a random value, it was made again "
@@ -104,8 +105,13 @@ class Settlements:
                 ),
             )
             if self.listeners:
-                in_doubt = MessageOutcome.IN_DOUBT
-                self.listeners.tell(self._event(in_doubt, "key_not_sent_again", item, verdict))
+                self.listeners.tell(
+                    dataclasses.replace(
+                        self.event(item, verdict),
+                        outcome=MessageOutcome.IN_DOUBT,
+                        reason="key_not_sent_again",
+                    )
+                )
 
     def lost(self, item: InFlight, error: DeliveryLostError) -> None:
         """Report that `item` could not be settled, and is delivered again."""
@@ -188,12 +194,6 @@ class Settlements:
 
     def event(self, item: InFlight, verdict: Verdict) -> MessageEvent:
         """Return the event of a settlement."""
-        history = item.history if isinstance(verdict, Done) else verdict.history
-        return self._event(_outcome_of(item, verdict), history.reason, item, verdict)
-
-    def _event(
-        self, outcome: MessageOutcome, reason: str, item: InFlight, verdict: Verdict
-    ) -> MessageEvent:
         done = isinstance(verdict, Done)
         history = item.history if isinstance(verdict, Done) else verdict.history
         lane = item.receiver.lane
@@ -201,11 +201,11 @@ class Settlements:
             lane = self._lane_of(history.dependency)
         now = self._now()
         return MessageEvent(
-            outcome,
+            _outcome_of(item, verdict),
             history.operation_id,
             history.queue,
             history.dependency,
-            reason,
+            history.reason,
             lane=lane,
             attempts=history.attempts,
             outage_attempts=history.outage_attempts,

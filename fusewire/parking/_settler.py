@@ -38,7 +38,7 @@ from fusewire.parking._in_flight import InFlight, original, view_of
 from fusewire.parking._waiting import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aio_pika.abc import AbstractIncomingMessage
 
@@ -207,7 +207,7 @@ class Settler:
             self._tracing.end(item)
 
     async def _until_settled(self, item: InFlight, verdict: Verdict) -> Recycle | None:
-        backoff = Backoff()
+        backoff: Backoff | None = None
         while True:
             try:
                 await self._carry_out(item, verdict)
@@ -222,6 +222,7 @@ class Settler:
                 if not isinstance(error, _NOT_STORED):
                     item.in_doubt = True
                     verdict = self._moved_once(item, verdict, error)
+                backoff = backoff or Backoff()
                 back = held > self._hold_limit or item.receiver.ending
                 if back or await backoff.wait(self._stopping):
                     self._remember(item, verdict)
@@ -300,11 +301,11 @@ class Settler:
     def _lane(self, dependency: str) -> Station:
         return self._topology.parked(self._dependencies.lane(dependency))
 
-    async def _carry_out(self, item: InFlight, verdict: Verdict) -> None:
+    def _carry_out(self, item: InFlight, verdict: Verdict) -> Awaitable[None]:
+        return item.delivery.done() if isinstance(verdict, Done) else self._move(item, verdict)
+
+    async def _move(self, item: InFlight, verdict: Park | Delay | Dead) -> None:
         delivery = item.delivery
-        if isinstance(verdict, Done):
-            await delivery.done()
-            return
         operation, to, delay = self._way(verdict)
         with self._tracing.move(item, operation, to) as moved_by:
             message = verdict.history.moved(moved_by).to_headers(original(delivery))

@@ -106,7 +106,7 @@ NOT_ON_THE_WAY = {
 """Functions of the broker that no move, replay or delay comes through."""
 SETTLING = {
     "Acknowledger.acknowledge",
-    "Settler._carry_out",
+    "Settler._move",
     "SourceWorker._take",
     "Publisher.publish",
     "RabbitMQDelivery.done",

@@ -52,7 +52,7 @@ def test_the_awaits_of_our_own_modules_are_found_without_importing_them() -> Non
     found = awaits_of(["fusewire.parking._settler"])
     source = (ROOT / "fusewire/parking/_settler.py").read_text()
     assert len(found) == sum(isinstance(node, ast.Await) for node in ast.walk(ast.parse(source)))
-    assert "Settler._carry_out" in {one.function for one in found}
+    assert "Settler._move" in {one.function for one in found}
 
 
 @pytest.fixture

@@ -182,7 +182,8 @@ def from_amqp(delivered: DeliveredMessage) -> Message:
     """
     properties = delivered.header.properties
     try:
-        properties.headers = unwrapped(cast("dict[str, Any]", properties.headers or {}))
+        headers: Any = properties.headers or {}
+        properties.headers = unwrapped(headers)
         return _read(delivered)
     except Exception as error:
         logger.exception("a message cannot be read; it is handed on as one that is malformed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -138,7 +139,8 @@ class RabbitMQSubscription:
         self._connection_lost = connection_lost
         self._delivered = 0
         self._watching: Background | None = None
-        self._arrived: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
+        self._arrived: deque[RabbitMQDelivery] = deque()
+        self._news = asyncio.Event()  # something has arrived, or the subscription is lost
         self._lost: BrokerError | None = None
         self._cancel: Callable[[], Awaitable[object]] | None = None
         self._acknowledger: Acknowledger | None = None
@@ -158,7 +160,8 @@ class RabbitMQSubscription:
         def take(delivered: aiormq.abc.DeliveredMessage) -> None:
             delivery = RabbitMQDelivery(delivered, self._publisher, acknowledger)
             self._delivered += 1
-            self._arrived.put_nowait(delivery)
+            self._arrived.append(delivery)
+            self._news.set()
 
         await run_to_completion(underlay.basic_qos(prefetch_count=prefetch, timeout=self._timeout))
         consuming = await run_to_completion(
@@ -181,12 +184,12 @@ class RabbitMQSubscription:
         """Wait for the next delivery."""
         # What is still buffered when the channel is lost is the broker's again, so the loss goes
         # first.
-        if self._lost is None:
-            delivery = await self._arrived.get()
-            if delivery is not None and self._lost is None:
-                return delivery
-        self._arrived.put_nowait(None)  # for the others that wait
-        raise self._lost or BrokerUnavailableError(f"the subscription to {self._queue!r} was ended")
+        while self._lost is None:
+            if self._arrived:
+                return self._arrived.popleft()
+            self._news.clear()
+            await self._news.wait()
+        raise self._lost
 
     async def quiesce(self) -> Sequence[RabbitMQDelivery]:
         """Cancel the consumer, and return what was delivered and not received.
@@ -208,11 +211,8 @@ class RabbitMQSubscription:
                 acknowledger.resume()
         for _ in range(_DISPATCH_STEPS):
             await asyncio.sleep(0)
-        left: list[RabbitMQDelivery] = []
-        while self._lost is None and not self._arrived.empty():
-            delivery = self._arrived.get_nowait()
-            if delivery is not None:
-                left.append(delivery)
+        left = list(self._arrived) if self._lost is None else []
+        self._arrived.clear()
         return left
 
     async def _until_full(self, acknowledger: Acknowledger) -> None:
@@ -270,4 +270,4 @@ class RabbitMQSubscription:
     def _end(self, error: BrokerError) -> None:
         if self._lost is None:
             self._lost = error
-            self._arrived.put_nowait(None)
+            self._news.set()
