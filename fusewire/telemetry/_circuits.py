@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from fusewire._locks import make_lock
-from fusewire.breaker import CircuitMode, CircuitState
+from fusewire.breaker import CircuitMode, CircuitState, Durations
 from fusewire.telemetry._growth import Growth
 from fusewire.telemetry._metrics import Combine, Kind, Metric, Readings
 
@@ -103,6 +103,7 @@ DURATION = Metric(
     (*_CIRCUIT, "result"),
     "How long calls took that succeeded or failed",
     Kind.HISTOGRAM,
+    bounds=Durations().totals().answered.bounds,  # the same for all circuits
 )
 PROCESSES = Metric(
     "circuit_breaker_processes",

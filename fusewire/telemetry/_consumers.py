@@ -6,16 +6,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from fusewire._locks import make_lock
+from fusewire.errors import SettingsError
 from fusewire.telemetry._circuits import OTHER
+from fusewire.telemetry._growth import Growth
 from fusewire.telemetry._messages import METRICS as MESSAGE_METRICS
 from fusewire.telemetry._messages import MessageCounts
-from fusewire.telemetry._metrics import Combine, Kind, Metric
+from fusewire.telemetry._metrics import Combine, Kind, Metric, Readings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fusewire.parking import ConsumerStatus, Depth, LaneStatus, MessageEvent, ReplayFigures
-    from fusewire.telemetry._metrics import Labels, Readings
+    from fusewire.telemetry._metrics import Labels
 
 _QUEUE = ("queue",)
 _LANE = ("queue", "lane")
@@ -167,28 +169,64 @@ class ConsumersReader:
         self._has_own_series = has_own_series
         self._counts = MessageCounts()
         self._lock = make_lock()
-        self._consumers: tuple[Consumer, ...] = ()
+        # What is watched, and what has been read of its own counters.
+        self._watched: list[tuple[Consumer, Growth]] = []
+        # These counters over all that was ever watched. A consumer's own end with it, or when it
+        # forgets a replay, and the sum of several would fall.
+        self._totals = Readings()
 
     def watch(self, consumer: Consumer) -> Callable[[], None]:
-        """Read `consumer` too, and return the function that ends it."""
-        status = consumer.status()
+        """Read `consumer` too, and return the function that ends it.
+
+        Raises:
+            SettingsError: it is read already, and would count twice.
+        """
+        status, growth = consumer.status(), Growth()
+        with self._lock:
+            if any(each is consumer for each, _ in self._watched):
+                raise SettingsError(f"{consumer!r} is watched already: end that first")
+            self._watched.append((consumer, growth))
         self._counts.expect(status.queue, status.lanes)
         forget = consumer.add_listener(partial(self._counts.count, status.queue))
-        with self._lock:
-            self._consumers += (consumer,)
 
         def end() -> None:
             forget()
             with self._lock:
-                self._consumers = tuple(each for each in self._consumers if each is not consumer)
+                if any(each is growth for _, each in self._watched):
+                    self._count(consumer.status(), growth)
+                    self._watched = [each for each in self._watched if each[1] is not growth]
 
         return end
 
     def read(self, readings: Readings) -> None:
         """Add how all consumers stand, and what became of their messages."""
-        for consumer in self._consumers:
-            self._read_status(readings, consumer.status())
+        with self._lock:
+            for consumer, growth in self._watched:
+                status = consumer.status()
+                self._read_status(readings, status)
+                self._count(status, growth)
+            self._forget_circuits()
+            readings.include(self._totals)
         self._counts.read(readings)
+
+    def _count(self, status: ConsumerStatus, growth: Growth) -> None:
+        """Count what a consumer has counted since it was read last."""
+        for name, lane in status.lanes.items():
+            for circuit, figures in lane.replays.items():
+                for cause, count in figures.cuts.items():
+                    more = growth.of(CUTS, (name, circuit, cause.value), count)
+                    labels = (status.queue, name, self._shown(circuit), cause.value)
+                    self._totals.add(CUTS, labels, more)
+
+    def _forget_circuits(self) -> None:
+        """Forget what was counted of circuits that are gone, as their own series are."""
+        cuts = self._totals.numbers.get(CUTS, {})
+        for labels in [each for each in cuts if self._shown(each[2]) != each[2]]:
+            del cuts[labels]
+
+    def _shown(self, circuit: str) -> str:
+        """Return what a circuit is called: those without series of their own have one name."""
+        return circuit if not circuit or self._has_own_series(circuit) else OTHER
 
     def _read_status(self, readings: Readings, status: ConsumerStatus) -> None:
         add, queue = readings.add, (status.queue,)
@@ -214,8 +252,7 @@ class ConsumersReader:
         elif lane.empty_at is not None:
             readings.add(NONEMPTY, labels, max(now - lane.empty_at, 0.0))
         for circuit, figures in lane.replays.items():
-            name = circuit if not circuit or self._has_own_series(circuit) else OTHER
-            _read_replays(readings, (*labels, name), figures)
+            _read_replays(readings, (*labels, self._shown(circuit)), figures)
 
 
 def _add_depth(readings: Readings, metric: Metric, labels: Labels, depth: Depth | None) -> None:
@@ -233,5 +270,3 @@ def _read_replays(readings: Readings, labels: Labels, figures: ReplayFigures) ->
         add(REFERENCE, labels, figures.reference)
     add(TAKING_PART, labels, int(figures.taking_part))
     add(REPLICAS, labels, figures.replicas)
-    for cause, count in figures.cuts.items():
-        add(CUTS, (*labels, cause.value), count)

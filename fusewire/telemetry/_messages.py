@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from fusewire.parking import MessageEvent
     from fusewire.telemetry._metrics import Labels, Readings
 
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+PARKED_BOUNDS = (
+    *(1.0, 2.5, 5.0, 10.0, 30.0),
+    *(_MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 30 * _MINUTE),
+    *(_HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY),
+)
+
 MESSAGES = Metric(
     "fusewire_messages_total",
     ("queue", "lane", "event", "reason"),
@@ -27,6 +34,7 @@ PARKED_SECONDS = Metric(
     ("queue", "lane"),
     "Seconds from the first parking of a message until it was handled",
     Kind.HISTOGRAM,
+    bounds=PARKED_BOUNDS,
 )
 
 METRICS = (MESSAGES, PARKED_SECONDS)
@@ -73,13 +81,6 @@ _USUAL_IN_LANES = (
     (MessageOutcome.REPLAYED, "failed"),
     (MessageOutcome.DEAD, "exhausted"),
     (MessageOutcome.DEAD, "expired"),
-)
-
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
-PARKED_BOUNDS = (
-    *(1.0, 2.5, 5.0, 10.0, 30.0),
-    *(_MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 30 * _MINUTE),
-    *(_HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY),
 )
 
 

@@ -53,6 +53,7 @@ class Metric:
         text: what it is.
         kind: what its values are.
         combine: how several values make one. Queries over replicas combine them in the same way.
+        bounds: of a histogram, the upper bounds of its buckets; the last bucket has none.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Metric:
     text: str
     kind: Kind = Kind.GAUGE
     combine: Combine = Combine.SUM
+    bounds: tuple[float, ...] = ()
 
 
 class Readings:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from fusewire._validation import Rule
 from fusewire.telemetry._circuits import BASIC, DETAIL, DURATION, PROCESSES, CircuitReader
 from fusewire.telemetry._consumers import METRICS as CONSUMER_METRICS
 from fusewire.telemetry._consumers import ConsumersReader
 from fusewire.telemetry._metrics import Combine, Metric, Readings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from fusewire.breaker import BreakerRegistry
     from fusewire.telemetry._consumers import Consumer
@@ -22,6 +24,17 @@ INFO = Metric(
 
 METRICS = (*BASIC, *DETAIL, DURATION, PROCESSES, *CONSUMER_METRICS, INFO)
 """Every metric that there is."""
+
+
+PATTERNS = Rule(
+    "a collection of names or patterns",
+    lambda value: (
+        isinstance(value, Collection)
+        and not isinstance(value, str)
+        and all(isinstance(each, str) for each in value)
+    ),
+)
+"""What chooses the circuits whose durations are shown."""
 
 
 class Source:

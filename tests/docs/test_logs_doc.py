@@ -105,3 +105,10 @@ def test_the_pages_filter_leaves_tracebacks_out(page: dict[str, Any]) -> None:
         record = logging.LogRecord(name, logging.ERROR, "", 0, "failed", None, trace)
         assert page["WithoutTracebacks"]().filter(record)
         assert ("4111" in formatter.format(record)) is shown
+
+
+def test_the_page_lists_every_logger() -> None:
+    code = "".join(path.read_text("utf-8") for path in (ROOT / "fusewire").rglob("*.py"))
+    loggers = set(re.findall(r'getLogger\("(fusewire\.[a-z.]+)"\)', code))
+    loggers.remove("fusewire.demo")  # is no part of a user's program
+    assert loggers == set(re.findall(r"`(fusewire\.[a-z.]+)`", TEXT.partition("\n## ")[0]))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fusewire.errors import SettingsError
 from fusewire.parking import (
     ConsumerStatus,
     Depth,
@@ -219,6 +222,72 @@ def test_the_replay_controllers_figures(
     assert shown("fusewire_replay_reference_seconds", **labels) is None
     labels["circuit_name"] = ""
     assert shown("fusewire_replay_reference_seconds", **labels) == 0.2
+
+
+def cuts(shown: Scrape) -> dict[tuple[str, ...], float]:
+    return shown.named("fusewire_replay_cuts_total", "lane", "queue", "cause")
+
+
+def test_cuts_are_counted_on_when_a_replay_or_a_consumer_is_gone(
+    exporter: Exporter, circuits: BreakerRegistry, to: CollectorRegistry
+) -> None:
+    circuits.get("payments")
+    consumer, other = FakeConsumer(), FakeConsumer()
+    end = exporter.watch(consumer)  # type: ignore[arg-type] # as much of one as is needed
+    of(exporter, other)
+    for each in (consumer, other):
+        each.lane(replays={"payments": FIGURES})
+    assert cuts(scrape(to)) == {("payments",): 8}
+    consumer.lane(replays={})  # its lane is empty
+    assert cuts(scrape(to)) == {("payments",): 8}
+    consumer.lane(replays={"payments": replace(FIGURES, cuts={ReplayFailure.REFUSED: 1})})
+    assert cuts(scrape(to)) == {("payments",): 9}
+    consumer.lane(replays={"payments": replace(FIGURES, cuts={ReplayFailure.REFUSED: 3})})
+    end()
+    assert cuts(scrape(to)) == {("payments",): 11}
+    end()
+    assert cuts(scrape(to)) == {("payments",): 11}
+
+
+def test_cuts_of_a_circuit_that_the_registry_removes_are_forgotten(
+    exporter: Exporter, circuits: BreakerRegistry, to: CollectorRegistry
+) -> None:
+    circuits.get("payments")
+    consumer = FakeConsumer()
+    of(exporter, consumer)
+    consumer.lane(replays={"payments": FIGURES, "": FIGURES})
+    assert cuts(scrape(to)) == {("payments",): 4, ("",): 4}
+    circuits.remove("payments")
+    consumer.lane(replays={"": FIGURES})
+    assert cuts(scrape(to)) == {("",): 4}
+
+
+def test_a_consumer_is_watched_once(exporter: Exporter, to: CollectorRegistry) -> None:
+    consumer = FakeConsumer(in_flight=2)
+    end = exporter.watch(consumer)  # type: ignore[arg-type] # as much of one as is needed
+    with pytest.raises(SettingsError, match="watched already"):
+        of(exporter, consumer)
+    consumer.settle(MessageOutcome.HANDLED)
+    shown = scrape(to)
+    assert shown("fusewire_queue_in_flight_messages", queue="orders") == 2
+    assert handled(shown) == 1
+    end()
+    of(exporter, consumer)
+    consumer.settle(MessageOutcome.HANDLED)
+    assert handled(scrape(to)) == 2
+
+
+def test_a_closed_exporter_lets_go_of_consumers(exporter: Exporter) -> None:
+    consumer, other = FakeConsumer(), FakeConsumer()
+    end = exporter.watch(consumer)  # type: ignore[arg-type] # as much of one as is needed
+    of(exporter, other)
+    end()
+    exporter.close()
+    assert consumer.listeners == other.listeners == []
+    gone = weakref.ref(other)
+    del other
+    gc.collect()
+    assert gone() is None
 
 
 def test_replays_of_circuits_without_series_of_their_own_are_combined(

@@ -10,9 +10,12 @@ import pytest
 
 from fusewire.telemetry._metrics import Kind
 from fusewire.telemetry._source import METRICS
+from fusewire.telemetry.opentelemetry import _conventions
+from fusewire.telemetry.opentelemetry._instruments import name_and_unit
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "prometheus.md").read_text("utf-8")
+OTEL_PAGE = (ROOT / "docs" / "opentelemetry.md").read_text("utf-8")
 BOARD = json.loads((ROOT / "monitoring" / "dashboard.json").read_text("utf-8"))
 RULES = "".join(
     (ROOT / "monitoring" / name).read_text("utf-8") for name in ("rules.yml", "alerts.yml")
@@ -43,6 +46,20 @@ def test_every_metric_has_a_name_of_its_own() -> None:
 def test_rules_and_dashboard_use_every_metric_and_no_other() -> None:
     code = "\n".join(line for line in RULES.splitlines() if not line.strip().startswith("#"))
     assert named(code) | queries() == MADE
+
+
+def test_the_page_on_opentelemetry_names_metrics_that_there_are() -> None:
+    names = dict(map(name_and_unit, METRICS))
+    assert len(names) == len(METRICS)
+    pairs = re.findall(r"`([a-z_]+)` is `([a-z_.]+)` in `([^`]+)`", OTEL_PAGE)
+    assert len(pairs) == 4
+    for prometheus, name, unit in pairs:
+        (metric,) = [each for each in METRICS if each.name == prometheus]
+        assert name_and_unit(metric) == (name, unit)
+    # Attributes and events of spans have the same namespaces.
+    others = {value for value in vars(_conventions).values() if isinstance(value, str)}
+    dotted = set(re.findall(r"`((?:circuit_breaker|fusewire)\.[a-z_]+)`", OTEL_PAGE))
+    assert dotted - others <= names.keys()
 
 
 def test_the_page_lists_every_metric_and_no_other() -> None:

@@ -2,80 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from fusewire._validation import COUNT, SWITCH, Rule, check, instance_of, invalid
+from fusewire._validation import COUNT, SWITCH, check, instance_of
 from fusewire.breaker import BreakerRegistry, default_registry
 from fusewire.errors import SettingsError
-from fusewire.telemetry._source import Source
+from fusewire.telemetry._source import PATTERNS, Source
+from fusewire.telemetry._watcher import Watcher
 from fusewire.telemetry.prometheus._collector import SourceCollector
 from fusewire.telemetry.prometheus._processes import ProcessWriter, shares_scrapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-
-    from fusewire.forwarding import ParkedCalls
-    from fusewire.parking import ParkingConsumer
-
-_PATTERNS = Rule(
-    "a collection of names or patterns",
-    lambda value: (
-        isinstance(value, Collection)
-        and not isinstance(value, str)
-        and all(isinstance(each, str) for each in value)
-    ),
-)
+    from collections.abc import Callable, Collection
 
 
-class Exporter:
+class Exporter(Watcher):
     """Exports circuits and consumers until it is closed; made by :func:`export`.
 
-    It is a context manager that closes itself.
+    What several processes have counted stays in their files.
     """
 
     def __init__(self, source: Source, close: Callable[[], None]) -> None:
-        self._source = source
-        self._close = close
-
-    def watch(self, consumer: ParkingConsumer | ParkedCalls) -> Callable[[], None]:
-        """Export a consumer or a store of calls too.
-
-        Counts of messages begin here. Several consumers of one queue are shown as one. A scrape
-        reads what the consumer knows, and waits for no broker.
-
-        Returns:
-            A function that ends it. Call it when the consumer is not used any more; its counts
-            stay.
-
-        Raises:
-            SettingsError: it has no status to read.
-        """
-        for name in ("status", "add_listener"):
-            if not callable(getattr(consumer, name, None)):
-                raise invalid("consumer", "a ParkingConsumer or ParkedCalls", consumer)
-        return self._source.watch(consumer)
-
-    def close(self) -> None:
-        """End the export. What several processes have counted stays in their files."""
-        self._close()
-        self._close = _nothing
-
-    def __enter__(self) -> Self:
-        """Return the exporter."""
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
+        super().__init__(source)
+        self._stack.callback(close)
 
 
 def export(
@@ -114,7 +65,7 @@ def export(
     check("to", to, instance_of(CollectorRegistry))
     check("detail", detail, SWITCH)
     check("max_circuits", max_circuits, COUNT)
-    check("durations", durations, _PATTERNS)
+    check("durations", durations, PATTERNS)
     if registry is None:  # an empty one is false
         registry = default_registry()
     processes = shares_scrapes()
@@ -144,7 +95,3 @@ def export(
         writer.close()
 
     return Exporter(source, close)
-
-
-def _nothing() -> None:
-    """Do what closing a closed exporter does."""

@@ -75,6 +75,7 @@ class ProcessWriter:
         self._values: dict[tuple[Metric, Labels, str], Any] = {}
         self._growth = Growth()
         self._gauges: set[tuple[Metric, Labels]] = set()
+        self._closed = False
         self.write()
         self._start()
         _writers.add(self)
@@ -83,6 +84,8 @@ class ProcessWriter:
     def write(self) -> None:
         """Write what has changed since the last time."""
         with self.lock:
+            if self._closed:
+                return
             readings, unknown = self._source.read(), set(self._gauges)
             for metric, numbers in readings.numbers.items():
                 for labels, number in numbers.items():
@@ -106,6 +109,7 @@ class ProcessWriter:
         self._stop.set()
         self.write()
         with self.lock:
+            self._closed = True  # the thread may be about to write
             for metric, labels in tuple(self._gauges):
                 self._forget(metric, labels)
 

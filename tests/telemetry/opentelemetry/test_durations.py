@@ -1,0 +1,143 @@
+"""Histograms: what is counted between two collections is recorded at the second one."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.sdk.metrics import MeterProvider
+
+from fusewire.breaker import BreakerRegistry, Histogram
+from fusewire.telemetry.opentelemetry import _instruments as instruments
+from fusewire.telemetry.opentelemetry import instrument
+from fusewire.telemetry.opentelemetry._instruments import spread
+from fusewire.testing import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    from fusewire.breaker import CircuitBreaker
+
+BOUNDS = (0.001, 0.01, 0.1, 1.0)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def timed(clock: FakeClock) -> BreakerRegistry:
+    registry = BreakerRegistry(clock=clock)
+    registry.measure_durations()
+    return registry
+
+
+@pytest.fixture
+def meters(reader: InMemoryMetricReader) -> Iterator[MeterProvider]:
+    provider = MeterProvider([reader])
+    yield provider
+    provider.shutdown()
+
+
+def call(breaker: CircuitBreaker, clock: FakeClock, seconds: float, *, well: bool = True) -> None:
+    permit = breaker.acquire()
+    clock.advance(seconds)
+    if well:
+        permit.success()
+    else:
+        permit.failure()
+
+
+def durations(reader: InMemoryMetricReader) -> dict[tuple[Any, ...], Any]:
+    """Return the points of calls' durations, by circuit and result."""
+    data = reader.get_metrics_data()
+    assert data is not None
+    return {
+        tuple((point.attributes or {}).values()): point
+        for scope in data.resource_metrics[0].scope_metrics
+        for metric in scope.metrics
+        if metric.name == "circuit_breaker.call_duration"
+        for point in metric.data.data_points
+    }
+
+
+def test_the_durations_of_chosen_circuits_are_a_histogram(
+    timed: BreakerRegistry, clock: FakeClock, meters: MeterProvider, reader: InMemoryMetricReader
+) -> None:
+    payments, mail = timed.get("payments"), timed.get("mail")
+    call(payments, clock, 3.0)  # before anybody asked
+    with instrument(timed, meter_provider=meters, durations=["pay*"]):
+        for seconds in (0.002, 0.2, 0.2, 30.0):
+            call(payments, clock, seconds)
+        call(payments, clock, 0.5, well=False)
+        call(mail, clock, 1.0)
+        assert durations(reader).keys() == {("payments", "success"), ("payments", "failure")}
+        call(payments, clock, 0.2)
+        found = durations(reader)
+    answered = found["payments", "success"]
+    assert answered.count == 5
+    assert answered.sum == pytest.approx(30.602)
+    totals = payments.figures().durations
+    assert totals is not None
+    assert answered.explicit_bounds == totals.answered.bounds
+    before = [0] * len(answered.bucket_counts)
+    before[bisect_left(answered.explicit_bounds, 3.0)] = 1
+    assert [a + b for a, b in zip(answered.bucket_counts, before, strict=True)] == list(
+        totals.answered.counts
+    )
+    assert (found["payments", "failure"].count, found["payments", "failure"].sum) == (1, 0.5)
+
+
+def test_nothing_is_recorded_unless_it_is_asked_for(
+    timed: BreakerRegistry, clock: FakeClock, meters: MeterProvider, reader: InMemoryMetricReader
+) -> None:
+    with instrument(timed, meter_provider=meters):
+        call(timed.get("payments"), clock, 0.2)
+        assert durations(reader) == {}
+
+
+@pytest.fixture
+def _three_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instruments, "_MOST_AT_ONCE", 3)
+
+
+@pytest.mark.usefixtures("_three_at_once")
+def test_what_a_snapshot_brings_along_is_not_recorded_call_by_call(
+    timed: BreakerRegistry,
+    clock: FakeClock,
+    meters: MeterProvider,
+    reader: InMemoryMetricReader,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    former, breaker = BreakerRegistry(clock=clock).get("payments"), timed.get("payments")
+    former.measure_durations()
+    for _ in range(4):
+        call(former, clock, 0.2)
+    with instrument(timed, meter_provider=meters, durations=["*"]):
+        breaker.restore(former.snapshot())
+        assert durations(reader) == {}
+        assert "4 values of circuit_breaker_call_duration_seconds" in caplog.text
+        call(breaker, clock, 0.2)
+        assert durations(reader)["payments", "success"].count == 1
+
+
+@given(st.lists(st.floats(0.0, 5.0), max_size=50))
+def test_what_is_recorded_falls_into_the_same_buckets_and_is_as_long_together(
+    taken: list[float],
+) -> None:
+    counts = [0] * (len(BOUNDS) + 1)
+    for seconds in taken:
+        counts[bisect_left(BOUNDS, seconds)] += 1
+    recorded = list(spread(Histogram(BOUNDS, tuple(counts), sum(taken))))
+    again = [0] * (len(BOUNDS) + 1)
+    for seconds, calls in recorded:
+        again[bisect_left(BOUNDS, seconds)] += calls
+    assert again == counts
+    together = sum(seconds * calls for seconds, calls in recorded)
+    assert together == pytest.approx(sum(taken), rel=1e-4, abs=1e-4)
