@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from fusewire._validation import invalid
 
@@ -199,8 +198,9 @@ class Operation:
         self._failed: dict[str, None] = {}
         self._rejected: dict[str, None] = {}
         self._succeeded: dict[str, None] = {}
-        self._notes: deque[CallNote] = deque(maxlen=NOTES_KEPT)
-        self._timed: deque[TimedCall] = deque(maxlen=NOTES_KEPT)
+        # Lists, which cost a third of a deque: most operations note nothing.
+        self._notes: list[CallNote] = []
+        self._timed: list[TimedCall] = []
         self._ordinals: dict[str, int] = {}
 
     @property
@@ -224,12 +224,12 @@ class Operation:
     @property
     def notes(self) -> tuple[CallNote, ...]:
         """How the calls of this attempt ended that did not end OK, in order; the last 64."""
-        return tuple(self._notes.copy()) if self._notes else ()
+        return tuple(self._notes)[-NOTES_KEPT:]
 
     @property
     def timed(self) -> tuple[TimedCall, ...]:
         """How long the measured calls of this attempt took that were answered; the last 64."""
-        return tuple(self._timed.copy()) if self._timed else ()
+        return tuple(self._timed)[-NOTES_KEPT:]
 
     @property
     def doubtful_keys(self) -> tuple[str, ...]:
@@ -268,13 +268,13 @@ class Operation:
 
     def note(self, note: CallNote) -> None:
         """Record how a call ended that did not end OK."""
-        self._notes.append(note)
+        _keep(self._notes, note)
         if note.outcome == "failure":
             self._failed.setdefault(note.breaker)
 
     def note_duration(self, breaker: str, method: str, seconds: float) -> None:
         """Record how long a call took that the dependency answered."""
-        self._timed.append(TimedCall(breaker, method, seconds))
+        _keep(self._timed, TimedCall(breaker, method, seconds))
 
     def note_failure(self, breaker: str, *, retry_after: float | None = None) -> None:
         """Record that a call guarded by `breaker` was made and failed.
@@ -297,6 +297,14 @@ class Operation:
     def note_answered(self, breaker: str) -> None:
         """Record that a fallback answered the call that `breaker` rejected."""
         self._rejected.pop(breaker, None)
+
+
+_Note = TypeVar("_Note")
+
+
+def _keep(notes: list[_Note], note: _Note) -> None:
+    notes.append(note)
+    del notes[:-NOTES_KEPT]  # there may be more between the two steps, which does no harm
 
 
 _current: ContextVar[Operation | None] = ContextVar("fusewire_operation", default=None)
