@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -143,14 +144,17 @@ def prefetches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-async def test_the_prefetch_grows_with_the_window(bench: Bench, prefetches: list[int]) -> None:
-    async def handler(message: AbstractIncomingMessage) -> None:
-        await asyncio.sleep(0.005)
-
+async def test_the_prefetch_grows_with_the_window(
+    bench: Bench, prefetches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What replays really take on a busy machine makes the window small now and then.
+    monkeypatch.setattr(_recovery, "_SHORT", math.inf)
+    server = Refusing()
+    server.seconds = 0.005
     await park(bench, *BODIES, *(f"{body}-2" for body in BODIES))
-    async with bench.consumer(handler, depends_on=PAYMENTS, replay_concurrency=8):
+    async with bench.consumer(server, depends_on=PAYMENTS, replay_concurrency=8):
         await until(lambda: len(bench.happened("replayed")) == 80)
-    assert prefetches == [1, 4, 8]
+    assert prefetches[:3] == [1, 4, 8]  # and it shrinks when the lane is empty
 
 
 async def test_a_replay_that_nobody_waits_before_does_not_stand_in_line(
