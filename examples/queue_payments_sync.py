@@ -1,13 +1,16 @@
 """Queue payments from a program without asyncio.
 
 Start a server with ``python -m fusewire.demo.server --port 50051 --ledger ledger.db``, then run
-``python examples/queue_payments_sync.py 127.0.0.1:50051``. Stop the server, run it again: the
-payment is answered PENDING, and made by the next run after the server is back.
+``python examples/queue_payments_sync.py 127.0.0.1:50051``, and end it with Ctrl-C. Stop the server
+and run it again: the payment is answered PENDING. It is made while the program runs and the server
+is back, in this run or in another.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
+from contextlib import suppress
 
 import grpc
 
@@ -32,7 +35,9 @@ def main(target: str, store: str = "sqlite:///payments.db") -> None:
         with channel, calls.forward_to(channel):
             request = ChargeRequest(account="alice", amount_cents=995, currency="EUR")
             reply = PaymentsStub(channel).Charge(request, timeout=2)
-            print(Status.Name(reply.status), reply.operation_id)
+            with suppress(KeyboardInterrupt):
+                print(Status.Name(reply.status), reply.operation_id, flush=True)
+                threading.Event().wait()
 
 
 if __name__ == "__main__":

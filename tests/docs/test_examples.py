@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from tests.support.processes import KeptProcess
 from tests.support.waiting import until, until_sync
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.payments import PaymentsProcess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -25,19 +28,29 @@ def example(name: str, *arguments: str, folder: Path) -> KeptProcess:
 
 
 def test_queue_payments_sync(payments: PaymentsProcess, tmp_path: Path) -> None:
-    def run() -> str:
-        process = example("queue_payments_sync.py", payments.target, folder=tmp_path)
-        assert process.wait(60) == 0
-        log = tmp_path / "queue_payments_sync.py.log"
-        lines = log.read_text(encoding="utf-8").splitlines()  # what is logged stands there too
-        return [line for line in lines if line.startswith("STATUS_")][-1]
+    log = tmp_path / "queue_payments_sync.py.log"
 
-    assert run().startswith("STATUS_CHARGED")
+    def answers() -> list[list[str]]:
+        lines = log.read_text(encoding="utf-8").splitlines()  # what is logged stands there too
+        return [line.split() for line in lines if line.startswith("STATUS_")]
+
+    @contextmanager
+    def running() -> Iterator[list[str]]:
+        before = len(answers()) if log.exists() else 0
+        process = example("queue_payments_sync.py", payments.target, folder=tmp_path)
+        until_sync(lambda: len(answers()) > before)
+        yield answers()[-1]
+        process.send(signal.SIGINT)
+        assert process.wait(30) == 0
+
+    with running() as (status, _):
+        assert status == "STATUS_CHARGED"
     payments.kill()
-    status, operation_id = run().split()
-    assert status == "STATUS_PENDING"
+    with running() as (status, stored):
+        assert status == "STATUS_PENDING"
     payments.start()
-    until_sync(lambda: run() and operation_id in payments.effects())
+    with running():
+        until_sync(lambda: stored in payments.effects())
 
 
 async def test_wrap_consumer_sync(
