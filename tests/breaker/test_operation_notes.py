@@ -12,6 +12,7 @@ import pytest
 
 from fusewire.breaker import CircuitBreaker, CircuitOpenError
 from fusewire.operation import (
+    NOTES_KEPT,
     CallNote,
     Operation,
     current_operation,
@@ -45,6 +46,16 @@ def test_each_failed_call_is_noted_in_order(breaker: CircuitBreaker) -> None:
         CallNote("payments", "failure", None, None, None),
     )
     assert work.failed == ["payments", "search"]
+
+
+def test_of_many_calls_the_last_ones_are_noted() -> None:
+    work = Operation("op-1")
+    for number in range(3 * NOTES_KEPT):
+        work.note_failure(f"payments-{number}")
+        work.note_duration("payments", "", number)
+    last = range(2 * NOTES_KEPT, 3 * NOTES_KEPT)
+    assert [note.breaker for note in work.notes] == [f"payments-{number}" for number in last]
+    assert [call.seconds for call in work.timed] == list(last)
 
 
 async def test_a_failed_coroutine_is_noted(breaker: CircuitBreaker) -> None:
