@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         BreakerSettings,
         CircuitBreaker,
         CircuitState,
+        circuit_breaker,
         default_registry,
     )
     from fusewire.errors import CircuitBreakerError, CircuitOpenError, FusewireError, SettingsError
@@ -40,6 +41,7 @@ __all__ = [
     "RetryPolicy",
     "SettingsError",
     "aio_interceptors",
+    "circuit_breaker",
     "default_registry",
     "guard",
     "without_fallbacks",
@@ -62,6 +64,7 @@ _HOMES = {
     "RetryPolicy": "parking",
     "SettingsError": "errors",
     "aio_interceptors": "interceptors",
+    "circuit_breaker": "breaker",
     "default_registry": "breaker",
     "guard": "interceptors",
     "without_fallbacks": "operation",

@@ -186,7 +186,8 @@ def name_of(function: object) -> str:
     name = getattr(function, "__qualname__", None)
     if not isinstance(name, str):
         function, name = type(function), type(function).__qualname__
-    return f"{getattr(function, '__module__', '?')}.{name}"
+    # A method in C has None.
+    return f"{getattr(function, '__module__', '?') or 'builtins'}.{name}"
 
 
 def is_coroutine_function(function: object) -> bool:

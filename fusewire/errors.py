@@ -5,11 +5,12 @@
     FusewireError
     ├── SettingsError (ValueError)          a setting that cannot be right; raised when it is made
     ├── CircuitBreakerError
-    │   └── CircuitOpenError                the circuit does not admit the call; nothing was sent
-    │       ├── interceptors.RejectedCall (grpc.RpcError, grpc.Call, grpc.Future)
-    │       │                               the same around a gRPC call, on a sync channel
-    │       └── interceptors.AioRejectedCall (grpc.aio.AioRpcError)
-    │                                       the same on an asyncio channel
+    │   ├── CircuitOpenError                the circuit does not admit the call; nothing was sent
+    │   │   ├── interceptors.RejectedCall (grpc.RpcError, grpc.Call, grpc.Future)
+    │   │   │                               the same around a gRPC call, on a sync channel
+    │   │   └── interceptors.AioRejectedCall (grpc.aio.AioRpcError)
+    │   │                                   the same on an asyncio channel
+    │   └── FailedResultError               what a fallback is given for a result that is a failure
     ├── BrokerError                         parking storage: RabbitMQ or SQLite
     │   ├── BrokerUnavailableError          cannot be reached, or was lost; nothing was stored
     │   ├── UnconfirmedError                may have been stored: no confirmation came in time
@@ -51,6 +52,7 @@ __all__ = [
     "CircuitBreakerError",
     "CircuitOpenError",
     "DeliveryLostError",
+    "FailedResultError",
     "FusewireError",
     "MoveRefusedError",
     "QueueNotFoundError",
@@ -178,6 +180,25 @@ class CircuitOpenError(CircuitBreakerError):
         why = f" ({self.reason})" if self.reason else ""
         until = f"; retry in {self.retry_after:.3g} s" if self.ends_by_itself else " until set back"
         return f"circuit {self.name!r} is {self.state}{why}{until}"
+
+
+class FailedResultError(CircuitBreakerError):
+    """A call returned a result that is a failure. A fallback that takes the error is given this.
+
+    It is not raised: without a fallback the caller gets the result.
+
+    Attributes:
+        name: the breaker's name.
+        result: what the call returned. The text of the error does not show it.
+    """
+
+    def __init__(self, name: str, result: object) -> None:
+        super().__init__(name, result)
+        self.name = name
+        self.result = result
+
+    def __str__(self) -> str:
+        return f"circuit {self.name!r} takes the result of its call for a failure"
 
 
 class BrokerError(FusewireError):

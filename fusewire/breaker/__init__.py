@@ -27,6 +27,7 @@ from fusewire.breaker._events import (
 from fusewire.breaker._figures import CircuitMode, Figures
 from fusewire.breaker._generations import Baseline
 from fusewire.breaker._histogram import CallDurations, Histogram, MethodDurations
+from fusewire.breaker._named_guards import circuit_breaker
 from fusewire.breaker._permit import Permit
 from fusewire.breaker._registry import BreakerRegistry, default_registry
 from fusewire.breaker._settings import CRITICAL, HIGH_TRAFFIC, LENIENT, PRESETS, BreakerSettings
@@ -34,7 +35,12 @@ from fusewire.breaker._snapshot import Counters, Snapshot
 from fusewire.breaker._states import Admission, CircuitState, Outcome
 from fusewire.breaker._transitions import Transition
 from fusewire.breaker._windows import Bucket
-from fusewire.errors import CallError, CircuitBreakerError, CircuitOpenError
+from fusewire.errors import (
+    CallError,
+    CircuitBreakerError,
+    CircuitOpenError,
+    FailedResultError,
+)
 
 __all__ = [
     "CRITICAL",
@@ -67,6 +73,7 @@ __all__ = [
     "Counters",
     "Durations",
     "Event",
+    "FailedResultError",
     "Figures",
     "Histogram",
     "LeaseExpired",
@@ -78,6 +85,7 @@ __all__ = [
     "Snapshot",
     "StateChanged",
     "Transition",
+    "circuit_breaker",
     "default_registry",
 ]
 

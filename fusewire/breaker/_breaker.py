@@ -7,12 +7,13 @@ import inspect
 import random
 import time
 import warnings
-from inspect import CO_COROUTINE
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from fusewire._validation import check_text, invalid
 from fusewire.breaker._circuit import UNTIMED
-from fusewire.breaker._guards import GuardingCircuit, kind_of
+from fusewire.breaker._fallback import without_error
+from fusewire.breaker._fallback_fit import answer_of, check_kind
+from fusewire.breaker._guards import GuardingCircuit
 from fusewire.breaker._settings import BreakerSettings
 from fusewire.errors import SettingsError
 
@@ -122,15 +123,16 @@ class CircuitBreaker(GuardingCircuit):
         """
         if func is None:
             return functools.partial(self.__call__, fallback=fallback)
+        if isinstance(func, staticmethod | classmethod):
+            return type(func)(self(func.__func__, fallback=fallback))
         chosen = fallback or self.fallback
         for role, given in (("what a breaker guards", func), ("fallback", chosen)):
             if given is not None and not callable(given):
                 raise invalid(role, "a function", given)
-        if chosen is not None and not kind_of(func) and kind_of(chosen) == CO_COROUTINE:
-            raise SettingsError(
-                f"fallback of the plain function {func!r} must be a plain function, got {chosen!r}"
-            )
-        return functools.wraps(func)(self._guard(func, chosen))
+        if chosen is None:
+            return functools.wraps(func)(self._guard(func))
+        check_kind(func, chosen)
+        return functools.wraps(func)(self._guard(func, answer_of(func, chosen)))
 
     def call(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `func` through the circuit.
@@ -169,7 +171,9 @@ class CircuitBreaker(GuardingCircuit):
         Without `fallback`, the breaker's own is used; without either, the error is raised. If the
         fallback fails too, its error has the first error as its cause.
         """
-        result: T = self._guard(func, fallback or self.fallback)(*args, **kwargs)
+        chosen = fallback or self.fallback
+        answer = None if chosen is None else without_error(chosen)
+        result: T = self._guard(func, answer)(*args, **kwargs)
         return result
 
 

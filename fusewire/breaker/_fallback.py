@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fusewire.breaker._classification import classify_error, classify_result
 from fusewire.breaker._results import comes_later
 from fusewire.breaker._states import Outcome
-from fusewire.errors import CircuitOpenError
+from fusewire.errors import CircuitOpenError, FailedResultError
 from fusewire.operation import current_operation, fallbacks_allowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
     from fusewire.breaker._circuit import Circuit
 
 
+Answer: TypeAlias = Callable[[BaseException, tuple[Any, ...], dict[str, Any]], Any]
+"""Answers a call: it is given the error, and the call's arguments."""
+
+
+def without_error(fallback: Callable[..., Any]) -> Answer:
+    """Return the answer of a fallback that takes the arguments only."""
+    return lambda _error, args, kwargs: fallback(*args, **kwargs)
+
+
 def with_fallback(
-    circuit: Circuit, guarded: Callable[..., Any], fallback: Callable[..., Any]
+    circuit: Circuit, guarded: Callable[..., Any], answer: Answer
 ) -> Callable[..., Any]:
-    """Let `fallback` answer if `guarded` is rejected or fails.
+    """Let a fallback answer if `guarded` is rejected or fails.
 
     If the result of `guarded` is pending, `guarded` has added the fallback to it itself.
     """
@@ -31,18 +41,18 @@ def with_fallback(
         except BaseException as error:
             if not may_answer(circuit, error):
                 raise
-            return _answer(fallback, error, args, kwargs)
+            return _answer(answer, error, args, kwargs)
         if not comes_later(result) and _is_failure(circuit, result):
-            return fallback(*args, **kwargs)
+            return _answer(answer, FailedResultError(circuit.name, result), args, kwargs)
         return result
 
     return answered
 
 
 def with_fallback_async(
-    circuit: Circuit, guarded: Callable[..., Any], fallback: Callable[..., Any]
+    circuit: Circuit, guarded: Callable[..., Any], answer: Answer
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Let `fallback`, plain or async, answer if `guarded` is rejected or fails."""
+    """Let a fallback, plain or async, answer if `guarded` is rejected or fails."""
 
     async def answered(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -50,9 +60,10 @@ def with_fallback_async(
         except BaseException as error:
             if not may_answer(circuit, error):
                 raise
-            return await _answer_async(fallback, error, args, kwargs)
+            return await _answer_async(answer, error, args, kwargs)
         if _is_failure(circuit, result):
-            return await _answer_async(fallback, None, args, kwargs)
+            failed = FailedResultError(circuit.name, result)
+            return await _answer_async(answer, failed, args, kwargs)
         return result
 
     return answered
@@ -75,13 +86,10 @@ def _is_failure(circuit: Circuit, result: object) -> bool:
 
 
 def _answer(
-    fallback: Callable[..., Any],
-    error: BaseException,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    answer: Answer, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     try:
-        reply = fallback(*args, **kwargs)
+        reply = answer(error, args, kwargs)
     except Exception as failed:
         raise failed from error
     note_answered(error)
@@ -89,13 +97,10 @@ def _answer(
 
 
 async def _answer_async(
-    fallback: Callable[..., Any],
-    error: BaseException | None,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    answer: Answer, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     try:
-        reply = fallback(*args, **kwargs)
+        reply = answer(error, args, kwargs)
         reply = await reply if inspect.isawaitable(reply) else reply
     except Exception as failed:
         raise failed from error
@@ -103,14 +108,14 @@ async def _answer_async(
     return reply
 
 
-def note_answered(error: BaseException | None) -> None:
+def note_answered(error: BaseException) -> None:
     """Note on the current operation that a fallback answered `error`, if that is a rejection."""
     operation = current_operation()
     if operation is not None and isinstance(error, CircuitOpenError):
         operation.note_answered(error.name)
 
 
-def note_unanswered(error: BaseException | None) -> None:
+def note_unanswered(error: BaseException) -> None:
     """Note on the current operation that the fallback failed after all."""
     operation = current_operation()
     if operation is not None and isinstance(error, CircuitOpenError):

@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Coroutine
-from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE
+from inspect import CO_COROUTINE, CO_GENERATOR
 from typing import TYPE_CHECKING, Any
 
 from fusewire.breaker._circuit import UNTIMED, Circuit
 from fusewire.breaker._classification import classify_result
 from fusewire.breaker._fallback import with_fallback, with_fallback_async
+from fusewire.breaker._kinds import kind_of
 from fusewire.breaker._later import guard_awaitable, settle_when_done
 from fusewire.breaker._loans import current_loan, enclosing_loan, find_loan, publish, withdraw
 from fusewire.breaker._permit import Permit
@@ -28,6 +29,7 @@ from fusewire.operation import entered_operation
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from fusewire.breaker._fallback import Answer
     from fusewire.breaker._loans import Loan
 
 
@@ -36,19 +38,17 @@ class GuardingCircuit(Circuit):
 
     __slots__ = ()
 
-    def _guard(
-        self, func: Callable[..., Any], fallback: Callable[..., Any] | None = None
-    ) -> Callable[..., Any]:
+    def _guard(self, func: Callable[..., Any], answer: Answer | None = None) -> Callable[..., Any]:
         kind = kind_of(func)
         if not kind:
-            return self._guard_function(func, fallback)
+            return self._guard_function(func, answer)
         if kind == CO_COROUTINE:
-            return self._guard_coroutine(func, fallback)
+            return self._guard_coroutine(func, answer)
         guard = guard_generator if kind == CO_GENERATOR else guard_async_generator
-        return guard(self, func, fallback, self._clock)
+        return guard(lambda _: (self, answer), func)
 
     def _guard_function(
-        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
+        self, func: Callable[..., Any], answer: Answer | None
     ) -> Callable[..., Any]:
         self.lends = True
         clock = self._clock
@@ -57,7 +57,7 @@ class GuardingCircuit(Circuit):
         def guarded(*args: Any, **kwargs: Any) -> Any:
             generation = self._idle
             if not generation:
-                return self._run_lending(func, fallback, args, kwargs)
+                return self._run_lending(func, answer, args, kwargs)
             self._idle = 0
             timed = self._timed
             started = clock() if timed else UNTIMED
@@ -73,7 +73,7 @@ class GuardingCircuit(Circuit):
                     result,
                     [self, None, generation],
                     started,
-                    fallback=fallback,
+                    answer=answer,
                     args=args,
                     kwargs=kwargs,
                 )
@@ -96,10 +96,10 @@ class GuardingCircuit(Circuit):
                 self._end_call(generation, started, Outcome.SUCCESS)
             return result
 
-        return guarded if fallback is None else with_fallback(self, guarded, fallback)
+        return guarded if answer is None else with_fallback(self, guarded, answer)
 
     def _guard_coroutine(
-        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
+        self, func: Callable[..., Any], answer: Answer | None
     ) -> Callable[..., Coroutine[Any, Any, Any]]:
         self.lends = True
         clock = self._clock
@@ -140,12 +140,12 @@ class GuardingCircuit(Circuit):
                 self._end_call(generation, started, Outcome.SUCCESS)
             return result
 
-        return guarded if fallback is None else with_fallback_async(self, guarded, fallback)
+        return guarded if answer is None else with_fallback_async(self, guarded, answer)
 
     def _run_lending(
         self,
         func: Callable[..., Any],
-        fallback: Callable[..., Any] | None,
+        answer: Answer | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
@@ -159,7 +159,7 @@ class GuardingCircuit(Circuit):
             or self._settings.classify_result is not None
             or (around is not None and find_loan(self, around) is not None)
         ):
-            return self._run_with_permit(func, fallback, args, kwargs)
+            return self._run_with_permit(func, answer, args, kwargs)
         timed = self._timed
         started = self._clock() if timed else UNTIMED
         loan: Loan = [self, around, generation]
@@ -171,7 +171,7 @@ class GuardingCircuit(Circuit):
             raise
         publish(around)
         if type(result) not in PLAIN and comes_later(result):
-            return self._follow(result, loan, started, fallback=fallback, args=args, kwargs=kwargs)
+            return self._follow(result, loan, started, answer=answer, args=args, kwargs=kwargs)
         lent = loan.pop()
         now = 0.0
         if timed:
@@ -281,7 +281,7 @@ class GuardingCircuit(Circuit):
     def _run_with_permit(
         self,
         func: Callable[..., Any],
-        fallback: Callable[..., Any] | None,
+        answer: Answer | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
@@ -298,7 +298,7 @@ class GuardingCircuit(Circuit):
         publish(around)
         if comes_later(result):
             return self._follow(
-                result, loan, permit.started, fallback=fallback, args=args, kwargs=kwargs
+                result, loan, permit.started, answer=answer, args=args, kwargs=kwargs
             )
         loan.pop()
         permit.conclude(self.classify_result(result))
@@ -318,7 +318,7 @@ class GuardingCircuit(Circuit):
         loan: Loan,
         started: float,
         *,
-        fallback: Callable[..., Any] | None,
+        answer: Answer | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
@@ -336,8 +336,8 @@ class GuardingCircuit(Circuit):
 
         if not inspect.isawaitable(result):
             guard = guard_async_generator if isinstance(result, AsyncGenerator) else guard_generator
-            return guard(self, give, fallback, self._clock)(*args, **kwargs)
-        wait = functools.partial(self._guard_coroutine(give, fallback), *args, **kwargs)
+            return guard(lambda _: (self, answer), give)(*args, **kwargs)
+        wait = functools.partial(self._guard_coroutine(give, answer), *args, **kwargs)
         if isinstance(result, Coroutine) and not hasattr(type(result), "__aenter__"):
             return _drive(wait, result)
         return guard_awaitable(self._guard, result, wait)
@@ -357,23 +357,3 @@ async def _drive(
     finally:
         # A rejected one was never awaited and must be closed. For others this does nothing.
         coroutine.close()
-
-
-_KINDS = {
-    CO_COROUTINE: inspect.iscoroutinefunction,
-    CO_GENERATOR: inspect.isgeneratorfunction,
-    CO_ASYNC_GENERATOR: inspect.isasyncgenfunction,
-}
-_ANY_KIND = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
-
-
-def kind_of(func: Callable[..., Any]) -> int:
-    """Return the flag of the coroutine or generator that `func` makes; 0 if it makes neither."""
-    # `inspect` is slow, and most functions have the flags.
-    code = getattr(func, "__code__", None)
-    if code is not None:
-        flags: int = code.co_flags
-        # A function of ``types.coroutine`` makes a generator that is awaited.
-        return 0 if flags & CO_ITERABLE_COROUTINE else flags & _ANY_KIND
-    call: Any = getattr(func, "__call__", None)  # noqa: B004 - asks how an object's call behaves, not whether
-    return next((kind for kind, fits in _KINDS.items() if fits(func) or fits(call)), 0)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fusewire.breaker._fallback import may_answer, note_answered, note_unanswered
+from fusewire.breaker._circuit import Circuit
+from fusewire.breaker._fallback import Answer, may_answer, note_answered, note_unanswered
 from fusewire.breaker._states import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Generator
     from typing import Self
 
-    from fusewire.breaker._circuit import Circuit
     from fusewire.breaker._permit import Lending
+
+Find: TypeAlias = Callable[[tuple[Any, ...]], tuple[Circuit, Answer | None]]
+"""Returns the circuit of a stream, and what may answer in its place. It is called with the stream's
+arguments when the first item is asked for."""
 
 
 def guard_generator(
-    breaker: Circuit,
-    func: Callable[..., Generator[Any, Any, Any]],
-    fallback: Callable[..., Any] | None,
-    clock: Callable[[], float],
+    find: Find, func: Callable[..., Generator[Any, Any, Any]]
 ) -> Callable[..., Generator[Any, Any, Any]]:
     """Guard the generator function `func`.
 
@@ -31,16 +32,17 @@ def guard_generator(
     """
 
     def guarded_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        breaker, answer = find(args)
         reading: _Reading | None = None
         try:
-            reading = _Reading(breaker, clock)
+            reading = _Reading(breaker)
             with reading:
                 return (yield from _Steps(reading, func(*args, **kwargs)))
         except BaseException as error:
-            if fallback is None or _has_begun(reading) or not may_answer(breaker, error):
+            if answer is None or _has_begun(reading) or not may_answer(breaker, error):
                 raise
             try:
-                items = fallback(*args, **kwargs)
+                items = answer(error, args, kwargs)
                 note_answered(error)
                 return (yield from items)
             except Exception as failed:
@@ -58,12 +60,12 @@ class _Reading:
         asked: the clock's time when an item was last asked for.
     """
 
-    def __init__(self, breaker: Circuit, clock: Callable[[], float]) -> None:
+    def __init__(self, breaker: Circuit) -> None:
         self._breaker = breaker
         self._permit = breaker.acquire(timed=False)
-        self._clock = clock
+        self._clock = breaker._clock  # noqa: SLF001 - private to users, and not to the room
         self.begun = False
-        self.asked = clock()
+        self.asked = self._clock()
 
     def asking(self) -> Lending:
         """Lend the permit while the stream makes an item, but not while its reader uses one."""
@@ -118,10 +120,7 @@ class _Steps:
 
 
 def guard_async_generator(
-    breaker: Circuit,
-    func: Callable[..., AsyncGenerator[Any, Any]],
-    fallback: Callable[..., Any] | None,
-    clock: Callable[[], float],
+    find: Find, func: Callable[..., AsyncGenerator[Any, Any]]
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     """Guard the async generator function `func`, as :func:`guard_generator` does a plain one.
 
@@ -129,9 +128,9 @@ def guard_async_generator(
     """
 
     async def guarded_async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        answer = None if fallback is None else functools.partial(fallback, *args, **kwargs)
-        with _AsyncSteps(breaker, clock) as steps:
-            step = steps.begin(functools.partial(func, *args, **kwargs), answer)
+        breaker, answer = find(args)
+        with _AsyncSteps(breaker, answer, args, kwargs) as steps:
+            step = steps.begin(functools.partial(func, *args, **kwargs))
             try:
                 while True:
                     item = await step
@@ -160,9 +159,17 @@ class _AsyncSteps:
         source: the generator that yields the items.
     """
 
-    def __init__(self, breaker: Circuit, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        breaker: Circuit,
+        answer: Answer | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
         self._breaker = breaker
-        self._clock = clock
+        self._answer = answer
+        self._args = args
+        self._kwargs = kwargs
         self._reading: _Reading | None = None  # None while the fallback yields the items
         self._first_error: BaseException  # which the fallback answers
         self.source: AsyncGenerator[Any, Any] = iterate(())
@@ -177,26 +184,25 @@ class _AsyncSteps:
         if self._reading is not None:
             self._reading.end(error)
 
-    async def begin(
-        self, make: Callable[[], AsyncGenerator[Any, Any]], answer: Callable[[], Any] | None
-    ) -> Any:
+    async def begin(self, make: Callable[[], AsyncGenerator[Any, Any]]) -> Any:
         """Return the first item; raise ``StopAsyncIteration`` if there is none."""
         try:
-            self._reading = _Reading(self._breaker, self._clock)
+            self._reading = _Reading(self._breaker)
             self.source = make()
             return await self.go_on(anext(self.source))
         except StopAsyncIteration:
             raise
         except BaseException as error:
+            answer = self._answer
             if answer is None or not may_answer(self._breaker, error):
                 raise
             await self.close()
             self._end(error)
             self._reading, self._first_error = None, error
-        return await self.go_on(self._answer(answer))
+        return await self.go_on(self._begin_answer(answer))
 
-    async def _answer(self, answer: Callable[[], Any]) -> Any:
-        items = answer()
+    async def _begin_answer(self, answer: Answer) -> Any:
+        items = answer(self._first_error, self._args, self._kwargs)
         note_answered(self._first_error)
         self.source = items if isinstance(items, AsyncGenerator) else iterate(items)
         return await anext(self.source)

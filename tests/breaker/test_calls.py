@@ -286,7 +286,8 @@ def test_an_async_fallback_for_a_plain_function_is_refused(breaker: CircuitBreak
     with pytest.raises(SettingsError) as refused:
         breaker(fail, fallback=fail_async)
     assert str(refused.value) == (
-        f"fallback of the plain function {fail!r} must be a plain function, got {fail_async!r}"
+        f"fallback of the plain function {__name__}.fail must be a plain function, got "
+        f"{__name__}.fail_async, a coroutine function"
     )
 
 

@@ -1,0 +1,271 @@
+"""Fallbacks by name: where they are looked for, and when they are checked."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from fusewire.breaker import BreakerRegistry, BreakerSettings, circuit_breaker
+from fusewire.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REGISTRY = BreakerRegistry(BreakerSettings(failure_threshold=1000))
+
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def guard(fallback: str) -> Callable[[F], F]:
+    return circuit_breaker("users", fallback=fallback, registry=REGISTRY)
+
+
+def refusal(make: Callable[[], object]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        make()
+    return str(caught.value)
+
+
+def above(user_id: str) -> str:
+    return f"above {user_id}"
+
+
+def takes_nothing() -> str:
+    return "nothing"
+
+
+@guard("above")
+def load_above(user_id: str) -> str:
+    raise ConnectionError
+
+
+@guard("below")
+def load_below(user_id: str) -> str:
+    raise ConnectionError
+
+
+@guard("unfit_below")
+def load_unfit(user_id: str) -> str:
+    return user_id
+
+
+@guard("missing")
+def load_missing(user_id: str) -> str:
+    return user_id
+
+
+def below(user_id: str, error: Exception) -> str:
+    return f"below {user_id}: {error!r}"
+
+
+def unfit_below() -> str:
+    return "unfit"
+
+
+def test_a_functions_fallback_is_a_function_of_its_module() -> None:
+    assert load_above("7") == load_above(user_id="7") == "above 7"
+    assert load_below("7") == "below 7: ConnectionError()"
+
+
+def test_one_that_stands_above_is_checked_when_the_function_is_decorated() -> None:
+    def load(user_id: str) -> str:
+        return user_id
+
+    assert refusal(lambda: guard("takes_nothing")(load)) == (
+        f"fallback must take what {__name__}.{load.__qualname__}(user_id: 'str') -> 'str' takes, "
+        "under the same names, and may take the error as one parameter more, got "
+        f"{__name__}.takes_nothing() -> 'str'"
+    )
+
+
+def test_others_are_checked_at_the_first_call_even_if_that_would_succeed() -> None:
+    for _ in range(2):
+        assert "unfit_below" in refusal(lambda: load_unfit("7"))
+        assert refusal(lambda: load_missing("7")) == (
+            f"fallback of {__name__}.load_missing must name a function of module {__name__}, got "
+            "'missing'"
+        )
+
+
+def test_a_name_is_looked_up_at_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_above("7") == "above 7"
+    monkeypatch.setitem(globals(), "above", lambda user_id, error: f"patched {user_id}")
+    assert load_above("7") == "patched 7"
+    monkeypatch.setitem(globals(), "above", lambda: "unfit")
+    with pytest.raises(SettingsError) as caught:
+        load_above("7")
+    assert isinstance(caught.value.__cause__, ConnectionError)
+    monkeypatch.undo()
+    assert load_above("7") == "above 7"
+
+
+class Users:
+    @guard("_cached")
+    def load(self, user_id: str) -> str:
+        raise ConnectionError
+
+    @guard("_cached")
+    async def load_async(self, user_id: str) -> str:
+        raise ConnectionError
+
+    @guard("_static")
+    def load_by_static(self, user_id: str) -> str:
+        raise ConnectionError
+
+    @guard("_of_class")
+    def load_by_class(self, user_id: str) -> str:
+        raise ConnectionError
+
+    @staticmethod
+    @guard("_static")
+    def static_above(user_id: str) -> str:
+        raise ConnectionError
+
+    @guard("_static")
+    @staticmethod
+    def static_beneath(user_id: str) -> str:
+        raise ConnectionError
+
+    @classmethod
+    @guard("_of_class")
+    def class_above(cls, user_id: str) -> str:
+        raise ConnectionError
+
+    @guard("_of_class")
+    @classmethod
+    def class_beneath(cls, user_id: str) -> str:
+        raise ConnectionError
+
+    @guard("_missing")
+    def load_missing(self, user_id: str) -> str:
+        return user_id
+
+    @guard("_unfit")
+    def load_unfit(self, user_id: str) -> str:
+        return user_id
+
+    @guard("_async")
+    def load_of_another_kind(self, user_id: str) -> str:
+        return user_id
+
+    @guard("above")
+    def load_of_module(self, user_id: str) -> str:
+        return user_id
+
+    def _cached(self, user_id: str, error: Exception) -> str:
+        return f"{type(self).__name__} {user_id} {type(error).__name__}"
+
+    @staticmethod
+    def _static(user_id: str) -> str:
+        return f"static {user_id}"
+
+    @classmethod
+    def _of_class(cls, user_id: str) -> str:
+        return f"{cls.__name__} {user_id}"
+
+    def _unfit(self, other: str, error: Exception) -> str:
+        return other
+
+    async def _async(self, user_id: str) -> str:
+        return user_id
+
+    class Inner:
+        @staticmethod
+        @guard("_static")
+        def load(user_id: str) -> str:
+            raise ConnectionError
+
+        @staticmethod
+        def _static(user_id: str) -> str:
+            return f"inner {user_id}"
+
+
+async def test_a_methods_fallback_is_a_method_of_its_class() -> None:
+    users = Users()
+    assert users.load("7") == users.load(user_id="7") == "Users 7 ConnectionError"
+    assert await users.load_async("7") == "Users 7 ConnectionError"
+    assert users.load_by_static("7") == "static 7"
+    assert users.load_by_class("7") == "Users 7"
+    for holder in (users, Users):
+        assert holder.static_above("7") == holder.static_beneath("7") == "static 7"
+        assert holder.class_above("7") == holder.class_beneath("7") == "Users 7"
+    assert Users.Inner.load("7") == Users.Inner().load(user_id="7") == "inner 7"
+
+
+def test_a_methods_fallback_is_checked_at_the_first_call() -> None:
+    users = Users()
+    assert refusal(lambda: users.load_missing("7")) == (
+        f"fallback of {__name__}.Users.load_missing must name a function of Users, got '_missing'"
+    )
+    assert refusal(lambda: users.load_of_module("7")).endswith("of Users, got 'above'")
+    assert refusal(lambda: users.load_unfit("7")) == (
+        f"fallback must take what {__name__}.Users.load_unfit(user_id: 'str') -> 'str' takes, "
+        "under the same names, and may take the error as one parameter more, got "
+        f"{__name__}.Users._unfit(other: 'str', error: 'Exception') -> 'str'"
+    )
+    assert refusal(lambda: users.load_of_another_kind("7")) == (
+        f"fallback of the plain function {__name__}.Users.load_of_another_kind must be a plain "
+        f"function, got {__name__}.Users._async, a coroutine function"
+    )
+
+
+def test_a_subclass_may_replace_it() -> None:
+    class Members(Users):
+        def _cached(self, user_id: str) -> str:  # type: ignore[override] # the error may be left out
+            return f"member {user_id}"
+
+    assert Members().load("7") == "member 7"
+    assert Users().load("7") == "Users 7 ConnectionError"
+    assert Members.class_above("7") == "Members 7"
+
+
+def test_classes_inside_functions_have_methods_too() -> None:
+    class Local:
+        @guard("_cached")
+        def load(self, user_id: str) -> str:
+            raise ConnectionError
+
+        @classmethod
+        @guard("_of_class")
+        def load_by_class(cls, user_id: str) -> str:
+            raise ConnectionError
+
+        def _cached(self, user_id: str) -> str:
+            return f"local {user_id}"
+
+        @classmethod
+        def _of_class(cls, user_id: str) -> str:
+            return f"{cls.__name__} {user_id}"
+
+    assert Local().load("7") == "local 7"
+    assert Local.load_by_class("7") == "Local 7"
+
+
+def test_a_call_without_self_fails_as_it_would_without_a_guard() -> None:
+    with pytest.raises(TypeError, match="missing 2 required positional arguments"):
+        Users.load()  # type: ignore[call-arg] # as a slip
+
+
+def test_a_decorated_function_is_looked_for_where_it_was_written() -> None:
+    def logged(func: Any) -> Any:
+        @functools.wraps(func)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return func(*args, **kwargs)
+
+        return run
+
+    def load(user_id: str) -> str:
+        raise ConnectionError
+
+    assert guard("above")(logged(load))("7") == "above 7"
+    assert guard("above")(functools.partial(load))("7") == "above 7"
+
+
+def test_what_has_no_module_to_look_in_needs_the_function_itself() -> None:
+    assert refusal(lambda: guard("above")(len)) == (
+        "fallback of builtins.len, which is no function of Python, must be a function, got the "
+        "name 'above'"
+    )
