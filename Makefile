@@ -105,7 +105,7 @@ protos: .venv-protos/.made ## Generate the code of protos/
 	@touch $@
 
 .venv/.dev: .venv/.made pyproject.toml constraints.txt
-	$(BIN)/python $(PIP_INSTALL) -e '.[demo,opentelemetry,prometheus]' --group dev -c constraints.txt
+	$(BIN)/python $(PIP_INSTALL) -e '.[config,demo,opentelemetry,prometheus]' --group dev -c constraints.txt
 	@touch $@ .venv/.demo
 
 .venv-protos/.made: constraints-protos.txt
@@ -121,7 +121,7 @@ protos: .venv-protos/.made ## Generate the code of protos/
 
 .venv-mutation/.made: pyproject.toml constraints.txt
 	$(call make_venv,.venv-mutation,$(PYTHON))
-	.venv-mutation/bin/python $(PIP_INSTALL) -e '.[demo,opentelemetry,prometheus]' --group dev 'mutmut==3.8.1' -c constraints.txt
+	.venv-mutation/bin/python $(PIP_INSTALL) -e '.[config,demo,opentelemetry,prometheus]' --group dev 'mutmut==3.8.1' -c constraints.txt
 	@touch $@
 
 # --group needs pip 25.1.
@@ -146,7 +146,7 @@ test-all-pythons: .venv-protos/.made ## Run the tests on each Python of PYTHONS 
 
 .venv-python%/.dev: pyproject.toml constraints.txt
 	$(call make_venv,$(@D),python$*)
-	$(@D)/bin/python $(PIP_INSTALL) -e '.[demo,opentelemetry,prometheus]' --group dev -c constraints.txt
+	$(@D)/bin/python $(PIP_INSTALL) -e '.[config,demo,opentelemetry,prometheus]' --group dev -c constraints.txt
 	@touch $@
 
 test-lowest: .venv-lowest/.dev .venv-protos/.made ## Run the tests on the lowest supported dependencies
@@ -154,12 +154,12 @@ test-lowest: .venv-lowest/.dev .venv-protos/.made ## Run the tests on the lowest
 
 .venv-lowest/.dev: pyproject.toml constraints-lowest.txt
 	$(call make_venv,.venv-lowest,$(PYTHON))
-	.venv-lowest/bin/python $(PIP_INSTALL) -e '.[demo,opentelemetry,prometheus]' --group dev -c constraints-lowest.txt
+	.venv-lowest/bin/python $(PIP_INSTALL) -e '.[config,demo,opentelemetry,prometheus]' --group dev -c constraints-lowest.txt
 	@touch $@
 
 constraints: ## Pin the newest versions of all dependencies in constraints.txt
 	$(call make_venv,.venv-newest,$(PYTHON))
-	.venv-newest/bin/python $(PIP_INSTALL) -e '.[demo,opentelemetry,prometheus]' --group dev
+	.venv-newest/bin/python $(PIP_INSTALL) -e '.[config,demo,opentelemetry,prometheus]' --group dev
 	.venv-newest/bin/python -m pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv-newest
 

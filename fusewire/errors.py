@@ -4,6 +4,7 @@
 
     FusewireError
     ├── SettingsError (ValueError)          a setting that cannot be right; raised when it is made
+    │   └── config.ConfigError              all that is wrong in files and variables, at once
     ├── CircuitBreakerError
     │   ├── CircuitOpenError                the circuit does not admit the call; nothing was sent
     │   │   ├── interceptors.RejectedCall (grpc.RpcError, grpc.Call, grpc.Future)

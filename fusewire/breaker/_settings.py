@@ -32,7 +32,7 @@ logger = logging.getLogger("fusewire.breaker")
 MAX_LIKELY_SECONDS = 3600.0
 """A longer time is accepted with a warning, because it looks like milliseconds."""
 
-_LIKE_MILLISECONDS = (
+LIKE_MILLISECONDS = (
     "recovery_timeout",
     "slow_call_duration",
     "max_wait",
@@ -122,60 +122,12 @@ class BreakerSettings:
         """Refuse values that are not valid, alone or in combination."""
         for setting, rule in _RULES.items():
             check(setting, getattr(self, setting), rule)
-        for broken, setting, accepted in self._conflicts():
-            if broken:
-                raise invalid(setting, accepted, getattr(self, setting))
-        for setting in _LIKE_MILLISECONDS:
+        for setting, accepted in conflicts(self):
+            raise invalid(setting, accepted, getattr(self, setting))
+        for setting in LIKE_MILLISECONDS:
             seconds = getattr(self, setting)
             if seconds is not None and seconds > MAX_LIKELY_SECONDS:
                 _warn_of_milliseconds(setting, seconds)
-
-    def _conflicts(self) -> Iterator[tuple[bool, str, str]]:
-        calls, slow = self.window_calls, self.slow_call_duration
-        no_window = calls is None and self.window_seconds is None
-        yield (
-            calls is not None and self.window_seconds is not None,
-            "window_seconds",
-            "None while window_calls is set",
-        )
-        yield (
-            calls is not None and self.minimum_calls > calls,
-            "minimum_calls",
-            f"at most window_calls ({calls})",
-        )
-        rates = (self.failure_rate_threshold, self.slow_call_rate_threshold)
-        yield (
-            self.failure_threshold is None and rates == (None, None),
-            "failure_threshold",
-            "a number while no rate has a threshold, because nothing would open the circuit",
-        )
-        for setting in ("failure_rate_threshold", "slow_call_rate_threshold"):
-            yield (
-                no_window and getattr(self, setting) is not None,
-                setting,
-                "None, or window_calls or window_seconds be set",
-            )
-        yield (
-            self.slow_call_rate_threshold is not None and slow is None,
-            "slow_call_duration",
-            "set while slow_call_rate_threshold is",
-        )
-        yield (
-            self.recovery_timeout_max is not None
-            and self.recovery_timeout_max < self.recovery_timeout,
-            "recovery_timeout_max",
-            f"at least recovery_timeout ({self.recovery_timeout})",
-        )
-        yield (
-            self.open_on_hanging and self.slow_call_rate_threshold is None,
-            "open_on_hanging",
-            "False, or slow_call_rate_threshold be set",
-        )
-        yield (
-            self.open_on_hanging and slow is not None and self.probe_lease <= slow,
-            "probe_lease",
-            f"above slow_call_duration ({slow}) while open_on_hanging is set",
-        )
 
     @property
     def max_open_time(self) -> float:
@@ -183,6 +135,65 @@ class BreakerSettings:
         if self.recovery_timeout_max is not None:
             return self.recovery_timeout_max
         return max(self.recovery_timeout, DEFAULT_MAX_OPEN_TIME)
+
+
+def conflicts(settings: object) -> Iterator[tuple[str, str]]:
+    """Yield each setting that does not fit the others, and what it must be.
+
+    Args:
+        settings: has the settings as attributes, each of which is valid alone.
+    """
+    return (
+        (setting, accepted) for broken, setting, accepted in _rules_of_several(settings) if broken
+    )
+
+
+def _rules_of_several(settings: Any) -> Iterator[tuple[bool, str, str]]:
+    calls, slow = settings.window_calls, settings.slow_call_duration
+    no_window = calls is None and settings.window_seconds is None
+    yield (
+        calls is not None and settings.window_seconds is not None,
+        "window_seconds",
+        "None while window_calls is set",
+    )
+    yield (
+        calls is not None and settings.minimum_calls > calls,
+        "minimum_calls",
+        f"at most window_calls ({calls})",
+    )
+    rates = (settings.failure_rate_threshold, settings.slow_call_rate_threshold)
+    yield (
+        settings.failure_threshold is None and rates == (None, None),
+        "failure_threshold",
+        "a number while no rate has a threshold, because nothing would open the circuit",
+    )
+    for setting in ("failure_rate_threshold", "slow_call_rate_threshold"):
+        yield (
+            no_window and getattr(settings, setting) is not None,
+            setting,
+            "None, or window_calls or window_seconds be set",
+        )
+    yield (
+        settings.slow_call_rate_threshold is not None and slow is None,
+        "slow_call_duration",
+        "set while slow_call_rate_threshold is",
+    )
+    yield (
+        settings.recovery_timeout_max is not None
+        and settings.recovery_timeout_max < settings.recovery_timeout,
+        "recovery_timeout_max",
+        f"at least recovery_timeout ({settings.recovery_timeout})",
+    )
+    yield (
+        settings.open_on_hanging and settings.slow_call_rate_threshold is None,
+        "open_on_hanging",
+        "False, or slow_call_rate_threshold be set",
+    )
+    yield (
+        settings.open_on_hanging and slow is not None and settings.probe_lease <= slow,
+        "probe_lease",
+        f"above slow_call_duration ({slow}) while open_on_hanging is set",
+    )
 
 
 @functools.cache

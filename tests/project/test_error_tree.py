@@ -9,7 +9,16 @@ from importlib import import_module
 import fusewire
 from fusewire import errors
 
-ROOMS = ("errors", "breaker", "interceptors", "brokers", "parking", "forwarding", "testing")
+ROOMS = (
+    "errors",
+    "breaker",
+    "interceptors",
+    "brokers",
+    "parking",
+    "forwarding",
+    "config",
+    "testing",
+)
 _NODE = re.compile(
     r"^ {4}((?:│   |    )*)(?:├── |└── )?([A-Z]\w*|\w+\.[A-Z]\w*)(?: \((.*)\))?(?:  |$)"
 )

@@ -115,6 +115,17 @@ PUBLIC = {
         "Topology",
         "open_broker",
     ],
+    "fusewire.config": [
+        "CircuitConfig",
+        "Config",
+        "ConfigError",
+        "ConsumerConfig",
+        "Origin",
+        "Place",
+        "Problem",
+        "Severity",
+        "load",
+    ],
     "fusewire.errors": [
         "BrokerError",
         "BrokerUnavailableError",

@@ -1,0 +1,50 @@
+"""What files and variables say, once all of it is right."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping  # noqa: TC003 - see fusewire/_public.py
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from fusewire._validation import nearest
+from fusewire.breaker import BreakerSettings  # noqa: TC001 - see fusewire/_public.py
+from fusewire.config._problems import Problem  # noqa: TC001 - see fusewire/_public.py
+from fusewire.config._resolving import CircuitConfig, ConsumerConfig
+from fusewire.parking import ReplayPolicy, RetryPolicy
+
+logger = logging.getLogger("fusewire.config")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings from files and variables, checked as a whole. Made by :func:`load`.
+
+    Attributes:
+        defaults: settings of circuits that neither files nor code name; None if no file has any.
+        circuits: what is said of each circuit or pattern, by its name.
+        consumers: the policies of each consumer that is named, by its queue.
+        remarks: warnings and notes about what was read.
+    """
+
+    defaults: BreakerSettings | None = None
+    circuits: Mapping[str, CircuitConfig] = field(default_factory=lambda: MappingProxyType({}))
+    consumers: Mapping[str, ConsumerConfig] = field(default_factory=lambda: MappingProxyType({}))
+    remarks: tuple[Problem, ...] = ()
+
+    def consumer(self, queue: str) -> ConsumerConfig:
+        """Return the policies of the consumer of `queue`: the library's if no file names it.
+
+        A name that is nearly that of another consumer is logged as a warning.
+        """
+        known = self.consumers.get(queue)
+        if known is not None:
+            return known
+        near = nearest(queue, self.consumers, cutoff=0.75)
+        if near is not None:
+            logger.warning(
+                "no file has policies for the queue %r, so it has the library's; did you mean %r?",
+                queue,
+                near,
+            )
+        return ConsumerConfig(RetryPolicy(), ReplayPolicy())

@@ -1,0 +1,105 @@
+"""Loading: files and variables become one value, or one error with all their problems."""
+
+from __future__ import annotations
+
+import os
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from fusewire._validation import invalid
+from fusewire.config._checking import Layer, check_document
+from fusewire.config._config import Config
+from fusewire.config._environment import read_environment
+from fusewire.config._files import OURS, chosen, read_file
+from fusewire.config._placeholders import Placeholders
+from fusewire.config._problems import ConfigError, Problem, Severity
+from fusewire.config._resolving import Resolver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from fusewire.config._tree import Document
+
+
+def load(
+    *files: str | os.PathLike[str],
+    profile: str | Iterable[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> Config:
+    """Read settings from files and from the environment, and check all of them.
+
+    What comes first in this list counts most: variables, a later file, an earlier file. Within a
+    file a later document counts more. Nothing is imported, and no code is run.
+
+    Args:
+        files: files in YAML, or in JSON if their names end with ``.json``.
+        profile: the profile, or several, whose documents are read besides those for all.
+        env: the environment; by default ``os.environ``. ``{}`` for none.
+
+    Raises:
+        ConfigError: something is wrong. It lists all problems of all files and variables.
+        SettingsError: `profile` is neither a name nor several.
+    """
+    profiles = _checked_profiles(profile)
+    variables = os.environ if env is None else env
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    for file in files:
+        read, found = read_file(file)
+        documents += chosen(read, profiles)
+        problems += found
+    placeholders = Placeholders(variables)
+    for document in documents:
+        placeholders.replace_in(document.root.get(OURS))
+    from_variables, found = read_environment(variables)
+    problems += [*placeholders.problems, *found]
+    whole = Layer()
+    for document in [*documents, *from_variables]:
+        if OURS in document.root:
+            layer, found = check_document(document)
+            whole.add(layer)
+            problems += _elsewhere(found, problems)
+    return _resolved(whole, problems, [*map(str, files), *sorted(variables)])
+
+
+def _checked_profiles(profile: object) -> tuple[str, ...]:
+    names = (profile,) if isinstance(profile, str) else profile
+    if not isinstance(names, tuple | list) or not all(isinstance(one, str) for one in names):
+        raise invalid("profile", "a name, or a list of names", profile)
+    return tuple(one.strip() for name in names for one in name.split(",") if one.strip())
+
+
+def _elsewhere(found: list[Problem], known: list[Problem]) -> list[Problem]:
+    """Return the problems at places that have none yet: the others only follow from those."""
+    places = {problem.place[:3] for problem in known}
+    return [problem for problem in found if problem.place[:3] not in places]
+
+
+def _resolved(layer: Layer, problems: list[Problem], sources: list[str]) -> Config:
+    """Put everything together.
+
+    Raises:
+        ConfigError: something is wrong, there or before.
+    """
+    resolver = Resolver(layer)
+    defaults = resolver.defaults()
+    circuits = {circuit.name: circuit for circuit in resolver.circuits()}
+    consumers = dict(resolver.consumers())
+    order = {source: index for index, source in enumerate(sources)}
+    found = sorted(
+        {*problems, *resolver.problems},
+        key=lambda one: (
+            order.get(one.place.source, -1),
+            one.place.line,
+            one.place.column,
+            one.subject,
+        ),
+    )
+    if any(one.severity is Severity.ERROR for one in found):
+        raise ConfigError(found)
+    return Config(
+        defaults=defaults,
+        circuits=MappingProxyType(circuits),
+        consumers=MappingProxyType(consumers),
+        remarks=tuple(found),
+    )

@@ -1,0 +1,76 @@
+"""What docs/configuration.md shows is what comes out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fusewire import BreakerSettings, ReplayPolicy, RetryPolicy
+from fusewire.config import ConfigError, load
+from tests.docs.examples import run_examples
+
+PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+TEXT = PAGE.read_text("utf-8")
+FILE, PROFILES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)[:2]
+
+WITH_PROBLEMS = """\
+fusewire:
+  breakers:
+    circuits:
+      /payments.v1.Payments/*: {base: mony, recovery_timeout: 1:30}
+      user-service: {window_calls: 5, failure_rate_treshold: 50%}
+"""
+
+
+def test_the_file_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fusewire.yaml").write_text(FILE, "utf-8")
+    names = run_examples(PAGE, {})
+    circuits = names["config"].circuits
+    assert circuits["/payments.v1.Payments/Charge"].settings == BreakerSettings(
+        failure_threshold=2, recovery_timeout=120.0, half_open_max_calls=5
+    )
+    assert circuits["user-service"].settings == BreakerSettings(
+        failure_threshold=None,
+        window_calls=20,
+        failure_rate_threshold=0.5,
+        expected_exceptions=(ConnectionError, TimeoutError),
+    )
+    orders = names["orders"]
+    assert orders.retry == RetryPolicy(
+        max_attempts=8, delays=(1.0, 30.0, 600.0), dead_on=(ValueError,)
+    )
+    assert orders.replay == ReplayPolicy(concurrency=16, rate=50.0)
+
+
+def test_the_profiles_of_the_page(tmp_path: Path) -> None:
+    file = tmp_path / "fusewire.yaml"
+    file.write_text(PROFILES, "utf-8")
+    assert load(file, env={}).defaults == BreakerSettings(recovery_timeout=10.0)
+    assert load(file, env={}, profile="prod").defaults == BreakerSettings(recovery_timeout=30.0)
+
+
+def test_the_problems_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fusewire.yaml").write_text(WITH_PROBLEMS, "utf-8")
+    with pytest.raises(ConfigError) as raised:
+        load("fusewire.yaml", env={})
+    assert f"```\n{shown(raised.value)}\n```" in TEXT
+
+
+def shown(error: ConfigError) -> str:
+    """Return the text of an error, with the lists of keys cut and the lines broken for the page."""
+    lines = []
+    for line in str(error).splitlines():
+        cut = re.sub(r"(one of (?:\w+, ){2})(?:\w+, )+(\w+, got)", r"\1…, \2", line)
+        indent = " " * (len(cut) - len(cut.lstrip()))
+        words, row = cut.split(), indent
+        for word in words:
+            if len(row) + len(word) > 99:
+                lines.append(row.rstrip())
+                row = f"{indent}    "
+            row += f"{word} "
+        lines.append(row.rstrip())
+    return "\n".join(lines)
