@@ -266,6 +266,22 @@ ROWS: dict[str, Sequence[Graph]] = {
             ],
         ),
         Graph(
+            title="Troubles with the broker",
+            about="Possible duplicates, and moves that failed and are tried again.",
+            queries=[
+                Curve(
+                    f"sum by (queue) (rate(fusewire_redelivered_total{{{QUEUES}}}{RATE}))",
+                    "{{queue}} redelivered",
+                ),
+                Curve(
+                    "sum by (queue, reason) (rate(fusewire_moves_refused_total"
+                    f"{{{QUEUES}}}{RATE}))",
+                    "{{queue}} {{reason}}",
+                ),
+            ],
+            unit="reqps",
+        ),
+        Graph(
             title="Connections",
             about="Share of the replicas whose broker answers, and that consume.",
             queries=[

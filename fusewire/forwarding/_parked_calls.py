@@ -125,7 +125,7 @@ class ParkedCalls:
             self._topology,
             dependencies,
             self._registry,
-            self._settlements.lanes,
+            self._settlements,
             self._log,
             forwards=lambda: self._forwarder is not None and self._forwarder.runs,
         )

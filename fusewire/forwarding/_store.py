@@ -16,7 +16,7 @@ from fusewire.parking.internal import History
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from fusewire.brokers import Broker, HeaderValue, Topology
+    from fusewire.brokers import Broker, HeaderValue, Message, Station, Topology
     from fusewire.forwarding._call import StoredCall
     from fusewire.parking.internal import BrokerContact, Dependencies, Settlements, Tracing
 
@@ -174,8 +174,20 @@ class CallStore:
         lane = self._topology.parked(self._dependencies.lane(breaker))
         failures = self._contact.failures
         try:
+            await self._publish_in_time(
+                self.broker, lane, history.to_headers(call.message(queue, headers))
+            )
+        except BrokerError as error:
+            self._settlements.faults.note_refusal(error)
+            raise
+        self._contact.answered(failures)
+        self._settlements.stored(history)
+        return Receipt(call.operation_id, call.method, now)
+
+    async def _publish_in_time(self, broker: Broker, lane: Station, message: Message) -> None:
+        try:
             async with asyncio.timeout(self._timeout):
-                await self.broker.publish(lane, history.to_headers(call.message(queue, headers)))
+                await broker.publish(lane, message)
         except BrokerError as error:
             self._contact.failed(error)
             raise
@@ -184,6 +196,3 @@ class CallStore:
                 f"no confirmation within park_timeout={self._timeout:g} s: the call may or may not "
                 "be parked"
             ) from error
-        self._contact.answered(failures)
-        self._settlements.stored(history)
-        return Receipt(call.operation_id, call.method, now)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fusewire.brokers import Broker, Station, Topology
     from fusewire.forwarding._park_log import ParkLog
     from fusewire.parking import ConsumerStatus
-    from fusewire.parking.internal import Dependencies, LaneLogs
+    from fusewire.parking.internal import Dependencies, Settlements
 
 logger = logging.getLogger("fusewire.forwarding")
 
@@ -40,7 +40,7 @@ class StoreStatus:
         topology: the queues.
         dependencies: which lane is for which breaker.
         registry: where the breakers are.
-        lanes: the logs of the lanes.
+        settlements: what is reported of stored calls.
         log: the log of calls that were not parked.
         forwards: returns whether a forwarder runs, which then looks after these logs.
 
@@ -53,12 +53,13 @@ class StoreStatus:
         topology: Topology,
         dependencies: Dependencies,
         registry: BreakerRegistry,
-        lanes: LaneLogs,
+        settlements: Settlements,
         log: ParkLog,
         *,
         forwards: Callable[[], bool],
     ) -> None:
-        self._lanes = lanes
+        self._lanes = settlements.lanes
+        self._faults = settlements.faults
         self._log = log
         self._forwards = forwards
         self._topology = topology
@@ -85,7 +86,7 @@ class StoreStatus:
 
     def read(self) -> ConsumerStatus:
         """Return it. Safe to call from any thread."""
-        return status_of(self._topology, self._watch, None, self._lane, running=False)
+        return status_of(self._topology, self._watch, None, self._lane, self._faults, running=False)
 
     def _to_count(self) -> list[Station]:
         return [] if self._forwards() else self._lanes.to_count()

@@ -249,6 +249,7 @@ class ParkingConsumer:
             self._watch,
             None if workers is None else workers.source,
             lambda lane: self._parts.lane_state(lane, workers),
+            self._parts.settlements.faults,
             running=self._running,
         )
 

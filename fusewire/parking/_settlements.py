@@ -12,6 +12,7 @@ from fusewire._log_fields import fields
 from fusewire._throttle import Throttle
 from fusewire.parking._decisions import Dead, Delay, Done, Park
 from fusewire.parking._events import Listeners, MessageEvent, MessageOutcome
+from fusewire.parking._fault_counts import FaultCounts
 from fusewire.parking._lane_log import LaneLogs
 from fusewire.parking._waiting import level_of
 
@@ -39,6 +40,7 @@ class Settlements:
     Attributes:
         listeners: called with an event for each settlement; none is made while there are none.
         lanes: the logs of the lanes.
+        faults: what went wrong with the broker.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Settlements:
         self._unsettled = Throttle(monotonic)
         self.listeners = Listeners()
         self.lanes = LaneLogs(topology, monotonic, now)
+        self.faults = FaultCounts()
 
     def taken(self, item: InFlight) -> None:
         """Note that `item` was taken from the head of a lane."""

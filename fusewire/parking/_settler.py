@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractIncomingMessage
 
-    from fusewire.brokers import Delivery, Topology
+    from fusewire.brokers import Delivery, Message, Topology
     from fusewire.parking._dependencies import Dependencies
     from fusewire.parking._failure_log import FailureLog
     from fusewire.parking._marks import Marks
@@ -129,6 +129,7 @@ class Settler:
         """
         since = self._monotonic() if since is None else since
         message = delivery.message
+        self._settlements.faults.redelivered += delivery.redelivered
         try:
             history = from_headers(
                 message, operation_id=message.message_id or "", queue=self._topology.source
@@ -285,7 +286,7 @@ class Settler:
                 verdict = self._policy.alone(history)
                 _, to, delay = self._way(verdict)
                 message = verdict.history.to_headers(original(delivery))
-                await delivery.move(to, message, delay=delay)
+                await self._store(delivery, to, message, delay)
         except (BrokerError, MalformedMessageError) as error:
             logger.warning("message %s goes back as it is: %s", message.message_id, error)
 
@@ -294,7 +295,7 @@ class Settler:
         try:
             history = from_headers(message, operation_id=message.message_id or "")
             if history.at_most_once and not delivery.redelivered:
-                await delivery.move(to(history), history.to_headers(original(delivery)))
+                await self._store(delivery, to(history), history.to_headers(original(delivery)))
         except (BrokerError, MalformedMessageError) as error:
             logger.warning("message %s goes back as it is: %s", message.message_id, error)
 
@@ -309,7 +310,18 @@ class Settler:
         operation, to, delay = self._way(verdict)
         with self._tracing.move(item, operation, to) as moved_by:
             message = verdict.history.moved(moved_by).to_headers(original(delivery))
+            await self._store(delivery, to, message, delay)
+
+    async def _store(
+        self, delivery: Delivery, to: Station, message: Message, delay: float = 0.0
+    ) -> None:
+        try:
             await delivery.move(to, message, delay=delay)
+        except DeliveryLostError:
+            raise  # it is moved, or comes again
+        except BrokerError as error:
+            self._settlements.faults.note_refusal(error)
+            raise
 
     def _way(self, verdict: Park | Delay | Dead) -> tuple[str, Station, float]:
         """Return what a move is called, where it goes, and after how many seconds it is there."""

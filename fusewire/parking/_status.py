@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping  # noqa: TC003 - see fusewire/_public.py
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from fusewire.brokers import Station
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fusewire.brokers import Topology
+    from fusewire.parking._fault_counts import FaultCounts
     from fusewire.parking._status_watch import StatusWatch
 
 
@@ -84,6 +85,12 @@ class ConsumerStatus:
         delayed: how many wait for the end of a delay.
         dead: how many wait for a person.
         lanes: the parking lanes, by name.
+        redelivered: messages that were received although the broker had given them out before: a
+            process or its connection ended before they were settled, so they may have been handled.
+            Counted since this object was made.
+        moves_refused: attempts to move a message, or to store a call, that failed and are made
+            again, by why: ``refused`` if its target does not exist or is full, ``unavailable`` if
+            the broker could not be reached, ``unconfirmed`` if it did not answer. Counted likewise.
     """
 
     queue: str
@@ -100,6 +107,8 @@ class ConsumerStatus:
     delayed: Depth | None
     dead: Depth | None
     lanes: Mapping[str, LaneStatus]
+    redelivered: int = 0
+    moves_refused: Mapping[str, int] = field(default_factory=dict)
 
 
 class ReceiverState(Protocol):
@@ -153,6 +162,7 @@ def status_of(
     watch: StatusWatch,
     source: SourceState | None,
     lanes: Callable[[str], LaneState],
+    faults: FaultCounts,
     *,
     running: bool,
     monotonic: Callable[[], float] = time.monotonic,
@@ -165,6 +175,7 @@ def status_of(
         watch: what is known of them.
         source: the worker on the source queue; None before there is one.
         lanes: returns how a lane stands.
+        faults: what went wrong with the broker.
         running: whether messages are consumed.
         monotonic: the clock of `watch` and the receivers.
         now: the wall clock.
@@ -213,4 +224,6 @@ def status_of(
         delayed=depth(topology.delayed),
         dead=depth(topology.dead),
         lanes={name: lane(name, state) for name, state in states.items()},
+        redelivered=faults.redelivered,
+        moves_refused=faults.moves_refused,
     )

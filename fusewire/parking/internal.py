@@ -5,7 +5,6 @@ from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._errors import Requeue
 from fusewire.parking._former_keywords import FormerKeywords, Replay, policies
 from fusewire.parking._history import History
-from fusewire.parking._lane_log import LaneLogs
 from fusewire.parking._settings import queues_of
 from fusewire.parking._settlements import Settlements
 from fusewire.parking._status import LaneState, status_of
@@ -20,7 +19,6 @@ __all__ = [
     "Dependencies",
     "FormerKeywords",
     "History",
-    "LaneLogs",
     "LaneState",
     "Replay",
     "Requeue",

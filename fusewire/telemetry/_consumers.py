@@ -137,8 +137,22 @@ CUTS = Metric(
     Kind.COUNTER,
 )
 
+REDELIVERED = Metric(
+    "fusewire_redelivered_total",
+    _QUEUE,
+    "Messages that were received again because they had not been settled: possible duplicates",
+    Kind.COUNTER,
+)
+MOVES_REFUSED = Metric(
+    "fusewire_moves_refused_total",
+    (*_QUEUE, "reason"),
+    "Moves of messages that failed and are tried again, and calls that were not stored, by why",
+    Kind.COUNTER,
+)
+
 METRICS = (
     *(CONNECTED, SUBSCRIBED, PAUSED, QUEUE_READY, QUEUE_IN_FLIGHT, DELAYED, DEAD),
+    *(REDELIVERED, MOVES_REFUSED),
     *(LANE_READY, LANE_IN_FLIGHT, LANE_BLOCKED, HEAD_AGE, NONEMPTY),
     *(WINDOW, REPLAYS_IN_FLIGHT, GAIN, SLOW_RATIO, REFERENCE, TAKING_PART, REPLICAS, CUTS),
     *MESSAGE_METRICS,
@@ -211,12 +225,15 @@ class ConsumersReader:
 
     def _count(self, status: ConsumerStatus, growth: Growth) -> None:
         """Count what a consumer has counted since it was read last."""
+        queue, add = status.queue, self._totals.add
+        add(REDELIVERED, (queue,), growth.of(REDELIVERED, (), status.redelivered))
+        for why, count in status.moves_refused.items():
+            add(MOVES_REFUSED, (queue, why), growth.of(MOVES_REFUSED, (why,), count))
         for name, lane in status.lanes.items():
             for circuit, figures in lane.replays.items():
                 for cause, count in figures.cuts.items():
                     more = growth.of(CUTS, (name, circuit, cause.value), count)
-                    labels = (status.queue, name, self._shown(circuit), cause.value)
-                    self._totals.add(CUTS, labels, more)
+                    add(CUTS, (queue, name, self._shown(circuit), cause.value), more)
 
     def _forget_circuits(self) -> None:
         """Forget what was counted of circuits that are gone, as their own series are."""

@@ -110,5 +110,6 @@ async def test_a_call_that_could_not_be_stored_shows_that_the_broker_is_away(
             with pytest.raises(FusewireError):
                 await shop.charge("a")
             assert not shop.calls.status().connected
+            assert shop.calls.status().moves_refused["unavailable"] == 1
         await shop.charge("b")
         assert shop.calls.status().connected

@@ -249,6 +249,26 @@ def test_cuts_are_counted_on_when_a_replay_or_a_consumer_is_gone(
     assert cuts(scrape(to)) == {("payments",): 11}
 
 
+def test_redeliveries_and_refused_moves_are_counted_over_all_consumers_of_a_queue(
+    exporter: Exporter, to: CollectorRegistry
+) -> None:
+    def moves(shown: Scrape) -> dict[tuple[str, ...], float]:
+        return shown.named("fusewire_moves_refused_total", "queue")
+
+    consumer = FakeConsumer(moves_refused={"refused": 0, "unconfirmed": 0})
+    of(exporter, consumer)
+    shown = scrape(to)
+    assert shown("fusewire_redelivered_total", queue="orders") == 0
+    assert moves(shown) == {("refused",): 0, ("unconfirmed",): 0}
+    other = FakeConsumer(redelivered=1, moves_refused={"refused": 2})
+    end = exporter.watch(other)  # type: ignore[arg-type] # as much of one as is needed
+    consumer.now = replace(consumer.now, redelivered=2, moves_refused={"refused": 1})
+    end()
+    shown = scrape(to)
+    assert shown("fusewire_redelivered_total", queue="orders") == 3
+    assert moves(shown) == {("refused",): 3, ("unconfirmed",): 0}
+
+
 def test_cuts_of_a_circuit_that_the_registry_removes_are_forgotten(
     exporter: Exporter, circuits: BreakerRegistry, to: CollectorRegistry
 ) -> None:
