@@ -31,6 +31,7 @@ _KIND_NAMES = {
 
 _ERROR = "error"
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+_GIVEN_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
 class Fit(NamedTuple):
@@ -128,7 +129,7 @@ def _error_parameter(function: Signature, fallback: Signature) -> str | None:
     One that is called ``error`` need not have to be given.
     """
     for each in reversed([*fallback.parameters.values()]):
-        if each.name in function.parameters or each.kind in _VARIADIC:
+        if each.name in function.parameters or each.kind not in _GIVEN_BY_NAME:
             continue
         if each.name == _ERROR or each.default is Parameter.empty:
             return each.name
