@@ -201,7 +201,8 @@ async def test_what_one_replica_learns_to_be_open_does_not_go_round_and_round(
         await until(lambda: len(set(bench.happened("parked"))) == 30)
         await until(lambda: openings >= 4)
         async with bench.consumer(sound):
-            await until(lambda: len(bench.happened("replayed")) >= 15)
+            # The unsound one makes room for one of these in a second, while it has all it may hold.
+            await until(lambda: len(bench.happened("replayed")) >= 5)
             unsound_replica.stop()
             await until(lambda: len(effects) == 30)
     parked = Counter(bench.happened("parked"))
