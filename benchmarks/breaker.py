@@ -43,6 +43,8 @@ PAIRS: list[tuple[str, str, float | None]] = [
     ("ours, count 100, two in one path", "circuitbreaker", None),
     ("ours, count 100, permit", "circuitbreaker", 1.8),
     ("ours, count 100, .call()", "circuitbreaker", None),
+    ("ours, count 100, by name", "ours, count 100, .call()", 1.0),
+    ("ours, count 100, by name", "ours, count 100, slow calls", None),
     ("ours, time 60 s", "circuitbreaker", 1.5),
     ("ours, time 300 s", "circuitbreaker", 1.5),
     ("ours, count 100, slow calls", "interlock, count 100", 1 / 8),
@@ -60,6 +62,8 @@ PAIRS: list[tuple[str, str, float | None]] = [
     ("asyncio ours, count 100, slow calls", "asyncio circuitbreaker", 0.8),
     ("asyncio ours, count 100, offering loans", "asyncio circuitbreaker", None),
     ("asyncio ours, count 100, permit", "asyncio circuitbreaker", 1.8),
+    ("asyncio ours, count 100, by name", "asyncio ours, count 100, .call_async()", 1.0),
+    ("asyncio ours, count 100, by name", "asyncio ours, count 100, slow calls", None),
     ("asyncio ours, time 60 s", "asyncio circuitbreaker", 1.5),
     ("asyncio ours, time 300 s", "asyncio circuitbreaker", 1.5),
     ("asyncio ours, count 100, slow calls", "asyncio interlock, count 100", 1 / 8),
@@ -154,14 +158,14 @@ def memory_of_a_breaker() -> int:
 async def measure(blocks: int) -> list[Result]:
     known = subjects() | async_subjects()
     results = []
-    print(f"{'':<38}{'':<31}{'ns':>7}{'other':>8}{'ratio':>8}{'middle half':>17}{'target':>9}")
+    print(f"{'':<38}{'':<38}{'ns':>7}{'other':>8}{'ratio':>8}{'middle half':>17}{'target':>9}")
     for pair in PAIRS:
         result = await compare(pair, blocks, known)
         results.append(result)
         spread = f"{result.lower_quartile:.3f} to {result.upper_quartile:.3f}"
         target = "" if result.target is None else f"{result.target:.3f}"
         print(
-            f"{result.ours:<38}{result.other:<31}{result.ours_ns:>7.0f}{result.other_ns:>8.0f}"
+            f"{result.ours:<38}{result.other:<38}{result.ours_ns:>7.0f}{result.other_ns:>8.0f}"
             f"{result.ratio:>8.3f}{spread:>17}{target:>9}{'  MISSED' if result.missed else ''}",
             flush=True,
         )

@@ -14,7 +14,13 @@ import interlock
 import purgatory
 import pybreaker
 
-from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitOpenError
+from fusewire.breaker import (
+    BreakerRegistry,
+    BreakerSettings,
+    CircuitBreaker,
+    CircuitOpenError,
+    circuit_breaker,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,6 +127,10 @@ def ours(settings: BreakerSettings) -> CircuitBreaker:
     return CircuitBreaker("benchmark", settings=settings)
 
 
+def by_name(func: Callable[[], Any]) -> Callable[[], Any]:
+    return circuit_breaker("benchmark", registry=BreakerRegistry(COUNT))(func)
+
+
 def through_permit() -> Callable[[], None]:
     acquire = ours(COUNT).acquire
 
@@ -213,6 +223,7 @@ def subjects() -> dict[str, Callable[[], Any]]:
         "ours, count 100, 1 % failures": ours_with_failures(),
         "ours, count 100, permit": through_permit(),
         "ours, count 100, .call()": calls_of(functools.partial(ours(COUNT).call, answer)),
+        "ours, count 100, by name": calls_of(by_name(answer)),
         "ours, time 60 s": calls_of(ours(TIME_60)(answer)),
         "ours, time 300 s": calls_of(ours(TIME_300)(answer)),
         "ours, rejected": rejections(ours_open()(answer), CircuitOpenError),
@@ -243,6 +254,10 @@ def async_subjects() -> dict[str, Callable[[], Any]]:
         f"{aio}ours, count 100, slow calls": calls_of_async(ours(COUNT)(answer_async)),
         f"{aio}ours, count 100, offering loans": calls_of_async(ours_that_met_async()),
         f"{aio}ours, count 100, permit": through_permit_async(),
+        f"{aio}ours, count 100, .call_async()": calls_of_async(
+            functools.partial(ours(COUNT).call_async, answer_async)
+        ),
+        f"{aio}ours, count 100, by name": calls_of_async(by_name(answer_async)),
         f"{aio}ours, time 60 s": calls_of_async(ours(TIME_60)(answer_async)),
         f"{aio}ours, time 300 s": calls_of_async(ours(TIME_300)(answer_async)),
         f"{aio}ours, rejected": rejections_async(ours_open()(answer_async), CircuitOpenError),
