@@ -16,7 +16,7 @@ from fusewire.interceptors import guard
 from fusewire.operation import operation
 from fusewire.parking._history import History
 from tests.forwarding.conftest import CHARGE, PaymentsServer
-from tests.forwarding.shop import aio_shop, pending, trip
+from tests.forwarding.shop import aio_shop, keep_open, pending, trip
 from tests.support.grpc_keys import key_of
 from tests.support.waiting import until
 
@@ -100,7 +100,7 @@ async def test_a_deadline_that_an_earlier_release_stored_after_it_had_passed_is_
 def test_a_call_that_grpcio_would_not_send_is_not_promised(
     tmp_path: Path, queue_name: str, registry: BreakerRegistry, metadata: Any
 ) -> None:
-    trip(registry)
+    keep_open(registry)
     with ParkedCalls(f"sqlite:///{tmp_path}/x.db", queue=queue_name, registry=registry) as calls:
         park = calls.park(reply=pending, idempotent=True, metadata=["x-tenant"])
         with (
@@ -117,7 +117,7 @@ def test_a_call_that_grpcio_would_not_send_is_not_promised(
 def test_a_key_that_could_not_be_sent_later_is_not_promised(
     tmp_path: Path, queue_name: str, registry: BreakerRegistry, key: str
 ) -> None:
-    trip(registry)
+    keep_open(registry)
     with ParkedCalls(f"sqlite:///{tmp_path}/x.db", queue=queue_name, registry=registry) as calls:
         park = calls.park(reply=pending, idempotent=True)
         with (

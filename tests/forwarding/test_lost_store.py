@@ -12,7 +12,7 @@ from fusewire.brokers import Message
 from fusewire.brokers.sqlite._store import Store
 from fusewire.errors import CircuitOpenError, UnconfirmedError
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls
-from tests.forwarding.shop import aio_shop, trip
+from tests.forwarding.shop import aio_shop, keep_open, trip
 from tests.support.payments import CHARGE
 from tests.support.waiting import until
 
@@ -81,7 +81,7 @@ async def test_a_call_that_is_stored_in_the_moment_of_the_loss_is_not_promised(
         delete(file)
 
     async with aio_shop(f"sqlite:///{file}", queue_name, server, registry, forward=False) as shop:
-        trip(registry)
+        keep_open(registry)
         monkeypatch.setattr(Store, "publish", publish_and_lose)
         with pytest.raises(CircuitOpenError) as caught:
             await shop.charge("a", "op-a")

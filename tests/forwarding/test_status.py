@@ -10,7 +10,7 @@ from fusewire.errors import BrokerUnavailableError, FusewireError
 from fusewire.forwarding import ParkedCalls
 from fusewire.parking import _status_watch as watch_module
 from tests.forwarding.conftest import CHARGE, PaymentsServer
-from tests.forwarding.shop import aio_shop, sync_shop, trip
+from tests.forwarding.shop import aio_shop, keep_open, sync_shop, trip
 from tests.support.waiting import until, until_sync
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ async def test_a_forwarder_shows_its_consumer(
 ) -> None:
     async with aio_shop(address, queue_name, server, registry) as shop:
         await until(lambda: shop.calls.status().subscribed)
-        trip(registry)
-        registry.get(CHARGE).hold_open(300)
+        keep_open(registry)
         await shop.charge("a")
         # What waits there is not known before it is received, so it waits in flight.
         await until(lambda: shop.calls.status().lanes["other"].in_flight == 1)
