@@ -5,22 +5,26 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import nullcontext
-from fnmatch import fnmatchcase
 from itertools import count
 from typing import TYPE_CHECKING, Any, overload
 
 from fusewire._locks import interrupts_itself, make_lock
 from fusewire._validation import COUNT, check, invalid
 from fusewire.breaker._breaker import CircuitBreaker
+from fusewire.breaker._choosing import LIBRARY, ChosenSettings
 from fusewire.breaker._events import REGISTRY_CHANGES, Event, EventT
 from fusewire.breaker._eviction import Candidates
+from fusewire.breaker._figures import CircuitMode
+from fusewire.breaker._layer import SetMode, SettingsLayer, set_mode
 from fusewire.breaker._listeners import ListenerEntry
-from fusewire.breaker._settings import BreakerSettings, check_settings, describe_differences
+from fusewire.breaker._settings import check_settings, describe_differences
 from fusewire.breaker._states import CircuitState
 from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from fusewire.breaker._settings import BreakerSettings
 
 logger = logging.getLogger("fusewire.breaker")
 
@@ -56,9 +60,8 @@ class BreakerRegistry:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check("limit", limit, COUNT.or_none)
-        self._settings = BreakerSettings()
-        self._overrides: dict[str, BreakerSettings] = {}
-        self._store(settings, overrides)
+        self._settings = ChosenSettings()
+        self._settings.store(settings, overrides)
         self._limit = limit
         self._clock = clock
         self._measures = False
@@ -70,9 +73,6 @@ class BreakerRegistry:
         self._breakers: dict[str, CircuitBreaker] = {}
         self._candidates = Candidates()
         self._added: set[str] = set()
-        # The settings that `get` was given for a name, or the breaker that was added came with. A
-        # later `configure` respects them.
-        self._given: dict[str, BreakerSettings] = {}
         self._differed: set[str] = set()
 
     def get(self, name: str, settings: BreakerSettings | None = None) -> CircuitBreaker:
@@ -125,11 +125,9 @@ class BreakerRegistry:
                 )
             if is_new:
                 self._added.add(name)
-                self._given[name] = breaker.settings
-            chosen = self._settings_for(name)
+                self._settings.given[name] = breaker.settings
         if is_new:
-            if chosen != breaker.settings:
-                breaker.replace_settings(chosen)
+            self._settle(breaker)
             self._welcome(breaker)
         return breaker
 
@@ -158,13 +156,26 @@ class BreakerRegistry:
             SettingsError: the settings are not valid. Nothing is replaced then.
         """
         with self._lock:
-            self._store(settings, overrides)
-            changes = [
-                (breaker, self._settings_for(name)) for name, breaker in self._breakers.items()
-            ]
-        for breaker, chosen in changes:
-            if chosen != breaker.settings:
-                breaker.replace_settings(chosen)
+            self._settings.store(settings, overrides)
+            breakers = tuple(self._breakers.values())
+        for breaker in breakers:
+            self._settle(breaker)
+
+    def overlay(self, layer: SettingsLayer | None) -> None:
+        """Put a layer of settings above those of code, in place of the former; None for none.
+
+        State and windows are kept. It is what :meth:`fusewire.config.Config.apply` calls.
+        """
+        with self._lock:
+            former, self._settings.layer = self._settings.layer, layer
+            breakers = tuple(self._breakers.values())
+        # Not under the lock: no call waits while names are matched.
+        for breaker in breakers:
+            old = breaker.settings
+            self._settle(breaker)
+            if layer is not None:
+                layer.report(breaker.name, old, breaker.settings, former)
+            self._change_mode(breaker, former, layer)
 
     def measure_durations(self) -> None:
         """Have all breakers record how long calls take, those too that are made later. Idempotent.
@@ -234,34 +245,24 @@ class BreakerRegistry:
         """Return how many breakers there are."""
         return len(self._breakers)
 
-    def _settings_for(self, name: str) -> BreakerSettings:
-        if name in self._overrides:
-            return self._overrides[name]
-        if name in self._given:
-            return self._given[name]
-        fitting = [pattern for pattern in self._overrides if fnmatchcase(name, pattern)]
-        return self._overrides[max(fitting, key=len)] if fitting else self._settings
+    def _settle(self, breaker: CircuitBreaker) -> None:
+        """Give a breaker the settings that it is to have now.
 
-    def _store(
-        self, settings: BreakerSettings | None, overrides: Mapping[str, BreakerSettings] | None
-    ) -> None:
-        """Store what is given, if all of it is valid."""
-        if settings is not None:
-            check_settings(settings)
-        for name, override in (overrides or {}).items():
-            check_settings(override, f"overrides[{name!r}]")
-        if settings is not None:
-            self._settings = settings
-        if overrides is not None:
-            self._overrides = dict(overrides)
+        Again, if they have changed meanwhile: so whoever changes them last is the one who counts.
+        """
+        chosen = None
+        while (now := self._settings.of(breaker.name)) != chosen:
+            chosen = now
+            if chosen != breaker.settings:
+                breaker.replace_settings(chosen)
 
     def _get_or_make(self, name: str, settings: BreakerSettings | None) -> CircuitBreaker:
         """Return the breaker. Each step leaves a consistent state for code that interrupts it."""
         breaker = self._breakers.get(name)
         if breaker is None:
             if settings is not None:
-                self._given.setdefault(name, settings)
-            made = CircuitBreaker(name, settings=self._settings_for(name), clock=self._clock)
+                self._settings.given.setdefault(name, settings)
+            made = CircuitBreaker(name, settings=self._settings.of(name), clock=self._clock)
             for entry in self._listeners:
                 # Before another thread can use it, so that no event is missed. Nobody delivers yet.
                 made._join(0.0, entry)  # noqa: SLF001 - see _introduce
@@ -296,14 +297,14 @@ class BreakerRegistry:
         name = breaker.name
         # Code that interrupts its thread must not wait. Each step leaves a consistent state.
         with nullcontext() if interrupts_itself() else self._lock:
-            as_made = breaker.settings == self._settings_for(name)
-            told = self._given.setdefault(name, settings)
-            chosen = self._settings_for(name)
+            as_made = breaker.settings == self._settings.of(name)
+            told = self._settings.given.setdefault(name, settings)
+            chosen = self._settings.of(name)
             differs = told != settings and name not in self._differed
             if differs:
                 self._differed.add(name)
-        if told is settings and as_made and chosen != breaker.settings:
-            breaker.replace_settings(chosen)
+        if told is settings and as_made:
+            self._settle(breaker)
         elif differs and chosen is told:
             logger.warning(
                 "circuit %r keeps the settings that were given first: %s",
@@ -316,7 +317,7 @@ class BreakerRegistry:
         removed = self._breakers.pop(name, None)
         if removed is not None:
             self.generation = next(self._generations)
-        self._given.pop(name, None)
+        self._settings.given.pop(name, None)
         self._differed.discard(name)
         self._added.discard(name)
         return removed
@@ -327,8 +328,27 @@ class BreakerRegistry:
         """Do what remains to be done when a breaker has been added."""
         if self._measures and breaker.durations is None:
             breaker.measure_durations()
+        if (layer := self._settings.layer) is not None:
+            code = self._settings.by_code(breaker.name) or LIBRARY
+            layer.report(breaker.name, code, breaker.settings, None)
+            self._change_mode(breaker, None, layer)
         for entry in self._listeners:
             self._introduce(entry, breaker)
+
+    def _change_mode(
+        self, breaker: CircuitBreaker, former: SettingsLayer | None, layer: SettingsLayer | None
+    ) -> None:
+        """Set the mode that a layer says, if the former layer did not say the same.
+
+        So what is set by hand stays, until a file changes its mind.
+        """
+        before, now = (
+            None if one is None else one.mode_for(breaker.name) for one in (former, layer)
+        )
+        if before is not None and now is None:
+            now = SetMode(CircuitMode.AUTOMATIC, before.by)
+        if now is not None and (before is None or before.mode is not now.mode):
+            set_mode(breaker, now)
 
     def _introduce(self, entry: ListenerEntry, breaker: CircuitBreaker) -> None:
         """Let a listener hear of a breaker, unless either of them has just been removed."""

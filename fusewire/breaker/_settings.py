@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -126,8 +125,14 @@ class BreakerSettings:
             raise invalid(setting, accepted, getattr(self, setting))
         for setting in LIKE_MILLISECONDS:
             seconds = getattr(self, setting)
-            if seconds is not None and seconds > MAX_LIKELY_SECONDS:
-                _warn_of_milliseconds(setting, seconds)
+            if looks_like_milliseconds(setting, seconds):
+                logger.warning(
+                    "%s is %r seconds, which is more than an hour: if milliseconds were meant, "
+                    "write %r",
+                    setting,
+                    seconds,
+                    seconds / 1000,
+                )
 
     @property
     def max_open_time(self) -> float:
@@ -196,15 +201,19 @@ def _rules_of_several(settings: Any) -> Iterator[tuple[bool, str, str]]:
     )
 
 
-@functools.cache
-def _warn_of_milliseconds(setting: str, seconds: float) -> None:
-    """Log it once for each value, because the same settings may be made many times."""
-    logger.warning(
-        "%s is %r seconds, which is more than an hour: if milliseconds were meant, write %r",
-        setting,
-        seconds,
-        seconds / 1000,
-    )
+def looks_like_milliseconds(setting: str, seconds: float | None) -> bool:
+    """Return whether a time is unlikely in seconds, and nobody has been warned of it yet.
+
+    Once for each value, because the same settings may be made many times. Files warn themselves:
+    they know the place, and whether the value may be shown.
+    """
+    if seconds is None or seconds <= MAX_LIKELY_SECONDS or (setting, seconds) in _warned:
+        return False
+    _warned.add((setting, seconds))
+    return True
+
+
+_warned: set[tuple[str, float]] = set()
 
 
 def describe_differences(settings: BreakerSettings, others: BreakerSettings) -> str:

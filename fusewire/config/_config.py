@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from fusewire._validation import nearest
-from fusewire.breaker import BreakerSettings  # noqa: TC001 - see fusewire/_public.py
+from fusewire.breaker import BreakerRegistry  # noqa: TC001 - see fusewire/_public.py
+from fusewire.config._layer import FileLayer
 from fusewire.config._problems import Problem  # noqa: TC001 - see fusewire/_public.py
 from fusewire.config._resolving import CircuitConfig, ConsumerConfig
 from fusewire.parking import ReplayPolicy, RetryPolicy
@@ -21,16 +22,29 @@ class Config:
     """Settings from files and variables, checked as a whole. Made by :func:`load`.
 
     Attributes:
-        defaults: settings of circuits that neither files nor code name; None if no file has any.
+        defaults: what is said of circuits that neither files nor code name; None for nothing.
         circuits: what is said of each circuit or pattern, by its name.
         consumers: the policies of each consumer that is named, by its queue.
         remarks: warnings and notes about what was read.
     """
 
-    defaults: BreakerSettings | None = None
+    defaults: CircuitConfig | None = None
     circuits: Mapping[str, CircuitConfig] = field(default_factory=lambda: MappingProxyType({}))
     consumers: Mapping[str, ConsumerConfig] = field(default_factory=lambda: MappingProxyType({}))
     remarks: tuple[Problem, ...] = ()
+
+    def apply(self, registry: BreakerRegistry) -> None:
+        """Give the settings to a registry's breakers: those there are, and those there will be.
+
+        State and windows are kept. The settings that an earlier call gave are replaced. A circuit
+        that files name, also by a pattern, has all its settings from them, except functions, and
+        except exception classes that no file names: those stay code's. `defaults` are for circuits
+        of which code says nothing. The log says once for each circuit what changes.
+
+        A mode is set when a circuit is made, and again when it is another one than that of the
+        settings before. What was set by hand since stays until then.
+        """
+        registry.overlay(FileLayer(self.defaults, self.circuits))
 
     def consumer(self, queue: str) -> ConsumerConfig:
         """Return the policies of the consumer of `queue`: the library's if no file names it.

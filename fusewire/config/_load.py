@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from fusewire.config._tree import Document
 
+logger = logging.getLogger("fusewire.config")
+
 
 def load(
     *files: str | os.PathLike[str],
@@ -29,7 +32,8 @@ def load(
     """Read settings from files and from the environment, and check all of them.
 
     What comes first in this list counts most: variables, a later file, an earlier file. Within a
-    file a later document counts more. Nothing is imported, and no code is run.
+    file a later document counts more. Nothing is imported, and no code is run. Remarks are logged:
+    warnings at WARNING, notes at INFO.
 
     Args:
         files: files in YAML, or in JSON if their names end with ``.json``.
@@ -40,6 +44,19 @@ def load(
         ConfigError: something is wrong. It lists all problems of all files and variables.
         SettingsError: `profile` is neither a name nor several.
     """
+    config = read(*files, profile=profile, env=env)
+    for remark in config.remarks:
+        level = logging.WARNING if remark.severity is Severity.WARNING else logging.INFO
+        logger.log(level, "%s", remark)
+    return config
+
+
+def read(
+    *files: str | os.PathLike[str],
+    profile: str | Iterable[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> Config:
+    """Do what :func:`load` does, and log nothing."""
     profiles = _checked_profiles(profile)
     variables = os.environ if env is None else env
     documents: list[Document] = []

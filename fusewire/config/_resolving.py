@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 
 from fusewire._validation import nearest
 from fusewire.breaker import PRESETS, BreakerSettings
-from fusewire.breaker.internal import LIKE_MILLISECONDS, MAX_LIKELY_SECONDS, conflicts
+from fusewire.breaker.internal import (
+    LIKE_MILLISECONDS,
+    MAX_LIKELY_SECONDS,
+    conflicts,
+    looks_like_milliseconds,
+)
 from fusewire.config._checking import Fields, Layer, Origin
 from fusewire.config._problems import Place, Problem, Severity
 from fusewire.config._showing import show_origin
@@ -83,13 +88,15 @@ class Resolver:
         self._made: dict[tuple[object, ...], BreakerSettings] = {}
         self._judged: set[tuple[Place | None, str]] = set()
 
-    def defaults(self) -> BreakerSettings | None:
-        """Return the settings of circuits of which nothing else is said; None for the library's."""
+    def defaults(self) -> CircuitConfig | None:
+        """Return what is said of circuits of which nothing else is said; None for nothing."""
         if not self._layer.defaults:
             return None
         origins = _LIBRARY_FIELDS | _with_preset(self._layer.defaults)
-        settings = self._settings("breakers.defaults", _NOWHERE, origins, {("defaults", "")})
-        return settings or _LIBRARY
+        name = "breakers.defaults"
+        place = next((one.place for one in origins.values() if one.place), _NOWHERE)
+        settings = self._settings(name, place, origins, {("defaults", "")})
+        return CircuitConfig(name, settings or _LIBRARY, origins, None, place)
 
     def circuits(self) -> Iterator[CircuitConfig]:
         """Yield what is said of each circuit and pattern."""
@@ -188,6 +195,7 @@ class Resolver:
         """Warn of durations that look like milliseconds."""
         for name in LIKE_MILLISECONDS:
             origin = origins[name]
+            looks_like_milliseconds(name, origin.value)  # not a second time, with the value
             if origin.place and origin.value is not None and origin.value > MAX_LIKELY_SECONDS:
                 self._add(
                     origin,

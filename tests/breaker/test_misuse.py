@@ -17,7 +17,7 @@ from fusewire.breaker import (
     Event,
     StateChanged,
 )
-from fusewire.breaker._settings import _warn_of_milliseconds
+from fusewire.breaker._settings import _warned
 from fusewire.errors import SettingsError
 
 
@@ -112,7 +112,7 @@ def test_a_hint_that_is_no_number_is_no_hint(breaker: CircuitBreaker, hint: Any)
 def test_times_that_look_like_milliseconds_are_taken_and_warned_of_once(
     setting: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _warn_of_milliseconds.cache_clear()
+    _warned.clear()
     settings: Any = {setting: 3600}
     with caplog.at_level(logging.WARNING):
         BreakerSettings(**settings)

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusewire.config import Config, ConfigError, Problem, load
+from fusewire.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture

@@ -38,6 +38,11 @@ def settings(config: Config, name: str) -> BreakerSettings:
     return config.circuits[name].settings
 
 
+def default(config: Config) -> BreakerSettings:
+    assert config.defaults is not None
+    return config.defaults.settings
+
+
 def test_a_circuit_has_its_own_values_then_its_bases_then_the_files_then_the_librarys(
     load_text: Callable[..., Config],
 ) -> None:
@@ -55,7 +60,7 @@ def test_a_circuit_has_its_own_values_then_its_bases_then_the_files_then_the_lib
         window_calls=20,
         failure_rate_threshold=0.5,
     )
-    assert config.defaults == BreakerSettings(failure_threshold=7, recovery_timeout=10.0)
+    assert default(config) == BreakerSettings(failure_threshold=7, recovery_timeout=10.0)
 
 
 def test_a_mode_is_that_of_the_circuit_or_of_its_base(load_text: Callable[..., Config]) -> None:
@@ -171,7 +176,7 @@ def test_documents_of_a_profile_count_more(
     load_text: Callable[..., Config], profile: str, threshold: int
 ) -> None:
     config = load_text(PROFILES, profile=profile)
-    assert config.defaults == BreakerSettings(failure_threshold=threshold)
+    assert default(config) == BreakerSettings(failure_threshold=threshold)
 
 
 def test_a_profile_is_a_name_or_several() -> None:
@@ -198,7 +203,9 @@ fusewire:
     assert str(config.circuits["on"].origins["window_calls"]) == "1.yaml:3:34"
 
 
-def test_a_time_that_looks_like_milliseconds_is_warned_of(load_text: Callable[..., Config]) -> None:
+def test_a_time_that_looks_like_milliseconds_is_warned_of(
+    load_text: Callable[..., Config], caplog: pytest.LogCaptureFixture
+) -> None:
     config = load_text("fusewire: {breakers: {circuits: {a: {recovery_timeout: 30001}}}}")
     assert [str(one) for one in config.remarks] == [
         (
@@ -206,11 +213,12 @@ def test_a_time_that_looks_like_milliseconds_is_warned_of(load_text: Callable[..
             "more than an hour, got 30001; write ms behind the number if milliseconds were meant"
         )
     ]
+    assert caplog.messages == [str(one) for one in config.remarks], "once, with its place"
 
 
 def test_presets_may_be_changed_by_defaults_and_null(load_text: Callable[..., Config]) -> None:
     config = load_text("fusewire: {breakers: {defaults: {preset: critical}, circuits: {a: {}}}}")
-    assert config.defaults == CRITICAL
+    assert default(config) == CRITICAL
     assert settings(config, "a") == CRITICAL
 
 

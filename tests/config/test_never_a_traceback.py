@@ -124,3 +124,9 @@ def test_placeholders_that_multiply_end(tmp_path: Path) -> None:
         inner = f"${{A:{inner}}}"
     text = f"fusewire: {{breakers: {{defaults: {{recovery_timeout: '{inner}'}}}}}}"
     assert try_to_load(tmp_path, text, ".yaml", {}) is None
+
+
+def test_brackets_that_open_without_end(tmp_path: Path) -> None:
+    """The versions of libyaml differ in how many they take."""
+    for opened in ("[", "{a: ", "- "):
+        assert try_to_load(tmp_path, f"fusewire: {opened * 20_000}", ".yaml", {}) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fusewire import BreakerSettings, ReplayPolicy, RetryPolicy
+from fusewire import BreakerRegistry, BreakerSettings, ReplayPolicy, RetryPolicy
 from fusewire.config import ConfigError, load
 from tests.docs.examples import run_examples
 
@@ -27,7 +27,10 @@ fusewire:
 def test_the_file_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("fusewire.yaml").write_text(FILE, "utf-8")
+    registry = BreakerRegistry()
+    monkeypatch.setattr("fusewire.default_registry", lambda: registry)
     names = run_examples(PAGE, {})
+    assert registry.get("user-service", BreakerSettings()).settings.window_calls == 20
     circuits = names["config"].circuits
     assert circuits["/payments.v1.Payments/Charge"].settings == BreakerSettings(
         failure_threshold=2, recovery_timeout=120.0, half_open_max_calls=5
@@ -48,8 +51,10 @@ def test_the_file_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_profiles_of_the_page(tmp_path: Path) -> None:
     file = tmp_path / "fusewire.yaml"
     file.write_text(PROFILES, "utf-8")
-    assert load(file, env={}).defaults == BreakerSettings(recovery_timeout=10.0)
-    assert load(file, env={}, profile="prod").defaults == BreakerSettings(recovery_timeout=30.0)
+    for profile, seconds in (("", 10.0), ("prod", 30.0)):
+        defaults = load(file, env={}, profile=profile).defaults
+        assert defaults is not None
+        assert defaults.settings == BreakerSettings(recovery_timeout=seconds)
 
 
 def test_the_problems_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
