@@ -19,6 +19,9 @@ from fusewire.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_MOST_KNOWN = 32
+"""Fallbacks of one name that are kept as checked: some attributes are another object each time."""
+
 
 class NamedFallback:
     """An answer by a fallback that is known by its name.
@@ -84,6 +87,8 @@ class NamedFallback:
         # With the function itself, so that its number is not given to another one.
         known = self._known.get(id(function))
         if known is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
             parameter = check_fallback(self._func, fallback, bound).error
             known = self._known[id(function)] = (function, parameter)
         return fallback, bound, known[1]

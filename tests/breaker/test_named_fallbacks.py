@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings, circuit_breaker
+from fusewire.breaker._named_fallbacks import NamedFallback
 from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 REGISTRY = BreakerRegistry(BreakerSettings(failure_threshold=1000))
 
@@ -172,6 +173,28 @@ class Users:
     async def _async(self, user_id: str) -> str:
         return user_id
 
+    @guard("_pages")
+    def pages(self, count: int) -> Iterator[str]:
+        raise ConnectionError
+        yield ""
+
+    @guard("_pages")
+    async def pages_async(self, count: int) -> AsyncIterator[str]:
+        raise ConnectionError
+        yield ""
+
+    def _pages(self, count: int, error: Exception) -> list[str]:
+        return [type(error).__name__] * count
+
+    def _cached_in(self, region: str, user_id: str) -> str:
+        return f"{region} {user_id}"
+
+    _in_europe = functools.partialmethod(_cached_in, "eu")
+
+    @guard("_in_europe")
+    def load_by_partial(self, user_id: str) -> str:
+        raise ConnectionError
+
     class Inner:
         @staticmethod
         @guard("_static")
@@ -193,6 +216,20 @@ async def test_a_methods_fallback_is_a_method_of_its_class() -> None:
         assert holder.static_above("7") == holder.static_beneath("7") == "static 7"
         assert holder.class_above("7") == holder.class_beneath("7") == "Users 7"
     assert Users.Inner.load("7") == Users.Inner().load(user_id="7") == "inner 7"
+
+
+async def test_so_is_that_of_a_method_that_yields_items() -> None:
+    users = Users()
+    assert list(users.pages(2)) == ["ConnectionError"] * 2
+    assert [each async for each in users.pages_async(count=1)] == ["ConnectionError"]
+
+
+def test_a_fallback_that_is_another_object_each_time_is_not_kept_each_time() -> None:
+    users, answer = Users(), NamedFallback(Users.load_by_partial, "_in_europe")
+    for number in range(100):
+        assert users.load_by_partial(str(number)) == f"eu {number}"
+        assert answer(ConnectionError(), (users, "7"), {}) == "eu 7"
+    assert 0 < len(answer._known) <= 32
 
 
 def test_a_methods_fallback_is_checked_at_the_first_call() -> None:
@@ -242,6 +279,20 @@ def test_classes_inside_functions_have_methods_too() -> None:
 
     assert Local().load("7") == "local 7"
     assert Local.load_by_class("7") == "Local 7"
+
+
+def test_a_static_method_of_a_class_inside_a_function_needs_the_function_itself() -> None:
+    class Local:
+        @staticmethod
+        @guard("_cached")
+        def load(user_id: str) -> str:
+            return user_id
+
+        @staticmethod
+        def _cached(user_id: str) -> str:
+            return user_id
+
+    assert "Local, got '_cached'" in refusal(lambda: Local.load("7"))
 
 
 def test_a_call_without_self_fails_as_it_would_without_a_guard() -> None:
