@@ -168,6 +168,18 @@ ROWS: dict[str, Sequence[Graph]] = {
             unit="reqps",
         ),
         Graph(
+            title="Fallbacks",
+            about="Asked in place of calls that were rejected or failed.",
+            queries=[
+                Curve(
+                    "sum by (circuit_name, outcome) (rate(circuit_breaker_fallbacks_total"
+                    f"{{{CIRCUITS}}}{RATE}))",
+                    "{{circuit_name}} {{outcome}}",
+                )
+            ],
+            unit="reqps",
+        ),
+        Graph(
             title="Probes in flight",
             about="Calls that find out whether the dependency has recovered.",
             queries=[

@@ -41,9 +41,10 @@ def with_fallback(
         except BaseException as error:
             if not may_answer(circuit, error):
                 raise
-            return _answer(answer, error, args, kwargs)
+            return _answer(circuit, answer, error, args, kwargs)
         if not comes_later(result) and _is_failure(circuit, result):
-            return _answer(answer, FailedResultError(circuit.name, result), args, kwargs)
+            failed = FailedResultError(circuit.name, result)
+            return _answer(circuit, answer, failed, args, kwargs)
         return result
 
     return answered
@@ -60,10 +61,10 @@ def with_fallback_async(
         except BaseException as error:
             if not may_answer(circuit, error):
                 raise
-            return await _answer_async(answer, error, args, kwargs)
+            return await _answer_async(circuit, answer, error, args, kwargs)
         if _is_failure(circuit, result):
             failed = FailedResultError(circuit.name, result)
-            return await _answer_async(answer, failed, args, kwargs)
+            return await _answer_async(circuit, answer, failed, args, kwargs)
         return result
 
     return answered
@@ -86,24 +87,36 @@ def _is_failure(circuit: Circuit, result: object) -> bool:
 
 
 def _answer(
-    answer: Answer, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]
+    circuit: Circuit,
+    answer: Answer,
+    error: BaseException,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Any:
     try:
         reply = answer(error, args, kwargs)
     except Exception as failed:
+        circuit.note_fallback(answered=False)
         raise failed from error
+    circuit.note_fallback(answered=True)
     note_answered(error)
     return reply
 
 
 async def _answer_async(
-    answer: Answer, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]
+    circuit: Circuit,
+    answer: Answer,
+    error: BaseException,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Any:
     try:
         reply = answer(error, args, kwargs)
         reply = await reply if inspect.isawaitable(reply) else reply
     except Exception as failed:
+        circuit.note_fallback(answered=False)
         raise failed from error
+    circuit.note_fallback(answered=True)
     note_answered(error)
     return reply
 

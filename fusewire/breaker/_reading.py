@@ -1,4 +1,4 @@
-"""Reading what a circuit has counted."""
+"""Reading what a circuit has counted, and counting what happens outside of it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,21 @@ class ReadableMachine(Changes):
 
     __slots__ = ()
 
+    def note_fallback(self, *, answered: bool) -> None:
+        """Count that a fallback was asked in place of a call that was rejected or failed.
+
+        The breaker's own fallbacks, and those of the interceptors, are counted without it. It is
+        for code that answers calls itself.
+
+        Args:
+            answered: whether it gave an answer. Otherwise the caller got an error.
+        """
+        self._change_now(self._count_fallback, answered)
+
+    def _count_fallback(self, _now: float, answered: bool) -> None:  # noqa: FBT001 - by position, as all arguments of a step
+        self._answered += answered
+        self._unanswered += not answered
+
     def _read_counters(self, now: float) -> Counters:
         return Counters(
             succeeded=self._succeeded,
@@ -32,6 +47,8 @@ class ReadableMachine(Changes):
             opened=self._opened,
             transitions=self._totals.transitions,
             open_seconds=self._count_open_time(now),
+            fallbacks_answered=self._answered,
+            fallbacks_failed=self._unanswered,
         )
 
     def _look_and_read_figures(self, now: float, durations: CallDurations | None) -> Figures:

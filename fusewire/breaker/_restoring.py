@@ -63,6 +63,7 @@ class SnapshotChanges(ReadableMachine):
         self._ignored, self._slow = counters.ignored, counters.slow
         self._late = counters.late
         self._expired, self._opened = counters.expired, counters.opened
+        self._answered, self._unanswered = counters.fallbacks_answered, counters.fallbacks_failed
         # The restoring itself is no transition.
         self._totals.load(counters.transitions, counters.open_seconds, now)
         if snapshot.durations:

@@ -39,6 +39,9 @@ class Counters:
         transitions: how often it went from one state to another: the four transitions that it makes
             on its own, also those not made yet, and those by hand that were made.
         open_seconds: seconds in which it admitted no calls, open or forced open.
+        fallbacks_answered: calls that were rejected or failed, and that a fallback answered.
+        fallbacks_failed: the same where the fallback raised or declined, so the caller got an
+            error.
     """
 
     succeeded: int = 0
@@ -51,6 +54,8 @@ class Counters:
     opened: int = 0
     transitions: tuple[Transition, ...] = AUTOMATIC
     open_seconds: float = 0.0
+    fallbacks_answered: int = 0
+    fallbacks_failed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +119,7 @@ class Snapshot:
         added: dict[str, Any] = {
             "durations": [_durations_to_json(each) for each in self.durations],
             **{name: fields.pop(name) for name in _TEXTS},
-            "open_seconds": fields["counters"].pop("open_seconds"),
+            **{name: fields["counters"].pop(name) for name in _COUNTERS},
             "transitions": [
                 each for each in fields["counters"].pop("transitions") if each["count"]
             ],
@@ -189,7 +194,8 @@ def _with_additions(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _TEXTS = ("by", "note", "error_type", "error_status")
-_ADDED = (*_TEXTS, "durations", "open_seconds", "transitions")
+_COUNTERS = ("open_seconds", "fallbacks_answered", "fallbacks_failed")
+_ADDED = (*_TEXTS, *_COUNTERS, "durations", "transitions")
 
 
 def _text(fields: dict[str, Any], name: str) -> str:
@@ -206,7 +212,7 @@ def _counters_of_json(fields: dict[str, Any]) -> Counters:
     return Counters(
         **fields.pop("counters"),
         transitions=tuple(Transition(old, new, count) for (old, new), count in counts.items()),
-        open_seconds=fields.pop("open_seconds", 0.0),
+        **{name: fields.pop(name) for name in _COUNTERS if name in fields},
     )
 
 

@@ -41,13 +41,17 @@ def guard_generator(
         except BaseException as error:
             if answer is None or _has_begun(reading) or not may_answer(breaker, error):
                 raise
+            answered = True
             try:
                 items = answer(error, args, kwargs)
                 note_answered(error)
                 return (yield from items)
             except Exception as failed:
+                answered = False
                 note_unanswered(error)
                 raise failed from error
+            finally:
+                breaker.note_fallback(answered=answered)
 
     return guarded_generator
 
@@ -172,6 +176,7 @@ class _AsyncSteps:
         self._kwargs = kwargs
         self._reading: _Reading | None = None  # None while the fallback yields the items
         self._first_error: BaseException  # which the fallback answers
+        self._answered: bool | None = None  # whether it does; None while it is not asked
         self.source: AsyncGenerator[Any, Any] = iterate(())
 
     def __enter__(self) -> Self:
@@ -179,6 +184,8 @@ class _AsyncSteps:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._end(error)
+        if self._answered is not None:
+            self._breaker.note_fallback(answered=self._answered)
 
     def _end(self, error: BaseException | None) -> None:
         if self._reading is not None:
@@ -198,7 +205,7 @@ class _AsyncSteps:
                 raise
             await self.close()
             self._end(error)
-            self._reading, self._first_error = None, error
+            self._reading, self._first_error, self._answered = None, error, True
         return await self.go_on(self._begin_answer(answer))
 
     async def _begin_answer(self, answer: Answer) -> Any:
@@ -217,6 +224,7 @@ class _AsyncSteps:
         except StopAsyncIteration:
             raise
         except Exception as failed:
+            self._answered = False
             note_unanswered(self._first_error)
             raise failed from self._first_error
 

@@ -39,6 +39,7 @@ class SwitchingMachine:
     """State, window, probes and totals of one circuit, and how one state follows another."""
 
     __slots__ = (
+        "_answered",
         "_by",
         "_consecutive",
         "_expired",
@@ -74,6 +75,7 @@ class SwitchingMachine:
         "_succeeded",
         "_timed",
         "_totals",
+        "_unanswered",
         "_why",
         "_window",
     )
@@ -111,6 +113,8 @@ class SwitchingMachine:
         # Who set the state by hand, and why.
         self._by = self._note = ""
         self._late = self._expired = self._opened = 0
+        # Fallbacks that gave an answer, and those that did not.
+        self._answered = self._unanswered = 0
         self._rejected = AtomicCounter()
         self._refresh()
 

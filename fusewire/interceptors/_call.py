@@ -80,6 +80,7 @@ class GuardedCall:
     __slots__ = (
         "_began",
         "_claim",
+        "_fallback_counted",
         "_info",
         "_operation",
         "_permit",
@@ -108,6 +109,7 @@ class GuardedCall:
         self.request = request
         self.fallback: CallFallback | None = None
         self._info: CallInfo | None = None  # the call as its fallback sees it
+        self._fallback_counted = False
         self.unchanged = False
         self.metadata: Pairs | None = None
         replay = self._operation is not None and is_replay()
@@ -248,7 +250,8 @@ class GuardedCall:
         return self.fallback.reply_sync(self._info, self.request, error)
 
     def answered(self, error: grpc.RpcError) -> None:
-        """Take note that the fallback answered in place of `error`."""
+        """Take note that the fallback answered in place of `error`; for a stream, perhaps again."""
+        self._count_fallback(answered=True)
         if self._claim is not None:
             self._claim.end(KeyEnd.ANSWERED)
         if self._operation is not None and isinstance(error, CircuitOpenError):
@@ -265,6 +268,7 @@ class GuardedCall:
     def keep_original(self, error: grpc.RpcError, reason: Exception) -> None:
         """Leave the caller `error`, because the fallback raised `reason`."""
         self.declined()
+        self._count_fallback(answered=False)
         if self._operation is not None and isinstance(error, CircuitOpenError):
             self._operation.note_rejection(error.name)
         if isinstance(reason, FallbackDeclined):
@@ -275,6 +279,13 @@ class GuardedCall:
             more = f" ({unsaid} more like it were not logged)" if unsaid else ""
             logger.error("the fallback of %s failed%s", self._policy.method, more, exc_info=reason)
         chain_cause(error, reason)
+
+    def _count_fallback(self, *, answered: bool) -> None:
+        """Count how the fallback ended. A stream that has begun is answered, however it ends."""
+        note = getattr(self._policy.breaker, "note_fallback", None)
+        if note is not None and not self._fallback_counted:  # not all registries give our breakers
+            self._fallback_counted = True
+            note(answered=answered)
 
     def _end_key(self, how: KeyEnd, *, falls_back: bool) -> None:
         """End the key's claim, or hold it while the fallback may still answer."""

@@ -75,6 +75,12 @@ EXPIRED = Metric(
     "Probes that were never settled, whose places were taken back",
     Kind.COUNTER,
 )
+FALLBACKS = Metric(
+    "circuit_breaker_fallbacks_total",
+    (*_CIRCUIT, "outcome"),
+    "Fallbacks that were asked in place of a call, by whether they answered",
+    Kind.COUNTER,
+)
 RETRY_AFTER = Metric(
     "circuit_breaker_retry_after_seconds",
     _CIRCUIT,
@@ -117,7 +123,7 @@ LEFT_OUT = Metric(
 )
 
 BASIC = (STATE, CALLS, TRANSITIONS, MODE, OPEN_SECONDS, LEFT_OUT)
-DETAIL = (IGNORED, SLOW, LATE, EXPIRED, RETRY_AFTER, PROBES, FAILURE_RATIO, SLOW_RATIO)
+DETAIL = (IGNORED, SLOW, LATE, EXPIRED, FALLBACKS, RETRY_AFTER, PROBES, FAILURE_RATIO, SLOW_RATIO)
 
 _STATES = {
     CircuitState.CLOSED: 0,
@@ -249,6 +255,8 @@ def _read_detail(readings: Readings, figures: Figures, circuit: Labels) -> None:
     add(SLOW, circuit, counters.slow)
     add(LATE, circuit, counters.late)
     add(EXPIRED, circuit, counters.expired)
+    add(FALLBACKS, (*circuit, "answered"), counters.fallbacks_answered)
+    add(FALLBACKS, (*circuit, "failed"), counters.fallbacks_failed)
     add(RETRY_AFTER, circuit, figures.retry_after)
     add(PROBES, circuit, figures.probes_running)
     if figures.failure_rate is not None:

@@ -40,7 +40,7 @@ def export(
     """Export all circuits that a registry has and will have.
 
     Values are read when they are scraped; calls pay nothing for it. Each circuit has ten series,
-    and `detail` adds eight.
+    and `detail` adds ten.
 
     If ``PROMETHEUS_MULTIPROC_DIR`` is set, a thread writes the values to the files of
     prometheus_client's multiprocess mode instead, once a second and at the end of the process. Call
