@@ -7,7 +7,7 @@ from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fusewire.breaker._fallback_fit import answer_by, answer_of, check_fallback, check_kind
@@ -240,6 +240,7 @@ def relatives(draw: st.DrawFn, func: Any) -> Any:
         return func
 
 
+@settings(deadline=None, suppress_health_check=list(HealthCheck))  # a busy machine is slow
 @given(func=functions(), data=st.data())
 def test_one_that_is_taken_can_be_called_whenever_the_function_can(
     func: Any, data: st.DataObject

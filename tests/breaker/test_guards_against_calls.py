@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from fusewire.breaker import (
     BreakerRegistry,
@@ -138,5 +143,11 @@ class GuardsAgainstCalls(RuleBasedStateMachine):
             assert guarded.state == called.state
 
 
-TestGuardsAgainstCalls = GuardsAgainstCalls.TestCase
-TestGuardsAgainstCalls.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+def test_a_guard_does_what_calls_do() -> None:
+    profile = settings(
+        max_examples=60,
+        stateful_step_count=25,
+        deadline=None,  # a busy machine is slow
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(GuardsAgainstCalls, settings=profile)
