@@ -13,13 +13,15 @@ PYTHONS ?= python3.11 python3.12 python3.13
 BIN := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
+EXTRAS := asyncpg,config,demo,opentelemetry,prometheus,psycopg,sqlalchemy
+
 TIMES ?= 1
 SEEDS ?= 20
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo browser test test-all-pythons test-lowest test-long faults recovery check coverage bench
-.PHONY: format prometheus dashboard recovery-run nightly mutation protos constraints clean
+.PHONY: truth-table format prometheus dashboard recovery-run nightly mutation protos constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | awk '{name = $$1; $$1 = ""; printf "make %-18s%s\n", name, $$0}'
@@ -74,6 +76,9 @@ faults: .venv/.dev .venv-protos/.made ## Break everything around a consumer; TIM
 recovery: .venv/.dev ## Simulate recoveries at scale; SEEDS=1 runs each once, ARGS="--only …" some of them
 	$(BIN)/python -m tests.parking.recovery --seeds $(SEEDS) $(ARGS)
 
+truth-table: .venv/.dev ## Run every row of exactly once on every store, with all kills
+	$(BIN)/python -m pytest -m "long or not long" tests/idempotency $(ARGS)
+
 bench: .venv/.dev ## Compare parking with plain aio-pika code on RabbitMQ; takes fifteen minutes
 	$(BIN)/python -m benchmarks.parking
 	$(BIN)/python -m benchmarks.parking_outage
@@ -105,7 +110,7 @@ protos: .venv-protos/.made ## Generate the code of protos/
 	@touch $@
 
 .venv/.dev: .venv/.made pyproject.toml constraints.txt
-	$(BIN)/python $(PIP_INSTALL) -e '.[config,demo,opentelemetry,prometheus]' --group dev -c constraints.txt
+	$(BIN)/python $(PIP_INSTALL) -e '.[$(EXTRAS)]' --group dev -c constraints.txt
 	@touch $@ .venv/.demo
 
 .venv-protos/.made: constraints-protos.txt
@@ -121,7 +126,7 @@ protos: .venv-protos/.made ## Generate the code of protos/
 
 .venv-mutation/.made: pyproject.toml constraints.txt
 	$(call make_venv,.venv-mutation,$(PYTHON))
-	.venv-mutation/bin/python $(PIP_INSTALL) -e '.[config,demo,opentelemetry,prometheus]' --group dev 'mutmut==3.8.1' -c constraints.txt
+	.venv-mutation/bin/python $(PIP_INSTALL) -e '.[$(EXTRAS)]' --group dev 'mutmut==3.8.1' -c constraints.txt
 	@touch $@
 
 # --group needs pip 25.1.
@@ -146,7 +151,7 @@ test-all-pythons: .venv-protos/.made ## Run the tests on each Python of PYTHONS 
 
 .venv-python%/.dev: pyproject.toml constraints.txt
 	$(call make_venv,$(@D),python$*)
-	$(@D)/bin/python $(PIP_INSTALL) -e '.[config,demo,opentelemetry,prometheus]' --group dev -c constraints.txt
+	$(@D)/bin/python $(PIP_INSTALL) -e '.[$(EXTRAS)]' --group dev -c constraints.txt
 	@touch $@
 
 test-lowest: .venv-lowest/.dev .venv-protos/.made ## Run the tests on the lowest supported dependencies
@@ -154,12 +159,12 @@ test-lowest: .venv-lowest/.dev .venv-protos/.made ## Run the tests on the lowest
 
 .venv-lowest/.dev: pyproject.toml constraints-lowest.txt
 	$(call make_venv,.venv-lowest,$(PYTHON))
-	.venv-lowest/bin/python $(PIP_INSTALL) -e '.[config,demo,opentelemetry,prometheus]' --group dev -c constraints-lowest.txt
+	.venv-lowest/bin/python $(PIP_INSTALL) -e '.[$(EXTRAS)]' --group dev -c constraints-lowest.txt
 	@touch $@
 
 constraints: ## Pin the newest versions of all dependencies in constraints.txt
 	$(call make_venv,.venv-newest,$(PYTHON))
-	.venv-newest/bin/python $(PIP_INSTALL) -e '.[config,demo,opentelemetry,prometheus]' --group dev
+	.venv-newest/bin/python $(PIP_INSTALL) -e '.[$(EXTRAS)]' --group dev
 	.venv-newest/bin/python -m pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv-newest
 

@@ -28,7 +28,10 @@
     ├── parking.RedeliveryWantedError       a handler asked for redelivery: a failed attempt
     ├── parking.MalformedMessageError       the headers of a parked message cannot be read
     ├── forwarding.UnreadableCallError      a message in a queue of calls is no call
-    └── forwarding.ChannelClosedError       the channel was closed during a replay
+    ├── forwarding.ChannelClosedError       the channel was closed during a replay
+    ├── idempotency.MissingTableError       the table of the keys is not there
+    └── idempotency.NoTransactionError (RuntimeError)
+                                            `current` was called outside of a handler's transaction
 
 Those without a room's name are in this module; the others are in the room that raises them. A few
 more classes derive from these inside the rooms. They reach no user and are stored nowhere.

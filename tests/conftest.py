@@ -18,6 +18,7 @@ from fusewire.brokers.topology import Topology
 from tests.support import leftovers
 from tests.support.amqp import connect
 from tests.support.payments import PaymentsProcess
+from tests.support.postgres import NoPostgresError, Postgres, SharedPostgres
 from tests.support.processes import close_reaper
 from tests.support.rabbitmq import NoRabbitMQError, OwnRabbitMQ, RabbitMQ
 from tests.support.rabbitmq_choice import BROKER, Broker
@@ -30,18 +31,24 @@ if TYPE_CHECKING:
 
 
 _SHARED = "rabbitmq"
+_SHARED_POSTGRES = "postgres"
+_POSTGRES = pytest.StashKey[SharedPostgres]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[BROKER] = Broker(shared=getattr(config, "workerinput", {}).get(_SHARED))
+    given = getattr(config, "workerinput", {})
+    config.stash[BROKER] = Broker(shared=given.get(_SHARED))
+    config.stash[_POSTGRES] = SharedPostgres(given.get(_SHARED_POSTGRES))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: WorkerController) -> None:
-    """Start the RabbitMQ that pytest-xdist's workers share; the hook of each worker's start."""
+    """Start the servers that pytest-xdist's workers share; the hook of each worker's start."""
     broker = node.config.stash[BROKER]
     with contextlib.suppress(NoRabbitMQError):  # the workers look for one themselves, and say so
         node.workerinput[_SHARED] = broker.get().url
+    with contextlib.suppress(NoPostgresError):
+        node.workerinput[_SHARED_POSTGRES] = node.config.stash[_POSTGRES].get().url
 
 
 @pytest.hookimpl(wrapper=True)
@@ -95,6 +102,7 @@ def pytest_terminal_summary(
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[BROKER].close()
+    config.stash[_POSTGRES].close()
     close_reaper()
 
 
@@ -141,6 +149,12 @@ def rabbitmq(pytestconfig: pytest.Config) -> RabbitMQ:
 def amqp_url(rabbitmq: RabbitMQ) -> str:
     """Provide the AMQP URL of the shared RabbitMQ."""
     return rabbitmq.url
+
+
+@pytest.fixture(scope="session")
+def postgres(pytestconfig: pytest.Config) -> Postgres:
+    """Provide the PostgreSQL that all tests share. None may kill it or change its settings."""
+    return pytestconfig.stash[_POSTGRES].get()
 
 
 @pytest.fixture(scope="module")

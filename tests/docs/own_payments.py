@@ -39,6 +39,8 @@ def offer_own_stubs() -> None:
     builder.BuildTopDescriptorsAndMessages(file, "payments_pb2", vars(messages))
     stubs: Any = ModuleType("payments_pb2_grpc")
     stubs.PaymentsStub = type("PaymentsStub", (), {"__init__": _make_methods})
+    stubs.PaymentsServicer = type("PaymentsServicer", (), {})
+    stubs.add_PaymentsServicer_to_server = _add_servicer
     sys.modules |= {"payments_pb2": messages, "payments_pb2_grpc": stubs}
 
 
@@ -72,6 +74,21 @@ def _method(channel: Any, method: MethodDescriptor) -> Any:
         request_serializer=message_factory.GetMessageClass(method.input_type).SerializeToString,
         response_deserializer=reply.FromString,
     )
+
+
+def _add_servicer(servicer: Any, server: grpc.Server) -> None:
+    service = descriptor_pool.Default().FindServiceByName(f"{OWN}.Payments")
+    handlers: dict[str, Any] = {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            getattr(servicer, method.name),
+            message_factory.GetMessageClass(method.input_type).FromString,
+            message_factory.GetMessageClass(method.output_type).SerializeToString,
+        )
+        for method in service.methods
+        if hasattr(servicer, method.name)
+    }
+    generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
+    server.add_generic_rpc_handlers([generic])
 
 
 class _UnderOwnName(grpc.GenericRpcHandler):

@@ -9,6 +9,10 @@ from fusewire.breaker import _snapshot as snapshot
 from fusewire.brokers.rabbitmq import _codec as codec
 from fusewire.brokers.sqlite import _database as database
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, _call
+from fusewire.idempotency import IDEMPOTENCY_TRAILER
+from fusewire.idempotency import _records as records
+from fusewire.idempotency._core import FIRST_SENT_METADATA
+from fusewire.idempotency._sql import TABLE
 from fusewire.interceptors import FALLBACK_METADATA
 from fusewire.operation import IDEMPOTENCY_KEY, REPLAY_METADATA
 from fusewire.parking import _history as record
@@ -25,6 +29,7 @@ def test_the_numbers_of_stored_forms_are_those_of_the_code() -> None:
         _call._FORMAT_HEADER: _call._FORMAT,
         record.PREFIX + "key-scheme": record.KEYS_BY_REQUEST,
         "PRAGMA user_version": database.FORMAT,
+        f"{TABLE}.format": records.FORMAT,
         "format": snapshot.FORMAT,
     }
 
@@ -41,5 +46,7 @@ def test_the_metadata_of_calls_is_named() -> None:
         OPERATION_ID_METADATA,
         PARKED_METADATA,
         FALLBACK_METADATA,
+        FIRST_SENT_METADATA,
+        IDEMPOTENCY_TRAILER,
     ):
         assert f"`{key}`" in TEXT

@@ -17,6 +17,7 @@ ROOMS = (
     "parking",
     "forwarding",
     "config",
+    "idempotency",
     "testing",
 )
 _NODE = re.compile(

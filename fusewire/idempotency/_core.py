@@ -1,0 +1,194 @@
+"""What the sync and the asyncio interceptor share: reading calls, and what their ends mean."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from fusewire._log_fields import fields
+from fusewire._validation import Rule, check, name_of
+from fusewire.idempotency._contexts import STATUS_CODES
+from fusewire.idempotency._decisions import OK, Effects
+from fusewire.idempotency._fingerprint import UndigestedError, fingerprint_of
+from fusewire.idempotency._records import Answer, Identity, stored_key
+from fusewire.idempotency._refusals import INTERNAL, Reason, refusal
+from fusewire.idempotency._replies import Replies
+from fusewire.idempotency._steps import Answered, Call, Ending, Given, Raised
+from fusewire.operation import IDEMPOTENCY_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.idempotency._contexts import Noted
+    from fusewire.idempotency._flow import Flow
+    from fusewire.idempotency._methods import Methods
+    from fusewire.idempotency._store import Entered
+
+    _Handler = grpc.RpcMethodHandler[Any, Any]
+
+_SCOPE = Rule("a string without NUL", lambda value: isinstance(value, str) and "\0" not in value)
+
+logger = logging.getLogger("fusewire.idempotency")
+
+FIRST_SENT_METADATA = "fusewire-first-sent-ms"
+"""Metadata key of calls that may have been sent before: when that was first, in milliseconds since
+1970."""
+
+
+class Core:
+    """One interceptor's methods, and what was agreed for them.
+
+    Args:
+        methods: the declared methods.
+        flow: the sequence.
+        required: whether a call must have a key.
+        scope: returns whose key it is, given the call's context; None if all have one owner.
+    """
+
+    def __init__(
+        self,
+        methods: Methods,
+        flow: Flow,
+        *,
+        required: bool,
+        scope: Callable[[Any], str] | None,
+    ) -> None:
+        self.methods = methods
+        self.flow = flow
+        self.replies = Replies()
+        self._required = required
+        self._scope = scope
+        self._warned: set[tuple[float | str, ...]] = set()
+
+    def read(self, method: str, request: Any, context: Any) -> Call | Given:
+        """Return what there is to know about a call, or what it is refused with."""
+        key, first_sent_ms = _read_metadata(context.invocation_metadata())
+        if key is None:
+            if self._required:
+                return Given(refusal(Reason.KEY_MISSING), Reason.KEY_MISSING)
+            return Call(method, None, None, b"", None)
+        scope = "" if self._scope is None else self._scope(context)
+        check("what scope returns", scope, _SCOPE)
+        try:
+            fingerprint = fingerprint_of(request)
+        except UndigestedError as error:
+            text = f"{method} is declared idempotent, and {error}"
+            self._refuse(method, text)
+            return Given(Answer(INTERNAL, text.encode()), "undigested")
+        return Call(
+            method, key, Identity(scope, method, stored_key(key)), fingerprint, first_sent_ms
+        )
+
+    def returned(
+        self,
+        method: str,
+        reply: Any,
+        context: Noted,
+        serialize: Callable[[Any], bytes] | None,
+    ) -> Ending:
+        """Return how a handler has ended that returned."""
+        if context.abortion is not None:
+            return self._aborted(context)
+        details, trailers = context.noted_details, context.noted_trailers
+        if (code := context.noted_code) != OK:
+            return Answered(Answer(code, details, trailers), reply)
+        data = self.replies.to_bytes(method, reply, serialize)
+        if data is None:
+            # What grpcio says of it, but before the commit.
+            context.note_abort(grpc.StatusCode.INTERNAL, "Failed to serialize response!")
+            return self._aborted(context)
+        return Answered(Answer(code, details, trailers, data), reply)
+
+    def raised(self, error: Exception, context: Noted) -> Ending:
+        """Return how a handler has ended that raised an exception."""
+        if context.abortion is not None:
+            return self._aborted(context)
+        return Raised(error)
+
+    def _aborted(self, context: Noted) -> Ending:
+        return Answered(Answer(context.noted_code, context.noted_details, context.noted_trailers))
+
+    def warn_if_unasked(self, entered: Entered, ending: Ending) -> None:
+        """Warn once of a handler that has succeeded without asking for its transaction."""
+        if is_ok(ending) and not entered.asked and self.flow.terms.effects is Effects.TRANSACTION:
+            self._warn(
+                fields("idempotency.not_joined", method=entered.method),
+                "%s: its handler has not asked for the store's current transaction, so its effects "
+                "are not committed together with the key. Work with store.current(), or declare "
+                "the method with effects='elsewhere'",
+                entered.method,
+            )
+
+    def _refuse(self, method: str, text: str) -> str:
+        self._warn(fields("idempotency.refused", method=method), "%s", text)
+        return text
+
+    def _warn(self, extra: dict[str, float | str], text: str, *arguments: object) -> None:
+        """Log a warning once for each event and method."""
+        once = tuple(extra.values())
+        if once not in self._warned:
+            self._warned.add(once)
+            logger.warning(text, *arguments, extra=extra)
+
+    def stream_refusal(self, method: str) -> str:
+        """Warn once of a declared method that is a stream, and return what its calls get."""
+        text = (
+            f"{method} is declared idempotent and is a stream, whose messages are neither claimed "
+            "nor stored: take it out of the declared methods"
+        )
+        return self._refuse(method, text)
+
+    def twice_refusal(self, method: str) -> str:
+        """Warn once of a method that two interceptors declare, and return what its calls get."""
+        text = (
+            f"{method} is declared idempotent by two interceptors of this server, and the second "
+            "would wait for the first: take it out of one of them"
+        )
+        return self._refuse(method, text)
+
+    def plain_refusal(self, method: str, handler: object) -> str:
+        """Warn once of a plain function on an asyncio server, and return what its calls get."""
+        text = (
+            f"{method} is declared idempotent, and its handler {name_of(handler)} is no coroutine "
+            "function: grpcio would run it in a thread, which has no part in the transaction. "
+            "Write it as `async def`"
+        )
+        return self._refuse(method, text)
+
+
+def is_ok(ending: Ending) -> bool:
+    """Return whether a handler has succeeded."""
+    return isinstance(ending, Answered) and ending.answer.code == OK
+
+
+def status_of(answer: Answer) -> tuple[grpc.StatusCode, str]:
+    """Return the status and the text of an answer, as `abort` takes them."""
+    code = STATUS_CODES.get(answer.code, grpc.StatusCode.UNKNOWN)
+    return code, answer.details.decode(errors="surrogatepass")
+
+
+def same_shape(
+    handler: grpc.RpcMethodHandler[Any, Any], behavior: Callable[[Any, Any], Any]
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return a handler of the streams that another one has, with another behavior."""
+    make: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    return make[bool(handler.request_streaming), bool(handler.response_streaming)](
+        behavior, handler.request_deserializer, handler.response_serializer
+    )
+
+
+def _read_metadata(metadata: Any) -> tuple[str | None, int | None]:
+    key: str | None = None
+    first_sent_ms: int | None = None
+    for name, value in metadata or ():
+        if name == IDEMPOTENCY_KEY and value and key is None:
+            key = value if isinstance(value, str) else value.decode("latin-1")
+        elif name == FIRST_SENT_METADATA and isinstance(value, str) and value.isdecimal():
+            first_sent_ms = int(value[:18])
+    return key, first_sent_ms

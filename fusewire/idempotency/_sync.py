@@ -1,0 +1,218 @@
+"""The interceptor for `grpc.server`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import grpc
+
+from fusewire.idempotency._contexts import Context
+from fusewire.idempotency._core import is_ok, same_shape, status_of
+from fusewire.idempotency._decisions import OK
+from fusewire.idempotency._replies import remember, serializer
+from fusewire.idempotency._steps import (
+    Ask,
+    Begin,
+    Commit,
+    Execute,
+    Given,
+    Handle,
+    Raised,
+    Rollback,
+    Undo,
+)
+from fusewire.idempotency._store import enter, entered_method, leave
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fusewire.idempotency._base import SyncStore
+    from fusewire.idempotency._core import Core
+    from fusewire.idempotency._steps import Call, Ending, Outcome, Step
+    from fusewire.idempotency._store import Transaction
+
+    _Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class Interceptor(grpc.ServerInterceptor):
+    """Runs the declared methods of a sync server once for each key."""
+
+    def __init__(self, core: Core, store: SyncStore) -> None:
+        self._core = core
+        self._store = store
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], _Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler | None:
+        """Wrap the handler of a declared method; leave others as they are."""
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method not in self._core.methods:
+            return handler
+        serialize, behavior = handler.response_serializer, handler.unary_unary
+        if behavior is None:
+            return self._on_stream(method, handler)
+        served = _Served(self._core, self._store, method, behavior, serialize)
+        return grpc.unary_unary_rpc_method_handler(
+            served, handler.request_deserializer, serializer(serialize)
+        )
+
+    def _on_stream(self, method: str, handler: _Handler) -> _Handler:
+        if not self._core.methods.names(method):
+            return handler
+        text = self._core.stream_refusal(method)
+
+        def refuse(_: Any, context: grpc.ServicerContext) -> Any:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+
+        return same_shape(handler, refuse)
+
+
+class _Served:
+    """A declared method, as grpcio calls it."""
+
+    def __init__(
+        self,
+        core: Core,
+        store: SyncStore,
+        method: str,
+        behavior: Callable[[Any, Any], Any],
+        serialize: Callable[[Any], bytes] | None,
+    ) -> None:
+        self._core = core
+        self._store = store
+        self._method = method
+        self._behavior = behavior
+        self._serialize = serialize
+
+    def __call__(self, request: Any, real: grpc.ServicerContext) -> Any:
+        if entered_method() == self._method:
+            real.abort(grpc.StatusCode.INTERNAL, self._core.twice_refusal(self._method))
+        call = self._core.read(self._method, request, real)
+        context = Context(real)
+        outcome = call if isinstance(call, Given) else self._outcome(call, request, context)
+        return self._give(outcome, context, real)
+
+    def _outcome(self, call: Call, request: Any, context: Context) -> Outcome:
+        steps = self._core.flow.steps(call)
+        performing = _Performing(self, call, request, context)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    result = performing.perform(step)
+                except Exception as error:  # noqa: BLE001 - the sequence judges it
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration as end:
+            return cast("Outcome", end.value)
+        finally:
+            performing.end()
+
+    def _give(self, outcome: Outcome, context: Context, real: grpc.ServicerContext) -> Any:
+        """End the call as was decided: the transaction, if there was one, has ended."""
+        if isinstance(outcome, Given):
+            answer = outcome.answer
+            real.set_trailing_metadata(answer.trailers)
+            if answer.code != OK:
+                real.abort(*status_of(answer))
+            data = answer.reply or b""
+            reply = self._core.replies.from_bytes(self._method, data, self._serialize)
+            remember(reply, data)
+            return reply
+        if isinstance(outcome, Raised):
+            raise outcome.error
+        if context.abortion is not None:
+            real.abort(*context.abortion)
+        if outcome.answer.reply is not None:
+            remember(outcome.reply, outcome.answer.reply)
+        return outcome.reply
+
+    def handle(self, request: Any, context: Context, transaction: Transaction | None) -> Ending:
+        """Run the handler in a transaction, or outside of any."""
+        entering = enter(
+            self._method, self._store, None if transaction is None else transaction.lend()
+        )
+        try:
+            try:
+                reply = self._behavior(request, context)
+            except Exception as error:  # noqa: BLE001 - grpcio's own rule
+                ending = self._core.raised(error, context)
+            else:
+                ending = self.returned(reply, context)
+            self._core.warn_if_unasked(entering.entered, ending)
+        finally:
+            leave(entering)
+        if transaction is None or isinstance(ending, Raised):
+            return ending
+        if not transaction.is_open:
+            return ending._replace(is_open=False)
+        if is_ok(ending):
+            try:
+                transaction.settle()
+            except Exception as error:  # noqa: BLE001 - the handler's work could not be sent
+                return Raised(error)
+        return ending
+
+    def ask(
+        self, function: Callable[..., Any], call: Call, request: Any, context: Context
+    ) -> Ending | None:
+        """Ask the user's function about work that is in doubt."""
+        try:
+            reply = function(call.key, request, context)
+        except Exception as error:  # noqa: BLE001 - as a handler's
+            return self._core.raised(error, context)
+        return None if reply is None else self.returned(reply, context)
+
+    def returned(self, reply: Any, context: Context) -> Ending:
+        return self._core.returned(self._method, reply, context, self._serialize)
+
+    def begin(self) -> Transaction:
+        """Begin a transaction."""
+        return self._store.begin_transaction(self._core.flow.terms.wait)
+
+
+class _Performing:
+    """Performs the steps of one call."""
+
+    def __init__(self, served: _Served, call: Call, request: Any, context: Context) -> None:
+        self._served = served
+        self._call = call
+        self._request = request
+        self._context = context
+        self._transaction: Transaction | None = None
+
+    def perform(self, step: Step) -> Any:
+        """Do what a step says, and return what it is answered with."""
+        match step:
+            case Begin():
+                self._transaction = self._served.begin()
+            case Execute(sql, parameters):
+                return self._begun.execute(sql, parameters)
+            case Handle():
+                return self._served.handle(self._request, self._context, self._transaction)
+            case Undo():
+                return self._begun.undo()
+            case Commit():
+                self._begun.commit()
+                self._transaction = None
+            case Rollback():
+                self.end()
+            case Ask(function):
+                return self._served.ask(function, self._call, self._request, self._context)
+        return None
+
+    def end(self) -> None:
+        """Roll back what is open."""
+        if self._transaction is not None:
+            transaction, self._transaction = self._transaction, None
+            transaction.rollback()
+
+    @property
+    def _begun(self) -> Transaction:
+        if self._transaction is None:
+            raise RuntimeError("no transaction has begun")
+        return self._transaction

@@ -1,0 +1,115 @@
+"""The store on PostgreSQL by asyncpg; the extra is ``fusewire[asyncpg]``."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from fusewire._validation import check, instance_of
+from fusewire.idempotency._base import AioStore
+from fusewire.idempotency._postgres import lock_timeout, trouble_of_sqlstate
+from fusewire.idempotency._sql import TABLE, Dialect, Sql, numbered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fusewire.idempotency._sql import Parameters
+    from fusewire.idempotency._store import Rows, Trouble
+
+__all__ = ["AsyncpgStore"]
+
+_LOST = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError)
+
+
+def trouble_of(error: BaseException) -> Trouble:
+    """Return what an error of asyncpg means."""
+    sqlstate = getattr(error, "sqlstate", None)
+    return trouble_of_sqlstate(sqlstate, lost=isinstance(error, _LOST))
+
+
+@functools.lru_cache(maxsize=64)
+def _text(sql: str) -> tuple[str, Callable[[Mapping[str, Any]], list[Any]]]:
+    return numbered(sql)
+
+
+class _AsyncpgTransaction:
+    """A transaction on a connection of the pool."""
+
+    def __init__(self, pool: Any, connection: Any, wait: float) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._wait = lock_timeout(wait)
+        self._transaction = connection.transaction()
+
+    async def begun(self) -> _AsyncpgTransaction:
+        """Begin it."""
+        await self._transaction.start()
+        return self
+
+    @property
+    def is_open(self) -> bool:
+        # A connection that was lost has not been ended by the handler.
+        return bool(self._connection.is_closed() or self._connection.is_in_transaction())
+
+    def lend(self) -> Any:
+        return self._connection
+
+    async def execute(self, sql: str, parameters: Parameters) -> Rows:
+        text, ordered = _text(sql)
+        rows: Rows = await self._connection.fetch(
+            text, *ordered({"wait": self._wait, **parameters})
+        )
+        return rows
+
+    async def settle(self) -> None:
+        """Everything has been sent."""
+
+    async def undo(self) -> bool:
+        return False
+
+    async def commit(self) -> None:
+        await self._transaction.commit()
+        await self._pool.release(self._connection)
+
+    async def rollback(self) -> None:
+        try:
+            await self._transaction.rollback()
+        except (*_LOST, asyncpg.PostgresError):  # if the commit has failed, asyncpg refuses
+            self._connection.terminate()
+        finally:
+            await self._pool.release(self._connection)
+
+
+class AsyncpgStore(AioStore):
+    """Keys in PostgreSQL, by asyncpg. `current` is a connection of the pool.
+
+    For a part that may fail the handler uses ``connection.transaction()``, which is a savepoint.
+
+    Args:
+        pool: what `asyncpg.create_pool` has made. Each call of a declared method holds one of its
+            connections.
+        table: the table's name.
+        schema: the schema it is in; None for the first of the connection's search path.
+
+    Raises:
+        SettingsError: a name cannot be one.
+    """
+
+    def __init__(self, pool: Any, *, table: str = TABLE, schema: str | None = None) -> None:
+        self._pool = check("pool", pool, instance_of(asyncpg.Pool))
+        super().__init__(Sql(Dialect.POSTGRESQL, table, schema))
+
+    async def begin_transaction(self, wait: float) -> _AsyncpgTransaction:
+        """Begin a transaction; its claim waits at most `wait` seconds for another call."""
+        connection = await self._pool.acquire()
+        try:
+            return await _AsyncpgTransaction(self._pool, connection, wait).begun()
+        except BaseException:
+            await self._pool.release(connection)
+            raise
+
+    def trouble(self, error: BaseException) -> Trouble:
+        """Return what an error means."""
+        return trouble_of(error)

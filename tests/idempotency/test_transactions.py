@@ -1,0 +1,166 @@
+"""Rows of the truth table: what a handler, or the database, does to the handler's transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fusewire.idempotency._sql import Dialect
+from tests.support.idempotent_places import PLACES
+from tests.support.waiting import until_sync
+
+if TYPE_CHECKING:
+    from tests.support.idempotent_places import Place
+    from tests.support.idempotent_server import Server
+
+_NAMES = {place.name: place for place in PLACES}
+JOINING = [place for place in PLACES if place.joins]
+ON_POSTGRESQL = [place for place in PLACES if place.kind is Dialect.POSTGRESQL]
+
+joining = pytest.mark.parametrize("place", JOINING, ids=str)
+on_postgresql = pytest.mark.parametrize("place", ON_POSTGRESQL, ids=str)
+
+
+@joining
+def test_a_final_refusal_keeps_what_the_handler_committed_itself(server: Server) -> None:
+    first = server.ask("commit:NOT_FOUND", "a")
+    assert first.code == "NOT_FOUND"
+    assert (server.effects("a"), server.effects("a after")) == (1, 0)
+    assert server.ask("commit:NOT_FOUND", "a").told == first.told
+    assert server.script.runs["a"] == 1
+    assert server.ask("commit:NOT_FOUND", "b", key=None).code == "NOT_FOUND"
+    assert (server.effects("b"), server.effects("b after")) == (1, 0)
+
+
+@joining
+def test_a_transient_end_rolls_back_what_the_handler_committed_itself(server: Server) -> None:
+    for runs in (1, 2):
+        assert server.ask("commit:UNAVAILABLE", "a").code == "UNAVAILABLE"
+        assert (server.effects("a"), server.effects("a after")) == (0, 0)
+        assert server.script.runs["a"] == runs
+
+
+@joining
+def test_a_handlers_commit_and_rollback_mean_what_they_do_elsewhere(server: Server) -> None:
+    first = server.ask("commit", "a")
+    assert first.code == "OK"
+    assert server.ask("commit", "a").told == first.told
+    assert (server.effects("a"), server.effects("a after")) == (1, 1)
+    assert server.ask("rollback", "b").code == "OK"
+    assert (server.effects("b"), server.effects("b after")) == (0, 1)
+
+
+@pytest.mark.parametrize("place", [_NAMES["psycopg"], _NAMES["aio psycopg"]], ids=str)
+def test_psycopg_refuses_a_handlers_commit_and_nothing_is_done(server: Server) -> None:
+    answer = server.ask("commit", "a")
+    assert answer.code == "UNKNOWN"
+    assert "Explicit commit() forbidden" in answer.details
+    assert server.effects("a") == 0
+    assert server.database.records() == 0
+
+
+@pytest.mark.parametrize("place", [_NAMES["connection on postgresql"]], ids=str)
+def test_a_connections_commit_ends_the_transaction_and_the_reply_is_still_recorded(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = server.ask("commit", "a")
+    assert first.code == "OK"
+    assert "has ended the transaction itself" in caplog.text
+    assert server.ask("commit", "a").told == first.told
+    assert server.effects("a") == 1
+
+
+@pytest.mark.parametrize(
+    "place", [_NAMES["sqlite3"], _NAMES["asyncpg"], _NAMES["psycopg"]], ids=str
+)
+def test_a_commit_in_sql_is_seen_and_the_reply_still_recorded(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = server.ask("sql:COMMIT", "a")
+    assert first.code == "OK"
+    assert "has ended the transaction itself" in caplog.text
+    assert server.ask("sql:COMMIT", "a").told == first.told
+    assert server.effects("a") == 1
+
+
+@pytest.mark.parametrize(
+    "place", [_NAMES["sqlite3"], _NAMES["asyncpg"], _NAMES["psycopg"]], ids=str
+)
+def test_a_reply_whose_effects_were_rolled_back_is_never_given(server: Server) -> None:
+    for runs in (1, 2):
+        answer = server.ask("sql:ROLLBACK", "a")
+        assert (answer.code, answer.word) == ("ABORTED", "conflict")
+        assert server.script.runs["a"] == runs
+    assert server.effects("a") == 0
+    assert server.database.records() == 0
+
+
+@on_postgresql
+def test_a_failed_statement_that_nobody_notices_undoes_the_call(server: Server) -> None:
+    for key in ("a", None):
+        answer = server.ask("fails:SELECT 1 / 0", "a", key=key)
+        assert answer.code == "UNKNOWN"
+        assert server.effects("a") == 0
+    assert server.database.records() == 0
+
+
+@on_postgresql
+def test_a_connection_that_is_lost_in_the_handler_undoes_the_call(server: Server) -> None:
+    for key in ("a", None):
+        answer = server.ask("fails:SELECT pg_terminate_backend(pg_backend_pid())", "a", key=key)
+        assert answer.code in ("UNAVAILABLE", "UNKNOWN")
+        assert server.effects("a") == 0
+    assert server.database.records() == 0
+    assert server.ask("ok", "b").code == "OK"
+
+
+@on_postgresql
+def test_a_serialization_failure_in_the_handler_is_aborted_and_never_stored(
+    server: Server,
+) -> None:
+    sql = "DO $$ BEGIN RAISE SQLSTATE '40001'; END $$"
+    for runs in (1, 2):
+        answer = server.ask(f"sql:{sql}", "a")
+        assert (answer.code, answer.word) == ("ABORTED", "conflict")
+        assert server.script.runs["a"] == runs
+    assert server.effects("a") == 0
+    assert server.database.records() == 0
+
+
+@on_postgresql
+def test_the_handlers_own_locks_wait_as_its_connection_is_configured_to(server: Server) -> None:
+    checked = "SELECT 1 / CASE current_setting('lock_timeout') WHEN '0' THEN 1 ELSE 0 END"
+    assert server.ask(f"sql:{checked}", "a").code == "OK"
+
+
+@on_postgresql
+def test_a_deferred_constraint_that_fails_at_the_commit_is_the_handlers_error(
+    server: Server,
+) -> None:
+    database = server.database
+    database.execute(
+        f"ALTER TABLE {database.ledger} ADD CONSTRAINT once UNIQUE (operation)"
+        " DEFERRABLE INITIALLY DEFERRED"
+    )
+    assert server.ask("ok", "a", key="1").code == "OK"
+    answer = server.ask("ok", "a", key="2")
+    assert answer.code == "UNKNOWN"
+    assert "once" in answer.details
+    assert server.effects("a") == 1
+    assert server.database.records() == 1
+
+
+def test_a_database_that_cannot_be_asked_is_unavailable_and_nothing_runs(
+    server: Server, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = server.database.keys
+    server.database.execute(f'ALTER TABLE {keys} RENAME TO "elsewhere"')
+    answer = server.ask("ok", "a")
+    assert (answer.code, answer.word) == ("UNAVAILABLE", "unavailable")
+    assert "its handler did not run" in caplog.text
+    assert server.script.runs["a"] == 0
+    schema = f'"{server.database.schema}".' if server.database.schema else ""
+    server.database.execute(f'ALTER TABLE {schema}"elsewhere" RENAME TO "fusewire_idempotency"')
+    until_sync(lambda: server.ask("ok", "a").code == "OK")
+    assert server.effects("a") == 1
