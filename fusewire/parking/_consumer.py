@@ -325,6 +325,7 @@ class ParkingConsumer:
                             self._stopping,
                             to_count=self._parts.settlements.lanes.to_count,
                             look=partial(self._parts.look, self._watch, workers),
+                            in_flight=workers.in_flight,
                         ),
                     },
                     self._stopping,

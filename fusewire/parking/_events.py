@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from fusewire._throttle import Throttle
 from fusewire.parking._asking import ask
 from fusewire.parking._breaker_names import check_function
 
@@ -92,10 +93,12 @@ class MessageEvent:
 
 
 class Listeners:
-    """Called in order; one that raises is logged and changes nothing."""
+    """Called in order. One that raises changes nothing; that is logged now and then."""
 
     def __init__(self) -> None:
-        self._listeners: list[Callable[[MessageEvent], None]] = []
+        # By an object of each: the same function may be added twice.
+        self._listeners: dict[object, Callable[[MessageEvent], None]] = {}
+        self._failures = Throttle()
 
     def __bool__(self) -> bool:
         """Return whether there are any, so that nobody makes an event that nobody wants."""
@@ -108,18 +111,22 @@ class Listeners:
             SettingsError: it is no plain function of an event.
         """
         check_function("listener", listener, "an event")
-        self._listeners.append(listener)
+        entry = object()
+        self._listeners[entry] = listener
 
         def remove() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
+            self._listeners.pop(entry, None)
 
         return remove
 
     def tell(self, event: MessageEvent) -> None:
         """Call every listener."""
-        for listener in tuple(self._listeners):
+        for listener in tuple(self._listeners.values()):
             try:
                 ask("a listener", listener, event)
-            except Exception:
-                logger.exception("a listener of messages raised; nothing else is changed by it")
+            except Exception as error:
+                if (unsaid := self._failures.unsaid(error)) is not None:
+                    more = f" ({unsaid} more like it were not logged)" if unsaid else ""
+                    logger.exception(
+                        "a listener of messages raised; nothing else is changed by it%s", more
+                    )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.brokers import Broker, Topology
+    from fusewire.brokers import Broker, Station, Topology
     from fusewire.parking._circuits import Circuits
     from fusewire.parking._decisions import FailurePolicy
     from fusewire.parking._dependencies import Dependencies
@@ -51,6 +51,10 @@ class Workers:
 
     source: SourceWorker | OrderedWorker
     lanes: dict[str, ReplayWorker]
+
+    def in_flight(self, station: Station) -> int:
+        """Return how many messages of a lane are in flight; 0 for other stations."""
+        return self.lanes[station.lane].part.receiver.in_flight if station.lane else 0
 
     def to_run(self, topology: Topology) -> dict[str, Callable[[], Awaitable[None]]]:
         """Return what is to be kept running, by its name for the log."""
@@ -183,8 +187,8 @@ class ConsumerParts:
     def look(self, watch: StatusWatch, workers: Workers) -> None:
         """Log what is due. To be called each second."""
         now = time.monotonic()
-        for lane, log in self.settlements.lanes:
-            log.look(watch.reading(log.station, now), workers.lanes[lane].part.receiver.in_flight)
+        for _, log in self.settlements.lanes:
+            log.look(watch.reading(log.station, now), workers.in_flight(log.station))
         self.settlements.look()
         self.failures.look()
 

@@ -45,7 +45,8 @@ class LaneStatus:
         ready: how many wait in it; None while that is not known.
         head_parked_at: when the message was first parked that this consumer took from the head of
             the lane last; None while it has taken none since the lane was empty.
-        empty_at: when this consumer last saw the lane empty; None if it never did.
+        empty_at: when this consumer last saw the lane empty, with none of its messages in flight
+            here; None if it never did.
         waits_for: the breakers that keep what waits here from being replayed: their circuits are
             open, or their messages fail alike.
         replays: how its replays stand, by breaker; see :meth:`ParkingConsumer.replay_figures`.

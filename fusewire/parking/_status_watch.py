@@ -142,6 +142,7 @@ class StatusWatch:
         self._wanted = -math.inf
         self._readings: dict[Station, Reading] = {}
         self._empty_at: dict[Station, float] = {}
+        self._in_flight: Callable[[Station], int] = lambda _: 0
         self.contact = contact
         self.turned_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -167,6 +168,7 @@ class StatusWatch:
         *,
         to_count: Callable[[], Collection[Station]],
         look: Callable[[], None],
+        in_flight: Callable[[Station], int] = lambda _: 0,
     ) -> None:
         """Watch until stopping.
 
@@ -175,7 +177,10 @@ class StatusWatch:
             stopping: set when the watch ends.
             to_count: returns the stations to count whether or not somebody reads the status.
             look: called each second.
+            in_flight: returns how many messages of a station are in flight here: a station whose
+                last messages are is not empty, though the broker counts none that are ready.
         """
+        self._in_flight = in_flight
         counting = asyncio.create_task(self._count_often(broker, to_count, look), name="count")
         stopped = asyncio.create_task(stopping.wait())
         self._beat()
@@ -237,5 +242,5 @@ class StatusWatch:
     def _note(self, station: Station, ready: int) -> None:
         now = self._monotonic()
         self._readings[station] = Reading(ready, now)
-        if not ready:
+        if not (ready or self._in_flight(station)):
             self._empty_at[station] = now

@@ -264,7 +264,7 @@ class ConsumersReader:
         readings.add(LANE_BLOCKED, labels, int(bool(lane.waits_for)))
         if lane.head_parked_at is not None:
             readings.add(HEAD_AGE, labels, max(now - lane.head_parked_at, 0.0))
-        if lane.ready is not None and lane.ready.ready == 0:
+        if lane.ready is not None and not (lane.ready.ready or lane.in_flight):
             readings.add(NONEMPTY, labels, 0.0)
         elif lane.empty_at is not None:
             readings.add(NONEMPTY, labels, max(now - lane.empty_at, 0.0))

@@ -14,10 +14,12 @@ from fusewire.brokers import Topology
 from fusewire.parking import MessageEvent, MessageOutcome, Reject, Retry
 from fusewire.parking import _settlements as settlements_module
 from fusewire.parking._decisions import Dead, Delay, Done, Park, Verdict
+from fusewire.parking._events import Listeners
 from fusewire.parking._history import History
 from fusewire.parking._in_flight import InFlight
 from fusewire.parking._settlements import Settlements
 from tests.support.dependency import Dependency
+from tests.support.logs import read_log
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -169,3 +171,31 @@ async def test_a_message_that_cannot_be_read_has_an_error_and_no_duration(bench:
     (event,) = bench.events
     assert (event.reason, event.duration) == ("malformed", None)
     assert event.error_type == "fusewire.parking.MalformedMessageError"
+
+
+def test_a_listener_that_is_added_twice_hears_twice_and_each_removal_is_of_one() -> None:
+    heard: list[MessageEvent] = []
+    listeners = Listeners()
+    first, second = listeners.add(heard.append), listeners.add(heard.append)
+    event = MessageEvent(MessageOutcome.HANDLED, "a", "orders")
+    listeners.tell(event)
+    assert len(heard) == 2
+    first()
+    first()
+    listeners.tell(event)
+    assert len(heard) == 3
+    second()
+    assert not listeners
+
+
+def test_a_listener_that_always_raises_is_logged_once() -> None:
+    def broken(_: MessageEvent) -> None:
+        raise ValueError("no metrics")
+
+    listeners = Listeners()
+    listeners.add(broken)
+    with read_log() as log:
+        for _ in range(100):
+            listeners.tell(MessageEvent(MessageOutcome.HANDLED, "a", "orders"))
+    (logged,) = log.records()
+    assert "a listener of messages raised" in logged["message"]

@@ -134,6 +134,27 @@ async def test_it_is_known_when_a_station_was_empty(
     assert watch.empty_at(LANE) == empty_at
 
 
+async def test_a_station_whose_messages_are_in_flight_is_not_empty(
+    watch: StatusWatch, broker: Broker, clock: FakeClock
+) -> None:
+    stopping = asyncio.Event()
+    stopping.set()
+    held = {LANE: 6}
+    await watch.run(
+        broker,
+        stopping,
+        to_count=list,
+        look=lambda: None,
+        in_flight=lambda station: held.get(station, 0),
+    )
+    await watch.count(broker)
+    assert watch.empty_at(LANE) is None
+    assert watch.empty_at(SOURCE) == clock()
+    held.clear()
+    await watch.count(broker)
+    assert watch.empty_at(LANE) == clock()
+
+
 async def test_what_cannot_be_counted_is_not_known(
     watch: StatusWatch, broker: Broker, counts: Counts, contact: BrokerContact, clock: FakeClock
 ) -> None:

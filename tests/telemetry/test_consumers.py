@@ -160,6 +160,15 @@ def test_an_empty_lane_has_been_nonempty_for_no_time(
     assert lane(scrape(to), "nonempty_seconds") == 0
 
 
+def test_a_lane_whose_messages_are_in_flight_is_not_empty(
+    exporter: Exporter, to: CollectorRegistry
+) -> None:
+    consumer = FakeConsumer()
+    consumer.lane(ready=Depth(0, NOW), in_flight=6, empty_at=NOW - 60)
+    of(exporter, consumer)
+    assert lane(scrape(to), "nonempty_seconds") == 60
+
+
 def test_a_consumer_that_pauses(exporter: Exporter, to: CollectorRegistry) -> None:
     of(exporter, FakeConsumer(paused_by="payments"))
     assert scrape(to)("fusewire_consumer_paused", queue="orders") == 1
