@@ -14,7 +14,7 @@ from fusewire.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-REGISTRY = BreakerRegistry(BreakerSettings(failure_threshold=1000))
+REGISTRY = BreakerRegistry(BreakerSettings(failure_threshold=10**9))
 
 
 F = TypeVar("F", bound="Callable[..., Any]")
