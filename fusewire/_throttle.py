@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -73,10 +74,18 @@ class Throttle:
 
     def overdue(self) -> list[Unsaid]:
         """Return the counts of a minute that is over; the errors that follow are counted again."""
+        return self._take(self._monotonic())
+
+    def rest(self) -> list[Unsaid]:
+        """Return all counts, for a last line: nobody looks any more."""
+        return self._take(math.inf)
+
+    def _take(self, at: float) -> list[Unsaid]:
+        """Return the counts that are due `at` some time."""
         now = self._monotonic()
         counted = []
         for kind, (quiet_until, unsaid) in list(self._kinds.items()):
-            if unsaid and now >= quiet_until:
+            if unsaid and at >= quiet_until:
                 self._kinds[kind] = now + _QUIET, 0
                 counted.append(Unsaid(unsaid, error_type(kind[0]), _place(kind)))
         return counted

@@ -11,7 +11,9 @@ from fusewire._log_fields import fields
 from fusewire._throttle import Throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from fusewire._throttle import Unsaid
 
 logger = logging.getLogger("fusewire.forwarding")
 
@@ -73,14 +75,21 @@ class ParkLog:
 
     def look(self) -> None:
         """Log how many were not logged in a minute that is over."""
-        for count, kind, _ in self._not_parked.overdue():
+        self._say(self._not_parked.overdue(), self._unanswered.overdue())
+
+    def end(self) -> None:
+        """Log how many were not logged until the end."""
+        self._say(self._not_parked.rest(), self._unanswered.rest())
+
+    def _say(self, not_parked: Iterable[Unsaid], unanswered: Iterable[Unsaid]) -> None:
+        for count, kind, _ in not_parked:
             logger.error(
                 "%d more calls could not be parked, as one that was logged: %s",
                 count,
                 kind,
                 extra=fields("call.not_parked", error_type=kind, count=count),
             )
-        for count, kind, where in self._unanswered.overdue():
+        for count, kind, where in unanswered:
             logger.error(
                 "%d more calls are parked without a reply, as one that was logged: %s at %s",
                 count,

@@ -82,6 +82,7 @@ class StoreStatus:
         finally:
             stopping.set()
             await watching.finish()
+            self._log.end()
             self.contact.left()
 
     def read(self) -> ConsumerStatus:

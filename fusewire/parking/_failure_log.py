@@ -12,8 +12,9 @@ from fusewire._log_fields import fields
 from fusewire._throttle import Throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from fusewire._throttle import Unsaid
     from fusewire.parking._history import History
 
 logger = logging.getLogger("fusewire.parking")
@@ -55,7 +56,14 @@ class FailureLog:
 
     def look(self) -> None:
         """Log how many were not logged in a minute that is over."""
-        for count, kind, where in self._throttle.overdue():
+        self._say(self._throttle.overdue())
+
+    def end(self) -> None:
+        """Log how many were not logged until the end."""
+        self._say(self._throttle.rest())
+
+    def _say(self, counts: Iterable[Unsaid]) -> None:
+        for count, kind, where in counts:
             logger.warning(
                 "%d more first attempts failed in handler %s, as one that was logged: %s at %s",
                 count,

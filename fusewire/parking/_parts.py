@@ -193,7 +193,9 @@ class ConsumerParts:
         self.failures.look()
 
     def end(self, watch: StatusWatch) -> None:
-        """Log what is left in the lanes."""
+        """Log what is left in the lanes, and what was only counted so far."""
+        self.settlements.end()
+        self.failures.end()
         now = time.monotonic()
         for _, log in self.settlements.lanes:
             log.end(watch.reading(log.station, now))

@@ -17,8 +17,9 @@ from fusewire.parking._lane_log import LaneLogs
 from fusewire.parking._waiting import level_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from fusewire._throttle import Unsaid
     from fusewire.brokers import Topology
     from fusewire.errors import BrokerError, DeliveryLostError
     from fusewire.parking._decisions import Verdict
@@ -133,7 +134,14 @@ class Settlements:
 
     def look(self) -> None:
         """Log how many could not be settled in a minute that is over, besides those logged."""
-        for number, kind, _ in self._unsettled.overdue():
+        self._say_unsettled(self._unsettled.overdue())
+
+    def end(self) -> None:
+        """Log how many could not be settled until the end, besides those logged."""
+        self._say_unsettled(self._unsettled.rest())
+
+    def _say_unsettled(self, counts: Iterable[Unsaid]) -> None:
+        for number, kind, _ in counts:
             logger.warning(
                 "%d more messages could not be settled, as one that was logged: %s",
                 number,

@@ -77,6 +77,26 @@ def test_a_store_that_nobody_looks_after_says_the_count_with_the_next_one() -> N
     assert "2 more like it were not logged" in last["message"]
 
 
+def test_what_was_only_counted_is_said_at_the_end() -> None:
+    log = ParkLog(FakeClock())
+    with read_log(logger="fusewire.forwarding") as lines:
+        for number in range(3):
+            log.not_parked(f"op-{number}", "no", refused(number))
+            log.unanswered(f"op-{number}", refused(number))
+        log.end()
+        log.end()
+    assert [each["count"] for each in logged(lines, "call.not_parked")] == [1, 2]
+    assert [each["count"] for each in logged(lines, "call.unanswered")] == [1, 2]
+
+
+async def test_a_store_that_is_left_says_what_was_only_counted(tmp_path: Path) -> None:
+    with read_log(logger="fusewire.forwarding") as lines:
+        async with ParkedCalls(f"sqlite:///{tmp_path}/b.db", queue="charges") as calls:
+            for number in range(3):
+                calls._log.not_parked(f"op-{number}", "no", refused(number))
+    assert [each["count"] for each in logged(lines, "call.not_parked")] == [1, 2]
+
+
 def test_replies_that_fail_are_one_traceback_and_a_count() -> None:
     clock = FakeClock()
     log = ParkLog(clock)

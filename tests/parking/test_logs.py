@@ -290,3 +290,21 @@ async def test_a_healthy_consumer_is_silent(bench: Bench) -> None:
         each for each in log.records() if logging.getLevelName(each["levelname"]) >= logging.INFO
     ]
     assert [each for each in worth if "audit" not in each["message"]] == []
+
+
+@SQLITE
+async def test_what_was_only_counted_is_said_when_a_consumer_stops(bench: Bench) -> None:
+    def handler(_: AbstractIncomingMessage) -> None:
+        raise ValueError(ARGUMENT)
+
+    with read_log(logger="fusewire.parking") as log:
+        await bench.send(*(f"m{number}" for number in range(5)))
+        async with bench.consumer(handler, max_attempts=1) as consumer:
+            await until(lambda: len(bench.happened("dead")) == 5)
+            item: Any = _Item()
+            for _ in range(3):
+                consumer._parts.settlements.held(item, MoveRefusedError("full"), 900)
+    assert [each["count"] for each in log.of("message.failed")] == [1, 4]
+    loud = [each for each in log.records() if each["levelname"] == "WARNING"]
+    unsettled = [each for each in loud if each.get("fusewire_event") == "message.unsettled"]
+    assert [each["fusewire_count"] for each in unsettled] == [1, 2]
