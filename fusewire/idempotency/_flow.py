@@ -126,7 +126,7 @@ class Flow:
             yield Commit()
         except Exception as error:  # noqa: BLE001 - any driver's; it is judged
             yield Rollback()
-            return self._failed_commit(held.call, error)
+            return self._failed_commit(held.call, ending, error)
         return ending
 
     def _still_claimed(self, call: Call, ending: Answered) -> Generator[Step, Any, bool]:
@@ -165,7 +165,7 @@ class Flow:
                 yield Commit()
         except Exception as error:  # noqa: BLE001 - any driver's; it is judged
             yield Rollback()
-            return self._failed_commit(call, error)
+            return self._failed_commit(call, ending, error)
         return ending
 
     def _judged(self, ending: Ending) -> Answered | _Undone:
@@ -321,12 +321,13 @@ class Flow:
             )
         return _refused(reason, self._retry_after(reason))
 
-    def _failed_commit(self, call: Call, error: Exception) -> Outcome:
+    def _failed_commit(self, call: Call, ending: Answered, error: Exception) -> Outcome:
         """Return what a caller gets when the database failed after the handler had ended."""
         trouble = self._trouble(error)
-        if trouble is Trouble.OTHER:
+        if trouble is Trouble.OTHER and ending.answer.code == OK:
             return Raised(error)
-        reason = _ON_COMMIT[trouble]
+        # A refusal that could not be stored is not given: asked again, it might be another answer.
+        reason = _ON_COMMIT.get(trouble, Reason.UNAVAILABLE)
         if reason is Reason.UNAVAILABLE:
             self._log_failure(
                 call.method, "the commit did not come through: the record of its key decides", error
@@ -379,7 +380,6 @@ _ON_CLAIM = {
 }
 
 _ON_COMMIT = {
-    Trouble.UNAVAILABLE: Reason.UNAVAILABLE,
     Trouble.KEY_BUSY: Reason.BUSY,
     Trouble.BUSY: Reason.BUSY,
     Trouble.CONFLICT: Reason.CONFLICT,

@@ -117,8 +117,11 @@ class _Served:
         if isinstance(outcome, Given):
             answer = outcome.answer
             real.set_trailing_metadata(answer.trailers)
+            code, details = status_of(answer)
             if answer.code != OK:
-                real.abort(*status_of(answer))
+                real.abort(code, details)
+            if context.noted_code != OK:  # what the handler has said meanwhile does not count
+                real.set_code(code)
             data = answer.reply or b""
             reply = self._core.replies.from_bytes(self._method, data, self._serialize)
             remember(reply, data)

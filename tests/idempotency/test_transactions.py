@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +13,8 @@ from tests.support.idempotent_places import PLACES
 from tests.support.waiting import until_sync
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support.idempotent_places import Place
     from tests.support.idempotent_server import Server
 
@@ -94,6 +98,60 @@ def test_a_reply_whose_effects_were_rolled_back_is_never_given(server: Server) -
         assert server.script.runs["a"] == runs
     assert server.effects("a") == 0
     assert server.database.records() == 0
+
+
+REFUSING_AGAIN = [
+    place for place in ON_POSTGRESQL if not place.joins
+]  # their refusals are stored by a second claim
+
+
+@pytest.mark.parametrize("place", REFUSING_AGAIN, ids=str)
+def test_a_refusal_that_another_call_overtakes_gives_way_to_its_answer(server: Server) -> None:
+    overtaking: list[Any] = []
+
+    def overtake() -> None:
+        # The first call has rolled back its work, and is about to store its refusal.
+        if server.script.runs["a"] == 1 and not overtaking:
+            overtaking.append(None)
+            overtaking[0] = server.ask("once:NOT_FOUND", "a")
+
+    before_each_transaction(server, overtake)
+    first = server.ask("once:NOT_FOUND", "a")
+    assert overtaking[0].code == "OK"
+    assert first.told == overtaking[0].told
+    assert server.ask("once:NOT_FOUND", "a").told == first.told
+    assert server.effects("a") == 1
+
+
+def before_each_transaction(server: Server, call: Callable[[], None]) -> None:
+    """Have the server's store call a function before it begins a transaction."""
+    begin_transaction = server.store.begin_transaction
+
+    async def aio(wait: float) -> Any:
+        await asyncio.to_thread(call)
+        return await begin_transaction(wait)
+
+    def sync(wait: float) -> Any:
+        call()
+        return begin_transaction(wait)
+
+    server.store.begin_transaction = aio if server.place.aio else sync
+
+
+@on_postgresql
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_stricter_isolation_gives_every_duplicate_the_reply(server: Server, level: str) -> None:
+    database = server.database
+    database.execute(f"ALTER ROLE CURRENT_USER SET default_transaction_isolation = '{level}'")
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(lambda _: server.ask("ok", "a"), range(4)))
+    finally:
+        database.execute("ALTER ROLE CURRENT_USER RESET default_transaction_isolation")
+    assert {answer.code for answer in answers} <= {"OK", "ABORTED"}
+    assert len({answer.told for answer in answers if answer.code == "OK"}) == 1
+    assert server.ask("ok", "a").code == "OK"
+    assert server.effects("a") == 1
 
 
 @on_postgresql

@@ -119,6 +119,10 @@ class Script:
     def _abort(self, _: str, context: Any, code: str) -> Any:
         yield context.abort(grpc.StatusCode[code], f"said {code} in ünïcode")
 
+    def _once(self, operation: str, context: Any, code: str) -> Any:
+        if self.runs[operation] == 1:
+            yield context.abort(grpc.StatusCode[code], f"said {code} the first time")
+
     def _rich(self, _: str, context: Any, code: str) -> Any:
         yield context.abort_with_status(rich(code))
 
