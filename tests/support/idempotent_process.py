@@ -9,8 +9,11 @@ This file is also the process's own program.
 from __future__ import annotations
 
 import json
+import os
+import random
 import signal
 import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +58,11 @@ class ServerProcess:
             lambda: self.client.ask("idle", "-", key=None).code == "OK", "the server answers"
         )
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.running
+
     def die(self, point: str, operation: str) -> Seen:
         """Have it die at a point of a call, wait for its end, and return what the caller saw."""
         seen = self.client.ask(f"kill:{point}", operation)
@@ -78,11 +86,13 @@ def _die_at_commits(server: Server) -> None:
 
         def sync_commit() -> None:
             server.script.die("before-commit")
+            _die_soon(server)
             commit()
             server.script.die("after-commit")
 
         async def aio_commit() -> None:
             server.script.die("before-commit")
+            _die_soon(server)
             await commit()
             server.script.die("after-commit")
 
@@ -96,6 +106,13 @@ def _die_at_commits(server: Server) -> None:
         return dying(begin_transaction(wait))
 
     server.store.begin_transaction = aio_begin if server.place.aio else sync_begin
+
+
+def _die_soon(server: Server) -> None:
+    """Die within the commit: somewhere between its sending and its answer, or just after."""
+    if server.script.kill_at == "in-commit":
+        moment = random.uniform(0, 0.001)
+        threading.Timer(moment, os.kill, [os.getpid(), signal.SIGKILL]).start()
 
 
 def _main() -> None:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 CHARGE = "/fusewire.demo.payments.v1.Payments/Charge"
 _LIMIT = 20.0  # seconds
 
+KILL_METADATA = "test-kill"
+"""Metadata that names the point at which a call's server is to die."""
+
 TRAILERS = (("receipt", "r-1"), ("receipt", "r-2"), ("receipt-bin", b"\x00\xff"))
 """Trailing metadata that the handler sets, before anything else."""
 
@@ -89,11 +92,13 @@ class Script:
         word, _, argument = request.account.partition(":")
         self.runs[request.reference] += 1
         context.set_trailing_metadata(TRAILERS)
-        if word == "kill":
-            self.kill_at = argument
+        asked = dict(context.invocation_metadata() or ()).get(KILL_METADATA)
+        if word == "kill" or asked:
+            self.kill_at = asked or argument
             self.die("before-effect")
         if word != "idle":
             yield self._enter(request.reference)
+        self.die("after-effect")
         reply = yield from getattr(self, f"_{word}")(request.reference, context, argument)
         return ChargeReply(charge_id=secrets.token_hex(8)) if reply is None else reply
 
@@ -106,9 +111,7 @@ class Script:
 
     _idle = _ok
 
-    def _kill(self, *_: Any) -> Any:
-        self.die("after-effect")
-        yield from ()
+    _kill = _ok
 
     def die(self, point: str) -> None:
         """End this process at once if this is the point where a request asked for it."""
