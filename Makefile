@@ -16,12 +16,13 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 EXTRAS := asyncpg,config,demo,opentelemetry,prometheus,psycopg,sqlalchemy
 
 TIMES ?= 1
+OPERATIONS ?= 20000
 SEEDS ?= 20
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo browser test test-all-pythons test-lowest test-long faults recovery check coverage bench
-.PHONY: truth-table format prometheus dashboard recovery-run nightly mutation protos constraints clean
+.PHONY: chaos truth-table format prometheus dashboard recovery-run nightly mutation protos constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | awk '{name = $$1; $$1 = ""; printf "make %-18s%s\n", name, $$0}'
@@ -77,7 +78,11 @@ recovery: .venv/.dev ## Simulate recoveries at scale; SEEDS=1 runs each once, AR
 	$(BIN)/python -m tests.parking.recovery --seeds $(SEEDS) $(ARGS)
 
 truth-table: .venv/.dev ## Run every row of exactly once on every store, with all kills
-	$(BIN)/python -m pytest -m "long or not long" tests/idempotency $(ARGS)
+	$(BIN)/python -m pytest -m "long or not long" tests/idempotency --deselect tests/idempotency/test_chaos.py $(ARGS)
+
+chaos: export FUSEWIRE_TEST_CHAOS = $(OPERATIONS)
+chaos: .venv/.dev ## Kill servers and their database while OPERATIONS=20000 calls are made once
+	$(BIN)/python -m pytest -m long tests/idempotency/test_chaos.py $(ARGS)
 
 bench: .venv/.dev ## Compare parking with plain aio-pika code on RabbitMQ; takes fifteen minutes
 	$(BIN)/python -m benchmarks.parking

@@ -32,7 +32,7 @@ from tests.support.idempotent_places import THREADS, finished
 from tests.support.waiting import until_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from tests.support.idempotent_places import Database, Place
 
@@ -293,9 +293,12 @@ class Server:
         loop: Loop,
         *,
         port: int = 0,
+        outside: Sequence[Any] = (),
+        inside: Sequence[Any] = (),
         **settings: Any,
     ) -> None:
         self.port = port
+        self._outside, self._inside = outside, inside
         self.place = place
         self.database = database
         self._loop = loop
@@ -313,7 +316,7 @@ class Server:
         self.script = Script(self.store, self.place, self.database, elsewhere=self._elsewhere)
         self.interceptor: Any = idempotent(self.store, [CHARGE], **self._settings)
         self._threads = ThreadPoolExecutor(THREADS)
-        self._server: Any = grpc.server(self._threads, interceptors=[self.interceptor])
+        self._server: Any = grpc.server(self._threads, interceptors=self._interceptors())
         add_PaymentsServicer_to_server(_Service(self.script), self._server)  # type: ignore[abstract] # only Charge is called
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         self._server.start()
@@ -322,10 +325,13 @@ class Server:
         self.store, self._close_store = await self.place.open(self.database)
         self.script = Script(self.store, self.place, self.database, elsewhere=self._elsewhere)
         self.interceptor = await aio_idempotent(self.store, [CHARGE], **self._settings)
-        self._server = grpc.aio.server(interceptors=[self.interceptor])
+        self._server = grpc.aio.server(interceptors=self._interceptors())
         add_PaymentsServicer_to_server(_AioService(self.script), self._server)  # type: ignore[abstract] # as above
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
+
+    def _interceptors(self) -> list[Any]:
+        return [*self._outside, self.interceptor, *self._inside]
 
     def run(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Call a function of the store, where it may be awaited."""
