@@ -50,6 +50,7 @@ class Layer:
         retry: retry policies, by queue.
         replay: replay policies, by queue.
         names_at: where circuits, bases and queues are written first, by section and name.
+        ready_needs: circuits without which a process is not ready.
         broken: what has problems, by section and name, so that its whole cannot be judged.
     """
 
@@ -59,6 +60,7 @@ class Layer:
     retry: dict[str, Fields] = field(default_factory=dict)
     replay: dict[str, Fields] = field(default_factory=dict)
     names_at: dict[tuple[str, str], Place] = field(default_factory=dict)
+    ready_needs: dict[str, None] = field(default_factory=dict)
     broken: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, later: Layer) -> None:
@@ -70,6 +72,7 @@ class Layer:
                 mine[key] = mine.get(key, {}) | fields
         for where, place in later.names_at.items():
             self.names_at.setdefault(where, place)
+        self.ready_needs |= later.ready_needs
         self.broken |= later.broken
 
 

@@ -25,12 +25,16 @@ class Config:
         defaults: what is said of circuits that neither files nor code name; None for nothing.
         circuits: what is said of each circuit or pattern, by its name.
         consumers: the policies of each consumer that is named, by its queue.
+        ready_needs: names of circuits without which a process is not ready, which is an argument of
+            :class:`~fusewire.telemetry.health.Health`. A Spring Boot file says them by
+            ``allowHealthIndicatorToFail``.
         remarks: warnings and notes about what was read.
     """
 
     defaults: CircuitConfig | None = None
     circuits: Mapping[str, CircuitConfig] = field(default_factory=lambda: MappingProxyType({}))
     consumers: Mapping[str, ConsumerConfig] = field(default_factory=lambda: MappingProxyType({}))
+    ready_needs: tuple[str, ...] = ()
     remarks: tuple[Problem, ...] = ()
 
     def apply(self, registry: BreakerRegistry) -> None:

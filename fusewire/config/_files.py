@@ -44,6 +44,27 @@ def read_file(path: str | os.PathLike[str]) -> tuple[list[Document], list[Proble
     return documents, problems
 
 
+def sections_of(document: Document) -> list[str]:
+    """Return the keys at the top of a document that are for us."""
+    return [key for key in document.root if key == OURS or key.partition(".")[0] == SPRINGS]
+
+
+def properties_of(documents: list[Document]) -> dict[str, object]:
+    """Return the single values of documents by dotted key, of which later ones count more."""
+    properties: dict[str, object] = {}
+    seen: set[int] = set()
+    waiting = [("", document.root) for document in reversed(documents)]
+    while waiting:
+        above, table = waiting.pop()
+        seen.add(id(table))
+        for key, value in table.items():
+            if not isinstance(value, Table):
+                properties[f"{above}{key}"] = value
+            elif id(value) not in seen:  # an alias may stand in many places
+                waiting.append((f"{above}{key}.", value))
+    return properties
+
+
 def chosen(documents: list[Document], profiles: tuple[str, ...]) -> list[Document]:
     """Return the documents that are for any profile, or for one of these."""
     return [

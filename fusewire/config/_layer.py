@@ -10,6 +10,7 @@ from fusewire._log_fields import fields
 from fusewire.breaker import CircuitMode
 from fusewire.breaker.internal import Patterns, SetMode
 from fusewire.config._showing import show_origin, show_setting
+from fusewire.config._spring_values import SpringClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,6 +66,10 @@ class FileLayer:
             for field in _CODES
             if (origin := circuit.origins.get(field)) is None or origin.place is None
         }
+        judge = circuit.settings.classify_exception
+        if isinstance(judge, SpringClassifier):
+            function = code.classify_exception
+            kept["classify_exception"] = dataclasses.replace(judge, first=function)
         if all(getattr(circuit.settings, field) == value for field, value in kept.items()):
             return circuit.settings
         return dataclasses.replace(circuit.settings, **kept)
@@ -95,7 +100,7 @@ class FileLayer:
             f"{field}: {_shown(before, field, getattr(old, field))}"
             f" → {_shown(circuit, field, getattr(new, field))}{_place(circuit, field)}"
             for field in (one.name for one in dataclasses.fields(new))
-            if getattr(old, field) != getattr(new, field)
+            if field not in _FUNCTIONS and getattr(old, field) != getattr(new, field)
         ]
         logger.info(
             "circuit %r is configured: %s",
@@ -105,7 +110,8 @@ class FileLayer:
         )
 
 
-_CODES = ("classify_exception", "classify_result", "expected_exceptions", "ignored_exceptions")
+_FUNCTIONS = ("classify_exception", "classify_result")
+_CODES = (*_FUNCTIONS, "expected_exceptions", "ignored_exceptions")
 """What is code's unless a file says it."""
 
 

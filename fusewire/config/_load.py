@@ -11,10 +11,11 @@ from fusewire._validation import invalid
 from fusewire.config._checking import Layer, check_document
 from fusewire.config._config import Config
 from fusewire.config._environment import read_environment
-from fusewire.config._files import OURS, chosen, read_file
+from fusewire.config._files import OURS, chosen, properties_of, read_file, sections_of
 from fusewire.config._placeholders import Placeholders
 from fusewire.config._problems import ConfigError, Problem, Severity
 from fusewire.config._resolving import Resolver
+from fusewire.config._spring import Spring
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,6 +29,7 @@ def load(
     *files: str | os.PathLike[str],
     profile: str | Iterable[str] = (),
     env: Mapping[str, str] | None = None,
+    java_exceptions: Mapping[str, str] = MappingProxyType({}),
 ) -> Config:
     """Read settings from files and from the environment, and check all of them.
 
@@ -36,15 +38,18 @@ def load(
     warnings at WARNING, notes at INFO.
 
     Args:
-        files: files in YAML, or in JSON if their names end with ``.json``.
+        files: files in YAML, or in JSON if their names end with ``.json``: of our own form, or of
+            Spring Boot.
         profile: the profile, or several, whose documents are read besides those for all.
         env: the environment; by default ``os.environ``. ``{}`` for none.
+        java_exceptions: what Java classes that a Spring Boot file names are in Python, such as
+            ``{"com.shop.PaymentException": "shop.errors.PaymentError"}``.
 
     Raises:
         ConfigError: something is wrong. It lists all problems of all files and variables.
         SettingsError: `profile` is neither a name nor several.
     """
-    config = read(*files, profile=profile, env=env)
+    config = read(*files, profile=profile, env=env, java_exceptions=java_exceptions)
     for remark in config.remarks:
         level = logging.WARNING if remark.severity is Severity.WARNING else logging.INFO
         logger.log(level, "%s", remark)
@@ -55,6 +60,7 @@ def read(
     *files: str | os.PathLike[str],
     profile: str | Iterable[str] = (),
     env: Mapping[str, str] | None = None,
+    java_exceptions: Mapping[str, str] = MappingProxyType({}),
 ) -> Config:
     """Do what :func:`load` does, and log nothing."""
     profiles = _checked_profiles(profile)
@@ -65,18 +71,35 @@ def read(
         read, found = read_file(file)
         documents += chosen(read, profiles)
         problems += found
-    placeholders = Placeholders(variables)
+    placeholders = Placeholders(variables, properties_of(documents))
     for document in documents:
-        placeholders.replace_in(document.root.get(OURS))
+        placeholders.replace_in(document.root, sections_of(document))
     from_variables, found = read_environment(variables)
     problems += [*placeholders.problems, *found]
-    whole = Layer()
-    for document in [*documents, *from_variables]:
+    whole, found = _put_together([*documents, *from_variables], java_exceptions)
+    problems += _elsewhere(found, problems)
+    return _resolved(whole, problems, [*map(str, files), *sorted(variables)])
+
+
+def _put_together(
+    documents: list[Document], java_exceptions: Mapping[str, str]
+) -> tuple[Layer, list[Problem]]:
+    """Return what documents say together, of which later ones count more, and their problems."""
+    layers: list[Layer] = []
+    problems: list[Problem] = []
+    spring, springs = Spring(java_exceptions), 0
+    for document in documents:
+        if spring.read(document):
+            springs = len(layers)  # all of them count as the last one: they inherit from each other
         if OURS in document.root:
             layer, found = check_document(document)
-            whole.add(layer)
-            problems += _elsewhere(found, problems)
-    return _resolved(whole, problems, [*map(str, files), *sorted(variables)])
+            layers.append(layer)
+            problems += found
+    layers.insert(springs, spring.to_layer())
+    whole = Layer()
+    for layer in layers:
+        whole.add(layer)
+    return whole, [*problems, *spring.problems]
 
 
 def _checked_profiles(profile: object) -> tuple[str, ...]:
@@ -118,5 +141,6 @@ def _resolved(layer: Layer, problems: list[Problem], sources: list[str]) -> Conf
         defaults=defaults,
         circuits=MappingProxyType(circuits),
         consumers=MappingProxyType(consumers),
+        ready_needs=tuple(layer.ready_needs),
         remarks=tuple(found),
     )

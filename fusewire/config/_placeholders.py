@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fusewire._validation import nearest
 from fusewire.config._problems import Place, Problem
@@ -42,24 +42,26 @@ class Placeholders:
     properties: Mapping[str, object] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def replace_in(self, value: object) -> None:
-        """Replace the placeholders in a mapping or list, and in all that it holds."""
-        waiting, seen = [value], set()
+    def replace_in(self, root: Table, keys: list[str]) -> None:
+        """Replace the placeholders in the values of these keys, and in all that they hold."""
+        seen = {id(root)}
+        waiting = self._replace([(root, key) for key in keys])
         while waiting:
             within = waiting.pop()
             if isinstance(within, Table | Row) and id(within) not in seen:
                 seen.add(id(within))  # an alias may stand in several places
-                waiting += self._replace_here(within)
+                entries = within if isinstance(within, Table) else range(len(within))
+                waiting += self._replace([(within, key) for key in entries])
 
-    def _replace_here(self, within: Table | Row) -> list[object]:
-        entries = within.items() if isinstance(within, Table) else enumerate(within)
-        found = [(key, value) for key, value in entries if isinstance(value, str) and "${" in value]
-        for key, written in found:
-            place = within.place(key)  # type: ignore[arg-type] # a key of its own kind
-            value = self._expand(written, place, 0)
-            within.placeholders[key] = _names_in(written)  # type: ignore[index] # as above
-            within[key] = plain_value(value)  # type: ignore[index] # as above
-        return list(within.values() if isinstance(within, Table) else within)
+    def _replace(self, entries: list[tuple[Any, Any]]) -> list[object]:
+        """Replace the placeholders that are values of mappings or lists; return all values."""
+        for within, key in entries:
+            written = within[key]
+            if isinstance(written, str) and "${" in written:
+                value = self._expand(written, within.place(key), 0)
+                within.placeholders[key] = _names_in(written)
+                within[key] = plain_value(value)
+        return [within[key] for within, key in entries]
 
     def _expand(self, text: str, place: Place, depth: int) -> str:
         """Return `text` with its placeholders replaced; those that cannot be are left out."""

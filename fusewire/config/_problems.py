@@ -75,6 +75,8 @@ class Problem:
             object.__setattr__(self, name, without_passwords(getattr(self, name)))
 
     def __str__(self) -> str:
+        if self.severity is Severity.NOTE:
+            return f"{self.place}: {self.subject}: {self.remedy}"
         return (
             f"{self.place}: {self.subject} must be {self.accepted}, got {self.value}; {self.remedy}"
         )

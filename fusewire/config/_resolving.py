@@ -175,7 +175,11 @@ class Resolver:
         if broken:
             return None
         self._warn_of_milliseconds(subject, origins)
-        values = {name: origins[name].value for name in _LIBRARY_FIELDS}
+        values = {
+            name: origins[name].value
+            for name in (*_LIBRARY_FIELDS, "classify_exception")  # which Spring files have
+            if name in origins
+        }
         key = tuple(values.values())
         known = self._made.get(key)
         if known is not None:

@@ -155,10 +155,14 @@ def read_word(value: object, words: tuple[str, ...]) -> str | Misread:
     """Read one of a few words; case and hyphens do not matter."""
     if isinstance(value, str):
         for word in words:
-            if value.strip().lower().replace("-", "_") == word.replace("-", "_"):
+            if _without_case(value) == _without_case(word):
                 return word
     near = nearest(value, words) if isinstance(value, str) else None
     return Misread(f"did you mean {near}?" if near else f"write one of {', '.join(words)}")
+
+
+def _without_case(word: str) -> str:
+    return word.strip().lower().replace("-", "_")
 
 
 def read_within(

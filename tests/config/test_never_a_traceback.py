@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fusewire.config import Config, ConfigError, load
 from fusewire.config._model import CircuitSettings, Replay, Retry
+from fusewire.config._spring_keys import KEYS as KEYS_OF_SPRING
 from tests.config.malformed import CORPUS
 from tests.config.test_malformed import assert_complete
 
@@ -42,6 +43,16 @@ FILES = st.fixed_dictionaries(
         "more": VALUES,
     },
 )
+SPRING = st.dictionaries(
+    st.sampled_from([key.name for key in KEYS_OF_SPRING.values()]) | st.text(max_size=5),
+    VALUES | st.sampled_from(["COUNT_BASED", "OPEN", "60", "java.io.IOException", ["x.Y"], "c"]),
+    max_size=6,
+)
+SPRINGS = st.dictionaries(
+    st.sampled_from(["instances", "configs", "backends", "tags"]) | st.text(max_size=5),
+    st.dictionaries(st.sampled_from(["a", "[/b.C/d]", "default", "c"]), SPRING | VALUES) | VALUES,
+    max_size=3,
+)
 TEXTS = st.sampled_from([each.text for each in CORPUS])
 
 
@@ -68,6 +79,18 @@ def test_any_structure(tmp_path_factory: Any, whole: object, *, as_json: bool) -
     else:
         text = yaml.dump(document, Dumper=yaml.SafeDumper, allow_unicode=True)
         try_to_load(folder, text, ".yaml", {})
+
+
+@settings(max_examples=100)
+@given(section=SPRINGS | VALUES, dotted=st.booleans())
+def test_any_spring_boot_file(tmp_path_factory: Any, section: object, *, dotted: bool) -> None:
+    document = (
+        {"resilience4j.circuitbreaker": section}
+        if dotted
+        else {"resilience4j": {"circuitbreaker": section}}
+    )
+    text = yaml.dump(document, Dumper=yaml.SafeDumper, allow_unicode=True)
+    try_to_load(tmp_path_factory.getbasetemp(), text, ".yml", {})
 
 
 @settings(max_examples=60)

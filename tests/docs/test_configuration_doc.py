@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from fusewire import BreakerRegistry, BreakerSettings, ReplayPolicy, RetryPolicy
 from fusewire.config import ConfigError, load
+from fusewire.config._showing import show_setting
+from fusewire.config._spring_values import JAVA_EXCEPTIONS
 from tests.docs.examples import run_examples
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 TEXT = PAGE.read_text("utf-8")
-FILE, PROFILES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)[:2]
+FILE, SPRING, PROFILES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)[:3]
 
+FUNCTIONS = ("classify_exception", "classify_result")
 WITH_PROBLEMS = """\
 fusewire:
   breakers:
@@ -79,3 +84,35 @@ def shown(error: ConfigError) -> str:
             row += f"{word} "
         lines.append(row.rstrip())
     return "\n".join(lines)
+
+
+def spring_table(tmp_path: Path) -> str:
+    """Return the table of what becomes of the Spring Boot file, and of both defaults."""
+    file = tmp_path / "application.yml"
+    file.write_text(f"{SPRING}      nothing: {{}}\n", "utf-8")
+    circuits = load(file, env={}).circuits
+    columns = [each.settings for each in circuits.values()] + [BreakerSettings()]
+    names = [*circuits][:-1]
+    rows = [
+        f"| setting | {' | '.join(f'`{name}`' for name in names)} | resilience4j | Fusewire |",
+        f"|---|{'---|' * len(columns)}",
+    ]
+    for field in dataclasses.fields(BreakerSettings):
+        values = [getattr(each, field.name) for each in columns]
+        if field.name not in FUNCTIONS and len({str(value) for value in values}) > 1:
+            shown = (show_setting(value) for value in values)
+            rows.append(f"| `{field.name}` | {' | '.join(shown)} |")
+    return "\n".join(rows)
+
+
+def java_exceptions() -> str:
+    """Return the list of Java's exceptions, broken for the page."""
+    named = ", ".join(f"`{java}` (`{ours}`)" for java, ours in JAVA_EXCEPTIONS.items())
+    return textwrap.fill(
+        f"{named}.", 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+
+
+def test_what_becomes_of_the_articles_file(tmp_path: Path) -> None:
+    assert f"\n{spring_table(tmp_path)}\n\n" in TEXT
+    assert f"\n{java_exceptions()}\n" in TEXT

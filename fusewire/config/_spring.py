@@ -1,0 +1,392 @@
+"""Reads the circuit breakers of a Spring Boot file into our own form.
+
+Keys inherit as in resilience4j: from ``baseConfig`` and its bases, or else from the entry of
+``configs`` that has the instance's name, or else from ``configs.default``; then come resilience4j's
+own defaults, and not ours. What Spring ignores silently is a warning.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fusewire._validation import nearest
+from fusewire.config._checking import Fields, Layer, Origin
+from fusewire.config._problems import Place, Problem, Severity, shown_value
+from fusewire.config._spring_keys import KEYS, MISTAKEN, NOTED_SECTIONS, canonical
+from fusewire.config._spring_values import JAVA_EXCEPTIONS, SpringClassifier, read_exception
+from fusewire.config._tree import Row, Table
+from fusewire.config._values import Misread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from fusewire.config._spring_keys import Key
+    from fusewire.config._tree import Document
+
+DEFAULT = "default"
+_GROUPS = {"instances": "instances", "backends": "instances", "configs": "configs"}
+_PARTS = re.compile(r"\[([^\]]*)\]|([^.\[\]]+)")
+_MANY_MILLISECONDS = 1000
+
+
+class Value(NamedTuple):
+    """A value of a key, and where it is written."""
+
+    value: Any
+    place: Place
+
+
+@dataclass(slots=True)
+class Spring:
+    """What Spring Boot files say of circuit breakers; later files count more.
+
+    Attributes:
+        java_exceptions: what further Java classes are in Python, by name.
+        instances: the keys of each instance.
+        configs: the keys of each shared configuration.
+        problems: what is wrong, and what should be known.
+    """
+
+    java_exceptions: Mapping[str, str]
+    instances: dict[str, dict[str, Value]] = field(default_factory=dict)
+    configs: dict[str, dict[str, Value]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
+    places: dict[str, Place] = field(default_factory=dict)
+
+    def read(self, document: Document) -> bool:
+        """Add what a document says. Return whether it is about circuit breakers."""
+        found = False
+        for path, table, key in _leaves(document.root, ()):
+            if [canonical(part) for part in path[:2]] == ["resilience4j", "circuitbreaker"]:
+                found = True
+                self._take(path[2:], table, key)
+        return found
+
+    def _take(self, path: tuple[str, ...], table: Table, key: str) -> None:
+        group = _GROUPS.get(canonical(path[0])) if path else None
+        if group is None:
+            self._beside(path, table, key)
+        elif len(path) < 3:  # noqa: PLR2004 - group, name and key
+            if table[key] not in (None, {}):
+                self._add(table.place(key), ".".join(path), "a mapping", _shown(table, key), _BELOW)
+            elif len(path) > 1:
+                self._named(group, path[1], table.key_place(key))
+        else:
+            self._take_key(group, path[1], path[2:], table, key)
+
+    def _named(self, group: str, name: str, place: Place) -> dict[str, Value]:
+        """Return the keys of an instance or a configuration."""
+        plain = name.removeprefix("[").removesuffix("]")
+        if plain == name and re.search(r"[^\w-]", name):
+            self._add(
+                place,
+                f"the name {name!r}",
+                "in brackets, as in '[/a.B/C]'",
+                name,
+                f"write '[{name}]': Spring drops / and . from names without brackets",
+                severity=Severity.WARNING,
+            )
+        if group == "instances":
+            self.places.setdefault(plain, place)
+        return getattr(self, group).setdefault(plain, {})  # type: ignore[no-any-return] # a dict
+
+    def _beside(self, path: tuple[str, ...], table: Table, key: str) -> None:
+        name = path[0] if path else key
+        note = NOTED_SECTIONS.get(canonical(name))
+        if note is not None:
+            self._note(table.key_place(key), name, note)
+            return
+        near = nearest(name, ("instances", "configs"))
+        remedy = f"did you mean {near}?" if near else "remove it: Spring ignores it silently"
+        where = "a key of resilience4j.circuitbreaker"
+        known = "instances or configs"
+        self._add(table.key_place(key), where, known, name, remedy, severity=Severity.WARNING)
+
+    def _take_key(
+        self, group: str, name: str, rest: tuple[str, ...], table: Table, written: str
+    ) -> None:
+        keys = self._named(group, name, table.key_place(written))
+        key = KEYS.get(canonical(rest[0]))
+        in_list = len(rest) == 2 and rest[1].strip("[]").isdigit()  # noqa: PLR2004 - an index
+        if key is None:
+            self._unknown(name, ".".join(rest), table.key_place(written))
+            return
+        place, value = table.place(written), table[written]
+        if len(rest) > 1 and not in_list:
+            where = table.key_place(written)
+            self._refuse(key, name, where, "a mapping", f"write {key.accepted} in its place")
+            return
+        if in_list:
+            before = keys.get(canonical(key.name))
+            value = [*(before.value if before is not None else ()), value]
+        meant = key.meaning(value)
+        if isinstance(meant, Misread):
+            self._refuse(key, name, place, _shown(table, written), meant.remedy)
+            return
+        keys[canonical(key.name)] = Value(meant, _place_of(table, written))
+        if key.note and meant is not False:
+            self._note(table.key_place(written), f"{key.name} of {name}", key.note)
+        if "milliseconds" in key.accepted and _looks_like_seconds(value):
+            self._add(
+                place,
+                f"{key.name} of {name}",
+                "a duration with a unit, because a plain number is milliseconds",
+                _shown(table, written),
+                "write a unit, such as 60s or 60ms",
+                severity=Severity.WARNING,
+            )
+
+    def _refuse(self, key: Key, name: str, place: Place, value: str, remedy: str) -> None:
+        self.broken.add(name.removeprefix("[").removesuffix("]"))
+        self._add(place, f"{key.name} of {name}", key.accepted, value, remedy)
+
+    def _unknown(self, name: str, key: str, place: Place) -> None:
+        near = MISTAKEN.get(canonical(key)) or nearest(canonical(key), KEYS)
+        remedy = f"did you mean {KEYS[near].name}?" if near else "remove it"
+        self._add(
+            place,
+            f"a key of {name}",
+            "one that resilience4j knows, because Spring ignores others silently",
+            key,
+            remedy,
+            severity=Severity.WARNING,
+        )
+
+    def _note(self, place: Place, subject: str, note: str) -> None:
+        self._add(
+            place,
+            subject,
+            "known to readers",
+            "a key of resilience4j",
+            note,
+            severity=Severity.NOTE,
+        )
+
+    def _add(
+        self,
+        place: Place,
+        subject: str,
+        accepted: str,
+        value: str,
+        remedy: str,
+        *,
+        severity: Severity = Severity.ERROR,
+    ) -> None:
+        self.problems.append(Problem(place, subject, accepted, value, remedy, severity))
+
+    # Together.
+
+    def to_layer(self) -> Layer:
+        """Return what all files mean, in our own form."""
+        layer = Layer()
+        if DEFAULT in self.configs:
+            fields = self._fields(DEFAULT, self._chain(DEFAULT, self.configs[DEFAULT]))
+            layer.defaults = {key: one for key, one in fields.items() if key != "mode"}
+            if DEFAULT in self.broken:
+                layer.broken.add(("defaults", ""))
+        for name, own in self.instances.items():
+            chain = self._chain(name, own)
+            layer.circuits[name] = self._fields(name, chain)
+            layer.names_at["circuits", name] = self.places[name]
+            if self.broken & {name, *(link for link, _ in chain)}:
+                layer.broken.add(("circuits", name))
+            needs = _first(chain, "allowHealthIndicatorToFail")
+            if needs is not None and needs.value:
+                layer.ready_needs[name] = None
+        return layer
+
+    def _chain(self, name: str, own: dict[str, Value]) -> list[tuple[str, dict[str, Value]]]:
+        """Return the keys of an instance and of what it inherits from, the nearest first."""
+        chain = [("", own)]
+        link, keys, seen = name, own, {name} if own is self.configs.get(name) else set()
+        while True:
+            named = keys.get(canonical("baseConfig"))
+            if named is not None:
+                base = named.value
+                if base in seen or base not in self.configs:
+                    self._wrong_base(link, named, circle=base in seen)
+                    return chain
+                link, keys = base, self.configs[base]
+            elif keys is own and link in self.configs and keys is not self.configs[link]:
+                return [*chain, (link, self.configs[link])]
+            elif keys is own and DEFAULT in self.configs and link != DEFAULT:
+                link, keys = DEFAULT, self.configs[DEFAULT]
+            else:
+                return chain
+            seen.add(link)
+            chain.append((link, keys))
+
+    def _wrong_base(self, name: str, named: Value, *, circle: bool) -> None:
+        near = nearest(named.value, self.configs)
+        accepted = (
+            "a configuration that does not lead back to itself"
+            if circle
+            else (
+                f"one of {', '.join(self.configs)}"
+                if self.configs
+                else "the name of one of configs"
+            )
+        )
+        remedy = (
+            "remove one of the keys called baseConfig"
+            if circle
+            else (f"did you mean {near}?" if near else "add it to configs")
+        )
+        shown = shown_value(named.value, named.place)
+        problem = Problem(named.place, f"baseConfig of {name}", accepted, shown, remedy)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def _fields(self, name: str, chain: list[tuple[str, dict[str, Value]]]) -> Fields:
+        """Return what an instance means."""
+        got = _Getter(chain)
+        fields = {"failure_threshold": Origin(None, None, _THEIRS)}
+        size = got("slidingWindowSize", 100)
+        by_time = got("slidingWindowType", "COUNT_BASED").value == "TIME_BASED"
+        minimum = got("minimumNumberOfCalls", 100)
+        fields["window_calls"] = size._replace(value=None if by_time else size.value)
+        fields["window_seconds"] = size._replace(value=float(size.value) if by_time else None)
+        if not by_time and minimum.value > size.value:
+            minimum = Origin(size.value, size.place, "slidingWindowSize, which is less")
+        fields["minimum_calls"] = minimum
+        fields["failure_rate_threshold"] = got("failureRateThreshold", 0.5)
+        fields["slow_call_rate_threshold"] = got("slowCallRateThreshold", 1.0)
+        fields["slow_call_duration"] = got("slowCallDurationThreshold", 60.0)
+        fields["recovery_timeout"] = got("waitDurationInOpenState", 60.0)
+        fields["half_open_max_calls"] = got("permittedNumberOfCallsInHalfOpenState", 10)
+        fields |= self._waiting(name, got)
+        state = got("initialState", "CLOSED")
+        if state.place is not None:
+            mode = "automatic" if state.value == "CLOSED" else state.value.lower()
+            fields["mode"] = state._replace(value=mode)
+        return fields | self._exceptions(name, got)
+
+    def _waiting(self, name: str, got: _Getter) -> Fields:
+        fields = {
+            "recovery_timeout_growth": Origin(1.0, None, _THEIRS),
+            "recovery_timeout_jitter": Origin(0.0, None, _THEIRS),
+            "recovery_timeout_max": Origin(None, None, _THEIRS),
+        }
+        grows, varies = got("enableExponentialBackoff", None), got("enableRandomizedWait", None)
+        if grows.value:
+            fields["recovery_timeout_growth"] = got("exponentialBackoffMultiplier", 1.5)
+            fields["recovery_timeout_max"] = got("exponentialMaxWaitDurationInOpenState", None)
+        if varies.value:
+            fields["recovery_timeout_jitter"] = got("randomizedWaitFactor", 0.5)
+        if grows.value and varies.value and varies.place is not None:
+            self._add(
+                varies.place,
+                f"enableRandomizedWait of {name}",
+                "false while enableExponentialBackoff is true, because resilience4j takes only one",
+                "true",
+                "keep both for Fusewire alone, or remove one",
+                severity=Severity.WARNING,
+            )
+        return fields
+
+    def _exceptions(self, name: str, got: _Getter) -> Fields:
+        """Return the exceptions that are recorded and ignored, and what judges by them."""
+        lenient = bool(got("ignoreClassBindingExceptions", None).value)
+        record, ignore = got("recordExceptions", None), got("ignoreExceptions", None)
+        if record.place is None and ignore.place is None:
+            return {}
+        recorded = self._classes(name, "recordExceptions", record, lenient=lenient)
+        ignored = self._classes(name, "ignoreExceptions", ignore, lenient=lenient)
+        classifier = SpringClassifier(None if record.place is None else recorded, ignored)
+        place = record.place or ignore.place
+        fields = {"classify_exception": Origin(classifier, place, record.through)}
+        if record.place is not None:
+            fields["expected_exceptions"] = record._replace(value=recorded)
+        if ignore.place is not None:
+            fields["ignored_exceptions"] = ignore._replace(value=ignored)
+        if place is not None and name.startswith("/"):
+            self._note(place, f"exceptions of {name}", "of no effect on gRPC: its status decides")
+        return fields
+
+    def _classes(
+        self, name: str, key: str, given: Origin, *, lenient: bool
+    ) -> tuple[type[BaseException], ...]:
+        known = JAVA_EXCEPTIONS | dict(self.java_exceptions)
+        classes: dict[type[BaseException], None] = {}
+        for each in given.value or ():
+            found = read_exception(each, known)
+            if not isinstance(found, Misread):
+                classes[found] = None
+                continue
+            place = given.place or self.places.get(name, Place("the files"))
+            severity = Severity.WARNING if lenient else Severity.ERROR
+            problem = Problem(
+                place,
+                f"{key} of {name}",
+                "exception classes that are known",
+                shown_value(each, place),
+                found.remedy,
+                severity,
+            )
+            if problem not in self.problems:
+                self.problems.append(problem)
+        return tuple(classes)
+
+
+_THEIRS = "resilience4j's default"
+_BELOW = "indent its keys below it, or remove it"
+
+
+class _Getter:
+    """Finds the value of a key along a chain, or resilience4j's default."""
+
+    def __init__(self, chain: list[tuple[str, dict[str, Value]]]) -> None:
+        self._chain = chain
+
+    def __call__(self, key: str, default: object) -> Origin:
+        for name, keys in self._chain:
+            if (found := keys.get(canonical(key))) is not None:
+                return Origin(found.value, found.place, f"configs.{name}" if name else "")
+        return Origin(default, None, _THEIRS)
+
+
+def _first(chain: list[tuple[str, dict[str, Value]]], key: str) -> Value | None:
+    return next((keys[canonical(key)] for _, keys in chain if canonical(key) in keys), None)
+
+
+def _leaves(table: Table, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Table, str]]:
+    """Yield the path, the mapping and the key of each value that is no mapping of keys.
+
+    Dots in a key are levels, except in brackets, and in the names below ``instances``.
+    """
+    for key in table:
+        is_name = len(path) == 3 and canonical(path[2]) in _GROUPS  # noqa: PLR2004 - section and group
+        whole = (*path, *([key] if is_name else _split(key)))
+        if path == () and canonical(whole[0]) != "resilience4j":
+            continue
+        value = table[key]
+        if isinstance(value, Table) and value and len(whole) < 6:  # noqa: PLR2004 - a key at most
+            yield from _leaves(value, whole)
+        else:
+            yield whole, table, key
+
+
+def _split(key: str) -> list[str]:
+    """Split a key at its dots; a name in brackets is one part, and keeps them."""
+    found = _PARTS.finditer(key)
+    return [f"[{part[1]}]" if part[1] is not None else part[2] for part in found] or [key]
+
+
+def _looks_like_seconds(value: object) -> bool:
+    """Return whether a plain number, which is milliseconds, was rather meant as seconds."""
+    text = str(value).strip()
+    return text.isdecimal() and int(text[:9]) < _MANY_MILLISECONDS
+
+
+def _place_of(table: Table, key: str) -> Place:
+    place, value = table.place(key), table[key]
+    if isinstance(value, Row) and value.placeholders:
+        return place._replace(placeholder=next(iter(value.placeholders.values())))
+    return place
+
+
+def _shown(table: Table, key: str) -> str:
+    return shown_value(table[key], table.place(key))
