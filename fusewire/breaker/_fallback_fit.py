@@ -94,7 +94,7 @@ def checked_answer(func: Callable[..., Any], fallback: Callable[..., Any]) -> An
 
 def answer_of(func: Callable[..., Any], fallback: Callable[..., Any]) -> Answer:
     """Return the answer of `fallback`, which gets the error only if it fits so."""
-    fit = _fit(func, fallback, 0)
+    fit = _fit(func, fallback)
     return answer_by(fallback, fit.error if fit.fits else None)
 
 
@@ -105,7 +105,7 @@ def answer_by(fallback: Callable[..., Any], parameter: str | None) -> Answer:
     return lambda error, args, kwargs: fallback(*args, **{**kwargs, parameter: error})
 
 
-def _fit(func: Callable[..., Any], fallback: Callable[..., Any], skip: int) -> Fit:
+def _fit(func: Callable[..., Any], fallback: Callable[..., Any], skip: int = 0) -> Fit:
     function, other = _signature(func, skip), _signature(fallback)
     if function is None or other is None:  # a function in C that does not say
         return Fit(fits=True, error=None)

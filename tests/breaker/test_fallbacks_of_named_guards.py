@@ -126,6 +126,8 @@ async def test_a_result_that_is_a_failure_is_given_as_an_error() -> None:
     assert guard(lambda: 502)() == 200
     assert await guard(ask_async)() == 200
     assert circuit_breaker("users", registry=registry)(lambda: 503)() == 503
+    with without_fallbacks():
+        assert guard(lambda: 504)() == 504
     assert all(type(each) is FailedResultError for each in given)
     assert [(each.name, each.result) for each in given] == [("users", 502), ("users", 503)]  # type: ignore[attr-defined] # see above
     assert str(given[0]) == "circuit 'users' takes the result of its call for a failure"

@@ -108,3 +108,19 @@ def test_a_breaker_itself_guards_static_and_class_methods_too() -> None:
     assert own().static("7") == own.static("7") == "7"
     assert own().of_class("7") == own.of_class("7") == (Own, "7")
     assert breaker.snapshot().counters.succeeded == 4
+
+
+def test_a_guard_above_a_static_or_class_method_keeps_its_kind(registry: BreakerRegistry) -> None:
+    def load(cls: object, user_id: str) -> tuple[object, str]:
+        return cls, user_id
+
+    guard: Any = circuit_breaker("users", registry=registry)
+
+    class Made:
+        static = guard(staticmethod(load))
+        of_class = guard(classmethod(load))
+
+    made: Any = Made
+    assert made.static(1, "7") == made().static(1, "7") == (1, "7")
+    assert made.of_class("7") == made().of_class("7") == (Made, "7")
+    assert counted(registry).succeeded == 4

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from fusewire.breaker import BreakerRegistry, BreakerSettings, circuit_breaker
+from fusewire.breaker import BreakerRegistry, BreakerSettings, _named_fallbacks, circuit_breaker
+from fusewire.breaker._fallback_fit import check_fallback
 from fusewire.breaker._named_fallbacks import NamedFallback
 from fusewire.errors import SettingsError
 
@@ -229,7 +230,62 @@ def test_a_fallback_that_is_another_object_each_time_is_not_kept_each_time() -> 
     for number in range(100):
         assert users.load_by_partial(str(number)) == f"eu {number}"
         assert answer(ConnectionError(), (users, "7"), {}) == "eu 7"
-    assert 0 < len(answer._known) <= 32
+        assert 0 < len(answer._known) <= 32
+
+
+def test_a_fallback_is_checked_once_for_all_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[object] = []
+
+    def check(*given: Any) -> Any:
+        checked.append(given)
+        return check_fallback(*given)
+
+    monkeypatch.setattr(_named_fallbacks, "check_fallback", check)
+
+    class Local:
+        @guard("_cached")
+        def load(self, user_id: str) -> str:
+            raise ConnectionError
+
+        def _cached(self, user_id: str) -> str:
+            return user_id
+
+    for user_id in ("7", "8"):
+        assert Local().load(user_id) == user_id
+    assert len(checked) == 1
+
+
+MODULE = """
+def below(user_id):
+    return f"of the module {user_id}"
+
+class Users:
+    @guard("below")
+    def load(self, user_id):
+        raise ConnectionError
+
+    def below(self, user_id, error):
+        return f"of the class {user_id}"
+
+    @staticmethod
+    @guard("_static")
+    def static(user_id):
+        raise ConnectionError
+
+    @staticmethod
+    def _static(user_id):
+        return f"static {user_id}"
+"""
+
+
+def test_what_a_class_and_its_module_have_under_one_name_is_the_classs() -> None:
+    namespace: dict[str, Any] = {"__name__": "accounts", "guard": guard}
+    exec(MODULE, namespace)  # noqa: S102 - a module of its own
+    users = namespace["Users"]
+    with pytest.raises(TypeError, match="missing 2 required positional arguments"):
+        users.load()
+    assert users().load("7") == "of the class 7"
+    assert users.static("7") == users().static("7") == "static 7"
 
 
 def test_a_methods_fallback_is_checked_at_the_first_call() -> None:
@@ -259,7 +315,7 @@ def test_a_subclass_may_replace_it() -> None:
     assert Members.class_above("7") == "Members 7"
 
 
-def test_classes_inside_functions_have_methods_too() -> None:
+async def test_classes_inside_functions_have_methods_too() -> None:
     class Local:
         @guard("_cached")
         def load(self, user_id: str) -> str:
@@ -277,8 +333,26 @@ def test_classes_inside_functions_have_methods_too() -> None:
         def _of_class(cls, user_id: str) -> str:
             return f"{cls.__name__} {user_id}"
 
-    assert Local().load("7") == "local 7"
+        @guard("_cached")
+        async def load_async(self, user_id: str) -> str:
+            raise ConnectionError
+
+        @guard("_pages")
+        def pages(self, user_id: str) -> Iterator[str]:
+            raise ConnectionError
+            yield ""
+
+        @guard("_pages")
+        async def pages_async(self, user_id: str) -> AsyncIterator[str]:
+            raise ConnectionError
+            yield ""
+
+        def _pages(self, user_id: str) -> list[str]:
+            return [user_id]
+
+    assert Local().load("7") == await Local().load_async("7") == "local 7"
     assert Local.load_by_class("7") == "Local 7"
+    assert list(Local().pages("7")) == [each async for each in Local().pages_async("7")] == ["7"]
 
 
 def test_a_static_method_of_a_class_inside_a_function_needs_the_function_itself() -> None:
