@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class Instrumentation(Watcher):
     """Shows circuits and messages until it is closed; made by :func:`instrument`.
 
-    What it watches is traced too: the messages of a consumer, the calls of a store. OpenTelemetry
-    keeps the instruments of a closed object, which give no values any more.
+    What it watches is traced too: the messages of a consumer, the calls of a store. Several show
+    their metrics together, by the same instruments; OpenTelemetry keeps these, and those of a
+    closed object give no values any more.
     """
 
     needs = (*Watcher.needs, "trace_with")

@@ -10,21 +10,22 @@ import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
-from opentelemetry.metrics import Observation
+from opentelemetry.metrics import Meter, Observation
 
 from fusewire._locks import make_lock
 from fusewire.telemetry._growth import Growth
-from fusewire.telemetry._metrics import Combine, Kind
+from fusewire.telemetry._metrics import Combine, Kind, Readings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from opentelemetry.metrics import CallbackOptions, Meter
+    from opentelemetry.metrics import CallbackOptions
     from opentelemetry.metrics import Histogram as Instrument
 
     from fusewire.breaker import Histogram
-    from fusewire.telemetry._metrics import Metric, Readings
+    from fusewire.telemetry._metrics import Labels, Metric
     from fusewire.telemetry._source import Source
 
 logger = logging.getLogger("fusewire.telemetry")
@@ -61,10 +62,7 @@ def name_and_unit(metric: Metric) -> tuple[str, str]:
 
 
 class Instruments:
-    """The instruments of a source.
-
-    OpenTelemetry asks each instrument by itself, and cannot take one away: a closed object gives
-    nothing any more.
+    """What the instruments of a meter show of a source, until it is closed.
 
     Args:
         source: what is read.
@@ -75,54 +73,32 @@ class Instruments:
     def __init__(
         self, source: Source, meter: Meter, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._source: Source | None = source
+        self._source = source
         self._monotonic = monotonic
         self._lock = make_lock()
         self._readings: Readings | None = None
         self._read_at = 0.0
         self._served: set[Metric] = set()
         self._growth = Growth()
-        self._histograms: dict[Metric, Instrument] = {}
-        for metric in source.metrics:
-            self._make(meter, metric)
         self._record(source.read(), {})  # what was counted before is not recorded
+        self._made = _made_by(meter)
+        self._made.show(self, meter, source.metrics)
 
     def close(self) -> None:
-        """Give nothing any more."""
-        with self._lock:
-            self._source = self._readings = None
+        """Show nothing any more."""
+        self._made.hide(self)
 
-    def _make(self, meter: Meter, metric: Metric) -> None:
-        name, unit = name_and_unit(metric)
-        if metric.kind is Kind.HISTOGRAM:
-            self._histograms[metric] = meter.create_histogram(
-                name, unit, metric.text, explicit_bucket_boundaries_advisory=metric.bounds
-            )
-            return
-        made_of = name, [partial(self._observe, metric)], unit, metric.text
-        if metric.kind is Kind.COUNTER:
-            meter.create_observable_counter(*made_of)
-        elif metric.combine is Combine.SUM:
-            meter.create_observable_up_down_counter(*made_of)
-        else:
-            meter.create_observable_gauge(*made_of)
+    def read(self, metric: Metric) -> Mapping[Labels, float]:
+        """Return the values of a counter or gauge."""
+        return self._reading(metric).numbers.get(metric, {})
 
-    def _observe(self, metric: Metric, _options: CallbackOptions) -> Iterator[Observation]:
-        readings = self._reading(metric)
-        if readings is None:
-            return
-        for labels, value in readings.numbers.get(metric, {}).items():
-            yield Observation(value, dict(zip(metric.labels, labels, strict=True)))
-
-    def _reading(self, metric: Metric) -> Readings | None:
+    def _reading(self, metric: Metric) -> Readings:
         """Return what was read last, or read now if `metric` was taken from that, or it is old."""
         with self._lock:
-            if self._source is None:
-                return None
             now = self._monotonic()
             if metric in self._served or now - self._read_at > _FRESH or self._readings is None:
                 self._readings, self._read_at = self._source.read(), now
-                self._record(self._readings, self._histograms)
+                self._record(self._readings, self._made.histograms)
                 self._served.clear()
             self._served.add(metric)
             return self._readings
@@ -135,6 +111,70 @@ class Instruments:
                 if metric in to:
                     attributes = dict(zip(metric.labels, labels, strict=True))
                     _record_all(to[metric], metric.name, attributes, more)
+
+
+class _Made:
+    """The instruments that a meter has made, and what they show.
+
+    A meter makes an instrument of a name once, and keeps it. It asks the callback that came with
+    it, and drops the one of a second instrument. So what is shown later, by another registry or
+    after the first was closed, is shown by the same instruments.
+
+    Attributes:
+        histograms: those that were made.
+    """
+
+    def __init__(self) -> None:
+        self._lock = make_lock()
+        self._metrics: set[Metric] = set()
+        self._shown: tuple[Instruments, ...] = ()
+        self.histograms: dict[Metric, Instrument] = {}
+
+    def show(self, instruments: Instruments, meter: Meter, metrics: Iterable[Metric]) -> None:
+        """Show `instruments` too, and make what is absent for `metrics`."""
+        with self._lock:
+            self._shown += (instruments,)
+            missing = [metric for metric in metrics if metric not in self._metrics]
+            self._metrics.update(missing)
+        for metric in missing:
+            self._make(meter, metric)
+
+    def hide(self, instruments: Instruments) -> None:
+        """Show `instruments` no more."""
+        with self._lock:
+            self._shown = tuple(each for each in self._shown if each is not instruments)
+
+    def _make(self, meter: Meter, metric: Metric) -> None:
+        name, unit = name_and_unit(metric)
+        if metric.kind is Kind.HISTOGRAM:
+            self.histograms[metric] = meter.create_histogram(
+                name, unit, metric.text, explicit_bucket_boundaries_advisory=metric.bounds
+            )
+            return
+        made_of = name, [partial(self._observe, metric)], unit, metric.text
+        if metric.kind is Kind.COUNTER:
+            meter.create_observable_counter(*made_of)
+        elif metric.combine is Combine.SUM:
+            meter.create_observable_up_down_counter(*made_of)
+        else:
+            meter.create_observable_gauge(*made_of)
+
+    def _observe(self, metric: Metric, _options: CallbackOptions) -> Iterator[Observation]:
+        together = Readings()
+        for each in self._shown:
+            for labels, value in each.read(metric).items():
+                together.add(metric, labels, value)
+        for labels, value in together.numbers.get(metric, {}).items():
+            yield Observation(value, dict(zip(metric.labels, labels, strict=True)))
+
+
+_meters: WeakKeyDictionary[Meter, _Made] = WeakKeyDictionary()
+_meters_lock = make_lock()
+
+
+def _made_by(meter: Meter) -> _Made:
+    with _meters_lock:
+        return _meters.setdefault(meter, _Made())
 
 
 def _record_all(

@@ -103,6 +103,36 @@ def test_circuits_are_shown_with_the_names_of_the_article(
     assert collected(reader) == {}
 
 
+def test_what_is_instrumented_later_is_shown_by_the_same_meter(
+    registry: BreakerRegistry, reader: InMemoryMetricReader
+) -> None:
+    other = BreakerRegistry()
+    registry.get("payments").acquire().success()
+    other.get("payments").acquire().success()
+    other.get("mail").acquire().failure()
+    other.get("mail").force_open()
+    meters = MeterProvider([reader])
+
+    def succeeded() -> Any:
+        calls = collected(reader).get("circuit_breaker.calls", {})
+        return {name: count for (name, result), count in calls.items() if result == "success"}
+
+    first = instrument(registry, meter_provider=meters)
+    with instrument(other, meter_provider=meters, detail=True, durations=["*"]):
+        assert succeeded() == {"payments": 2, "mail": 0}
+        other.get("mail").reset()
+        other.get("mail").acquire().success()
+        metrics = collected(reader)
+        assert metrics["circuit_breaker.ignored_calls"].keys() == {("payments",), ("mail",)}
+        assert metrics["circuit_breaker.call_duration"]["mail", "success"].count == 1
+        first.close()
+        assert succeeded() == {"payments": 1, "mail": 1}
+    assert succeeded() == {}
+    with instrument(registry, meter_provider=meters):
+        assert succeeded() == {"payments": 1}
+    meters.shutdown()
+
+
 @pytest.fixture
 def scraped() -> PrometheusMetricReader:
     """Return a reader that is scraped through prometheus_client's own registry."""
