@@ -9,6 +9,7 @@ from fusewire.idempotency._aio import AioInterceptor
 from fusewire.idempotency._idempotent import aio_idempotent, idempotent
 from fusewire.idempotency._records import Answer, Record, State
 from fusewire.idempotency._refusals import IDEMPOTENCY_TRAILER, Reason
+from fusewire.idempotency._resolving import NOT_MADE, NotMade
 from fusewire.idempotency._settings import FINAL
 from fusewire.idempotency._sqlite import SQLiteStore
 from fusewire.idempotency._store import MissingTableError, NoTransactionError
@@ -16,10 +17,12 @@ from fusewire.idempotency._store import MissingTableError, NoTransactionError
 __all__ = [
     "FINAL",
     "IDEMPOTENCY_TRAILER",
+    "NOT_MADE",
     "AioInterceptor",
     "Answer",
     "MissingTableError",
     "NoTransactionError",
+    "NotMade",
     "Reason",
     "Record",
     "SQLiteStore",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fusewire._validation import COUNT, check, check_text
 from fusewire.idempotency._records import Identity, Record, stored_key
+from fusewire.idempotency._resolving import NotMade, check_made, resolution
+from fusewire.idempotency._settings import WEEK
 from fusewire.idempotency._sql import identity_parameters, read_record
 from fusewire.idempotency._store import (
     AioTransaction,
@@ -72,6 +74,15 @@ class _Common(ABC):
             f"with:\n{self.sql.ddl}"
         )
 
+    def _resolution(
+        self, rows: Rows, made: bytes | NotMade, named: Parameters, keep: float
+    ) -> tuple[str, Parameters] | None:
+        now = _now_ms()
+        until = now + round(keep * 1000)
+        return resolution(
+            self.sql, read_record(rows[0]), made, named, now_ms=now, expires_at_ms=until
+        )
+
     def _named(self, method: str, key: str, scope: str) -> Parameters:
         check_text("method", method)
         check_text("key", key)
@@ -130,6 +141,38 @@ class SyncStore(_Common):
         """
         rows = self._execute(self.sql.find, self._named(method, key, scope))
         return read_record(rows[0]) if rows else None
+
+    def resolve(
+        self, method: str, key: str, *, made: bytes | NotMade, scope: str = "", keep: float = WEEK
+    ) -> bool:
+        """Write down what is known of work that was in doubt.
+
+        Args:
+            method: the method's path.
+            key: the idempotency key.
+            made: the serialized reply of the work, which later calls get; or
+                :data:`~fusewire.idempotency.NOT_MADE`, and then the next call does it.
+            scope: whose key it is, where `idempotent` was given a `scope`.
+            keep: seconds for which the reply is kept.
+
+        Returns:
+            Whether the work was in doubt. If not, nothing is changed.
+
+        Raises:
+            SettingsError: `made` is neither bytes nor NOT_MADE.
+        """
+        check_made(made)
+        named = self._named(method, key, scope)
+        transaction = self.begin_transaction(_WAIT)
+        try:
+            rows = transaction.execute(self.sql.find, named)
+            statement = self._resolution(rows, made, named, keep) if rows else None
+            done = statement is not None and bool(transaction.execute(*statement))
+            transaction.commit()
+        except BaseException:
+            transaction.rollback()
+            raise
+        return done
 
     def forget(self, method: str, key: str, *, scope: str = "") -> bool:
         """Delete the record of a key, so that the next call with it runs.
@@ -210,6 +253,23 @@ class AioStore(_Common):
         """Return the record of a key, None if there is none; see :meth:`SyncStore.find`."""
         rows = await self._execute(self.sql.find, self._named(method, key, scope))
         return read_record(rows[0]) if rows else None
+
+    async def resolve(
+        self, method: str, key: str, *, made: bytes | NotMade, scope: str = "", keep: float = WEEK
+    ) -> bool:
+        """Write down what is known of work that was in doubt; see :meth:`SyncStore.resolve`."""
+        check_made(made)
+        named = self._named(method, key, scope)
+        transaction = await self.begin_transaction(_WAIT)
+        try:
+            rows = await transaction.execute(self.sql.find, named)
+            statement = self._resolution(rows, made, named, keep) if rows else None
+            done = statement is not None and bool(await transaction.execute(*statement))
+            await transaction.commit()
+        except BaseException:
+            await transaction.rollback()
+            raise
+        return done
 
     async def forget(self, method: str, key: str, *, scope: str = "") -> bool:
         """Delete the record of a key, unless it was only begun; see :meth:`SyncStore.forget`."""

@@ -11,8 +11,9 @@ import grpc
 import pytest
 
 from fusewire.demo.payments.v1.payments_pb2 import ChargeReply
-from fusewire.idempotency import FINAL
-from tests.support.idempotent_server import seen
+from fusewire.errors import SettingsError
+from fusewire.idempotency import FINAL, NOT_MADE
+from tests.support.idempotent_server import CHARGE, seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,9 +104,35 @@ def test_a_doubt_does_not_expire(server: Server) -> None:
     (expires,) = server.database.execute(f"SELECT expires_at_ms FROM {server.database.keys}")  # noqa: S608 - ours
     assert expires[0] == 2**63 - 1
     assert server.run(server.store.sweep) == 0
-    assert server.run(server.store.forget, "/fusewire.demo.payments.v1.Payments/Charge", "a") is (
-        False
-    )
+    assert server.run(server.store.forget, CHARGE, "a") is (False)
+
+
+def test_a_person_resolves_a_doubt(server: Server) -> None:
+    reply = ChargeReply(charge_id="found").SerializeToString()
+    resolve = server.store.resolve
+    for key in ("made", "not made"):
+        assert server.ask("raise", "a", key=key).code == "UNKNOWN"
+    assert server.run(resolve, CHARGE, "made", made=reply) is True
+    answer = server.ask("raise", "a", key="made")
+    assert (answer.code, answer.reply, answer.word) == ("OK", reply, "replayed")
+    assert server.run(resolve, CHARGE, "not made", made=NOT_MADE) is True
+    assert server.ask("raise", "a", key="not made").code == "UNKNOWN"
+    assert server.script.runs["a"] == 3
+
+
+def test_only_a_doubt_is_resolved(server: Server) -> None:
+    resolve = server.store.resolve
+    assert server.run(resolve, CHARGE, "a", made=NOT_MADE) is False
+    running = server.start("slow", "a")
+    assert server.script.begun.wait(20)
+    assert server.run(resolve, CHARGE, "a", made=NOT_MADE) is False
+    server.script.go_on.set()
+    first = seen(running)
+    assert server.run(resolve, CHARGE, "a", made=NOT_MADE) is False
+    assert server.ask("slow", "a").told == first.told
+    for wrong in (None, "reply", ChargeReply()):
+        with pytest.raises(SettingsError, match="made must be the bytes of the reply, or NOT_MADE"):
+            server.run(resolve, CHARGE, "a", made=wrong)
 
 
 def test_another_request_under_a_key_in_doubt_is_refused_as_such(server: Server) -> None:
