@@ -31,6 +31,7 @@ from fusewire.idempotency._steps import (
     Undo,
 )
 from fusewire.idempotency._store import enter, entered_method, leave
+from fusewire.idempotency._sweeping import BATCH, MOST_BATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,7 +53,7 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, core: Core, store: AioStore) -> None:
         self._core = core
         self._store = store
-        self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
         """Wait until the handlers have ended that have outlived their calls.
@@ -106,7 +107,7 @@ class _Served:
         behavior: Callable[[Any, Any], Any],
         *,
         serialize: Callable[[Any], bytes] | None,
-        tasks: set[asyncio.Task[Outcome]],
+        tasks: set[asyncio.Task[Any]],
     ) -> None:
         self._core = core
         self._store = store
@@ -126,6 +127,10 @@ class _Served:
         task = asyncio.create_task(self._outcome(call, request, context))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if self._core.sweep_due.now():
+            sweeping = asyncio.create_task(self._sweep())
+            self._tasks.add(sweeping)
+            sweeping.add_done_callback(self._tasks.discard)
         try:
             outcome = await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -189,6 +194,14 @@ class _Served:
         if outcome.answer.reply is not None:
             remember(outcome.reply, outcome.answer.reply)
         return outcome.reply
+
+    async def _sweep(self) -> None:
+        try:
+            for _ in range(MOST_BATCHES):
+                if await self._store.sweep(limit=BATCH) < BATCH:
+                    return
+        except Exception as error:  # noqa: BLE001 - any driver's; the next sweep tries again
+            self._core.flow.log_failure(self._method, "sweeping expired keys failed", error)
 
     async def handle(
         self, request: Any, context: AioContext, transaction: AioTransaction | None

@@ -16,6 +16,7 @@ from fusewire.idempotency._records import Answer, Identity, stored_key
 from fusewire.idempotency._refusals import INTERNAL, Reason, refusal
 from fusewire.idempotency._replies import Replies
 from fusewire.idempotency._steps import Answered, Call, Ending, Given, Raised
+from fusewire.idempotency._sweeping import Due
 from fusewire.operation import IDEMPOTENCY_KEY
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class Core:
         flow: the sequence.
         required: whether a call must have a key.
         scope: returns whose key it is, given the call's context; None if all have one owner.
+        sweep: seconds between sweeps; None for none.
+
+    Attributes:
+        sweep_due: whether it is time to sweep.
     """
 
     def __init__(
@@ -54,7 +59,9 @@ class Core:
         *,
         required: bool,
         scope: Callable[[Any], str] | None,
+        sweep: float | None,
     ) -> None:
+        self.sweep_due = Due(sweep)
         self.methods = methods
         self.flow = flow
         self.replies = Replies()

@@ -253,7 +253,7 @@ class Flow:
             yield Commit()
         except Exception as error:  # noqa: BLE001 - any driver's; it is judged
             yield Rollback()
-            self._log_failure(call.method, "writing how it ended failed", error)
+            self.log_failure(call.method, "writing how it ended failed", error)
             return _refused(Reason.UNAVAILABLE)
         return bool(rows)
 
@@ -316,7 +316,7 @@ class Flow:
         trouble = self._trouble(error)
         reason = _ON_CLAIM.get(trouble, Reason.UNAVAILABLE)
         if reason is Reason.UNAVAILABLE:
-            self._log_failure(
+            self.log_failure(
                 call.method, "claiming its key failed, and its handler did not run", error
             )
         return _refused(reason, self._retry_after(reason))
@@ -329,12 +329,12 @@ class Flow:
         # A refusal that could not be stored is not given: asked again, it might be another answer.
         reason = _ON_COMMIT.get(trouble, Reason.UNAVAILABLE)
         if reason is Reason.UNAVAILABLE:
-            self._log_failure(
+            self.log_failure(
                 call.method, "the commit did not come through: the record of its key decides", error
             )
         return _refused(reason, self._retry_after(reason))
 
-    def _log_failure(self, method: str, what: str, error: Exception) -> None:
+    def log_failure(self, method: str, what: str, error: Exception) -> None:
         """Log an error of the database; of many alike, one a minute."""
         if (unsaid := self._throttle.unsaid(error)) is None:
             return

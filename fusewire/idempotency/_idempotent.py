@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from fusewire._validation import (
+    SECONDS,
     Rule,
     check,
     check_plain_function,
@@ -43,6 +44,7 @@ def idempotent(
     scope: Callable[[grpc.ServicerContext], str] | None = None,
     final: Collection[grpc.StatusCode] = FINAL,
     max_reply: int = MOST_BYTES,
+    sweep: float | None = 60.0,
 ) -> grpc.ServerInterceptor:
     """Make an interceptor for `grpc.server` that has each key's work done once.
 
@@ -77,6 +79,8 @@ def idempotent(
             exceptions, roll the handler's work back and free the key.
         max_reply: bytes of reply, details and trailing metadata that are stored. A larger answer
             is RESOURCE_EXHAUSTED, and its work is rolled back.
+        sweep: seconds between deletions of expired records, in small batches, after a call and
+            beside it. None leaves that to you: see the store's `sweep`.
 
     Raises:
         SettingsError: a setting cannot be right.
@@ -99,6 +103,7 @@ def idempotent(
         scope=scope,
         final=final,
         max_reply=max_reply,
+        sweep=sweep,
     )
     store.check_table()
     return Interceptor(core, store)
@@ -117,6 +122,7 @@ async def aio_idempotent(
     scope: Callable[[grpc.aio.ServicerContext[Any, Any]], str] | None = None,
     final: Collection[grpc.StatusCode] = FINAL,
     max_reply: int = MOST_BYTES,
+    sweep: float | None = 60.0,
 ) -> AioInterceptor:
     """Make an interceptor for `grpc.aio.server` that has each key's work done once.
 
@@ -136,6 +142,7 @@ async def aio_idempotent(
         scope: as for :func:`idempotent`; a plain function.
         final: as for :func:`idempotent`.
         max_reply: as for :func:`idempotent`.
+        sweep: as for :func:`idempotent`.
 
     Raises:
         SettingsError: a setting cannot be right.
@@ -159,16 +166,21 @@ async def aio_idempotent(
         scope=scope,
         final=final,
         max_reply=max_reply,
+        sweep=sweep,
     )
     await store.check_table()
     return AioInterceptor(core, store)
 
 
-def make_core(store: SyncStore | AioStore, methods: Iterable[str], **said: Any) -> Core:
+def make_core(
+    store: SyncStore | AioStore, methods: Iterable[str], *, sweep: float | None, **said: Any
+) -> Core:
     """Check what a user has said, and return what both kinds of servers need of it."""
+    check("sweep", sweep, SECONDS.or_none)
     return Core(
         Methods(methods),
         Flow(make_terms(**said), store.sql, store.trouble),
         required=said["required"],
         scope=said["scope"],
+        sweep=sweep,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -22,6 +23,7 @@ from fusewire.idempotency._steps import (
     Undo,
 )
 from fusewire.idempotency._store import enter, entered_method, leave
+from fusewire.idempotency._sweeping import BATCH, MOST_BATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +95,9 @@ class _Served:
         call = self._core.read(self._method, request, real)
         context = Context(real)
         outcome = call if isinstance(call, Given) else self._outcome(call, request, context)
+        if self._core.sweep_due.now():
+            # In a thread of its own, because this one has a caller that waits.
+            threading.Thread(target=self._sweep, name="fusewire-sweep", daemon=True).start()
         return self._give(outcome, context, real)
 
     def _outcome(self, call: Call, request: Any, context: Context) -> Outcome:
@@ -133,6 +138,14 @@ class _Served:
         if outcome.answer.reply is not None:
             remember(outcome.reply, outcome.answer.reply)
         return outcome.reply
+
+    def _sweep(self) -> None:
+        try:
+            for _ in range(MOST_BATCHES):
+                if self._store.sweep(limit=BATCH) < BATCH:
+                    return
+        except Exception as error:  # noqa: BLE001 - any driver's; the next sweep tries again
+            self._core.flow.log_failure(self._method, "sweeping expired keys failed", error)
 
     def handle(self, request: Any, context: Context, transaction: Transaction | None) -> Ending:
         """Run the handler in a transaction, or outside of any."""

@@ -45,6 +45,7 @@ def store(tmp_path: Path) -> Iterator[SQLiteStore]:
         ({"final": [grpc.StatusCode.OK]}, "each of final must be a grpc.StatusCode other than OK"),
         ({"final": [5]}, "each of final must be"),
         ({"max_reply": 0}, "max_reply must be"),
+        ({"sweep": 0}, "sweep must be a finite number of seconds above 0, or None"),
     ],
 )
 def test_a_wrong_setting_is_refused(
