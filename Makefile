@@ -46,6 +46,9 @@ prometheus: .venv/.dev ## Scrape an outage by a real Prometheus, and check rules
 dashboard: .venv/.dev ## Make the Grafana dashboard of monitoring/
 	$(BIN)/python -m monitoring.dashboard
 
+schema: .venv/.dev ## Make docs/fusewire.schema.json, for editors of files of settings
+	$(BIN)/fusewire config schema > docs/fusewire.schema.json
+
 check: .venv/.dev ## Check lint, format, types and import layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fusewire.cli._audit import audit
+from fusewire.cli._config import config
 from fusewire.cli._exit import fail
 from fusewire.cli._topology import topology
 from fusewire.errors import FusewireError
@@ -113,3 +114,4 @@ def demo(
 
 app.command()(topology)
 app.command()(audit)
+app.add_typer(config)

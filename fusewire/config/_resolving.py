@@ -188,7 +188,7 @@ class Resolver:
         hidden = wrong and any(one.place and one.place.placeholder for one in origins.values())
         for name, accepted in wrong:
             # The sentence may hold the value of another setting.
-            told = _without_values(accepted) if hidden else accepted
+            told = _as_files_write(_without_values(accepted) if hidden else accepted)
             self._judge(subject, name, told, origins, place)
         if wrong:
             return None
@@ -258,6 +258,11 @@ def _with_preset(fields: Fields) -> Fields:
         for name in _OF_PRESETS
     }
     return started | fields
+
+
+def _as_files_write(accepted: str) -> str:
+    """Return what is accepted in the words of files, not of Python."""
+    return accepted.replace("None", "null").replace("False", "false")
 
 
 def _without_values(accepted: str) -> str:

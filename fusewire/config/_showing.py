@@ -10,6 +10,24 @@ if TYPE_CHECKING:
     from fusewire.config._checking import Origin
 
 
+_DURATIONS = (
+    "recovery_timeout",
+    "recovery_timeout_max",
+    "window_seconds",
+    "slow_call_duration",
+    "max_wait",
+    "probe_lease",
+    "ramp_duration",
+    "max_age",
+)
+
+
+def show_field(name: str, value: object) -> str:
+    """Return the value of a setting as a file writes it, with a unit if it is a duration."""
+    text = show_setting(value)
+    return f"{text}s" if name in _DURATIONS and value is not None and "e" not in text else text
+
+
 def show_origin(origin: Origin) -> str:
     """Return how people see a value, which is not shown if it came from a variable."""
     if origin.place is not None and origin.place.placeholder:

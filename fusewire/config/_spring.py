@@ -127,7 +127,7 @@ class Spring:
             self._refuse(key, name, place, _shown(table, written), meant.remedy)
             return
         keys[canonical(key.name)] = Value(meant, _place_of(table, written))
-        if key.note and meant is not False:
+        if key.note and not (meant is False and key.name.startswith("enable")):
             self._note(table.key_place(written), f"{key.name} of {name}", key.note)
         if "milliseconds" in key.accepted and _looks_like_seconds(value):
             self._add(
@@ -243,7 +243,7 @@ class Spring:
     def _fields(self, name: str, chain: list[tuple[str, dict[str, Value]]]) -> Fields:
         """Return what an instance means."""
         got = _Getter(chain)
-        fields = {"failure_threshold": Origin(None, None, _THEIRS)}
+        fields = {"failure_threshold": Origin(None, None, THEIRS)}
         size = got("slidingWindowSize", 100)
         by_time = got("slidingWindowType", "COUNT_BASED").value == "TIME_BASED"
         minimum = got("minimumNumberOfCalls", 100)
@@ -266,9 +266,9 @@ class Spring:
 
     def _waiting(self, name: str, got: _Getter) -> Fields:
         fields = {
-            "recovery_timeout_growth": Origin(1.0, None, _THEIRS),
-            "recovery_timeout_jitter": Origin(0.0, None, _THEIRS),
-            "recovery_timeout_max": Origin(None, None, _THEIRS),
+            "recovery_timeout_growth": Origin(1.0, None, THEIRS),
+            "recovery_timeout_jitter": Origin(0.0, None, THEIRS),
+            "recovery_timeout_max": Origin(None, None, THEIRS),
         }
         grows, varies = got("enableExponentialBackoff", None), got("enableRandomizedWait", None)
         if grows.value:
@@ -331,7 +331,8 @@ class Spring:
         return tuple(classes)
 
 
-_THEIRS = "resilience4j's default"
+THEIRS = "resilience4j's default"
+"""Where a value comes from that an instance does not say."""
 _BELOW = "indent its keys below it, or remove it"
 
 
@@ -345,7 +346,7 @@ class _Getter:
         for name, keys in self._chain:
             if (found := keys.get(canonical(key))) is not None:
                 return Origin(found.value, found.place, f"configs.{name}" if name else "")
-        return Origin(default, None, _THEIRS)
+        return Origin(default, None, THEIRS)
 
 
 def _first(chain: list[tuple[str, dict[str, Value]]], key: str) -> Value | None:

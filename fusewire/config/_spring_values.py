@@ -86,7 +86,7 @@ def read_boolean(value: object) -> bool | Misread:
 
 def read_enum(value: object, words: tuple[str, ...]) -> str | Misread:
     """Read one of a Java enum's words; case and hyphens do not matter."""
-    return read_word(value, words)
+    return read_word(str(value).strip().upper().replace("-", "_"), words)
 
 
 def read_exception(name: object, known: dict[str, str]) -> type[BaseException] | Misread:

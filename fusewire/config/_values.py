@@ -152,17 +152,12 @@ def read_switch(value: object) -> bool | Misread:
 
 
 def read_word(value: object, words: tuple[str, ...]) -> str | Misread:
-    """Read one of a few words; case and hyphens do not matter."""
-    if isinstance(value, str):
-        for word in words:
-            if _without_case(value) == _without_case(word):
-                return word
-    near = nearest(value, words) if isinstance(value, str) else None
+    """Read one of a few words."""
+    if isinstance(value, str) and value in words:
+        return value
+    text = value if isinstance(value, str) else ""
+    near = nearest(text, words) or nearest(text.lower(), words)
     return Misread(f"did you mean {near}?" if near else f"write one of {', '.join(words)}")
-
-
-def _without_case(word: str) -> str:
-    return word.strip().lower().replace("-", "_")
 
 
 def read_within(

@@ -25,7 +25,7 @@ fusewire:
       quick: {base: money, recovery_timeout: 500ms}
     circuits:
       /payments.v1.Payments/*: {base: money}
-      /payments.v1.Payments/Charge: {failure_threshold: 2, mode: forced-open}
+      /payments.v1.Payments/Charge: {failure_threshold: 2, mode: forced_open}
       user-service: {base: quick, window_calls: 20, failure_rate_threshold: 50%}
   consumers:
     orders:

@@ -13,6 +13,7 @@ from fusewire import BreakerRegistry, BreakerSettings, ReplayPolicy, RetryPolicy
 from fusewire.config import ConfigError, load
 from fusewire.config._showing import show_setting
 from fusewire.config._spring_values import JAVA_EXCEPTIONS
+from tests.config.malformed import CORPUS
 from tests.docs.examples import run_examples
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -84,6 +85,47 @@ def shown(error: ConfigError) -> str:
             row += f"{word} "
         lines.append(row.rstrip())
     return "\n".join(lines)
+
+
+TWENTY = (
+    "a clock time",
+    "a spelt unit",
+    "a percent as a number",
+    "an octal number",
+    "YAML 1.1's yes",
+    "a misspelt mode",
+    "a misspelt exception",
+    "a function",
+    "a misspelt key",
+    "a key twice",
+    "a misspelt base",
+    "a base of itself",
+    "more calls than the window",
+    "a rate without a window",
+    "delays that shrink",
+    "a tab",
+    "a misspelt top",
+    "a second document",
+    "a misspelt variable",
+    "an unset variable in a file",
+)
+
+
+def twenty(folder: Path) -> str:
+    """Return what is said of twenty files of the corpus."""
+    by_name = {each.name: each for each in CORPUS}
+    texts = []
+    for name in TWENTY:
+        (folder / "fusewire.yaml").write_text(by_name[name].text, "utf-8")
+        with pytest.raises(ConfigError) as raised:
+            load("fusewire.yaml", env=by_name[name].env)
+        texts.append(shown(raised.value).partition("\n")[2])
+    return "\n".join(texts)
+
+
+def test_the_twenty_problems_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"```\n{twenty(tmp_path)}\n```" in TEXT
 
 
 def spring_table(tmp_path: Path) -> str:

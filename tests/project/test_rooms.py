@@ -29,6 +29,7 @@ ON_PURPOSE = {
     "fusewire.brokers.sqlite",
     "fusewire.brokers.topology",
     "fusewire.cli",  # the entry point of the command
+    "fusewire.config.internal",  # what the commands take besides the public names
     "fusewire.demo",
     "fusewire.demo.baselines",  # the demo's processes, which `python -m` runs
     "fusewire.demo.client",

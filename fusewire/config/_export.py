@@ -1,0 +1,88 @@
+"""Prints what files mean in our own form: the way from Spring Boot's files to ours."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from fusewire.config._showing import show_field
+from fusewire.config._spring import THEIRS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fusewire.config._checking import Fields, Origin
+    from fusewire.config._config import Config
+
+_BASE = "resilience4j"
+_HIDDEN = "classify_exception"
+
+
+def to_yaml(config: Config) -> str:
+    """Return the breakers of `config` as a file of our own form.
+
+    Values that came from variables are left out, each with a comment in its place, because they
+    may be secret.
+    """
+    theirs: Fields = {
+        name: origin
+        for circuit in config.circuits.values()
+        for name, origin in circuit.origins.items()
+        if origin.place is None and origin.through == THEIRS
+    }
+    lines = ["fusewire:", "  breakers:"]
+    if config.defaults is not None:
+        lines += ["    defaults:", *_rows(_said(config.defaults.origins), "      ")]
+    if theirs:
+        lines += ["    bases:", f"      {_BASE}:", *_rows(theirs, "        ")]
+    lines.append("    circuits:" if config.circuits else "    circuits: {}")
+    for circuit in config.circuits.values():
+        own = {
+            name: origin
+            for name, origin in _said(circuit.origins).items()
+            if name not in theirs or origin.place is not None or origin != theirs[name]
+        }
+        if circuit.mode is not None:
+            own["mode"] = circuit.mode
+        rows = [f"        base: {_BASE}"] if theirs else []
+        rows += _rows(own, "        ")
+        lines += [f"      {_name(circuit.name)}:" + ("" if rows else " {}"), *rows]
+    return "\n".join(lines) + "\n"
+
+
+def hidden_values(config: Config) -> list[str]:
+    """Return where values came from variables, which :func:`to_yaml` leaves out."""
+    circuits = [*config.circuits.values(), *([config.defaults] if config.defaults else [])]
+    return [
+        f"{circuit.name}: {name} ({origin})"
+        for circuit in circuits
+        for name, origin in circuit.origins.items()
+        if origin.place is not None and origin.place.placeholder and name != _HIDDEN
+    ]
+
+
+def _said(origins: Fields) -> Fields:
+    """Return what is not the library's own default."""
+    return {
+        name: origin
+        for name, origin in origins.items()
+        if (origin.place is not None or origin.through == THEIRS) and name not in _NOT_FIELDS
+    }
+
+
+_NOT_FIELDS = (_HIDDEN, "base", "preset", "mode")
+
+
+def _rows(fields: Fields, indent: str) -> Iterator[str]:
+    for name, origin in fields.items():
+        yield indent + _row(name, origin)
+
+
+def _row(name: str, origin: Origin) -> str:
+    if origin.place is not None and origin.place.placeholder:
+        return f"# {name}: left out, because it is the value of {origin.place.placeholder}"
+    return f"{name}: {show_field(name, origin.value)}"
+
+
+def _name(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)  # a text of JSON is one of YAML
