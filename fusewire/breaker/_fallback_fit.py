@@ -111,7 +111,12 @@ def _fit(func: Callable[..., Any], fallback: Callable[..., Any], skip: int = 0) 
         return Fit(fits=True, error=None)
     parameter = _error_parameter(function, other)
     given = {} if parameter is None else {parameter: _ERROR}
-    fits = all(_takes(other, function, args, kwargs | given) for args, kwargs in _calls(function))
+    # A function of any arguments may be called with more than the fallback has room for, and by
+    # names that only the fallback has as parameters.
+    more = len(other.parameters) + 1
+    names = [name for name in _names(other) if name not in _names(function) and name != parameter]
+    calls = _calls(function, more, ["any other name", *names])
+    fits = all(_takes(other, function, args, kwargs | given) for args, kwargs in calls)
     return Fit(fits, parameter)
 
 
@@ -121,6 +126,11 @@ def _signature(func: Callable[..., Any], skip: int = 0) -> Signature | None:
     except (TypeError, ValueError):
         return None
     return signature.replace(parameters=list(signature.parameters.values())[skip:])
+
+
+def _names(signature: Signature) -> list[str]:
+    """Return the parameters that can be given by name."""
+    return [name for name, each in signature.parameters.items() if each.kind in _GIVEN_BY_NAME]
 
 
 def _error_parameter(function: Signature, fallback: Signature) -> str | None:
@@ -136,8 +146,16 @@ def _error_parameter(function: Signature, fallback: Signature) -> str | None:
     return None
 
 
-def _calls(function: Signature) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Yield the ways to call `function` that differ most. Each argument is its parameter's name."""
+def _calls(
+    function: Signature, more: int, names: list[str]
+) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Yield the ways to call `function` that differ most. Each argument is its parameter's name.
+
+    Args:
+        function: the function.
+        more: how many arguments it is given for ``*args``.
+        names: the names that it is given for ``**kwargs``.
+    """
     parameters = function.parameters.values()
     needed = [
         each
@@ -150,9 +168,9 @@ def _calls(function: Signature) -> Iterator[tuple[list[str], dict[str, str]]]:
             kwargs: dict[str, str] = {}
             for each in chosen:
                 if each.kind is Parameter.VAR_POSITIONAL:
-                    args += [] if by_name else [each.name, each.name]
+                    args += [] if by_name else [each.name] * more
                 elif each.kind is Parameter.VAR_KEYWORD:
-                    kwargs[f"any other of {each.name}"] = each.name
+                    kwargs |= dict.fromkeys(names, each.name)
                 elif each.kind is Parameter.KEYWORD_ONLY or (
                     by_name and each.kind is Parameter.POSITIONAL_OR_KEYWORD
                 ):
