@@ -1,4 +1,4 @@
-"""The texts of idempotency keys, as they are sent.
+"""The texts of idempotency keys, as they are sent, and of what servers say about them.
 
 The key of a call is made of the operation and of the request itself::
 
@@ -12,6 +12,10 @@ from __future__ import annotations
 import functools
 import hashlib
 from urllib.parse import quote
+
+IDEMPOTENCY_TRAILER = "fusewire-idempotency"
+"""Trailing metadata of answers that do not come from a server's handler: ``replayed``, or the
+reason of a refusal."""
 
 _LONGEST_ID = 128
 _LONGEST_SENT = 16_000  # a server refuses 16 KiB of metadata

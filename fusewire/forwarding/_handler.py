@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from fusewire._key_text import key_of_id
+from fusewire._key_text import IDEMPOTENCY_TRAILER, key_of_id
 from fusewire._log_fields import fields
 from fusewire._sendable import is_valid_metadata
 from fusewire.errors import CircuitOpenError
@@ -16,17 +16,24 @@ from fusewire.forwarding._outcome import ReplayOutcome, outcome_of
 from fusewire.forwarding._transport import ChannelClosedError
 from fusewire.interceptors import read_retry_after
 from fusewire.operation import IDEMPOTENCY_KEY, current_operation
-from fusewire.parking import Reject
+from fusewire.parking import Reject, Retry
 from fusewire.parking.internal import Requeue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from aio_pika.abc import AbstractIncomingMessage
 
     from fusewire.forwarding._transport import Transport
 
 logger = logging.getLogger("fusewire.forwarding")
+
+
+_PATIENCE = 1.0
+"""Seconds after which a server is asked again that is busy, and does not say when to come back."""
+
+_LONGEST_WAIT = 60.0
+"""Seconds that it is waited for such a server at most, whatever it asks for."""
 
 
 class ReplayHandler:
@@ -73,16 +80,27 @@ class ReplayHandler:
             raise
 
     def _reject_if_over(self, call: StoredCall, error: grpc.RpcError) -> None:
-        """Raise Reject if the call must not or need not be sent again."""
+        """Raise Reject if the call must not or need not be sent again, or Retry if only later."""
         code: grpc.StatusCode = error.code()
         timeout = call.timeout or self._timeout
         trailing: Any = error.trailing_metadata()
+        retry_after = read_retry_after(trailing or ())
         outcome = outcome_of(
             code,
             error.details() or "",
             timeout,
             at_most_once=call.at_most_once,
-            hinted=read_retry_after(trailing or ()) is not None,
+            hinted=retry_after is not None,
+            word=_word_in(trailing or ()),
         )
+        if outcome is ReplayOutcome.POSTPONED:
+            after = min(_PATIENCE if retry_after is None else retry_after, _LONGEST_WAIT)
+            raise Retry(f"{call.method} ended {code.name}", after=after) from error
         if outcome is not ReplayOutcome.RETRY:
             raise Reject(f"{call.method} ended {code.name}", reason=outcome.value) from error
+
+
+def _word_in(trailing: Iterable[tuple[str, str | bytes]]) -> str | None:
+    """Return what a server of ours says about the key."""
+    words = [value for key, value in trailing if key == IDEMPOTENCY_TRAILER]
+    return words[-1] if words and isinstance(words[-1], str) else None

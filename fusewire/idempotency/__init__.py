@@ -4,11 +4,12 @@
 in, and commits key, reply and effects together before anything is sent.
 """
 
+from fusewire._key_text import IDEMPOTENCY_TRAILER
 from fusewire._public import publish
 from fusewire.idempotency._aio import AioInterceptor
 from fusewire.idempotency._idempotent import aio_idempotent, idempotent
 from fusewire.idempotency._records import Answer, Record, State
-from fusewire.idempotency._refusals import IDEMPOTENCY_TRAILER, Reason
+from fusewire.idempotency._refusals import Reason
 from fusewire.idempotency._resolving import NOT_MADE, NotMade
 from fusewire.idempotency._settings import FINAL
 from fusewire.idempotency._sqlite import SQLiteStore

@@ -14,11 +14,8 @@ from google.protobuf import duration_pb2
 # googleapis-common-protos has .pyi files but no py.typed marker.
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
+from fusewire._key_text import IDEMPOTENCY_TRAILER
 from fusewire.idempotency._records import Answer
-
-IDEMPOTENCY_TRAILER = "fusewire-idempotency"
-"""Trailing metadata of answers that do not come from the handler: ``replayed``, or the reason of a
-refusal."""
 
 REPLAYED = "replayed"
 """The trailer's value when the answer is a stored one."""

@@ -46,6 +46,8 @@ _REASONS = frozenset(
     {
         "",
         "ambiguous",
+        "in-doubt",
+        "stale-key",
         "busy",
         "circuit_open",
         "condition",

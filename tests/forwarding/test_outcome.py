@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from fusewire.forwarding._outcome import ReplayOutcome, outcome_of
+from fusewire.idempotency import Reason
 
 Code = grpc.StatusCode
 
@@ -63,3 +64,37 @@ def test_a_server_that_says_when_to_come_back_says_no_only_for_now(code: Code) -
     assert outcome_of(code, at_most_once=False, hinted=True) is ReplayOutcome.RETRY
     without = outcome_of(code, at_most_once=True)
     assert outcome_of(code, at_most_once=True, hinted=True) is without
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "idempotent", "at_most_once"),
+    [
+        ("in-progress", Code.ABORTED, ReplayOutcome.POSTPONED, ReplayOutcome.REFUSED),
+        ("busy", Code.ABORTED, ReplayOutcome.POSTPONED, ReplayOutcome.REFUSED),
+        ("in-doubt", Code.FAILED_PRECONDITION, ReplayOutcome.IN_DOUBT, ReplayOutcome.IN_DOUBT),
+        ("stale-key", Code.FAILED_PRECONDITION, ReplayOutcome.STALE_KEY, ReplayOutcome.STALE_KEY),
+        ("key-reused", Code.INVALID_ARGUMENT, ReplayOutcome.REFUSED, ReplayOutcome.REFUSED),
+        ("key-missing", Code.INVALID_ARGUMENT, ReplayOutcome.REFUSED, ReplayOutcome.REFUSED),
+        ("conflict", Code.ABORTED, ReplayOutcome.RETRY, ReplayOutcome.REFUSED),
+        ("unavailable", Code.UNAVAILABLE, ReplayOutcome.RETRY, ReplayOutcome.AMBIGUOUS),
+        ("later-format", Code.UNAVAILABLE, ReplayOutcome.RETRY, ReplayOutcome.AMBIGUOUS),
+        ("cancelled", Code.FAILED_PRECONDITION, ReplayOutcome.REFUSED, ReplayOutcome.REFUSED),
+        (
+            "reply-too-large",
+            Code.RESOURCE_EXHAUSTED,
+            ReplayOutcome.RETRY,
+            ReplayOutcome.AMBIGUOUS,
+        ),
+        ("replayed", Code.NOT_FOUND, ReplayOutcome.REFUSED, ReplayOutcome.REFUSED),
+    ],
+)
+def test_what_a_server_says_about_the_key_is_believed(
+    word: str, code: Code, idempotent: ReplayOutcome, at_most_once: ReplayOutcome
+) -> None:
+    assert outcome_of(code, at_most_once=False, word=word) is idempotent
+    assert outcome_of(code, at_most_once=True, word=word) is at_most_once
+
+
+def test_every_reason_of_a_server_has_a_row() -> None:
+    rows = test_what_a_server_says_about_the_key_is_believed.pytestmark[0].args[1]  # type: ignore[attr-defined] # pytest's
+    assert {row[0] for row in rows} == {*map(str, Reason), "replayed"}

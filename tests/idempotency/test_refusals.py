@@ -9,8 +9,9 @@ from google.rpc import (  # type: ignore[import-untyped] # no py.typed marker
     status_pb2,
 )
 
+from fusewire.idempotency import IDEMPOTENCY_TRAILER, Reason
 from fusewire.idempotency._records import Answer
-from fusewire.idempotency._refusals import IDEMPOTENCY_TRAILER, Reason, refusal, replayed
+from fusewire.idempotency._refusals import refusal, replayed
 from fusewire.interceptors import read_retry_after
 
 CODES = {
