@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,12 @@ class _AsyncpgTransaction:
 
     @property
     def is_open(self) -> bool:
-        # A connection that was lost has not been ended by the handler.
-        return bool(self._connection.is_closed() or self._connection.is_in_transaction())
+        # A connection that was lost has not been ended by the handler. The pool takes it back at
+        # once, and then it answers nothing.
+        try:
+            return bool(self._connection.is_closed() or self._connection.is_in_transaction())
+        except asyncpg.InterfaceError:
+            return True
 
     def lend(self) -> Any:
         return self._connection
@@ -77,9 +82,11 @@ class _AsyncpgTransaction:
         try:
             await self._transaction.rollback()
         except (*_LOST, asyncpg.PostgresError):  # if the commit has failed, asyncpg refuses
-            self._connection.terminate()
+            with contextlib.suppress(asyncpg.InterfaceError):  # the pool has a lost one already
+                self._connection.terminate()
         finally:
-            await self._pool.release(self._connection)
+            with contextlib.suppress(asyncpg.InterfaceError):
+                await self._pool.release(self._connection)
 
 
 class AsyncpgStore(AioStore):
@@ -107,7 +114,8 @@ class AsyncpgStore(AioStore):
         try:
             return await _AsyncpgTransaction(self._pool, connection, wait).begun()
         except BaseException:
-            await self._pool.release(connection)
+            with contextlib.suppress(asyncpg.InterfaceError):  # the pool has a lost one already
+                await self._pool.release(connection)
             raise
 
     def trouble(self, error: BaseException) -> Trouble:

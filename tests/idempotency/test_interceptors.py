@@ -72,7 +72,6 @@ def test_tenants_have_keys_of_their_own_where_a_scope_is_given(
     assert server.run(server.store.find, CHARGE, "k") is None
 
 
-@both
 def test_a_long_key_is_recognized(serve: Callable[..., Server]) -> None:
     server = serve()
     key = "k" * 5000
@@ -84,7 +83,6 @@ def test_a_long_key_is_recognized(serve: Callable[..., Server]) -> None:
     assert server.run(server.store.find, CHARGE, key).answer.reply == first.reply
 
 
-@both
 def test_forget_and_sweep_delete_records(serve: Callable[..., Server]) -> None:
     server = serve()
     for key in ("1", "2", "3"):

@@ -173,6 +173,71 @@ def test_a_connection_that_is_lost_in_the_handler_undoes_the_call(server: Server
     assert server.ask("ok", "b").code == "OK"
 
 
+# SQLAlchemy sends nothing for a transaction that its driver knows to be over.
+@pytest.mark.parametrize(
+    ("place", "moment"),
+    [
+        *((place, "before") for place in ON_POSTGRESQL),
+        *((_NAMES[name], "after") for name in ("psycopg", "aio psycopg", "asyncpg")),
+    ],
+    ids=str,
+)
+def test_a_connection_that_is_lost_in_the_commit_leaves_it_to_the_record(
+    server: Server, moment: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lose_the_next_commit(server, moment)
+    first = server.ask("ok", "a")
+    assert (first.code, first.word) == ("UNAVAILABLE", "unavailable")
+    assert "the record of its key decides" in caplog.text
+    committed = moment == "after"
+    assert server.effects("a") == int(committed)
+    again = server.ask("ok", "a")
+    assert (again.code, again.word) == ("OK", "replayed" if committed else None)
+    assert server.script.runs["a"] == (1 if committed else 2)
+    assert server.effects("a") == 1
+
+
+def lose_the_next_commit(server: Server, moment: str) -> None:
+    """Have the connection end just before the next COMMIT arrives, or before its answer does."""
+    begin_transaction = server.store.begin_transaction
+
+    def losing(transaction: Any) -> Any:
+        commit, execute = transaction.commit, transaction.execute
+        pids: list[int] = []
+
+        def terminate() -> None:
+            server.database.execute(f"SELECT pg_terminate_backend({pids[0]})")
+            gone = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pids[0]}"  # noqa: S608 - ours
+            until_sync(lambda: server.database.execute(gone)[0][0] == 0)
+
+        async def aio_commit() -> None:
+            pids.append((await execute("SELECT pg_backend_pid()", {}))[0][0])
+            if moment == "after":
+                await server.place.execute(transaction._connection, "COMMIT")
+            await asyncio.to_thread(terminate)
+            server.store.begin_transaction = begin_transaction
+            await commit()
+
+        def sync_commit() -> None:
+            pids.append(execute("SELECT pg_backend_pid()", {})[0][0])
+            if moment == "after":
+                server.place.execute(transaction._connection, "COMMIT")
+            terminate()
+            server.store.begin_transaction = begin_transaction
+            commit()
+
+        transaction.commit = aio_commit if server.place.aio else sync_commit
+        return transaction
+
+    async def aio(wait: float) -> Any:
+        return losing(await begin_transaction(wait))
+
+    def sync(wait: float) -> Any:
+        return losing(begin_transaction(wait))
+
+    server.store.begin_transaction = aio if server.place.aio else sync
+
+
 @on_postgresql
 def test_a_serialization_failure_in_the_handler_is_aborted_and_never_stored(
     server: Server,
