@@ -71,9 +71,9 @@ class Durations:
         # and whether it is live, whether it failed, and whether the circuit was closed.
         self._notes: list[Any] = []
         self.note_quickly: Callable[[float], None] = self._notes.append
-        # Quick notes are of the half minute of the full one before them.
+        # Quick notes are of the half minute of the full one before them, which was at this time.
         self.quick_until = -math.inf
-        self._quick_at = -math.inf
+        self._quick_at: float
         self._methods: dict[str, _Method] = {}
         self._latest: deque[tuple[str, float]] = deque(maxlen=LATEST)
         self._replayed_at = -math.inf

@@ -164,7 +164,7 @@ def counted(seconds: Sequence[float]) -> Counts:
     while begin < len(ordered):
         bucket = _bucket(ordered[begin])
         upper = BOUNDS[bucket] if bucket < len(BOUNDS) else math.inf
-        end = bisect_right(ordered, upper, begin)
+        end = bisect_right(ordered, upper)
         counts.by_bucket[bucket] = end - begin
         begin = end
     return counts

@@ -103,6 +103,20 @@ def test_the_status_of_what_an_error_comes_from_is_its_status(breaker: CircuitBr
     assert known(breaker) == (f"{HERE}.PaymentError", "UNAVAILABLE")
 
 
+def test_so_is_that_of_the_error_during_whose_handling_it_was_raised(
+    breaker: CircuitBreaker,
+) -> None:
+    def charge() -> None:
+        try:
+            raising()
+        except RpcLikeError:
+            raise PaymentError(SECRET)  # noqa: B904 - as callers do who forget `from`
+
+    with pytest.raises(PaymentError):
+        breaker.call(charge)
+    assert known(breaker) == (f"{HERE}.PaymentError", "UNAVAILABLE")
+
+
 def test_an_error_whose_status_cannot_be_asked_for_has_none(breaker: CircuitBreaker) -> None:
     class BrokenError(Exception):
         def code(self) -> object:
@@ -174,6 +188,14 @@ def by_nested_calls(breaker: CircuitBreaker) -> None:
     breaker.call(lambda: breaker.call(raising))
 
 
+def by_call_around_an_ignored_one(breaker: CircuitBreaker) -> None:
+    def call() -> None:
+        breaker.acquire().release()
+        raising()
+
+    breaker.call(call)
+
+
 def by_failure(breaker: CircuitBreaker) -> None:
     breaker.acquire().failure(error=RpcLikeError(SECRET))
 
@@ -227,6 +249,7 @@ WAYS = [
     by_block,
     by_async_block,
     by_nested_calls,
+    by_call_around_an_ignored_one,
     by_failure,
     by_settle,
     by_conclude,

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from fusewire.breaker import Baseline, Durations
+from fusewire.breaker._histogram import counted
 from fusewire.testing import FakeClock
 
 
@@ -301,6 +302,17 @@ def test_the_share_follows_the_reference(clock: FakeClock) -> None:
     assert durations.slow_share() == 0.0
 
 
+def test_what_replays_slow_down_does_not_become_the_reference_for_them(clock: FakeClock) -> None:
+    durations = Durations(clock)
+    durations.record(0.01, live=False)
+    for _ in range(20):
+        durations.record(0.01)
+    assert durations.slow_share() == 0.0
+    for _ in range(200):
+        durations.record(1.0)
+    assert durations.slow_share() == 1.0
+
+
 def test_calls_that_nobody_asks_about_are_not_kept(clock: FakeClock) -> None:
     durations = recorded(clock, *[0.01] * 255)
     assert len(durations._notes) == 255
@@ -336,6 +348,12 @@ def test_the_histogram_has_all_calls_and_never_decreases(clock: FakeClock) -> No
     assert len(answered.counts) == len(answered.bounds) + 1
     for bound, count in zip(answered.bounds, answered.counts[:-1], strict=True):
         assert not count or 0.01 <= bound < 0.0231
+
+
+def test_what_is_loaded_is_added_to_what_is_counted() -> None:
+    counts = counted((0.5, 0.25))
+    counts.load(counts.histogram())
+    assert (counts.calls, counts.seconds) == (4, 1.5)
 
 
 def test_a_baseline_is_a_value() -> None:

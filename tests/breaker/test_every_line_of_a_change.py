@@ -134,6 +134,16 @@ def test_it_may_come_at_every_line_of_a_change(clock: FakeClock, settings: Break
     ) == lines + sum((ours.ignored, ours.late, ours.succeeded, ours.failed, ours.rejected))
 
 
+def test_it_may_come_while_figures_are_read(clock: FakeClock) -> None:
+    breaker = CircuitBreaker("payments", settings=FULL, clock=clock)
+    breaker.acquire().failure()
+    alone = breaker.figures()
+    seen = set()
+    lines = at_each_line(lambda _: seen.add(breaker.figures()), breaker.figures)
+    assert lines > 10
+    assert seen == {alone}
+
+
 @pytest.mark.parametrize("settings", [FULL, BY_TIME])
 def test_every_line_of_a_change_may_be_the_last(
     clock: FakeClock, settings: BreakerSettings

@@ -68,6 +68,18 @@ def test_each_bucket_holds_what_is_at_most_its_bound(clock: FakeClock, bound: in
     assert durations.answered.counts[bound : bound + 2] == (1, 1)
 
 
+def test_the_seconds_of_all_methods_are_added(clock: FakeClock) -> None:
+    breaker = CircuitBreaker("payments", clock=clock)
+    breaker.measure_durations()
+    assert breaker.durations is not None
+    for seconds, method in ((1.0, "/shop.Payments/Charge"), (0.5, "/shop.Payments/Refund")):
+        breaker.durations.record(seconds, method=method)
+        breaker.durations.record(2 * seconds, method=method, failed=True)
+    durations = breaker.figures().durations
+    assert durations is not None
+    assert (durations.answered.seconds, durations.failed.seconds) == (1.5, 3.0)
+
+
 def test_durations_go_on_over_a_restart_and_never_fall(clock: FakeClock) -> None:
     breaker = CircuitBreaker("payments", clock=clock)
     breaker.measure_durations()

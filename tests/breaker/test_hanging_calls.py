@@ -120,6 +120,15 @@ async def test_a_coroutine_that_is_not_awaited_yet_does_not_hang(
         await each
 
 
+def test_a_call_inside_another_hangs_no_more_when_it_has_ended(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    breaker.replace_settings(dataclasses.replace(SETTINGS, minimum_calls=1))
+    breaker.call(lambda: breaker.call(int))
+    clock.advance(3)
+    assert breaker.look().admitted
+
+
 def test_replacing_settings_keeps_what_hangs(breaker: CircuitBreaker, clock: FakeClock) -> None:
     for _ in range(4):
         breaker.acquire()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from fusewire.breaker import (
+    CRITICAL,
     CallFailed,
     CallSucceeded,
     Cause,
@@ -16,6 +17,7 @@ from fusewire.breaker import (
     CircuitState,
     Event,
     Reason,
+    SettingsChanged,
     StateChanged,
 )
 from fusewire.errors import SettingsError
@@ -217,6 +219,26 @@ def test_one_that_returns_a_coroutine_is_said_to_hear_nothing(
         "TypeError: a listener must be a plain function, but this one returned a coroutine, which "
         "nobody awaits: <function"
     ) in caplog.text
+
+
+def test_events_of_calls_that_wait_behind_a_change_stay_in_order(breaker: CircuitBreaker) -> None:
+    heard: list[Event] = []
+    breaker.add_listener(heard.append, Event)
+
+    def act(_event: Event) -> None:
+        if len(heard) == 1:
+            breaker.replace_settings(CRITICAL)
+            breaker.acquire().success()
+            breaker.acquire().failure()
+
+    breaker.add_listener(act, Event)
+    breaker.acquire().failure()
+    assert [type(event) for event in heard] == [
+        CallFailed,
+        SettingsChanged,
+        CallSucceeded,
+        CallFailed,
+    ]
 
 
 def test_events_of_calls_and_of_changes_are_heard_in_order(breaker: CircuitBreaker) -> None:

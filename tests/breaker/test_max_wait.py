@@ -10,6 +10,7 @@ import pytest
 
 from fusewire.breaker import BreakerSettings, CircuitBreaker, CircuitState, Outcome
 from fusewire.operation import operation
+from tests.support.call_errors import known
 from tests.support.circuits import half_open_circuit
 from tests.support.later_results import WithCallbacks, settled
 from tests.support.ways_through import each_async_lender, totals
@@ -111,6 +112,16 @@ async def test_a_result_that_is_cancelled_after_that_long_is_a_failure(
     await given_up(breaker.call(WithCallbacks, hang), clock, 2.0)
     await settled(breaker, 3)
     assert totals(breaker) == (0, 3, 0, 0)
+
+
+def test_such_a_result_has_a_cancellation_as_its_error(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    breaker.call(lambda: future)
+    clock.advance(2.0)
+    future.cancel()
+    assert known(breaker) == ("asyncio.exceptions.CancelledError", "")
 
 
 async def test_with_judged_results_too(clock: FakeClock) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusewire.breaker import Baseline, BreakerRegistry, CircuitBreaker
+from fusewire.breaker import Baseline, BreakerRegistry, CircuitBreaker, CircuitState
 from fusewire.operation import TimedCall, operation
 from tests.support.circuits import half_open_circuit, interrupt, open_circuit
 from tests.support.ways_through import fail
@@ -142,6 +142,17 @@ def test_measuring_that_begins_in_an_outage_has_no_baseline(clock: FakeClock) ->
     assert calls_of(breaker) == (1, 0.0)
     assert breaker.durations is not None
     assert breaker.durations.baseline() is None
+
+
+def test_measuring_may_begin_while_a_probe_is_in_flight(clock: FakeClock) -> None:
+    breaker = CircuitBreaker("payments", 1, 10.0, 1, clock=clock)
+    half_open_circuit(breaker, clock)
+    probe = breaker.acquire()
+    clock.advance(1.0)
+    breaker.measure_durations()
+    probe.success()
+    assert breaker.state is CircuitState.CLOSED
+    assert calls_of(breaker) == (1, 1.0)
 
 
 def test_calls_of_an_operation_are_on_its_list(clock: FakeClock) -> None:

@@ -92,6 +92,17 @@ def test_each_call_is_in_the_half_minute_in_which_it_ended(
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_call_that_ends_as_a_half_minute_begins_is_in_that_one(
+    breaker: CircuitBreaker, clock: FakeClock, way: Callable[..., None]
+) -> None:
+    way(breaker, clock, 1.0)
+    clock.advance(28)
+    way(breaker, clock, 1.0)
+    assert clock.now == 3030
+    assert generations(breaker) == [(3000, 1, 3001), (3030, 1, 3030)]
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_calls_of_an_outage_are_in_no_baseline(
     breaker: CircuitBreaker, clock: FakeClock, way: Callable[..., None]
 ) -> None:

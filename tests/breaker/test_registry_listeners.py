@@ -17,12 +17,13 @@ from fusewire.breaker import (
     CallEvent,
     CallSucceeded,
     CircuitBreaker,
+    CircuitState,
     Event,
     SettingsChanged,
     StateChanged,
 )
 from fusewire.errors import SettingsError
-from tests.support.circuits import interrupt, open_circuit
+from tests.support.circuits import half_open_circuit, interrupt, open_circuit
 
 if TYPE_CHECKING:
     from fusewire.testing import FakeClock
@@ -72,6 +73,19 @@ def test_the_last_event_of_a_breaker_says_that_it_was_removed(registry: BreakerR
     assert [type(event) for event in own if not isinstance(event, CallEvent)] == [StateChanged]
     open_circuit(registry.get("payments"))
     assert kinds_of(heard[2:]) == [("payments", "BreakerAdded"), ("payments", "StateChanged")]
+
+
+def test_a_listener_may_come_and_go_while_a_probe_is_in_flight(
+    registry: BreakerRegistry, clock: FakeClock
+) -> None:
+    breaker = registry.get("payments")
+    half_open_circuit(breaker, clock)
+    probe = breaker.acquire()
+    heard: list[Event] = []
+    registry.add_listener(heard.append)()
+    probe.failure()
+    assert breaker.state is CircuitState.OPEN
+    assert heard == [BreakerAdded("payments")]
 
 
 def test_a_breaker_that_makes_room_is_removed_too(clock: FakeClock) -> None:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire.breaker import CircuitBreaker, CircuitOpenError, CircuitState, Snapshot
+from fusewire.breaker import (
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitState,
+    Event,
+    Snapshot,
+    StateChanged,
+)
 from fusewire.errors import SettingsError
 from tests.support.circuits import open_circuit, restarted
 
@@ -34,6 +41,21 @@ def test_the_figures_have_it(breaker: CircuitBreaker, act: str) -> None:
     assert known(breaker) == ("ana", "maintenance")
     getattr(breaker, act if act not in ("half_open", "automatic") else "reset")()
     assert known(breaker) == ("", "")
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_it_is_empty_if_nobody_says_it(breaker: CircuitBreaker, act: str) -> None:
+    if act == "half_open":
+        open_circuit(breaker)
+    else:
+        breaker.disable(by="bo", reason="maintenance")
+    heard: list[Event] = []
+    breaker.add_listener(heard.append, Event)
+    getattr(breaker, act)()
+    assert known(breaker) == ("", "")
+    assert {(event.by, event.note) for event in heard if isinstance(event, StateChanged)} <= {
+        ("", "")
+    }
 
 
 def test_what_does_nothing_changes_nothing_of_it(breaker: CircuitBreaker) -> None:

@@ -333,6 +333,17 @@ def test_a_time_window_loads_buckets_that_fall_together() -> None:
     assert (window.calls, window.failed, window.slow) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("tenths", range(-25, 45))
+def test_the_totals_of_a_time_window_are_what_dropping_leaves(tenths: int) -> None:
+    now = tenths * 0.1  # at the edges of buckets, where divisions round
+    window = TimeWindow(2.0, -1.95)
+    for each in range(-19, 21):
+        window.record(FAILED, each * 0.1 + 0.05)
+    shown = window.totals(now)
+    window.drop_old(now)
+    assert shown == (window.calls, window.failed, window.slow)
+
+
 def test_a_time_window_works_before_time_zero() -> None:
     window = TimeWindow(20.0, -1.5)
     assert window.until == -1.0
