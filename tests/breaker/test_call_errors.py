@@ -96,6 +96,12 @@ def test_a_private_class_whose_public_base_is_another_packages_keeps_its_name(
     assert known(breaker) == ("shop._errors.DeclinedError", "")
 
 
+def test_no_class_of_a_private_package_is_public(breaker: CircuitBreaker) -> None:
+    base = type("BaseError", (Exception,), {"__module__": "_shop"})
+    fail_with(breaker, type("_OwnError", (base,), {"__module__": "_shop"})())
+    assert known(breaker) == ("_shop._OwnError", "")
+
+
 def test_the_status_of_what_an_error_comes_from_is_its_status(breaker: CircuitBreaker) -> None:
     error = PaymentError(SECRET)
     error.__cause__ = RpcLikeError()

@@ -66,7 +66,7 @@ def everything(breaker: CircuitBreaker, clock: FakeClock) -> None:
 TIMES = 20
 
 
-def at_each_line(act: Callable[[int], None], work: Callable[[], None]) -> int:
+def at_each_line(act: Callable[[int], None], work: Callable[[], object]) -> int:
     """Do `work` and call ``act(number)`` at each line of its changes; return how many there were.
 
     A signal handler can run between any two lines, and so can what another thread does.

@@ -124,6 +124,17 @@ def test_the_same_facts_are_fields(
     assert "4111" not in log.text
 
 
+def test_the_seconds_of_a_short_outage_are_rounded_to_milliseconds(
+    clock: FakeClock, log: Log
+) -> None:
+    breaker = CircuitBreaker("payments", 1, 0.12345, 1, clock=clock)
+    fail(breaker, 1)
+    clock.advance(0.56789)
+    breaker.acquire().success()
+    assert log.of("circuit.opened")[0]["retry_after"] == 0.123
+    assert log.of("circuit.closed")[0]["seconds"] == 0.568
+
+
 def test_a_rate_has_the_calls_that_it_was_computed_from(clock: FakeClock, log: Log) -> None:
     settings = BreakerSettings(
         failure_threshold=None, window_calls=10, minimum_calls=4, failure_rate_threshold=0.5

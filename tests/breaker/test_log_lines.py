@@ -18,6 +18,7 @@ from fusewire.breaker import (
     Event,
     StateChanged,
 )
+from tests.support.call_errors import known
 from tests.support.circuits import interrupt, open_circuit
 from tests.support.logs import Log, read_log
 
@@ -56,6 +57,7 @@ def test_its_text_is_in_the_log_only_where_that_is_set(
         breaker.acquire().failure(error=error)
         with pytest.raises(CircuitOpenError) as caught:
             breaker.acquire()
+        assert known(breaker)[1] == getattr(error, "status", "")
         said = repr((heard, caught.value, vars(caught.value), caught.value.__reduce__()))
         said += str(breaker.figures()) + breaker.snapshot().to_json() + str(caught.value)
         assert "refused" not in said
