@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
 T = TypeVar("T")
 
@@ -85,13 +85,12 @@ def nearest(name: object, known: Iterable[str], *, cutoff: float = 0.6) -> str |
     return near[0] if near else None
 
 
-def check_fields(cls: type, given: Mapping[str, object], fields: Iterable[str]) -> None:
+def check_fields(cls: type, given: Mapping[str, object], fields: Collection[str]) -> None:
     """Refuse a setting that `cls` does not have, and name the nearest one.
 
     Raises:
         SettingsError: one of `given` is none of the `fields`.
     """
-    fields = tuple(fields)
     for name in given:
         if name not in fields:
             near = nearest(name, fields)

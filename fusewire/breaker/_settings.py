@@ -119,8 +119,10 @@ class BreakerSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that are not valid, alone or in combination."""
-        for setting, rule in _RULES.items():
-            check(setting, getattr(self, setting), rule)
+        for setting, rule, default in _CHECKS:
+            value = getattr(self, setting)
+            if value is not default and not rule.fits(value):
+                check(setting, value, rule)  # raises
         for setting, accepted in conflicts(self):
             raise invalid(setting, accepted, getattr(self, setting))
         for setting in LIKE_MILLISECONDS:
@@ -250,6 +252,12 @@ _RULES: dict[str, Rule] = {
     "ramp_duration": SECONDS.or_none,
     "log_messages": SWITCH,
 }
+
+_CHECKS = tuple(
+    (setting, rule, BreakerSettings.__dataclass_fields__[setting].default)
+    for setting, rule in _RULES.items()
+)
+"""Each setting, its rule, and the value that needs no check: most settings are the defaults."""
 
 CRITICAL = BreakerSettings(failure_threshold=3, recovery_timeout=120.0, half_open_max_calls=5)
 """A dependency that must not be harmed, such as payments: opens early, closes with care."""

@@ -128,21 +128,21 @@ def _without(value: Any, paths: set[Path], here: Path) -> Any:
 def _take(layer: Layer, model: File, document: Document) -> None:
     """Take over what was given."""
     breakers, at = model.fusewire.breakers, ("fusewire", "breakers")
-    layer.defaults = _fields(breakers.defaults, document, (*at, "defaults"))
+    layer.defaults = _fields(breakers.defaults, document.value((*at, "defaults")))
     for section in ("bases", "circuits"):
-        for name, settings in getattr(breakers, section).items():
-            path: Path = (*at, section, name)
-            getattr(layer, section)[name] = _fields(settings, document, path)
-            layer.names_at[section, name] = document.key_place(path)
+        table, fields = document.value((*at, section)), getattr(layer, section)
+        if isinstance(table, Table):
+            for name, settings in getattr(breakers, section).items():
+                fields[name] = _fields(settings, table[name])
+                layer.names_at[section, name] = table.key_place(name)
     for queue, consumer in model.fusewire.consumers.items():
         path = ("fusewire", "consumers", queue)
         layer.names_at["consumers", queue] = document.key_place(path)
-        layer.retry[queue] = _fields(consumer.retry, document, (*path, "retry"))
-        layer.replay[queue] = _fields(consumer.replay, document, (*path, "replay"))
+        layer.retry[queue] = _fields(consumer.retry, document.value((*path, "retry")))
+        layer.replay[queue] = _fields(consumer.replay, document.value((*path, "replay")))
 
 
-def _fields(model: BaseModel, document: Document, path: Path) -> Fields:
-    given = document.value(path)
+def _fields(model: BaseModel, given: object) -> Fields:
     if not isinstance(given, Table):
         return {}
     fields = {}

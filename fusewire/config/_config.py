@@ -7,8 +7,8 @@ from collections.abc import Mapping  # noqa: TC003 - see fusewire/_public.py
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from fusewire._validation import nearest
-from fusewire.breaker import BreakerRegistry  # noqa: TC001 - see fusewire/_public.py
+from fusewire._validation import check, instance_of, nearest
+from fusewire.breaker import BreakerRegistry
 from fusewire.config._layer import FileLayer
 from fusewire.config._problems import Problem  # noqa: TC001 - see fusewire/_public.py
 from fusewire.config._resolving import CircuitConfig, ConsumerConfig
@@ -47,7 +47,11 @@ class Config:
 
         A mode is set when a circuit is made, and again when it is another one than that of the
         settings before. What was set by hand since stays until then.
+
+        Raises:
+            SettingsError: `registry` is no registry.
         """
+        check("registry", registry, instance_of(BreakerRegistry))
         registry.overlay(FileLayer(self.defaults, self.circuits))
 
     def consumer(self, queue: str) -> ConsumerConfig:

@@ -89,7 +89,7 @@ class FileLayer:
         former: SettingsLayer | None,
     ) -> None:
         """Log once for each circuit what changes: field, old value, new value, and its place."""
-        if old == new or name in self._reported:
+        if old == new or name in self._reported or not logger.isEnabledFor(logging.INFO):
             return
         if len(self._reported) >= _MOST_REPORTED:
             self._reported.clear()

@@ -18,6 +18,7 @@ from fusewire.breaker.internal import (
 from fusewire.config._checking import Fields, Layer, Origin
 from fusewire.config._problems import Place, Problem, Severity
 from fusewire.config._showing import show_origin
+from fusewire.errors import SettingsError
 from fusewire.parking import ReplayPolicy, RetryPolicy
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 _NOWHERE = Place("the files")
 _LIBRARY = BreakerSettings()
 _SETTINGS = tuple(field.name for field in dataclasses.fields(BreakerSettings))
-_FUNCTIONS = ("classify_exception", "classify_result")
+_JUDGE = "classify_exception"
+_FUNCTIONS = (_JUDGE, "classify_result")
 _LIBRARY_FIELDS: Fields = {
     name: Origin(getattr(_LIBRARY, name), None, "the library")
     for name in _SETTINGS
@@ -175,32 +177,38 @@ class Resolver:
         if broken:
             return None
         self._warn_of_milliseconds(subject, origins)
-        values = {
-            name: origins[name].value
-            for name in (*_LIBRARY_FIELDS, "classify_exception")  # which Spring files have
-            if name in origins
-        }
+        values = {name: origins[name].value for name in _LIBRARY_FIELDS}
+        if _JUDGE in origins:  # as Spring Boot files have
+            values[_JUDGE] = origins[_JUDGE].value
         key = tuple(values.values())
         known = self._made.get(key)
         if known is not None:
             return known
-        wrong = list(conflicts(SimpleNamespace(**values)))
-        hidden = wrong and any(one.place and one.place.placeholder for one in origins.values())
-        for name, accepted in wrong:
+        try:
+            made = self._made[key] = BreakerSettings(**values)
+        except SettingsError:  # it names the first conflict alone
+            self._add_conflicts(subject, place, origins, SimpleNamespace(**values))
+            return None
+        return made
+
+    def _add_conflicts(
+        self, subject: str, place: Place, origins: Fields, settings: SimpleNamespace
+    ) -> None:
+        """Add a problem for each setting that does not fit the others."""
+        hidden = any(one.place and one.place.placeholder for one in origins.values())
+        for name, accepted in conflicts(settings):
             # The sentence may hold the value of another setting.
             told = _as_files_write(_without_values(accepted) if hidden else accepted)
             self._judge(subject, name, told, origins, place)
-        if wrong:
-            return None
-        made = self._made[key] = BreakerSettings(**values)
-        return made
 
     def _warn_of_milliseconds(self, subject: str, origins: Fields) -> None:
         """Warn of durations that look like milliseconds."""
         for name in LIKE_MILLISECONDS:
             origin = origins[name]
+            if origin.value is None or origin.value <= MAX_LIKELY_SECONDS:
+                continue
             looks_like_milliseconds(name, origin.value)  # not a second time, with the value
-            if origin.place and origin.value is not None and origin.value > MAX_LIKELY_SECONDS:
+            if origin.place is not None:
                 self._add(
                     origin,
                     f"{subject}.{name}",

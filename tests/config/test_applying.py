@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire import BreakerRegistry, BreakerSettings, CircuitBreaker, CircuitState
+from fusewire import BreakerRegistry, BreakerSettings, CircuitBreaker, CircuitState, SettingsError
 from fusewire.breaker import Outcome
 from tests.support.circuits import open_circuit
 
@@ -86,6 +86,12 @@ def test_the_exact_name_counts_and_then_the_longest_pattern(
     names = ("x", "/a.B/D", "/a.X/D", "/a.B/C", "/a.B/Z", "/a.b")
     thresholds = [registry.get(name).settings.failure_threshold for name in names]
     assert thresholds == [1, 2, 3, 4, 5, 1]
+
+
+def test_what_is_no_registry_is_refused(load_text: Callable[..., Config]) -> None:
+    wrong: Any = {}
+    with pytest.raises(SettingsError, match="registry must be a BreakerRegistry"):
+        load_text(circuits("")).apply(wrong)
 
 
 def test_functions_stay_codes_and_exceptions_that_the_file_does_not_name(
