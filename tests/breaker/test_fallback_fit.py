@@ -55,6 +55,8 @@ def by_name(*, user_id: str) -> None: ...
         (load, lambda user_id, region="eu", *others, **more: 0, None),
         (load_here, lambda user_id, region="us", error=None: 0, "error"),
         (lambda first, *more: 0, lambda first, *more: 0, None),
+        (lambda first, **more: 0, lambda first, **more: 0, None),
+        (lambda first, **more: 0, lambda first, error, **more: 0, "error"),
         (anything, lambda *args, **kwargs: 0, None),
         (anything, lambda *args, error, **kwargs: 0, "error"),
         (by_position, lambda user_id: 0, None),
