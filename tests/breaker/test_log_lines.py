@@ -78,6 +78,22 @@ def test_its_text_is_not_kept_where_it_is_not_to_be_logged(clock: FakeClock) -> 
     assert not breaker._last_message
 
 
+def test_an_error_is_not_asked_for_a_text_that_is_not_to_be_logged(clock: FakeClock) -> None:
+    asked: list[bool] = []
+
+    class ExpensiveError(Exception):
+        def __str__(self) -> str:
+            asked.append(True)
+            return "all that the database has said"
+
+    breaker = CircuitBreaker("payments", clock=clock)
+    breaker.acquire().failure(error=ExpensiveError())
+    assert not asked
+    breaker.replace_settings(BreakerSettings(log_messages=True))
+    breaker.acquire().failure(error=ExpensiveError())
+    assert asked
+
+
 def test_an_error_that_has_no_text_to_give_says_why(clock: FakeClock, log: Log) -> None:
     class BrokenError(Exception):
         def __str__(self) -> str:
