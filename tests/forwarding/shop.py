@@ -44,7 +44,7 @@ class AioShop:
         metadata = (("idempotency-key", key),) if key else ()
         metadata += options.pop("metadata", ())
         reply: bytes = await self._charge(
-            what.encode(), metadata=metadata, **{"timeout": 2, **options}
+            what.encode(), metadata=metadata, **{"timeout": 30, **options}
         )
         return reply
 
@@ -73,6 +73,7 @@ async def aio_shop(
         queue=queue,
         registry=registry,
         retry=RetryPolicy(delays=(0.05, 0.2), max_attempts=max_attempts),
+        park_timeout=30,
     ) as calls:
         fallbacks = {CHARGE: calls.park(**{"reply": pending, **park})}
         interceptors = aio_interceptors(registry=registry, fallbacks=fallbacks)
@@ -92,7 +93,11 @@ def sync_shop(
     address: str, queue: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> Iterator[tuple[ParkedCalls, Any, list[MessageEvent]]]:
     with ParkedCalls(
-        address, queue=queue, registry=registry, retry=RetryPolicy(delays=(0.05, 0.2))
+        address,
+        queue=queue,
+        registry=registry,
+        retry=RetryPolicy(delays=(0.05, 0.2)),
+        park_timeout=30,
     ) as calls:
         events: list[MessageEvent] = []
         calls.add_listener(events.append)
@@ -106,12 +111,13 @@ def sync_shop(
 
 
 def trip(registry: BreakerRegistry, name: str = CHARGE) -> None:
+    """Open a circuit until :func:`recover`, however slow the machine is."""
     breaker = registry.get(name)
     while breaker.can_execute():
         breaker.acquire().failure()
+    breaker.hold_open(300)
 
 
-def keep_open(registry: BreakerRegistry, name: str = CHARGE) -> None:
-    """Trip a circuit that is to be open still when a slow machine comes to the call."""
-    trip(registry, name)
-    registry.get(name).hold_open(300)
+def recover(registry: BreakerRegistry, name: str = CHARGE) -> None:
+    """End the open time of a circuit."""
+    registry.get(name).half_open()

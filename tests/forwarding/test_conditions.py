@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from tests.forwarding.shop import aio_shop, trip
+from tests.forwarding.shop import aio_shop, recover, trip
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ async def test_calls_wait_in_their_lane_until_they_are_let_in(  # noqa: PLR0917 
         for number in range(MANY):
             trip(registry)
             await shop.charge("a", f"op-{number}")
+        recover(registry)
         shop.forward()
         await until(lambda: len(server.seen) >= 4)  # the lane is paused, and probed
         server.answer = lambda key: None
@@ -63,6 +64,7 @@ async def test_at_most_once_a_full_server_leaves_a_call_in_doubt(
     async with aio_shop(address, queue_name, server, registry, **AT_MOST_ONCE) as shop:
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         await until(lambda: shop.happened("dead") == ["op-a"])
         (dead,) = await shop.dead(address)
     assert dead.headers["fusewire-reason"] == "ambiguous"

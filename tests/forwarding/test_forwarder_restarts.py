@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from fusewire.parking import ParkingConsumer
-from tests.forwarding.shop import aio_shop, trip
+from tests.forwarding.shop import aio_shop, recover, trip
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ async def test_a_forwarder_that_ends_by_an_error_goes_on_and_says_so(  # noqa: P
     async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         monkeypatch.setattr(ParkingConsumer, where, fail_twice)
         shop.forward()
         await until(lambda: shop.happened("replayed") == ["op-a"])
@@ -63,12 +64,14 @@ async def test_a_forwarder_that_is_cancelled_by_somebody_else_goes_on_and_says_s
     async with aio_shop(address, queue_name, server, registry) as shop:
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         await until(lambda: shop.happened("replayed") == ["op-a"])
         [task] = [each for each in asyncio.all_tasks() if each.get_name() == name]
         task.cancel()
         await until(lambda: f"{name} was cancelled by something else" in caplog.text)
         trip(registry)
         await shop.charge("b", "op-b")
+        recover(registry)
         await until(lambda: shop.happened("replayed") == ["op-a", "op-b"])
     assert server.effects == {"op-a": b"a", "op-b": b"b"}
 
@@ -80,6 +83,7 @@ async def test_a_proxys_404_does_not_end_a_parked_call(
     async with aio_shop(address, queue_name, server, registry) as shop:
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         await until(lambda: shop.happened("replayed") == ["op-a"])
         assert shop.happened("dead") == []
     assert server.effects == {"op-a": b"a"}

@@ -16,7 +16,7 @@ from fusewire.interceptors import guard
 from fusewire.operation import operation
 from fusewire.parking._history import History
 from tests.forwarding.conftest import CHARGE, PaymentsServer
-from tests.forwarding.shop import aio_shop, keep_open, pending, trip
+from tests.forwarding.shop import aio_shop, pending, recover, trip
 from tests.support.grpc_keys import key_of
 from tests.support.waiting import until
 
@@ -42,6 +42,7 @@ async def test_a_call_of_an_operation_with_any_id_is_parked_and_made(  # noqa: P
         trip(registry)
         with operation(operation_id):
             reply = await shop.charge("a")
+        recover(registry)
         key = reply.removeprefix(b"pending:").decode()
         await until(lambda: shop.happened("replayed") == [key])
     assert server.effects == {key: b"a"}
@@ -78,6 +79,7 @@ async def test_a_call_whose_deadline_makes_no_sense_is_made_with_the_forwarders(
     async with aio_shop(address, queue_name, server, registry) as shop:
         trip(registry)
         await shop.charge("a", "op-a", timeout=seconds)
+        recover(registry)
         await until(lambda: shop.happened("replayed") == ["op-a"])
     assert server.effects == {"op-a": b"a"}
 
@@ -100,7 +102,7 @@ async def test_a_deadline_that_an_earlier_release_stored_after_it_had_passed_is_
 def test_a_call_that_grpcio_would_not_send_is_not_promised(
     tmp_path: Path, queue_name: str, registry: BreakerRegistry, metadata: Any
 ) -> None:
-    keep_open(registry)
+    trip(registry)
     with ParkedCalls(f"sqlite:///{tmp_path}/x.db", queue=queue_name, registry=registry) as calls:
         park = calls.park(reply=pending, idempotent=True, metadata=["x-tenant"])
         with (
@@ -117,7 +119,7 @@ def test_a_call_that_grpcio_would_not_send_is_not_promised(
 def test_a_key_that_could_not_be_sent_later_is_not_promised(
     tmp_path: Path, queue_name: str, registry: BreakerRegistry, key: str
 ) -> None:
-    keep_open(registry)
+    trip(registry)
     with ParkedCalls(f"sqlite:///{tmp_path}/x.db", queue=queue_name, registry=registry) as calls:
         park = calls.park(reply=pending, idempotent=True)
         with (

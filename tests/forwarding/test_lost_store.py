@@ -12,7 +12,7 @@ from fusewire.brokers import Message
 from fusewire.brokers.sqlite._store import Store
 from fusewire.errors import CircuitOpenError, UnconfirmedError
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls
-from tests.forwarding.shop import aio_shop, keep_open, trip
+from tests.forwarding.shop import aio_shop, recover, trip
 from tests.support.payments import CHARGE
 from tests.support.waiting import until
 
@@ -47,6 +47,7 @@ async def test_what_is_promised_after_the_file_was_deleted_is_made(
         assert await shop.charge("a", "op-a") == b"pending:op-a"
 
     server.start()
+    recover(registry)
     async with aio_shop(f"sqlite:///{file}", queue_name, server, registry) as shop:
         await until(lambda: shop.happened("replayed") == ["op-a"])
     assert server.effects == {"op-a": b"a"}
@@ -63,6 +64,7 @@ async def test_a_forwarder_goes_on_with_what_comes_after_its_file_was_deleted(
         delete(file)
         await shop.charge("b", "op-b")
         server.start()
+        recover(registry)
         await until(lambda: "op-b" in shop.happened("replayed"))
 
 
@@ -81,7 +83,7 @@ async def test_a_call_that_is_stored_in_the_moment_of_the_loss_is_not_promised(
         delete(file)
 
     async with aio_shop(f"sqlite:///{file}", queue_name, server, registry, forward=False) as shop:
-        keep_open(registry)
+        trip(registry)
         monkeypatch.setattr(Store, "publish", publish_and_lose)
         with pytest.raises(CircuitOpenError) as caught:
             await shop.charge("a", "op-a")

@@ -17,7 +17,7 @@ from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCa
 from fusewire.interceptors import aio_interceptors
 from fusewire.parking import _consumer as parking_consumer
 from tests.forwarding.conftest import CHANNEL_OPTIONS, PaymentsServer
-from tests.forwarding.shop import aio_shop, pending, trip
+from tests.forwarding.shop import aio_shop, pending, recover, trip
 from tests.support.grpc_server import ECHO, EchoServer, ask
 from tests.support.waiting import until
 
@@ -31,7 +31,7 @@ async def test_at_most_once_a_replay_cut_off_by_its_closed_channel_is_ambiguous(
     answer = threading.Event()
 
     def wait(key: str) -> None:
-        answer.wait(10)
+        answer.wait(60)
 
     server.answer = wait
     async with aio_shop(
@@ -40,6 +40,7 @@ async def test_at_most_once_a_replay_cut_off_by_its_closed_channel_is_ambiguous(
         trip(registry)
         for number in range(3):
             await shop.charge("a", f"op-{number}")
+        recover(registry)
         shop.calls.forward_to(shop.channel)
         await until(lambda: server.seen)
     answer.set()
@@ -59,6 +60,7 @@ async def test_at_most_once_parks_what_the_circuit_rejected(
     async with aio_shop(address, queue_name, server, registry, at_most_once=True) as shop:
         trip(registry)
         assert await shop.charge("a", "op-a") == b"pending:op-a"
+        recover(registry)
         await until(lambda: shop.happened("replayed") == ["op-a"])
     assert [key for key, _ in server.seen] == ["op-a"]
 
@@ -112,6 +114,7 @@ async def test_an_at_most_once_replay_that_ends_in_doubt_is_dead_as_ambiguous(
     async with aio_shop(address, queue_name, server, registry, at_most_once=True) as shop:
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         await until(lambda: shop.happened("dead") == ["op-a"])
         (dead,) = await shop.dead(address)
     assert dead.headers["fusewire-reason"] == "ambiguous"
@@ -134,12 +137,14 @@ async def test_at_most_once_is_sent_once_though_its_dead_queue_refuses(
     ):
         trip(registry)
         await shop.charge("a", "op-0")
+        recover(registry)
         await until(lambda: shop.happened("replayed") == ["op-0"])  # the forwarder runs
         channel = await connection.channel()
         await channel.queue_delete(str(shop.calls.topology.dead))
         server.answer = lambda key: grpc.StatusCode.UNAVAILABLE
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         await until(lambda: len(server.seen) == 2)
         async with open_broker(amqp_url) as broker:
             lane = shop.calls.topology.parked("other")
@@ -172,6 +177,7 @@ async def test_at_most_once_is_sent_once_whatever_is_raised_after_it(
     ) as shop:
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         async with (
             grpc.aio.insecure_channel(server.target, interceptors=[_Broken()]) as channel,
             shop.calls.forward_to(channel),
@@ -188,6 +194,7 @@ async def test_a_redelivered_at_most_once_call_stays_in_doubt_when_it_is_handed_
     ) as shop:
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         async with open_broker(amqp_url) as broker:
             subscription = await broker.subscribe(shop.calls.topology.parked("other"), prefetch=1)
             await subscription.receive()

@@ -16,7 +16,7 @@ from fusewire.brokers import Message, open_broker
 from fusewire.forwarding import ParkedCalls, Receipt
 from fusewire.parking import ReplayPolicy
 from tests.forwarding.conftest import CHARGE, PaymentsServer
-from tests.forwarding.shop import aio_shop, pending, sync_shop, trip
+from tests.forwarding.shop import aio_shop, pending, recover, sync_shop, trip
 from tests.support.waiting import until, until_sync
 
 if TYPE_CHECKING:
@@ -141,13 +141,14 @@ async def test_calls_stay_parked_when_their_channel_is_closed_under_the_forwarde
     answer = threading.Event()
 
     def wait(key: str) -> None:
-        answer.wait(10)
+        answer.wait(60)
 
     server.answer = wait
     async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
         trip(registry)
         for number in range(3):
             await shop.charge("a", f"op-{number}")
+        recover(registry)
         shop.calls.forward_to(shop.channel)  # and not ended before the channel is
         await until(lambda: server.seen)
     answer.set()
@@ -165,6 +166,7 @@ async def test_a_replay_that_the_server_refuses_is_dead_and_seen(
     async with aio_shop(address, queue_name, server, registry) as shop:
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         await until(lambda: shop.happened("dead") == ["op-a"])
         (dead,) = await shop.dead(address)
     assert dead.headers["fusewire-reason"] == "refused"
@@ -188,6 +190,7 @@ async def test_only_allowed_metadata_is_stored_and_replayed(
         async with open_broker(address) as broker:
             (stored,) = await broker.peek(shop.calls.topology.parked("other"), limit=5)
         assert "secret" not in repr(stored)
+        recover(registry)
         shop.forward()
         await until(lambda: shop.happened("replayed") == ["op-a"])
     metadata = server.seen[-1][1]
@@ -215,6 +218,7 @@ async def test_an_expired_call_is_dead_and_not_made(
     ) as shop:
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         shop.forward()
         await until(lambda: shop.happened("dead") == ["op-a"])
         (dead,) = await shop.dead(address)
@@ -232,6 +236,7 @@ async def test_something_else_in_the_queue_is_dead_and_the_calls_go_on(
             )
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         await until(lambda: shop.happened("replayed") == ["op-a"])
         await until(lambda: shop.happened("dead") == ["stray"])
         (dead,) = await shop.dead(address)
@@ -258,11 +263,11 @@ def test_a_sync_channel_parks_and_forwards_too(
     address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> None:
     with sync_shop(address, queue_name, server, registry) as (_, charge, events):
-        assert charge(b"a", metadata=(("idempotency-key", "op-0"),), timeout=2) == b"charged:op-0"
+        assert charge(b"a", metadata=(("idempotency-key", "op-0"),), timeout=30) == b"charged:op-0"
         server.stop()
         for number in range(1, 8):
             key = f"op-{number}"
-            reply, call = charge.with_call(b"a", metadata=(("idempotency-key", key),), timeout=2)
+            reply, call = charge.with_call(b"a", metadata=(("idempotency-key", key),), timeout=30)
             assert reply == b"pending:" + key.encode()
             assert call.code() is grpc.StatusCode.OK
         server.start()
@@ -276,7 +281,7 @@ def test_a_sync_future_is_parked_without_blocking_grpcs_threads(
     with sync_shop(address, queue_name, server, registry) as (_, charge, events):
         server.stop()
         futures = [
-            charge.future(b"a", metadata=(("idempotency-key", f"op-{number}"),), timeout=2)
+            charge.future(b"a", metadata=(("idempotency-key", f"op-{number}"),), timeout=30)
             for number in range(5)
         ]
         assert [future.result(10) for future in futures] == [
@@ -296,9 +301,12 @@ async def test_a_replay_of_a_call_without_a_deadline_has_one(
         hangs.wait(60)
 
     server.answer = hang
-    async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
+    async with aio_shop(
+        address, queue_name, server, registry, forward=False, max_attempts=1000
+    ) as shop:  # since a slow machine needs several for an answer in so short a time
         trip(registry)
         assert await shop.charge("a", "op-a", timeout=None) == b"pending:op-a"
+        recover(registry)
         shop.calls._replay_timeout = 0.2
         shop.forward()
         try:

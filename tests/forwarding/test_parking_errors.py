@@ -14,7 +14,7 @@ from fusewire.errors import BrokerUnavailableError, CircuitOpenError, FusewireEr
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls, Receipt
 from fusewire.forwarding._call import StoredCall
 from tests.forwarding.conftest import CHARGE, PaymentsServer
-from tests.forwarding.shop import aio_shop, keep_open, pending
+from tests.forwarding.shop import aio_shop, pending, recover, trip
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ async def test_when_the_store_is_gone_the_caller_gets_the_error_and_the_operatio
 ) -> None:
     address = f"sqlite:///{tmp_path}/broker.db"
     async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
-        keep_open(registry)
+        trip(registry)
         await shop.calls.__aexit__(None, None, None)
         with pytest.raises(CircuitOpenError) as caught:
             await shop.charge("a", "op-a")
@@ -44,11 +44,11 @@ async def test_a_reply_function_that_fails_leaves_the_error_and_says_that_it_is_
         raise ValueError("no template")
 
     async with aio_shop(address, queue_name, server, registry, reply=broken) as shop:
-        keep_open(registry)
+        trip(registry)
         with pytest.raises(CircuitOpenError) as caught:
             await shop.charge("a", "op-a")
         assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "yes"  # type: ignore[attr-defined]
-        registry.get(CHARGE).reset()
+        recover(registry)
         await until(lambda: shop.happened("replayed") == ["op-a"])
 
 
@@ -56,7 +56,7 @@ async def test_a_store_that_does_not_confirm_in_time_is_reported_as_unknown(
     address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> None:
     async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
-        keep_open(registry)
+        trip(registry)
         broker = shop.calls._store.broker
         assert broker is not None
 
@@ -81,7 +81,7 @@ async def test_a_request_that_cannot_be_serialized_is_not_parked_as_nothing(
     address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> None:
     async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
-        keep_open(registry)
+        trip(registry)
         charge: Any = shop.channel.unary_unary(
             CHARGE, request_serializer=lambda request: request.SerializeToString()
         )
@@ -96,7 +96,7 @@ async def test_a_key_that_grpc_cannot_send_is_not_parked_with_it(
     address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> None:
     async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
-        keep_open(registry)
+        trip(registry)
         with pytest.raises(Exception, match="execute_batch"):  # grpcio's own way to say so
             await shop.charge("a", "schlüssel")
     assert shop.happened("parked") == []
