@@ -90,7 +90,13 @@ class _Common(ABC):
 
 
 class SyncStore(_Common):
-    """The root of the stores for `grpc.server`."""
+    """The root of the stores for `grpc.server`.
+
+    Attributes:
+        most_calls: how many calls can have a connection at a time; None for any number.
+    """
+
+    most_calls: int | None = None
 
     @abstractmethod
     def begin_transaction(self, wait: float) -> Transaction:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from fusewire._validation import (
+    COUNT,
     SECONDS,
     Rule,
     check,
@@ -12,6 +13,7 @@ from fusewire._validation import (
     instance_of,
     is_coroutine_function,
 )
+from fusewire.errors import SettingsError
 from fusewire.idempotency._aio import AioInterceptor
 from fusewire.idempotency._base import AioStore, SyncStore
 from fusewire.idempotency._core import Core
@@ -45,6 +47,7 @@ def idempotent(
     final: Collection[grpc.StatusCode] = FINAL,
     max_reply: int = MOST_BYTES,
     sweep: float | None = 60.0,
+    threads: int | None = None,
 ) -> grpc.ServerInterceptor:
     """Make an interceptor for `grpc.server` that has each key's work done once.
 
@@ -81,6 +84,9 @@ def idempotent(
             is RESOURCE_EXHAUSTED, and its work is rolled back.
         sweep: seconds between deletions of expired records, in small batches, after a call and
             beside it. None leaves that to you: see the store's `sweep`.
+        threads: the number of the server's threads, if the store's pool is to be checked against
+            it: a call holds a connection from its claim to its commit, and threads that wait for
+            one serve nobody.
 
     Raises:
         SettingsError: a setting cannot be right.
@@ -88,6 +94,12 @@ def idempotent(
         Exception: whatever the driver raises if the database cannot be reached.
     """
     check("store", store, instance_of(SyncStore))
+    check("threads", threads, COUNT.or_none)
+    if threads is not None and store.most_calls is not None and store.most_calls < threads:
+        raise SettingsError(
+            f"threads must be at most the {store.most_calls} connections of the store's pool, got "
+            f"{threads}: make the pool as large as the server has threads"
+        )
     for name, function, arguments in (("scope", scope, _SCOPES), ("on_doubt", on_doubt, _DOUBTS)):
         if callable(function):
             check_plain_function(name, function, *arguments)

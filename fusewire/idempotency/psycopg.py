@@ -112,6 +112,7 @@ class PsycopgStore(SyncStore):
     ) -> None:
         self._pool = check("pool", pool, instance_of(ConnectionPool))
         super().__init__(Sql(Dialect.POSTGRESQL, table, schema))
+        self.most_calls = pool.max_size
 
     def begin_transaction(self, wait: float) -> _PsycopgTransaction:
         """Begin a transaction; its claim waits at most `wait` seconds for another call."""

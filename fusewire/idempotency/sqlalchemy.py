@@ -95,6 +95,14 @@ def _dialect_of(engine: sa.Engine) -> Dialect:
         ) from None
 
 
+def _most_connections(pool: sa.Pool) -> int | None:
+    """Return how many connections a pool gives at a time; None if that is not limited or known."""
+    overflow = getattr(pool, "_max_overflow", -1)  # SQLAlchemy has no public name for it
+    if not isinstance(pool, sa.QueuePool) or overflow < 0:
+        return None
+    return int(pool.size() + overflow)
+
+
 def _check_factory(factory: sessionmaker[Any] | async_sessionmaker[Any]) -> Any:
     """Return what a factory's sessions are bound to.
 
@@ -206,6 +214,7 @@ class SQLAlchemyStore(SyncStore):
             raise invalid("source", "a sessionmaker that is bound to an Engine, or one", source)
         self._engine = engine
         super().__init__(Sql(_dialect_of(engine), table, schema))
+        self.most_calls = _most_connections(engine.pool)
 
     def begin_transaction(self, wait: float) -> _SQLAlchemyTransaction:
         """Begin a transaction that waits at most `wait` seconds for another call."""

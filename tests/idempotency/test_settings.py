@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import psycopg_pool
 import pytest
+import sqlalchemy as sa
 
 from fusewire.errors import SettingsError
 from fusewire.idempotency import SQLiteStore, aio_idempotent, idempotent
@@ -20,6 +22,8 @@ from tests.support.idempotent_server import CHARGE
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.support.postgres import Postgres
 
 
 @pytest.fixture
@@ -96,3 +100,35 @@ def test_what_is_no_pool_or_engine_is_refused() -> None:
     ):
         with pytest.raises(SettingsError, match=accepted):
             make(wrong)
+
+
+def test_a_pool_that_cannot_serve_the_threads_is_refused(tmp_path: Path) -> None:
+    database = make_database(Dialect.SQLITE, tmp_path, None)
+    engine = sa.create_engine(
+        f"sqlite:///{database.address}", poolclass=sa.QueuePool, pool_size=4, max_overflow=2
+    )
+    store = SQLAlchemyStore(engine)
+    idempotent(store, [CHARGE], threads=6)
+    with pytest.raises(SettingsError, match=r"at most the 6 connections .*, got 7"):
+        idempotent(store, [CHARGE], threads=7)
+    with pytest.raises(SettingsError, match="threads must be a whole number"):
+        idempotent(store, [CHARGE], threads=0)
+    engine.dispose()
+
+
+def test_a_pool_without_a_limit_serves_any_number_of_threads(
+    tmp_path: Path, store: SQLiteStore
+) -> None:
+    database = make_database(Dialect.SQLITE, tmp_path, None)
+    idempotent(store, [CHARGE], threads=1000)
+    for settings in ({"poolclass": sa.NullPool}, {"poolclass": sa.QueuePool, "max_overflow": -1}):
+        engine = sa.create_engine(f"sqlite:///{database.address}", **settings)
+        idempotent(SQLAlchemyStore(engine), [CHARGE], threads=1000)
+        engine.dispose()
+
+
+def test_psycopgs_pool_is_compared_with_the_threads(postgres: Postgres) -> None:
+    with psycopg_pool.ConnectionPool(postgres.url, min_size=0, max_size=3, open=False) as pool:
+        store = PsycopgStore(pool)
+        with pytest.raises(SettingsError, match="at most the 3 connections"):
+            idempotent(store, [CHARGE], threads=4)
