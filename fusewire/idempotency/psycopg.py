@@ -55,7 +55,7 @@ class _PsycopgTransaction:
         self._connection = connection
         self._wait = lock_timeout(wait)
         self._block = connection.transaction()  # in it, a handler's commit() raises
-        self._block.__enter__()
+        self._transaction = self._block.__enter__()
         self._in_block = True
 
     @property
@@ -84,8 +84,9 @@ class _PsycopgTransaction:
     def rollback(self) -> None:
         if self._in_block:
             self._in_block = False
+            self._transaction.force_rollback = True  # an exception would cost more than the rest
             with contextlib.suppress(psycopg.Error):
-                self._block.__exit__(psycopg.Rollback, psycopg.Rollback(), None)
+                self._block.__exit__(None, None, None)
         if not _is_over(self._connection):
             self._connection.close()
         self._pool.putconn(self._connection)
@@ -142,7 +143,7 @@ class _AioPsycopgTransaction:
 
     async def begun(self) -> Self:
         """Begin it."""
-        await self._block.__aenter__()
+        self._transaction = await self._block.__aenter__()
         self._in_block = True
         return self
 
@@ -172,8 +173,9 @@ class _AioPsycopgTransaction:
     async def rollback(self) -> None:
         if self._in_block:
             self._in_block = False
+            self._transaction.force_rollback = True  # an exception would cost more than the rest
             with contextlib.suppress(psycopg.Error):
-                await self._block.__aexit__(psycopg.Rollback, psycopg.Rollback(), None)
+                await self._block.__aexit__(None, None, None)
         if not _is_over(self._connection):
             await self._connection.close()
         await self._pool.putconn(self._connection)
