@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping  # noqa: TC003 - see fusewire/_public.py
+from collections.abc import Callable, Mapping  # noqa: TC003 - see fusewire/_public.py
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from fusewire._validation import check, instance_of, nearest
 from fusewire.breaker import BreakerRegistry
 from fusewire.config._layer import FileLayer
-from fusewire.config._problems import Problem  # noqa: TC001 - see fusewire/_public.py
+from fusewire.config._problems import Problem, Severity
 from fusewire.config._resolving import CircuitConfig, ConsumerConfig
+from fusewire.config._watching import Watch
+from fusewire.errors import SettingsError
 from fusewire.parking import ReplayPolicy, RetryPolicy
 
 logger = logging.getLogger("fusewire.config")
@@ -29,6 +31,8 @@ class Config:
             :class:`~fusewire.telemetry.health.Health`. A Spring Boot file says them by
             ``allowHealthIndicatorToFail``.
         remarks: warnings and notes about what was read.
+        files: the files that were read.
+        read_again: reads the same files and variables, and logs nothing.
     """
 
     defaults: CircuitConfig | None = None
@@ -36,6 +40,8 @@ class Config:
     consumers: Mapping[str, ConsumerConfig] = field(default_factory=lambda: MappingProxyType({}))
     ready_needs: tuple[str, ...] = ()
     remarks: tuple[Problem, ...] = ()
+    files: tuple[str, ...] = ()
+    read_again: Callable[[], Config] | None = field(default=None, compare=False, repr=False)
 
     def apply(self, registry: BreakerRegistry) -> None:
         """Give the settings to a registry's breakers: those there are, and those there will be.
@@ -53,6 +59,31 @@ class Config:
         """
         check("registry", registry, instance_of(BreakerRegistry))
         registry.overlay(FileLayer(self.defaults, self.circuits))
+
+    def watching(self, registry: BreakerRegistry, *, every: float = 5.0) -> Watch:
+        """Apply the settings, and apply them again whenever the files change.
+
+        ::
+
+            with config.watching(default_registry()):
+                ...
+
+        Args:
+            registry: whose breakers get the settings.
+            every: seconds between two looks at the files.
+
+        Raises:
+            SettingsError: an argument cannot be right, or this was not made by :func:`load`.
+        """
+        if self.read_again is None:
+            raise SettingsError("only a Config that load() returned can watch its files")
+        return Watch(self, registry, every=every, files=self.files, read=self.read_again)
+
+    def log_remarks(self) -> None:
+        """Log the remarks: warnings at WARNING, notes at INFO."""
+        for remark in self.remarks:
+            level = logging.WARNING if remark.severity is Severity.WARNING else logging.INFO
+            logger.log(level, "%s", remark)
 
     def consumer(self, queue: str) -> ConsumerConfig:
         """Return the policies of the consumer of `queue`: the library's if no file names it.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
+import functools
 import os
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from fusewire.config._tree import Document
-
-logger = logging.getLogger("fusewire.config")
 
 
 def load(
@@ -50,9 +49,7 @@ def load(
         SettingsError: `profile` is neither a name nor several.
     """
     config = read(*files, profile=profile, env=env, java_exceptions=java_exceptions)
-    for remark in config.remarks:
-        level = logging.WARNING if remark.severity is Severity.WARNING else logging.INFO
-        logger.log(level, "%s", remark)
+    config.log_remarks()
     return config
 
 
@@ -68,8 +65,8 @@ def read(
     documents: list[Document] = []
     problems: list[Problem] = []
     for file in files:
-        read, found = read_file(file)
-        documents += chosen(read, profiles)
+        in_file, found = read_file(file)
+        documents += chosen(in_file, profiles)
         problems += found
     placeholders = Placeholders(variables, properties_of(documents))
     for document in documents:
@@ -78,7 +75,11 @@ def read(
     problems += [*placeholders.problems, *found]
     whole, found = _put_together([*documents, *from_variables], java_exceptions)
     problems += _elsewhere(found, problems)
-    return _resolved(whole, problems, [*map(str, files), *sorted(variables)])
+    again = functools.partial(
+        read, *files, profile=profiles, env=env, java_exceptions=java_exceptions
+    )
+    config = _resolved(whole, problems, [*map(str, files), *sorted(variables)])
+    return dataclasses.replace(config, files=tuple(map(str, files)), read_again=again)
 
 
 def _put_together(

@@ -35,7 +35,10 @@ def test_the_file_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     Path("fusewire.yaml").write_text(FILE, "utf-8")
     registry = BreakerRegistry()
     monkeypatch.setattr("fusewire.default_registry", lambda: registry)
-    names = run_examples(PAGE, {})
+    ran: list[bool] = []
+    names = run_examples(PAGE, {"run_the_service": lambda: ran.append(True)})
+    names["serve"]()
+    assert ran
     assert registry.get("user-service", BreakerSettings()).settings.window_calls == 20
     circuits = names["config"].circuits
     assert circuits["/payments.v1.Payments/Charge"].settings == BreakerSettings(

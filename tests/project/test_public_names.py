@@ -124,6 +124,7 @@ PUBLIC = {
         "Place",
         "Problem",
         "Severity",
+        "Watch",
         "load",
     ],
     "fusewire.errors": [

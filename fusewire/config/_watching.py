@@ -1,0 +1,181 @@
+"""Applies files again when they change: all of them or nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+from fusewire._locks import make_lock, renew_in_child
+from fusewire._log_fields import fields
+from fusewire._validation import SECONDS, check, instance_of
+from fusewire.breaker import BreakerRegistry
+from fusewire.config._problems import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from fusewire.config._config import Config
+
+logger = logging.getLogger("fusewire.config")
+
+_Print: TypeAlias = tuple[str, int, int, int, int] | None
+_MOST_READINGS = 3
+"""Readings in a row of files that change meanwhile, before the next look."""
+
+
+class Watch:
+    """Watches files, and applies them when they have changed. A context manager.
+
+    Made by :meth:`Config.watching`. A thread looks at the files every few seconds. If one has been
+    written, replaced, or swapped by a symlink as Kubernetes does with a ConfigMap, all are read and
+    checked. If all is right, the registry gets the new settings in place. Otherwise nothing
+    changes, and a warning lists the problems.
+
+    Policies of consumers are values that were given to them, so they do not change: a warning says
+    that a restart is needed, and `restart_required` is true until the files say again what they
+    said at first.
+
+    Attributes:
+        config: what is applied.
+        reloads: how often other settings have been applied.
+        refusals: how often files with problems were refused.
+        last_successful: whether the files that were read last are applied.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        registry: BreakerRegistry,
+        *,
+        every: float,
+        files: Sequence[str],
+        read: Callable[[], Config],
+    ) -> None:
+        self._registry = check("registry", registry, instance_of(BreakerRegistry))
+        self._every = check("every", every, SECONDS)
+        self._files = files
+        self._read = read
+        self._first = config
+        self._seen: list[_Print] | None = None
+        self._lock = make_lock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.config = config
+        self.reloads = 0
+        self.refusals = 0
+        self.last_successful = True
+
+    @property
+    def restart_required(self) -> bool:
+        """Whether something has changed that takes effect only after a restart."""
+        return self.config.consumers != self._first.consumers
+
+    def look(self) -> bool:
+        """Look at the files now. Return whether other settings have been applied."""
+        with self._lock:
+            for _ in range(_MOST_READINGS):
+                prints = [_print_of(file) for file in self._files]
+                if prints == self._seen:
+                    return False
+                found = self._try_to_read()
+                if prints == [_print_of(file) for file in self._files]:
+                    self._seen = prints
+                    return self._take(found)
+            return False  # they are still being written: the next look reads them
+
+    def close(self) -> None:
+        """Stop watching. What is applied stays."""
+        self._closed.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def __enter__(self) -> Self:
+        self.config.apply(self._registry)
+        self._start()
+        renew_in_child(self, Watch._renew)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _renew(self) -> None:
+        """Watch in a forked child too, which has no thread of its parent's."""
+        closed = self._closed.is_set()
+        self._closed = threading.Event()
+        if closed:
+            self._closed.set()
+        else:
+            self._start()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="fusewire-config", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        closed = self._closed
+        while not closed.wait(self._every):
+            try:
+                self.look()
+            except (Exception, SystemExit):  # a listener's, for example
+                logger.exception("files of settings could not be looked at; the next try follows")
+
+    def _try_to_read(self) -> Config | ConfigError:
+        try:
+            return self._read()
+        except ConfigError as error:
+            return error
+
+    def _take(self, found: Config | ConfigError) -> bool:
+        """Apply what was read, unless it has problems or says what is applied already."""
+        self.last_successful = not isinstance(found, ConfigError)
+        if isinstance(found, ConfigError):
+            self.refusals += 1
+            logger.warning(
+                "files of settings are refused, and nothing changes: %s",
+                found,
+                extra=fields("config.refused", count=len(found.problems)),
+            )
+            return False
+        if found == self.config:
+            return False
+        former, self.config = self.config, found
+        found.log_remarks()
+        found.apply(self._registry)
+        self.reloads += 1
+        logger.info(
+            "files of settings are applied again: %d circuits and patterns",
+            len(found.circuits),
+            extra=fields("config.reloaded", count=len(found.circuits)),
+        )
+        if found.consumers != former.consumers and self.restart_required:
+            queues = {*found.consumers, *self._first.consumers}
+            changed = [
+                queue
+                for queue in sorted(queues)
+                if found.consumers.get(queue) != self._first.consumers.get(queue)
+            ]
+            logger.warning(
+                "restart the process: the policies of consumers have changed, of the queues %s",
+                ", ".join(changed),
+                extra=fields("config.restart_required", count=len(changed)),
+            )
+        return True
+
+
+def _print_of(file: str) -> _Print:
+    """Return what changes when a file is written, replaced, or swapped by a symlink above it."""
+    path = os.path.realpath(file)
+    try:
+        status = os.stat(path)  # noqa: PTH116 - of the resolved path, as a text
+    except (OSError, ValueError):
+        return None
+    return path, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
