@@ -101,14 +101,17 @@ def test_threads_never_get_one_key_twice(keyed: Keyed) -> None:
 async def test_a_retry_side_by_side_with_an_equal_call_repeats_the_key_that_is_free(
     server: EchoServer, registry: WatchedRegistry
 ) -> None:
-    slow = ask(delay=0.3, code="UNAVAILABLE")
+    slow = ask(delay=1.5, code="UNAVAILABLE")
     async with aio_keyed(server, registry) as channel:
         method = channel.unary_unary(ECHO)
         with operation("op-1"):
             waiting = method(slow)  # holds the first number
             await until(lambda: sent_keys(server) == [key_of(slow)], "the first call")
-            await aio_seen(method(slow, timeout=0.05))
-            assert sent_keys(server) == [key_of(slow, number=2)]
+            given_up = method(slow)
+            await until(lambda: sent_keys(server) == [key_of(slow, number=2)], "the second call")
+            given_up.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
             await aio_seen(waiting)
             registry.get(ECHO).real.reset()
             await aio_seen(method(slow))
@@ -198,8 +201,11 @@ async def test_an_awaited_call_that_is_given_up_gives_its_key_back(
         method = channel.unary_unary(ECHO)
         with operation("op-1") as work:
             for _ in range(2):
+                before = server.seen()["begun"]
+                waiting = method(slow)
+                await until(lambda begun=before + 1: server.seen()["begun"] == begun, "the call")
                 with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(method(slow), 0.2)
+                    await asyncio.wait_for(waiting, 0.05)
                 assert sent_keys(server) == [key_of(slow)]
                 assert work.doubtful_keys == (key_of(slow),)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire.breaker import BreakerSettings, CircuitState
+from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitState
 from fusewire.errors import CircuitOpenError
 from fusewire.parking import Reject, Retry
 from tests.support.circuits import open_circuit
@@ -100,12 +100,15 @@ async def test_guard_with_takes_the_permit_around_an_unguarded_handler(bench: Be
         if calls <= 2:
             raise ConnectionError("down")
 
+    registry = BreakerRegistry(
+        BreakerSettings(failure_threshold=2, recovery_timeout=300, half_open_max_calls=1)
+    )
     await bench.send("a", "b", "c")
-    async with bench.consumer(handler, guard_with="payments", concurrency=1):
-        await until(lambda: "payments" in bench.registry)
+    async with bench.consumer(handler, guard_with="payments", concurrency=1, registry=registry):
+        await until(lambda: bench.happened("parked"))
+        registry.get("payments").half_open()
         done = ("handled", "replayed")
         await until(lambda: sum(len(bench.happened(what)) for what in done) == 3)
-    assert bench.happened("parked")
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -221,7 +224,7 @@ async def test_a_rejection_after_a_failed_call_is_no_error_that_is_dead_at_once(
     bench: Bench,
 ) -> None:
     dependency = Dependency(bench.registry)
-    dependency.down = True
+    dependency.break_down()
 
     async def handler(message: AbstractIncomingMessage) -> None:
         for _ in range(2):  # a retry within the handler, which opens the circuit
@@ -232,7 +235,7 @@ async def test_a_rejection_after_a_failed_call_is_no_error_that_is_dead_at_once(
     await bench.send("a")
     async with bench.consumer(handler, dead_on=Exception):
         await until(lambda: bench.happened("parked") == ["a"])
-        dependency.down = False
+        dependency.recover()
         await until(lambda: bench.happened("replayed") == ["a"])
 
 
@@ -268,12 +271,12 @@ async def test_a_failed_call_through_any_breaker_is_its_dependencys_failure(benc
 
 async def test_the_failure_that_opens_a_circuit_parks_its_message(bench: Bench) -> None:
     dependency = Dependency(bench.registry)
-    dependency.down = True
+    dependency.break_down()
     dependency.breaker.acquire().failure()
     await bench.send("a")
     async with bench.consumer(dependency):
         await until(lambda: bench.happened("parked") == ["a"])
-        dependency.down = False
+        dependency.recover()
         await until(lambda: bench.happened("replayed") == ["a"])
     assert bench.happened("delayed") == []
 

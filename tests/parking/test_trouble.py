@@ -13,6 +13,7 @@ import pytest
 from fusewire.breaker import BreakerRegistry, CircuitBreaker
 from fusewire.brokers import Message
 from fusewire.parking import _consumer as consumer_module
+from tests.support.dependency import Dependency
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -253,17 +254,10 @@ async def test_what_is_held_too_long_goes_back_and_is_replayed_all_the_same(
 async def test_what_waits_in_flight_when_the_connection_drops_is_not_replayed_twice(
     bench: Bench,
 ) -> None:
-    effects: list[str] = []
-    breaker = open_circuit(bench.registry, seconds=2.0)
-
-    async def work(body: str) -> None:
-        effects.append(body)
-
-    async def handler(message: AbstractIncomingMessage) -> None:
-        await breaker.call_async(work, message.body.decode())
-
+    dependency = Dependency(bench.registry)
+    dependency.trip()
     lane = f"{bench.queue}.parked.other"
-    async with bench.consumer(handler, replay_concurrency=3):
+    async with bench.consumer(dependency, replay_concurrency=3):
         for body in ("a", "b"):
             headers: dict[str, Any] = {
                 "fusewire-times-parked": 1,
@@ -279,8 +273,9 @@ async def test_what_waits_in_flight_when_the_connection_drops_is_not_replayed_tw
         for _ in range(2):
             await until(in_hand)
             await bench.drop_connection()
+        dependency.recover()
         await until(lambda: len(bench.happened("replayed")) == 2)
-    assert sorted(effects) == ["a", "b"]
+    assert sorted(dependency.effects) == ["a", "b"]
 
 
 @pytest.mark.parametrize("bench", ["rabbitmq"], indirect=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ class Dependency:
         while self.breaker.can_execute():
             self.breaker.acquire().failure()
         self.breaker.hold_open(300)
+
+    def break_down(self) -> None:
+        """Go down, with a circuit that stays open until :meth:`recover` once calls open it."""
+        self.down = True
+        lasting = dataclasses.replace(self.breaker.settings, recovery_timeout=300)
+        self.breaker.replace_settings(lasting)
 
     def recover(self) -> None:
         """Work again, and end the open time."""
