@@ -17,7 +17,7 @@ LIBRARY = BreakerSettings()
 
 
 class ChosenSettings:
-    """The settings that a registry was told, and what they mean for each name.
+    """The settings that a registry was given, and what they mean for each name.
 
     Attributes:
         given: the settings that `get` was given for a name, or the breaker that was added came

@@ -248,7 +248,7 @@ class BreakerRegistry:
     def _settle(self, breaker: CircuitBreaker) -> None:
         """Give a breaker the settings that it is to have now.
 
-        Again, if they have changed meanwhile: so whoever changes them last is the one who counts.
+        Again, if they have changed meanwhile, so that the last change counts.
         """
         chosen = None
         while (now := self._settings.of(breaker.name)) != chosen:

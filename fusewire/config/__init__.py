@@ -8,7 +8,7 @@
     consumer = ParkingConsumer(..., retry=config.consumer("orders").retry)
 
 Files are YAML or JSON. They name no functions, and reading them imports nothing. All problems of
-all files are told at once, each with its place and what to do.
+all files come at once, each with its place and what to do.
 """
 
 try:

@@ -198,8 +198,8 @@ class Resolver:
         hidden = any(one.place and one.place.placeholder for one in origins.values())
         for name, accepted in conflicts(settings):
             # The sentence may hold the value of another setting.
-            told = _as_files_write(_without_values(accepted) if hidden else accepted)
-            self._judge(subject, name, told, origins, place)
+            shown = _as_files_write(_without_values(accepted) if hidden else accepted)
+            self._judge(subject, name, shown, origins, place)
 
     def _warn_of_milliseconds(self, subject: str, origins: Fields) -> None:
         """Warn of durations that look like milliseconds."""
