@@ -1,8 +1,7 @@
 """The unit of work that a handler does: its identity, and how its guarded calls ended.
 
-An :class:`Operation` connects the rooms. A consumer opens one around a handler. A guarded call
-inside asks for it, to send an idempotency key that stays the same when the work is replayed, and to
-record how it ended. Neither room has to know the other.
+A consumer opens an :class:`Operation` around a handler. A guarded call inside asks for it, to send
+an idempotency key that stays the same on a replay, and to record how it ended.
 
 This module lies beneath the rooms: all of them may import it, and it imports none.
 """
@@ -38,8 +37,7 @@ IDEMPOTENCY_KEY = "idempotency-key"
 ``draft-ietf-httpapi-idempotency-key-header-07``, in the lower case that gRPC asks for)."""
 
 REPLAY_METADATA = "fusewire-replay"
-"""Metadata key of calls that are made for a replay; its value is ``"1"``. A server that has too
-much to do can shed them first."""
+"""Metadata key of the calls of a replay; its value is ``"1"``. Busy servers can shed them first."""
 
 NOTES_KEPT = 64
 """Notes, and durations, that an operation keeps: the last ones."""
@@ -55,8 +53,7 @@ class CallNote:
             status was the dependency's answer, as UNAUTHENTICATED or NOT_FOUND are.
         status: the name of the gRPC status, ``"UNAVAILABLE"`` for example; None if the call was not
             a gRPC call.
-        retry_after: the seconds after which the server asked to be called again, None if it did
-            not.
+        retry_after: the seconds after which the server asked to be called again, else None.
         condition: why no single call is to blame: ``"unauthenticated"``, ``"permission_denied"``,
             ``"local"`` (the cause lies in this process) or ``"refused"`` (the server is full, or
             said when to come back); None if the call itself may be to blame.

@@ -21,11 +21,8 @@ from fusewire.idempotency import (
     idempotent,
 )
 from fusewire.idempotency._sql import Dialect
-from fusewire.idempotency._sweeping import Due
-from fusewire.testing import FakeClock
-from tests.support.idempotent_places import PLACES, make_database
+from tests.support.idempotent_places import SYNC_AND_AIO, make_database
 from tests.support.idempotent_server import CHARGE
-from tests.support.waiting import until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,10 +31,7 @@ if TYPE_CHECKING:
     from tests.support.idempotent_places import Place
     from tests.support.idempotent_server import Loop, Server
 
-ON_SQLITE = [place for place in PLACES if place.kind is Dialect.SQLITE]
-BOTH = [place for place in ON_SQLITE if place.name in ("sqlite3", "aio session on sqlite")]
-
-both = pytest.mark.parametrize("place", BOTH, ids=["sync", "aio"])
+both = pytest.mark.parametrize("place", SYNC_AND_AIO, ids=["sync", "aio"])
 
 
 @both
@@ -81,58 +75,6 @@ def test_a_long_key_is_recognized(serve: Callable[..., Server]) -> None:
     assert server.ask("ok", "a", key=f"{key}2").told != first.told
     assert server.effects("a") == 2
     assert server.run(server.store.find, CHARGE, key).answer.reply == first.reply
-
-
-def test_forget_and_sweep_delete_records(serve: Callable[..., Server]) -> None:
-    server = serve()
-    for key in ("1", "2", "3"):
-        server.ask("ok", "a", key=key)
-    assert server.run(server.store.forget, CHARGE, "1") is True
-    assert server.run(server.store.forget, CHARGE, "1") is False
-    assert server.run(server.store.sweep) == 0
-    server.database.execute(f"UPDATE {server.database.keys} SET expires_at_ms = 1")  # noqa: S608 - ours
-    assert server.run(server.store.sweep, limit=1) == 1
-    assert server.run(server.store.sweep) == 1
-    assert server.database.records() == 0
-
-
-@both
-def test_expired_records_are_swept_beside_the_calls(serve: Callable[..., Server]) -> None:
-    server = serve(sweep=0.01)
-    for key in ("1", "2", "3"):
-        server.ask("ok", "a", key=key)
-    server.database.execute(f"UPDATE {server.database.keys} SET expires_at_ms = 1")  # noqa: S608 - ours
-    until_sync(lambda: _is_left_alone(server, "4"))
-
-
-def _is_left_alone(server: Server, key: str) -> bool:
-    return server.ask("ok", "a", key=key).code == "OK" and server.database.records() == 1
-
-
-@both
-def test_a_sweep_that_fails_is_logged_and_tried_again(
-    serve: Callable[..., Server], caplog: pytest.LogCaptureFixture
-) -> None:
-    server = serve(sweep=0.01)
-    sql = server.store.sql.sweep
-    server.store.sql.sweep = "no SQL"
-    until_sync(lambda: server.ask("ok", "a").code == "OK" and "sweeping expired" in caplog.text)
-    server.store.sql.sweep = sql
-    server.database.execute(f"UPDATE {server.database.keys} SET expires_at_ms = 1")  # noqa: S608 - ours
-    until_sync(lambda: _is_left_alone(server, "b"))
-
-
-def test_a_sweep_is_due_once_in_its_time() -> None:
-    clock = FakeClock()
-    due = Due(60.0, clock)
-    assert not due.now()
-    clock.advance(60.0)
-    assert (due.now(), due.now()) == (True, False)
-    clock.advance(59.0)
-    assert not due.now()
-    never = Due(None, clock)
-    clock.advance(1e9)
-    assert not never.now()
 
 
 def test_begin_is_the_transaction_of_a_call_for_tests_and_jobs(
@@ -344,7 +286,7 @@ def test_what_outlives_a_handler_has_no_transaction(store: SQLiteStore) -> None:
 def test_a_plain_function_on_an_asyncio_server_is_refused(
     tmp_path: Path, loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (place,) = (each for each in BOTH if each.aio)
+    (place,) = (each for each in SYNC_AND_AIO if each.aio)
     database = make_database(Dialect.SQLITE, tmp_path, None)
 
     def plain(request: bytes, context: Any) -> bytes:
@@ -377,7 +319,7 @@ def test_a_plain_function_on_an_asyncio_server_is_refused(
 def test_the_failure_of_a_handler_whose_caller_has_gone_is_logged(
     tmp_path: Path, loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (place,) = (each for each in BOTH if each.aio)
+    (place,) = (each for each in SYNC_AND_AIO if each.aio)
     database = make_database(Dialect.SQLITE, tmp_path, None)
 
     async def serve() -> None:

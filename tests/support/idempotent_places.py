@@ -203,3 +203,7 @@ PLACES = [
 async def finished(value: Awaitable[Any] | Any) -> Any:
     """Await what has to be awaited."""
     return await value if inspect.isawaitable(value) else value
+
+
+ON_SQLITE = [place for place in PLACES if place.kind is Dialect.SQLITE]
+SYNC_AND_AIO = [place for place in ON_SQLITE if place.name in ("sqlite3", "aio session on sqlite")]

@@ -382,10 +382,9 @@ def test_reasons_are_bounded(exporter: Exporter, to: CollectorRegistry) -> None:
     consumer.settle(MessageOutcome.DEAD, reason="malformed")
     consumer.settle(MessageOutcome.DEAD, reason="reason-0")
     consumer.settle(MessageOutcome.DEAD, reason="\ud800")
-    shown = scrape(to)
     dead = {
         labels["reason"]: value
-        for name, labels, value in shown
+        for name, labels, value in scrape(to)
         if name == "fusewire_messages_total" and labels["event"] == "dead" and value
     }
     assert dead == {
