@@ -67,7 +67,7 @@ async def test_each_outage_ends_with_one_replay_at_a_time(
     async def handler(message: AbstractIncomingMessage) -> None:
         at_work.add(message.body.decode())
         begun.append(len(at_work))
-        if len(at_work) == 8 and not again:
+        if len(at_work) == 3 and not again:
             go_on.clear()  # the next outage finds all places taken
         try:
             await breaker.call_async(asyncio.sleep, 0.05)
@@ -77,7 +77,7 @@ async def test_each_outage_ends_with_one_replay_at_a_time(
 
     breaker.force_open()
     await bench.send(*(f"m{number}" for number in range(60)))
-    async with bench.consumer(handler, depends_on="payments", replay_concurrency=8):
+    async with bench.consumer(handler, depends_on="payments", replay_concurrency=3):
         await until(lambda: len(bench.happened("parked")) == 60)
         breaker.automatic()
         await until(lambda: not go_on.is_set())
