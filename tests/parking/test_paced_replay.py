@@ -85,7 +85,7 @@ async def test_refused_once_it_goes_to_the_tail_where_its_replica_would_hold_it_
 ) -> None:
     monkeypatch.setattr(_recovery, "_SOON", 0.0)  # every paced replay is far away
     server = Refusing(a=1, b=1)
-    server.seconds = 0.2
+    server.seconds = 0.5
     await park(bench, "a", "b", "c")
     async with bench.consumer(server, depends_on=PAYMENTS, max_attempts=1):
         await until(lambda: len(bench.happened("replayed")) == 3)
