@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from tests.forwarding.shop import aio_shop, trip
+from tests.forwarding.shop import aio_shop, recover, trip
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ async def test_a_call_in_progress_is_asked_again_and_that_is_no_attempt(
     ) as shop:
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         await until(lambda: len(server.seen) >= 3)
         assert shop.happened("dead") == []
         server.answer = lambda key: None
@@ -47,6 +48,7 @@ async def test_a_call_that_the_server_does_not_know_about_is_dead_as_such_at_onc
     async with aio_shop(address, queue_name, server, registry, **{promise: True}) as shop:
         trip(registry)
         await shop.charge("a", "op-a")
+        recover(registry)
         await until(lambda: shop.happened("dead") == ["op-a"])
         (dead,) = await shop.dead(address)
     assert dead.headers["fusewire-reason"] == word
