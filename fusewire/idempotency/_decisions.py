@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 CLOCK_SKEW_MS = 300_000
-"""Milliseconds by which the clock of whoever sent a call first may differ from this one."""
+"""Milliseconds by which the clock of the first sender of a call may differ from this one."""
 
 OK = 0
 
