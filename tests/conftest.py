@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from aio_pika.exceptions import AMQPError
 
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
     from xdist.workermanage import WorkerController  # type: ignore[import-untyped]  # has none
 
+
+# A busy machine is slow, which is no failure of what is tested.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 _SHARED = "rabbitmq"
 _SHARED_POSTGRES = "postgres"

@@ -136,7 +136,7 @@ BASES = [
         ("5:17", "the cycle b → a → b", "remove one"),
     ),
     whole(
-        "a base of itself",
+        "a circle of bases",
         "fusewire: {breakers: {bases: {a: {base: a}}, circuits: {c: {base: a}}}}",
         ("1:41", "the cycle a → a", "remove one"),
     ),

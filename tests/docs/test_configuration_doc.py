@@ -102,7 +102,7 @@ TWENTY = (
     "a misspelt key",
     "a key twice",
     "a misspelt base",
-    "a base of itself",
+    "a circle of bases",
     "more calls than the window",
     "a rate without a window",
     "delays that shrink",

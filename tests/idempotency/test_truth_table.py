@@ -202,7 +202,7 @@ def test_after_the_time_that_keys_are_kept_the_work_is_done_again(server: Server
     again = server.ask("ok", "a")
     assert (again.code, again.word) == ("OK", None)
     assert server.effects("a") == 2
-    # Unless the call says that it was sent before: hence the refusal of stale keys.
+    # A call that says when it was sent first is refused instead: it may have been made already.
     stale = server.ask("ok", "b", metadata=(("fusewire-first-sent-ms", "1000"),))
     assert (stale.code, stale.word) == ("FAILED_PRECONDITION", "stale-key")
     assert server.effects("b") == 0
