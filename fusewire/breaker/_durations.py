@@ -58,7 +58,9 @@ class Durations:
 
     Attributes:
         note_quickly: take note of a live call without a method that was answered, by its seconds,
-            if it ended before `quick_until`. It never counts: call :meth:`count_if_due` sometimes.
+            if it ended before `quick_until`. It never counts: call :meth:`count_if_due` when there
+            are :data:`NOTES` of `notes`.
+        notes: what is not counted yet.
         quick_until: until when calls may be noted quickly, by the clock.
     """
 
@@ -69,8 +71,8 @@ class Durations:
         # Quick notes, which are numbers; full ones, which are lists; and steps to take between
         # them, which are partials. A full note has when the call ended, its seconds, its method,
         # and whether it is live, whether it failed, and whether the circuit was closed.
-        self._notes: list[Any] = []
-        self.note_quickly: Callable[[float], None] = self._notes.append
+        self.notes: list[Any] = []
+        self.note_quickly: Callable[[float], None] = self.notes.append
         # Quick notes are of the half minute of the full one before them, which was at this time.
         self.quick_until = -math.inf
         self._quick_at: float
@@ -93,14 +95,14 @@ class Durations:
 
     def note(self, at: float, seconds: float, method: str, *, live: bool, failed: bool) -> None:
         """Do what :meth:`record` does, for a call that ended at the clock's time `at`."""
-        self._notes.append([at, seconds, method, live, failed, self._closed])
+        self.notes.append([at, seconds, method, live, failed, self._closed])
         if self._closed:
             self.quick_until = end_of_generation(at)
         self.count_if_due()
 
     def count_if_due(self) -> None:
         """Count what was noted, if it is much and no other thread does."""
-        if len(self._notes) >= NOTES:
+        if len(self.notes) >= NOTES:
             self._count(wait=False)
 
     def begin_outage(self, at: float | None = None) -> None:
@@ -112,7 +114,7 @@ class Durations:
         if self._closed:
             self._closed = False
             self.quick_until = -math.inf
-            self._notes.append(partial(self._open, self._clock() if at is None else at))
+            self.notes.append(partial(self._open, self._clock() if at is None else at))
 
     def end_outage(self) -> None:
         """Take note that the dependency is well again: its circuit has closed. Idempotent."""
@@ -181,7 +183,7 @@ class Durations:
 
     def load(self, content: Iterable[MethodDurations]) -> None:
         """Continue with what :meth:`dump` returned, in place of what is known."""
-        self._notes.append(partial(self._load, tuple(content)))
+        self.notes.append(partial(self._load, tuple(content)))
 
     def _known(self, method: str) -> Collection[_Method]:
         """Return what is known of a method, or of all for an empty name."""
@@ -210,8 +212,8 @@ class Durations:
 
     def _count_notes(self) -> None:
         # Each of these is one step, and other threads may go on noting between them.
-        notes = self._notes[:]
-        del self._notes[: len(notes)]
+        notes = self.notes[:]
+        del self.notes[: len(notes)]
         if _QUICK.issuperset(map(type, notes)):  # as nearly always
             self._take_quick(notes)
             return

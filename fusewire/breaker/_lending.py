@@ -98,6 +98,17 @@ class LendingMachine(Machine):
         lender.lent = Lent.RETURNED
         return left and self._settle(now, lender, outcome, None)
 
+    def _take_back(self, now: float, permit: Permit) -> None:
+        lender = permit.lender
+        if permit.lent is not Lent.NEVER or (lender is not None and lender.lent is Lent.LEFT):
+            # The borrower or the lender has made its call, and only this settlement is missing.
+            self._settle(now, permit, Outcome.IGNORED, None)
+            return
+        self._probes.finish(permit)
+        self._in_flight.finish(permit)
+        if lender is not None:
+            lender.lent = Lent.NEVER
+
     def _refresh(self) -> None:
         super()._refresh()
         self._refresh_idle()

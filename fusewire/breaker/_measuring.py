@@ -86,10 +86,6 @@ class MeasuringMachine(LendingMachine):
         method, operation = measured_as or ("", current_operation())
         failed = outcome is FAILURE
         if operation is None:
-            if not failed and not method and now < durations.quick_until:
-                durations.note_quickly(seconds)
-                durations.count_if_due()
-                return
             durations.note(now, seconds, method, live=True, failed=failed)
         else:
             durations.note(now, seconds, method, live=not operation.replay, failed=failed)

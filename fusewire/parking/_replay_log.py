@@ -23,6 +23,12 @@ _SAY_AGAIN = 60.0
 _YIELDS = 0.2
 """Share of slow replays from which on a window no longer grows faster and faster."""
 
+_CUT = {
+    ReplayFailure.REFUSED: "refused by the server",
+    ReplayFailure.LATE: "the server answers too late",
+}
+"""Why a replay was cut, in words."""
+
 
 class SlowReplayLog:
     """Logs why the replay of one lane is slow, if there is a reason.
@@ -36,7 +42,7 @@ class SlowReplayLog:
         self._station = station
         self._clock = clock
         self._said = -math.inf
-        self._cuts: dict[str, int] = {}
+        self._cuts: dict[str, Mapping[ReplayFailure, int]] = {}
 
     def look(self, figures: Mapping[str, ReplayFigures]) -> None:
         """Log a line if a replay is slow, and none was logged lately."""
@@ -44,7 +50,7 @@ class SlowReplayLog:
             return
         for dependency, of_one in figures.items():
             why = self._why_slow(dependency, of_one)
-            self._cuts[dependency] = sum(of_one.cuts.values())
+            self._cuts[dependency] = dict(of_one.cuts)
             if why is not None:
                 self._said = self._clock()
                 logger.info(
@@ -64,8 +70,10 @@ class SlowReplayLog:
     def _why_slow(self, dependency: str, figures: ReplayFigures) -> str | None:
         if not figures.taking_part:
             return "waiting for its turn to take part"
-        if sum(figures.cuts.values()) > self._cuts.get(dependency, 0):
-            return "refused by the server"
+        before = self._cuts.get(dependency, {})
+        for kind, why in _CUT.items():
+            if figures.cuts.get(kind, 0) > before.get(kind, 0):
+                return why
         return "yielding to live traffic" if figures.slow_share >= _YIELDS else None
 
 
@@ -74,12 +82,10 @@ def _in_words(dependency: str, figures: ReplayFigures) -> str:
     slow = f"{figures.slow_share:.0%} of the replays are slow"
     if reference is not None:
         slow = f"{figures.slow_share:.0%} of the replays take more than {reference * 1000:.3g} ms"
-    refused, late = (figures.cuts.get(kind, 0) for kind in (_REFUSED, _LATE))
+    refused, late = (figures.cuts.get(kind, 0) for kind in _CUT)
+    replicas = "1 replica" if figures.replicas == 1 else f"{figures.replicas} replicas"
     return (
         f"{dependency or 'unknown dependency'}: window {figures.window:.3g}, {figures.in_flight} "
-        f"in flight, gain {figures.gain:.0%}, {slow}, {figures.replicas} replicas, cut {refused} "
-        f"times as refused and {late} times as late"
+        f"in flight, gain {figures.gain:.0%}, {slow}, {replicas}, cut {refused} times as "
+        f"refused and {late} times as late"
     )
-
-
-_REFUSED, _LATE = ReplayFailure.REFUSED, ReplayFailure.LATE

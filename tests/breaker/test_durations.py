@@ -315,9 +315,9 @@ def test_what_replays_slow_down_does_not_become_the_reference_for_them(clock: Fa
 
 def test_calls_that_nobody_asks_about_are_not_kept(clock: FakeClock) -> None:
     durations = recorded(clock, *[0.01] * 255)
-    assert len(durations._notes) == 255
+    assert len(durations.notes) == 255
     durations.record(0.01)
-    assert len(durations._notes) == 0
+    assert len(durations.notes) == 0
 
 
 def test_methods_have_shares_of_their_own(clock: FakeClock) -> None:

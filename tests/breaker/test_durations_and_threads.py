@@ -50,7 +50,7 @@ def test_a_call_does_not_wait_while_another_thread_counts(clock: FakeClock) -> N
         calls.join(5)
         assert not calls.is_alive()
 
-    durations._notes.append(partial(count_slowly))  # runs while this thread counts
+    durations.notes.append(partial(count_slowly))  # runs while this thread counts
     durations.histogram()
     assert durations.histogram().calls == 300
 
@@ -64,7 +64,7 @@ def test_a_reader_waits_for_another_thread_that_counts(clock: FakeClock) -> None
         reader.start()
         reader.join(0.1)  # one that does not wait has read too little by then
 
-    durations._notes.append(partial(count_slowly))  # runs while this thread counts
+    durations.notes.append(partial(count_slowly))  # runs while this thread counts
     durations.record(0.01)
     durations.histogram()
     reader.join()

@@ -234,7 +234,7 @@ def test_a_finalizer_may_use_the_breaker_while_its_durations_are_counted(clock: 
     breaker = measured(clock)
     durations = breaker.durations
     assert durations is not None
-    durations._notes.append(partial(open_circuit, breaker))  # runs where a finalizer may
+    durations.notes.append(partial(open_circuit, breaker))  # runs where a finalizer may
     assert durations.histogram(failed=True).calls == 0
     assert durations.histogram(failed=True).calls == 2
     assert breaker.snapshot().counters.failed == 2
@@ -250,7 +250,7 @@ def test_a_finalizer_may_ask_for_durations_while_they_are_counted(clock: FakeClo
         breaker.acquire().success()
         answers.append(durations.histogram().calls)
 
-    durations._notes.append(partial(finalize))  # runs where a finalizer may
+    durations.notes.append(partial(finalize))  # runs where a finalizer may
     assert durations.histogram().calls == 0
     assert answers == [0], "it does not count within what it interrupts"
     assert durations.histogram().calls == 1

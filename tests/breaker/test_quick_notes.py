@@ -37,7 +37,7 @@ def generations(breaker: CircuitBreaker) -> list[tuple[float, int, float]]:
 
 
 def quick(breaker: CircuitBreaker) -> int:
-    return sum(type(note) is float for note in durations_of(breaker)._notes)
+    return sum(type(note) is float for note in durations_of(breaker).notes)
 
 
 def by_decorator(breaker: CircuitBreaker, clock: FakeClock, seconds: float) -> None:
@@ -161,7 +161,7 @@ def test_they_do_not_pile_up(breaker: CircuitBreaker, clock: FakeClock) -> None:
     guarded = breaker(clock.advance)
     for _ in range(2000):
         guarded(0.001)
-        most = max(most, len(durations_of(breaker)._notes))
+        most = max(most, len(durations_of(breaker).notes))
     assert 256 <= most < 400
     assert durations_of(breaker).histogram().calls == 2000
 
@@ -169,7 +169,7 @@ def test_they_do_not_pile_up(breaker: CircuitBreaker, clock: FakeClock) -> None:
 def test_permits_do_not_pile_up_either(breaker: CircuitBreaker) -> None:
     for _ in range(2000):
         breaker.acquire().success()
-        assert len(durations_of(breaker)._notes) < 256
+        assert len(durations_of(breaker).notes) < 256
 
 
 def test_a_clock_may_count_whole_seconds() -> None:
@@ -185,7 +185,7 @@ def test_a_clock_may_count_whole_seconds() -> None:
     guarded = breaker(int)
     for _ in range(5):
         guarded()
-    assert any(type(note) is int for note in durations_of(breaker)._notes)
+    assert any(type(note) is int for note in durations_of(breaker).notes)
     assert durations_of(breaker).histogram().seconds == 5
 
 

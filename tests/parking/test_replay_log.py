@@ -51,6 +51,7 @@ def test_a_replay_that_is_well_is_not_worth_a_line(
     [
         ({"slow_share": 0.5}, "yielding to live traffic"),
         ({"cuts": {ReplayFailure.REFUSED: 2}}, "refused by the server"),
+        ({"cuts": {ReplayFailure.LATE: 2}}, "the server answers too late"),
         ({"taking_part": False}, "waiting for its turn to take part"),
     ],
 )
