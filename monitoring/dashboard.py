@@ -7,13 +7,18 @@ scraped an outage.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, statetimeline, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.common import StackingMode
 
-from monitoring.graphs import ROWS, STATE_QUERY, STATES, Graph
+from monitoring.circuit_graphs import STATE_QUERY, STATES
+from monitoring.graphs import ROWS
+
+if TYPE_CHECKING:
+    from monitoring.graph import Graph
 
 FILE = Path(__file__).with_name("dashboard.json")
 

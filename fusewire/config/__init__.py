@@ -29,7 +29,7 @@ from fusewire.config._config import Config
 from fusewire.config._load import load
 from fusewire.config._problems import ConfigError, Place, Problem, Severity
 from fusewire.config._resolving import CircuitConfig, ConsumerConfig
-from fusewire.config._watching import Watch
+from fusewire.config._watching import ReloadFigures, Watch
 
 __all__ = [
     "CircuitConfig",
@@ -39,6 +39,7 @@ __all__ = [
     "Origin",
     "Place",
     "Problem",
+    "ReloadFigures",
     "Severity",
     "Watch",
     "load",

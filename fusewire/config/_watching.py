@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from fusewire._locks import make_lock, renew_in_child
 from fusewire._log_fields import fields
 from fusewire._validation import SECONDS, check, instance_of
 from fusewire.breaker import BreakerRegistry
+from fusewire.config._hash import hash_of
 from fusewire.config._problems import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +28,25 @@ _MOST_READINGS = 3
 """Readings in a row of files that change meanwhile, before the next look."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadFigures:
+    """How watched files stand, as exporters show it.
+
+    Attributes:
+        last_successful: whether the files that were read last are applied.
+        restart_required: whether something has changed that takes effect only after a restart.
+        hash: what is applied, as a hash that is the same wherever the settings are the same.
+        reloads: how often other settings have been applied.
+        refusals: how often files with problems were refused.
+    """
+
+    last_successful: bool
+    restart_required: bool
+    hash: str
+    reloads: int
+    refusals: int
+
+
 class Watch:
     """Watches files, and applies them when they have changed. A context manager.
 
@@ -37,6 +58,8 @@ class Watch:
     Policies of consumers are values that were given to them, so they do not change: a warning says
     that a restart is needed, and `restart_required` is true until the files say again what they
     said at first.
+
+    Exporters show how it stands: ``exporter.watch(watch)``.
 
     Attributes:
         config: what is applied.
@@ -64,6 +87,7 @@ class Watch:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self.config = config
+        self._hash = hash_of(config)
         self.reloads = 0
         self.refusals = 0
         self.last_successful = True
@@ -72,6 +96,12 @@ class Watch:
     def restart_required(self) -> bool:
         """Whether something has changed that takes effect only after a restart."""
         return self.config.consumers != self._first.consumers
+
+    def reload_figures(self) -> ReloadFigures:
+        """Return how the files stand. Waits for nothing; safe to call from any thread."""
+        return ReloadFigures(
+            self.last_successful, self.restart_required, self._hash, self.reloads, self.refusals
+        )
 
     def look(self) -> bool:
         """Look at the files now. Return whether other settings have been applied."""
@@ -147,7 +177,7 @@ class Watch:
             return False
         if found == self.config:
             return False
-        former, self.config = self.config, found
+        former, self.config, self._hash = self.config, found, hash_of(found)
         found.log_remarks()
         found.apply(self._registry)
         self.reloads += 1

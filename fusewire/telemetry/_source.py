@@ -10,6 +10,8 @@ from fusewire._validation import Rule
 from fusewire.telemetry._circuits import BASIC, DETAIL, DURATION, PROCESSES, CircuitReader
 from fusewire.telemetry._consumers import METRICS as CONSUMER_METRICS
 from fusewire.telemetry._consumers import ConsumersReader
+from fusewire.telemetry._files import METRICS as FILE_METRICS
+from fusewire.telemetry._files import FilesReader
 from fusewire.telemetry._metrics import Combine, Metric, Readings
 
 if TYPE_CHECKING:
@@ -17,12 +19,13 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import BreakerRegistry
     from fusewire.telemetry._consumers import Consumer
+    from fusewire.telemetry._files import WatchedFiles
 
 INFO = Metric(
     "fusewire_info", ("version",), "The version of Fusewire; always 1", combine=Combine.MAX
 )
 
-METRICS = (*BASIC, *DETAIL, DURATION, PROCESSES, *CONSUMER_METRICS, INFO)
+METRICS = (*BASIC, *DETAIL, DURATION, PROCESSES, *CONSUMER_METRICS, *FILE_METRICS, INFO)
 """Every metric that there is."""
 
 
@@ -38,7 +41,7 @@ PATTERNS = Rule(
 
 
 class Source:
-    """What is shown of a process: its circuits, and its consumers and stores of calls.
+    """What is shown of a process: its circuits, consumers, stores of calls, files of settings.
 
     Reading takes no longer while a broker is away: consumers keep their status up to date by
     themselves.
@@ -68,21 +71,27 @@ class Source:
             processes=processes,
         )
         self._consumers = ConsumersReader(self._circuits.has_own_series)
+        self._files = FilesReader()
         self._version = version("fusewire")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """What it may read."""
-        return (*self._circuits.metrics, *CONSUMER_METRICS, INFO)
+        return (*self._circuits.metrics, *CONSUMER_METRICS, *FILE_METRICS, INFO)
 
     def watch(self, consumer: Consumer) -> Callable[[], None]:
         """Read `consumer` too, and return the function that ends it."""
         return self._consumers.watch(consumer)
+
+    def watch_files(self, files: WatchedFiles) -> Callable[[], None]:
+        """Read how `files` of settings stand too, and return the function that ends it."""
+        return self._files.watch(files)
 
     def read(self) -> Readings:
         """Return the values of all metrics now. Safe to call in any thread."""
         readings = Readings()
         self._circuits.read(readings)
         self._consumers.read(readings)
+        self._files.read(readings)
         readings.add(INFO, (self._version,), 1)
         return readings

@@ -1,4 +1,4 @@
-"""What exporters have in common: they watch consumers, and end that when they are closed."""
+"""What exporters have in common: what they watch, and that they end it when they are closed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from fusewire._validation import invalid
+from fusewire.telemetry._files import WatchedFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,38 +18,40 @@ if TYPE_CHECKING:
 
 
 class Watcher:
-    """Watches consumers until it is closed. It is a context manager that closes itself.
+    """Watches consumers and files until it is closed. It is a context manager that closes itself.
 
     Args:
-        source: reads the consumers.
+        source: reads them.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("status", "add_listener")
-    """Methods that what is watched must have."""
+    """Methods that a consumer must have to be watched."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._stack = ExitStack()
         self._watches: set[ExitStack] = set()
 
-    def watch(self, consumer: ParkingConsumer | ParkedCalls) -> Callable[[], None]:
-        """Show a consumer or a store of calls too.
+    def watch(self, watched: ParkingConsumer | ParkedCalls | WatchedFiles) -> Callable[[], None]:
+        """Show a consumer, a store of calls, or files of settings too.
 
         Counts of messages begin here. Several consumers of one queue are shown as one. What is
-        shown is what the consumer knows; no broker is waited for.
+        shown is what the consumer knows; no broker is waited for. Of files, what is shown is
+        whether they are applied: give what :meth:`fusewire.config.Config.watching` returns.
 
         Returns:
-            A function that ends it. Call it when the consumer is not used any more; its counts
+            A function that ends it. Call it when what is watched is not used any more; its counts
             stay.
 
         Raises:
             SettingsError: it cannot be watched, or is watched already.
         """
-        for name in self.needs:
-            if not callable(getattr(consumer, name, None)):
-                raise invalid("consumer", "a ParkingConsumer or ParkedCalls", consumer)
         with ExitStack() as stack:
-            self._begin(consumer, stack)
+            if isinstance(watched, WatchedFiles):
+                stack.callback(self._source.watch_files(watched))
+            else:
+                self._check(watched)
+                self._begin(watched, stack)
             ends = stack.pop_all()
         self._watches.add(ends)
 
@@ -76,6 +79,11 @@ class Watcher:
     ) -> None:
         """Close it."""
         self.close()
+
+    def _check(self, consumer: object) -> None:
+        if not all(callable(getattr(consumer, name, None)) for name in self.needs):
+            accepted = "a ParkingConsumer, a ParkedCalls, or what Config.watching() returns"
+            raise invalid("watched", accepted, consumer)
 
     def _begin(self, consumer: Any, stack: ExitStack) -> None:
         """Begin to watch `consumer`, and give `stack` what ends it."""

@@ -123,6 +123,7 @@ PUBLIC = {
         "Origin",
         "Place",
         "Problem",
+        "ReloadFigures",
         "Severity",
         "Watch",
         "load",

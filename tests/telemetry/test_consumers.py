@@ -396,5 +396,5 @@ def test_reasons_are_bounded(exporter: Exporter, to: CollectorRegistry) -> None:
 
 
 def test_what_is_no_consumer_is_refused(exporter: Exporter) -> None:
-    with pytest.raises(ValueError, match="consumer must be a ParkingConsumer or ParkedCalls"):
+    with pytest.raises(ValueError, match="watched must be a ParkingConsumer"):
         exporter.watch("orders")  # type: ignore[arg-type] # the mistake

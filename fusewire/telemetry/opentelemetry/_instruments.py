@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fusewire.telemetry")
 
 _NAMESPACES = ("circuit_breaker", "fusewire")
-_UNITS = {"calls": "{call}", "messages": "{message}", "transitions": "{transition}"}
+_UNITS = {
+    "calls": "{call}",
+    "messages": "{message}",
+    "reloads": "{reload}",
+    "transitions": "{transition}",
+}
 
 _INSIDE = 1e-6
 """The share of a bucket's width at which a duration is surely above its lower bound."""
