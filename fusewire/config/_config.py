@@ -60,7 +60,9 @@ class Config:
         check("registry", registry, instance_of(BreakerRegistry))
         registry.overlay(FileLayer(self.defaults, self.circuits))
 
-    def watching(self, registry: BreakerRegistry, *, every: float = 5.0) -> Watch:
+    def watching(
+        self, registry: BreakerRegistry, *, every: float = 5.0, sighup: bool = False
+    ) -> Watch:
         """Apply the settings, and apply them again whenever the files change.
 
         ::
@@ -71,13 +73,24 @@ class Config:
         Args:
             registry: whose breakers get the settings.
             every: seconds between two looks at the files.
+            sighup: look at once when the process gets SIGHUP, too. Handlers of that signal that
+                are there when the watch is entered are called as well. Not under gunicorn, which
+                reloads itself by it.
 
         Raises:
-            SettingsError: an argument cannot be right, or this was not made by :func:`load`.
+            SettingsError: an argument cannot be right, or this was not made by :func:`load`. With
+                `sighup` also when the watch is entered outside the main thread.
         """
         if self.read_again is None:
             raise SettingsError("only a Config that load() returned can watch its files")
-        return Watch(self, registry, every=every, files=self.files, read=self.read_again)
+        return Watch(
+            self,
+            registry,
+            every=every,
+            sighup=sighup,
+            files=self.files,
+            read=self.read_again,
+        )
 
     def log_remarks(self) -> None:
         """Log the remarks: warnings at WARNING, notes at INFO."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from fusewire._locks import make_lock, renew_in_child
 from fusewire._log_fields import fields
-from fusewire._validation import SECONDS, check, instance_of
+from fusewire._validation import SECONDS, SWITCH, check, instance_of
 from fusewire.breaker import BreakerRegistry
+from fusewire.config._hangup import HangupHandler, has_hangup
 from fusewire.config._hash import hash_of
 from fusewire.config._problems import ConfigError
+from fusewire.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +31,19 @@ logger = logging.getLogger("fusewire.config")
 _Print: TypeAlias = tuple[str, int, int, int, int] | None
 _MOST_READINGS = 3
 """Readings in a row of files that change meanwhile, before the next look."""
+
+
+class _Wake(Enum):
+    """Why the thread that watches wakes."""
+
+    TIME = auto()
+    """It is time for a look."""
+
+    SIGNAL = auto()
+    """A signal asks for one."""
+
+    END = auto()
+    """Nobody watches any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +71,7 @@ class Watch:
     Made by :meth:`Config.watching`. A thread looks at the files every few seconds. If one has been
     written, replaced, or swapped by a symlink as Kubernetes does with a ConfigMap, all are read and
     checked. If all is right, the registry gets the new settings in place. Otherwise nothing
-    changes, and a warning lists the problems.
+    changes, and a warning lists the problems. With `sighup`, that signal wakes the thread.
 
     Policies of consumers are values that were given to them, so they do not change: a warning says
     that a restart is needed, and `restart_required` is true until the files say again what they
@@ -74,17 +92,24 @@ class Watch:
         registry: BreakerRegistry,
         *,
         every: float,
+        sighup: bool,
         files: Sequence[str],
         read: Callable[[], Config],
     ) -> None:
         self._registry = check("registry", registry, instance_of(BreakerRegistry))
         self._every = check("every", every, SECONDS)
+        if check("sighup", sighup, SWITCH) and not has_hangup():
+            raise SettingsError("sighup must be False, got True: this system has no SIGHUP")
+        self._hangup = HangupHandler(lambda: self._wakes.put(_Wake.SIGNAL)) if sighup else None
         self._files = files
         self._read = read
         self._first = config
         self._seen: list[_Print] | None = None
         self._lock = make_lock()
-        self._closed = threading.Event()
+        self._closed = False
+        # A handler of a signal may interrupt its own thread in a put(), and put too. An event would
+        # wait for itself then.
+        self._wakes: queue.SimpleQueue[_Wake] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self.config = config
         self._hash = hash_of(config)
@@ -106,26 +131,26 @@ class Watch:
     def look(self) -> bool:
         """Look at the files now. Return whether other settings have been applied."""
         with self._lock:
-            for _ in range(_MOST_READINGS):
-                prints = [_print_of(file) for file in self._files]
-                if prints == self._seen:
-                    return False
-                found = self._try_to_read()
-                if prints == [_print_of(file) for file in self._files]:
-                    self._seen = prints
-                    return self._take(found)
-            return False  # they are still being written: the next look reads them
+            return self._look()
 
     def close(self) -> None:
         """Stop watching. What is applied stays."""
-        self._closed.set()
+        if self._hangup is not None:
+            self._hangup.end()
+        self._closed = True
+        self._wakes.put(_Wake.END)
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def __enter__(self) -> Self:
-        self.config.apply(self._registry)
-        self._start()
+        with ExitStack() as stack:
+            if self._hangup is not None:
+                self._hangup.begin()
+                stack.callback(self._hangup.end)
+            self.config.apply(self._registry)
+            self._start()
+            stack.pop_all()
         renew_in_child(self, Watch._renew)
         return self
 
@@ -139,11 +164,8 @@ class Watch:
 
     def _renew(self) -> None:
         """Watch in a forked child too, which has no thread of its parent's."""
-        closed = self._closed.is_set()
-        self._closed = threading.Event()
-        if closed:
-            self._closed.set()
-        else:
+        self._wakes = queue.SimpleQueue()
+        if not self._closed:
             self._start()
 
     def _start(self) -> None:
@@ -151,12 +173,41 @@ class Watch:
         self._thread.start()
 
     def _run(self) -> None:
-        closed = self._closed
-        while not closed.wait(self._every):
+        while (wake := self._wait()) is not _Wake.END:
             try:
-                self.look()
+                if wake is _Wake.SIGNAL:
+                    self._look_because_of_a_signal()
+                else:
+                    self.look()
             except (Exception, SystemExit):  # a listener's, for example
                 logger.exception("files of settings could not be looked at; the next try follows")
+
+    def _wait(self) -> _Wake:
+        try:
+            return self._wakes.get(timeout=self._every)
+        except queue.Empty:
+            return _Wake.TIME
+
+    def _look_because_of_a_signal(self) -> None:
+        """Read the files even if they look as before, and say so if nothing follows from it."""
+        with self._lock:
+            self._seen = None
+            if not self._look() and self.last_successful:
+                logger.info(
+                    "files of settings were read again because of SIGHUP, and say what is applied",
+                    extra=fields("config.unchanged", count=len(self._files)),
+                )
+
+    def _look(self) -> bool:
+        for _ in range(_MOST_READINGS):
+            prints = [_print_of(file) for file in self._files]
+            if prints == self._seen:
+                return False
+            found = self._try_to_read()
+            if prints == [_print_of(file) for file in self._files]:
+                self._seen = prints
+                return self._take(found)
+        return False  # they are still being written: the next look reads them
 
     def _try_to_read(self) -> Config | ConfigError:
         try:
