@@ -7,7 +7,9 @@ in, and commits key, reply and effects together before anything is sent.
 from fusewire._key_text import IDEMPOTENCY_TRAILER
 from fusewire._public import publish
 from fusewire.idempotency._aio import AioInterceptor
+from fusewire.idempotency._asking import Action
 from fusewire.idempotency._idempotent import aio_idempotent, idempotent
+from fusewire.idempotency._operations import add_operations
 from fusewire.idempotency._records import Answer, Record, State
 from fusewire.idempotency._refusals import Reason
 from fusewire.idempotency._resolving import NOT_MADE, NotMade
@@ -19,6 +21,7 @@ __all__ = [
     "FINAL",
     "IDEMPOTENCY_TRAILER",
     "NOT_MADE",
+    "Action",
     "AioInterceptor",
     "Answer",
     "MissingTableError",
@@ -28,6 +31,7 @@ __all__ = [
     "Record",
     "SQLiteStore",
     "State",
+    "add_operations",
     "aio_idempotent",
     "idempotent",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -18,18 +18,9 @@ from fusewire._validation import is_coroutine_function
 from fusewire.idempotency._contexts import AioContext
 from fusewire.idempotency._core import is_ok, same_shape, status_of
 from fusewire.idempotency._decisions import OK
+from fusewire.idempotency._performing import AioPerforming
 from fusewire.idempotency._replies import remember, serializer
-from fusewire.idempotency._steps import (
-    Ask,
-    Begin,
-    Commit,
-    Execute,
-    Given,
-    Handle,
-    Raised,
-    Rollback,
-    Undo,
-)
+from fusewire.idempotency._steps import Ask, Given, Handle, Raised
 from fusewire.idempotency._store import enter, entered_method, leave
 from fusewire.idempotency._sweeping import BATCH, MOST_BATCHES
 
@@ -109,8 +100,8 @@ class _Served:
         serialize: Callable[[Any], bytes] | None,
         tasks: set[asyncio.Task[Any]],
     ) -> None:
-        self._core = core
-        self._store = store
+        self.core = core
+        self.store = store
         self._tasks = tasks
         self._method = method
         self._behavior = behavior
@@ -119,15 +110,16 @@ class _Served:
     async def serve(self, request: Any, real: grpc.aio.ServicerContext[Any, Any]) -> Any:
         """Serve a call."""
         if entered_method() == self._method:
-            await real.abort(grpc.StatusCode.INTERNAL, self._core.twice_refusal(self._method))
-        call = self._core.read(self._method, request, real)
+            await real.abort(grpc.StatusCode.INTERNAL, self.core.twice_refusal(self._method))
+        call = self.core.read(self._method, request, real)
         context = AioContext(real)
         if isinstance(call, Given):
             return await self._give(call, context, real)
-        task = asyncio.create_task(self._outcome(call, request, context))
+        serving = _Serving(self, call, request, context)
+        task = asyncio.create_task(serving.run(self.core.flow.steps(call)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if self._core.sweep_due.now():
+        if self.core.sweep_due.now():
             sweeping = asyncio.create_task(self._sweep())
             self._tasks.add(sweeping)
             sweeping.add_done_callback(self._tasks.discard)
@@ -154,23 +146,6 @@ class _Served:
                 extra=fields("idempotency.abandoned", method=self._method),
             )
 
-    async def _outcome(self, call: Call, request: Any, context: AioContext) -> Outcome:
-        steps = self._core.flow.steps(call)
-        performing = _Performing(self, call, request, context)
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    result = await performing.perform(step)
-                except Exception as error:  # noqa: BLE001 - the sequence judges it
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(result)
-        except StopIteration as end:
-            return cast("Outcome", end.value)
-        finally:
-            await performing.end()
-
     async def _give(
         self, outcome: Outcome, context: AioContext, real: grpc.aio.ServicerContext[Any, Any]
     ) -> Any:
@@ -184,7 +159,7 @@ class _Served:
             if context.noted_code != OK:  # what the handler has said meanwhile does not count
                 real.set_code(code)
             data = answer.reply or b""
-            reply = self._core.replies.from_bytes(self._method, data, self._serialize)
+            reply = self.core.replies.from_bytes(self._method, data, self._serialize)
             remember(reply, data)
             return reply
         if isinstance(outcome, Raised):
@@ -198,26 +173,26 @@ class _Served:
     async def _sweep(self) -> None:
         try:
             for _ in range(MOST_BATCHES):
-                if await self._store.sweep(limit=BATCH) < BATCH:
+                if await self.store.sweep(limit=BATCH) < BATCH:
                     return
         except Exception as error:  # noqa: BLE001 - any driver's; the next sweep tries again
-            self._core.flow.log_failure(self._method, "sweeping expired keys failed", error)
+            self.core.flow.log_failure(self._method, "sweeping expired keys failed", error)
 
     async def handle(
         self, request: Any, context: AioContext, transaction: AioTransaction | None
     ) -> Ending:
         """Run the handler in a transaction, or outside of any."""
         entering = enter(
-            self._method, self._store, None if transaction is None else transaction.lend()
+            self._method, self.store, None if transaction is None else transaction.lend()
         )
         try:
             try:
                 reply = await self._behavior(request, context)
             except Exception as error:  # noqa: BLE001 - grpcio's own rule
-                ending = self._core.raised(error, context)
+                ending = self.core.raised(error, context)
             else:
                 ending = self.returned(reply, context)
-            self._core.warn_if_unasked(entering.entered, ending)
+            self.core.warn_if_unasked(entering.entered, ending)
         finally:
             leave(entering)
         if transaction is None or isinstance(ending, Raised):
@@ -238,15 +213,11 @@ class _Served:
         try:
             reply = await function(call.key, request, context)
         except Exception as error:  # noqa: BLE001 - as a handler's
-            return self._core.raised(error, context)
+            return self.core.raised(error, context)
         return None if reply is None else self.returned(reply, context)
 
     def returned(self, reply: Any, context: AioContext) -> Ending:
-        return self._core.returned(self._method, reply, context, self._serialize)
-
-    async def begin(self) -> AioTransaction:
-        """Begin a transaction."""
-        return await self._store.begin_transaction(self._core.flow.terms.wait)
+        return self.core.returned(self._method, reply, context, self._serialize)
 
 
 def _refusing(code: grpc.StatusCode, text: str) -> Callable[[Any, Any], Awaitable[Any]]:
@@ -256,44 +227,20 @@ def _refusing(code: grpc.StatusCode, text: str) -> Callable[[Any, Any], Awaitabl
     return refuse
 
 
-class _Performing:
+class _Serving(AioPerforming):
     """Performs the steps of one call."""
 
     def __init__(self, served: _Served, call: Call, request: Any, context: AioContext) -> None:
+        super().__init__(served.store, served.core.flow.terms.wait)
         self._served = served
         self._call = call
         self._request = request
         self._context = context
-        self._transaction: AioTransaction | None = None
 
     async def perform(self, step: Step) -> Any:
         """Do what a step says, and return what it is answered with."""
-        match step:
-            case Begin():
-                self._transaction = await self._served.begin()
-            case Execute(sql, parameters):
-                return await self._begun.execute(sql, parameters)
-            case Handle():
-                return await self._served.handle(self._request, self._context, self._transaction)
-            case Undo():
-                return await self._begun.undo()
-            case Commit():
-                await self._begun.commit()
-                self._transaction = None
-            case Rollback():
-                await self.end()
-            case Ask(function):
-                return await self._served.ask(function, self._call, self._request, self._context)
-        return None
-
-    async def end(self) -> None:
-        """Roll back what is open."""
-        if self._transaction is not None:
-            transaction, self._transaction = self._transaction, None
-            await transaction.rollback()
-
-    @property
-    def _begun(self) -> AioTransaction:
-        if self._transaction is None:
-            raise RuntimeError("no transaction has begun")
-        return self._transaction
+        if isinstance(step, Handle):
+            return await self._served.handle(self._request, self._context, self.transaction)
+        if isinstance(step, Ask):
+            return await self._served.ask(step.function, self._call, self._request, self._context)
+        return await super().perform(step)

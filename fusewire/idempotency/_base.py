@@ -26,6 +26,7 @@ from fusewire.idempotency._store import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from fusewire.idempotency._core import Core
     from fusewire.idempotency._sql import Parameters, Sql
 
 _WAIT = 10.0
@@ -43,6 +44,18 @@ class _Common(ABC):
 
     def __init__(self, sql: Sql) -> None:
         self.sql = sql
+        self._cores: list[Core] = []
+
+    def declare(self, core: Core) -> None:
+        """Note that an interceptor declares its methods with this store."""
+        self._cores.append(core)
+
+    def core_of(self, method: str) -> Core | None:
+        """Return what was agreed for a method, None if it is not declared with this store.
+
+        Where two servers of this process declare it, the later one's word counts.
+        """
+        return next((core for core in reversed(self._cores) if method in core.methods), None)
 
     @property
     def ddl(self) -> str:

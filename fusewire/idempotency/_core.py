@@ -76,17 +76,23 @@ class Core:
             if self._required:
                 return Given(refusal(Reason.KEY_MISSING), Reason.KEY_MISSING)
             return Call(method, None, None, b"", None)
-        scope = "" if self._scope is None else self._scope(context)
-        check("what scope returns", scope, _SCOPE)
+        identity = self.identity(method, key, context)
         try:
             fingerprint = fingerprint_of(request)
         except UndigestedError as error:
             text = f"{method} is declared idempotent, and {error}"
             self._refuse(method, text)
             return Given(Answer(INTERNAL, text.encode()), "undigested")
-        return Call(
-            method, key, Identity(scope, method, stored_key(key)), fingerprint, first_sent_ms
-        )
+        return Call(method, key, identity, fingerprint, first_sent_ms)
+
+    def identity(self, method: str, key: str, context: Any) -> Identity:
+        """Return the identity of the work of a key that a caller names.
+
+        Raises:
+            SettingsError: the user's `scope` has returned what is none.
+        """
+        scope = "" if self._scope is None else self._scope(context)
+        return Identity(check("what scope returns", scope, _SCOPE), method, stored_key(key))
 
     def returned(
         self,

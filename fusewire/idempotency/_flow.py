@@ -69,6 +69,7 @@ _Decision = Run | Resume | Replay | Refuse | Doubt | Given
 
 CLAIM_BYTES = 16
 _PROBE = "SELECT 1"
+_NOT_CLAIMED = "claiming its key failed, and its handler did not run"
 
 
 class Flow:
@@ -79,6 +80,9 @@ class Flow:
         sql: the statements.
         trouble: what an error of the database means.
         now: the time, in seconds since 1970.
+
+    Attributes:
+        terms, sql, trouble: as given.
     """
 
     def __init__(
@@ -89,8 +93,8 @@ class Flow:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.terms = terms
-        self._sql = sql
-        self._trouble = trouble
+        self.sql = sql
+        self.trouble = trouble
         self._now = now
         self._throttle = Throttle()
 
@@ -120,9 +124,9 @@ class Flow:
                     decision = Refuse(Reason.CONFLICT)
                 if not isinstance(decision, Run | Resume):
                     return (yield from self._decline(decision))
-            if not (yield Execute(self._sql.finish, self._answered(held, ending.answer))):
+            if not (yield Execute(self.sql.finish, self._answered(held, ending.answer))):
                 yield Rollback()
-                return _refused(Reason.CONFLICT)
+                return self.refused(Reason.CONFLICT)
             yield Commit()
         except Exception as error:  # noqa: BLE001 - any driver's; it is judged
             yield Rollback()
@@ -153,7 +157,7 @@ class Flow:
             yield Begin()
         except Exception as error:  # noqa: BLE001 - any driver's; it is judged
             yield Rollback()
-            return self._failed_claim(call, error)
+            return self.failed_claim(call.method, error)
         ending = self._judged((yield Handle()))
         if isinstance(ending, _Undone):
             yield Rollback()
@@ -171,13 +175,13 @@ class Flow:
     def _judged(self, ending: Ending) -> Answered | _Undone:
         """Return the ending if it is to be committed."""
         if isinstance(ending, Raised):
-            conflict = self._trouble(ending.error) is Trouble.CONFLICT
-            return _Undone(_refused(Reason.CONFLICT) if conflict else ending)
+            conflict = self.trouble(ending.error) is Trouble.CONFLICT
+            return _Undone(self.refused(Reason.CONFLICT) if conflict else ending)
         answer, final = ending.answer, self.terms.final
         if on_end(answer.code, effects=Effects.TRANSACTION, final=final) is not End.STORE:
             return _Undone(ending)
         if answer.size > self.terms.most_bytes:
-            return _Undone(_refused(Reason.REPLY_TOO_LARGE))
+            return _Undone(self.refused(Reason.REPLY_TOO_LARGE))
         return ending
 
     def _elsewhere(self, held: _Held) -> Steps:
@@ -193,8 +197,8 @@ class Flow:
             except Exception as error:  # noqa: BLE001 - any driver's; it is judged
                 yield Rollback()
                 # It may have been committed. Nothing has run, so it is not to become a doubt.
-                yield from self._write(held.call, self._sql.free, held.mine)
-                return self._failed_claim(held.call, error)
+                yield from self._write(held.call, self.sql.free, held.mine)
+                return self.failed_claim(held.call.method, error)
         else:
             return (yield from self._decline(decision))
         return (yield from self._note_end(held, (yield Handle())))
@@ -213,13 +217,13 @@ class Flow:
                 # A function that failed has said nothing: the doubt stays as it is.
                 return (yield from self._note_end(first, found)) if end is End.STORE else found
         elif not terms.rerun:
-            return _refused(Reason.IN_DOUBT)
-        lease_until = self._now_ms() + terms.lease_ms
+            return self.refused(Reason.IN_DOUBT)
+        lease_until = self.now_ms() + terms.lease_ms
         taking = first.mine | {"new_claim": held.claim, "lease_until": lease_until}
-        taken = yield from self._write(held.call, self._sql.take_over, taking)
+        taken = yield from self._write(held.call, self.sql.take_over, taking)
         if isinstance(taken, Given):
             return taken
-        return None if taken else _refused(Reason.IN_PROGRESS, self.terms.wait)
+        return None if taken else self.refused(Reason.IN_PROGRESS)
 
     def _note_end(self, held: _Held, ending: Ending) -> Steps:
         """Write how a handler has ended whose effect is elsewhere."""
@@ -227,15 +231,15 @@ class Flow:
         if end is End.STORE and isinstance(ending, Answered):
             if ending.answer.size <= self.terms.most_bytes:
                 return (yield from self._store_end(held, ending))
-            yield from self._write(held.call, self._sql.doubt, held.mine)
-            return _refused(Reason.REPLY_TOO_LARGE)
-        sql = self._sql.free if end is End.FREE else self._sql.doubt
+            yield from self._write(held.call, self.sql.doubt, held.mine)
+            return self.refused(Reason.REPLY_TOO_LARGE)
+        sql = self.sql.free if end is End.FREE else self.sql.doubt
         yield from self._write(held.call, sql, held.mine)
         return ending
 
     def _store_end(self, held: _Held, ending: Answered) -> Steps:
         answered = self._answered(held, ending.answer)
-        written = yield from self._write(held.call, self._sql.finish, answered)
+        written = yield from self._write(held.call, self.sql.finish, answered)
         if isinstance(written, Given):
             return written
         if not written:
@@ -254,7 +258,7 @@ class Flow:
         except Exception as error:  # noqa: BLE001 - any driver's; it is judged
             yield Rollback()
             self.log_failure(call.method, "writing how it ended failed", error)
-            return _refused(Reason.UNAVAILABLE)
+            return self.refused(Reason.UNAVAILABLE)
         return bool(rows)
 
     def _take(
@@ -268,16 +272,16 @@ class Flow:
         for last in (False, True):
             try:
                 yield Begin()
-                now_ms = self._now_ms()
-                if (yield Execute(self._sql.claim, self._claimed(held, now_ms))):
+                now_ms = self.now_ms()
+                if (yield Execute(self.sql.claim, self._claimed(held, now_ms))):
                     return on_claim(
                         held.call.first_sent_ms, keep_ms=self.terms.keep_ms, now_ms=now_ms
                     )
-                found = yield Execute(self._sql.find, held.parameters)
+                found = yield Execute(self.sql.find, held.parameters)
             except Exception as error:  # noqa: BLE001 - any driver's; it is judged
                 yield Rollback()
-                if last or self._trouble(error) is not Trouble.CONFLICT:
-                    return self._failed_claim(held.call, error)
+                if last or self.trouble(error) is not Trouble.CONFLICT:
+                    return self.failed_claim(held.call.method, error)
                 continue
             if found:
                 return on_record(
@@ -295,9 +299,9 @@ class Flow:
             case Replay(answer):
                 return Given(replayed(answer), "replayed")
             case Refuse(reason):
-                return _refused(reason, self._retry_after(reason))
+                return self.refused(reason)
             case _:
-                return _refused(Reason.IN_DOUBT)
+                return self.refused(Reason.IN_DOUBT)
 
     def _claimed(self, held: _Held, now_ms: int) -> Parameters:
         elsewhere = self.terms.effects is Effects.ELSEWHERE
@@ -308,22 +312,19 @@ class Flow:
         }
 
     def _answered(self, held: _Held, answer: Answer) -> Parameters:
-        expires_at = min(self._now_ms() + self.terms.keep_ms, NEVER)
+        expires_at = min(self.now_ms() + self.terms.keep_ms, NEVER)
         return held.mine | answer_parameters(answer) | {"expires_at": expires_at}
 
-    def _failed_claim(self, call: Call, error: Exception) -> Given:
+    def failed_claim(self, method: str, error: Exception, what: str = _NOT_CLAIMED) -> Given:
         """Return the refusal of a call whose key could not be claimed: nothing has run."""
-        trouble = self._trouble(error)
-        reason = _ON_CLAIM.get(trouble, Reason.UNAVAILABLE)
+        reason = _ON_CLAIM.get(self.trouble(error), Reason.UNAVAILABLE)
         if reason is Reason.UNAVAILABLE:
-            self.log_failure(
-                call.method, "claiming its key failed, and its handler did not run", error
-            )
-        return _refused(reason, self._retry_after(reason))
+            self.log_failure(method, what, error)
+        return self.refused(reason)
 
     def _failed_commit(self, call: Call, ending: Answered, error: Exception) -> Outcome:
         """Return what a caller gets when the database failed after the handler had ended."""
-        trouble = self._trouble(error)
+        trouble = self.trouble(error)
         if trouble is Trouble.OTHER and ending.answer.code == OK:
             return Raised(error)
         # A refusal that could not be stored is not given: asked again, it might be another answer.
@@ -332,7 +333,7 @@ class Flow:
             self.log_failure(
                 call.method, "the commit did not come through: the record of its key decides", error
             )
-        return _refused(reason, self._retry_after(reason))
+        return self.refused(reason)
 
     def log_failure(self, method: str, what: str, error: Exception) -> None:
         """Log an error of the database; of many alike, one a minute."""
@@ -353,10 +354,13 @@ class Flow:
             ),
         )
 
-    def _retry_after(self, reason: Reason) -> float | None:
-        return self.terms.wait if reason in (Reason.IN_PROGRESS, Reason.BUSY) else None
+    def refused(self, reason: Reason) -> Given:
+        """Return a refusal. One that passes says when to ask again."""
+        passes = reason in (Reason.IN_PROGRESS, Reason.BUSY)
+        return Given(refusal(reason, retry_after=self.terms.wait if passes else None), str(reason))
 
-    def _now_ms(self) -> int:
+    def now_ms(self) -> int:
+        """Return the time in milliseconds since 1970."""
         return int(self._now() * 1000)
 
 
@@ -388,7 +392,3 @@ _ON_COMMIT = {
 
 def _code(ending: Ending) -> int | None:
     return ending.answer.code if isinstance(ending, Answered) else None
-
-
-def _refused(reason: Reason, retry_after: float | None = None) -> Given:
-    return Given(refusal(reason, retry_after=retry_after), str(reason))

@@ -118,6 +118,7 @@ def idempotent(
         sweep=sweep,
     )
     store.check_table()
+    store.declare(core)
     return Interceptor(core, store)
 
 
@@ -181,6 +182,7 @@ async def aio_idempotent(
         sweep=sweep,
     )
     await store.check_table()
+    store.declare(core)
     return AioInterceptor(core, store)
 
 

@@ -92,11 +92,14 @@ CREATE INDEX {index} ON {table} (expires_at_ms);
 """,
 }
 
-_CLAIM = """\
+_INSERT = """\
 {before}INSERT INTO {table} (
     scope, method, idempotency_key, format, state, claim, fingerprint, created_at_ms,
     expires_at_ms, lease_until_ms)
 {values}
+"""
+
+_TAKE = """\
 ON CONFLICT (scope, method, idempotency_key) DO UPDATE SET
     format = excluded.format, state = excluded.state, claim = excluded.claim,
     fingerprint = excluded.fingerprint, code = NULL, details = NULL, trailers = NULL, reply = NULL,
@@ -105,9 +108,12 @@ ON CONFLICT (scope, method, idempotency_key) DO UPDATE SET
 WHERE {table}.expires_at_ms <= :now
 RETURNING {returning}"""
 
+_LEAVE = "ON CONFLICT DO NOTHING RETURNING {returning}"
+
 _VALUES = f"""\
-    :scope, :method, :key, {FORMAT}, {int(State.CLAIMED)}, :claim, :fingerprint, :now,
-    {NEVER}, :lease_until"""
+VALUES (
+    :scope, :method, :key, {FORMAT}, {{state}}, :claim, :fingerprint, :now,
+    {{expires_at}}, :lease_until)"""
 
 # One statement, because each is a round trip of every call. The limit is set before the insert
 # waits, since the insert reads its values from it, and set back after: RETURNING comes last. The
@@ -119,8 +125,8 @@ limited AS MATERIALIZED (SELECT set_config('lock_timeout', :wait, true) FROM for
 _WAITING_VALUES = f"""\
 SELECT
     CAST(:scope AS text), CAST(:method AS text), CAST(:key AS text), {FORMAT},
-    {int(State.CLAIMED)}, CAST(:claim AS bytea), CAST(:fingerprint AS bytea),
-    CAST(:now AS bigint), CAST({NEVER} AS bigint), CAST(:lease_until AS bigint)
+    {{state}}, CAST(:claim AS bytea), CAST(:fingerprint AS bytea),
+    CAST(:now AS bigint), CAST({{expires_at}} AS bigint), CAST(:lease_until AS bigint)
 FROM limited"""  # noqa: S608 - numbers of ours
 _NO_LONGER_WAITING = "(SELECT set_config('lock_timeout', value, true) FROM former)"
 
@@ -153,6 +159,7 @@ class Sql:
         ddl: what creates the table and its index.
         check: fails if the table, or one of its columns, is not there.
         claim: take a key that is free, or whose record has expired. Returns a row if it was.
+        cancel: take a key that has no record, for good. Returns a row if it had none.
         find: return the record of a key.
         finish: store the answer of one's own claim. Returns a row if it was there.
         doubt: say that the end of one's own claim is not known.
@@ -171,12 +178,8 @@ class Sql:
         waits = dialect is Dialect.POSTGRESQL
         self.ddl = _DDL[dialect].format(table=self.name, index=_quoted(index_name(name)))
         self.check = f"SELECT {_COLUMNS}, expires_at_ms FROM {self.name} {_WHERE} AND 1 = 0"  # noqa: S608 - see _FINISH
-        self.claim = _CLAIM.format(
-            table=self.name,
-            before=_WAITING if waits else "",
-            values=_WAITING_VALUES if waits else f"VALUES (\n{_VALUES})",
-            returning=_NO_LONGER_WAITING if waits else "state",
-        )
+        self.claim = self._insert(_TAKE, State.CLAIMED, str(NEVER))
+        self.cancel = self._insert(_LEAVE, State.CANCELLED, ":expires_at")
         self.find = f"SELECT {_COLUMNS} FROM {self.name} {_WHERE}"  # noqa: S608 - see _FINISH
         self.finish = _FINISH.format(table=self.name)
         self.doubt = f"UPDATE {self.name} SET lease_until_ms = 0 {_MINE} RETURNING state"  # noqa: S608 - see _FINISH
@@ -190,6 +193,16 @@ class Sql:
             f" AND state <> {int(State.CLAIMED)} RETURNING state"
         )
         self.sweep = _SWEEP.format(table=self.name, skip=" FOR UPDATE SKIP LOCKED" if waits else "")
+
+    def _insert(self, on_conflict: str, state: State, expires_at: str) -> str:
+        waits = self.dialect is Dialect.POSTGRESQL
+        values = _WAITING_VALUES if waits else _VALUES
+        return (_INSERT + on_conflict).format(
+            table=self.name,
+            before=_WAITING if waits else "",
+            values=values.format(state=int(state), expires_at=expires_at),
+            returning=_NO_LONGER_WAITING if waits else "state",
+        )
 
 
 def index_name(table: str) -> str:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from fusewire.idempotency._contexts import Context
 from fusewire.idempotency._core import is_ok, same_shape, status_of
 from fusewire.idempotency._decisions import OK
+from fusewire.idempotency._performing import Performing
 from fusewire.idempotency._replies import remember, serializer
-from fusewire.idempotency._steps import (
-    Ask,
-    Begin,
-    Commit,
-    Execute,
-    Given,
-    Handle,
-    Raised,
-    Rollback,
-    Undo,
-)
+from fusewire.idempotency._steps import Ask, Given, Handle, Raised
 from fusewire.idempotency._store import enter, entered_method, leave
 from fusewire.idempotency._sweeping import BATCH, MOST_BATCHES
 
@@ -83,39 +74,26 @@ class _Served:
         behavior: Callable[[Any, Any], Any],
         serialize: Callable[[Any], bytes] | None,
     ) -> None:
-        self._core = core
-        self._store = store
+        self.core = core
+        self.store = store
         self._method = method
         self._behavior = behavior
         self._serialize = serialize
 
     def __call__(self, request: Any, real: grpc.ServicerContext) -> Any:
         if entered_method() == self._method:
-            real.abort(grpc.StatusCode.INTERNAL, self._core.twice_refusal(self._method))
-        call = self._core.read(self._method, request, real)
+            real.abort(grpc.StatusCode.INTERNAL, self.core.twice_refusal(self._method))
+        call = self.core.read(self._method, request, real)
         context = Context(real)
-        outcome = call if isinstance(call, Given) else self._outcome(call, request, context)
-        if self._core.sweep_due.now():
+        outcome: Outcome = (
+            call
+            if isinstance(call, Given)
+            else _Serving(self, call, request, context).run(self.core.flow.steps(call))
+        )
+        if self.core.sweep_due.now():
             # In a thread of its own, because this one has a caller that waits.
             threading.Thread(target=self._sweep, name="fusewire-sweep", daemon=True).start()
         return self._give(outcome, context, real)
-
-    def _outcome(self, call: Call, request: Any, context: Context) -> Outcome:
-        steps = self._core.flow.steps(call)
-        performing = _Performing(self, call, request, context)
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    result = performing.perform(step)
-                except Exception as error:  # noqa: BLE001 - the sequence judges it
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(result)
-        except StopIteration as end:
-            return cast("Outcome", end.value)
-        finally:
-            performing.end()
 
     def _give(self, outcome: Outcome, context: Context, real: grpc.ServicerContext) -> Any:
         """End the call as was decided: the transaction, if there was one, has ended."""
@@ -128,7 +106,7 @@ class _Served:
             if context.noted_code != OK:  # what the handler has said meanwhile does not count
                 real.set_code(code)
             data = answer.reply or b""
-            reply = self._core.replies.from_bytes(self._method, data, self._serialize)
+            reply = self.core.replies.from_bytes(self._method, data, self._serialize)
             remember(reply, data)
             return reply
         if isinstance(outcome, Raised):
@@ -142,24 +120,24 @@ class _Served:
     def _sweep(self) -> None:
         try:
             for _ in range(MOST_BATCHES):
-                if self._store.sweep(limit=BATCH) < BATCH:
+                if self.store.sweep(limit=BATCH) < BATCH:
                     return
         except Exception as error:  # noqa: BLE001 - any driver's; the next sweep tries again
-            self._core.flow.log_failure(self._method, "sweeping expired keys failed", error)
+            self.core.flow.log_failure(self._method, "sweeping expired keys failed", error)
 
     def handle(self, request: Any, context: Context, transaction: Transaction | None) -> Ending:
         """Run the handler in a transaction, or outside of any."""
         entering = enter(
-            self._method, self._store, None if transaction is None else transaction.lend()
+            self._method, self.store, None if transaction is None else transaction.lend()
         )
         try:
             try:
                 reply = self._behavior(request, context)
             except Exception as error:  # noqa: BLE001 - grpcio's own rule
-                ending = self._core.raised(error, context)
+                ending = self.core.raised(error, context)
             else:
                 ending = self.returned(reply, context)
-            self._core.warn_if_unasked(entering.entered, ending)
+            self.core.warn_if_unasked(entering.entered, ending)
         finally:
             leave(entering)
         if transaction is None or isinstance(ending, Raised):
@@ -180,55 +158,27 @@ class _Served:
         try:
             reply = function(call.key, request, context)
         except Exception as error:  # noqa: BLE001 - as a handler's
-            return self._core.raised(error, context)
+            return self.core.raised(error, context)
         return None if reply is None else self.returned(reply, context)
 
     def returned(self, reply: Any, context: Context) -> Ending:
-        return self._core.returned(self._method, reply, context, self._serialize)
-
-    def begin(self) -> Transaction:
-        """Begin a transaction."""
-        return self._store.begin_transaction(self._core.flow.terms.wait)
+        return self.core.returned(self._method, reply, context, self._serialize)
 
 
-class _Performing:
+class _Serving(Performing):
     """Performs the steps of one call."""
 
     def __init__(self, served: _Served, call: Call, request: Any, context: Context) -> None:
+        super().__init__(served.store, served.core.flow.terms.wait)
         self._served = served
         self._call = call
         self._request = request
         self._context = context
-        self._transaction: Transaction | None = None
 
     def perform(self, step: Step) -> Any:
         """Do what a step says, and return what it is answered with."""
-        match step:
-            case Begin():
-                self._transaction = self._served.begin()
-            case Execute(sql, parameters):
-                return self._begun.execute(sql, parameters)
-            case Handle():
-                return self._served.handle(self._request, self._context, self._transaction)
-            case Undo():
-                return self._begun.undo()
-            case Commit():
-                self._begun.commit()
-                self._transaction = None
-            case Rollback():
-                self.end()
-            case Ask(function):
-                return self._served.ask(function, self._call, self._request, self._context)
-        return None
-
-    def end(self) -> None:
-        """Roll back what is open."""
-        if self._transaction is not None:
-            transaction, self._transaction = self._transaction, None
-            transaction.rollback()
-
-    @property
-    def _begun(self) -> Transaction:
-        if self._transaction is None:
-            raise RuntimeError("no transaction has begun")
-        return self._transaction
+        if isinstance(step, Handle):
+            return self._served.handle(self._request, self._context, self.transaction)
+        if isinstance(step, Ask):
+            return self._served.ask(step.function, self._call, self._request, self._context)
+        return super().perform(step)

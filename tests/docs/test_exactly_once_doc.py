@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from fusewire.idempotency import Reason
+from fusewire.idempotency.v1.operations_pb2 import STATE_NOT_FOUND
 from tests.docs.examples import run_examples
 from tests.docs.own_payments import CHARGE, offer_own_stubs
 
@@ -87,6 +88,20 @@ def test_the_server_of_the_page_takes_a_payment_once(page: dict[str, Any]) -> No
         assert connection.execute(sa.text("SELECT count(*) FROM entries")).scalar() == 1
 
 
+def test_what_became_of_a_call_is_told_to_those_who_may_know(page: dict[str, Any]) -> None:
+    server = grpc.server(ThreadPoolExecutor(2))
+    page["idempotent"](page["store"], [page["CHARGE"]])
+    page["answer_questions"](server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        operation = page["ask"](channel, "k1", "a token of the shop")
+        assert operation.state == STATE_NOT_FOUND
+        with pytest.raises(grpc.RpcError, match="this caller may not query"):
+            page["ask"](channel, "k1", "a guess")
+    server.stop(5).wait()
+
+
 def test_the_handler_that_calls_a_provider_charges_once(page: dict[str, Any]) -> None:
     provider = Provider()
     servicer = page["ProviderPayments"](sessionmaker(page["engine"]), provider)
@@ -113,9 +128,9 @@ def test_every_row_has_a_test_that_is_there() -> None:
         for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
     }
     tables = re.findall(r"^\| what happens .*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
-    assert len(tables) == 2
+    assert len(tables) == 3
     rows = [row for table in tables for row in table.splitlines()[2:] if row]
-    assert len(rows) > 30
+    assert len(rows) > 50
     for row in rows:
         (named,) = re.findall(r"`(test_\w+)` \|$", row)
         assert named in tests

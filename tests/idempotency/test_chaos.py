@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire.idempotency._sql import Dialect
+from tests.support.idempotent_client import seen
 from tests.support.idempotent_places import PLACES, make_database
 from tests.support.idempotent_process import POINTS, ServerProcess
-from tests.support.idempotent_server import KILL_METADATA, seen
+from tests.support.idempotent_server import KILL_METADATA
 from tests.support.postgres import PrivatePostgres, start_private_postgres
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 from fusewire.demo.payments.v1.payments_pb2 import ChargeReply
 from fusewire.errors import SettingsError
 from fusewire.idempotency import FINAL, NOT_MADE
-from tests.support.idempotent_server import CHARGE, seen
+from tests.support.idempotent_client import CHARGE, seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable

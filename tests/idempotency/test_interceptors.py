@@ -21,8 +21,8 @@ from fusewire.idempotency import (
     idempotent,
 )
 from fusewire.idempotency._sql import Dialect
+from tests.support.idempotent_client import CHARGE
 from tests.support.idempotent_places import SYNC_AND_AIO, make_database
-from tests.support.idempotent_server import CHARGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,8 +16,8 @@ from fusewire.idempotency._sql import Dialect
 from fusewire.idempotency.asyncpg import AsyncpgStore
 from fusewire.idempotency.psycopg import PsycopgStore
 from fusewire.idempotency.sqlalchemy import AioSQLAlchemyStore, SQLAlchemyStore
+from tests.support.idempotent_client import CHARGE
 from tests.support.idempotent_places import make_database
-from tests.support.idempotent_server import CHARGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ import pytest
 
 from fusewire.idempotency._sweeping import Due
 from fusewire.testing import FakeClock
+from tests.support.idempotent_client import CHARGE
 from tests.support.idempotent_places import SYNC_AND_AIO
-from tests.support.idempotent_server import CHARGE
 from tests.support.waiting import until_sync
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from fusewire.errors import SettingsError
 from fusewire.idempotency import MissingTableError, SQLiteStore, idempotent
 from fusewire.idempotency._sql import TABLE, Dialect
 from fusewire.idempotency.sqlalchemy import SQLAlchemyStore, table
+from tests.support.idempotent_client import CHARGE
 from tests.support.idempotent_places import Database, make_database
-from tests.support.idempotent_server import CHARGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

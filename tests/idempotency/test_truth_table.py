@@ -16,7 +16,8 @@ from fusewire.demo.payments.v1.payments_pb2 import ChargeReply
 from fusewire.idempotency import FINAL
 from fusewire.idempotency._sql import Dialect
 from fusewire.interceptors import read_retry_after
-from tests.support.idempotent_server import TRAILERS, rich, seen
+from tests.support.idempotent_client import seen
+from tests.support.idempotent_server import TRAILERS, rich
 from tests.support.waiting import until_sync
 
 if TYPE_CHECKING:

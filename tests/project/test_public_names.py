@@ -152,6 +152,7 @@ PUBLIC = {
         "UnreadableCallError",
     ],
     "fusewire.idempotency": [
+        "Action",
         "AioInterceptor",
         "Answer",
         "FINAL",
@@ -164,6 +165,7 @@ PUBLIC = {
         "Record",
         "SQLiteStore",
         "State",
+        "add_operations",
         "aio_idempotent",
         "idempotent",
     ],

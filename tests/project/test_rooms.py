@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-GENERATED = ROOT / "fusewire" / "demo" / "payments"
+GENERATED = ("_pb2.py", "_pb2_grpc.py")
 FILES = sorted(
-    path for path in (ROOT / "fusewire").rglob("*.py") if not path.is_relative_to(GENERATED)
+    path for path in (ROOT / "fusewire").rglob("*.py") if not path.name.endswith(GENERATED)
 )
 
 ON_PURPOSE = {
@@ -34,8 +34,11 @@ ON_PURPOSE = {
     "fusewire.demo.baselines",  # the demo's processes, which `python -m` runs
     "fusewire.demo.client",
     "fusewire.demo.orders",
+    "fusewire.demo.payments",  # the generated code of the demo's service
+    "fusewire.demo.payments.v1",
     "fusewire.demo.run",  # what the command takes of the demo
     "fusewire.demo.server",
+    "fusewire.idempotency.v1",  # the generated code of the service `Operations`
     "fusewire.parking.internal",  # what forwarding takes besides the public names
     "fusewire.telemetry",  # the room, whose public modules are named below it
     "fusewire.testing.fixtures",  # a pytest plugin

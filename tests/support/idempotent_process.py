@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusewire.idempotency._sql import Dialect
+from tests.support.idempotent_client import Client, Seen
 from tests.support.idempotent_places import PLACES, Database
-from tests.support.idempotent_server import Client, Loop, Seen, Server
+from tests.support.idempotent_server import Loop, Server
 from tests.support.ports import reserve_port
 from tests.support.processes import KeptProcess
 from tests.support.waiting import until_sync

@@ -1,4 +1,4 @@
-"""A server whose handler does what a request says, with its keys in a store; and its client.
+"""A server whose handler does what a request says, with its keys in a store.
 
 A request is a `ChargeRequest`: `account` says what the handler does, a word and its argument behind
 a colon, and `reference` names the operation, whose entries in the ledger are its effects.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import os
 import secrets
@@ -16,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]
@@ -27,7 +28,13 @@ from fusewire.demo.payments.v1.payments_pb2_grpc import (
     PaymentsServicer,
     add_PaymentsServicer_to_server,
 )
-from fusewire.idempotency import IDEMPOTENCY_TRAILER, aio_idempotent, idempotent
+from fusewire.idempotency import (
+    Action,
+    add_operations,
+    aio_idempotent,
+    idempotent,
+)
+from tests.support.idempotent_client import CHARGE, Client
 from tests.support.idempotent_places import THREADS, finished
 from tests.support.waiting import until_sync
 
@@ -36,7 +43,6 @@ if TYPE_CHECKING:
 
     from tests.support.idempotent_places import Database, Place
 
-CHARGE = "/fusewire.demo.payments.v1.Payments/Charge"
 _LIMIT = 20.0  # seconds
 
 KILL_METADATA = "test-kill"
@@ -224,65 +230,6 @@ class _AioService(PaymentsServicer):
             return end.value
 
 
-class Seen(NamedTuple):
-    """What a client sees of a call.
-
-    Attributes:
-        code: the status' name.
-        details: its text.
-        trailers: the trailing metadata, without ours.
-        reply: the reply's bytes.
-        word: the value of our trailer; None if there is none.
-    """
-
-    code: str
-    details: str
-    trailers: tuple[tuple[str, str | bytes], ...]
-    reply: bytes
-    word: str | None
-
-    @property
-    def told(self) -> tuple[Any, ...]:
-        """All but our own trailer."""
-        return self[:4]
-
-
-class Client:
-    """A client of the server at a port of the loopback interface."""
-
-    def __init__(self, port: int) -> None:
-        options = [
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.max_reconnect_backoff_ms", 100),
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
-        self._charge = self._channel.unary_unary(CHARGE)
-
-    def start(
-        self,
-        what: str,
-        operation: str,
-        *,
-        key: str | None = "",
-        amount: int = 0,
-        timeout: float = _LIMIT,
-        metadata: tuple[tuple[str, str], ...] = (),
-    ) -> Any:
-        """Begin a call, whose future is returned. The key is the operation's name by default."""
-        request = ChargeRequest(account=what, reference=operation, amount_cents=amount)
-        if key is not None:
-            metadata = (("idempotency-key", key or operation), *metadata)
-        return self._charge.future(request.SerializeToString(), timeout=timeout, metadata=metadata)
-
-    def ask(self, what: str, operation: str, **options: Any) -> Seen:
-        """Make a call, and return what is seen of it."""
-        return seen(self.start(what, operation, **options))
-
-    def close(self) -> None:
-        self._channel.close()
-
-
 class Server:
     """The server, running in this process, and a client of it."""
 
@@ -295,9 +242,11 @@ class Server:
         port: int = 0,
         outside: Sequence[Any] = (),
         inside: Sequence[Any] = (),
+        authorize: Callable[..., Any] = lambda *_: True,
         **settings: Any,
     ) -> None:
         self.port = port
+        self._authorize = authorize
         self._outside, self._inside = outside, inside
         self.place = place
         self.database = database
@@ -310,6 +259,8 @@ class Server:
             self._start()
         self.client = Client(self.port)
         self.start, self.ask = self.client.start, self.client.ask
+        self.query = functools.partial(self.client.operate, Action.QUERY)
+        self.cancel = functools.partial(self.client.operate, Action.CANCEL)
 
     def _start(self) -> None:
         self.store, self._close_store = self.place.open(self.database)
@@ -318,6 +269,7 @@ class Server:
         self._threads = ThreadPoolExecutor(THREADS)
         self._server: Any = grpc.server(self._threads, interceptors=self._interceptors())
         add_PaymentsServicer_to_server(_Service(self.script), self._server)  # type: ignore[abstract] # only Charge is called
+        add_operations(self._server, self.store, authorize=self._authorize)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         self._server.start()
 
@@ -327,6 +279,7 @@ class Server:
         self.interceptor = await aio_idempotent(self.store, [CHARGE], **self._settings)
         self._server = grpc.aio.server(interceptors=self._interceptors())
         add_PaymentsServicer_to_server(_AioService(self.script), self._server)  # type: ignore[abstract] # as above
+        add_operations(self._server, self.store, authorize=self._authorize)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 
@@ -366,15 +319,3 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def seen(call: Any) -> Seen:
-    """Wait for a call and return what is seen of it."""
-    with contextlib.suppress(grpc.RpcError, grpc.FutureCancelledError):
-        call.result(_LIMIT)
-    metadata = tuple((key, value) for key, value in call.trailing_metadata() or ())
-    words = [str(value) for key, value in metadata if key == IDEMPOTENCY_TRAILER]
-    others = tuple(pair for pair in metadata if pair[0] != IDEMPOTENCY_TRAILER)
-    code = call.code()
-    reply = call.result() if code is grpc.StatusCode.OK else b""
-    return Seen(code.name, call.details(), others, reply, words[0] if words else None)
