@@ -13,7 +13,7 @@ PYTHONS ?= python3.11 python3.12 python3.13
 BIN := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-EXTRAS := asyncpg,config,demo,opentelemetry,prometheus,psycopg,sqlalchemy
+EXTRAS := asyncpg,config,demo,encryption,opentelemetry,prometheus,psycopg,sqlalchemy
 
 TIMES ?= 1
 OPERATIONS ?= 20000

@@ -2,6 +2,7 @@
 
 from fusewire._public import publish
 from fusewire.forwarding._call import Receipt, UnreadableCallError
+from fusewire.forwarding._encryption import Encryption, KeyRing
 from fusewire.forwarding._fallback import OPERATION_ID_METADATA, PARKED_METADATA
 from fusewire.forwarding._handle import ForwarderHandle
 from fusewire.forwarding._parked_calls import ParkedCalls
@@ -11,7 +12,9 @@ __all__ = [
     "OPERATION_ID_METADATA",
     "PARKED_METADATA",
     "ChannelClosedError",
+    "Encryption",
     "ForwarderHandle",
+    "KeyRing",
     "ParkedCalls",
     "Receipt",
     "UnreadableCallError",

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from fusewire.brokers import HeaderValue
 
 _PREFIX = "fusewire-call-"
-_FORMAT = 1
-_FORMAT_HEADER = f"{_PREFIX}format"
+FORMAT = 1
+FORMAT_HEADER = f"{_PREFIX}format"
+TIMEOUT = f"{_PREFIX}timeout-ms"
+AT_MOST_ONCE = f"{_PREFIX}at-most-once"
 _METHOD = f"{_PREFIX}method"
 _METADATA = f"{_PREFIX}metadata"
-_TIMEOUT = f"{_PREFIX}timeout-ms"
-_AT_MOST_ONCE = f"{_PREFIX}at-most-once"
 _NONE: Mapping[str, HeaderValue] = MappingProxyType({})
 
 
@@ -55,6 +55,8 @@ class StoredCall:
         metadata: what goes with it, besides the key.
         timeout: seconds for one attempt; None for the forwarder's own.
         at_most_once: it must not be sent again where it may have been sent before.
+        not_after_ms: the time after which it is of no use, in milliseconds since 1970; known of
+            encrypted calls only, because parking reads its own header, which anybody can change.
     """
 
     operation_id: str
@@ -63,6 +65,7 @@ class StoredCall:
     metadata: tuple[tuple[str, str | bytes], ...] = ()
     timeout: float | None = None
     at_most_once: bool = False
+    not_after_ms: int | None = None
 
     def message(self, queue: str, headers: Mapping[str, HeaderValue] = _NONE) -> Message:
         """Return the message that stores it, with `headers` besides its own."""
@@ -74,11 +77,11 @@ class StoredCall:
             routing_key=queue,
             headers={
                 **headers,
-                _FORMAT_HEADER: _FORMAT,
+                FORMAT_HEADER: FORMAT,
                 _METHOD: self.method,
                 _METADATA: [[key, value] for key, value in self.metadata],
-                _TIMEOUT: None if self.timeout is None else round(self.timeout * 1000),
-                _AT_MOST_ONCE: self.at_most_once,
+                TIMEOUT: milliseconds(self.timeout),
+                AT_MOST_ONCE: self.at_most_once,
             },
         )
 
@@ -89,27 +92,59 @@ def read_call(operation_id: str, body: bytes, headers: Mapping[str, Any]) -> Sto
     Raises:
         UnreadableCallError: it is something else, or of a newer format.
     """
-    version = headers.get(_FORMAT_HEADER)
-    if version != _FORMAT:
-        raise UnreadableCallError(
-            f"header {_FORMAT_HEADER} is {version!r}, and this version reads {_FORMAT}: does "
-            "something else publish to this queue?"
-        )
-    method = headers.get(_METHOD)
-    timeout = headers.get(_TIMEOUT)
-    if not isinstance(method, str) or not method.startswith("/"):
-        raise UnreadableCallError(f"header {_METHOD} is {method!r}, which is no gRPC method")
-    if timeout is not None and not isinstance(timeout, int):
-        raise UnreadableCallError(f"header {_TIMEOUT} is {timeout!r}, which is no whole number")
+    check_format(headers)
     return StoredCall(
         operation_id=operation_id,
-        method=method,
+        method=read_method(headers, _METHOD),
         request=body,
         metadata=_pairs(headers.get(_METADATA)),
-        # Earlier releases have stored deadlines that had passed already.
-        timeout=None if timeout is None or timeout <= 0 else timeout / 1000,
-        at_most_once=bool(headers.get(_AT_MOST_ONCE)),
+        timeout=read_timeout(headers),
+        at_most_once=bool(headers.get(AT_MOST_ONCE)),
     )
+
+
+def milliseconds(timeout: float | None) -> int | None:
+    """Return a timeout as it is stored."""
+    return None if timeout is None else round(timeout * 1000)
+
+
+def check_format(headers: Mapping[str, Any]) -> None:
+    """Check that a stored call is of the format that this version reads.
+
+    Raises:
+        UnreadableCallError: it is not.
+    """
+    version = headers.get(FORMAT_HEADER)
+    if version != FORMAT:
+        raise UnreadableCallError(
+            f"header {FORMAT_HEADER} is {version!r:.200}, and this version reads {FORMAT}: does "
+            "something else publish to this queue?"
+        )
+
+
+def read_method(headers: Mapping[str, Any], header: str) -> str:
+    """Read the method of a stored call.
+
+    Raises:
+        UnreadableCallError: it is none.
+    """
+    method = headers.get(header)
+    if not isinstance(method, str) or not method.startswith("/"):
+        raise UnreadableCallError(f"header {header} is {method!r:.200}, which is no gRPC method")
+    return method
+
+
+def read_timeout(headers: Mapping[str, Any]) -> float | None:
+    """Read the seconds for one attempt.
+
+    Raises:
+        UnreadableCallError: it is no number of milliseconds.
+    """
+    timeout = headers.get(TIMEOUT)
+    if timeout is not None and not isinstance(timeout, int):
+        raise UnreadableCallError(f"header {TIMEOUT} is {timeout!r:.200}, which is no whole number")
+    # Earlier releases have stored deadlines that had passed already.
+    return None if timeout is None or timeout <= 0 else timeout / 1000
 
 
 def _pairs(stored: object) -> tuple[tuple[str, str | bytes], ...]:

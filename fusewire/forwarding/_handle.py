@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import threading
 from typing import TYPE_CHECKING, Self
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import concurrent.futures
     from types import TracebackType
 
+    from fusewire.forwarding._call_codec import CallCodec
+    from fusewire.forwarding._encryption import MissingKeyError
     from fusewire.parking import ConsumerStatus, ParkingConsumer, ReplayFigures
 
 logger = logging.getLogger("fusewire.forwarding")
@@ -35,12 +38,22 @@ class ForwarderHandle:
     ParkedCalls was entered by ``with``. Otherwise it ends with its :class:`ParkedCalls`. If an
     error ends the forwarder, or something else cancels it, that is logged, and the forwarder is
     started again after growing waits.
+
+    It also stops at a call that it cannot read, because it does not have the key: all that is in
+    flight goes back for other forwarders, and this one goes on when the key is there. Until then
+    :meth:`status` says why, and health checks fail.
     """
 
     def __init__(
-        self, consumer: ParkingConsumer, loop: asyncio.AbstractEventLoop, thread: int | None
+        self,
+        consumer: ParkingConsumer,
+        codec: CallCodec,
+        loop: asyncio.AbstractEventLoop,
+        thread: int | None,
     ) -> None:
         self._consumer = consumer
+        self._codec = codec
+        self._missing: MissingKeyError | None = None
         self._loop = loop
         self._leaving = asyncio.Event()
         self._thread = thread
@@ -53,12 +66,14 @@ class ForwarderHandle:
 
     def status(self) -> ConsumerStatus:
         """Return how it stands; see :meth:`ParkedCalls.status`."""
-        return self._consumer.status()
+        status = self._consumer.status()
+        missing = self._missing
+        return status if missing is None else dataclasses.replace(status, halted=str(missing))
 
     @property
     def runs(self) -> bool:
         """Whether it forwards, or is started again soon."""
-        return self._running is not None and not self._running.done
+        return self._running is not None and not self._running.done and self._missing is None
 
     def start(self) -> None:
         """Start to forward. To be called on the event loop's own thread."""
@@ -73,6 +88,22 @@ class ForwarderHandle:
     def stop(self) -> None:
         """Start no further replay. To be called on the event loop's own thread."""
         self._leaving.set()
+        self._consumer.stop()
+
+    def halt(self, missing: MissingKeyError) -> None:
+        """Give back all that is in flight, and wait for a key. To be called on the loop's thread.
+
+        Args:
+            missing: what cannot be read, and why.
+        """
+        if self._missing is None:
+            logger.error(
+                "%s stops, and what is not settled stays parked: %s",
+                self._name,
+                missing,
+                extra=self._fields("forwarder.halted"),
+            )
+        self._missing = missing
         self._consumer.stop()
 
     async def end(self) -> None:
@@ -157,8 +188,26 @@ class ForwarderHandle:
                 )
                 backoff = broken
             else:
-                return
+                if self._missing is None:
+                    return
+                await self._until_readable(self._missing)
+                continue
             if self._loop.time() - began > _LASTED:
                 unreachable.reset()
                 broken.reset()
             await backoff.wait(self._leaving)
+
+    async def _until_readable(self, missing: MissingKeyError) -> None:
+        """Wait until the key that was missing is there, or it is asked to end."""
+        backoff = Backoff(longest=_LONGEST_WAIT)
+        while not self._leaving.is_set():
+            if self._codec.can_read(missing):
+                self._missing = None
+                logger.warning(
+                    "%s has the key that was missing, and goes on",
+                    self._name,
+                    extra=self._fields("forwarder.resumed"),
+                )
+                return
+            await backoff.wait(self._leaving)
+            await self._codec.refresh()

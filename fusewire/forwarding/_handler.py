@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,7 +12,8 @@ from fusewire._key_text import IDEMPOTENCY_TRAILER, key_of_id
 from fusewire._log_fields import fields
 from fusewire._sendable import is_valid_metadata
 from fusewire.errors import CircuitOpenError
-from fusewire.forwarding._call import StoredCall, UnreadableCallError, read_call
+from fusewire.forwarding._call import StoredCall, UnreadableCallError
+from fusewire.forwarding._encryption import MissingKeyError
 from fusewire.forwarding._outcome import ReplayOutcome, outcome_of
 from fusewire.forwarding._transport import ChannelClosedError
 from fusewire.interceptors import read_retry_after
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractIncomingMessage
 
+    from fusewire.forwarding._call_codec import CallCodec
     from fusewire.forwarding._transport import Transport
 
 logger = logging.getLogger("fusewire.forwarding")
@@ -41,23 +44,40 @@ class ReplayHandler:
 
     Args:
         transport: sends on the guarded channel, whose breakers and classification apply.
+        codec: reads what is stored.
         timeout: seconds for one attempt of a call that was made without a deadline.
         stop: called if the channel is closed, to end the forwarder.
+        halt: called if a call cannot be read here, to stop the forwarder until it can.
     """
 
-    def __init__(self, transport: Transport, timeout: float, stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        codec: CallCodec,
+        timeout: float,
+        *,
+        stop: Callable[[], None],
+        halt: Callable[[MissingKeyError], None],
+    ) -> None:
         self._transport = transport
+        self._codec = codec
         self._timeout = timeout
         self._stop = stop
+        self._halt = halt
 
     async def __call__(self, message: AbstractIncomingMessage) -> None:
         """Send one stored call. Raises what tells the consumer what to do with its message."""
         operation = current_operation()
         operation_id = operation.id if operation is not None else str(message.message_id)
         try:
-            call = read_call(operation_id, message.body, message.headers)
+            call = await self._read(operation_id, message)
         except UnreadableCallError as error:
             raise Reject(str(error), reason="malformed") from error
+        except MissingKeyError as error:
+            self._halt(error)  # others may have the key, or this one soon: it kills no call
+            raise Requeue from error
+        if call.not_after_ms is not None and time.time() * 1000 > call.not_after_ms:
+            raise Reject("its time is over, whatever its headers say", reason="expired")
         metadata = (*call.metadata, (IDEMPOTENCY_KEY, key_of_id(operation_id)))
         if not is_valid_metadata(metadata):
             raise Reject(f"its metadata cannot be sent: {call.metadata!r:.500}", reason="malformed")
@@ -78,6 +98,15 @@ class ReplayHandler:
         except grpc.RpcError as error:
             self._reject_if_over(call, error)
             raise
+
+    async def _read(self, operation_id: str, message: AbstractIncomingMessage) -> StoredCall:
+        try:
+            return self._codec.read(operation_id, message.body, message.headers)
+        except MissingKeyError as missing:
+            if missing.key is None:
+                raise
+        await self._codec.refresh()
+        return self._codec.read(operation_id, message.body, message.headers)
 
     def _reject_if_over(self, call: StoredCall, error: grpc.RpcError) -> None:
         """Raise Reject if the call must not or need not be sent again, or Retry if only later."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
@@ -14,6 +15,8 @@ from fusewire._validation import SECONDS, SECONDS_OR_ZERO, check, instance_of
 from fusewire.breaker import BreakerRegistry, default_registry
 from fusewire.brokers import open_broker
 from fusewire.errors import SettingsError
+from fusewire.forwarding._call_codec import CallCodec
+from fusewire.forwarding._encryption import Encryption
 from fusewire.forwarding._fallback import ParkFallback
 from fusewire.forwarding._handle import ForwarderHandle
 from fusewire.forwarding._handler import ReplayHandler
@@ -26,6 +29,7 @@ from fusewire.parking.internal import (
     Dependencies,
     Settlements,
     Tracing,
+    keep_no_texts,
     policies,
     queues_of,
     share_reports,
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
     from fusewire.brokers import Broker, Topology
     from fusewire.forwarding._call import Receipt
+    from fusewire.forwarding._encryption import MissingKeyError
     from fusewire.parking import (
         ConsumerStatus,
         MessageEvent,
@@ -75,6 +80,8 @@ class ParkedCalls:
             made if absent; by default the default exchange, whose write permission is one on every
             queue. SQLite has none, and ignores it.
         shutdown_timeout: seconds that replays may still take on leaving.
+        encryption: how requests and their metadata are encrypted before they are stored; by default
+            they are not. All programs that use the queue give it.
 
     Raises:
         SettingsError: an argument cannot be right.
@@ -93,6 +100,7 @@ class ParkedCalls:
         replay: Replay = None,
         exchange: str = "",
         shutdown_timeout: float = 30.0,
+        encryption: Encryption | None = None,
         **former: Unpack[FormerKeywords],
     ) -> None:
         self._retry, self._replay = policies("ParkedCalls", retry, replay, former)
@@ -100,6 +108,7 @@ class ParkedCalls:
         check("replay_timeout", replay_timeout, SECONDS)
         check("registry", registry, instance_of(BreakerRegistry).or_none)
         check("shutdown_timeout", shutdown_timeout, SECONDS_OR_ZERO)
+        check("encryption", encryption, instance_of(Encryption).or_none)
         broker = open_broker(address)  # refused here, and not when this object is entered
         self._address = address
         self._queue = queue
@@ -120,6 +129,7 @@ class ParkedCalls:
         )
         self._settlements = Settlements(self._topology, dependencies.lane)
         self._tracing = Tracing(broker.capabilities.system)
+        self._codec = CallCodec(encryption, queue)
         self._log = ParkLog()
         self._status = StoreStatus(
             self._topology,
@@ -136,6 +146,7 @@ class ParkedCalls:
             settlements=self._settlements,
             tracing=self._tracing,
             contact=self._status.contact,
+            codec=self._codec,
         )
         self._stack = AsyncExitStack()
         self._threads = ExitStack()
@@ -161,12 +172,12 @@ class ParkedCalls:
         nothing and may be called from any thread; see :meth:`ParkingConsumer.status
         <fusewire.parking.ParkingConsumer.status>`.
         """
-        forwarder = self._forwarder
-        if forwarder is not None:
-            status = forwarder.status()
-            if status.running:
-                return status
-        return self._status.read()
+        if self._forwarder is None:
+            return self._status.read()
+        status = self._forwarder.status()
+        if status.running:
+            return status
+        return dataclasses.replace(self._status.read(), halted=status.halted)
 
     def add_listener(self, listener: Callable[[MessageEvent], None]) -> Callable[[], None]:
         """Have `listener` called when a call is parked, replayed, delayed or dead.
@@ -279,7 +290,13 @@ class ParkedCalls:
             )
         sending = transport(channel)
         check_guards(channel, self._registry)
-        handler = ReplayHandler(sending, self._replay_timeout, self._stop_forwarder)
+        handler = ReplayHandler(
+            sending,
+            self._codec,
+            self._replay_timeout,
+            stop=self._stop_forwarder,
+            halt=self._halt_forwarder,
+        )
         consumer = ParkingConsumer(
             broker,
             queue=self._queue,
@@ -292,7 +309,9 @@ class ParkedCalls:
             shutdown_timeout=self._shutdown_timeout,
         )
         share_reports(consumer, self._settlements, self._tracing)
-        self._forwarder = ForwarderHandle(consumer, loop, thread)
+        if self._codec.encrypts:
+            keep_no_texts(consumer)
+        self._forwarder = ForwarderHandle(consumer, self._codec, loop, thread)
         loop.call_soon_threadsafe(self._forwarder.start)
         return self._forwarder
 
@@ -300,18 +319,25 @@ class ParkedCalls:
         if self._forwarder is not None:
             self._forwarder.stop()
 
+    def _halt_forwarder(self, missing: MissingKeyError) -> None:
+        if self._forwarder is not None:
+            self._forwarder.halt(missing)
+
     async def __aenter__(self) -> Self:
         """Connect, and make the queues that are absent.
 
         Raises:
             BrokerUnavailableError: the broker cannot be reached.
+            Exception: whatever the function raises that gives the keys of `encryption`.
         """
+        await self._codec.open()
         broker = open_broker(self._address)
         async with AsyncExitStack() as stack:
             entered = broker if broker is self._address else await stack.enter_async_context(broker)
             await entered.create_queue(self._queue)
             await entered.prepare(self._topology)
             await stack.enter_async_context(self._status.watching(entered))
+            await stack.enter_async_context(self._codec.kept_fresh())
             self._stack = stack.pop_all()
         self._store.open(entered)
         return self

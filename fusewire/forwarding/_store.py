@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from fusewire.brokers import Broker, HeaderValue, Message, Station, Topology
     from fusewire.forwarding._call import StoredCall
+    from fusewire.forwarding._call_codec import CallCodec
     from fusewire.parking.internal import BrokerContact, Dependencies, Settlements, Tracing
 
 _MARGIN = 5.0
@@ -36,6 +38,7 @@ class CallStore:
         settlements: reports each call that is stored.
         tracing: traces the storing of calls.
         contact: notified whether the broker answers.
+        codec: writes calls into messages.
 
     Attributes:
         broker: the broker that it stores in; None while it is closed.
@@ -52,6 +55,7 @@ class CallStore:
         settlements: Settlements,
         tracing: Tracing,
         contact: BrokerContact,
+        codec: CallCodec,
     ) -> None:
         self._topology = topology
         self._dependencies = dependencies
@@ -59,6 +63,7 @@ class CallStore:
         self._settlements = settlements
         self._tracing = tracing
         self._contact = contact
+        self._codec = codec
         self.broker: Broker | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread: int | None = None
@@ -159,6 +164,9 @@ class CallStore:
         if self.broker is None:
             raise FusewireError("this ParkedCalls is not entered, or was left: nothing is stored")
         now = time.time()
+        if expires_after is not None:
+            call = dataclasses.replace(call, not_after_ms=round((now + expires_after) * 1000))
+        message = self._codec.write(call, headers)
         queue = self._topology.source
         history = History(
             operation_id=call.operation_id,
@@ -168,15 +176,13 @@ class CallStore:
             times_parked=1,
             first_parked_at_ms=round(now * 1000),
             parked_at_ms=round(now * 1000),
-            not_after_ms=None if expires_after is None else round((now + expires_after) * 1000),
+            not_after_ms=call.not_after_ms,
             at_most_once=call.at_most_once,
         )
         lane = self._topology.parked(self._dependencies.lane(breaker))
         failures = self._contact.failures
         try:
-            await self._publish_in_time(
-                self.broker, lane, history.to_headers(call.message(queue, headers))
-            )
+            await self._publish_in_time(self.broker, lane, history.to_headers(message))
         except BrokerError as error:
             self._settlements.faults.note_refusal(error)
             raise

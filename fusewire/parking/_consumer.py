@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from contextlib import AsyncExitStack, nullcontext
@@ -26,6 +27,7 @@ from fusewire.parking._calling import HandlerCalls
 from fusewire.parking._circuits import Circuits
 from fusewire.parking._decisions import FailurePolicy
 from fusewire.parking._dependencies import Dependencies
+from fusewire.parking._error_summary import name_error
 from fusewire.parking._failure_log import FailureLog
 from fusewire.parking._former_keywords import policies
 from fusewire.parking._handler import HandlerRunner
@@ -364,6 +366,12 @@ def share_reports(consumer: ParkingConsumer, settlements: Settlements, tracing: 
     """Have `consumer`, before it runs, report by what another object reports by."""
     consumer._parts.settlements = settlements  # noqa: SLF001 - of this module
     consumer._parts.tracing = tracing  # noqa: SLF001 - of this module
+
+
+def keep_no_texts(consumer: ParkingConsumer) -> None:
+    """Have `consumer`, before it runs, store no text of an error and no stack with a message."""
+    policy = consumer._parts.policy  # noqa: SLF001 - of this module
+    consumer._parts.policy = dataclasses.replace(policy, describe=name_error)  # noqa: SLF001
 
 
 def _now_ms() -> int:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Collection, Sequence
 
+    from fusewire.parking._error_summary import ErrorSummary
     from fusewire.parking._errors import Retry
     from fusewire.parking._failures import Failure
     from fusewire.parking._history import History
@@ -93,6 +94,7 @@ class FailurePolicy:
             attempts that it limits, or a long outage would kill what waits for its end.
         now: the wall clock in milliseconds since 1970, for the times that people read.
         unrecoverable: returns whether an error makes its message dead at once.
+        describe: returns what is kept of an error with its message.
         chance: numbers from 0 and below 1. By chance a message waits for a delay or the one below,
             so that what failed together does not come back together.
     """
@@ -100,6 +102,7 @@ class FailurePolicy:
     retry: RetryPolicy
     now: Callable[[], int]
     unrecoverable: Callable[[BaseException], bool] = lambda _error: False
+    describe: Callable[[BaseException], ErrorSummary] = summarize_error
     chance: Callable[[], float] = random.random
 
     def park(self, history: History, dependency: str, reason: str, *, wait: float) -> Park:
@@ -121,7 +124,7 @@ class FailurePolicy:
 
     def dead(self, history: History, reason: str, error: BaseException | None = None) -> Dead:
         """Put it aside for a person."""
-        return Dead(dataclasses.replace(_with_error(history, error), reason=reason, lone=0))
+        return Dead(dataclasses.replace(self._with_error(history, error), reason=reason, lone=0))
 
     def refused(
         self,
@@ -148,7 +151,7 @@ class FailurePolicy:
         now = self.now()
         due = asked.due_ms(now)
         history = dataclasses.replace(
-            _with_error(history, asked.__cause__ or asked),
+            self._with_error(history, asked.__cause__ or asked),
             reason="postponed",
             times_postponed=history.times_postponed + 1,
             first_postponed_at_ms=history.first_postponed_at_ms or now,
@@ -292,7 +295,7 @@ class FailurePolicy:
     ) -> History:
         now = self.now()
         return dataclasses.replace(
-            _with_error(history, error),
+            self._with_error(history, error),
             dependency=failed_breakers[0] if failed_breakers else history.dependency,
             attempts=history.attempts + (not in_outage),
             outage_attempts=history.outage_attempts + in_outage,
@@ -320,11 +323,13 @@ class FailurePolicy:
         known = [time for time in times if time is not None]
         return bool(known) and when > min(known) + self.retry.max_age * 1000
 
-
-def _with_error(history: History, error: BaseException | None) -> History:
-    if error is None:
-        return history
-    summary = summarize_error(error)
-    return dataclasses.replace(
-        history, exception=summary.exception, exception_message=summary.message, stack=summary.stack
-    )
+    def _with_error(self, history: History, error: BaseException | None) -> History:
+        if error is None:
+            return history
+        summary = self.describe(error)
+        return dataclasses.replace(
+            history,
+            exception=summary.exception,
+            exception_message=summary.message,
+            stack=summary.stack,
+        )

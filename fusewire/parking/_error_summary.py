@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -44,6 +45,11 @@ def summarize_error(error: BaseException) -> ErrorSummary:
             errors="ignore"
         ),
     )
+
+
+def name_error(error: BaseException) -> ErrorSummary:
+    """Say which type `error` has and nothing else, where its text may quote what is secret."""
+    return dataclasses.replace(summarize_error(error), message="", stack="")
 
 
 def _utf8(describe: Callable[[], str]) -> bytes:

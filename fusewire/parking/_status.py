@@ -92,6 +92,8 @@ class ConsumerStatus:
         moves_refused: attempts to move a message, or to store a call, that failed and are made
             again, by why: ``refused`` if its target does not exist or is full, ``unavailable`` if
             the broker could not be reached, ``unconfirmed`` if it did not answer. Counted likewise.
+        halted: why a forwarder has stopped although calls wait, in words: it cannot read them.
+            Empty if it has not. Then a person has to act, and nothing is lost meanwhile.
     """
 
     queue: str
@@ -110,6 +112,7 @@ class ConsumerStatus:
     lanes: Mapping[str, LaneStatus]
     redelivered: int = 0
     moves_refused: Mapping[str, int] = field(default_factory=dict)
+    halted: str = ""
 
 
 class ReceiverState(Protocol):

@@ -1,6 +1,6 @@
 """What :mod:`fusewire.forwarding` is built of, besides the public names of this package."""
 
-from fusewire.parking._consumer import share_reports
+from fusewire.parking._consumer import keep_no_texts, share_reports
 from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._errors import Requeue
 from fusewire.parking._former_keywords import FormerKeywords, Replay, policies
@@ -26,6 +26,7 @@ __all__ = [
     "StatusWatch",
     "Tracing",
     "keep_all_running",
+    "keep_no_texts",
     "level_of",
     "policies",
     "queues_of",

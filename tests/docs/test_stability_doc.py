@@ -26,7 +26,7 @@ def test_the_numbers_of_stored_forms_are_those_of_the_code() -> None:
     assert {where: int(number) for number, where in rows} == {
         record.PREFIX + "format": record.FORMAT,
         codec.TRANSFER: codec._FORMAT,
-        _call._FORMAT_HEADER: _call._FORMAT,
+        _call.FORMAT_HEADER: _call.FORMAT,
         record.PREFIX + "key-scheme": record.KEYS_BY_REQUEST,
         "PRAGMA user_version": database.FORMAT,
         f"{TABLE}.format": records.FORMAT,

@@ -29,6 +29,7 @@ class PaymentsServer(grpc.GenericRpcHandler):
         self.seen: list[tuple[str, dict[str, Any]]] = []
         self.answer: Callable[[str], grpc.StatusCode | None] = lambda key: None
         self.trailing: tuple[tuple[str, str], ...] = ()  # sent with what is not OK
+        self.details = "as told"  # likewise
         self._server: grpc.Server | None = None
         self.port = reserve_port()
         self.start()
@@ -63,7 +64,7 @@ class PaymentsServer(grpc.GenericRpcHandler):
                 self.effects.setdefault(key, request)
         if code is not None:
             context.set_trailing_metadata(self.trailing)
-            context.abort(code, "as told")
+            context.abort(code, self.details)
         return b"charged:" + key.encode()
 
 

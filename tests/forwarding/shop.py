@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from fusewire.breaker import BreakerRegistry
-    from fusewire.forwarding import ForwarderHandle
+    from fusewire.forwarding import Encryption, ForwarderHandle
     from fusewire.parking import MessageEvent
 
 
@@ -67,6 +67,7 @@ async def aio_shop(
     max_attempts: int = 5,
     **park: Any,
 ) -> AsyncIterator[AioShop]:
+    encryption: Encryption | None = park.pop("encryption", None)
     park = {"idempotent": True, **park} if "at_most_once" not in park else park
     async with ParkedCalls(
         address,
@@ -74,6 +75,7 @@ async def aio_shop(
         registry=registry,
         retry=RetryPolicy(delays=(0.05, 0.2), max_attempts=max_attempts),
         park_timeout=30,
+        encryption=encryption,
     ) as calls:
         fallbacks = {CHARGE: calls.park(**{"reply": pending, **park})}
         interceptors = aio_interceptors(registry=registry, fallbacks=fallbacks)

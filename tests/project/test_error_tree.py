@@ -81,6 +81,8 @@ def _name_of(kind: type) -> str:
 NEVER_STORED = {
     "fusewire.audit._management._RefusedError",
     "fusewire.demo._subprocesses.DemoError",
+    "fusewire.forwarding._encryption.MissingKeyError",
+    "fusewire.forwarding._encryption.WrongTagError",
     "fusewire.interceptors._rejection.Rejection",  # what is raised is one of its two subclasses
     "fusewire.parking._errors.Requeue",
 }

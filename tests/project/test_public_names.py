@@ -144,7 +144,9 @@ PUBLIC = {
     ],
     "fusewire.forwarding": [
         "ChannelClosedError",
+        "Encryption",
         "ForwarderHandle",
+        "KeyRing",
         "OPERATION_ID_METADATA",
         "PARKED_METADATA",
         "ParkedCalls",

@@ -122,7 +122,9 @@ def judge_consumer(
     consumer = f"the consumer of {status.queue!r}"
     not_ready = stuck = None
     away = status.at - status.connection_changed_at
-    if status.loop_turned_at is None:  # not yet, or not any more: it drains, or has ended
+    if status.halted:
+        not_ready = f"{consumer} has stopped: {status.halted}"
+    elif status.loop_turned_at is None:  # not yet, or not any more: it drains, or has ended
         not_ready = f"{consumer} does not run"
     elif not status.connected and away >= disconnected_after:
         not_ready = f"{consumer} has not been connected for {away:.0f} s"
