@@ -15,6 +15,7 @@ from fusewire._locks import make_lock, renew_in_child
 from fusewire._log_fields import fields
 from fusewire._validation import SECONDS, SWITCH, check, instance_of
 from fusewire.breaker import BreakerRegistry
+from fusewire.config._followers import Followers
 from fusewire.config._hangup import HangupHandler, has_hangup
 from fusewire.config._hash import hash_of
 from fusewire.config._problems import ConfigError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fusewire.config._config import Config
+    from fusewire.forwarding import ParkedCalls
+    from fusewire.parking import ParkingConsumer
 
 logger = logging.getLogger("fusewire.config")
 
@@ -73,9 +76,9 @@ class Watch:
     checked. If all is right, the registry gets the new settings in place. Otherwise nothing
     changes, and a warning lists the problems. With `sighup`, that signal wakes the thread.
 
-    Policies of consumers are values that were given to them, so they do not change: a warning says
-    that a restart is needed, and `restart_required` is true until the files say again what they
-    said at first.
+    Policies of consumers are values that were given to them. A consumer that was added takes over
+    other limits of replays. For all else that has changed, a warning says that a restart is needed,
+    and `restart_required` is true until the files say again what they said at first.
 
     Exporters show how it stands: ``exporter.watch(watch)``.
 
@@ -103,7 +106,7 @@ class Watch:
         self._hangup = HangupHandler(lambda: self._wakes.put(_Wake.SIGNAL)) if sighup else None
         self._files = files
         self._read = read
-        self._first = config
+        self._followers = Followers(config.consumers)
         self._seen: list[_Print] | None = None
         self._lock = make_lock()
         self._closed = False
@@ -120,7 +123,22 @@ class Watch:
     @property
     def restart_required(self) -> bool:
         """Whether something has changed that takes effect only after a restart."""
-        return self.config.consumers != self._first.consumers
+        return self._followers.restart_required
+
+    def add(self, consumer: ParkingConsumer | ParkedCalls) -> Callable[[], None]:
+        """Have `consumer` replay by the limits that files say, now and whenever they change.
+
+        `replay.concurrency`, `rate` and `yields` change in place, as
+        :meth:`ParkingConsumer.change_replay <fusewire.ParkingConsumer.change_replay>` says. They
+        stay code's if no file says anything of the replays of its queue.
+
+        Returns:
+            A function that ends it. Call it when the consumer is not used any more.
+
+        Raises:
+            SettingsError: the consumer was added already.
+        """
+        return self._followers.add(consumer)
 
     def reload_figures(self) -> ReloadFigures:
         """Return how the files stand. Waits for nothing; safe to call from any thread."""
@@ -228,7 +246,7 @@ class Watch:
             return False
         if found == self.config:
             return False
-        former, self.config, self._hash = self.config, found, hash_of(found)
+        self.config, self._hash = found, hash_of(found)
         found.log_remarks()
         found.apply(self._registry)
         self.reloads += 1
@@ -237,18 +255,7 @@ class Watch:
             len(found.circuits),
             extra=fields("config.reloaded", count=len(found.circuits)),
         )
-        if found.consumers != former.consumers and self.restart_required:
-            queues = {*found.consumers, *self._first.consumers}
-            changed = [
-                queue
-                for queue in sorted(queues)
-                if found.consumers.get(queue) != self._first.consumers.get(queue)
-            ]
-            logger.warning(
-                "restart the process: the policies of consumers have changed, of the queues %s",
-                ", ".join(changed),
-                extra=fields("config.restart_required", count=len(changed)),
-            )
+        self._followers.follow(found.consumers)
         return True
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fusewire.forwarding._call_codec import CallCodec
     from fusewire.forwarding._encryption import MissingKeyError
-    from fusewire.parking import ConsumerStatus, ParkingConsumer, ReplayFigures
+    from fusewire.parking import ConsumerStatus, ParkingConsumer, ReplayFigures, ReplayPolicy
 
 logger = logging.getLogger("fusewire.forwarding")
 
@@ -63,6 +63,10 @@ class ForwarderHandle:
     def replay_figures(self) -> dict[str, dict[str, ReplayFigures]]:
         """Return how its replays stand; see :meth:`ParkedCalls.replay_figures`."""
         return self._consumer.replay_figures()
+
+    def change_replay(self, policy: ReplayPolicy) -> None:
+        """Replay by other limits; see :meth:`ParkedCalls.change_replay`."""
+        self._consumer.change_replay(policy)
 
     def status(self) -> ConsumerStatus:
         """Return how it stands; see :meth:`ParkedCalls.status`."""

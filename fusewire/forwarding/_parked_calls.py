@@ -24,7 +24,7 @@ from fusewire.forwarding._park_log import ParkLog
 from fusewire.forwarding._store import CallStore
 from fusewire.forwarding._store_status import StoreStatus
 from fusewire.forwarding._transport import check_guards, transport
-from fusewire.parking import ParkingConsumer
+from fusewire.parking import ParkingConsumer, ReplayPolicy
 from fusewire.parking.internal import (
     Dependencies,
     Settlements,
@@ -33,6 +33,7 @@ from fusewire.parking.internal import (
     policies,
     queues_of,
     share_reports,
+    taken_over,
 )
 
 if TYPE_CHECKING:
@@ -164,6 +165,21 @@ class ParkedCalls:
         Empty where calls are only parked. Safe to call from any thread.
         """
         return {} if self._forwarder is None else self._forwarder.replay_figures()
+
+    def change_replay(self, policy: ReplayPolicy) -> ReplayPolicy:
+        """Replay by other limits from now on. Returns the policy that applies now.
+
+        It is as for :meth:`ParkingConsumer.change_replay
+        <fusewire.parking.ParkingConsumer.change_replay>`.
+
+        Raises:
+            SettingsError: `policy` is no ReplayPolicy.
+        """
+        check("policy", policy, instance_of(ReplayPolicy))
+        self._replay = taken_over(self._replay, policy)
+        if self._forwarder is not None:
+            self._forwarder.change_replay(self._replay)
+        return self._replay
 
     def status(self) -> ConsumerStatus:
         """Return how it stands: connected, what is in flight, how many calls wait in each lane.
@@ -312,6 +328,7 @@ class ParkedCalls:
         if self._codec.encrypts:
             keep_no_texts(consumer)
         self._forwarder = ForwarderHandle(consumer, self._codec, loop, thread)
+        self._forwarder.change_replay(self._replay)  # another thread may just have changed it
         loop.call_soon_threadsafe(self._forwarder.start)
         return self._forwarder
 

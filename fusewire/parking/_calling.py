@@ -83,6 +83,12 @@ class HandlerCalls:
             self._limiter = anyio.CapacityLimiter(self._threads)
         return self._limiter
 
+    def resize(self, threads: int) -> None:
+        """Let another number run at a time. To be called on the event loop, if there is one."""
+        self._threads = threads
+        if self._limiter is not None:
+            self._limiter.total_tokens = threads
+
 
 class HandlerCall:
     """One call of a handler, for one message.

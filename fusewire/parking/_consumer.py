@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import time
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
@@ -27,13 +26,12 @@ from fusewire.parking._calling import HandlerCalls
 from fusewire.parking._circuits import Circuits
 from fusewire.parking._decisions import FailurePolicy
 from fusewire.parking._dependencies import Dependencies
-from fusewire.parking._error_summary import name_error
 from fusewire.parking._failure_log import FailureLog
 from fusewire.parking._former_keywords import policies
 from fusewire.parking._handler import HandlerRunner
 from fusewire.parking._parts import ConsumerParts
 from fusewire.parking._pauses import ALIKE_BY_CONDITION, Pauses
-from fusewire.parking._settings import MOST_HELD, queues_of
+from fusewire.parking._settings import MOST_HELD, ReplayPolicy, queues_of, taken_over
 from fusewire.parking._settlements import Settlements
 from fusewire.parking._signals import until_signal
 from fusewire.parking._status import status_of
@@ -177,6 +175,7 @@ class ParkingConsumer:
             dependencies=dependencies,
             policy=policy,
             registry=registry,
+            calls=calls,
             circuits=Circuits(registry, pauses),
             pauses=pauses,
             contact=BrokerContact(queue),
@@ -237,6 +236,27 @@ class ParkingConsumer:
         """
         workers = self._workers
         return {} if workers is None else {name: w.figures() for name, w in workers.lanes.items()}
+
+    def change_replay(self, policy: ReplayPolicy) -> ReplayPolicy:
+        """Replay by other limits from now on. Safe to call from any thread, before it runs too.
+
+        What is in flight goes on. `scope` cannot change while a consumer lives, nor `concurrency`
+        where the scope is ``"cluster"``; they stay as they are.
+
+        Returns:
+            the policy that applies now.
+
+        Raises:
+            SettingsError: `policy` is no ReplayPolicy.
+        """
+        check("policy", policy, instance_of(ReplayPolicy))
+        self._parts.replay = taken = taken_over(self._parts.replay, policy)
+        if self._loop is None:
+            self._parts.use_replay(None)
+        else:
+            with suppress(RuntimeError):  # the loop was closed
+                self._loop.call_soon_threadsafe(lambda: self._parts.use_replay(self._workers))
+        return taken
 
     def status(self) -> ConsumerStatus:
         """Return how the consumer stands: connected, subscribed, what is in flight, what waits.
@@ -360,18 +380,6 @@ class ParkingConsumer:
     def _be_interrupted(self, error: KeyboardInterrupt) -> None:
         self._interrupt = error
         self.stop()
-
-
-def share_reports(consumer: ParkingConsumer, settlements: Settlements, tracing: Tracing) -> None:
-    """Have `consumer`, before it runs, report by what another object reports by."""
-    consumer._parts.settlements = settlements  # noqa: SLF001 - of this module
-    consumer._parts.tracing = tracing  # noqa: SLF001 - of this module
-
-
-def keep_no_texts(consumer: ParkingConsumer) -> None:
-    """Have `consumer`, before it runs, store no text of an error and no stack with a message."""
-    policy = consumer._parts.policy  # noqa: SLF001 - of this module
-    consumer._parts.policy = dataclasses.replace(policy, describe=name_error)  # noqa: SLF001
 
 
 def _now_ms() -> int:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import BreakerRegistry
     from fusewire.brokers import Broker, Station, Topology
+    from fusewire.parking._calling import HandlerCalls
     from fusewire.parking._circuits import Circuits
     from fusewire.parking._decisions import FailurePolicy
     from fusewire.parking._dependencies import Dependencies
@@ -56,6 +57,11 @@ class Workers:
         """Return how many messages of a lane are in flight; 0 for other stations."""
         return self.lanes[station.lane].part.receiver.in_flight if station.lane else 0
 
+    def use(self, policy: ReplayPolicy) -> None:
+        """Replay by other limits from now on."""
+        for lane in self.lanes.values():
+            lane.use(policy)
+
     def to_run(self, topology: Topology) -> dict[str, Callable[[], Awaitable[None]]]:
         """Return what is to be kept running, by its name for the log."""
         return {
@@ -76,6 +82,7 @@ class ConsumerParts:
         dependencies: what is declared of what messages need.
         policy: how failures are retried.
         registry: where breakers are.
+        calls: the handler, and how it is called.
         circuits: the breakers that messages wait for.
         pauses: what has to wait although its circuit is closed.
         runner: calls the handler.
@@ -83,7 +90,7 @@ class ConsumerParts:
         identity: the user's function from a message to its operation id.
         on_open: what becomes of messages while their circuit is open.
         concurrency: handlers of new messages at a time.
-        replay: how parked messages are replayed.
+        replay: how parked messages are replayed; another one counts from :meth:`use_replay` on.
         shutdown_timeout: seconds that handlers may still take at the end.
         settlements: reports each settlement.
         contact: whether the broker answers.
@@ -97,6 +104,7 @@ class ConsumerParts:
     dependencies: Dependencies
     policy: FailurePolicy
     registry: BreakerRegistry
+    calls: HandlerCalls
     circuits: Circuits
     pauses: Pauses
     runner: HandlerRunner
@@ -169,6 +177,12 @@ class ConsumerParts:
             source(context, concurrency=self.concurrency),
             {name: ReplayWorker(name, context, policy=self.replay) for name in self.topology.lanes},
         )
+
+    def use_replay(self, workers: Workers | None) -> None:
+        """Replay by :attr:`replay` from now on. To be called on the event loop, if there is one."""
+        self.calls.resize(self.concurrency + self.replay.concurrency * len(self.topology.lanes))
+        if workers is not None:
+            workers.use(self.replay)
 
     def lane_state(self, lane: str, workers: Workers | None) -> LaneState:
         """Return how a lane stands. Safe to call from any thread."""

@@ -18,9 +18,13 @@ class RateLimiter:
     """
 
     def __init__(self, rate: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._gap = None if rate is None else 1 / rate
         self._clock = clock
+        self.limit(rate)
         self._last: float | None = None
+
+    def limit(self, rate: float | None) -> None:
+        """Space the next starts by another rate. The next one counts from the last one."""
+        self._gap = None if rate is None else 1 / rate
 
     def start(self) -> float:
         """Take the next start if it is due; return 0 then, else the seconds until it is."""

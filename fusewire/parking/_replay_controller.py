@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from fusewire.parking._refused_window import RefusedWindow
 from fusewire.parking._replay_reference import ReplayReference
 
 if TYPE_CHECKING:
@@ -45,9 +46,6 @@ others make, some would be fast. Found with the simulation."""
 
 _LATEST = 50
 """Replays of which the share of slow ones is reported."""
-
-_CURVE = 3.0
-"""How long a refused window is remembered, in multiples of ``again``."""
 
 
 class ReplayFailure(Enum):
@@ -101,29 +99,6 @@ def turn_of(replica: str, lane: str, outage: str) -> float:
     return (int.from_bytes(digest) >> 11) / 2**53  # a float has 53 bits: more could round up to 1
 
 
-class _RefusedWindow:
-    """The window that was refused last, and CUBIC's curve around it: back, level, beyond."""
-
-    def __init__(self, settings: ControllerSettings) -> None:
-        self._settings = settings
-        self._window = math.inf
-        self._at = 0.0
-
-    def remember(self, window: float, now: float) -> None:
-        self._window, self._at = window, now
-
-    def bound(self, now: float) -> float:
-        """Return the widest window that the memory allows now."""
-        if self._window == math.inf:
-            return math.inf
-        age = (now - self._at) / self._settings.again
-        if age >= _CURVE:
-            self._window = math.inf
-            return math.inf
-        curve = 1 + self._settings.depth * (age - 1) ** 3
-        return self._window * max(self._settings.cut, curve)
-
-
 class ReplayController:
     """Decides for one lane and dependency, in one replica, when the next replay may begin.
 
@@ -156,7 +131,7 @@ class ReplayController:
         self._refused_until = -math.inf
         self._round_trip = settings.first_guess
         self._reference = ReplayReference(settings, None)
-        self._refused = _RefusedWindow(settings)
+        self._refused = RefusedWindow(settings)
         self._last_cut = -math.inf
         self._slow: deque[bool] = deque(maxlen=_LATEST)
         self._cuts = {ReplayFailure.REFUSED: 0, ReplayFailure.LATE: 0}
@@ -183,7 +158,7 @@ class ReplayController:
         self._turn = turn
         self._reference = ReplayReference(settings, baseline)
         self._round_trip = settings.first_guess if baseline is None else baseline.typical
-        self._refused = _RefusedWindow(settings)
+        self._refused = RefusedWindow(settings)
         self._last_cut = self._refused_until = -math.inf
         self._slow.clear()
         self._take_turn(first=first)
@@ -198,6 +173,11 @@ class ReplayController:
             self._next = min(self._next, now + (self._next - now) * window / self._window)
         elif self._began < math.inf:
             self._take_turn(first=False)
+
+    def use(self, settings: ControllerSettings) -> None:
+        """Go on with other limits. The window shrinks to what they allow."""
+        self._settings = settings
+        self._window = min(self._window, settings.most)
 
     def opened(self) -> None:
         """Note that the circuit opened: go on from at most one call when it admits again."""

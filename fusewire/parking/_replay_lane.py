@@ -81,6 +81,12 @@ class ReplayLane:
     def _begun(self) -> list[Recovery]:
         return [recovery for recovery in self._recoveries.values() if recovery.begun]
 
+    def use(self, settings: ControllerSettings) -> None:
+        """Go on with other limits."""
+        self._settings = settings
+        for recovery in self._recoveries.values():
+            recovery.controller.use(settings)
+
     def recovery(self, dependency: str) -> Recovery:
         """Return what is known of one dependency."""
         recovery = self._recoveries.get(dependency)
@@ -153,7 +159,8 @@ class ReplayLane:
         if taking_part and all(each.holds_ahead for each in taking_part):
             # To fetch the next message takes longer than such a replay.
             step, enough = _STEP_AHEAD, needed + (needed + 1) // 2
-        if begun and enough <= now < _power_of(step, needed) * step**2:
+        most = min(self._settings.most + 1, _power_of(step, needed) * step**2)
+        if begun and enough <= now < most:
             return now
         return min(_power_of(step, enough), self._settings.most)
 

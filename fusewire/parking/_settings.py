@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from fusewire._validation import (
@@ -105,6 +105,17 @@ class ReplayPolicy:
         check("rate", self.rate, RATE.or_none)
         check("yields", self.yields, WEIGHT)
         check("scope", self.scope, one_of("replica", "cluster"))
+
+
+def taken_over(current: ReplayPolicy, wanted: ReplayPolicy) -> ReplayPolicy:
+    """Return `wanted` as far as a consumer that has `current` takes it over while it runs.
+
+    Its lanes were made for a scope. Where one replica at a time replays, the concurrency is the
+    prefetch of a subscription, and who subscribes again goes to the end of those that wait.
+    """
+    if current.scope == "cluster":
+        wanted = replace(wanted, concurrency=current.concurrency)
+    return replace(wanted, scope=current.scope)
 
 
 def queues_of(

@@ -1,11 +1,11 @@
 """What :mod:`fusewire.forwarding` is built of, besides the public names of this package."""
 
-from fusewire.parking._consumer import keep_no_texts, share_reports
+from fusewire.parking._adapting import keep_no_texts, share_reports
 from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._errors import Requeue
 from fusewire.parking._former_keywords import FormerKeywords, Replay, policies
 from fusewire.parking._history import History
-from fusewire.parking._settings import queues_of
+from fusewire.parking._settings import queues_of, taken_over
 from fusewire.parking._settlements import Settlements
 from fusewire.parking._status import LaneState, status_of
 from fusewire.parking._status_watch import BrokerContact, StatusWatch
@@ -32,4 +32,5 @@ __all__ = [
     "queues_of",
     "share_reports",
     "status_of",
+    "taken_over",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 import textwrap
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from fusewire import BreakerRegistry, BreakerSettings, ReplayPolicy, RetryPolicy
-from fusewire.config import ConfigError, load
+from fusewire import BreakerRegistry, BreakerSettings, ParkingConsumer, ReplayPolicy, RetryPolicy
+from fusewire.brokers import open_broker
+from fusewire.config import ConfigError, Watch, load
 from fusewire.config._showing import show_setting
 from fusewire.config._spring_values import JAVA_EXCEPTIONS
 from tests.config.malformed import CORPUS
 from tests.docs.examples import run_examples
+from tests.support.waiting import until
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 TEXT = PAGE.read_text("utf-8")
@@ -55,6 +58,26 @@ def test_the_file_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         max_attempts=8, delays=(1.0, 30.0, 600.0), dead_on=(ValueError,)
     )
     assert orders.replay == ReplayPolicy(concurrency=16, rate=50.0)
+
+
+async def test_the_consumer_of_the_page_follows_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.joinpath("fusewire.yaml").write_text(FILE, "utf-8")
+    monkeypatch.setattr("fusewire.default_registry", BreakerRegistry)
+    added: list[object] = []
+    monkeypatch.setattr(Watch, "add", lambda _, consumer: added.append(consumer))
+    names = run_examples(PAGE, {"ADDRESS": f"sqlite:///{tmp_path}/orders.db", "handle": print})
+    async with open_broker(names["ADDRESS"]) as broker:
+        await broker.create_queue("orders")
+    running = asyncio.ensure_future(names["consume"]())
+    await until(lambda: added)
+    (consumer,) = added
+    assert isinstance(consumer, ParkingConsumer)
+    await until(lambda: consumer.status().running)
+    consumer.stop()
+    await running
 
 
 def test_the_profiles_of_the_page(tmp_path: Path) -> None:

@@ -59,3 +59,15 @@ def test_a_quiet_time_saves_up_nothing() -> None:
     assert pace.start() == 0
     now = 100.0
     assert [pace.start() == 0 for _ in range(3)] == [True, False, False]
+
+
+def test_another_rate_counts_from_the_last_start() -> None:
+    now = 0.0
+    pace = RateLimiter(0.01, lambda: now)
+    assert pace.start() == 0
+    now = 1.0
+    assert pace.start() == 99.0
+    pace.limit(0.5)
+    assert pace.start() == 1.0
+    pace.limit(None)
+    assert pace.start() == 0

@@ -291,3 +291,16 @@ def test_of_very_many_dependencies_those_of_an_empty_lane_are_forgotten(
     lane.end()
     assert lane.figures() == {}
     assert not lane.replaying
+
+
+def test_a_lower_limit_narrows_what_is_in_flight_at_once(
+    make_lane: Callable[..., ReplayLane],
+) -> None:
+    lane = make_lane()
+    lane.begin("a")
+    controller = lane.recovery("a").controller
+    controller._window = 64.0
+    assert lane.prefetch(64, aside=0) == 64
+    lane.use(ControllerSettings(most=20))
+    assert controller.places == 20
+    assert lane.prefetch(64, aside=0) == 20

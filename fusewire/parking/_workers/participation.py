@@ -7,6 +7,7 @@ import math
 import random
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fusewire._background import Background
@@ -102,6 +103,12 @@ class Participation:
     def figures(self) -> dict[str, ReplayFigures]:
         """Return how the replay stands, by dependency."""
         return self.lane.figures()
+
+    def use(self, policy: ReplayPolicy) -> None:
+        """Go on with other limits."""
+        self._settings = replace(self._settings, most=policy.concurrency, down=policy.yields)
+        self.lane.use(self._settings)
+        self.fit()
 
     async def run(self) -> None:
         """Replay until stopping."""

@@ -71,6 +71,11 @@ class ReplayWorker:
         """Return how the replay stands, by dependency."""
         return self.part.figures()
 
+    def use(self, policy: ReplayPolicy) -> None:
+        """Go on with other limits. What is in flight goes on as it is."""
+        self._rate_limiter.limit(policy.rate)
+        self.part.use(policy)
+
     async def run(self) -> None:
         """Replay until stopping."""
         await self.part.run()
