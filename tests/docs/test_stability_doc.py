@@ -16,7 +16,7 @@ from fusewire.idempotency._sql import TABLE
 from fusewire.interceptors import FALLBACK_METADATA
 from fusewire.operation import IDEMPOTENCY_KEY, REPLAY_METADATA
 from fusewire.parking import _history as record
-from tests.project.test_public_names import PUBLIC
+from tests.project.public_names import PUBLIC
 
 TEXT = (Path(__file__).parents[2] / "docs" / "stability.md").read_text("utf-8")
 

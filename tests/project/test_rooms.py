@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.project.test_public_names import PUBLIC
+from tests.project.public_names import PUBLIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
