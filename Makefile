@@ -81,7 +81,7 @@ recovery: .venv/.dev ## Simulate recoveries at scale; SEEDS=1 runs each once, AR
 	$(BIN)/python -m tests.parking.recovery --seeds $(SEEDS) $(ARGS)
 
 truth-table: .venv/.dev ## Run every row of exactly once on every store, with all kills
-	$(BIN)/python -m pytest -m "long or not long" tests/idempotency --deselect tests/idempotency/test_chaos.py $(ARGS)
+	$(BIN)/python -m pytest -m "long or not long" tests/idempotency tests/inbox --deselect tests/idempotency/test_chaos.py $(ARGS)
 
 chaos: export FUSEWIRE_TEST_CHAOS = $(OPERATIONS)
 chaos: .venv/.dev ## Kill servers and their database while OPERATIONS=20000 calls are made once

@@ -22,7 +22,7 @@ from fusewire.idempotency._performing import AioPerforming
 from fusewire.idempotency._replies import remember, serializer
 from fusewire.idempotency._steps import Ask, Given, Handle, Raised
 from fusewire.idempotency._store import enter, entered_method, leave
-from fusewire.idempotency._sweeping import BATCH, MOST_BATCHES
+from fusewire.idempotency._sweeping import aio_sweep_batches
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -172,9 +172,7 @@ class _Served:
 
     async def _sweep(self) -> None:
         try:
-            for _ in range(MOST_BATCHES):
-                if await self.store.sweep(limit=BATCH) < BATCH:
-                    return
+            await aio_sweep_batches(self.store)
         except Exception as error:  # noqa: BLE001 - any driver's; the next sweep tries again
             self.core.flow.log_failure(self._method, "sweeping expired keys failed", error)
 

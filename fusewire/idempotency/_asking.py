@@ -10,6 +10,7 @@ import secrets
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fusewire.idempotency._claiming import CLAIM_BYTES
 from fusewire.idempotency._decisions import Refuse, on_claim
 from fusewire.idempotency._records import FORMAT, NEVER, Record, State
 from fusewire.idempotency._refusals import Reason
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from fusewire.idempotency._records import Identity
     from fusewire.idempotency._sql import Parameters
     from fusewire.idempotency._steps import Step
-
-_CLAIM_BYTES = 16
 
 
 class Action(StrEnum):
@@ -104,7 +103,7 @@ def _answer(flow: Flow, asked: Asked) -> Generator[Step, Any, Operation | Given 
 
 def _taken(flow: Flow, asked: Asked, now_ms: int) -> Parameters:
     return identity_parameters(asked.identity) | {
-        "claim": secrets.token_bytes(_CLAIM_BYTES),
+        "claim": secrets.token_bytes(CLAIM_BYTES),
         "fingerprint": b"",
         "now": now_ms,
         "expires_at": min(now_ms + flow.terms.keep_ms, NEVER),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fusewire._error_types import error_type
 from fusewire._log_fields import fields
 from fusewire._throttle import Throttle
+from fusewire.idempotency._claiming import CLAIM_BYTES, Claimed, Failed, Found, take
 from fusewire.idempotency._decisions import (
     OK,
     Doubt,
@@ -30,7 +31,7 @@ from fusewire.idempotency._decisions import (
 )
 from fusewire.idempotency._records import NEVER, Answer
 from fusewire.idempotency._refusals import Reason, refusal, replayed
-from fusewire.idempotency._sql import answer_parameters, identity_parameters, read_record
+from fusewire.idempotency._sql import answer_parameters, identity_parameters
 from fusewire.idempotency._steps import (
     Answered,
     Ask,
@@ -67,7 +68,6 @@ class _Undone(NamedTuple):
 
 _Decision = Run | Resume | Replay | Refuse | Doubt | Given
 
-CLAIM_BYTES = 16
 _PROBE = "SELECT 1"
 _NOT_CLAIMED = "claiming its key failed, and its handler did not run"
 
@@ -261,34 +261,25 @@ class Flow:
             return self.refused(Reason.UNAVAILABLE)
         return bool(rows)
 
-    def _take(
-        self, held: _Held
-    ) -> Generator[Step, Any, Run | Resume | Replay | Refuse | Doubt | Given]:
-        """Begin a transaction and claim the key in it; tried twice where that is safe.
-
-        Nothing has run yet. So a conflict with another transaction, or a record that went away
-        between the claim and the look, is not the caller's concern.
-        """
-        for last in (False, True):
-            try:
-                yield Begin()
-                now_ms = self.now_ms()
-                if (yield Execute(self.sql.claim, self._claimed(held, now_ms))):
-                    return on_claim(
-                        held.call.first_sent_ms, keep_ms=self.terms.keep_ms, now_ms=now_ms
-                    )
-                found = yield Execute(self.sql.find, held.parameters)
-            except Exception as error:  # noqa: BLE001 - any driver's; it is judged
-                yield Rollback()
-                if last or self.trouble(error) is not Trouble.CONFLICT:
-                    return self.failed_claim(held.call.method, error)
-                continue
-            if found:
-                return on_record(
-                    read_record(found[0]), held.call.fingerprint, held.claim, now_ms=now_ms
-                )
-            yield Rollback()
-        return Refuse(Reason.CONFLICT)
+    def _take(self, held: _Held) -> Generator[Step, Any, _Decision]:
+        """Begin a transaction and claim the key in it, and decide by what was found."""
+        elsewhere = self.terms.effects is Effects.ELSEWHERE
+        taken = yield from take(
+            self.sql,
+            self.trouble,
+            held.mine | {"fingerprint": held.call.fingerprint},
+            lease_ms=self.terms.lease_ms if elsewhere else None,
+            now_ms=self.now_ms,
+        )
+        match taken:
+            case Claimed(now_ms):
+                return on_claim(held.call.first_sent_ms, keep_ms=self.terms.keep_ms, now_ms=now_ms)
+            case Found(record, now_ms):
+                return on_record(record, held.call.fingerprint, held.claim, now_ms=now_ms)
+            case Failed(error):
+                return self.failed_claim(held.call.method, error)
+            case None:
+                return Refuse(Reason.CONFLICT)
 
     def _decline(self, decision: _Decision) -> Steps:
         """Roll back, and give what was decided."""
@@ -302,14 +293,6 @@ class Flow:
                 return self.refused(reason)
             case _:
                 return self.refused(Reason.IN_DOUBT)
-
-    def _claimed(self, held: _Held, now_ms: int) -> Parameters:
-        elsewhere = self.terms.effects is Effects.ELSEWHERE
-        return held.mine | {
-            "fingerprint": held.call.fingerprint,
-            "now": now_ms,
-            "lease_until": now_ms + self.terms.lease_ms if elsewhere else None,
-        }
 
     def _answered(self, held: _Held, answer: Answer) -> Parameters:
         expires_at = min(self.now_ms() + self.terms.keep_ms, NEVER)

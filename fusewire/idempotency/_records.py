@@ -97,8 +97,11 @@ class Record:
 
 
 def stored_key(key: str) -> str:
-    """Return how a key is stored: as it is, or `*` and its SHA-256 if it is long."""
-    if len(key) <= LONGEST_KEY:
+    """Return how a key is stored: as it is, or `*` and its SHA-256 if it is long or has a NUL.
+
+    PostgreSQL stores no NUL. Keys of calls have none, but operation ids of messages may.
+    """
+    if len(key) <= LONGEST_KEY and "\0" not in key:
         return key
     return "*" + hashlib.sha256(key.encode()).hexdigest()
 

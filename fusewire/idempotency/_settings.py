@@ -44,7 +44,7 @@ _STATUS = Rule(
     lambda value: isinstance(value, grpc.StatusCode) and value is not grpc.StatusCode.OK,
 )
 
-_KEEP = Rule(
+KEEP = Rule(
     "a finite number of seconds of at least 3600, an hour",
     lambda value: SECONDS.fits(value) and value >= _SHORTEST_KEEP,
 )
@@ -69,7 +69,7 @@ def make_terms(
     Raises:
         SettingsError: something of it cannot be right.
     """
-    check("keep", keep, _KEEP)
+    check("keep", keep, KEEP)
     check("wait", wait, SECONDS)
     check("effects", effects, one_of(*(str(each.value) for each in Effects)))
     check("lease", lease, SECONDS)

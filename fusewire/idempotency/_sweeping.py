@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BATCH = 500
+    from fusewire.idempotency._base import AioStore, SyncStore
+
+_BATCH = 500
 """Records that one transaction deletes: it holds their locks, and on SQLite all others' too."""
 
-MOST_BATCHES = 40
+_MOST_BATCHES = 40
 """Batches of one sweep. What is left goes with the next one."""
 
 
@@ -39,3 +41,17 @@ class Due:
             return False
         self._last = at
         return True
+
+
+def sweep_batches(store: SyncStore) -> None:
+    """Delete expired records, batch by batch."""
+    for _ in range(_MOST_BATCHES):
+        if store.sweep(limit=_BATCH) < _BATCH:
+            return
+
+
+async def aio_sweep_batches(store: AioStore) -> None:
+    """Delete expired records, batch by batch."""
+    for _ in range(_MOST_BATCHES):
+        if await store.sweep(limit=_BATCH) < _BATCH:
+            return

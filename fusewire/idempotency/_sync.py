@@ -14,7 +14,7 @@ from fusewire.idempotency._performing import Performing
 from fusewire.idempotency._replies import remember, serializer
 from fusewire.idempotency._steps import Ask, Given, Handle, Raised
 from fusewire.idempotency._store import enter, entered_method, leave
-from fusewire.idempotency._sweeping import BATCH, MOST_BATCHES
+from fusewire.idempotency._sweeping import sweep_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,9 +119,7 @@ class _Served:
 
     def _sweep(self) -> None:
         try:
-            for _ in range(MOST_BATCHES):
-                if self.store.sweep(limit=BATCH) < BATCH:
-                    return
+            sweep_batches(self.store)
         except Exception as error:  # noqa: BLE001 - any driver's; the next sweep tries again
             self.core.flow.log_failure(self._method, "sweeping expired keys failed", error)
 

@@ -17,6 +17,7 @@ from fusewire.errors import (
     DeliveryLostError,
     MoveRefusedError,
 )
+from fusewire.operation import ASSIGNED
 from fusewire.parking._asking import ask
 from fusewire.parking._decisions import (
     Dead,
@@ -356,4 +357,4 @@ class Settler:
                 self._topology.source,
                 OPERATION_ID,
             )
-        return uuid.uuid4().hex
+        return f"{ASSIGNED}{uuid.uuid4().hex}"

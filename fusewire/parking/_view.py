@@ -80,6 +80,19 @@ class MessageView(AbstractIncomingMessage):
         """Whether the handler has settled it, in its own eyes."""
         return self.settled
 
+    @property
+    def unwanted(self) -> bool:
+        """Whether the handler has rejected it, or failed within :meth:`process`."""
+        return self.rejected or self.failure is not None
+
+    def take_back_ack(self) -> None:
+        """Undo the handler's own :meth:`ack`, because what it has done is rolled back.
+
+        The error that it ends with is judged then, as of a handler that has said nothing.
+        """
+        if not self.rejected:
+            self.settled = self.explicit = False
+
     def process(
         self,
         requeue: bool = False,  # noqa: ARG002, FBT001, FBT002 - aio-pika's signature

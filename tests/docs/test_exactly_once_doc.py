@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
+from fusewire.brokers import Message
 from fusewire.idempotency import Reason
 from fusewire.idempotency.v1.operations_pb2 import STATE_NOT_FOUND
+from fusewire.testing import InMemoryBroker
 from tests.docs.examples import run_examples
 from tests.docs.own_payments import CHARGE, offer_own_stubs
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "exactly-once.md"
 TEXT = PAGE.read_text("utf-8")
+BROKER = "memory://exactly-once"
 
 
 class Base(DeclarativeBase):
@@ -56,6 +60,7 @@ def page(tmp_path: Path) -> Iterator[dict[str, Any]]:
     offer_own_stubs()
     given = {
         "DATABASE": f"sqlite:///{tmp_path}/payments.db",
+        "BROKER": BROKER,
         "Taken": Taken,
         "Provider": Provider,
     }
@@ -121,16 +126,31 @@ def test_the_handler_that_calls_a_provider_charges_once(page: dict[str, Any]) ->
         assert connection.execute(sa.text("SELECT count(*) FROM taken")).scalar() == 1
 
 
+async def test_the_consumer_of_the_page_enters_an_order_once(page: dict[str, Any]) -> None:
+    async with InMemoryBroker(BROKER) as broker:
+        await broker.create_queue("orders")
+        body = b'{"account": "bob", "amount_cents": 5}'
+        for _ in range(2):
+            await broker.publish("orders", Message(body=body, message_id="a"))
+        running = asyncio.create_task(page["consume"]())
+        await broker.until_holds("orders", 0)
+        running.cancel()
+        await asyncio.wait({running})
+    with page["engine"].connect() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM entries")).scalar() == 1
+
+
 def test_every_row_has_a_test_that_is_there() -> None:
     tests = {
         name
-        for path in (ROOT / "tests" / "idempotency").glob("test_*.py")
-        for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+        for room in ("idempotency", "inbox")
+        for path in (ROOT / "tests" / room).glob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
     }
     tables = re.findall(r"^\| what happens .*?\n\n", TEXT, re.MULTILINE | re.DOTALL)
-    assert len(tables) == 3
+    assert len(tables) == 4
     rows = [row for table in tables for row in table.splitlines()[2:] if row]
-    assert len(rows) > 50
+    assert len(rows) > 70
     for row in rows:
         (named,) = re.findall(r"`(test_\w+)` \|$", row)
         assert named in tests

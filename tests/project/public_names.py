@@ -155,6 +155,7 @@ PUBLIC = {
     "fusewire.idempotency.asyncpg": ["AsyncpgStore"],
     "fusewire.idempotency.psycopg": ["AioPsycopgStore", "PsycopgStore"],
     "fusewire.idempotency.sqlalchemy": ["AioSQLAlchemyStore", "SQLAlchemyStore", "table"],
+    "fusewire.inbox": ["aio_once", "once"],
     "fusewire.interceptors": [
         "AioRejectedCall",
         "BreakerPer",
