@@ -6,12 +6,13 @@ import asyncio
 import dataclasses
 import logging
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Self
 
 from fusewire._background import Background
 from fusewire._log_fields import fields
 from fusewire.errors import BrokerError
-from fusewire.parking.internal import Backoff, level_of
+from fusewire.parking.internal import Backoff, level_of, until_signal, wait_any
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -48,11 +49,13 @@ class ForwarderHandle:
         self,
         consumer: ParkingConsumer,
         codec: CallCodec,
+        entered: asyncio.Event,
         loop: asyncio.AbstractEventLoop,
         thread: int | None,
     ) -> None:
         self._consumer = consumer
         self._codec = codec
+        self._entered = entered
         self._missing: MissingKeyError | None = None
         self._loop = loop
         self._leaving = asyncio.Event()
@@ -93,6 +96,21 @@ class ForwarderHandle:
         """Start no further replay. To be called on the event loop's own thread."""
         self._leaving.set()
         self._consumer.stop()
+
+    async def until_stopped(self, *, handle_signals: bool) -> None:
+        """Wait until it is stopped and has ended. To be awaited on its own event loop.
+
+        Args:
+            handle_signals: whether SIGTERM and SIGINT stop it.
+        """
+
+        def stop() -> None:
+            self._loop.call_soon_threadsafe(self.stop)
+
+        async with self:
+            with until_signal(stop) if handle_signals else nullcontext():
+                await self._leaving.wait()
+                await self.end()
 
     def halt(self, missing: MissingKeyError) -> None:
         """Give back all that is in flight, and wait for a key. To be called on the loop's thread.
@@ -167,6 +185,7 @@ class ForwarderHandle:
 
     async def _keep_running(self) -> None:
         """Run the consumer, and again after any error, until it is asked to end."""
+        await wait_any(self._leaving, self._entered)
         unreachable, broken = Backoff(), Backoff(longest=_LONGEST_WAIT)
         while not self._leaving.is_set():
             began = self._loop.time()

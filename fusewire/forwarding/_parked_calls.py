@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import threading
 from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
-import grpc
-import grpc.aio
 from anyio.from_thread import start_blocking_portal
 
 from fusewire._validation import SECONDS, SECONDS_OR_ZERO, check, instance_of
 from fusewire.breaker import BreakerRegistry, default_registry
 from fusewire.brokers import open_broker
-from fusewire.errors import SettingsError
 from fusewire.forwarding._call_codec import CallCodec
 from fusewire.forwarding._encryption import Encryption
+from fusewire.forwarding._entering import BrokerEntry
 from fusewire.forwarding._fallback import ParkFallback
-from fusewire.forwarding._handle import ForwarderHandle
-from fusewire.forwarding._handler import ReplayHandler
+from fusewire.forwarding._forwarding import Forwarding
 from fusewire.forwarding._park_log import ParkLog
 from fusewire.forwarding._store import CallStore
 from fusewire.forwarding._store_status import StoreStatus
-from fusewire.forwarding._transport import check_guards, transport
-from fusewire.parking import ParkingConsumer, ReplayPolicy
+from fusewire.parking import ReplayPolicy
 from fusewire.parking.internal import (
     Dependencies,
     Settlements,
     Tracing,
-    keep_no_texts,
     policies,
     queues_of,
-    share_reports,
     taken_over,
 )
 
@@ -41,9 +36,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from types import TracebackType
 
+    import grpc
+    import grpc.aio
+
     from fusewire.brokers import Broker, Topology
     from fusewire.forwarding._call import Receipt
-    from fusewire.forwarding._encryption import MissingKeyError
+    from fusewire.forwarding._handle import ForwarderHandle
     from fusewire.parking import (
         ConsumerStatus,
         MessageEvent,
@@ -104,7 +102,7 @@ class ParkedCalls:
         encryption: Encryption | None = None,
         **former: Unpack[FormerKeywords],
     ) -> None:
-        self._retry, self._replay = policies("ParkedCalls", retry, replay, former)
+        retry, replay = policies("ParkedCalls", retry, replay, former)
         check("park_timeout", park_timeout, SECONDS)
         check("replay_timeout", replay_timeout, SECONDS)
         check("registry", registry, instance_of(BreakerRegistry).or_none)
@@ -112,21 +110,10 @@ class ParkedCalls:
         check("encryption", encryption, instance_of(Encryption).or_none)
         broker = open_broker(address)  # refused here, and not when this object is entered
         self._address = address
-        self._queue = queue
-        self._lanes = lanes
         self._registry = default_registry() if registry is None else registry
-        # Calls that are parked later are measured now: replays are compared with them.
-        self._registry.measure_durations()
-        self._replay_timeout = replay_timeout
-        self._exchange = exchange
-        self._shutdown_timeout = shutdown_timeout
         dependencies = Dependencies(None, lanes)
         self._topology = queues_of(
-            queue,
-            dependencies.lanes,
-            retry=self._retry,
-            replay=self._replay,
-            exchange=exchange,
+            queue, dependencies.lanes, retry=retry, replay=replay, exchange=exchange
         )
         self._settlements = Settlements(self._topology, dependencies.lane)
         self._tracing = Tracing(broker.capabilities.system)
@@ -149,6 +136,20 @@ class ParkedCalls:
             contact=self._status.contact,
             codec=self._codec,
         )
+        self._forwarding = Forwarding(
+            queue=queue,
+            lanes=lanes,
+            registry=self._registry,
+            retry=retry,
+            replay=replay,
+            exchange=exchange,
+            replay_timeout=replay_timeout,
+            shutdown_timeout=shutdown_timeout,
+            codec=self._codec,
+            settlements=self._settlements,
+            tracing=self._tracing,
+        )
+        self._entry: BrokerEntry | None = None
         self._stack = AsyncExitStack()
         self._threads = ExitStack()
         self._forwarder: ForwarderHandle | None = None
@@ -176,10 +177,10 @@ class ParkedCalls:
             SettingsError: `policy` is no ReplayPolicy.
         """
         check("policy", policy, instance_of(ReplayPolicy))
-        self._replay = taken_over(self._replay, policy)
+        changed = self._forwarding.replay = taken_over(self._forwarding.replay, policy)
         if self._forwarder is not None:
-            self._forwarder.change_replay(self._replay)
-        return self._replay
+            self._forwarder.change_replay(changed)
+        return changed
 
     def status(self) -> ConsumerStatus:
         """Return how it stands: connected, what is in flight, how many calls wait in each lane.
@@ -285,6 +286,8 @@ class ParkedCalls:
         credentials. Its fallbacks are suppressed for replays. Several processes may forward from
         the same queues.
 
+        It may be called before the broker can be reached, and forwards from then on.
+
         Returns:
             the forwarder that runs. It ends with this object. As a context manager within the
             channel's, it ends before the channel is closed, so that no replay is cut off.
@@ -294,69 +297,71 @@ class ParkedCalls:
                 guard has another registry.
             RuntimeError: called before entering, or twice.
         """
-        broker, loop, thread = self._store.broker, self._store.loop, self._store.thread
-        if broker is None or loop is None:
+        entry, loop, thread = self._entry, self._store.loop, self._store.thread
+        if entry is None or loop is None:
             raise RuntimeError("enter the ParkedCalls first, then forward")
         if self._forwarder is not None:
             raise RuntimeError("forward_to() was called before: one channel for one ParkedCalls")
-        if isinstance(channel, grpc.aio.Channel) and thread != threading.get_ident():
-            raise SettingsError(
-                "channel must be a sync one, got an asyncio channel, because this ParkedCalls runs "
-                "on an event loop of its own: enter it with `async with` on the channel's loop"
-            )
-        sending = transport(channel)
-        check_guards(channel, self._registry)
-        handler = ReplayHandler(
-            sending,
-            self._codec,
-            self._replay_timeout,
-            stop=self._stop_forwarder,
-            halt=self._halt_forwarder,
-        )
-        consumer = ParkingConsumer(
-            broker,
-            queue=self._queue,
-            handler=handler,
-            lanes=self._lanes,
-            registry=self._registry,
-            retry=self._retry,
-            replay=self._replay,
-            exchange=self._exchange,
-            shutdown_timeout=self._shutdown_timeout,
-        )
-        share_reports(consumer, self._settlements, self._tracing)
-        if self._codec.encrypts:
-            keep_no_texts(consumer)
-        self._forwarder = ForwarderHandle(consumer, self._codec, loop, thread)
-        self._forwarder.change_replay(self._replay)  # another thread may just have changed it
+        self._forwarder = self._forwarding.forwarder(channel, entry, loop, thread)
+        self._forwarder.change_replay(self._forwarding.replay)  # another thread may have changed it
         loop.call_soon_threadsafe(self._forwarder.start)
         return self._forwarder
 
-    def _stop_forwarder(self) -> None:
-        if self._forwarder is not None:
-            self._forwarder.stop()
+    async def run(
+        self, channel: grpc.Channel | grpc.aio.Channel, *, handle_signals: bool = True
+    ) -> None:
+        """Forward on `channel` until SIGTERM or SIGINT, for a program that only forwards.
 
-    def _halt_forwarder(self, missing: MissingKeyError) -> None:
-        if self._forwarder is not None:
-            self._forwarder.halt(missing)
+        Replays in flight then have `shutdown_timeout` seconds to end; a second SIGINT ends at once.
+        Other handlers of these signals are called too.
+
+        Args:
+            channel: as :meth:`forward_to` takes it.
+            handle_signals: end on SIGTERM and SIGINT, where Python allows it: on the main thread.
+                False for a program that handles them itself, and cancels this.
+
+        Raises:
+            Exception: as :meth:`forward_to`; RuntimeError also if it was entered by ``with``.
+        """
+        if self._store.thread != threading.get_ident():
+            raise RuntimeError("enter the ParkedCalls by `async with` on this loop, then run it")
+        await self.forward_to(channel).until_stopped(handle_signals=handle_signals)
+
+    def run_sync(self, channel: grpc.Channel) -> None:
+        """Connect, forward on a sync channel until SIGTERM or SIGINT, and disconnect.
+
+        Raises:
+            Exception: as entering and :meth:`forward_to`.
+        """
+
+        async def main() -> None:
+            async with self:
+                await self.run(channel)
+
+        asyncio.run(main())
 
     async def __aenter__(self) -> Self:
         """Connect, and make the queues that are absent.
 
+        If the broker cannot be reached, that is logged and tried again. Until it can, nothing is
+        stored, and callers get the original error with ``fusewire-parked: no``.
+
         Raises:
-            BrokerUnavailableError: the broker cannot be reached.
+            BrokerError: the broker was reached, and does not do what it is asked for.
             Exception: whatever the function raises that gives the keys of `encryption`.
         """
         await self._codec.open()
-        broker = open_broker(self._address)
+        broker, given = open_broker(self._address), self._address
+        entry = BrokerEntry(
+            broker, self._topology, self._status.contact, is_entered=broker is given
+        )
         async with AsyncExitStack() as stack:
-            entered = broker if broker is self._address else await stack.enter_async_context(broker)
-            await entered.create_queue(self._queue)
-            await entered.prepare(self._topology)
-            await stack.enter_async_context(self._status.watching(entered))
+            await stack.enter_async_context(entry.open(self._store.use))
+            await stack.enter_async_context(self._status.watching(broker))
             await stack.enter_async_context(self._codec.kept_fresh())
             self._stack = stack.pop_all()
-        self._store.open(entered)
+        self._entry = entry
+        self._store.open()
         return self
 
     async def __aexit__(
@@ -371,17 +376,15 @@ class ParkedCalls:
                 await self._forwarder.end()
         finally:
             self._store.close()
-            self._forwarder = None
+            self._forwarder = self._entry = None
             await self._stack.aclose()
 
     def __enter__(self) -> Self:
-        """Connect, on an event loop in a thread of its own.
-
-        Raises:
-            BrokerUnavailableError: the broker cannot be reached.
-        """
+        """Connect as ``async with`` does, on an event loop in a thread of its own."""
         with ExitStack() as threads:
-            portal = threads.enter_context(start_blocking_portal(name=f"fusewire {self._queue}"))
+            portal = threads.enter_context(
+                start_blocking_portal(name=f"fusewire {self._topology.source}")
+            )
             threads.enter_context(portal.wrap_async_context_manager(self))
             self._threads = threads.pop_all()
         return self

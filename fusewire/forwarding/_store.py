@@ -10,7 +10,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from fusewire.errors import BrokerError, FusewireError, UnconfirmedError
+from fusewire.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    FusewireError,
+    UnconfirmedError,
+)
 from fusewire.forwarding._call import Receipt
 from fusewire.parking.internal import History
 
@@ -41,7 +46,8 @@ class CallStore:
         codec: writes calls into messages.
 
     Attributes:
-        broker: the broker that it stores in; None while it is closed.
+        broker: the broker that it stores in; None while it is closed, or the broker was not reached
+            since it was opened.
         loop: the event loop that it works on; None while it is closed.
         thread: the thread of that loop.
     """
@@ -69,12 +75,15 @@ class CallStore:
         self.thread: int | None = None
         self._pid = os.getpid()
 
-    def open(self, broker: Broker) -> None:
-        """Store in `broker` from now on, on the event loop that runs."""
-        self.broker = broker
+    def open(self) -> None:
+        """Store on the event loop that runs from now on, once there is a broker."""
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self._pid = os.getpid()
+
+    def use(self, broker: Broker) -> None:
+        """Store in `broker` from now on."""
+        self.broker = broker
 
     def close(self) -> None:
         """Store nothing from now on."""
@@ -162,7 +171,10 @@ class CallStore:
         headers: Mapping[str, HeaderValue],
     ) -> Receipt:
         if self.broker is None:
-            raise FusewireError("this ParkedCalls is not entered, or was left: nothing is stored")
+            # Also if it was left in this moment.
+            unreachable = BrokerUnavailableError("the broker was not reached yet")
+            self._settlements.faults.note_refusal(unreachable)
+            raise unreachable
         now = time.time()
         if expires_after is not None:
             call = dataclasses.replace(call, not_after_ms=round((now + expires_after) * 1000))

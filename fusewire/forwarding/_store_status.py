@@ -70,8 +70,7 @@ class StoreStatus:
 
     @asynccontextmanager
     async def watching(self, broker: Broker) -> AsyncIterator[None]:
-        """Keep it up to date for the block, in which `broker` answers."""
-        self.contact.answered(self.contact.failures)
+        """Keep it up to date for the block, whether or not `broker` can be reached."""
         stopping = asyncio.Event()
         name = f"the status of {self._topology.source!r}"
         watch = partial(self._watch.run, broker, stopping, to_count=self._to_count, look=self._look)

@@ -104,7 +104,7 @@ async def test_opening_a_channel_that_somebody_else_cancels_is_a_broker_that_doe
 def test_a_forwarding_whose_event_loop_is_closed_leaves_nothing_unawaited() -> None:
     loop = asyncio.new_event_loop()
     consumer = SimpleNamespace(topology=Topology("calls"))
-    forwarding = ForwarderHandle(consumer, None, loop, None)  # type: ignore[arg-type]
+    forwarding = ForwarderHandle(consumer, None, None, loop, None)  # type: ignore[arg-type]
     loop.close()
     with pytest.raises(RuntimeError, match="closed"):
         forwarding.__exit__(None, None, None)

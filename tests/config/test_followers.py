@@ -164,10 +164,10 @@ def test_a_consumer_follows_until_it_is_ended(file: Path, watch: Watch) -> None:
 def test_stored_calls_follow_too(file: Path, watch: Watch) -> None:
     calls = ParkedCalls(f"sqlite:///{file}.db", queue="orders")
     watch.add(calls)
-    assert calls._replay.rate == 5
+    assert calls._forwarding.replay.rate == 5
     say(file, "replay: {rate: 50}")
     watch.look()
-    assert calls._replay.rate == 50
+    assert calls._forwarding.replay.rate == 50
 
 
 async def test_a_consumer_that_runs_replays_by_a_changed_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -307,7 +308,7 @@ async def test_a_replay_of_a_call_without_a_deadline_has_one(
         trip(registry)
         assert await shop.charge("a", "op-a", timeout=None) == b"pending:op-a"
         recover(registry)
-        shop.calls._replay_timeout = 0.2
+        shop.calls._forwarding = dataclasses.replace(shop.calls._forwarding, replay_timeout=0.2)
         shop.forward()
         try:
             await until(lambda: registry.get(CHARGE).snapshot().counters.opened > 1)

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from fusewire.errors import BrokerUnavailableError, CircuitOpenError, FusewireError, SettingsError
+from fusewire.errors import CircuitOpenError, FusewireError, SettingsError
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls, Receipt
 from fusewire.forwarding._call import StoredCall
 from tests.forwarding.conftest import CHARGE, PaymentsServer
@@ -131,11 +131,15 @@ async def test_a_sync_call_on_the_loops_own_thread_is_told_so_and_does_not_hang(
             calls._store.store_threadsafe(A_CALL, breaker=CHARGE)
 
 
-async def test_an_unreachable_broker_is_reported_on_entering(queue_name: str) -> None:
-    calls = ParkedCalls("amqp://user:hidden@127.0.0.1:1/", queue=queue_name)
-    with pytest.raises(BrokerUnavailableError, match=r"127\.0\.0\.1:1") as caught:
-        await calls.__aenter__()
-    assert "hidden" not in str(caught.value)
+async def test_an_unreachable_broker_is_reported_on_entering(
+    queue_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ParkedCalls("amqp://user:hidden@127.0.0.1:1/", queue=queue_name) as calls:
+        assert not calls.status().connected
+    (record,) = [each for each in caplog.records if "127.0.0.1:1" in each.getMessage()]
+    assert record.levelname == "WARNING"
+    assert "nothing is stored or forwarded until it can" in record.getMessage()
+    assert "hidden" not in caplog.text
 
 
 @pytest.mark.parametrize(

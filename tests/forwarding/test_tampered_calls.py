@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
+def queue_name() -> str:
+    """Provide a name for a file of the test's own, which needs no RabbitMQ."""
+    return "charges"
+
+
+@pytest.fixture
 def sqlite(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/broker.db"
 
