@@ -10,7 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fusewire._background import Background
+from fusewire._log_fields import fields
 from fusewire.breaker import CircuitState
+from fusewire.forwarding._lane_progress import LaneProgress
 from fusewire.parking.internal import (
     BrokerContact,
     LaneState,
@@ -20,13 +22,13 @@ from fusewire.parking.internal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from fusewire.breaker import BreakerRegistry
     from fusewire.brokers import Broker, Station, Topology
     from fusewire.forwarding._park_log import ParkLog
     from fusewire.parking import ConsumerStatus
-    from fusewire.parking.internal import Dependencies, Settlements
+    from fusewire.parking.internal import Dependencies, LaneLog, Reading, Settlements
 
 logger = logging.getLogger("fusewire.forwarding")
 
@@ -67,6 +69,7 @@ class StoreStatus:
         self._registry = registry
         self.contact = BrokerContact(topology.source)
         self._watch = StatusWatch(topology, self.contact)
+        self._progress = {lane: LaneProgress() for lane in topology.lanes}
 
     @asynccontextmanager
     async def watching(self, broker: Broker) -> AsyncIterator[None]:
@@ -95,11 +98,38 @@ class StoreStatus:
         self._log.look()
         if not self._forwards():
             now = time.monotonic()
-            for _, log in self._lanes:
-                log.look(self._watch.reading(log.station, now), in_flight=0)
+            for lane, log in self._lanes:
+                reading = self._watch.reading(log.station, now)
+                self._look_for_progress(lane, log, reading)
+                log.look(reading, in_flight=0)
+
+    def _look_for_progress(self, lane: str, log: LaneLog, reading: Reading | None) -> None:
+        """Warn of calls that nobody forwards."""
+        states = self._states((*self._dependencies.members(lane), *log.circuits))
+        closed = all(state is CircuitState.CLOSED for state in states.values())
+        ready, at = (None, 0.0) if reading is None else reading
+        seconds = self._progress[lane].note(ready, at, closed=closed)
+        if seconds is not None:
+            logger.warning(
+                "%s calls wait in %s although their circuits are closed, and none has left it for "
+                "%.0f s: nobody forwards it, or somebody with other lanes=",
+                ready,
+                log.station,
+                seconds,
+                extra=fields(
+                    "lane.stuck",
+                    queue=self._topology.source,
+                    lane=lane,
+                    count=ready,
+                    seconds=round(seconds, 3),
+                ),
+            )
 
     def _lane(self, lane: str) -> LaneState:
-        found = map(self._registry.find, self._dependencies.members(lane))
-        looks = {breaker.name: breaker.look() for breaker in found if breaker is not None}
-        open_ones = tuple(name for name, look in looks.items() if look.state in _OPEN)
-        return LaneState(None, open_ones, {}, None)
+        states = self._states(self._dependencies.members(lane))
+        open_ones = tuple(name for name, state in states.items() if state in _OPEN)
+        return LaneState(None, open_ones, {}, None, self._progress[lane].stuck)
+
+    def _states(self, names: Iterable[str]) -> dict[str, CircuitState]:
+        found = map(self._registry.find, names)
+        return {breaker.name: breaker.look().state for breaker in found if breaker is not None}

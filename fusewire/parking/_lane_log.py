@@ -87,6 +87,11 @@ class LaneLog:
         """Whether it has to be known how many messages wait."""
         return self._counts is not None or not self._counted_first
 
+    @property
+    def circuits(self) -> tuple[str, ...]:
+        """What the messages wait for that this process has moved there since it was empty."""
+        return () if self._counts is None else tuple(self._counts.circuits)
+
     def taken(self, first_parked_at_ms: int) -> None:
         """Note that a message was taken from the head."""
         self.head = first_parked_at_ms, self._monotonic()

@@ -50,6 +50,9 @@ class LaneStatus:
         waits_for: the breakers that keep what waits here from being replayed: their circuits are
             open, or their messages fail alike.
         replays: how its replays stand, by breaker; see :meth:`ParkingConsumer.replay_figures`.
+        stuck: whether messages wait although their circuits are closed, and their number has not
+            fallen for a minute: nobody forwards them, or somebody with other lanes. Only a
+            ParkedCalls without a forwarder looks for that.
     """
 
     subscribed: bool
@@ -59,6 +62,7 @@ class LaneStatus:
     empty_at: float | None
     waits_for: tuple[str, ...]
     replays: Mapping[str, ReplayFigures]
+    stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +155,7 @@ class LaneState:
         receiver: what messages come through; None where nobody replays.
         waits_for: what they wait for.
         replays: how the replays stand.
+        stuck: whether nobody seems to replay it.
         head: when the head was first parked in milliseconds since 1970, and when it was taken in
             monotonic seconds.
     """
@@ -159,6 +164,7 @@ class LaneState:
     waits_for: tuple[str, ...]
     replays: Mapping[str, ReplayFigures]
     head: tuple[int, float] | None
+    stuck: bool = False
 
 
 def status_of(
@@ -211,6 +217,7 @@ def status_of(
             empty_at=wall(empty_at),
             waits_for=state.waits_for,
             replays=state.replays,
+            stuck=state.stuck,
         )
 
     return ConsumerStatus(

@@ -5,11 +5,12 @@ from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._errors import Requeue
 from fusewire.parking._former_keywords import FormerKeywords, Replay, policies
 from fusewire.parking._history import History
+from fusewire.parking._lane_log import LaneLog
 from fusewire.parking._settings import queues_of, taken_over
 from fusewire.parking._settlements import Settlements
 from fusewire.parking._signals import until_signal
 from fusewire.parking._status import LaneState, status_of
-from fusewire.parking._status_watch import BrokerContact, StatusWatch
+from fusewire.parking._status_watch import BrokerContact, Reading, StatusWatch
 from fusewire.parking._supervision import keep_all_running
 from fusewire.parking._tracing import Tracing
 from fusewire.parking._waiting import Backoff, level_of, wait_any
@@ -20,7 +21,9 @@ __all__ = [
     "Dependencies",
     "FormerKeywords",
     "History",
+    "LaneLog",
     "LaneState",
+    "Reading",
     "Replay",
     "Requeue",
     "Settlements",

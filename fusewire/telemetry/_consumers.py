@@ -82,6 +82,13 @@ LANE_BLOCKED = Metric(
     "(0 or 1)",
     combine=Combine.MAX,
 )
+STUCK = Metric(
+    "fusewire_lane_stuck",
+    _LANE,
+    "Whether calls wait in a lane whose circuits are closed, and nobody has forwarded any for a "
+    "minute (0 or 1); looked for where calls are only parked",
+    combine=Combine.MAX,
+)
 HEAD_AGE = Metric(
     "fusewire_lane_head_age_seconds",
     _LANE,
@@ -153,7 +160,7 @@ MOVES_REFUSED = Metric(
 METRICS = (
     *(CONNECTED, SUBSCRIBED, PAUSED, QUEUE_READY, QUEUE_IN_FLIGHT, DELAYED, DEAD),
     *(REDELIVERED, MOVES_REFUSED),
-    *(LANE_READY, LANE_IN_FLIGHT, LANE_BLOCKED, HEAD_AGE, NONEMPTY),
+    *(LANE_READY, LANE_IN_FLIGHT, LANE_BLOCKED, STUCK, HEAD_AGE, NONEMPTY),
     *(WINDOW, REPLAYS_IN_FLIGHT, GAIN, SLOW_RATIO, REFERENCE, TAKING_PART, REPLICAS, CUTS),
     *MESSAGE_METRICS,
 )
@@ -262,6 +269,7 @@ class ConsumersReader:
         _add_depth(readings, LANE_READY, labels, lane.ready)
         readings.add(LANE_IN_FLIGHT, labels, lane.in_flight)
         readings.add(LANE_BLOCKED, labels, int(bool(lane.waits_for)))
+        readings.add(STUCK, labels, int(lane.stuck))
         if lane.head_parked_at is not None:
             readings.add(HEAD_AGE, labels, max(now - lane.head_parked_at, 0.0))
         if lane.ready is not None and not (lane.ready.ready or lane.in_flight):

@@ -68,12 +68,14 @@ async def aio_shop(
     **park: Any,
 ) -> AsyncIterator[AioShop]:
     encryption: Encryption | None = park.pop("encryption", None)
+    lanes = park.pop("lanes", None)
     park = {"idempotent": True, **park} if "at_most_once" not in park else park
     async with ParkedCalls(
         address,
         queue=queue,
         registry=registry,
         retry=RetryPolicy(delays=(0.05, 0.2), max_attempts=max_attempts),
+        lanes=lanes,
         park_timeout=30,
         encryption=encryption,
     ) as calls:
