@@ -1,13 +1,16 @@
 """Measures settings from files: reading 1,000 selectors, and what they cost a call.
 
-Run it with ``python -m benchmarks.config``. Times are of the processor, the best of several.
+Run it with ``python -m benchmarks.config``. Times are of the processor, the best of several; what
+calls wait for during reloads is of the clock, and a ratio to the same while another registry is
+reloaded: then a thread is as busy, and only locks and settings of this registry are left alone.
 """
 
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +22,13 @@ from fusewire.config import load
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fusewire.config import Config
+
 _SELECTORS = 1_000
+_CIRCUITS = 1_000
 _CALLS = 20_000
 _NEW_NAMES = 2_000
+_ROUNDS = 10
 
 
 def _file(selectors: int) -> str:
@@ -66,6 +73,54 @@ def _first_call(registry: BreakerRegistry, names: Callable[[int], str]) -> float
     return _best(calls, times=5) / _NEW_NAMES
 
 
+def _first_calls(registry: BreakerRegistry) -> list[float]:
+    """Return the seconds that first calls of new names take."""
+    taken = []
+    for n in range(_NEW_NAMES // _ROUNDS):
+        name = f"/payments.v{n % _SELECTORS}.Payments/M{n}"
+        began = time.perf_counter()
+        registry.get(name)
+        taken.append(time.perf_counter() - began)
+        registry.remove(name)
+        time.sleep(0.0005)  # so that calls come at any moment of a reload
+    return taken
+
+
+def _with_circuits(config: Config) -> BreakerRegistry:
+    registry = BreakerRegistry()
+    config.apply(registry)
+    for n in range(_CIRCUITS):
+        registry.get(f"/payments.v{n}.Payments/Charge")
+    return registry
+
+
+def _during_reloads(configs: tuple[Config, Config]) -> None:
+    """Print what first calls take while their registry is reloaded, and while another one is."""
+    registry, another = map(_with_circuits, configs)
+    taken: dict[bool, list[float]] = {True: [], False: []}
+    for reloaded in (another, registry) * _ROUNDS:  # in turn, as the machine is not always alike
+        stop = threading.Event()
+
+        def reload(reloaded: BreakerRegistry = reloaded, stop: threading.Event = stop) -> None:
+            turns = cycle(configs)
+            while not stop.is_set():
+                next(turns).apply(reloaded)
+
+        thread = threading.Thread(target=reload)
+        thread.start()
+        taken[reloaded is registry] += _first_calls(registry)
+        stop.set()
+        thread.join()
+    for name, share in (("median", 0.5), ("p99", 0.99), ("worst", 1.0)):
+        here, elsewhere = (
+            sorted(taken[which])[round(share * (_NEW_NAMES - 1))] for which in (True, False)
+        )
+        print(
+            f"a new name, {name:6}    {here * 1e6:9.1f} µs during reloads, "
+            f"{here / elsewhere:.2f} times what it is while another registry is reloaded"
+        )
+
+
 def main() -> None:
     """Print the figures."""
     text = _file(_SELECTORS)
@@ -75,6 +130,8 @@ def main() -> None:
         alone = _best(lambda: yaml.load(text, yaml.CSafeLoader))
         whole = _best(lambda: load(path, env={}))
         config = load(path, env={})
+        path.write_text(text.replace("30s", "60s"), "utf-8")
+        other = load(path, env={})
     print(f"the C loader alone      {alone * 1e3:7.1f} ms for {_SELECTORS} selectors")
     print(f"fusewire.config.load    {whole * 1e3:7.1f} ms, {whole / alone:.2f} times")
     plain, with_files = BreakerRegistry(), BreakerRegistry()
@@ -88,6 +145,7 @@ def main() -> None:
     print(
         f"a new name              {before * 1e6:7.1f} µs without, {after * 1e6:.1f} µs with files"
     )
+    _during_reloads((config, other))
     began = time.process_time()
     config.apply(with_files)
     print(f"applying to {len(with_files)} circuits {(time.process_time() - began) * 1e3:.0f} ms")

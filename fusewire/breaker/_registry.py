@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from fusewire._locks import interrupts_itself, make_lock
 from fusewire._validation import COUNT, check, invalid
 from fusewire.breaker._breaker import CircuitBreaker
-from fusewire.breaker._choosing import LIBRARY, ChosenSettings
+from fusewire.breaker._choosing import LIBRARY, ChosenSettings, checked
 from fusewire.breaker._events import REGISTRY_CHANGES, Event, EventT
 from fusewire.breaker._eviction import Candidates
 from fusewire.breaker._figures import CircuitMode
@@ -61,7 +61,7 @@ class BreakerRegistry:
     ) -> None:
         check("limit", limit, COUNT.or_none)
         self._settings = ChosenSettings()
-        self._settings.store(settings, overrides)
+        self._settings.store(*checked(settings, overrides))
         self._limit = limit
         self._clock = clock
         self._measures = False
@@ -86,18 +86,7 @@ class BreakerRegistry:
             check_settings(settings, f"settings of circuit {name!r}")
         elif self._limit is None and (known := self._breakers.get(name)) is not None:
             return known  # nothing is to be noted of who is asked for
-        if interrupts_itself():
-            is_new = name not in self._breakers
-            breaker = self._get_or_make(name, settings)
-        else:
-            while True:
-                with self._lock:
-                    candidates = self._candidates_for(name)
-                    if not candidates:
-                        is_new = name not in self._breakers
-                        breaker = self._get_or_make(name, settings)
-                        break
-                self._remove_one(candidates, name)
+        breaker, is_new = self._find_or_make(name, settings)
         if settings is not None:
             self._apply(breaker, settings)
         if is_new:
@@ -155,8 +144,9 @@ class BreakerRegistry:
         Raises:
             SettingsError: the settings are not valid. Nothing is replaced then.
         """
+        stored = checked(settings, overrides)
         with self._lock:
-            self._settings.store(settings, overrides)
+            self._settings.store(*stored)
             breakers = tuple(self._breakers.values())
         for breaker in breakers:
             self._settle(breaker)
@@ -256,20 +246,40 @@ class BreakerRegistry:
             if chosen != breaker.settings:
                 breaker.replace_settings(chosen)
 
-    def _get_or_make(self, name: str, settings: BreakerSettings | None) -> CircuitBreaker:
-        """Return the breaker. Each step leaves a consistent state for code that interrupts it."""
-        breaker = self._breakers.get(name)
-        if breaker is None:
-            if settings is not None:
-                self._settings.given.setdefault(name, settings)
-            made = CircuitBreaker(name, settings=self._settings.of(name), clock=self._clock)
-            for entry in self._listeners:
-                # Before another thread can use it, so that no event is missed. Nobody delivers yet.
-                made._join(0.0, entry)  # noqa: SLF001 - see _introduce
-            breaker = self._breakers.setdefault(name, made)
-        if self._limit is not None and name not in self._added:
-            self._candidates.add(name)
-        return breaker
+    def _find_or_make(
+        self, name: str, settings: BreakerSettings | None
+    ) -> tuple[CircuitBreaker, bool]:
+        """Return the breaker, and whether it is new."""
+        interrupts = interrupts_itself()  # such code must not wait
+        while True:
+            made = None
+            if name not in self._breakers:
+                # Not under the lock: no other call waits while the name is matched.
+                basis = self._settings.basis(name, settings)
+                chosen = basis.settings_of(name)
+                made = CircuitBreaker(name, settings=chosen, clock=self._clock)
+            with nullcontext() if interrupts else self._lock:
+                candidates = {} if interrupts else self._candidates_for(name)
+                if not candidates:
+                    breaker = self._breakers.get(name)
+                    is_new = breaker is None
+                    if made is not None and self._settings.basis(name, settings).is_still(basis):
+                        breaker = breaker or self._add_new(made, settings)
+                    if breaker is not None:
+                        if self._limit is not None and name not in self._added:
+                            self._candidates.add(name)
+                        return breaker, is_new
+            if candidates:
+                self._remove_one(candidates, name)
+
+    def _add_new(self, made: CircuitBreaker, settings: BreakerSettings | None) -> CircuitBreaker:
+        """Add a breaker. Each step leaves a consistent state for code that interrupts it."""
+        if settings is not None:
+            self._settings.given.setdefault(made.name, settings)
+        for entry in self._listeners:
+            # Before another thread can use it, so that no event is missed. Nobody delivers yet.
+            made._join(0.0, entry)  # noqa: SLF001 - see _introduce
+        return self._breakers.setdefault(made.name, made)
 
     def _candidates_for(self, name: str) -> dict[str, int]:
         """Return the candidates if one has to be removed before `name` is added."""
@@ -295,17 +305,18 @@ class BreakerRegistry:
     def _apply(self, breaker: CircuitBreaker, settings: BreakerSettings) -> None:
         """Apply `settings` if they are the first for this name. Otherwise log once what differs."""
         name = breaker.name
+        if self._settings.given.get(name) is settings:
+            return  # it was made with them
+        as_made = breaker.settings == self._settings.of(name)
         # Code that interrupts its thread must not wait. Each step leaves a consistent state.
         with nullcontext() if interrupts_itself() else self._lock:
-            as_made = breaker.settings == self._settings.of(name)
             told = self._settings.given.setdefault(name, settings)
-            chosen = self._settings.of(name)
             differs = told != settings and name not in self._differed
             if differs:
                 self._differed.add(name)
         if told is settings and as_made:
             self._settle(breaker)
-        elif differs and chosen is told:
+        elif differs and (chosen := self._settings.of(name)) is told:
             logger.warning(
                 "circuit %r keeps the settings that were given first: %s",
                 name,
@@ -329,7 +340,7 @@ class BreakerRegistry:
         if self._measures and breaker.durations is None:
             breaker.measure_durations()
         if (layer := self._settings.layer) is not None:
-            code = self._settings.by_code(breaker.name) or LIBRARY
+            code = self._settings.basis(breaker.name).by_code(breaker.name) or LIBRARY
             layer.report(breaker.name, code, breaker.settings, None)
             self._change_mode(breaker, None, layer)
         for entry in self._listeners:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,10 +17,13 @@ from fusewire.breaker import (
 from fusewire.breaker.internal import SetMode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fusewire.breaker.internal import SettingsLayer
 
 CODE = BreakerSettings(failure_threshold=9)
 STRICT = BreakerSettings(failure_threshold=1)
+LIBRARY = BreakerSettings()
 
 
 class Layer:
@@ -132,3 +136,87 @@ def test_settings_that_change_while_a_breaker_takes_some_count(
     monkeypatch.setattr(CircuitBreaker, "replace_settings", interrupted)
     registry.overlay(Layer(STRICT))
     assert breaker.settings is CODE
+
+
+class SlowLayer(Layer):
+    """A layer whose first look for one name takes until it is let."""
+
+    def __init__(self, slow: str) -> None:
+        super().__init__()
+        self.slow = slow
+        self.looks = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def settings_for(self, name: str, code: BreakerSettings | None) -> BreakerSettings | None:
+        if name == self.slow and not self.looks.is_set():
+            self.looks.set()
+            assert self.may_go_on.wait(30)
+        return super().settings_for(name, code)
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        lambda registry: registry.get("new").settings == LIBRARY,
+        lambda registry: registry.get("new", CODE).settings is CODE,
+        lambda registry: registry.get("known", CODE).settings is CODE,
+        lambda registry: registry.configure(CODE) or registry.get("new").settings is CODE,
+        lambda registry: registry.add(CircuitBreaker("added", settings=CODE)),
+        lambda registry: registry.remove("known") or "known" not in registry,
+    ],
+    ids=["get", "get with settings", "first settings", "configure", "add", "remove"],
+)
+@pytest.mark.parametrize("slow", ["a first call", "a reload"])
+def test_nothing_waits_while_names_are_matched(
+    slow: str, meanwhile: Callable[[BreakerRegistry], object]
+) -> None:
+    registry, layer = BreakerRegistry(), SlowLayer("slow")
+    registry.get("known")
+    if slow == "a first call":
+        registry.overlay(layer)
+        matching = threading.Thread(target=registry.get, args=["slow"])
+    else:
+        registry.get("slow")
+        matching = threading.Thread(target=registry.overlay, args=[layer])
+    matching.start()
+    assert layer.looks.wait(30)
+    done: list[object] = []
+    other = threading.Thread(target=lambda: done.append(meanwhile(registry)))
+    other.start()
+    other.join(30)
+    assert done, "it waits for what is matched"
+    assert done[0]
+    layer.may_go_on.set()
+    matching.join(30)
+    other.join(30)
+
+
+def test_a_name_that_was_matched_while_settings_changed_has_the_new_ones() -> None:
+    registry, layer = BreakerRegistry(), SlowLayer("slow")
+    registry.overlay(layer)
+    matching = threading.Thread(target=registry.get, args=["slow"])
+    matching.start()
+    assert layer.looks.wait(30)
+    registry.overlay(None)
+    registry.configure(CODE)
+    assert "slow" not in registry
+    layer.may_go_on.set()
+    matching.join(30)
+    assert registry.get("slow").settings is CODE
+
+
+def test_two_threads_that_match_one_name_get_one_breaker() -> None:
+    registry, layer = BreakerRegistry(), SlowLayer("slow")
+    registry.overlay(layer)
+    found: list[CircuitBreaker] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(registry.get("slow", CODE))) for _ in "ab"
+    ]
+    for thread in threads:
+        thread.start()
+    assert layer.looks.wait(30)
+    layer.may_go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == 2
+    assert found[0] is found[1] is registry.find("slow")
