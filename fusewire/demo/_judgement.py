@@ -43,7 +43,7 @@ def read_records(path: Path) -> Records:
             (ENTRY_KIND_CHARGE,),
         ).fetchall()
         (repeated,) = db.execute(
-            "SELECT count(*) FROM attempts WHERE method = 'Charge' AND came_to = 'repeated'"
+            "SELECT count(*) FROM repeated WHERE method LIKE '%/Charge'"
         ).fetchone()
     return Records(tuple(charges), repeated)
 

@@ -2,7 +2,8 @@
 
 ``python -m fusewire.demo.server --port 50051 --ledger payments.db``. It listens on the loopback
 interface unless ``--host`` names another address, and writes ``ready`` to its standard output when
-it does. It knows nothing about circuits and parking: it only honors the key in the metadata.
+it does. It knows nothing about circuits and parking: it only recognizes the key in the metadata,
+by :mod:`fusewire.idempotency`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -34,12 +35,18 @@ from fusewire.demo.payments.v1.payments_pb2_grpc import (
     PaymentsServicer,
     add_PaymentsServicer_to_server,
 )
+from fusewire.idempotency import IDEMPOTENCY_TRAILER, add_operations, idempotent
 from fusewire.operation import IDEMPOTENCY_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+_SERVICE = "/fusewire.demo.payments.v1.Payments"
+CHARGE, REFUND = f"{_SERVICE}/Charge", f"{_SERVICE}/Refund"
 
 _THREADS = 32
+_WAIT = 10.0  # seconds that a call waits for SQLite's one writer
+_REPLAYED = "replayed"
 _TICK = 0.2  # seconds until a signal is noticed whose arrival interrupts no wait, at most
 _GRACE = 2.0  # seconds that calls in flight get when the server ends
 
@@ -55,23 +62,17 @@ class PaymentsService(PaymentsServicer):
 
     Args:
         ledger: the accounts, charges and refunds.
-        think_time: seconds between the commit of a charge and its reply. If the server is killed
-            meanwhile, callers do not know that they were charged.
     """
 
-    def __init__(self, ledger: Ledger, *, think_time: float = 0.0) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._think_time = think_time
 
     def Charge(self, request: ChargeRequest, context: grpc.ServicerContext) -> ChargeReply:  # noqa: N802 - the name in the .proto
         """Take an amount from an account."""
         try:
-            reply = self._ledger.charge(request, _operation_id(context))
+            return self._ledger.charge(request, _operation_id(context))
         except RefusedError as error:
             context.abort(_CODES[error.wrong], str(error))
-        if self._think_time:
-            time.sleep(self._think_time)
-        return reply
 
     def Refund(self, request: RefundRequest, context: grpc.ServicerContext) -> RefundReply:  # noqa: N802 - the name in the .proto
         """Refund a charge."""
@@ -93,6 +94,80 @@ class PaymentsService(PaymentsServicer):
         """List the entries of an account, oldest first."""
         del context
         yield from self._ledger.statement(request.account)
+
+
+class _AfterTheCommit(grpc.ServerInterceptor):
+    """What the server does when a call was committed, and before it is answered.
+
+    It notes what was answered from a record, for the report, and thinks about a charge. If the
+    server is killed meanwhile, callers do not know that they were charged.
+    """
+
+    def __init__(self, ledger: Ledger, think_time: float) -> None:
+        self._ledger = ledger
+        self._think_time = think_time
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Wrap the handlers of charges and refunds."""
+        handler, method = continuation(handler_call_details), handler_call_details.method
+        if method not in (CHARGE, REFUND):
+            return handler
+
+        def behave(request: Any, context: Any) -> Any:
+            heard = _Trailers(context)
+            try:
+                reply = handler.unary_unary(request, heard)
+            finally:
+                if heard.replayed:
+                    self._ledger.note_repeated(method, _operation_id(context) or "")
+            if method == CHARGE and not heard.replayed:
+                time.sleep(self._think_time)
+            return reply
+
+        return grpc.unary_unary_rpc_method_handler(
+            behave, handler.request_deserializer, handler.response_serializer
+        )
+
+
+class _Trailers:
+    """A call's context that remembers whether its answer comes from a record."""
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self._context = context
+        self.replayed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def set_trailing_metadata(self, trailers: Any) -> None:
+        self.replayed = (IDEMPOTENCY_TRAILER, _REPLAYED) in trailers
+        self._context.set_trailing_metadata(trailers)
+
+
+def make_server(
+    ledger: Ledger,
+    *,
+    think_time: float = 0.0,
+    interceptors: Sequence[grpc.ServerInterceptor] = (),
+) -> grpc.Server:
+    """Make a server that charges and refunds once for each key, and that can be asked about it.
+
+    Args:
+        ledger: the accounts, charges and refunds.
+        think_time: seconds between the commit of a charge and its reply.
+        interceptors: what calls go through before anything else.
+    """
+    once = idempotent(ledger.store, [CHARGE, REFUND], wait=_WAIT)
+    server = grpc.server(
+        ThreadPoolExecutor(_THREADS),
+        # Without SO_REUSEPORT: two servers on one port would each get a part of the calls.
+        options=[("grpc.so_reuseport", 0)],
+        interceptors=[*interceptors, _AfterTheCommit(ledger, think_time), once],
+    )
+    add_PaymentsServicer_to_server(PaymentsService(ledger), server)
+    # Whoever reaches a demo may ask it anything.
+    add_operations(server, ledger.store, authorize=lambda *_: True)
+    return server
 
 
 def serve(
@@ -125,9 +200,7 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     ledger = Ledger(path)
-    # Without SO_REUSEPORT: two servers on one port would each get a part of the calls.
-    server = grpc.server(ThreadPoolExecutor(_THREADS), options=[("grpc.so_reuseport", 0)])
-    add_PaymentsServicer_to_server(PaymentsService(ledger, think_time=think_time), server)
+    server = make_server(ledger, think_time=think_time)
     if standby_until is not None:
         _say("standby")
         _wait_for(begin)

@@ -16,6 +16,7 @@ from fusewire.demo._subprocesses import DemoError
 from fusewire.demo._tally import Tally
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest, RefundRequest
 from fusewire.demo.run import run_demo
+from fusewire.demo.server import CHARGE, REFUND
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -207,9 +208,11 @@ def test_latencies_are_grouped_by_when_the_payment_was_requested() -> None:
 def test_the_servers_records_are_read_from_its_file(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "payments.db")
     request = ChargeRequest(account="alice", amount_cents=1, currency="EUR", reference="payment-1")
-    charge = ledger.charge(request, "op-1")
-    ledger.charge(request, "op-1")
-    ledger.refund(RefundRequest(charge_id=charge.charge_id), "op-2")
+    with ledger.store.begin():
+        charge = ledger.charge(request, "op-1")
+        ledger.refund(RefundRequest(charge_id=charge.charge_id), "op-2")
+    ledger.note_repeated(CHARGE, "op-1")
+    ledger.note_repeated(REFUND, "op-2")
     # Open still, as after a kill: what the write-ahead log holds counts.
     records = read_records(tmp_path / "payments.db")
     ledger.close()

@@ -9,20 +9,30 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import sys
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import grpc
+import psycopg
 import pytest
 import yaml
 from compose_spec.models import ComposeSpecification
 
 from fusewire import ParkingConsumer
 from fusewire.brokers import open_broker
+from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
+from fusewire.demo.payments.v1.payments_pb2_grpc import PaymentsStub
 from tests.docs.test_kubernetes import default_shutdown
+from tests.support.payments import wait_until_ready
+from tests.support.ports import reserve_port
 from tests.support.processes import KeptProcess
 from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from tests.support.postgres import Postgres
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "compose"
@@ -129,6 +139,38 @@ def test_grafana_finds_the_dashboard_and_its_source_of_data() -> None:
 def provisioned(folder: Path) -> Any:
     (file,) = folder.glob("*.yaml")
     return yaml.safe_load(file.read_text("utf-8"))
+
+
+def test_the_payments_server_charges_once_on_postgresql(postgres: Postgres, tmp_path: Path) -> None:
+    schema = f"payments_{secrets.token_hex(4)}"
+    with psycopg.connect(postgres.url, autocommit=True) as database:
+        database.execute(f"CREATE SCHEMA {schema}".encode())
+        address = postgres.url.replace("postgresql://", "postgresql+psycopg://")
+        divider = "&" if "?" in address else "?"
+        environment = {
+            **os.environ,
+            "DATABASE_URL": f"{address}{divider}options=-csearch_path%3D{schema}",
+            "PORT": str(port := reserve_port()),
+        }
+        argv = [sys.executable, str(FOLDER / "payments.py"), "--migrate"]
+        replies = []
+        for _ in range(2):  # the second time, the tables are there
+            with KeptProcess(argv, env=environment, log=tmp_path / "log") as process:
+                wait_until_ready(f"127.0.0.1:{port}")
+                with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                    request = ChargeRequest(account="bob", amount_cents=5)
+                    metadata = (("idempotency-key", "a"),)
+                    stub = PaymentsStub(channel)
+                    replies += [
+                        stub.Charge(request, timeout=30, metadata=metadata) for _ in range(2)
+                    ]
+                process.send(signal.SIGTERM)
+                assert process.wait(30) == 0
+        sql = f"SELECT count(*) FROM {schema}.entries"  # noqa: S608 - ours
+        entries = database.execute(sql.encode()).fetchone()
+        database.execute(f"DROP SCHEMA {schema} CASCADE".encode())
+    assert len({reply.charge_id for reply in replies}) == 1
+    assert entries == (1,)
 
 
 async def test_orders_are_published(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import secrets
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,7 @@ import pytest
 from fusewire.brokers import Message, Topology, open_broker
 from fusewire.demo._ledger import Ledger
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
-from fusewire.demo.payments.v1.payments_pb2_grpc import add_PaymentsServicer_to_server
-from fusewire.demo.server import PaymentsService
+from fusewire.demo.server import make_server
 from fusewire.testing.faults import LossLedger, count_queues
 from tests.faults.armed_worker import DELAY_TIERS, LANE
 from tests.faults.outage import LONG
@@ -168,10 +166,7 @@ class RefusingPayments(PaymentsProcess, grpc.ServerInterceptor):
 
     def start(self) -> None:
         self._ledger = Ledger(self.ledger)
-        self._server = grpc.server(
-            ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)], interceptors=[self]
-        )
-        add_PaymentsServicer_to_server(PaymentsService(self._ledger), self._server)
+        self._server = make_server(self._ledger, interceptors=[self])
         self._server.add_insecure_port(self.target)
         self._server.start()
 

@@ -97,7 +97,7 @@ class PaymentsProcess:
 
     def repeated(self) -> Counter[str]:
         """Count the attempts at each operation that had been made before."""
-        return self._count("SELECT operation_id FROM attempts WHERE came_to = ?", "repeated")
+        return self._count("SELECT operation_id FROM repeated WHERE method = ?", CHARGE)
 
     def references_by_key(self) -> dict[str, str]:
         """Return which charge each operation id belongs to."""
