@@ -98,13 +98,15 @@ def schema() -> None:
 def import_(files: FilesArgument, *, profile: ProfileOption = None) -> None:
     """Print what Spring Boot files say of circuit breakers, in our own form.
 
-    Values that came from variables may be secret, so they are left out, with a comment in their
-    place. The exit status is 0; 1 if there are problems; 3 if something was left out.
+    What our own form should not or cannot say is left out, with a comment in its place: values
+    that came from variables, because they may be secret, and that an exception which is not
+    recorded is a success. The exit status is 0; 1 if there are problems; 3 if something was left
+    out.
     """
     room = _room()
     found = _read_or_exit(files, profile)
     typer.echo(room.to_yaml(found), nl=False)
-    left_out = room.hidden_values(found)
+    left_out = room.left_out(found)
     for remark in found.remarks:
         typer.echo(f"fusewire config import: {remark.severity}: {remark}", err=True)
     for one in left_out:

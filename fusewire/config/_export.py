@@ -7,22 +7,26 @@ from typing import TYPE_CHECKING
 
 from fusewire.config._showing import show_field
 from fusewire.config._spring import THEIRS
+from fusewire.config._spring_values import SpringClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fusewire.config._checking import Fields, Origin
     from fusewire.config._config import Config
+    from fusewire.config._resolving import CircuitConfig
 
 _BASE = "resilience4j"
+_NOT_RECORDED = (
+    "exceptions that are neither recorded nor ignored are successes in Spring, and are ignored here"
+)
 _HIDDEN = "classify_exception"
 
 
 def to_yaml(config: Config) -> str:
     """Return the breakers of `config` as a file of our own form.
 
-    Values that came from variables are left out, each with a comment in its place, because they
-    may be secret.
+    What :func:`left_out` returns is left out, each with a comment in its place.
     """
     theirs: Fields = {
         name: origin
@@ -32,6 +36,8 @@ def to_yaml(config: Config) -> str:
     }
     lines = ["fusewire:", "  breakers:"]
     if config.defaults is not None:
+        if _judges(config.defaults):
+            lines.append(f"    # left out: {_NOT_RECORDED}")
         lines += ["    defaults:", *_rows(_said(config.defaults.origins), "      ")]
     if theirs:
         lines += ["    bases:", f"      {_BASE}:", *_rows(theirs, "        ")]
@@ -44,21 +50,43 @@ def to_yaml(config: Config) -> str:
         }
         if circuit.mode is not None:
             own["mode"] = circuit.mode
-        rows = [f"        base: {_BASE}"] if theirs else []
+        rows = [f"        # left out: {_NOT_RECORDED}"] if _judges(circuit) else []
+        rows += [f"        base: {_BASE}"] if theirs else []
         rows += _rows(own, "        ")
         lines += [f"      {_name(circuit.name)}:" + ("" if rows else " {}"), *rows]
     return "\n".join(lines) + "\n"
 
 
-def hidden_values(config: Config) -> list[str]:
-    """Return where values came from variables, which :func:`to_yaml` leaves out."""
+def left_out(config: Config) -> list[str]:
+    """Return what :func:`to_yaml` leaves out, and why.
+
+    Values that came from variables may be secret. And our own form has no function that judges
+    exceptions, as Spring Boot files bring one.
+    """
     circuits = [*config.circuits.values(), *([config.defaults] if config.defaults else [])]
-    return [
+    hidden = [
         f"{circuit.name}: {name} ({origin})"
         for circuit in circuits
         for name, origin in circuit.origins.items()
         if origin.place is not None and origin.place.placeholder and name != _HIDDEN
     ]
+    judged = [
+        f"{circuit.name}: {_NOT_RECORDED}: give classify_exception in code if that is meant "
+        f"({circuit.origins[_HIDDEN]})"
+        for circuit in circuits
+        if _judges(circuit)
+    ]
+    return hidden + judged
+
+
+def _judges(circuit: CircuitConfig) -> bool:
+    """Return whether some exceptions are successes of a circuit: those that it does not record."""
+    judge = circuit.settings.classify_exception
+    return (
+        isinstance(judge, SpringClassifier)
+        and judge.record is not None
+        and not any(issubclass(Exception, kind) for kind in judge.record)
+    )
 
 
 def _said(origins: Fields) -> Fields:

@@ -73,7 +73,7 @@ def read(
         placeholders.replace_in(document.root, sections_of(document))
     from_variables, found = read_environment(variables)
     problems += [*placeholders.problems, *found]
-    whole, found = _put_together([*documents, *from_variables], java_exceptions)
+    whole, found = _put_together([*documents, *from_variables], java_exceptions, variables)
     problems += _elsewhere(found, problems)
     again = functools.partial(
         read, *files, profile=profiles, env=env, java_exceptions=java_exceptions
@@ -83,12 +83,14 @@ def read(
 
 
 def _put_together(
-    documents: list[Document], java_exceptions: Mapping[str, str]
+    documents: list[Document],
+    java_exceptions: Mapping[str, str],
+    variables: Mapping[str, str],
 ) -> tuple[Layer, list[Problem]]:
     """Return what documents say together, of which later ones count more, and their problems."""
     layers: list[Layer] = []
     problems: list[Problem] = []
-    spring, springs = Spring(java_exceptions), 0
+    spring, springs = Spring(java_exceptions), None
     for document in documents:
         if spring.read(document):
             springs = len(layers)  # all of them count as the last one: they inherit from each other
@@ -96,7 +98,9 @@ def _put_together(
             layer, found = check_document(document)
             layers.append(layer)
             problems += found
-    layers.insert(springs, spring.to_layer())
+    if springs is not None:
+        spring.override(variables)
+        layers.insert(springs, spring.to_layer())
     whole = Layer()
     for layer in layers:
         whole.add(layer)

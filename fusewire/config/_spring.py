@@ -14,21 +14,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fusewire._validation import nearest
 from fusewire.config._checking import Fields, Layer, Origin
 from fusewire.config._problems import Place, Problem, Severity, shown_value
+from fusewire.config._spring_environment import spring_variables
 from fusewire.config._spring_keys import KEYS, MISTAKEN, NOTED_SECTIONS, canonical
+from fusewire.config._spring_paths import GROUPS, leaves
 from fusewire.config._spring_values import JAVA_EXCEPTIONS, SpringClassifier, read_exception
-from fusewire.config._tree import Row, Table
+from fusewire.config._tree import NO_MARK, Row, Table
 from fusewire.config._values import Misread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from fusewire.config._spring_keys import Key
     from fusewire.config._tree import Document
 
 DEFAULT = "default"
-_GROUPS = {"instances": "instances", "backends": "instances", "configs": "configs"}
-_PARTS = re.compile(r"\[([^\]]*)\]|([^.\[\]]+)")
 _MANY_MILLISECONDS = 1000
+_SPECIAL = re.compile(r"[^\w-]")
+"""What Spring drops from a name that is not in brackets."""
 
 
 class Value(NamedTuple):
@@ -59,14 +61,31 @@ class Spring:
     def read(self, document: Document) -> bool:
         """Add what a document says. Return whether it is about circuit breakers."""
         found = False
-        for path, table, key in _leaves(document.root, ()):
+        for path, table, key in leaves(document.root, ()):
             if [canonical(part) for part in path[:2]] == ["resilience4j", "circuitbreaker"]:
                 found = True
                 self._take(path[2:], table, key)
         return found
 
+    def override(self, variables: Mapping[str, str]) -> None:
+        """Replace keys by Spring's own variables, which count more than its files."""
+        names = {"instances": self.instances, "configs": {DEFAULT, *self.configs}}
+        found, problems = spring_variables(variables, names)
+        self.problems += problems
+        lists: set[tuple[str, str, str]] = set()
+        for variable, group, name, key in found:
+            table = Table(variable)
+            table.put(key[0], variables[variable], NO_MARK, NO_MARK)
+            whole = (group, name, canonical(key[0]))
+            if whole not in lists:  # a list of variables replaces that of a file
+                lists.add(whole)
+                getattr(self, group).get(name, {}).pop(whole[2], None)
+            self._take_key(
+                group, f"[{name}]" if _SPECIAL.search(name) else name, key, table, key[0]
+            )
+
     def _take(self, path: tuple[str, ...], table: Table, key: str) -> None:
-        group = _GROUPS.get(canonical(path[0])) if path else None
+        group = GROUPS.get(canonical(path[0])) if path else None
         if group is None:
             self._beside(path, table, key)
         elif len(path) < 3:  # noqa: PLR2004 - group, name and key
@@ -80,7 +99,7 @@ class Spring:
     def _named(self, group: str, name: str, place: Place) -> dict[str, Value]:
         """Return the keys of an instance or a configuration."""
         plain = name.removeprefix("[").removesuffix("]")
-        if plain == name and re.search(r"[^\w-]", name):
+        if plain == name and _SPECIAL.search(name):
             self._add(
                 place,
                 f"the name {name!r}",
@@ -351,29 +370,6 @@ class _Getter:
 
 def _first(chain: list[tuple[str, dict[str, Value]]], key: str) -> Value | None:
     return next((keys[canonical(key)] for _, keys in chain if canonical(key) in keys), None)
-
-
-def _leaves(table: Table, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Table, str]]:
-    """Yield the path, the mapping and the key of each value that is no mapping of keys.
-
-    Dots in a key are levels, except in brackets, and in the names below ``instances``.
-    """
-    for key in table:
-        is_name = len(path) == 3 and canonical(path[2]) in _GROUPS  # noqa: PLR2004 - section and group
-        whole = (*path, *([key] if is_name else _split(key)))
-        if path == () and canonical(whole[0]) != "resilience4j":
-            continue
-        value = table[key]
-        if isinstance(value, Table) and value and len(whole) < 6:  # noqa: PLR2004 - a key at most
-            yield from _leaves(value, whole)
-        else:
-            yield whole, table, key
-
-
-def _split(key: str) -> list[str]:
-    """Split a key at its dots; a name in brackets is one part, and keeps them."""
-    found = _PARTS.finditer(key)
-    return [f"[{part[1]}]" if part[1] is not None else part[2] for part in found] or [key]
 
 
 def _looks_like_seconds(value: object) -> bool:

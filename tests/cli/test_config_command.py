@@ -149,7 +149,7 @@ def without_functions(settings: BreakerSettings) -> dict[str, Any]:
 
 def test_what_is_imported_means_the_same() -> None:
     done = run("import", "application.yml")
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 3, done.output
     Path("imported.yaml").write_text(done.stdout, "utf-8")
     theirs, ours = load("application.yml", env={}), load("imported.yaml", env={})
     assert list(ours.circuits) == ["payment-service", "/search.v1.Search/*"]
@@ -161,6 +161,35 @@ def test_what_is_imported_means_the_same() -> None:
     assert theirs.defaults is not None
     assert ours.defaults.settings == theirs.defaults.settings
     assert "it has no effect" in done.stderr
+
+
+def test_import_says_that_what_is_not_recorded_was_a_success() -> None:
+    done = run("import", "application.yml")
+    (line,) = [each for each in done.stderr.splitlines() if "left out" in each]
+    assert line == (
+        "fusewire config import: left out: payment-service: exceptions that are neither recorded "
+        "nor ignored are successes in Spring, and are ignored here: give classify_exception in "
+        "code if that is meant (application.yml:10:25)"
+    )
+    assert done.stdout.count("# left out: exceptions that are neither recorded nor ignored") == 1
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "status"),
+    [
+        ("{recordExceptions: [java.lang.Throwable]}", 0),
+        ("{recordExceptions: [java.lang.Exception]}", 0),
+        ("{ignoreExceptions: [java.io.IOException]}", 0),
+        ("{recordExceptions: []}", 3),
+        ("{recordExceptions: [shop.errors.PaymentError]}", 3),
+    ],
+)
+def test_import_leaves_nothing_out_where_all_is_recorded(exceptions: str, status: int) -> None:
+    text = f"resilience4j.circuitbreaker: {{configs: {{default: {exceptions}}}}}"
+    Path("some.yml").write_text(text)
+    done = run("import", "some.yml")
+    assert done.exit_code == status, done.output
+    assert done.stdout.count("# left out") == (status == 3)
 
 
 SECRETS = """\
