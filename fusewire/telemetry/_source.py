@@ -87,6 +87,17 @@ class Source:
         """Read how `files` of settings stand too, and return the function that ends it."""
         return self._files.watch(files)
 
+    @property
+    def reads_durations(self) -> bool:
+        """Whether durations of calls are read."""
+        return DURATION in self._circuits.metrics
+
+    def read_circuits(self) -> Readings:
+        """Return the values of the metrics of circuits now. Safe to call in any thread."""
+        readings = Readings()
+        self._circuits.read(readings)
+        return readings
+
     def read(self) -> Readings:
         """Return the values of all metrics now. Safe to call in any thread."""
         readings = Readings()

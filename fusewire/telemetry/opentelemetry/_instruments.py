@@ -1,12 +1,11 @@
 """Metrics as OpenTelemetry's instruments, which are read when they are collected.
 
-Counters and gauges are observable. There is no observable histogram: what a histogram has counted
-since the last collection is recorded at the next one.
+Counters and gauges are observable. There is no observable histogram: what a histogram counts is
+recorded, at a collection at the latest.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,8 +14,8 @@ from weakref import WeakKeyDictionary
 from opentelemetry.metrics import Meter, Observation
 
 from fusewire._locks import make_lock
-from fusewire.telemetry._growth import Growth
 from fusewire.telemetry._metrics import Combine, Kind, Readings
+from fusewire.telemetry.opentelemetry._recording import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,11 +23,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions
     from opentelemetry.metrics import Histogram as Instrument
 
-    from fusewire.breaker import Histogram
     from fusewire.telemetry._metrics import Labels, Metric
     from fusewire.telemetry._source import Source
-
-logger = logging.getLogger("fusewire.telemetry")
 
 _NAMESPACES = ("circuit_breaker", "fusewire")
 _UNITS = {
@@ -38,16 +34,8 @@ _UNITS = {
     "transitions": "{transition}",
 }
 
-_INSIDE = 1e-6
-"""The share of a bucket's width at which a duration is surely above its lower bound."""
-
 _FRESH = 1.0
 """Seconds for which one reading serves all instruments of a collection."""
-
-
-_MOST_AT_ONCE = 100_000
-"""Durations that one series records at a collection, which takes two seconds. So many were hardly
-made since the last one: they come from a snapshot."""
 
 
 def name_and_unit(metric: Metric) -> tuple[str, str]:
@@ -84,13 +72,17 @@ class Instruments:
         self._readings: Readings | None = None
         self._read_at = 0.0
         self._served: set[Metric] = set()
-        self._growth = Growth()
-        self._record(source.read(), {})  # what was counted before is not recorded
         self._made = _made_by(meter)
+        self._recorder = Recorder(source.read_circuits, self._made.histograms, monotonic)
+        self._recorder.skip(source.read())  # what was counted before is not recorded
         self._made.show(self, meter, source.metrics)
+        if source.reads_durations:
+            self._recorder.start()
 
     def close(self) -> None:
         """Show nothing any more."""
+        self._recorder.collect(self._source.read)
+        self._recorder.close()
         self._made.hide(self)
 
     def read(self, metric: Metric) -> Mapping[Labels, float]:
@@ -102,20 +94,10 @@ class Instruments:
         with self._lock:
             now = self._monotonic()
             if metric in self._served or now - self._read_at > _FRESH or self._readings is None:
-                self._readings, self._read_at = self._source.read(), now
-                self._record(self._readings, self._made.histograms)
+                self._readings, self._read_at = self._recorder.collect(self._source.read), now
                 self._served.clear()
             self._served.add(metric)
             return self._readings
-
-    def _record(self, readings: Readings, to: Mapping[Metric, Instrument]) -> None:
-        """Record what histograms have counted since the last time, those that `to` has."""
-        for metric, histograms in readings.histograms.items():
-            for labels, histogram in histograms.items():
-                more = self._growth.of_histogram(metric, labels, histogram)
-                if metric in to:
-                    attributes = dict(zip(metric.labels, labels, strict=True))
-                    _record_all(to[metric], metric.name, attributes, more)
 
 
 class _Made:
@@ -180,40 +162,3 @@ _meters_lock = make_lock()
 def _made_by(meter: Meter) -> _Made:
     with _meters_lock:
         return _meters.setdefault(meter, _Made())
-
-
-def _record_all(
-    to: Instrument, name: str, attributes: dict[str, str], histogram: Histogram
-) -> None:
-    if histogram.calls > _MOST_AT_ONCE:
-        logger.warning(
-            "%d values of %s %s since the last collection are not recorded, because that would "
-            "take seconds: restore snapshots before instrument(), or collect more often",
-            histogram.calls,
-            name,
-            attributes,
-        )
-        return
-    for seconds, calls in spread(histogram):
-        for _ in range(calls):
-            to.record(seconds, attributes)
-
-
-def spread(histogram: Histogram) -> Iterator[tuple[float, int]]:
-    """Return durations that a histogram may have counted, and how many there are of each.
-
-    There is one for each bucket, at the same share of its width in all of them, so that they are as
-    long together as those that were counted. Those of the last bucket take what is left.
-    """
-    edges = (0.0, *histogram.bounds, 2 * histogram.bounds[-1])
-    buckets = [each for each in zip(edges, edges[1:], histogram.counts, strict=False) if each[2]]
-    least = sum(low * calls for low, _, calls in buckets)
-    width = sum((high - low) * calls for low, high, calls in buckets)
-    share = min(max((histogram.seconds - least) / width, _INSIDE), 1.0) if width else 0.0
-    left = histogram.seconds
-    for low, high, calls in buckets:
-        seconds = min(low + share * (high - low), high)
-        if high == edges[-1]:
-            seconds = max(left / calls, seconds)
-        left -= seconds * calls
-        yield seconds, calls

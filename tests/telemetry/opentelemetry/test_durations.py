@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
 
 from fusewire.breaker import BreakerRegistry, Histogram
-from fusewire.telemetry.opentelemetry import _instruments as instruments
-from fusewire.telemetry.opentelemetry import instrument
-from fusewire.telemetry.opentelemetry._instruments import spread
+from fusewire.telemetry._source import Source
+from fusewire.telemetry.opentelemetry import _recording, instrument
+from fusewire.telemetry.opentelemetry._recording import Recorder, spread
 from fusewire.testing import FakeClock
+from tests.support.waiting import until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
     from fusewire.breaker import CircuitBreaker
+    from fusewire.telemetry._metrics import Readings
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
 
@@ -102,13 +104,99 @@ def test_nothing_is_recorded_unless_it_is_asked_for(
         assert durations(reader) == {}
 
 
+def test_what_one_collection_does_not_record_a_thread_does(
+    timed: BreakerRegistry,
+    clock: FakeClock,
+    meters: MeterProvider,
+    reader: InMemoryMetricReader,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_recording, "_MOST_AT_ONCE", 3)
+    recorders: list[Recorder] = []
+
+    def start(self: Recorder) -> None:  # the test is its thread
+        recorders.append(self)
+
+    monkeypatch.setattr(Recorder, "start", start)
+    breaker = timed.get("payments")
+    with instrument(timed, meter_provider=meters, durations=["*"]):
+        for seconds in (0.002, 0.002, 0.2, 0.2, 0.2, 3.0, 3.0, 3.0):
+            call(breaker, clock, seconds)
+        assert durations(reader)["payments", "success"].count == 3
+        recorders[0].work()
+        found = durations(reader)["payments", "success"]
+        assert found.count == 8
+        assert found.sum == pytest.approx(9.604)
+        call(breaker, clock, 0.2)
+    assert durations(reader)["payments", "success"].count == 9, "the end is a collection too"
+
+
+def test_a_thread_records_while_nobody_collects(
+    timed: BreakerRegistry,
+    clock: FakeClock,
+    meters: MeterProvider,
+    reader: InMemoryMetricReader,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_recording, "_MOST_AT_ONCE", 0)
+    monkeypatch.setattr(_recording, "_INTERVAL", 0.01)
+    monkeypatch.setattr(_recording, "_SLICE", 2)
+    breaker = timed.get("payments")
+    with instrument(timed, meter_provider=meters, durations=["*"]):
+        for _ in range(7):
+            call(breaker, clock, 0.2)
+        until_sync(
+            lambda: (
+                ("payments", "success") in (found := durations(reader))
+                and found["payments", "success"].count == 7
+            )
+        )
+
+
+def test_a_thread_that_cannot_read_tries_again(
+    timed: BreakerRegistry,
+    meters: MeterProvider,
+    reader: InMemoryMetricReader,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(_recording, "_MOST_AT_ONCE", 0)
+    monkeypatch.setattr(_recording, "_INTERVAL", 0.01)
+    read, fails = Source.read_circuits, iter((True,))
+
+    def fail_once(self: Source) -> Readings:
+        if next(fails, False):
+            raise OSError("of the operating system")
+        return read(self)
+
+    monkeypatch.setattr(Source, "read_circuits", fail_once)
+    with instrument(timed, meter_provider=meters, durations=["*"]):
+        timed.get("payments").acquire().success()
+        until_sync(lambda: ("payments", "success") in durations(reader))
+    assert caplog.messages == ["durations could not be recorded; they are tried again"]
+
+
+def test_what_is_left_at_the_end_is_said(
+    timed: BreakerRegistry,
+    clock: FakeClock,
+    meters: MeterProvider,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(_recording, "_MOST_AT_ONCE", 2)
+    with instrument(timed, meter_provider=meters, durations=["*"]):
+        for _ in range(5):
+            call(timed.get("payments"), clock, 0.2)
+    assert caplog.messages == ["3 durations are not recorded: there were too many at the end"]
+
+
 @pytest.fixture
-def _three_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instruments, "_MOST_AT_ONCE", 3)
+def _three_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_recording, "_MOST_IN_A_SECOND", 3)
 
 
-@pytest.mark.usefixtures("_three_at_once")
-def test_what_a_snapshot_brings_along_is_not_recorded_call_by_call(
+@pytest.mark.usefixtures("_three_in_a_second")
+def test_what_a_snapshot_brings_along_is_not_recorded(
     timed: BreakerRegistry,
     clock: FakeClock,
     meters: MeterProvider,

@@ -251,5 +251,5 @@ def test_what_cannot_be_right_is_refused(arguments: dict[str, Any]) -> None:
 
 
 def test_only_what_has_a_status_is_watched(telemetry: Instrumentation) -> None:
-    with pytest.raises(SettingsError, match="a ParkingConsumer or ParkedCalls"):
+    with pytest.raises(SettingsError, match="watched must be a ParkingConsumer"):
         telemetry.watch(object())  # type: ignore[arg-type] # that is what is tested
