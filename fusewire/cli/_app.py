@@ -12,6 +12,7 @@ import typer
 from fusewire.cli._audit import audit
 from fusewire.cli._config import config
 from fusewire.cli._exit import fail
+from fusewire.cli._forward import forward
 from fusewire.cli._topology import topology
 from fusewire.errors import FusewireError
 
@@ -114,4 +115,5 @@ def demo(
 
 app.command()(topology)
 app.command()(audit)
+app.command()(forward)
 app.add_typer(config)

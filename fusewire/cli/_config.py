@@ -176,6 +176,9 @@ def _rows(found: Config) -> Iterator[tuple[str, str, str, str]]:
     for queue, consumer in found.consumers.items():
         for name, origin in consumer.origins.items():
             yield f"consumer {queue}", name, _shown(name.partition(".")[2], origin), str(origin)
+    for queue, forwarder in found.forwarders.items():
+        for name, origin in forwarder.origins.items():
+            yield f"forwarder {queue}", name, _shown(name, origin), str(origin)
     for name in found.ready_needs:
         yield "ready_needs", name, "", "allowHealthIndicatorToFail"
 

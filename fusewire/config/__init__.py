@@ -26,6 +26,7 @@ except ModuleNotFoundError as error:
 from fusewire._public import publish
 from fusewire.config._checking import Origin
 from fusewire.config._config import Config
+from fusewire.config._forwarders import ForwarderConfig, MethodConfig, TlsConfig
 from fusewire.config._load import load
 from fusewire.config._problems import ConfigError, Place, Problem, Severity
 from fusewire.config._resolving import CircuitConfig, ConsumerConfig
@@ -36,11 +37,14 @@ __all__ = [
     "Config",
     "ConfigError",
     "ConsumerConfig",
+    "ForwarderConfig",
+    "MethodConfig",
     "Origin",
     "Place",
     "Problem",
     "ReloadFigures",
     "Severity",
+    "TlsConfig",
     "Watch",
     "load",
 ]

@@ -49,6 +49,7 @@ class Layer:
         circuits: settings by circuit or pattern.
         retry: retry policies, by queue.
         replay: replay policies, by queue.
+        forwarders: programs that forward, by queue; keys of keys have dots between them.
         names_at: where circuits, bases and queues are written first, by section and name.
         ready_needs: circuits without which a process is not ready.
         broken: what has problems, by section and name, so that its whole cannot be judged.
@@ -59,6 +60,7 @@ class Layer:
     circuits: dict[str, Fields] = field(default_factory=dict)
     retry: dict[str, Fields] = field(default_factory=dict)
     replay: dict[str, Fields] = field(default_factory=dict)
+    forwarders: dict[str, Fields] = field(default_factory=dict)
     names_at: dict[tuple[str, str], Place] = field(default_factory=dict)
     ready_needs: dict[str, None] = field(default_factory=dict)
     broken: set[tuple[str, str]] = field(default_factory=set)
@@ -66,7 +68,7 @@ class Layer:
     def add(self, later: Layer) -> None:
         """Add a layer that counts more, key by key."""
         self.defaults |= later.defaults
-        for name in ("bases", "circuits", "retry", "replay"):
+        for name in ("bases", "circuits", "retry", "replay", "forwarders"):
             mine: dict[str, Fields] = getattr(self, name)
             for key, fields in getattr(later, name).items():
                 mine[key] = mine.get(key, {}) | fields
@@ -105,6 +107,8 @@ def _part_of(path: Path) -> tuple[str, str] | None:
             return (str(section), str(name))
         case ("fusewire", "consumers", queue, "retry" | "replay" as part, *_):
             return (str(part), str(queue))
+        case ("fusewire", "forwarders", queue, *_):
+            return ("forwarders", str(queue))
     return None
 
 
@@ -140,6 +144,31 @@ def _take(layer: Layer, model: File, document: Document) -> None:
         layer.names_at["consumers", queue] = document.key_place(path)
         layer.retry[queue] = _fields(consumer.retry, document.value((*path, "retry")))
         layer.replay[queue] = _fields(consumer.replay, document.value((*path, "replay")))
+    for queue, forwarder in model.fusewire.forwarders.items():
+        path = ("fusewire", "forwarders", queue)
+        layer.names_at["forwarders", queue] = document.key_place(path)
+        layer.forwarders[queue] = _flat_fields(forwarder, document.value(path))
+
+
+def _flat_fields(model: BaseModel, given: object) -> Fields:
+    """Return the keys of a mapping and of those in it: ``tls.ca``, ``methods./a.B/C.window``."""
+    fields = _fields(model, given)
+    for name, origin in list(fields.items()):
+        value, inner = origin.value, given[name] if isinstance(given, Table) else None
+        models = {"": value} if isinstance(value, BaseModel) else {}
+        if isinstance(value, dict):
+            del fields[name]
+            for key, one in value.items():
+                if isinstance(one, BaseModel):
+                    models[f".{key}"] = one
+                elif isinstance(inner, Table):
+                    fields[f"{name}.{key}"] = Origin(tuple(one), inner.place(key))
+        for key, one in models.items():
+            table = inner[key[1:]] if key and isinstance(inner, Table) else inner
+            place = inner.place(key[1:]) if key and isinstance(inner, Table) else origin.place
+            fields[f"{name}{key}"] = Origin(value=True, place=place)
+            fields |= {f"{name}{key}.{at}": each for at, each in _fields(one, table).items()}
+    return fields
 
 
 def _fields(model: BaseModel, given: object) -> Fields:
@@ -224,12 +253,16 @@ def _keys_at(path: Path) -> list[str]:
     return list(kind.model_fields)
 
 
+_NAMED = ("circuits", "bases", "consumers", "forwarders", "lanes", "methods")
+"""Mappings whose keys are names of the user's."""
+
+
 def subject_of(path: Path) -> str:
     """Return how problems name what is at `path`: ``breakers.circuits['/a.B/*'].base``."""
     names = path[1:] if path[:1] == ("fusewire",) else path
     text = ""
     for index, key in enumerate(names):
-        is_name = index and names[index - 1] in ("circuits", "bases", "consumers")
+        is_name = index and names[index - 1] in _NAMED
         if isinstance(key, int):
             text += f"[{key}]"
         elif is_name:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from fusewire._validation import check, instance_of, nearest
 from fusewire.breaker import BreakerRegistry
+from fusewire.config._forwarders import ForwarderConfig  # noqa: TC001 - see fusewire/_public.py
 from fusewire.config._layer import FileLayer
 from fusewire.config._problems import Problem, Severity
 from fusewire.config._resolving import CircuitConfig, ConsumerConfig
@@ -27,6 +28,7 @@ class Config:
         defaults: what is said of circuits that neither files nor code name; None for nothing.
         circuits: what is said of each circuit or pattern, by its name.
         consumers: the policies of each consumer that is named, by its queue.
+        forwarders: what ``fusewire forward`` does, by queue.
         ready_needs: names of circuits without which a process is not ready, which is an argument of
             :class:`~fusewire.telemetry.health.Health`. A Spring Boot file says them by
             ``allowHealthIndicatorToFail``.
@@ -38,6 +40,7 @@ class Config:
     defaults: CircuitConfig | None = None
     circuits: Mapping[str, CircuitConfig] = field(default_factory=lambda: MappingProxyType({}))
     consumers: Mapping[str, ConsumerConfig] = field(default_factory=lambda: MappingProxyType({}))
+    forwarders: Mapping[str, ForwarderConfig] = field(default_factory=lambda: MappingProxyType({}))
     ready_needs: tuple[str, ...] = ()
     remarks: tuple[Problem, ...] = ()
     files: tuple[str, ...] = ()

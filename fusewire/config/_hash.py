@@ -38,6 +38,8 @@ def _rows(config: Config) -> Iterator[tuple[str, ...]]:
         yield (circuit.name, *_texts(circuit.origins))
     for queue, consumer in config.consumers.items():
         yield ("consumer", queue, *_texts(consumer.origins))
+    for queue, forwarder in config.forwarders.items():
+        yield ("forwarder", queue, *_texts(forwarder.origins))
     yield ("ready_needs", *config.ready_needs)
 
 

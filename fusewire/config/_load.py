@@ -13,6 +13,7 @@ from fusewire.config._checking import Layer, check_document
 from fusewire.config._config import Config
 from fusewire.config._environment import read_environment
 from fusewire.config._files import OURS, chosen, properties_of, read_file, sections_of
+from fusewire.config._forwarders import Forwarders
 from fusewire.config._placeholders import Placeholders
 from fusewire.config._problems import ConfigError, Problem, Severity
 from fusewire.config._resolving import Resolver
@@ -130,9 +131,11 @@ def _resolved(layer: Layer, problems: list[Problem], sources: list[str]) -> Conf
     defaults = resolver.defaults()
     circuits = {circuit.name: circuit for circuit in resolver.circuits()}
     consumers = dict(resolver.consumers())
+    forwarding = Forwarders(layer)
+    forwarders = dict(forwarding.resolved())
     order = {source: index for index, source in enumerate(sources)}
     found = sorted(
-        {*problems, *resolver.problems},
+        {*problems, *resolver.problems, *forwarding.problems},
         key=lambda one: (
             order.get(one.place.source, -1),
             one.place.line,
@@ -146,6 +149,7 @@ def _resolved(layer: Layer, problems: list[Problem], sources: list[str]) -> Conf
         defaults=defaults,
         circuits=MappingProxyType(circuits),
         consumers=MappingProxyType(consumers),
+        forwarders=MappingProxyType(forwarders),
         ready_needs=tuple(layer.ready_needs),
         remarks=tuple(found),
     )

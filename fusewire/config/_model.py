@@ -260,11 +260,42 @@ class Consumer(Section):
     replay: Replay = Field(Replay.model_construct())
 
 
+class Tls(Section):
+    """TLS of a forwarder's channel; an empty one trusts the system's authorities."""
+
+    ca: Name = Field("", description="File of the authorities to trust, in PEM.")
+    certificate: Name = Field("", description="File of the forwarder's certificate, in PEM.")
+    key: Name = Field("", description="File of its private key, in PEM.")
+    server_name: Name = Field("", description="Whose certificate the server has, if not target's.")
+
+
+class ForwardedMethod(Section):
+    """What is known of a method whose calls are forwarded: ParkPolicy."""
+
+    idempotent: Switch = Field(False, description="Whether the server honors the key.")  # noqa: FBT003 - a default
+    at_most_once: Switch = Field(False, description="Or each call is sent once at most.")  # noqa: FBT003 - a default
+    window: SecondsOrNull = Field(None, description="For how long a foreign server knows a key.")
+
+
+class Forwarder(Section):
+    """What `fusewire forward` does with the stored calls of a queue."""
+
+    broker: Name = Field("", description="Address of the broker; a variable, if it has a password.")
+    target: Name = Field("", description="The server: host:port, or another target of gRPC's.")
+    tls: Tls = Field(Tls.model_construct(), description="TLS; without it there is none.")
+    exchange: Name = Field("", description="The exchange of RabbitMQ that calls move through.")
+    lanes: dict[str, list[Name]] = Field({}, description="Breakers by lane, as where calls park.")
+    methods: dict[str, ForwardedMethod] = Field({}, description="Methods: /package.Service/Method.")
+    replay_timeout: Seconds = Field(30.0, description="For an attempt of calls without deadline.")
+    shutdown_timeout: Seconds = Field(30.0, description="That replays may take at the end.")
+
+
 class Fusewire(Section):
     """What Fusewire reads."""
 
     breakers: Breakers = Field(Breakers.model_construct())
     consumers: dict[str, Consumer] = Field({}, description="Policies of consumers, by queue.")
+    forwarders: dict[str, Forwarder] = Field({}, description="Programs that forward, by queue.")
 
 
 class File(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fusewire.config._exceptions import name_of_exception
+from fusewire.config._problems import without_passwords
 
 if TYPE_CHECKING:
     from fusewire.config._checking import Origin
@@ -49,4 +50,4 @@ def show_setting(value: object) -> str:
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
-    return str(value)
+    return without_passwords(str(value))
