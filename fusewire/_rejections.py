@@ -51,8 +51,8 @@ class RejectionWatchers:
             try:
                 watcher(rejection)
             except Exception as error:
-                if self._failures.unsaid(error) is not None:
-                    logger.exception("a watcher of rejections raised")
+                if (more := self._failures.more(error)) is not None:
+                    logger.exception("a watcher of rejections raised%s", more)
 
 
 rejections = RejectionWatchers()

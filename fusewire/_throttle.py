@@ -62,6 +62,13 @@ class Throttle:
         self._say(kind, now)
         return unsaid
 
+    def more(self, error: BaseException) -> str | None:
+        """Return what ends the line about an error; None if it is not to be logged."""
+        unsaid = self.unsaid(error)
+        if unsaid is None:
+            return None
+        return f" ({unsaid} more like it were not logged)" if unsaid else ""
+
     def is_first(self, error: BaseException) -> bool:
         """Return whether none like it came in the minute before; else it is only counted."""
         now, kind = self._monotonic(), _kind(error)

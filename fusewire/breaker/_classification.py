@@ -9,6 +9,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from fusewire._causes import causes_of
+from fusewire._throttle import Throttle
 from fusewire.breaker._states import Outcome
 from fusewire.errors import CircuitOpenError, SettingsError
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from fusewire.breaker._settings import BreakerSettings
 
 logger = logging.getLogger("fusewire.breaker")
+
+_failures: dict[int, tuple[object, Throttle]] = {}
+"""By the identity of a classifier, which may be asked about every call: it, and what it raised."""
+
+_MOST_CLASSIFIERS = 64
 
 CANCELLED_BY_CALLER = (asyncio.CancelledError, concurrent.futures.CancelledError)
 """What a call ends with when its caller stops waiting: a failure after ``max_wait`` seconds."""
@@ -77,6 +83,13 @@ def _ask(classify: Callable[[Any], Outcome | None], subject: object) -> Outcome 
                 each.__context__ = None
             if each.__cause__ is subject:
                 each.__cause__ = None
-        kind = type(subject).__qualname__
-        logger.exception("the classifier %r failed on an object of %s", classify, kind)
+        if (more := _failures_of(classify).more(failed)) is not None:
+            kind = type(subject).__qualname__
+            logger.exception("the classifier %r failed on an object of %s%s", classify, kind, more)
         return None
+
+
+def _failures_of(classify: object) -> Throttle:
+    if len(_failures) >= _MOST_CLASSIFIERS:
+        _failures.clear()
+    return _failures.setdefault(id(classify), (classify, Throttle()))[1]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from fusewire._throttle import Throttle
 from fusewire._validation import PLAIN_FUNCTION, check, invalid
 from fusewire.breaker._events import CallEvent, CallEventsDropped, Event
 
@@ -79,6 +80,7 @@ class Listeners:
 
     __slots__ = (
         "_clock",
+        "_failures",
         "_listeners",
         "_log_again_at",
         "_logged",
@@ -110,6 +112,7 @@ class Listeners:
         # How many dropped events the listeners have been told of, and the log has reported.
         self._reported = self._logged = 0
         self._log_again_at = -math.inf
+        self._failures: Throttle | None = None
 
     def add(self, entry: ListenerEntry) -> None:
         """Deliver events to a listener from now on."""
@@ -237,5 +240,10 @@ class Listeners:
                             "a listener must be a plain function, but this one returned a "
                             f"coroutine, which nobody awaits: {entry.on_event!r}"
                         )
-                except (Exception, SystemExit):
-                    logger.exception("a listener of circuit %r failed on %r", event.name, event)
+                except (Exception, SystemExit) as error:
+                    if self._failures is None:
+                        self._failures = Throttle()
+                    if (more := self._failures.more(error)) is not None:
+                        logger.exception(
+                            "a listener of circuit %r failed on %r%s", event.name, event, more
+                        )

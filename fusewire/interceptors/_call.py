@@ -275,8 +275,7 @@ class GuardedCall:
             if reason.metadata:
                 _add_trailing_metadata(error, reason.metadata)
             return
-        if (unsaid := self._policy.failures.unsaid(reason)) is not None:
-            more = f" ({unsaid} more like it were not logged)" if unsaid else ""
+        if (more := self._policy.failures.more(reason)) is not None:
             logger.error("the fallback of %s failed%s", self._policy.method, more, exc_info=reason)
         chain_cause(error, reason)
 

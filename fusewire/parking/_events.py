@@ -125,8 +125,7 @@ class Listeners:
             try:
                 ask("a listener", listener, event)
             except Exception as error:
-                if (unsaid := self._failures.unsaid(error)) is not None:
-                    more = f" ({unsaid} more like it were not logged)" if unsaid else ""
+                if (more := self._failures.more(error)) is not None:
                     logger.exception(
                         "a listener of messages raised; nothing else is changed by it%s", more
                     )

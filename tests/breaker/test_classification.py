@@ -116,7 +116,7 @@ def test_a_classifier_that_fails_is_logged_and_harms_no_call(
             breaker.call(throw, ConnectionError())
     counters = breaker.snapshot().counters
     assert (counters.succeeded, counters.failed) == (1, 1)
-    assert len(caplog.records) == 2
+    assert len(caplog.records) == 1, "of errors alike, one a minute"
     assert "broken classifier" in caplog.text
     assert caplog.records[0].getMessage() == (
         f"the classifier {classify!r} failed on an object of str"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from fusewire._throttle import Throttle
 from fusewire.breaker import (
     CRITICAL,
     CallFailed,
@@ -20,6 +21,7 @@ from fusewire.breaker import (
     SettingsChanged,
     StateChanged,
 )
+from fusewire.breaker import _listeners as listeners
 from fusewire.errors import SettingsError
 from tests.support.circuits import half_open_circuit
 
@@ -263,3 +265,29 @@ def test_events_of_calls_and_of_changes_are_heard_in_order(breaker: CircuitBreak
         CallSucceeded,
         StateChanged,
     ]
+
+
+def test_of_what_a_listener_raises_alike_one_a_minute_is_logged(
+    breaker: CircuitBreaker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(listeners, "Throttle", lambda: Throttle(lambda: now))
+    wrong: list[Exception] = [ConnectionError(), ValueError()]
+
+    def broken(_: Event) -> None:
+        raise wrong[0]
+
+    breaker.add_listener(broken, CallSucceeded)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(1000):
+            breaker.acquire().success()
+        assert len(caplog.records) == 1
+        wrong.pop(0)
+        breaker.acquire().success()
+        assert len(caplog.records) == 2, "another error is another line"
+        now = 61.0
+        breaker.acquire().success()
+        wrong.insert(0, ConnectionError())
+        breaker.acquire().success()
+    assert len(caplog.records) == 4
+    assert caplog.messages[-1].endswith("(999 more like it were not logged)")
