@@ -13,6 +13,7 @@ from fusewire.cli._audit import audit
 from fusewire.cli._config import config
 from fusewire.cli._exit import fail
 from fusewire.cli._forward import forward
+from fusewire.cli._reconcile import reconcile
 from fusewire.cli._topology import topology
 from fusewire.errors import FusewireError
 
@@ -116,4 +117,5 @@ def demo(
 app.command()(topology)
 app.command()(audit)
 app.command()(forward)
+app.command()(reconcile)
 app.add_typer(config)

@@ -4,9 +4,9 @@ from fusewire.parking._adapting import keep_no_texts, share_reports
 from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._errors import Requeue
 from fusewire.parking._former_keywords import FormerKeywords, Replay, policies
-from fusewire.parking._history import History
+from fusewire.parking._history import History, from_headers
 from fusewire.parking._lane_log import LaneLog
-from fusewire.parking._settings import queues_of, taken_over
+from fusewire.parking._settings import MOST_HELD, queues_of, taken_over
 from fusewire.parking._settlements import Settlements
 from fusewire.parking._signals import until_signal
 from fusewire.parking._status import LaneState, status_of
@@ -16,6 +16,7 @@ from fusewire.parking._tracing import Tracing
 from fusewire.parking._waiting import Backoff, level_of, wait_any
 
 __all__ = [
+    "MOST_HELD",
     "Backoff",
     "BrokerContact",
     "Dependencies",
@@ -29,6 +30,7 @@ __all__ = [
     "Settlements",
     "StatusWatch",
     "Tracing",
+    "from_headers",
     "keep_all_running",
     "keep_no_texts",
     "level_of",

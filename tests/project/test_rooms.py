@@ -38,6 +38,7 @@ ON_PURPOSE = {
     "fusewire.demo.payments.v1",
     "fusewire.demo.run",  # what the command takes of the demo
     "fusewire.demo.server",
+    "fusewire.forwarding.internal",  # what the commands take besides the public names
     "fusewire.idempotency.internal",  # what the inbox takes besides the public names
     "fusewire.idempotency.v1",  # the generated code of the service `Operations`
     "fusewire.parking.internal",  # what forwarding takes besides the public names
