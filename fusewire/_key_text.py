@@ -17,6 +17,10 @@ IDEMPOTENCY_TRAILER = "fusewire-idempotency"
 """Trailing metadata of answers that do not come from a server's handler: ``replayed``, or the
 reason of a refusal."""
 
+ASSIGNED = "assigned-"
+"""What an operation id begins with that a consumer has made up for a message that had none. Copies
+of the message may have another one, so it recognizes nothing."""
+
 _LONGEST_ID = 128
 _LONGEST_SENT = 16_000  # a server refuses 16 KiB of metadata
 _LONGEST_METHOD = 320  # with it, and with an `n` of ten digits, a key stays below 512 bytes

@@ -39,10 +39,6 @@ IDEMPOTENCY_KEY = "idempotency-key"
 REPLAY_METADATA = "fusewire-replay"
 """Metadata key of the calls of a replay; its value is ``"1"``. Busy servers can shed them first."""
 
-ASSIGNED = "assigned-"
-"""What an operation id begins with that a consumer has made up for a message that had none. Copies
-of the message may have another one, so it recognizes nothing."""
-
 NOTES_KEPT = 64
 """Notes, and durations, that an operation keeps: the last ones."""
 

@@ -15,6 +15,7 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from fusewire._key_text import ASSIGNED
 from fusewire._log_fields import fields
 from fusewire._throttle import Throttle
 from fusewire.idempotency import Answer, NoTransactionError
@@ -43,7 +44,7 @@ from fusewire.idempotency.internal import (
     stored_key,
     take,
 )
-from fusewire.operation import ASSIGNED, current_operation
+from fusewire.operation import current_operation
 from fusewire.parking import MessageView, Reject, Retry
 
 if TYPE_CHECKING:

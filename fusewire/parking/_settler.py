@@ -9,6 +9,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
+from fusewire._key_text import ASSIGNED
 from fusewire._validation import check_text
 from fusewire.brokers import Station
 from fusewire.errors import (
@@ -17,7 +18,6 @@ from fusewire.errors import (
     DeliveryLostError,
     MoveRefusedError,
 )
-from fusewire.operation import ASSIGNED
 from fusewire.parking._asking import ask
 from fusewire.parking._decisions import (
     Dead,

@@ -143,6 +143,18 @@ class Shop:
         return self.database.records()
 
 
+def first_time(shop: Shop, act: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what does `act` when a message is handled first, and nothing later."""
+    return lambda message: act(message) if shop.runs[message.body.decode()] == 1 else None
+
+
+def raising(error: Exception) -> Callable[[Any], None]:
+    def act(_: object) -> None:
+        raise error
+
+    return act
+
+
 @pytest.fixture
 async def shop(place: Place, database: Database) -> AsyncIterator[Shop]:
     """Provide a shop on the store."""
