@@ -51,6 +51,8 @@ class _Follower:
     queue: str
     replay: ReplayPolicy | None = None
     """What it replays by; None as long as no file has said anything of that."""
+    said: ConsumerConfig | None = None
+    """What files said when it took that over."""
 
 
 class Followers:
@@ -106,10 +108,26 @@ class Followers:
 
     def _give(self, follower: _Follower) -> None:
         queue = follower.queue
-        said = [each.get(queue, _LIBRARY) for each in (self._first, self._now)]
+        first, after = (each.get(queue, _LIBRARY) for each in (self._first, self._now))
+        before = follower.said or first
         # A file that says nothing of replays leaves them to code.
-        if follower.replay is not None or any(map(_says_replay, said)):
-            follower.replay = follower.consumer.change_replay(said[1].replay)
+        if follower.replay is not None or any(map(_says_replay, (first, after))):
+            former = follower.replay or first.replay
+            follower.replay = now = follower.consumer.change_replay(after.replay)
+            follower.said = after
+            changes = [
+                f"{name}: {_shown(before, f'replay.{name}')} → "
+                f"{_shown(after, f'replay.{name}')}{_where(after, f'replay.{name}')}"
+                for part, name in _SETTINGS
+                if part == "replay" and getattr(former, name) != getattr(now, name)
+            ]
+            if changes:
+                logger.info(
+                    "replays of %r are configured: %s",
+                    queue,
+                    "; ".join(changes),
+                    extra=fields("consumer.configured", queue=queue, count=len(changes)),
+                )
 
     def _judge(self) -> None:
         """Find what is left for a restart, and log what is new of it, or taken over."""
@@ -153,12 +171,15 @@ def _says_replay(config: ConsumerConfig) -> bool:
 
 
 def _text(queue: str, setting: str, first: ConsumerConfig, now: ConsumerConfig) -> str:
-    origin = now.origins.get(setting)
-    where = "" if origin is None else f" ({origin})"
     return (
         f"consumers[{queue!r}].{setting} has changed: {_shown(first, setting)} → "
-        f"{_shown(now, setting)}{where}"
+        f"{_shown(now, setting)}{_where(now, setting)}"
     )
+
+
+def _where(config: ConsumerConfig, setting: str) -> str:
+    origin = config.origins.get(setting)
+    return "" if origin is None else f" ({origin})"
 
 
 def _shown(config: ConsumerConfig, setting: str) -> str:

@@ -51,13 +51,23 @@ def replay_of(consumer: ParkingConsumer) -> ReplayPolicy:
 def test_limits_of_replays_change_in_place(
     file: Path, watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     consumer = consumer_of(watch, file)
     watch.add(consumer)
+    assert caplog.messages == []
     say(file, "retry: {max_attempts: 3}, replay: {rate: 50, concurrency: 9, yields: 1.5}")
     assert watch.look() is True
     assert replay_of(consumer) == ReplayPolicy(rate=50, concurrency=9, yields=1.5)
     assert watch.restart_required is False
-    assert caplog.messages == []
+    (said,) = (
+        record.getMessage()
+        for record in caplog.records
+        if vars(record)["fusewire_event"] == "consumer.configured"
+    )
+    assert said == (
+        f"replays of 'orders' are configured: concurrency: 64 → 9 ({file}:1:91); "
+        f"rate: 5 → 50 ({file}:1:74); yields: 0.75 → 1.5 ({file}:1:102)"
+    )
     say(file, "retry: {max_attempts: 3}")
     watch.look()
     assert replay_of(consumer) == ReplayPolicy(), "what no file says is the library's"
