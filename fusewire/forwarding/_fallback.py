@@ -102,6 +102,10 @@ class ParkFallback:
             )
         return None
 
+    def leaves_probe(self, breaker: str, generation: int) -> bool:
+        """Return whether a call is parked at once instead of being a probe of its circuit."""
+        return self._store.probes.is_left(breaker, generation)
+
     def prepare(self, call: CallInfo) -> CallInfo:
         """Give the call its operation id, so that the first attempt carries it already."""
         for key, value in call.metadata:

@@ -303,6 +303,7 @@ class ParkedCalls:
         if self._forwarder is not None:
             raise RuntimeError("forward_to() was called before: one channel for one ParkedCalls")
         self._forwarder = self._forwarding.forwarder(channel, entry, loop, thread)
+        self._store.probes.forwarder = self._forwarder
         self._forwarder.change_replay(self._forwarding.replay)  # another thread may have changed it
         loop.call_soon_threadsafe(self._forwarder.start)
         return self._forwarder

@@ -17,6 +17,7 @@ from fusewire.errors import (
     UnconfirmedError,
 )
 from fusewire.forwarding._call import Receipt
+from fusewire.forwarding._probe_duty import ProbeDuty
 from fusewire.parking.internal import History
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class CallStore:
             since it was opened.
         loop: the event loop that it works on; None while it is closed.
         thread: the thread of that loop.
+        probes: whose calls are the probes of a circuit.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class CallStore:
         self._tracing = tracing
         self._contact = contact
         self._codec = codec
+        self.probes = ProbeDuty(dependencies.lane)
         self.broker: Broker | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread: int | None = None
@@ -87,7 +90,7 @@ class CallStore:
 
     def close(self) -> None:
         """Store nothing from now on."""
-        self.broker = self.loop = None
+        self.broker = self.loop = self.probes.forwarder = None
 
     async def store(
         self, call: StoredCall, *, breaker: str, expires_after: float | None = None

@@ -22,6 +22,7 @@ from fusewire.interceptors._fallback import (
     CallInfo,
     Fallback,
     FallbackDeclined,
+    ProbeLeavingFallback,
     SelectiveFallback,
 )
 from fusewire.interceptors._health import HealthProbe
@@ -46,6 +47,7 @@ __all__ = [
     "Fallback",
     "FallbackDeclined",
     "HealthProbe",
+    "ProbeLeavingFallback",
     "RejectedCall",
     "SelectiveFallback",
     "SettingsBySelector",

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 import grpc.aio
 
-from fusewire.breaker import CallError, Outcome
-from fusewire.errors import CircuitOpenError
+from fusewire.breaker import CallError, CircuitState, Outcome
+from fusewire.breaker.internal import rejection
+from fusewire.errors import NO_ERROR, CircuitOpenError
 from fusewire.interceptors._call_end import CallEnd
 from fusewire.interceptors._fallback import CallInfo, FallbackDeclined, chain_cause
 from fusewire.interceptors._keys import copy_of
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
     from fusewire.operation import KeyClaim
 
 logger = logging.getLogger("fusewire.interceptors")
+
+_LEFT = 1.0
+"""Seconds until the circuit may admit a call whose probe is left to others."""
+
+_LEFT_TO = "its probes are left to stored calls"
 
 Pairs = tuple[tuple[str, str | bytes], ...]
 
@@ -140,10 +146,26 @@ class GuardedCall:
         if getattr(breaker, "durations", None) is not None:  # not all registries give our breakers
             permit.measured_as = (self._policy.method, current_operation())
         self.unchanged = self.metadata is None
+        if permit.probe and self._leaves_probe(breaker.name, getattr(permit, "generation", 0)):
+            self._permit = None
+            permit.release()
+            self._end_key(KeyEnd.NO_EFFECT, falls_back=True)
+            return rejection(breaker.name, CircuitState.HALF_OPEN, _LEFT, _LEFT_TO, NO_ERROR)
         if permit.probe:
             self.unchanged = False  # see wait_for_ready
             self._began = time.monotonic()  # listeners to the change to half open took some time
         return None
+
+    def _leaves_probe(self, breaker: str, generation: int) -> bool:
+        """Return whether the fallback answers at once, because others probe the circuit."""
+        leaves = getattr(self.fallback, "leaves_probe", None)
+        if leaves is None:
+            return False
+        try:
+            return bool(leaves(breaker, generation))
+        except Exception:
+            logger.exception("a call to %s is a probe of its circuit", self._policy.method)
+            return False
 
     def lending(self) -> AbstractContextManager[None]:
         """Lend the permit while the inner channel makes the call, because it may be guarded too."""

@@ -89,6 +89,21 @@ class SelectiveFallback(CallFallback, Protocol):
         """
 
 
+@runtime_checkable
+class ProbeLeavingFallback(CallFallback, Protocol):
+    """A fallback that may answer a call that would be a probe, because others make the probes."""
+
+    def leaves_probe(self, breaker: str, generation: int) -> bool:
+        """Return whether to answer the call in its place, as if the circuit had rejected it.
+
+        It runs where the call is made, so it must not block and must do no I/O.
+
+        Args:
+            breaker: the name of the breaker.
+            generation: another number for each time that its circuit is half open.
+        """
+
+
 Fallback: TypeAlias = CallFallback | Callable[[Any, "grpc.RpcError"], Any] | object
 """A :class:`CallFallback`, a function of (request, error), or a response message.
 

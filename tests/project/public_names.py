@@ -173,6 +173,7 @@ PUBLIC = {
         "Fallback",
         "FallbackDeclined",
         "HealthProbe",
+        "ProbeLeavingFallback",
         "RejectedCall",
         "SelectiveFallback",
         "SettingsBySelector",
