@@ -1,4 +1,4 @@
-"""Consumers that follow files: what they take over while they run, and what needs a restart."""
+"""What follows files that change: limits of replays in place, and all else by a restart."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fusewire._locks import make_lock
 from fusewire._log_fields import fields
+from fusewire.config._checking import Origin
 from fusewire.config._resolving import ConsumerConfig
 from fusewire.config._showing import show_origin, show_setting
 from fusewire.errors import SettingsError
 from fusewire.parking import ReplayPolicy, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
+    from fusewire.config._config import Config
     from fusewire.forwarding import ParkedCalls
     from fusewire.parking import ParkingConsumer
 
 logger = logging.getLogger("fusewire.config")
 
+_NOTHING = Origin(None, None)
 _LIBRARY = ConsumerConfig(RetryPolicy(), ReplayPolicy())
 _SETTINGS = tuple(
     (part, field.name)
@@ -30,10 +33,10 @@ _SETTINGS = tuple(
 
 
 class _Change(NamedTuple):
-    """A setting of a consumer that files have changed since they were watched first.
+    """A setting that files have changed since they were watched first.
 
     Attributes:
-        queue: the consumer's.
+        queue: the consumer's or the forwarder's; empty for what is neither's.
         setting: such as ``"retry.max_attempts"``.
         text: what it was, what it is, and where that is written.
         value: what it is.
@@ -59,11 +62,11 @@ class Followers:
     """The consumers that follow files, and what files have changed that needs a restart.
 
     Args:
-        first: the policies of consumers when the files were watched first. Consumers are taken to
-            be made with these.
+        first: what files said when they were watched first. Consumers, forwarders and health are
+            taken to be made with that.
     """
 
-    def __init__(self, first: Mapping[str, ConsumerConfig]) -> None:
+    def __init__(self, first: Config) -> None:
         self._first = first
         self._now = first
         self._lock = make_lock()
@@ -98,7 +101,7 @@ class Followers:
 
         return end
 
-    def follow(self, now: Mapping[str, ConsumerConfig]) -> None:
+    def follow(self, now: Config) -> None:
         """Give all of them what files say now, and log what is left for a restart."""
         with self._lock:
             self._now = now
@@ -108,7 +111,7 @@ class Followers:
 
     def _give(self, follower: _Follower) -> None:
         queue = follower.queue
-        first, after = (each.get(queue, _LIBRARY) for each in (self._first, self._now))
+        first, after = self._said_of(queue)
         before = follower.said or first
         # A file that says nothing of replays leaves them to code.
         if follower.replay is not None or any(map(_says_replay, (first, after))):
@@ -139,7 +142,9 @@ class Followers:
                     "restart the process%s: %s",
                     ", or give its consumer to Watch.add()" if self._could_follow(each) else "",
                     each.text,
-                    extra=fields("config.restart_required", queue=each.queue, setting=each.setting),
+                    extra=fields(
+                        "config.restart_required", queue=each.queue or None, setting=each.setting
+                    ),
                 )
 
     def _could_follow(self, change: _Change) -> bool:
@@ -150,8 +155,8 @@ class Followers:
 
     def _changes(self) -> Iterator[_Change]:
         """Yield what has changed and is not taken over."""
-        for queue in sorted({*self._first, *self._now}):
-            first, now = (each.get(queue, _LIBRARY) for each in (self._first, self._now))
+        for queue in sorted({*self._first.consumers, *self._now.consumers}):
+            first, now = self._said_of(queue)
             for part, name in _SETTINGS:
                 value = getattr(getattr(now, part), name)
                 if getattr(getattr(first, part), name) == value:
@@ -160,10 +165,34 @@ class Followers:
                     setting = f"{part}.{name}"
                     yield _Change(queue, setting, _text(queue, setting, first, now), value)
 
+        first_others, others = _others(self._first), _others(self._now)
+        for queue, setting in sorted({*first_others, *others}):
+            old, new = (each.get((queue, setting), _NOTHING) for each in (first_others, others))
+            if old.value != new.value:
+                subject = f"forwarders[{queue!r}].{setting}" if queue else setting
+                where = f" ({new})" if new.place else ""
+                text = f"{subject} has changed: {show_origin(old)} → {show_origin(new)}{where}"
+                yield _Change(queue, setting, text, new.value)
+
+    def _said_of(self, queue: str) -> tuple[ConsumerConfig, ConsumerConfig]:
+        """Return what files said of a consumer first, and what they say now."""
+        first, now = (each.consumers.get(queue, _LIBRARY) for each in (self._first, self._now))
+        return first, now
+
     def _all_have(self, queue: str, name: str, value: object) -> bool:
         """Return whether there are consumers of `queue`, and all replay by this value."""
         followers = [each for each in self._followers if each.queue == queue]
         return bool(followers) and all(getattr(each.replay, name) == value for each in followers)
+
+
+def _others(config: Config) -> dict[tuple[str, str], Origin]:
+    """Return what else a program is made with: by queue or nothing, and the setting."""
+    found = {
+        (queue, key): origin
+        for queue, forwarder in config.forwarders.items()
+        for key, origin in forwarder.origins.items()
+    }
+    return found | {("", "ready_needs"): Origin(config.ready_needs, None)}
 
 
 def _says_replay(config: ConsumerConfig) -> bool:

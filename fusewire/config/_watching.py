@@ -106,7 +106,7 @@ class Watch:
         self._hangup = HangupHandler(lambda: self._wakes.put(_Wake.SIGNAL)) if sighup else None
         self._files = files
         self._read = read
-        self._followers = Followers(config.consumers)
+        self._followers = Followers(config)
         self._seen: list[_Print] | None = None
         self._lock = make_lock()
         self._closed = False
@@ -255,7 +255,7 @@ class Watch:
             len(found.circuits),
             extra=fields("config.reloaded", count=len(found.circuits)),
         )
-        self._followers.follow(found.consumers)
+        self._followers.follow(found)
         return True
 
 

@@ -180,6 +180,34 @@ def test_stored_calls_follow_too(file: Path, watch: Watch) -> None:
     assert calls._forwarding.replay.rate == 50
 
 
+FORWARDER = "fusewire: {forwarders: {charges: {broker: '%s', target: '%s', lanes: {pay: [%s]}}}}"
+
+
+def test_a_forwarder_needs_a_restart_and_no_password_is_told(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.write_text(FORWARDER % ("amqp://a:secret1@host", "pay:1", "a"))
+    watch = load(file, env={}).watching(BreakerRegistry())
+    file.write_text(FORWARDER % ("amqp://a:secret2@host", "pay:2", "b"))
+    watch.look()
+    assert watch.restart_required is True
+    subject = "restart the process: forwarders['charges']"
+    assert [message.partition(f" ({file}")[0] for message in caplog.messages] == [
+        f"{subject}.broker has changed: amqp://a:***@host → amqp://a:***@host",
+        f"{subject}.lanes.pay has changed: [a] → [b]",
+        f"{subject}.target has changed: pay:1 → pay:2",
+    ]
+
+
+def test_what_readiness_needs_is_a_value_too(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spring = "resilience4j.circuitbreaker.instances.a: {allowHealthIndicatorToFail: %s}"
+    file.write_text(spring % "false")
+    watch = load(file, env={}).watching(BreakerRegistry())
+    file.write_text(spring % "true")
+    watch.look()
+    assert caplog.messages == ["restart the process: ready_needs has changed: [] → [a]"]
+
+
 async def test_a_consumer_that_runs_replays_by_a_changed_file(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
