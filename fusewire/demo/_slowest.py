@@ -24,15 +24,16 @@ class _Kind(StrEnum):
     """What became of a slow payment, as far as the state of the circuit and its time say."""
 
     PROBE = (
-        "{who} were asked for while the circuit was half open: they were probes. At most "
+        "{who} were asked for while the circuit was half open: they were probes, because no stored "
+        "payment was there to be one. At most "
         f"{SETTINGS.half_open_max_calls} calls at a time are let through to find out whether the "
         "server is back, and a probe waits for a connection as long as its deadline allows, "
         f"{CALL_TIMEOUT:g} s. Then it is stored as well."
     )
     HALF_OPEN = (
         "{who} were asked for while the circuit was half open, and did not wait for a deadline: "
-        "they were probes that failed sooner, or were not sent because others were. What took "
-        "time is to store them on a busy machine."
+        "they were stored at once, because stored payments are the probes, or were probes that "
+        "failed sooner. What took time is to store them on a busy machine."
     )
     SENT = (
         "{who} were asked for while the circuit was closed: they were sent, failed, and were then "
