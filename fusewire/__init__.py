@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         default_registry,
     )
     from fusewire.errors import CircuitBreakerError, CircuitOpenError, FusewireError, SettingsError
-    from fusewire.forwarding import ParkedCalls, Receipt
+    from fusewire.forwarding import ParkedCalls, ParkPolicy, Receipt
     from fusewire.interceptors import aio_interceptors, guard
     from fusewire.operation import without_fallbacks
     from fusewire.parking import ParkingConsumer, Reject, ReplayPolicy, Retry, RetryPolicy
@@ -32,6 +32,7 @@ __all__ = [
     "CircuitOpenError",
     "CircuitState",
     "FusewireError",
+    "ParkPolicy",
     "ParkedCalls",
     "ParkingConsumer",
     "Receipt",
@@ -55,6 +56,7 @@ _HOMES = {
     "CircuitOpenError": "errors",
     "CircuitState": "breaker",
     "FusewireError": "errors",
+    "ParkPolicy": "forwarding",
     "ParkedCalls": "forwarding",
     "ParkingConsumer": "parking",
     "Receipt": "forwarding",

@@ -29,6 +29,7 @@
     ├── parking.MalformedMessageError       the headers of a parked message cannot be read
     ├── forwarding.UnreadableCallError      a message in a queue of calls is no call
     ├── forwarding.ChannelClosedError       the channel was closed during a replay
+    ├── forwarding.NotQueuedError           a call may not be queued: by `when=` or `max_waiting=`
     ├── idempotency.MissingTableError       the table of the keys is not there
     └── idempotency.NoTransactionError (RuntimeError)
                                             `current` was called outside of a handler's transaction

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # The rest is for the rooms.
 __all__ = [
+    "FIRST_SENT_METADATA",
     "IDEMPOTENCY_KEY",
     "REPLAY_METADATA",
     "CallNote",
@@ -35,6 +36,10 @@ __all__ = [
 IDEMPOTENCY_KEY = "idempotency-key"
 """Metadata key that carries an operation id to the server (the name of the IETF's
 ``draft-ietf-httpapi-idempotency-key-header-07``, in the lower case that gRPC asks for)."""
+
+FIRST_SENT_METADATA = "fusewire-first-sent-ms"
+"""Metadata key of calls that may have been sent before: when that was first, in milliseconds since
+1970. A server refuses a call that is older than its memory of keys."""
 
 REPLAY_METADATA = "fusewire-replay"
 """Metadata key of the calls of a replay; its value is ``"1"``. Busy servers can shed them first."""
@@ -51,8 +56,7 @@ class CallNote:
         breaker: the breaker's name.
         outcome: what the end counted as: ``"failure"``, ``"ignored"``, or ``"success"`` where the
             status was the dependency's answer, as UNAUTHENTICATED or NOT_FOUND are.
-        status: the name of the gRPC status, ``"UNAVAILABLE"`` for example; None if the call was not
-            a gRPC call.
+        status: the name of the gRPC status, such as ``"UNAVAILABLE"``; None of another call.
         retry_after: the seconds after which the server asked to be called again, else None.
         condition: why no single call is to blame: ``"unauthenticated"``, ``"permission_denied"``,
             ``"local"`` (the cause lies in this process) or ``"refused"`` (the server is full, or
@@ -158,6 +162,7 @@ class Operation:
         id: the operation id, the same on every attempt.
         keys_by_ordinal: as given.
         replay: as given.
+        first_sent_ms: when the call that its message stores was first sent, by Unix; else None.
         ended: whether the block that worked on it was left. The keys of its calls and the
             suppression of fallbacks end with it.
     """
@@ -173,6 +178,7 @@ class Operation:
         "_succeeded",
         "_timed",
         "ended",
+        "first_sent_ms",
         "id",
         "keys_by_ordinal",
         "replay",
@@ -188,6 +194,7 @@ class Operation:
         self.id = operation_id
         self.keys_by_ordinal = keys_by_ordinal
         self.replay = replay
+        self.first_sent_ms: int | None = None
         self.ended = False
         self._numbers: dict[str, _Numbers] = {}
         self._sent: dict[str, None] = {}
@@ -207,10 +214,7 @@ class Operation:
 
     @property
     def rejected(self) -> list[str]:
-        """Names of the breakers that rejected a call of this attempt, each once.
-
-        A rejection that a fallback answered is not among them: the handler did not see it.
-        """
+        """Names of the breakers whose rejections this attempt's handler saw, each once."""
         return list(self._rejected)
 
     @property
@@ -254,11 +258,7 @@ class Operation:
             self._sent[key] = self._doubtful[key] = None
 
     def next_key(self, method: str) -> str:
-        """Make a key of the former scheme: ``<id>/<method>/<ordinal of the call>``.
-
-        Only for messages that were parked by a release that made such keys: the calls of their
-        first attempts carried them.
-        """
+        """Make a key ``<id>/<method>/<ordinal of the call>``, for messages that began with such."""
         ordinal = self._ordinals.get(method, 0) + 1
         self._ordinals[method] = ordinal
         return f"{self.id}/{method.lstrip('/')}/{ordinal}"
@@ -274,12 +274,7 @@ class Operation:
         _keep(self._timed, TimedCall(breaker, method, seconds))
 
     def note_failure(self, breaker: str, *, retry_after: float | None = None) -> None:
-        """Record that a call guarded by `breaker` was made and failed.
-
-        Args:
-            breaker: the breaker's name.
-            retry_after: the seconds after which the dependency asked to be called again.
-        """
+        """Record that a guarded call failed; asked for again in `retry_after` seconds, if so."""
         condition = None if retry_after is None else "refused"
         self.note(CallNote(breaker, "failure", None, retry_after, condition))
 

@@ -1,11 +1,14 @@
 """Store-and-forward of unary gRPC calls: parked during an outage, made after it."""
 
 from fusewire._public import publish
-from fusewire.forwarding._call import Receipt, UnreadableCallError
+from fusewire.forwarding._call import UnreadableCallError
 from fusewire.forwarding._encryption import Encryption, KeyRing
 from fusewire.forwarding._fallback import OPERATION_ID_METADATA, PARKED_METADATA
 from fusewire.forwarding._handle import ForwarderHandle
+from fusewire.forwarding._limits import NotQueuedError
 from fusewire.forwarding._parked_calls import ParkedCalls
+from fusewire.forwarding._policy import ParkPolicy
+from fusewire.forwarding._receipt import Receipt
 from fusewire.forwarding._transport import ChannelClosedError
 
 __all__ = [
@@ -15,6 +18,8 @@ __all__ = [
     "Encryption",
     "ForwarderHandle",
     "KeyRing",
+    "NotQueuedError",
+    "ParkPolicy",
     "ParkedCalls",
     "Receipt",
     "UnreadableCallError",

@@ -1,4 +1,4 @@
-"""A unary gRPC call as it is stored, and the receipt that its caller gets."""
+"""A unary gRPC call as it is stored."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
+import grpc
+from google.protobuf import message as protobuf
+
+from fusewire._error_types import error_type
+from fusewire._sendable import LONGEST_TIMEOUT
 from fusewire.brokers import Message
 from fusewire.errors import FusewireError
 
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fusewire.brokers import HeaderValue
+    from fusewire.forwarding._policy import ParkPolicy
 
 _PREFIX = "fusewire-call-"
 FORMAT = 1
@@ -21,27 +27,14 @@ TIMEOUT = f"{_PREFIX}timeout-ms"
 AT_MOST_ONCE = f"{_PREFIX}at-most-once"
 _METHOD = f"{_PREFIX}method"
 _METADATA = f"{_PREFIX}metadata"
+_WINDOW = f"{_PREFIX}window-ms"
+_DONE_ON = f"{_PREFIX}done-on"
+_MAX_REQUEST = 4 * 1024 * 1024  # bytes; gRPC's own default limit of a received message
 _NONE: Mapping[str, HeaderValue] = MappingProxyType({})
 
 
 class UnreadableCallError(FusewireError):
     """A message in a queue of calls is not a call that this version can read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Proof that a call is stored: it exists only after the broker has confirmed it.
-
-    Attributes:
-        operation_id: the identity of the operation, which the server will see as its
-            ``idempotency-key``; a caller can ask for the outcome by it.
-        method: ``/pkg.Service/Method``.
-        parked_at: Unix time, in seconds.
-    """
-
-    operation_id: str
-    method: str
-    parked_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +50,9 @@ class StoredCall:
         at_most_once: it must not be sent again where it may have been sent before.
         not_after_ms: the time after which it is of no use, in milliseconds since 1970; known of
             encrypted calls only, because parking reads its own header, which anybody can change.
+        window: seconds for which the server knows its key, from the first sending; None if that is
+            the server's own to check.
+        done_on: statuses by which the server says that it was made before.
     """
 
     operation_id: str
@@ -66,6 +62,8 @@ class StoredCall:
     timeout: float | None = None
     at_most_once: bool = False
     not_after_ms: int | None = None
+    window: float | None = None
+    done_on: frozenset[grpc.StatusCode] = frozenset()
 
     def message(self, queue: str, headers: Mapping[str, HeaderValue] = _NONE) -> Message:
         """Return the message that stores it, with `headers` besides its own."""
@@ -82,6 +80,7 @@ class StoredCall:
                 _METADATA: [[key, value] for key, value in self.metadata],
                 TIMEOUT: milliseconds(self.timeout),
                 AT_MOST_ONCE: self.at_most_once,
+                **terms(self),
             },
         )
 
@@ -100,7 +99,19 @@ def read_call(operation_id: str, body: bytes, headers: Mapping[str, Any]) -> Sto
         metadata=_pairs(headers.get(_METADATA)),
         timeout=read_timeout(headers),
         at_most_once=bool(headers.get(AT_MOST_ONCE)),
+        window=read_window(headers),
+        done_on=read_done_on(headers),
     )
+
+
+def terms(call: StoredCall) -> dict[str, HeaderValue]:
+    """Return the headers that came after the first release, where they say something."""
+    headers: dict[str, HeaderValue] = {}
+    if call.window is not None:
+        headers[_WINDOW] = milliseconds(call.window)
+    if call.done_on:
+        headers[_DONE_ON] = " ".join(sorted(code.name for code in call.done_on))
+    return headers
 
 
 def milliseconds(timeout: float | None) -> int | None:
@@ -140,11 +151,41 @@ def read_timeout(headers: Mapping[str, Any]) -> float | None:
     Raises:
         UnreadableCallError: it is no number of milliseconds.
     """
-    timeout = headers.get(TIMEOUT)
-    if timeout is not None and not isinstance(timeout, int):
-        raise UnreadableCallError(f"header {TIMEOUT} is {timeout!r:.200}, which is no whole number")
+    timeout = _whole_number(headers, TIMEOUT)
     # Earlier releases have stored deadlines that had passed already.
     return None if timeout is None or timeout <= 0 else timeout / 1000
+
+
+def read_window(headers: Mapping[str, Any]) -> float | None:
+    """Read the seconds for which the server knows its key.
+
+    Raises:
+        UnreadableCallError: it is no number of milliseconds.
+    """
+    window = _whole_number(headers, _WINDOW)
+    return None if window is None else window / 1000
+
+
+def read_done_on(headers: Mapping[str, Any]) -> frozenset[grpc.StatusCode]:
+    """Read the statuses by which the server says that the call was made before.
+
+    Raises:
+        UnreadableCallError: they are none of gRPC's.
+    """
+    stored = headers.get(_DONE_ON, "")
+    try:
+        return frozenset(grpc.StatusCode[name] for name in stored.split())
+    except (AttributeError, KeyError):
+        raise UnreadableCallError(
+            f"header {_DONE_ON} is {stored!r:.200}, which does not name statuses of gRPC"
+        ) from None
+
+
+def _whole_number(headers: Mapping[str, Any], header: str) -> int | None:
+    value = headers.get(header)
+    if value is not None and not isinstance(value, int):
+        raise UnreadableCallError(f"header {header} is {value!r:.200}, which is no whole number")
+    return value
 
 
 def _pairs(stored: object) -> tuple[tuple[str, str | bytes], ...]:
@@ -156,3 +197,65 @@ def _pairs(stored: object) -> tuple[tuple[str, str | bytes], ...]:
             case _:
                 raise UnreadableCallError(f"header {_METADATA} holds {pair!r}, which is no pair")
     return cast("tuple[tuple[str, str | bytes], ...]", tuple(pairs))
+
+
+def call_to_store(
+    policy: ParkPolicy,
+    method: str,
+    request: Any,
+    *,
+    operation_id: str,
+    metadata: tuple[tuple[str, str | bytes], ...],
+    timeout: float | None,
+) -> StoredCall:
+    """Return what to store of a call.
+
+    Args:
+        policy: how calls of the method are queued.
+        method: ``/pkg.Service/Method``.
+        request: the request message.
+        operation_id: the identity of the operation.
+        metadata: what is stored with it.
+        timeout: the seconds that its caller gave it; None without a deadline.
+
+    Raises:
+        FusewireError: it cannot be stored.
+    """
+    return StoredCall(
+        operation_id=operation_id,
+        method=method,
+        request=request_bytes(policy, request),
+        metadata=metadata,
+        # The call's own may be over, or say nothing.
+        timeout=timeout if timeout is not None and 0 < timeout < LONGEST_TIMEOUT else None,
+        at_most_once=policy.at_most_once,
+        window=policy.window,
+        done_on=policy.done_on,
+    )
+
+
+def request_bytes(policy: ParkPolicy, request: Any) -> bytes:
+    """Return the bytes of a request, the same ones for equal messages.
+
+    Raises:
+        FusewireError: it has none, or too many.
+    """
+    try:
+        body = (policy.serializer or _serialize)(request)
+    except Exception as failed:
+        kind = error_type(type(failed))  # and not its text, which may quote the request
+        raise FusewireError(f"its request cannot be serialized: {kind}") from failed
+    if len(body) > _MAX_REQUEST:
+        raise FusewireError(f"its request must have at most {_MAX_REQUEST} bytes, got {len(body)}")
+    return body
+
+
+def _serialize(request: Any) -> bytes:
+    if isinstance(request, bytes):
+        return request
+    if isinstance(request, protobuf.Message):
+        return request.SerializeToString(deterministic=True)
+    serialize = getattr(request, "SerializeToString", None)
+    if serialize is None:
+        raise TypeError(f"{type(request).__name__} is no protobuf message: give serializer=…")
+    return bytes(serialize())

@@ -6,6 +6,7 @@ method, dead-letter the call as ``malformed``, and send nothing.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from fusewire.brokers import Message
@@ -18,8 +19,11 @@ from fusewire.forwarding._call import (
     UnreadableCallError,
     check_format,
     milliseconds,
+    read_done_on,
     read_method,
     read_timeout,
+    read_window,
+    terms,
 )
 from fusewire.forwarding._encryption import (
     ALGORITHM,
@@ -59,7 +63,7 @@ def encrypt_call(
 ) -> Message:
     """Return the message that stores `call` encrypted, with `headers` besides its own."""
     timeout = milliseconds(call.timeout)
-    bound = _bound(call.operation_id, call.method, timeout, at_most_once=call.at_most_once)
+    bound = _bound(call, timeout)
     encrypted = ring.encrypt(_plain(call), bound)
     return Message(
         body=encrypted.body,
@@ -76,6 +80,7 @@ def encrypt_call(
             _KEY_ID: encrypted.key.id,
             _KEY_CHECK: encrypted.key.check,
             _METHOD: call.method,
+            **terms(call),
         },
     )
 
@@ -107,34 +112,38 @@ def decrypt_call(
             key,
         )
     method, timeout = read_method(headers, _METHOD), headers.get(TIMEOUT)
-    at_most_once = bool(headers.get(AT_MOST_ONCE))
-    bound = _bound(operation_id, method, timeout, at_most_once=at_most_once)
+    call = StoredCall(
+        operation_id=operation_id,
+        method=method,
+        request=b"",
+        at_most_once=bool(headers.get(AT_MOST_ONCE)),
+        window=read_window(headers),
+        done_on=read_done_on(headers),
+    )
+    bound = _bound(call, timeout)
     try:
         plain = ring.decrypt(Encrypted(key, body), bound)
     except WrongTagError as error:
         raise UnreadableCallError(f"the call cannot be decrypted: {error}") from error
     request, not_after, *metadata = unpack(plain)
-    return StoredCall(
-        operation_id=operation_id,
-        method=method,
+    return dataclasses.replace(
+        call,
         request=request,
         metadata=tuple(_pairs(metadata)),
         timeout=read_timeout(headers),
-        at_most_once=at_most_once,
         not_after_ms=int(not_after) if not_after else None,
     )
 
 
-def _bound(
-    operation_id: str, method: str, timeout_ms: object, *, at_most_once: bool
-) -> Sequence[bytes]:
+def _bound(call: StoredCall, timeout_ms: object) -> Sequence[bytes]:
     """Return what the body belongs to: all that is sent with it, or decides how it is sent."""
     return (
         _KIND,
-        _utf8(operation_id),
-        _utf8(method),
+        _utf8(call.operation_id),
+        _utf8(call.method),
         b"" if timeout_ms is None else _utf8(str(timeout_ms)),
-        b"at most once" if at_most_once else b"idempotent",
+        b"at most once" if call.at_most_once else b"idempotent",
+        *(_utf8(f"{header}={value}") for header, value in terms(call).items()),
     )
 
 

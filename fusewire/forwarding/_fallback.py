@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from fusewire._error_types import error_type
-from fusewire._sendable import LONGEST_TIMEOUT, is_valid_metadata
-from fusewire._validation import SECONDS, check, check_callable, invalid
-from fusewire.errors import (
-    CircuitOpenError,
-    FusewireError,
-    SettingsError,
-    UnconfirmedError,
-)
-from fusewire.forwarding._call import StoredCall
+from fusewire._sendable import is_valid_metadata
+from fusewire._validation import invalid
+from fusewire.errors import CircuitOpenError, FusewireError, UnconfirmedError
+from fusewire.forwarding._call import call_to_store
+from fusewire.forwarding._store import Entry
 from fusewire.interceptors import FallbackDeclined, check_reply
-from fusewire.operation import IDEMPOTENCY_KEY, current_operation
+from fusewire.operation import FIRST_SENT_METADATA, IDEMPOTENCY_KEY, current_operation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     import grpc
 
-    from fusewire.forwarding._call import Receipt
+    from fusewire.forwarding._limits import Limits
     from fusewire.forwarding._park_log import ParkLog
+    from fusewire.forwarding._policy import ParkPolicy
     from fusewire.forwarding._store import CallStore
     from fusewire.interceptors import CallInfo, Shape
 
@@ -40,7 +36,7 @@ PARKED_METADATA = "fusewire-parked"
 Unknown: no confirmation came. Yes: it is parked, and the function that makes the reply failed."""
 
 _LONGEST_KEY = 4096
-_MAX_REQUEST = 4 * 1024 * 1024  # bytes; gRPC's own default limit of a received message
+_MS_DIGITS = 15  # of milliseconds since 1970, until the year 33658
 
 
 class ParkFallback:
@@ -48,7 +44,15 @@ class ParkFallback:
 
     Attributes:
         parks: shows the interceptors that a call's first attempt carries the key of later ones.
-        serializer: what makes bytes of a request that is no protobuf message, if it was given.
+
+    Args:
+        store: where it parks them.
+        log: the log of calls that were not parked.
+        limits: how much may be queued.
+        policy: what may be parked, and how.
+
+    Raises:
+        SettingsError: the policy has no `reply`.
     """
 
     parks = True
@@ -57,32 +61,21 @@ class ParkFallback:
         self,
         store: CallStore,
         log: ParkLog,
-        *,
-        reply: Callable[[Any, Receipt], Any],
-        idempotent: bool,
-        at_most_once: bool,
-        metadata: Collection[str],
-        expires_after: float | None,
-        serializer: Callable[[Any], bytes] | None,
+        limits: Limits,
+        policy: ParkPolicy,
     ) -> None:
-        if bool(idempotent) == bool(at_most_once):
-            raise SettingsError(
-                "park() must be given one of idempotent=True, if the server honors the operation "
-                f"id in its {IDEMPOTENCY_KEY!r} metadata, and at_most_once=True, if it does not, "
-                f"got {'both' if idempotent else 'neither'}"
-            )
-        # The one function that may be a class: its work is to make an object.
-        makes = functools.partial(reply) if isinstance(reply, type) else reply
-        check_callable("reply", makes, "a request", "its receipt")
-        check("expires_after", expires_after, SECONDS.or_none)
+        if policy.reply is None:
+            raise invalid("reply", "a function that takes a request and its receipt", None)
         self._store = store
         self._log = log
-        self._reply = reply
-        self._idempotent = idempotent
-        self._allowed = _allowed(metadata)
-        self._expires_after = expires_after
-        self.serializer = serializer
-        self._serialize = serializer or _serialize
+        self._limits = limits
+        self._policy = policy
+        self._reply = policy.reply
+
+    @property
+    def serializer(self) -> Callable[[Any], bytes] | None:
+        """What makes bytes of a request that is no protobuf message, if it was given."""
+        return self._policy.serializer
 
     def unfit(self, *, sync: bool, shape: Shape | None) -> str | None:
         """Return why it cannot park calls of a shape, None if it can."""
@@ -110,7 +103,7 @@ class ParkFallback:
         """Give the call its operation id, so that the first attempt carries it already."""
         for key, value in call.metadata:
             if key == IDEMPOTENCY_KEY:
-                _check_key(value)
+                check_key(value)
                 return call
         operation = current_operation()
         if operation is not None and operation.keys_by_ordinal:
@@ -123,11 +116,7 @@ class ParkFallback:
         """Park the call and make the reply, on an asyncio channel."""
         operation_id = self._to_park(call, error)
         try:
-            receipt = await self._store.store(
-                self._stored_call(operation_id, call, request),
-                breaker=call.breaker,
-                expires_after=self._expires_after,
-            )
+            receipt = await self._store.store(self._entry(operation_id, call, request, error))
         except FusewireError as failed:
             raise self._not_parked(operation_id, failed) from failed
         try:
@@ -142,11 +131,7 @@ class ParkFallback:
         """Park the call and make the reply, on a sync channel."""
         operation_id = self._to_park(call, error)
         try:
-            receipt = self._store.store_threadsafe(
-                self._stored_call(operation_id, call, request),
-                breaker=call.breaker,
-                expires_after=self._expires_after,
-            )
+            receipt = self._store.store_threadsafe(self._entry(operation_id, call, request, error))
         except FusewireError as failed:
             raise self._not_parked(operation_id, failed) from failed
         try:
@@ -166,37 +151,39 @@ class ParkFallback:
             FallbackDeclined: it is not to be parked.
         """
         operation_id = _operation_id(call)
-        if not isinstance(error, CircuitOpenError) and not self._idempotent:
+        if not isinstance(error, CircuitOpenError) and not self._policy.idempotent:
             # Only a rejection by our own circuit proves that nothing was sent: with a retry policy,
             # even a call that ended with "connection refused" has been seen to take effect.
             raise _declined(operation_id, "no", "it may have taken effect, and is at most once")
         return operation_id
 
-    def _stored_call(self, operation_id: str, call: CallInfo, request: Any) -> StoredCall:
+    def _entry(
+        self, operation_id: str, call: CallInfo, request: Any, error: grpc.RpcError
+    ) -> Entry:
         """Return what to store.
 
         Raises:
             FusewireError: it cannot be stored, or could not be sent later.
         """
-        try:
-            body = self._serialize(request)
-        except Exception as failed:
-            kind = error_type(type(failed))  # and not its text, which may quote the request
-            raise FusewireError(f"its request cannot be serialized: {kind}") from failed
-        if len(body) > _MAX_REQUEST:
-            raise FusewireError(
-                f"its request must have at most {_MAX_REQUEST} bytes, got {len(body)}"
-            )
+        policy = self._policy
+        self._limits.check(policy, request, call.breaker)
         if not is_valid_metadata(call.metadata):
             # A rejected call never reached grpcio, which would have refused its metadata.
             raise FusewireError("its metadata cannot be sent")
-        return StoredCall(
+        stored = tuple(pair for pair in call.metadata if pair[0].lower() in policy.metadata)
+        to_store = call_to_store(
+            policy,
+            call.method,
+            request,
             operation_id=operation_id,
-            method=call.method,
-            request=body,
-            metadata=tuple(pair for pair in call.metadata if pair[0].lower() in self._allowed),
-            timeout=_later_timeout(call.timeout),
-            at_most_once=not self._idempotent,
+            metadata=stored,
+            timeout=call.timeout,
+        )
+        return Entry(
+            to_store,
+            call.breaker,
+            expires_after=policy.expires_after,
+            first_sent=_first_sent(call, error),
         )
 
     def _not_parked(self, operation_id: str, failed: FusewireError) -> FallbackDeclined:
@@ -209,25 +196,6 @@ class ParkFallback:
         return _declined(operation_id, "yes", f"its reply failed: {failed!r}")
 
 
-def _allowed(keys: Collection[str]) -> frozenset[str]:
-    if isinstance(keys, str):
-        raise invalid("metadata", "a list of keys", keys, f"write [{keys!r}]")
-    allowed = frozenset(key.lower() for key in keys)
-    for key in allowed:
-        if key in _CREDENTIALS or key.startswith("grpc-"):
-            raise invalid(
-                "each key in metadata",
-                "one that may be stored",
-                key,
-                "credentials come fresh from the channel when the call is replayed, and grpc- is "
-                "gRPC's own",
-            )
-    return allowed - {IDEMPOTENCY_KEY}
-
-
-_CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
-
-
 def _operation_id(call: CallInfo) -> str:
     for key, value in call.metadata:
         if key == IDEMPOTENCY_KEY:
@@ -236,7 +204,12 @@ def _operation_id(call: CallInfo) -> str:
     return uuid.uuid4().hex
 
 
-def _check_key(value: str | bytes) -> None:
+def check_key(value: str | bytes) -> None:
+    """Refuse an operation id that cannot be sent as a key.
+
+    Raises:
+        SettingsError: it is empty, too long, or no printable ASCII.
+    """
     # Parked with it, the call could never be sent: gRPC's metadata is printable ASCII, and a server
     # takes 8 KiB of it.
     if not isinstance(value, str) or not value or not (value.isascii() and value.isprintable()):
@@ -245,18 +218,20 @@ def _check_key(value: str | bytes) -> None:
         raise invalid(IDEMPOTENCY_KEY, f"at most {_LONGEST_KEY} characters long", value)
 
 
-def _later_timeout(timeout: float | None) -> float | None:
-    """Return the timeout of a later attempt; None if the call's own is over, or says nothing."""
-    return timeout if timeout is not None and 0 < timeout < LONGEST_TIMEOUT else None
+def _first_sent(call: CallInfo, error: grpc.RpcError) -> float | None:
+    """Return when a call that is parked was first sent, in seconds since 1970; None if it was not.
+
+    A caller that asks again may say by metadata when it first asked.
+    """
+    times = [int(v) / 1000 for k, v in call.metadata if k == FIRST_SENT_METADATA and _is_ms(v)]
+    if not isinstance(error, CircuitOpenError):
+        began = time.monotonic() if call.began is None else call.began
+        times.append(time.time() - (time.monotonic() - began))
+    return min(times, default=None)
 
 
-def _serialize(request: Any) -> bytes:
-    if isinstance(request, bytes):
-        return request
-    serialize = getattr(request, "SerializeToString", None)
-    if serialize is None:
-        raise TypeError(f"{type(request).__name__} is no protobuf message: give park(serializer=…)")
-    return bytes(serialize())
+def _is_ms(value: str | bytes) -> bool:
+    return isinstance(value, str) and value.isdecimal() and len(value) <= _MS_DIGITS
 
 
 def _declined(operation_id: str, parked: str, why: str) -> FallbackDeclined:

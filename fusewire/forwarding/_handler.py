@@ -16,8 +16,8 @@ from fusewire.forwarding._call import StoredCall, UnreadableCallError
 from fusewire.forwarding._encryption import MissingKeyError
 from fusewire.forwarding._outcome import ReplayOutcome, outcome_of
 from fusewire.forwarding._transport import ChannelClosedError
-from fusewire.interceptors import read_retry_after
-from fusewire.operation import IDEMPOTENCY_KEY, current_operation
+from fusewire.interceptors import CallEnd, read_retry_after
+from fusewire.operation import FIRST_SENT_METADATA, IDEMPOTENCY_KEY, KeyEnd, current_operation
 from fusewire.parking import Reject, Retry
 from fusewire.parking.internal import Requeue
 
@@ -27,10 +27,15 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
 
     from fusewire.forwarding._call_codec import CallCodec
-    from fusewire.forwarding._transport import Transport
+    from fusewire.forwarding._transport import Metadata, Transport
+    from fusewire.operation import Operation
 
 logger = logging.getLogger("fusewire.forwarding")
 
+
+_OF_WINDOW = 0.95
+"""The part of a window after which a call is not sent again: clocks differ, and sending takes
+time."""
 
 _PATIENCE = 1.0
 """Seconds after which a server is asked again that is busy, and does not say when to come back."""
@@ -48,6 +53,7 @@ class ReplayHandler:
         timeout: seconds for one attempt of a call that was made without a deadline.
         stop: called if the channel is closed, to end the forwarder.
         halt: called if a call cannot be read here, to stop the forwarder until it can.
+        now: the time, in seconds since 1970.
     """
 
     def __init__(
@@ -58,32 +64,30 @@ class ReplayHandler:
         *,
         stop: Callable[[], None],
         halt: Callable[[MissingKeyError], None],
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._transport = transport
         self._codec = codec
         self._timeout = timeout
         self._stop = stop
         self._halt = halt
+        self._now = now
 
     async def __call__(self, message: AbstractIncomingMessage) -> None:
         """Send one stored call. Raises what tells the consumer what to do with its message."""
         operation = current_operation()
-        operation_id = operation.id if operation is not None else str(message.message_id)
-        try:
-            call = await self._read(operation_id, message)
-        except UnreadableCallError as error:
-            raise Reject(str(error), reason="malformed") from error
-        except MissingKeyError as error:
-            self._halt(error)  # others may have the key, or this one soon: it kills no call
-            raise Requeue from error
-        if call.not_after_ms is not None and time.time() * 1000 > call.not_after_ms:
-            raise Reject("its time is over, whatever its headers say", reason="expired")
-        metadata = (*call.metadata, (IDEMPOTENCY_KEY, key_of_id(operation_id)))
-        if not is_valid_metadata(metadata):
-            raise Reject(f"its metadata cannot be sent: {call.metadata!r:.500}", reason="malformed")
+        if operation is None:
+            raise RuntimeError("a stored call is only sent in the operation of its message")
+        now = self._now()
+        sent_before = operation.first_sent_ms
+        call = await self._to_send(message, operation, now)
+        metadata = _metadata(call, operation)
+        # Whatever ends this attempt, from here on it may have been sent: a server may act on it.
+        operation.first_sent_ms = round(now * 1000) if sent_before is None else sent_before
         try:
             await self._transport.send(call, metadata, call.timeout or self._timeout)
         except CircuitOpenError:
+            operation.first_sent_ms = sent_before
             raise  # nothing was sent: it waits
         except ChannelClosedError as error:
             logger.warning(
@@ -96,8 +100,41 @@ class ReplayHandler:
                 raise Reject(str(error), reason=ReplayOutcome.AMBIGUOUS.value) from error
             raise Requeue from error
         except grpc.RpcError as error:
-            self._reject_if_over(call, error)
+            end = _end_of(call, error, call.timeout or self._timeout)
+            if end.key_end is KeyEnd.NO_EFFECT:
+                operation.first_sent_ms = sent_before
+            if self._is_over(call, end, error, sent_before=sent_before is not None):
+                return
             raise
+
+    async def _to_send(
+        self, message: AbstractIncomingMessage, operation: Operation, now: float
+    ) -> StoredCall:
+        """Return the call that a message stores.
+
+        Raises:
+            Reject: it cannot be sent, or must not be sent any more.
+            Requeue: it cannot be read here and now.
+        """
+        try:
+            call = await self._read(operation.id, message)
+        except UnreadableCallError as error:
+            raise Reject(str(error), reason="malformed") from error
+        except MissingKeyError as error:
+            self._halt(error)  # others may have the key, or this one soon: it kills no call
+            raise Requeue from error
+        if call.not_after_ms is not None and now * 1000 > call.not_after_ms:
+            raise Reject("its time is over, whatever its headers say", reason="expired")
+        first_sent_ms = operation.first_sent_ms
+        if is_stale(call, first_sent_ms, now):
+            raise Reject(
+                f"it was first sent {now - (first_sent_ms or 0) / 1000:.0f} s ago, and the window "
+                f"for which the server knows its key is {call.window:g} s",
+                reason=ReplayOutcome.STALE_KEY.value,
+            )
+        if not is_valid_metadata(_metadata(call, operation)):
+            raise Reject(f"its metadata cannot be sent: {call.metadata!r:.500}", reason="malformed")
+        return call
 
     async def _read(self, operation_id: str, message: AbstractIncomingMessage) -> StoredCall:
         try:
@@ -108,25 +145,68 @@ class ReplayHandler:
         await self._codec.refresh()
         return self._codec.read(operation_id, message.body, message.headers)
 
-    def _reject_if_over(self, call: StoredCall, error: grpc.RpcError) -> None:
-        """Raise Reject if the call must not or need not be sent again, or Retry if only later."""
-        code: grpc.StatusCode = error.code()
-        timeout = call.timeout or self._timeout
-        trailing: Any = error.trailing_metadata()
-        retry_after = read_retry_after(trailing or ())
+    def _is_over(
+        self, call: StoredCall, end: CallEnd, error: grpc.RpcError, *, sent_before: bool
+    ) -> bool:
+        """Return whether the call is done, although its replay did not end OK.
+
+        Raises:
+            Reject: it must not or need not be sent again.
+            Retry: it is to be sent again, but only later.
+        """
         outcome = outcome_of(
-            code,
-            error.details() or "",
-            timeout,
+            end.code,
+            end.details,
+            end.timeout,
             at_most_once=call.at_most_once,
-            hinted=retry_after is not None,
-            word=_word_in(trailing or ()),
+            hinted=end.retry_after is not None,
+            word=_word_in(end.trailing_metadata),
+            sent_before=sent_before,
+            done_on=call.done_on,
         )
-        if outcome is ReplayOutcome.POSTPONED:
-            after = min(_PATIENCE if retry_after is None else retry_after, _LONGEST_WAIT)
-            raise Retry(f"{call.method} ended {code.name}", after=after) from error
-        if outcome is not ReplayOutcome.RETRY:
-            raise Reject(f"{call.method} ended {code.name}", reason=outcome.value) from error
+        ended = f"{call.method} ended {end.code.name}"
+        match outcome:
+            case ReplayOutcome.DONE:
+                return True
+            case ReplayOutcome.RETRY:
+                return False
+            case ReplayOutcome.POSTPONED:
+                wait = _PATIENCE if end.retry_after is None else end.retry_after
+                raise Retry(ended, after=min(wait, _LONGEST_WAIT)) from error
+            case _:
+                raise Reject(ended, reason=outcome.value) from error
+
+
+def is_stale(call: StoredCall, first_sent_ms: int | None, now: float) -> bool:
+    """Return whether a call was first sent so long ago that its server may have forgotten its key.
+
+    Args:
+        call: the call.
+        first_sent_ms: when it was first sent, in milliseconds since 1970; None if it was not.
+        now: the time, in seconds since 1970.
+    """
+    if call.window is None or first_sent_ms is None:
+        return False
+    return now - first_sent_ms / 1000 >= call.window * _OF_WINDOW
+
+
+def _metadata(call: StoredCall, operation: Operation) -> Metadata:
+    pairs = (*call.metadata, (IDEMPOTENCY_KEY, key_of_id(operation.id)))
+    if operation.first_sent_ms is None:
+        return pairs
+    return (*pairs, (FIRST_SENT_METADATA, str(operation.first_sent_ms)))
+
+
+def _end_of(call: StoredCall, error: Any, timeout: float) -> CallEnd:
+    trailing = tuple((key, value) for key, value in error.trailing_metadata() or ())
+    return CallEnd(
+        method=call.method,
+        code=error.code(),
+        details=error.details() or "",
+        trailing_metadata=trailing,
+        timeout=timeout,
+        retry_after=read_retry_after(trailing),
+    )
 
 
 def _word_in(trailing: Iterable[tuple[str, str | bytes]]) -> str | None:

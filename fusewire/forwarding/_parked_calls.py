@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import threading
 from contextlib import AsyncExitStack, ExitStack
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self, Unpack
 
 from anyio.from_thread import start_blocking_portal
 
@@ -16,9 +17,11 @@ from fusewire.brokers import open_broker
 from fusewire.forwarding._call_codec import CallCodec
 from fusewire.forwarding._encryption import Encryption
 from fusewire.forwarding._entering import BrokerEntry
-from fusewire.forwarding._fallback import ParkFallback
 from fusewire.forwarding._forwarding import Forwarding
+from fusewire.forwarding._limits import Limits
+from fusewire.forwarding._methods import check_methods
 from fusewire.forwarding._park_log import ParkLog
+from fusewire.forwarding._queueing import Queueing
 from fusewire.forwarding._store import CallStore
 from fusewire.forwarding._store_status import StoreStatus
 from fusewire.parking import ReplayPolicy
@@ -40,8 +43,8 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from fusewire.brokers import Broker, Topology
-    from fusewire.forwarding._call import Receipt
     from fusewire.forwarding._handle import ForwarderHandle
+    from fusewire.forwarding._policy import ParkPolicy
     from fusewire.parking import (
         ConsumerStatus,
         MessageEvent,
@@ -52,17 +55,22 @@ if TYPE_CHECKING:
     from fusewire.parking.internal import FormerKeywords, Replay
 
 
-class ParkedCalls:
+class ParkedCalls(Queueing):
     """Stores unary calls that cannot be made now, and makes them when they can.
 
     Enter it with ``async with``, or with ``with`` for programs whose channels are sync: it then
-    runs an event loop in a thread of its own. Give :meth:`park` as a fallback to the
-    interceptors, and the guarded channel to :meth:`forward_to`, here or in another process.
+    runs an event loop in a thread of its own. Give :meth:`fallbacks` to the interceptors, or
+    :meth:`submit` calls, and give the guarded channel to :meth:`forward_to`, here or in another
+    process.
 
     Args:
         address: ``amqp://`` or ``amqps://`` for RabbitMQ, several nodes of a cluster with commas
             between them; ``sqlite:///`` or a path for a file; or a broker.
         queue: names the queues: calls wait in ``<queue>.parked.<lane>``. They are made if absent.
+        methods: what may be queued, and how: ``/package.Service/Method`` to its policy.
+        max_waiting: how many calls may wait in a lane, by what was last counted: every 5 s, and
+            without those that a forwarder has in flight. So it is a soft limit. Above it, callers
+            get the original error. By default there is none.
         registry: where the channel's breakers are; the process's own by default.
         lanes: lane name to the breakers whose calls share it; by default all wait in ``other``.
         park_timeout: seconds that storing a call may take before the caller gets the original
@@ -91,6 +99,8 @@ class ParkedCalls:
         address: str | os.PathLike[str] | Broker,
         *,
         queue: str,
+        methods: Mapping[str, ParkPolicy] = MappingProxyType({}),
+        max_waiting: int | None = None,
         registry: BreakerRegistry | None = None,
         lanes: Mapping[str, Collection[str]] | None = None,
         park_timeout: float = 5.0,
@@ -108,6 +118,7 @@ class ParkedCalls:
         check("registry", registry, instance_of(BreakerRegistry).or_none)
         check("shutdown_timeout", shutdown_timeout, SECONDS_OR_ZERO)
         check("encryption", encryption, instance_of(Encryption).or_none)
+        check_methods(methods)
         broker = open_broker(address)  # refused here, and not when this object is entered
         self._address = address
         self._registry = default_registry() if registry is None else registry
@@ -118,16 +129,17 @@ class ParkedCalls:
         self._settlements = Settlements(self._topology, dependencies.lane)
         self._tracing = Tracing(broker.capabilities.system)
         self._codec = CallCodec(encryption, queue)
-        self._log = ParkLog()
+        log = ParkLog()
         self._status = StoreStatus(
             self._topology,
             dependencies,
             self._registry,
             self._settlements,
-            self._log,
+            log,
             forwards=lambda: self._forwarder is not None and self._forwarder.runs,
+            counts=max_waiting is not None,
         )
-        self._store = CallStore(
+        store = CallStore(
             self._topology,
             dependencies,
             timeout=park_timeout,
@@ -136,6 +148,8 @@ class ParkedCalls:
             contact=self._status.contact,
             codec=self._codec,
         )
+        limits = Limits(self._topology, dependencies, self._status.watch, max_waiting)
+        super().__init__(store, log, limits, methods)
         self._forwarding = Forwarding(
             queue=queue,
             lanes=lanes,
@@ -213,71 +227,6 @@ class ParkedCalls:
             SettingsError: there is a tracer already.
         """
         return self._tracing.set(tracer)
-
-    @overload
-    def park(
-        self,
-        *,
-        reply: Callable[[Any, Receipt], Any],
-        idempotent: Literal[True],
-        at_most_once: Literal[False] = False,
-        metadata: Collection[str] = (),
-        expires_after: float | None = None,
-        serializer: Callable[[Any], bytes] | None = None,
-    ) -> ParkFallback: ...
-
-    @overload
-    def park(
-        self,
-        *,
-        reply: Callable[[Any, Receipt], Any],
-        idempotent: Literal[False] = False,
-        at_most_once: Literal[True],
-        metadata: Collection[str] = (),
-        expires_after: float | None = None,
-        serializer: Callable[[Any], bytes] | None = None,
-    ) -> ParkFallback: ...
-
-    def park(
-        self,
-        *,
-        reply: Callable[[Any, Receipt], Any],
-        idempotent: bool = False,
-        at_most_once: bool = False,
-        metadata: Collection[str] = (),
-        expires_after: float | None = None,
-        serializer: Callable[[Any], bytes] | None = None,
-    ) -> ParkFallback:
-        """Make a fallback that stores a call and answers it from the receipt.
-
-        Exactly one of `idempotent` and `at_most_once` must be true.
-
-        Args:
-            reply: a function (request, receipt) that makes the response, PENDING for example; a
-                coroutine function on asyncio channels only. It runs after the broker's confirm.
-            idempotent: the server honors the operation id, which it gets as ``idempotency-key``
-                from the first attempt on. Calls that were rejected and calls that failed are
-                parked.
-            at_most_once: it does not. Only calls that our own circuit rejected are parked, and a
-                replay whose end is in doubt goes to the dead queue as ``ambiguous``.
-            metadata: keys of metadata to store with the call; credentials are refused.
-            expires_after: seconds after which the call is not made any more and is dead as
-                ``expired``; never by default.
-            serializer: makes bytes of a request that is no protobuf message.
-
-        Raises:
-            SettingsError: neither or both of the two are true, or a key may not be stored.
-        """
-        return ParkFallback(
-            self._store,
-            self._log,
-            reply=reply,
-            idempotent=idempotent,
-            at_most_once=at_most_once,
-            metadata=metadata,
-            expires_after=expires_after,
-            serializer=serializer,
-        )
 
     def forward_to(self, channel: grpc.Channel | grpc.aio.Channel) -> ForwarderHandle:
         """Start to replay stored calls on `channel`.

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fusewire.errors import (
     BrokerError,
@@ -16,8 +16,8 @@ from fusewire.errors import (
     FusewireError,
     UnconfirmedError,
 )
-from fusewire.forwarding._call import Receipt
 from fusewire.forwarding._probe_duty import ProbeDuty
+from fusewire.forwarding._receipt import Receipt
 from fusewire.parking.internal import History
 
 if TYPE_CHECKING:
@@ -32,6 +32,24 @@ _MARGIN = 5.0
 """Seconds beyond its own limit that a caller waits for the store's event loop."""
 
 _CUT_OFF = "something else cancelled the task that stores the call: it may or may not be parked"
+
+
+class Entry(NamedTuple):
+    """A call to store, and why.
+
+    Attributes:
+        call: the call.
+        breaker: the name of the breaker that it waits for.
+        reason: ``circuit_open``, or ``submitted``.
+        expires_after: seconds after which it is of no use; None for never.
+        first_sent: when it was first sent, in seconds since 1970; None if it was not.
+    """
+
+    call: StoredCall
+    breaker: str
+    reason: str = "circuit_open"
+    expires_after: float | None = None
+    first_sent: float | None = None
 
 
 class CallStore:
@@ -92,23 +110,16 @@ class CallStore:
         """Store nothing from now on."""
         self.broker = self.loop = self.probes.forwarder = None
 
-    async def store(
-        self, call: StoredCall, *, breaker: str, expires_after: float | None = None
-    ) -> Receipt:
+    async def store(self, entry: Entry) -> Receipt:
         """Store a call, from any event loop. Returns after the broker's confirm.
-
-        Args:
-            call: the call.
-            breaker: the name of the breaker that it waits for.
-            expires_after: seconds after which it is of no use.
 
         Raises:
             UnconfirmedError: it may or may not be stored.
             FusewireError: it is not stored.
         """
         loop = self._check_open()
-        with self._tracing.storing(call.operation_id, breaker) as headers:
-            storing = self._publish(call, breaker, expires_after, headers)
+        with self._tracing.storing(entry.call.operation_id, entry.breaker) as headers:
+            storing = self._publish(entry, headers)
             if loop is asyncio.get_running_loop():
                 return await storing
             try:
@@ -122,9 +133,7 @@ class CallStore:
                     raise
                 raise UnconfirmedError(_CUT_OFF) from error
 
-    def store_threadsafe(
-        self, call: StoredCall, *, breaker: str, expires_after: float | None = None
-    ) -> Receipt:
+    def store_threadsafe(self, entry: Entry) -> Receipt:
         """Do as :meth:`store`, from a thread that may wait.
 
         Raises:
@@ -137,8 +146,9 @@ class CallStore:
                 "a sync gRPC call on the event loop's own thread cannot be parked, because it "
                 "would wait for itself: use grpc.aio there, or make the call in a worker thread"
             )
-        with self._tracing.storing(call.operation_id, breaker) as headers:
-            future = self._submit(loop, self._publish(call, breaker, expires_after, headers))
+        with self._tracing.storing(entry.call.operation_id, entry.breaker) as headers:
+            storing = self._publish(entry, headers)
+            future = self._submit(loop, storing)
             try:
                 return future.result(self._timeout + _MARGIN)
             except concurrent.futures.TimeoutError as error:
@@ -166,35 +176,31 @@ class CallStore:
             storing.close()
             raise FusewireError("this ParkedCalls was left: nothing is stored") from error
 
-    async def _publish(
-        self,
-        call: StoredCall,
-        breaker: str,
-        expires_after: float | None,
-        headers: Mapping[str, HeaderValue],
-    ) -> Receipt:
+    async def _publish(self, entry: Entry, headers: Mapping[str, HeaderValue]) -> Receipt:
         if self.broker is None:
             # Also if it was left in this moment.
             unreachable = BrokerUnavailableError("the broker was not reached yet")
             self._settlements.faults.note_refusal(unreachable)
             raise unreachable
         now = time.time()
-        if expires_after is not None:
-            call = dataclasses.replace(call, not_after_ms=round((now + expires_after) * 1000))
+        call, end, first_sent = entry.call, entry.expires_after, entry.first_sent
+        if end is not None:
+            call = dataclasses.replace(call, not_after_ms=round((now + end) * 1000))
         message = self._codec.write(call, headers)
         queue = self._topology.source
         history = History(
             operation_id=call.operation_id,
             queue=queue,
-            dependency=breaker,
-            reason="circuit_open",
+            dependency=entry.breaker,
+            reason=entry.reason,
             times_parked=1,
             first_parked_at_ms=round(now * 1000),
             parked_at_ms=round(now * 1000),
+            first_sent_ms=None if first_sent is None else round(first_sent * 1000),
             not_after_ms=call.not_after_ms,
             at_most_once=call.at_most_once,
         )
-        lane = self._topology.parked(self._dependencies.lane(breaker))
+        lane = self._topology.parked(self._dependencies.lane(entry.breaker))
         failures = self._contact.failures
         try:
             await self._publish_in_time(self.broker, lane, history.to_headers(message))

@@ -45,9 +45,11 @@ class StoreStatus:
         settlements: what is reported of stored calls.
         log: the log of calls that were not parked.
         forwards: returns whether a forwarder runs, which then looks after these logs.
+        counts: whether what waits in the lanes is counted all the time.
 
     Attributes:
         contact: whether the broker answers.
+        watch: knows how many calls wait in a lane.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class StoreStatus:
         log: ParkLog,
         *,
         forwards: Callable[[], bool],
+        counts: bool,
     ) -> None:
         self._lanes = settlements.lanes
         self._faults = settlements.faults
@@ -68,7 +71,8 @@ class StoreStatus:
         self._dependencies = dependencies
         self._registry = registry
         self.contact = BrokerContact(topology.source)
-        self._watch = StatusWatch(topology, self.contact)
+        self.watch = StatusWatch(topology, self.contact)
+        self._counts = counts
         self._progress = {lane: LaneProgress() for lane in topology.lanes}
 
     @asynccontextmanager
@@ -76,7 +80,7 @@ class StoreStatus:
         """Keep it up to date for the block, whether or not `broker` can be reached."""
         stopping = asyncio.Event()
         name = f"the status of {self._topology.source!r}"
-        watch = partial(self._watch.run, broker, stopping, to_count=self._to_count, look=self._look)
+        watch = partial(self.watch.run, broker, stopping, to_count=self._to_count, look=self._look)
         keep = partial(keep_all_running, {name: watch}, stopping)
         watching = Background(keep, name=name, logger=logger)
         try:
@@ -89,9 +93,11 @@ class StoreStatus:
 
     def read(self) -> ConsumerStatus:
         """Return it. Safe to call from any thread."""
-        return status_of(self._topology, self._watch, None, self._lane, self._faults, running=False)
+        return status_of(self._topology, self.watch, None, self._lane, self._faults, running=False)
 
     def _to_count(self) -> list[Station]:
+        if self._counts:
+            return [self._topology.parked(lane) for lane in self._topology.lanes]
         return [] if self._forwards() else self._lanes.to_count()
 
     def _look(self) -> None:
@@ -99,7 +105,7 @@ class StoreStatus:
         if not self._forwards():
             now = time.monotonic()
             for lane, log in self._lanes:
-                reading = self._watch.reading(log.station, now)
+                reading = self.watch.reading(log.station, now)
                 self._look_for_progress(lane, log, reading)
                 log.look(reading, in_flight=0)
 

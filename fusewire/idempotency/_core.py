@@ -17,7 +17,7 @@ from fusewire.idempotency._refusals import INTERNAL, Reason, refusal
 from fusewire.idempotency._replies import Replies
 from fusewire.idempotency._steps import Answered, Call, Ending, Given, Raised
 from fusewire.idempotency._sweeping import Due
-from fusewire.operation import IDEMPOTENCY_KEY
+from fusewire.operation import FIRST_SENT_METADATA, IDEMPOTENCY_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 _SCOPE = Rule("a string without NUL", lambda value: isinstance(value, str) and "\0" not in value)
 
 logger = logging.getLogger("fusewire.idempotency")
-
-FIRST_SENT_METADATA = "fusewire-first-sent-ms"
-"""Metadata key of calls that may have been sent before: when that was first, in milliseconds since
-1970."""
 
 
 class Core:

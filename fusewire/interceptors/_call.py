@@ -338,7 +338,7 @@ class GuardedCall:
         if keys is not None:
             pairs = self._with_key(keys, pairs, source, falls_back=falls_back)
         if falls_back and fallback is not None:
-            info = CallInfo(self._policy.method, self.breaker, pairs, self._timeout)
+            info = CallInfo(self._policy.method, self.breaker, pairs, self._timeout, self._began)
             try:
                 self._info = fallback.prepare(info)
                 pairs = self._info.metadata

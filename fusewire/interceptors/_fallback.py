@@ -39,12 +39,14 @@ class CallInfo:
         breaker: the name of the breaker that guards it.
         metadata: the metadata that will be sent.
         timeout: the seconds that the user gave it, None without a deadline.
+        began: when it was made, in monotonic seconds; None if that is not known.
     """
 
     method: str
     breaker: str
     metadata: tuple[tuple[str, str | bytes], ...]
     timeout: float | None
+    began: float | None = None
 
 
 @runtime_checkable

@@ -75,6 +75,9 @@ Ending = Verdict | Recycle
 _REFUSALS_BEFORE_COUNTING = 20
 """Refusals by a server, which may be full for long, from which on a message's own are counted."""
 
+SUBMITTED = "submitted"
+"""Why a call was stored that nobody had tried: it waits for a forwarder, and for no circuit."""
+
 CONDITION = "condition"
 """Why a message was parked that failed by a condition."""
 

@@ -59,6 +59,7 @@ class Attempt:
         succeeded: breakers of whose calls one ended OK.
         timed: the calls that were answered and measured.
         seconds: how long the handler took; see :class:`HandlerCall`.
+        first_sent_ms: when the call that the message stores was first sent, None if it was not.
     """
 
     error: BaseException | None = None
@@ -72,6 +73,7 @@ class Attempt:
     succeeded: tuple[str, ...] = ()
     timed: tuple[TimedCall, ...] = ()
     seconds: float = 0.0
+    first_sent_ms: int | None = None
 
 
 _ALLOWED = nullcontext()
@@ -121,6 +123,7 @@ class HandlerRunner:
         call = HandlerCall(self._calls, view)
         fallbacks = without_fallbacks() if history.times_parked else _ALLOWED
         with _operation_of(history, replay=replay) as work, fallbacks:
+            work.first_sent_ms = history.first_sent_ms
             try:
                 if self._guard is None:
                     await call.run()
@@ -151,6 +154,7 @@ class HandlerRunner:
         attempt.doubtful_keys = _doubtful_keys(attempt, work, history)
         attempt.notes = work.notes
         attempt.seconds = call.seconds
+        attempt.first_sent_ms = work.first_sent_ms
         return attempt
 
     async def _guarded(

@@ -61,6 +61,8 @@ class History:
         failed_at_ms: when its last failed attempt ended.
         first_postponed_at_ms: when its handler first asked for another time.
         postponed_until_ms: the time that it asked for last.
+        first_sent_ms: no later than when the call that it stores was first sent; None if it was
+            not, or is none.
         exception: type of the last failure.
         exception_message: its message, capped.
         stack: its stack, capped.
@@ -91,6 +93,7 @@ class History:
     failed_at_ms: int | None = None
     first_postponed_at_ms: int | None = None
     postponed_until_ms: int | None = None
+    first_sent_ms: int | None = None
     exception: str = ""
     exception_message: str = ""
     stack: str = ""
@@ -106,6 +109,12 @@ class History:
         """Return this record with other doubtful keys; of too many, the last ones."""
         kept = " ".join([*keys][-_MOST_KEYS:])
         return self if kept == self.doubtful_keys else dataclasses.replace(self, doubtful_keys=kept)
+
+    def sent_first(self, when_ms: int | None) -> History:
+        """Return this record with the time of its call's first sending, unless it has one."""
+        if when_ms is None or self.first_sent_ms is not None:
+            return self
+        return dataclasses.replace(self, first_sent_ms=when_ms)
 
     def moved(self, by: str) -> History:
         """Return this record as of a move that is traced as `by`, or not at all."""

@@ -98,12 +98,15 @@ class LaneLog:
 
     def parked(self, circuit: str, reason: str) -> None:
         """Note that a message came to wait for `circuit`."""
-        counts = self._change()
-        counts.parked += 1
-        if circuit and circuit not in counts.circuits and len(counts.circuits) < _MOST_NAMED:
-            counts.circuits[circuit] = None
+        counts = self._came(circuit)
         if counts.parked == 1 and not self._is_quiet():
             self._announce(counts, reason)
+
+    def submitted(self, circuit: str) -> None:
+        """Note that a call came to wait for a forwarder, which is no sign of trouble."""
+        counts = self._came(circuit)
+        if not counts.announced:
+            counts.announced, counts.said_at = True, self._monotonic()
 
     def replayed(self, circuit: str) -> None:
         """Note that a message that had waited for `circuit` was handled."""
@@ -162,6 +165,13 @@ class LaneLog:
 
     def _is_quiet(self) -> bool:
         return self._monotonic() < self._quiet_until
+
+    def _came(self, circuit: str) -> _Counts:
+        counts = self._change()
+        counts.parked += 1
+        if circuit and circuit not in counts.circuits and len(counts.circuits) < _MOST_NAMED:
+            counts.circuits[circuit] = None
+        return counts
 
     def _change(self) -> _Counts:
         self._changed = self._monotonic()

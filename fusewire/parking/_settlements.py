@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fusewire._error_types import error_type
 from fusewire._log_fields import fields
 from fusewire._throttle import Throttle
-from fusewire.parking._decisions import Dead, Delay, Done, Park
+from fusewire.parking._decisions import SUBMITTED, Dead, Delay, Done, Park
 from fusewire.parking._events import Listeners, MessageEvent, MessageOutcome
 from fusewire.parking._fault_counts import FaultCounts
 from fusewire.parking._lane_log import LaneLogs
@@ -70,7 +70,10 @@ class Settlements:
     def stored(self, history: History) -> None:
         """Report that a call was stored that was in no queue before."""
         lane = self._lane_of(history.dependency)
-        self.lanes[lane].parked(history.dependency, history.reason)
+        if history.reason == SUBMITTED:
+            self.lanes[lane].submitted(history.dependency)
+        else:
+            self.lanes[lane].parked(history.dependency, history.reason)
         if self.listeners:
             self.listeners.tell(
                 MessageEvent(

@@ -1,6 +1,8 @@
 """What :mod:`fusewire.forwarding` is built of, besides the public names of this package."""
 
 from fusewire.parking._adapting import keep_no_texts, share_reports
+from fusewire.parking._asking import ask
+from fusewire.parking._decisions import SUBMITTED
 from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._errors import Requeue
 from fusewire.parking._former_keywords import FormerKeywords, Replay, policies
@@ -17,6 +19,7 @@ from fusewire.parking._waiting import Backoff, level_of, wait_any
 
 __all__ = [
     "MOST_HELD",
+    "SUBMITTED",
     "Backoff",
     "BrokerContact",
     "Dependencies",
@@ -30,6 +33,7 @@ __all__ = [
     "Settlements",
     "StatusWatch",
     "Tracing",
+    "ask",
     "from_headers",
     "keep_all_running",
     "keep_no_texts",

@@ -48,6 +48,8 @@ _REASONS = frozenset(
         "ambiguous",
         "in-doubt",
         "stale-key",
+        "cancelled",
+        "submitted",
         "busy",
         "circuit_open",
         "condition",

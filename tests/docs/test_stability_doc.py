@@ -11,10 +11,9 @@ from fusewire.brokers.sqlite import _database as database
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, _call
 from fusewire.idempotency import IDEMPOTENCY_TRAILER
 from fusewire.idempotency import _records as records
-from fusewire.idempotency._core import FIRST_SENT_METADATA
 from fusewire.idempotency._sql import TABLE
 from fusewire.interceptors import FALLBACK_METADATA
-from fusewire.operation import IDEMPOTENCY_KEY, REPLAY_METADATA
+from fusewire.operation import FIRST_SENT_METADATA, IDEMPOTENCY_KEY, REPLAY_METADATA
 from fusewire.parking import _history as record
 from tests.project.public_names import PUBLIC
 

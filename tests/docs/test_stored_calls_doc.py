@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 from fusewire import ParkedCalls, default_registry
@@ -41,7 +42,7 @@ def test_a_payment_is_stored_in_an_outage_and_forwarded_after_it(
     assert page["printed"] == "STATUS_CHARGED\n"
     payments.kill()
     stop = threading.Event()
-    with ParkedCalls(address, queue="charges") as calls:
+    with ParkedCalls(address, queue="charges", methods=page["METHODS"]) as calls:
         order = page["ChargeRequest"](account="bob", amount_cents=1, currency="EUR", reference="b")
         assert page["pay"](calls, order) == "STATUS_PENDING"
         payments.start()
@@ -55,5 +56,11 @@ def test_a_payment_is_stored_in_an_outage_and_forwarded_after_it(
 
 def test_the_table_has_every_header_of_a_stored_call() -> None:
     listed = re.findall(r"^\| `(fusewire-call-[\w-]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
-    message = StoredCall(operation_id="id", method="/a.B/C", request=b"").message("charges")
-    assert listed == list(message.headers)
+    call = StoredCall(
+        operation_id="id",
+        method="/a.B/C",
+        request=b"",
+        window=60.0,
+        done_on=frozenset({grpc.StatusCode.ALREADY_EXISTS}),
+    )
+    assert listed == list(call.message("charges").headers)

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from fusewire.brokers import Message, open_broker
-from fusewire.forwarding import ParkedCalls, Receipt
+from fusewire.forwarding import ParkedCalls, ParkPolicy, Receipt
 from fusewire.interceptors import aio_interceptors, guard
 from fusewire.parking import RetryPolicy
 from tests.forwarding.conftest import CHANNEL_OPTIONS, CHARGE, PaymentsServer
@@ -67,6 +67,20 @@ async def aio_shop(
     max_attempts: int = 5,
     **park: Any,
 ) -> AsyncIterator[AioShop]:
+    """Make a shop.
+
+    Args:
+        address: the broker's.
+        queue: its queue.
+        server: whom it calls.
+        registry: of its breakers.
+        forward: whether it forwards, too.
+        max_attempts: of a call.
+        park: what `park()` is given; `policy` to use a policy in its place, and `calls` with
+            further arguments of the ParkedCalls.
+    """
+    policy: ParkPolicy | None = park.pop("policy", None)
+    options: dict[str, Any] = park.pop("calls", {})
     encryption: Encryption | None = park.pop("encryption", None)
     lanes = park.pop("lanes", None)
     park = {"idempotent": True, **park} if "at_most_once" not in park else park
@@ -77,14 +91,18 @@ async def aio_shop(
         retry=RetryPolicy(delays=(0.05, 0.2), max_attempts=max_attempts),
         lanes=lanes,
         park_timeout=30,
+        methods={} if policy is None else {CHARGE: policy},
         encryption=encryption,
-    ) as calls:
-        fallbacks = {CHARGE: calls.park(**{"reply": pending, **park})}
+        **options,
+    ) as stored:
+        fallbacks = stored.fallbacks()
+        if policy is None:
+            fallbacks = {CHARGE: stored.park(**{"reply": pending, **park})}
         interceptors = aio_interceptors(registry=registry, fallbacks=fallbacks)
         async with grpc.aio.insecure_channel(
             server.target, interceptors=interceptors, options=CHANNEL_OPTIONS
         ) as channel:
-            shop = AioShop(calls, channel)
+            shop = AioShop(stored, channel)
             if forward:
                 shop.forward()
             yield shop

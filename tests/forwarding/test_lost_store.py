@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +11,8 @@ from fusewire.brokers import Message
 from fusewire.brokers.sqlite._store import Store
 from fusewire.errors import CircuitOpenError, UnconfirmedError
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls
+from fusewire.forwarding._call import StoredCall
+from fusewire.forwarding._store import Entry
 from tests.forwarding.shop import aio_shop, recover, trip
 from tests.support.payments import CHARGE
 from tests.support.waiting import until
@@ -93,26 +94,28 @@ async def test_a_call_that_is_stored_in_the_moment_of_the_loss_is_not_promised(
     assert trailing[PARKED_METADATA] == "unknown"
 
 
-@pytest.mark.parametrize("channel", ["sync", "of another event loop"])
-def test_a_call_whose_storing_something_else_cancels_may_or_may_not_be_stored(
-    queue_name: str, registry: BreakerRegistry, tmp_path: Path, channel: str
-) -> None:
-    call: Any = SimpleNamespace(operation_id="op-a", at_most_once=False)
+class _Cancelling(StoredCall):
+    """A call whose storing something cancels."""
 
-    def cancelled(*_: object) -> Message:
+    def message(self, *_: object) -> Message:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
         return Message(body=b"")
 
-    call.message = cancelled
+
+@pytest.mark.parametrize("channel", ["sync", "of another event loop"])
+def test_a_call_whose_storing_something_else_cancels_may_or_may_not_be_stored(
+    queue_name: str, registry: BreakerRegistry, tmp_path: Path, channel: str
+) -> None:
+    call = _Cancelling(operation_id="op-a", method=CHARGE, request=b"")
     with ParkedCalls(tmp_path / "calls.db", queue=queue_name, registry=registry) as calls:
         store = calls._store
 
         def park() -> object:
             if channel == "sync":
-                return store.store_threadsafe(call, breaker=CHARGE)
-            return asyncio.run(store.store(call, breaker=CHARGE))
+                return store.store_threadsafe(Entry(call, CHARGE))
+            return asyncio.run(store.store(Entry(call, CHARGE)))
 
         with pytest.raises(UnconfirmedError, match="may or may not be parked"):
             park()

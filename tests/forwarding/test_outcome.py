@@ -78,7 +78,7 @@ def test_a_server_that_says_when_to_come_back_says_no_only_for_now(code: Code) -
         ("conflict", Code.ABORTED, ReplayOutcome.RETRY, ReplayOutcome.REFUSED),
         ("unavailable", Code.UNAVAILABLE, ReplayOutcome.RETRY, ReplayOutcome.AMBIGUOUS),
         ("later-format", Code.UNAVAILABLE, ReplayOutcome.RETRY, ReplayOutcome.AMBIGUOUS),
-        ("cancelled", Code.FAILED_PRECONDITION, ReplayOutcome.REFUSED, ReplayOutcome.REFUSED),
+        ("cancelled", Code.FAILED_PRECONDITION, ReplayOutcome.CANCELLED, ReplayOutcome.CANCELLED),
         (
             "reply-too-large",
             Code.RESOURCE_EXHAUSTED,
@@ -98,3 +98,52 @@ def test_what_a_server_says_about_the_key_is_believed(
 def test_every_reason_of_a_server_has_a_row() -> None:
     rows = test_what_a_server_says_about_the_key_is_believed.pytestmark[0].args[1]  # type: ignore[attr-defined] # pytest's
     assert {row[0] for row in rows} == {*map(str, Reason), "replayed"}
+
+
+@pytest.mark.parametrize("code", FINAL)
+@pytest.mark.parametrize("sent_before", [False, True])
+def test_a_status_that_means_made_is_done(code: Code, *, sent_before: bool) -> None:
+    end = outcome_of(code, at_most_once=False, sent_before=sent_before, done_on={code})
+    assert end is ReplayOutcome.DONE
+
+
+@pytest.mark.parametrize("code", ENDS)
+def test_what_may_be_of_the_calls_own_making_is_no_refusal(code: Code) -> None:
+    first = outcome_of(code, at_most_once=False)
+    again = outcome_of(code, at_most_once=False, sent_before=True)
+    exists = code is Code.ALREADY_EXISTS
+    assert again is (ReplayOutcome.AMBIGUOUS if exists else first)
+
+
+def test_a_stored_answer_is_the_first_one_and_leaves_no_doubt() -> None:
+    ends = [
+        outcome_of(
+            Code.ALREADY_EXISTS,
+            at_most_once=False,
+            sent_before=True,
+            word="replayed",
+            done_on=done_on,
+        )
+        for done_on in ((), {Code.ALREADY_EXISTS})
+    ]
+    assert ends == [ReplayOutcome.REFUSED, ReplayOutcome.DONE]
+
+
+def test_what_is_said_about_the_key_is_not_taken_for_made() -> None:
+    end = outcome_of(
+        Code.INVALID_ARGUMENT,
+        at_most_once=False,
+        word="key-reused",
+        done_on={Code.INVALID_ARGUMENT},
+    )
+    assert end is ReplayOutcome.REFUSED
+
+
+def test_a_proxys_answer_does_not_mean_made() -> None:
+    end = outcome_of(
+        Code.NOT_FOUND,
+        "Received http2 header with status: 404",
+        at_most_once=False,
+        done_on={Code.NOT_FOUND},
+    )
+    assert end is ReplayOutcome.RETRY

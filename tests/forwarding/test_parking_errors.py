@@ -13,6 +13,7 @@ import pytest
 from fusewire.errors import CircuitOpenError, FusewireError, SettingsError
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls, Receipt
 from fusewire.forwarding._call import StoredCall
+from fusewire.forwarding._store import Entry
 from tests.forwarding.conftest import CHARGE, PaymentsServer
 from tests.forwarding.shop import aio_shop, pending, recover, trip
 from tests.support.waiting import until
@@ -120,7 +121,7 @@ async def test_after_a_fork_the_error_says_what_to_do(
     async with ParkedCalls(f"sqlite:///{tmp_path}/b.db", queue=queue_name) as calls:
         monkeypatch.setattr(os, "getpid", lambda: -1)
         with pytest.raises(FusewireError, match="after the fork"):
-            await calls._store.store(A_CALL, breaker=CHARGE)
+            await calls._store.store(Entry(A_CALL, CHARGE))
 
 
 async def test_a_sync_call_on_the_loops_own_thread_is_told_so_and_does_not_hang(
@@ -128,7 +129,7 @@ async def test_a_sync_call_on_the_loops_own_thread_is_told_so_and_does_not_hang(
 ) -> None:
     async with ParkedCalls(f"sqlite:///{tmp_path}/b.db", queue=queue_name) as calls:
         with pytest.raises(FusewireError, match="wait for itself"):
-            calls._store.store_threadsafe(A_CALL, breaker=CHARGE)
+            calls._store.store_threadsafe(Entry(A_CALL, CHARGE))
 
 
 async def test_an_unreachable_broker_is_reported_on_entering(

@@ -57,6 +57,8 @@ TAMPERED = {
     ),
     "timeout": lambda message: with_headers(message, fusewire_call_timeout_ms=1),
     "promise": lambda message: with_headers(message, fusewire_call_at_most_once=False),
+    "window": lambda message: with_headers(message, fusewire_call_window_ms=2**40),
+    "statuses": lambda message: with_headers(message, fusewire_call_done_on="ALREADY_EXISTS"),
     "id": lambda message: with_headers(message, fusewire_operation_id="another"),
 }
 
