@@ -182,6 +182,7 @@ class ParkFallback:
         return Entry(
             to_store,
             call.breaker,
+            "circuit_open" if isinstance(error, CircuitOpenError) else "failed",
             expires_after=policy.expires_after,
             first_sent=_first_sent(call, error),
         )

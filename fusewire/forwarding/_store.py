@@ -40,7 +40,7 @@ class Entry(NamedTuple):
     Attributes:
         call: the call.
         breaker: the name of the breaker that it waits for.
-        reason: ``circuit_open``, or ``submitted``.
+        reason: ``circuit_open``, ``failed``, or ``submitted``.
         expires_after: seconds after which it is of no use; None for never.
         first_sent: when it was first sent, in seconds since 1970; None if it was not.
     """

@@ -82,6 +82,24 @@ async def test_the_operation_id_goes_out_with_the_first_attempt(
     assert last.duration is not None
 
 
+async def test_the_reason_says_whether_a_call_failed_or_was_rejected(
+    address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    server.answer = lambda key: grpc.StatusCode.UNAVAILABLE
+    async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
+        await shop.charge("a", "op-failed")
+        trip(registry)
+        await shop.charge("b", "op-rejected")
+        parked = {event.operation_id: event.reason for event in shop.events}
+        async with open_broker(address) as broker:
+            lane = shop.calls.topology.parked("other")
+            stored = {
+                message.headers["fusewire-operation-id"]: message.headers["fusewire-reason"]
+                for message in await broker.peek(lane, limit=10)
+            }
+    assert parked == stored == {"op-failed": "failed", "op-rejected": "circuit_open"}
+
+
 async def test_a_call_that_took_effect_before_it_failed_is_not_made_twice(
     address: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
 ) -> None:
