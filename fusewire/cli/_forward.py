@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-    from fusewire.config import Config, ForwarderConfig, TlsConfig
-    from fusewire.forwarding import KeyRing
+    from fusewire.config import Config, ForwarderConfig, MethodConfig, TlsConfig
+    from fusewire.forwarding import KeyRing, ParkPolicy
 
 _NEEDED = {"pydantic", "yaml"}
 
@@ -80,6 +80,7 @@ async def _forward(
     calls = ParkedCalls(
         forwarder.broker,
         queue=queue,
+        methods={name: _policy(method) for name, method in forwarder.methods.items()},
         lanes=forwarder.lanes,
         retry=policies.retry,
         replay=policies.replay,
@@ -92,6 +93,14 @@ async def _forward(
         watch.add(calls)
         async with _channel(forwarder) as channel, calls:
             await calls.run(channel)
+
+
+def _policy(method: MethodConfig) -> ParkPolicy:
+    from fusewire.forwarding import ParkPolicy  # noqa: PLC0415 - see above
+
+    if method.at_most_once:
+        return ParkPolicy(at_most_once=True)
+    return ParkPolicy(idempotent=True, window=method.window)
 
 
 def _channel(forwarder: ForwarderConfig) -> grpc.aio.Channel:

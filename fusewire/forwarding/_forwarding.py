@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fusewire.forwarding._call_codec import CallCodec
     from fusewire.forwarding._encryption import MissingKeyError
     from fusewire.forwarding._entering import BrokerEntry
+    from fusewire.forwarding._policy import ParkPolicy
     from fusewire.parking import ReplayPolicy, RetryPolicy
     from fusewire.parking.internal import Settlements, Tracing
 
@@ -34,6 +35,7 @@ class Forwarding:
 
     Attributes:
         queue: names the queues.
+        methods: what may be queued, and how.
         lanes: lane name to the breakers whose calls share it.
         registry: where the channel's breakers are.
         retry: when a replay that failed is tried again.
@@ -47,6 +49,7 @@ class Forwarding:
     """
 
     queue: str
+    methods: Mapping[str, ParkPolicy]
     lanes: Mapping[str, Collection[str]] | None
     registry: BreakerRegistry
     retry: RetryPolicy
@@ -90,10 +93,13 @@ class Forwarding:
         def halt(missing: MissingKeyError) -> None:
             forwarder.halt(missing)
 
+        handler = ReplayHandler(
+            sending, self.codec, self.replay_timeout, stop=stop, halt=halt, methods=self.methods
+        )
         consumer = ParkingConsumer(
             entry.broker,
             queue=self.queue,
-            handler=ReplayHandler(sending, self.codec, self.replay_timeout, stop=stop, halt=halt),
+            handler=handler,
             lanes=self.lanes,
             registry=self.registry,
             retry=self.retry,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -22,11 +24,12 @@ from fusewire.parking import Reject, Retry
 from fusewire.parking.internal import Requeue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from aio_pika.abc import AbstractIncomingMessage
 
     from fusewire.forwarding._call_codec import CallCodec
+    from fusewire.forwarding._policy import ParkPolicy
     from fusewire.forwarding._transport import Metadata, Transport
     from fusewire.operation import Operation
 
@@ -53,6 +56,7 @@ class ReplayHandler:
         timeout: seconds for one attempt of a call that was made without a deadline.
         stop: called if the channel is closed, to end the forwarder.
         halt: called if a call cannot be read here, to stop the forwarder until it can.
+        methods: what is known of methods here, for calls that do not say it themselves.
         now: the time, in seconds since 1970.
     """
 
@@ -64,6 +68,7 @@ class ReplayHandler:
         *,
         stop: Callable[[], None],
         halt: Callable[[MissingKeyError], None],
+        methods: Mapping[str, ParkPolicy] = MappingProxyType({}),
         now: Callable[[], float] = time.time,
     ) -> None:
         self._transport = transport
@@ -71,6 +76,7 @@ class ReplayHandler:
         self._timeout = timeout
         self._stop = stop
         self._halt = halt
+        self._methods = methods
         self._now = now
 
     async def __call__(self, message: AbstractIncomingMessage) -> None:
@@ -117,7 +123,7 @@ class ReplayHandler:
             Requeue: it cannot be read here and now.
         """
         try:
-            call = await self._read(operation.id, message)
+            call = self._with_policy(await self._read(operation.id, message))
         except UnreadableCallError as error:
             raise Reject(str(error), reason="malformed") from error
         except MissingKeyError as error:
@@ -135,6 +141,13 @@ class ReplayHandler:
         if not is_valid_metadata(_metadata(call, operation)):
             raise Reject(f"its metadata cannot be sent: {call.metadata!r:.500}", reason="malformed")
         return call
+
+    def _with_policy(self, call: StoredCall) -> StoredCall:
+        """Return a call with the window and the statuses of its method, if it has none itself."""
+        policy = self._methods.get(call.method)
+        if policy is None or call.at_most_once or call.window is not None or call.done_on:
+            return call
+        return dataclasses.replace(call, window=policy.window, done_on=policy.done_on)
 
     async def _read(self, operation_id: str, message: AbstractIncomingMessage) -> StoredCall:
         try:

@@ -67,7 +67,9 @@ class ParkedCalls(Queueing):
         address: ``amqp://`` or ``amqps://`` for RabbitMQ, several nodes of a cluster with commas
             between them; ``sqlite:///`` or a path for a file; or a broker.
         queue: names the queues: calls wait in ``<queue>.parked.<lane>``. They are made if absent.
-        methods: what may be queued, and how: ``/package.Service/Method`` to its policy.
+        methods: what may be queued, and how: ``/package.Service/Method`` to its policy. A forwarder
+            goes by the `window` and `done_on` that were stored with a call, and by those that it
+            is given here for calls without.
         max_waiting: how many calls may wait in a lane, by what was last counted: every 5 s, and
             without those that a forwarder has in flight. So it is a soft limit. Above it, callers
             get the original error. By default there is none.
@@ -152,6 +154,7 @@ class ParkedCalls(Queueing):
         super().__init__(store, log, limits, methods)
         self._forwarding = Forwarding(
             queue=queue,
+            methods=methods,
             lanes=lanes,
             registry=self._registry,
             retry=retry,

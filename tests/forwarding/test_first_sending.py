@@ -10,8 +10,9 @@ import grpc.aio
 import pytest
 
 from fusewire.brokers import open_broker
-from fusewire.forwarding import ParkPolicy
-from fusewire.interceptors import CallInfo
+from fusewire.forwarding import ParkedCalls, ParkPolicy
+from fusewire.interceptors import CallInfo, aio_interceptors
+from tests.forwarding.conftest import CHARGE
 from tests.forwarding.shop import aio_shop, pending, recover, trip
 from tests.support.waiting import until
 
@@ -213,3 +214,25 @@ async def test_a_fallback_that_is_not_told_when_the_call_began_takes_the_present
     first_sent = parked.headers[FIRST_SENT]
     assert isinstance(first_sent, int)
     assert before * 1000 - 1 <= first_sent <= time.time() * 1000 + 1
+
+
+async def test_a_forwarder_has_a_window_for_calls_that_were_stored_without_one(
+    file: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    """By a release before windows, for example."""
+    policy = ParkPolicy(idempotent=True, reply=pending, window=HOUR)
+    metadata = ((FIRST_SENT, ms_ago(2 * HOUR)),)
+    async with aio_shop(file, "charges", server, registry, forward=False) as shop:
+        trip(registry)
+        await shop.charge("a", "op-a", metadata=metadata)
+    recover(registry)
+    channel = grpc.aio.insecure_channel(
+        server.target, interceptors=aio_interceptors(registry=registry)
+    )
+    methods = {CHARGE: policy}
+    async with ParkedCalls(file, queue="charges", registry=registry, methods=methods) as calls:
+        events: list[Any] = []
+        calls.add_listener(events.append)
+        async with channel, calls.forward_to(channel):
+            await until(lambda: [event.reason for event in events] == ["stale-key"])
+    assert server.seen == []
