@@ -87,9 +87,10 @@ chaos: export FUSEWIRE_TEST_CHAOS = $(OPERATIONS)
 chaos: .venv/.dev ## Kill servers and their database while OPERATIONS=20000 calls are made once
 	$(BIN)/python -m pytest -m long tests/idempotency/test_chaos.py $(ARGS)
 
-bench: .venv/.dev ## Compare parking with plain aio-pika code on RabbitMQ; takes fifteen minutes
+bench: .venv/.dev ## Compare parking and receipts with plain code on RabbitMQ and SQLite; takes twenty minutes
 	$(BIN)/python -m benchmarks.parking
 	$(BIN)/python -m benchmarks.parking_outage
+	$(BIN)/python -m benchmarks.store_and_forward
 
 recovery-run: .venv/.dev ## Replay a backlog into a server of limited capacity, on RabbitMQ; ARGS="--runs 1 --replicas 8"
 	$(BIN)/python -m benchmarks.recovery $(ARGS)
