@@ -63,7 +63,7 @@ def answering(flow: Flow, asked: Asked) -> Generator[Step, Any, Operation | Give
     """
     for last in (False, True):
         try:
-            yield Begin()
+            yield Begin(lazily=True)
             operation = yield from _answer(flow, asked)
             if operation is not None:
                 return operation

@@ -122,17 +122,19 @@ class SyncStore(_Common):
         It is committed when the block ends, and rolled back if it raises. No key is claimed.
         """
         transaction = self.begin_transaction(_WAIT)
-        handle = transaction.lend()
-        entering = enter("", self, handle)
         try:
-            yield handle
+            transaction.begin()
+            handle = transaction.lend()
+            entering = enter("", self, handle)
+            try:
+                yield handle
+            finally:
+                leave(entering)
             transaction.settle()
             transaction.commit()
         except BaseException:
             transaction.rollback()
             raise
-        finally:
-            leave(entering)
 
     def check_table(self) -> None:
         """Check that the table is there.
@@ -240,17 +242,19 @@ class AioStore(_Common):
         It is committed when the block ends, and rolled back if it raises. No key is claimed.
         """
         transaction = await self.begin_transaction(_WAIT)
-        handle = transaction.lend()
-        entering = enter("", self, handle)
         try:
-            yield handle
+            await transaction.begin()
+            handle = transaction.lend()
+            entering = enter("", self, handle)
+            try:
+                yield handle
+            finally:
+                leave(entering)
             await transaction.settle()
             await transaction.commit()
         except BaseException:
             await transaction.rollback()
             raise
-        finally:
-            leave(entering)
 
     async def check_table(self) -> None:
         """Check that the table is there.

@@ -74,19 +74,22 @@ def take(
     """
     for last in (False, True):
         try:
-            yield Begin()
+            yield Begin(lazily=True)
             now = now_ms()
             lease_until = None if lease_ms is None else now + lease_ms
-            times = {"now": now, "lease_until": lease_until}
-            if (yield Execute(sql.claim, claimed | times)):
+            mine = claimed | {"now": now, "lease_until": lease_until}
+            if (yield Execute(sql.claim, mine)):
                 return Claimed(now)
             found = yield Execute(sql.find, claimed)
+            record = read_record(found[0]) if found else None
+            if record is not None and record.expires_at_ms > now:
+                return Found(record, now)
+            if record is not None and (yield Execute(sql.renew, mine)):
+                return Claimed(now)
         except Exception as error:  # noqa: BLE001 - any driver's; it is judged
             yield Rollback()
             if last or trouble(error) is not Trouble.CONFLICT:
                 return Failed(error)
             continue
-        if found:
-            return Found(read_record(found[0]), now)
         yield Rollback()
     return None

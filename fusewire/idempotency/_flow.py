@@ -124,10 +124,10 @@ class Flow:
                     decision = Refuse(Reason.CONFLICT)
                 if not isinstance(decision, Run | Resume):
                     return (yield from self._decline(decision))
-            if not (yield Execute(self.sql.finish, self._answered(held, ending.answer))):
+            answered = self._answered(held, ending.answer)
+            if not (yield Commit(Execute(self.sql.finish, answered))):
                 yield Rollback()
                 return self.refused(Reason.CONFLICT)
-            yield Commit()
         except Exception as error:  # noqa: BLE001 - any driver's; it is judged
             yield Rollback()
             return self._failed_commit(held.call, ending, error)
@@ -165,8 +165,7 @@ class Flow:
         try:
             if (yield from self._still_claimed(call, ending)):
                 # PostgreSQL commits nothing, and says nothing, if a statement has failed before.
-                yield Execute(_PROBE, {})
-                yield Commit()
+                yield Commit(Execute(_PROBE, {}))
         except Exception as error:  # noqa: BLE001 - any driver's; it is judged
             yield Rollback()
             return self._failed_commit(call, ending, error)
@@ -252,14 +251,15 @@ class Flow:
     ) -> Generator[Step, Any, bool | Given]:
         """Execute one statement in a transaction of its own; return whether it found its row."""
         try:
-            yield Begin()
-            rows = yield Execute(sql, parameters)
-            yield Commit()
+            yield Begin(lazily=True)
+            done = yield Commit(Execute(sql, parameters))
+            if not done:
+                yield Rollback()
         except Exception as error:  # noqa: BLE001 - any driver's; it is judged
             yield Rollback()
             self.log_failure(call.method, "writing how it ended failed", error)
             return self.refused(Reason.UNAVAILABLE)
-        return bool(rows)
+        return bool(done)
 
     def _take(self, held: _Held) -> Generator[Step, Any, _Decision]:
         """Begin a transaction and claim the key in it, and decide by what was found."""

@@ -50,15 +50,19 @@ class Performing:
     def perform(self, step: Step) -> Any:
         """Do what a step says, and return what it is answered with."""
         match step:
-            case Begin():
+            case Begin(lazily):
                 self.transaction = self._store.begin_transaction(self._wait)
+                if not lazily:
+                    self.transaction.begin()
             case Execute(sql, parameters):
                 return self._begun.execute(sql, parameters)
             case Undo():
                 return self._begun.undo()
-            case Commit():
-                self._begun.commit()
+            case Commit(last):
+                if not self._begun.commit(last):
+                    return False
                 self.transaction = None
+                return True
             case Rollback():
                 self._end()
         return None
@@ -103,15 +107,19 @@ class AioPerforming:
     async def perform(self, step: Step) -> Any:
         """Do what a step says, and return what it is answered with."""
         match step:
-            case Begin():
+            case Begin(lazily):
                 self.transaction = await self._store.begin_transaction(self._wait)
+                if not lazily:
+                    await self.transaction.begin()
             case Execute(sql, parameters):
                 return await self._begun.execute(sql, parameters)
             case Undo():
                 return await self._begun.undo()
-            case Commit():
-                await self._begun.commit()
+            case Commit(last):
+                if not await self._begun.commit(last):
+                    return False
                 self.transaction = None
+                return True
             case Rollback():
                 await self._end()
         return None

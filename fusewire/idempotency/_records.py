@@ -83,6 +83,8 @@ class Record:
         fingerprint: the digest of the request, see :mod:`fusewire.idempotency._fingerprint`.
         answer: the answer; None unless the state is ANSWERED.
         created_at_ms: when it was begun, in milliseconds since 1970.
+        expires_at_ms: until when it is recognized; :data:`NEVER` while the end of the work is not
+            known.
         lease_until_ms: until when the work may still be going on, if that was committed; None where
             key and effect are committed together.
     """
@@ -93,6 +95,7 @@ class Record:
     fingerprint: bytes
     answer: Answer | None
     created_at_ms: int
+    expires_at_ms: int
     lease_until_ms: int | None
 
 

@@ -44,7 +44,7 @@ class Dialect(StrEnum):
 
 _COLUMNS = (
     "format, state, claim, fingerprint, code, details, trailers, reply, created_at_ms,"
-    " lease_until_ms"
+    " expires_at_ms, lease_until_ms"
 )
 
 # Keys are compared byte by byte. In another collation an upgrade of the operating system may
@@ -93,22 +93,11 @@ CREATE INDEX {index} ON {table} (expires_at_ms);
 }
 
 _INSERT = """\
-{before}INSERT INTO {table} (
+INSERT INTO {table} (
     scope, method, idempotency_key, format, state, claim, fingerprint, created_at_ms,
     expires_at_ms, lease_until_ms)
 {values}
-"""
-
-_TAKE = """\
-ON CONFLICT (scope, method, idempotency_key) DO UPDATE SET
-    format = excluded.format, state = excluded.state, claim = excluded.claim,
-    fingerprint = excluded.fingerprint, code = NULL, details = NULL, trailers = NULL, reply = NULL,
-    created_at_ms = excluded.created_at_ms, expires_at_ms = excluded.expires_at_ms,
-    lease_until_ms = excluded.lease_until_ms
-WHERE {table}.expires_at_ms <= :now
-RETURNING {returning}"""
-
-_LEAVE = "ON CONFLICT DO NOTHING RETURNING {returning}"
+ON CONFLICT DO NOTHING RETURNING {returning}"""
 
 _VALUES = f"""\
 VALUES (
@@ -117,18 +106,17 @@ VALUES (
 
 # One statement, because each is a round trip of every call. The limit is set before the insert
 # waits, since the insert reads its values from it, and set back after: RETURNING comes last. The
-# handler's own statements then wait as its connection is configured to.
-_WAITING = """\
-WITH former AS MATERIALIZED (SELECT current_setting('lock_timeout') AS value),
-limited AS MATERIALIZED (SELECT set_config('lock_timeout', :wait, true) FROM former)
-"""
+# handler's own statements then wait as its connection is configured to. CASE keeps the order.
 _WAITING_VALUES = f"""\
 SELECT
     CAST(:scope AS text), CAST(:method AS text), CAST(:key AS text), {FORMAT},
     {{state}}, CAST(:claim AS bytea), CAST(:fingerprint AS bytea),
     CAST(:now AS bigint), CAST({{expires_at}} AS bigint), CAST(:lease_until AS bigint)
-FROM limited"""  # noqa: S608 - numbers of ours
-_NO_LONGER_WAITING = "(SELECT set_config('lock_timeout', value, true) FROM former)"
+WHERE CASE
+    WHEN set_config('fusewire.lock_timeout', current_setting('lock_timeout'), true) IS NOT NULL
+    THEN set_config('lock_timeout', :wait, true)
+END IS NOT NULL"""
+_NO_LONGER_WAITING = "set_config('lock_timeout', current_setting('fusewire.lock_timeout'), true)"
 
 _WHERE = "WHERE scope = :scope AND method = :method AND idempotency_key = :key"
 _MINE = f"{_WHERE} AND state = {int(State.CLAIMED)} AND claim = :claim"
@@ -138,6 +126,13 @@ UPDATE {{table}} SET
     state = {int(State.ANSWERED)}, code = :code, details = :details, trailers = :trailers,
     reply = :reply, expires_at_ms = :expires_at, lease_until_ms = NULL
 {_MINE} RETURNING state"""  # noqa: S608 - the table's name is quoted
+
+_RENEW = f"""\
+UPDATE {{table}} SET
+    format = {FORMAT}, state = {int(State.CLAIMED)}, claim = :claim, fingerprint = :fingerprint,
+    code = NULL, details = NULL, trailers = NULL, reply = NULL, created_at_ms = :now,
+    expires_at_ms = {NEVER}, lease_until_ms = :lease_until
+{_WHERE} AND expires_at_ms <= :now RETURNING {{returning}}"""  # noqa: S608 - see _FINISH
 
 _SWEEP = """\
 DELETE FROM {table} WHERE (scope, method, idempotency_key) IN (
@@ -158,7 +153,8 @@ class Sql:
         name: the table's whole name, quoted.
         ddl: what creates the table and its index.
         check: fails if the table, or one of its columns, is not there.
-        claim: take a key that is free, or whose record has expired. Returns a row if it was.
+        claim: take a key that has no record. Returns a row if it had none.
+        renew: take a key whose record has expired. Returns a row if it had.
         cancel: take a key that has no record, for good. Returns a row if it had none.
         find: return the record of a key.
         finish: store the answer of one's own claim. Returns a row if it was there.
@@ -177,9 +173,14 @@ class Sql:
             self.name = f"{_quoted(check_name('schema', schema))}.{self.name}"
         waits = dialect is Dialect.POSTGRESQL
         self.ddl = _DDL[dialect].format(table=self.name, index=_quoted(index_name(name)))
-        self.check = f"SELECT {_COLUMNS}, expires_at_ms FROM {self.name} {_WHERE} AND 1 = 0"  # noqa: S608 - see _FINISH
-        self.claim = self._insert(_TAKE, State.CLAIMED, str(NEVER))
-        self.cancel = self._insert(_LEAVE, State.CANCELLED, ":expires_at")
+        self.check = f"SELECT {_COLUMNS} FROM {self.name} {_WHERE} AND 1 = 0"  # noqa: S608 - see _FINISH
+        returning = _NO_LONGER_WAITING if waits else "state"
+        values = _WAITING_VALUES if waits else _VALUES
+        claimed = values.format(state=int(State.CLAIMED), expires_at=NEVER)
+        cancelled = values.format(state=int(State.CANCELLED), expires_at=":expires_at")
+        self.claim = _INSERT.format(table=self.name, values=claimed, returning=returning)
+        self.cancel = _INSERT.format(table=self.name, values=cancelled, returning=returning)
+        self.renew = _RENEW.format(table=self.name, returning=returning)
         self.find = f"SELECT {_COLUMNS} FROM {self.name} {_WHERE}"  # noqa: S608 - see _FINISH
         self.finish = _FINISH.format(table=self.name)
         self.doubt = f"UPDATE {self.name} SET lease_until_ms = 0 {_MINE} RETURNING state"  # noqa: S608 - see _FINISH
@@ -193,16 +194,6 @@ class Sql:
             f" AND state <> {int(State.CLAIMED)} RETURNING state"
         )
         self.sweep = _SWEEP.format(table=self.name, skip=" FOR UPDATE SKIP LOCKED" if waits else "")
-
-    def _insert(self, on_conflict: str, state: State, expires_at: str) -> str:
-        waits = self.dialect is Dialect.POSTGRESQL
-        values = _WAITING_VALUES if waits else _VALUES
-        return (_INSERT + on_conflict).format(
-            table=self.name,
-            before=_WAITING if waits else "",
-            values=values.format(state=int(state), expires_at=expires_at),
-            returning=_NO_LONGER_WAITING if waits else "state",
-        )
 
 
 def index_name(table: str) -> str:
@@ -252,7 +243,7 @@ def answer_parameters(answer: Answer) -> Parameters:
 
 def read_record(row: Sequence[Any]) -> Record:
     """Read a row of `Sql.find`."""
-    number, state, claim, fingerprint, code, details, trailers, reply, created, lease = row
+    number, state, claim, fingerprint, code, details, trailers, reply, created, expires, lease = row
     answer = None
     if state == State.ANSWERED and number <= FORMAT:
         answer = Answer(
@@ -261,7 +252,7 @@ def read_record(row: Sequence[Any]) -> Record:
             decode_trailers(bytes(trailers or b"")),
             None if reply is None else bytes(reply),
         )
-    return Record(number, state, bytes(claim), bytes(fingerprint), answer, created, lease)
+    return Record(number, state, bytes(claim), bytes(fingerprint), answer, created, expires, lease)
 
 
 def numbered(sql: str) -> tuple[str, Callable[[Mapping[str, Any]], list[Any]]]:

@@ -12,13 +12,14 @@ from fusewire._validation import check_callable
 from fusewire.errors import SettingsError
 from fusewire.idempotency._base import SyncStore
 from fusewire.idempotency._sql import TABLE, Dialect, Sql
-from fusewire.idempotency._store import Rows, Trouble
+from fusewire.idempotency._store import Rows, Transaction, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
     from fusewire.idempotency._sql import Parameters
+    from fusewire.idempotency._steps import Execute
 
 _OLDEST = (3, 35, 0)  # it has RETURNING
 _HANDLERS = "fusewire_handler"  # the savepoint
@@ -77,12 +78,15 @@ class HandlersConnection(sqlite3.Connection):
         return False
 
 
-class _SQLiteTransaction:
+class _SQLiteTransaction(Transaction):
     """A transaction that has the database's write lock."""
 
     def __init__(self, store: SQLiteStore, connection: HandlersConnection) -> None:
         self._store = store
         self._connection = connection
+
+    def begin(self) -> None:
+        """It has begun."""
 
     @property
     def is_open(self) -> bool:
@@ -108,9 +112,12 @@ class _SQLiteTransaction:
         self._connection.execute(f"RELEASE {_HANDLERS}")
         return True
 
-    def commit(self) -> None:
+    def commit(self, last: Execute | None = None) -> bool:
+        if last is not None and not self.execute(last.sql, last.parameters):
+            return False
         self._connection.execute("COMMIT")
         self._store.keep(self._connection)
+        return True
 
     def rollback(self) -> None:
         self._connection.served = False

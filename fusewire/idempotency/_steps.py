@@ -89,7 +89,13 @@ Outcome = Answered | Raised | Given
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Begin a transaction; nothing."""
+    """Begin a transaction; nothing.
+
+    Attributes:
+        lazily: whether a statement of ours follows, which may begin it.
+    """
+
+    lazily: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,13 @@ class Undo:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Commit the transaction; nothing."""
+    """Commit the transaction; whether that was done.
+
+    Attributes:
+        last: a statement that is executed before. Without a row, nothing is committed.
+    """
+
+    last: Execute | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from contextvars import Token
 
     from fusewire.idempotency._sql import Parameters
+    from fusewire.idempotency._steps import Execute
 
 Rows = Sequence[Sequence[Any]]
 
@@ -53,7 +54,13 @@ class Trouble(Enum):
 
 
 class Transaction(Protocol):
-    """A transaction that has begun. It ends with `commit` or `rollback`."""
+    """A transaction. It ends with `commit` or `rollback`.
+
+    It has begun, or begins with its first statement: that saves a round trip.
+    """
+
+    def begin(self) -> None:
+        """Begin it now, if it has not begun: the first statement is not ours."""
 
     @property
     def is_open(self) -> bool:
@@ -75,8 +82,15 @@ class Transaction(Protocol):
             Whether that was possible. If not, the whole transaction has to be rolled back.
         """
 
-    def commit(self) -> None:
-        """Commit and release the connection. After an error, `rollback` releases it."""
+    def commit(self, last: Execute | None = None) -> bool:
+        """Commit and release the connection. After an error, `rollback` releases it.
+
+        Args:
+            last: a statement that is executed before. Without a row, nothing is committed.
+
+        Returns:
+            Whether it was committed. If not, it is still to be rolled back.
+        """
 
     def rollback(self) -> None:
         """Roll back and release the connection. Does not raise: a lost one has rolled back."""
@@ -84,6 +98,9 @@ class Transaction(Protocol):
 
 class AioTransaction(Protocol):
     """A :class:`Transaction`, for asyncio."""
+
+    async def begin(self) -> None:
+        """Begin it now, if it has not begun."""
 
     @property
     def is_open(self) -> bool:
@@ -101,7 +118,7 @@ class AioTransaction(Protocol):
     async def undo(self) -> bool:
         """Take it back from a handler that has refused."""
 
-    async def commit(self) -> None:
+    async def commit(self, last: Execute | None = None) -> bool:
         """Commit and release the connection."""
 
     async def rollback(self) -> None:

@@ -12,11 +12,13 @@ from fusewire._validation import check, instance_of
 from fusewire.idempotency._base import AioStore
 from fusewire.idempotency._postgres import lock_timeout, trouble_of_sqlstate
 from fusewire.idempotency._sql import TABLE, Dialect, Sql, numbered
+from fusewire.idempotency._store import AioTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fusewire.idempotency._sql import Parameters
+    from fusewire.idempotency._steps import Execute
     from fusewire.idempotency._store import Rows, Trouble
 
 __all__ = ["AsyncpgStore"]
@@ -35,7 +37,7 @@ def _text(sql: str) -> tuple[str, Callable[[Mapping[str, Any]], list[Any]]]:
     return numbered(sql)
 
 
-class _AsyncpgTransaction:
+class _AsyncpgTransaction(AioTransaction):
     """A transaction on a connection of the pool."""
 
     def __init__(self, pool: Any, connection: Any, wait: float) -> None:
@@ -48,6 +50,9 @@ class _AsyncpgTransaction:
         """Begin it."""
         await self._transaction.start()
         return self
+
+    async def begin(self) -> None:
+        """It has begun."""
 
     @property
     def is_open(self) -> bool:
@@ -74,9 +79,12 @@ class _AsyncpgTransaction:
     async def undo(self) -> bool:
         return False
 
-    async def commit(self) -> None:
+    async def commit(self, last: Execute | None = None) -> bool:
+        if last is not None and not await self.execute(last.sql, last.parameters):
+            return False
         await self._transaction.commit()
         await self._pool.release(self._connection)
+        return True
 
     async def rollback(self) -> None:
         try:

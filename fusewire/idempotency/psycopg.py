@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from fusewire._validation import check, instance_of
 from fusewire.idempotency._base import AioStore, SyncStore
 from fusewire.idempotency._postgres import lock_timeout, trouble_of_sqlstate
-from fusewire.idempotency._sql import TABLE, Dialect, Sql, with_parameters
-from fusewire.idempotency._store import Rows, Trouble
+from fusewire.idempotency._psycopg_trip import (
+    COMMIT,
+    NOT_PREPARED,
+    ROLLBACK,
+    ROLLBACK_TO,
+    SAVEPOINT,
+    Preparations,
+    Statement,
+    begin,
+    rows_of,
+    statement,
+    trip,
+)
+from fusewire.idempotency._sql import TABLE, Dialect, Sql
+from fusewire.idempotency._store import AioTransaction, Transaction, Trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg.pq.abc import PGresult
+
+    from fusewire.idempotency._psycopg_trip import Talk
     from fusewire.idempotency._sql import Parameters
+    from fusewire.idempotency._steps import Execute
+    from fusewire.idempotency._store import Rows
 
 
 __all__ = ["AioPsycopgStore", "PsycopgStore"]
-
-_BYTES = frozenset({"claim", "new_claim", "fingerprint", "details", "trailers", "reply"})
-"""Parameters that are sent as they are: as text a reply would be twice as long."""
 
 
 def trouble_of(error: BaseException) -> Trouble:
@@ -32,12 +47,9 @@ def trouble_of(error: BaseException) -> Trouble:
     if not isinstance(error, psycopg.Error):
         return Trouble.OTHER
     lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+    if isinstance(error, NOT_PREPARED):
+        return Trouble.CONFLICT  # done again, it is not asked for by its name
     return trouble_of_sqlstate(error.sqlstate, lost=lost)
-
-
-@functools.lru_cache(maxsize=64)
-def _text(sql: str) -> bytes:
-    return with_parameters(sql, lambda name: f"%({name}){'b' if name in _BYTES else 's'}").encode()
 
 
 def _is_over(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
@@ -45,30 +57,106 @@ def _is_over(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any])
     return connection.info.transaction_status is TransactionStatus.IDLE
 
 
-class _PsycopgTransaction:
-    """A transaction on a connection of the pool."""
+_OWN = ("commit", "rollback")
+_Connection = TypeVar("_Connection", psycopg.Connection[Any], psycopg.AsyncConnection[Any])
 
-    def __init__(
-        self, pool: ConnectionPool[Any], connection: psycopg.Connection[Any], wait: float
-    ) -> None:
-        self._pool = pool
-        self._connection = connection
+
+def _refuse(*_: object) -> Never:
+    raise psycopg.ProgrammingError(
+        "commit() and rollback() end the transaction, and it is the server that ends it. For a "
+        "part that may fail use connection.transaction()"
+    )
+
+
+async def _aio_refuse(*_: object) -> Never:
+    _refuse()
+
+
+class _Begun(Generic[_Connection]):
+    """What the transactions of both kinds of connections share."""
+
+    def __init__(self, connection: _Connection, preparations: Preparations, wait: float) -> None:
+        self._connection: _Connection = connection
         self._wait = lock_timeout(wait)
-        self._block = connection.transaction()  # in it, a handler's commit() raises
-        self._transaction = self._block.__enter__()
-        self._in_block = True
+        self._lent = False
+        self._encoding = connection.info.encoding
+        self._preparations = preparations
+        self._prepares = preparations.names(connection) is not None
+        self._begins = True
 
     @property
     def is_open(self) -> bool:
         return not _is_over(self._connection)
 
+    def _opening(self) -> list[Statement]:
+        """Return what has to come before the next statement."""
+        if not self._begins:
+            return []
+        self._begins = False
+        return [begin(self._connection)]
+
+    def _statement(self, sql: str, parameters: Parameters) -> Statement:
+        return statement(sql, {"wait": self._wait, **parameters}, self._encoding)
+
+    def _last(self, last: Execute) -> Statement:
+        """Return a statement that fails unless it has one row: a COMMIT behind it commits not."""
+        sql = f"WITH done AS ({last.sql}) SELECT 1 / count(*) FROM done"  # noqa: S608 - ours
+        return self._statement(sql, last.parameters)
+
+    def _talk(self, statements: list[Statement]) -> Talk:
+        names = self._preparations.names(self._connection) if self._prepares else None
+        return trip(self._connection.pgconn, statements, names, self._encoding)
+
+    def _forget(self, error: psycopg.Error) -> None:
+        """Take note that a name is gone, or another's, and use none in this transaction."""
+        self._preparations.forget(self._connection, error)
+        self._prepares = False
+
+    def _hide(self, refuse: Callable[..., object]) -> None:
+        """Have the handler's commit and rollback refused, as psycopg's own blocks do.
+
+        Such a block's BEGIN and COMMIT would be round trips of their own. An attribute hides a
+        method.
+        """
+        self._lent = True
+        vars(self._connection).update(dict.fromkeys(_OWN, refuse))
+
+    def _show(self) -> None:
+        for name in _OWN:
+            vars(self._connection).pop(name, None)
+
+
+class _PsycopgTransaction(_Begun[psycopg.Connection[Any]], Transaction):
+    """A transaction on a connection of the pool. It begins with its first statement."""
+
+    def __init__(
+        self,
+        pool: ConnectionPool[Any],
+        connection: psycopg.Connection[Any],
+        preparations: Preparations,
+        wait: float,
+    ) -> None:
+        super().__init__(connection, preparations, wait)
+        self._pool = pool
+
+    def begin(self) -> None:
+        self._trip([*self._opening()])
+
     def lend(self) -> psycopg.Connection[Any]:
+        self._hide(_refuse)
         return self._connection
 
     def execute(self, sql: str, parameters: Parameters) -> Rows:
-        with self._connection.cursor(binary=True, row_factory=tuple_row) as cursor:
-            cursor.execute(_text(sql), {"wait": self._wait, **parameters})
-            return cursor.fetchall()
+        opening, statement = self._opening(), self._statement(sql, parameters)
+        try:
+            results = self._trip([*opening, statement])
+        except NOT_PREPARED as error:
+            self._forget(error)
+            if not opening:  # what was done in the transaction is done again with it
+                raise
+            self._trip([ROLLBACK])
+            results = self._trip([*opening, statement])
+        return rows_of(results[-1])
 
     def settle(self) -> None:
         """Everything has been sent."""
@@ -76,19 +164,44 @@ class _PsycopgTransaction:
     def undo(self) -> bool:
         return False
 
-    def commit(self) -> None:
-        self._in_block = False
-        self._block.__exit__(None, None, None)
-        self._pool.putconn(self._connection)
+    def commit(self, last: Execute | None = None) -> bool:
+        try:
+            self._finish([] if last is None else [self._last(last)])
+        except psycopg.errors.DivisionByZero:
+            return False
+        self._give_back()
+        return True
+
+    def _finish(self, last: list[Statement]) -> None:
+        opening = self._opening()
+        if not last or not self._prepares:
+            self._trip([*opening, *last, COMMIT])
+            return
+        try:
+            self._trip([*opening, SAVEPOINT, *last, COMMIT])
+        except NOT_PREPARED as error:
+            # A name that is gone has failed the transaction. The handler's work is kept.
+            self._forget(error)
+            self._trip([ROLLBACK_TO, *last, COMMIT])
 
     def rollback(self) -> None:
-        if self._in_block:
-            self._in_block = False
-            self._transaction.force_rollback = True  # an exception would cost more than the rest
-            with contextlib.suppress(psycopg.Error):
-                self._block.__exit__(None, None, None)
+        with contextlib.suppress(psycopg.Error):
+            if self._lent:
+                self._show()
+                self._connection.rollback()
+            elif not _is_over(self._connection):
+                # psycopg's own has it forget what it has prepared, for a handler's sake.
+                self._trip([ROLLBACK])
         if not _is_over(self._connection):
             self._connection.close()
+        self._give_back()
+
+    def _trip(self, statements: list[Statement]) -> list[PGresult]:
+        with self._connection.lock:
+            return self._connection.wait(self._talk(statements))
+
+    def _give_back(self) -> None:
+        self._show()
         self._pool.putconn(self._connection)
 
 
@@ -112,52 +225,51 @@ class PsycopgStore(SyncStore):
         self, pool: ConnectionPool[Any], *, table: str = TABLE, schema: str | None = None
     ) -> None:
         self._pool = check("pool", pool, instance_of(ConnectionPool))
+        self._preparations = Preparations()
         super().__init__(Sql(Dialect.POSTGRESQL, table, schema))
         self.most_calls = pool.max_size
 
     def begin_transaction(self, wait: float) -> _PsycopgTransaction:
         """Begin a transaction; its claim waits at most `wait` seconds for another call."""
         connection = self._pool.getconn()
-        try:
-            return _PsycopgTransaction(self._pool, connection, wait)
-        except BaseException:
-            self._pool.putconn(connection)
-            raise
+        return _PsycopgTransaction(self._pool, connection, self._preparations, wait)
 
     def trouble(self, error: BaseException) -> Trouble:
         """Return what an error means."""
         return trouble_of(error)
 
 
-class _AioPsycopgTransaction:
-    """A transaction on a connection of the pool."""
+class _AioPsycopgTransaction(_Begun[psycopg.AsyncConnection[Any]], AioTransaction):
+    """A transaction on a connection of the pool. It begins with its first statement."""
 
     def __init__(
-        self, pool: AsyncConnectionPool[Any], connection: psycopg.AsyncConnection[Any], wait: float
+        self,
+        pool: AsyncConnectionPool[Any],
+        connection: psycopg.AsyncConnection[Any],
+        preparations: Preparations,
+        wait: float,
     ) -> None:
+        super().__init__(connection, preparations, wait)
         self._pool = pool
-        self._connection = connection
-        self._wait = lock_timeout(wait)
-        self._block = connection.transaction()  # in it, a handler's commit() raises
-        self._in_block = False
 
-    async def begun(self) -> Self:
-        """Begin it."""
-        self._transaction = await self._block.__aenter__()
-        self._in_block = True
-        return self
-
-    @property
-    def is_open(self) -> bool:
-        return not _is_over(self._connection)
+    async def begin(self) -> None:
+        await self._trip([*self._opening()])
 
     def lend(self) -> psycopg.AsyncConnection[Any]:
+        self._hide(_aio_refuse)
         return self._connection
 
     async def execute(self, sql: str, parameters: Parameters) -> Rows:
-        async with self._connection.cursor(binary=True, row_factory=tuple_row) as cursor:
-            await cursor.execute(_text(sql), {"wait": self._wait, **parameters})
-            return await cursor.fetchall()
+        opening, statement = self._opening(), self._statement(sql, parameters)
+        try:
+            results = await self._trip([*opening, statement])
+        except NOT_PREPARED as error:
+            self._forget(error)
+            if not opening:  # what was done in the transaction is done again with it
+                raise
+            await self._trip([ROLLBACK])
+            results = await self._trip([*opening, statement])
+        return rows_of(results[-1])
 
     async def settle(self) -> None:
         """Everything has been sent."""
@@ -165,19 +277,44 @@ class _AioPsycopgTransaction:
     async def undo(self) -> bool:
         return False
 
-    async def commit(self) -> None:
-        self._in_block = False
-        await self._block.__aexit__(None, None, None)
-        await self._pool.putconn(self._connection)
+    async def commit(self, last: Execute | None = None) -> bool:
+        try:
+            await self._finish([] if last is None else [self._last(last)])
+        except psycopg.errors.DivisionByZero:
+            return False
+        await self._give_back()
+        return True
+
+    async def _finish(self, last: list[Statement]) -> None:
+        opening = self._opening()
+        if not last or not self._prepares:
+            await self._trip([*opening, *last, COMMIT])
+            return
+        try:
+            await self._trip([*opening, SAVEPOINT, *last, COMMIT])
+        except NOT_PREPARED as error:
+            # A name that is gone has failed the transaction. The handler's work is kept.
+            self._forget(error)
+            await self._trip([ROLLBACK_TO, *last, COMMIT])
 
     async def rollback(self) -> None:
-        if self._in_block:
-            self._in_block = False
-            self._transaction.force_rollback = True  # an exception would cost more than the rest
-            with contextlib.suppress(psycopg.Error):
-                await self._block.__aexit__(None, None, None)
+        with contextlib.suppress(psycopg.Error):
+            if self._lent:
+                self._show()
+                await self._connection.rollback()
+            elif not _is_over(self._connection):
+                # psycopg's own has it forget what it has prepared, for a handler's sake.
+                await self._trip([ROLLBACK])
         if not _is_over(self._connection):
             await self._connection.close()
+        await self._give_back()
+
+    async def _trip(self, statements: list[Statement]) -> list[PGresult]:
+        async with self._connection.lock:
+            return await self._connection.wait(self._talk(statements))
+
+    async def _give_back(self) -> None:
+        self._show()
         await self._pool.putconn(self._connection)
 
 
@@ -201,16 +338,13 @@ class AioPsycopgStore(AioStore):
         self, pool: AsyncConnectionPool[Any], *, table: str = TABLE, schema: str | None = None
     ) -> None:
         self._pool = check("pool", pool, instance_of(AsyncConnectionPool))
+        self._preparations = Preparations()
         super().__init__(Sql(Dialect.POSTGRESQL, table, schema))
 
     async def begin_transaction(self, wait: float) -> _AioPsycopgTransaction:
         """Begin a transaction; its claim waits at most `wait` seconds for another call."""
         connection = await self._pool.getconn()
-        try:
-            return await _AioPsycopgTransaction(self._pool, connection, wait).begun()
-        except BaseException:
-            await self._pool.putconn(connection)
-            raise
+        return _AioPsycopgTransaction(self._pool, connection, self._preparations, wait)
 
     def trouble(self, error: BaseException) -> Trouble:
         """Return what an error means."""

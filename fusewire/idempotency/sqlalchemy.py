@@ -22,10 +22,11 @@ from fusewire.idempotency._base import AioStore, SyncStore
 from fusewire.idempotency._postgres import lock_timeout, trouble_of_sqlstate
 from fusewire.idempotency._sql import TABLE, Dialect, Sql, check_name, index_name
 from fusewire.idempotency._sqlite import trouble_of as trouble_of_sqlite
-from fusewire.idempotency._store import Trouble
+from fusewire.idempotency._store import AioTransaction, Transaction, Trouble
 
 if TYPE_CHECKING:
     from fusewire.idempotency._sql import Parameters
+    from fusewire.idempotency._steps import Execute
     from fusewire.idempotency._store import Rows
 
 __all__ = ["AioSQLAlchemyStore", "SQLAlchemyStore", "table"]
@@ -127,7 +128,7 @@ def _lock(connection: sa.Connection, wait: float) -> None:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {former}")
 
 
-class _SQLAlchemyTransaction:
+class _SQLAlchemyTransaction(Transaction):
     """A transaction on a connection of the engine."""
 
     def __init__(self, store: SQLAlchemyStore, connection: sa.Connection, wait: float) -> None:
@@ -141,6 +142,9 @@ class _SQLAlchemyTransaction:
         self._transaction = connection.begin()
         if store.sql.dialect is Dialect.SQLITE:
             _lock(connection, wait)
+
+    def begin(self) -> None:
+        """It has begun."""
 
     @property
     def is_open(self) -> bool:
@@ -169,9 +173,12 @@ class _SQLAlchemyTransaction:
         self._session.close()
         return True
 
-    def commit(self) -> None:
+    def commit(self, last: Execute | None = None) -> bool:
+        if last is not None and not self.execute(last.sql, last.parameters):
+            return False
         self._transaction.commit()
         self._connection.close()
+        return True
 
     def rollback(self) -> None:
         try:
@@ -230,7 +237,7 @@ class SQLAlchemyStore(SyncStore):
         return trouble_of(error, self.sql.dialect)
 
 
-class _AioSQLAlchemyTransaction:
+class _AioSQLAlchemyTransaction(AioTransaction):
     """A transaction on a connection of the engine."""
 
     def __init__(self, store: AioSQLAlchemyStore, connection: AsyncConnection, wait: float) -> None:
@@ -250,6 +257,9 @@ class _AioSQLAlchemyTransaction:
         if on_sqlite:
             await self._connection.run_sync(_lock, self._wait)
         return self
+
+    async def begin(self) -> None:
+        """It has begun."""
 
     @property
     def is_open(self) -> bool:
@@ -278,9 +288,12 @@ class _AioSQLAlchemyTransaction:
         await self._session.close()
         return True
 
-    async def commit(self) -> None:
+    async def commit(self, last: Execute | None = None) -> bool:
+        if last is not None and not await self.execute(last.sql, last.parameters):
+            return False
         await self._transaction.commit()
         await self._connection.close()
+        return True
 
     async def rollback(self) -> None:
         try:

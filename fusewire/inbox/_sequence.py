@@ -149,9 +149,8 @@ class Inbox:
             yield from self._claim_again(claimed)
         expires_at = min(self._now_ms() + self._keep_ms, NEVER)
         answered = claimed | answer_parameters(Answer(OK)) | {"expires_at": expires_at}
-        if not (yield Execute(self._sql.finish, answered)):
+        if not (yield Commit(Execute(self._sql.finish, answered))):
             raise self._lost()
-        yield Commit()
 
     def _take(self, claimed: dict[str, Any]) -> Generator[Step, Any, Taken]:
         return take(self._sql, self._trouble, claimed, lease_ms=None, now_ms=self._now_ms)

@@ -56,7 +56,7 @@ def record(
     number: int = FORMAT,
     claim: bytes = THEIRS,
 ) -> Record:
-    return Record(number, state, claim, fingerprint, answer, 0, lease_until_ms)
+    return Record(number, state, claim, fingerprint, answer, 0, 2**63 - 1, lease_until_ms)
 
 
 ANSWER = Answer(0, reply=b"reply")

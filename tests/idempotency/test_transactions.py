@@ -59,7 +59,7 @@ def test_a_handlers_commit_and_rollback_mean_what_they_do_elsewhere(server: Serv
 def test_psycopg_refuses_a_handlers_commit_and_nothing_is_done(server: Server) -> None:
     answer = server.ask("commit", "a")
     assert answer.code == "UNKNOWN"
-    assert "Explicit commit() forbidden" in answer.details
+    assert "it is the server that ends it" in answer.details
     assert server.effects("a") == 0
     assert server.database.records() == 0
 
@@ -210,21 +210,23 @@ def lose_the_next_commit(server: Server, moment: str) -> None:
             gone = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pids[0]}"  # noqa: S608 - ours
             until_sync(lambda: server.database.execute(gone)[0][0] == 0)
 
-        async def aio_commit() -> None:
+        async def aio_commit(last: Any) -> Any:
             pids.append((await execute("SELECT pg_backend_pid()", {}))[0][0])
             if moment == "after":
+                await execute(last.sql, last.parameters)
                 await server.place.execute(transaction._connection, "COMMIT")
             await asyncio.to_thread(terminate)
             server.store.begin_transaction = begin_transaction
-            await commit()
+            return await commit(last)
 
-        def sync_commit() -> None:
+        def sync_commit(last: Any) -> Any:
             pids.append(execute("SELECT pg_backend_pid()", {})[0][0])
             if moment == "after":
+                execute(last.sql, last.parameters)
                 server.place.execute(transaction._connection, "COMMIT")
             terminate()
             server.store.begin_transaction = begin_transaction
-            commit()
+            return commit(last)
 
         transaction.commit = aio_commit if server.place.aio else sync_commit
         return transaction

@@ -117,12 +117,12 @@ def lose_the_answer_of_the_next_commit(shop: Shop) -> None:
             shop.store.begin_transaction = begin_transaction
             raise ConnectionError("the answer is lost")
 
-        async def aio_commit() -> None:
-            await commit()
+        async def aio_commit(*last: Any) -> None:
+            await commit(*last)
             lost()
 
-        def sync_commit() -> None:
-            commit()
+        def sync_commit(*last: Any) -> None:
+            commit(*last)
             lost()
 
         transaction.commit = aio_commit if shop.place.aio else sync_commit

@@ -85,17 +85,19 @@ def _die_at_commits(server: Server) -> None:
     def dying(transaction: Any) -> Any:
         commit = transaction.commit
 
-        def sync_commit() -> None:
+        def sync_commit(*last: Any) -> Any:
             server.script.die("before-commit")
             _die_soon(server)
-            commit()
+            done = commit(*last)
             server.script.die("after-commit")
+            return done
 
-        async def aio_commit() -> None:
+        async def aio_commit(*last: Any) -> Any:
             server.script.die("before-commit")
             _die_soon(server)
-            await commit()
+            done = await commit(*last)
             server.script.die("after-commit")
+            return done
 
         transaction.commit = aio_commit if server.place.aio else sync_commit
         return transaction

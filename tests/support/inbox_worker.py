@@ -76,15 +76,17 @@ def _reach_at_commits(store: Any, reach: Any, *, aio: bool) -> None:
     def reaching(transaction: Any) -> Any:
         commit = transaction.commit
 
-        async def aio_commit() -> None:
+        async def aio_commit(*last: Any) -> Any:
             reach("before-commit")
-            await commit()
+            done = await commit(*last)
             reach("after-commit")
+            return done
 
-        def sync_commit() -> None:
+        def sync_commit(*last: Any) -> Any:
             reach("before-commit")
-            commit()
+            done = commit(*last)
             reach("after-commit")
+            return done
 
         transaction.commit = aio_commit if aio else sync_commit
         return transaction

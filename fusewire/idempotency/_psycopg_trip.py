@@ -1,0 +1,275 @@
+"""Several statements in one round trip of psycopg 3: by libpq's pipeline mode, and prepared.
+
+A call has five statements besides its handler's: it begins, claims, looks, finishes and commits.
+As round trips of their own they would cost more than most handlers' work, and parsing them each
+time as much again. psycopg's own pipelines and cursors cost more time of this process than they
+save, so libpq is asked directly.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import psycopg
+from psycopg.errors import DuplicatePreparedStatement, InvalidSqlStatementName
+from psycopg.pq import ConnStatus, ExecStatus, Format
+from psycopg.waiting import Ready, Wait
+
+from fusewire.idempotency._sql import numbered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+
+    from psycopg.pq.abc import PGconn, PGresult
+
+    from fusewire.idempotency._sql import Parameters
+    from fusewire.idempotency._store import Rows
+
+    Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+    Talk = Generator[Wait, Ready | int, list[PGresult]]
+
+# The numbers of types in PostgreSQL's catalog.
+_BYTEA, _BIGINT, _TEXT = 17, 20, 25
+_INTEGERS = frozenset({_BIGINT, 21, 23})
+_INFERRED = 0
+
+_GOOD = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
+
+NOT_PREPARED = (InvalidSqlStatementName, DuplicatePreparedStatement)
+"""Errors that say nothing of a statement, only of its name."""
+
+
+class Statement(NamedTuple):
+    """A statement with its values, as libpq takes them.
+
+    Attributes:
+        sql: its text, with ``$1``.
+        name: what it is prepared as; None if it is not.
+        values: one for each parameter.
+        types: their types' numbers.
+        formats: whether they are text or binary.
+    """
+
+    sql: bytes
+    name: bytes | None = None
+    values: Sequence[bytes | None] | None = None
+    types: Sequence[int] | None = None
+    formats: Sequence[Format] | None = None
+
+
+COMMIT = Statement(b"COMMIT")
+ROLLBACK = Statement(b"ROLLBACK")
+SAVEPOINT = Statement(b"SAVEPOINT fusewire_finish")
+ROLLBACK_TO = Statement(b"ROLLBACK TO fusewire_finish")
+_BEGIN = Statement(b"BEGIN")
+
+
+def begin(connection: Connection) -> Statement:
+    """Return the statement that begins a transaction as the connection is configured to."""
+    level, read_only = connection.isolation_level, connection.read_only
+    deferrable = connection.deferrable
+    if level is None and read_only is None and deferrable is None:
+        return _BEGIN
+    words = ["BEGIN"]
+    if level is not None:
+        words.append(f"ISOLATION LEVEL {psycopg.IsolationLevel(level).name.replace('_', ' ')}")
+    if read_only is not None:
+        words.append("READ ONLY" if read_only else "READ WRITE")
+    if deferrable is not None:
+        words.append("DEFERRABLE" if deferrable else "NOT DEFERRABLE")
+    return Statement(" ".join(words).encode())
+
+
+@functools.lru_cache(maxsize=64)
+def _text(sql: str) -> tuple[bytes, bytes, Callable[[Mapping[str, Any]], list[Any]]]:
+    text, ordered = numbered(sql)
+    name = f"fusewire_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return text.encode(), name.encode(), ordered
+
+
+def statement(sql: str, parameters: Parameters, encoding: str) -> Statement:
+    """Return a statement of :class:`~fusewire.idempotency._sql.Sql` with its values."""
+    text, name, ordered = _text(sql)
+    values: list[bytes | None] = []
+    types: list[int] = []
+    formats: list[Format] = []
+    for value in ordered(parameters):
+        # Bytes are sent as they are: as text a reply would be twice as long.
+        formats.append(Format.BINARY if isinstance(value, bytes) else Format.TEXT)
+        if value is None:
+            values.append(None)
+            types.append(_INFERRED)
+        elif isinstance(value, bytes):
+            values.append(value)
+            types.append(_BYTEA)
+        elif isinstance(value, int):
+            values.append(b"%d" % value)
+            types.append(_BIGINT)
+        else:
+            values.append(str(value).encode(encoding))
+            types.append(_TEXT)
+    return Statement(text, name, values, types, formats)
+
+
+class Preparations:
+    """What is prepared on the connections of a pool.
+
+    psycopg forgets all prepared statements of a connection when one of its own transactions is
+    rolled back. A pooler in transaction mode gives each transaction another connection of the
+    server. So a name may be gone, or there already, and then the statement is not prepared.
+    """
+
+    def __init__(self) -> None:
+        self._names: WeakKeyDictionary[Connection, set[bytes]] = WeakKeyDictionary()
+        self._shared = False
+
+    def names(self, connection: Connection) -> set[bytes] | None:
+        """Return the names on a connection; None if nothing is to be prepared there."""
+        if self._shared or connection.prepare_threshold is None:  # psycopg's own switch
+            return None
+        return self._names.setdefault(connection, set())
+
+    def forget(self, connection: Connection, error: Exception) -> None:
+        """Take note of one of :data:`NOT_PREPARED`."""
+        self._names.pop(connection, None)
+        if isinstance(error, DuplicatePreparedStatement):
+            self._shared = True
+
+
+def trip(
+    pgconn: PGconn, statements: Sequence[Statement], names: set[bytes] | None, encoding: str
+) -> Talk:
+    """Execute statements in one round trip, and return their results. Psycopg's `wait` drives it.
+
+    If one fails, those behind it are not executed.
+
+    Args:
+        pgconn: libpq's connection, on which nothing else is going on.
+        statements: what is executed.
+        names: what is prepared on it; None if nothing is to be prepared.
+        encoding: of the server's messages.
+
+    Raises:
+        psycopg.Error: one failed, or the connection was lost.
+    """
+    messages: list[Callable[[], None]] = []
+    asked: list[int] = []  # which results are of the statements
+    new: set[bytes] = set()
+    for each in statements:
+        if each.name is not None and names is not None and each.name not in names | new:
+            prepare = functools.partial(pgconn.send_prepare, each.name, each.sql, each.types)
+            messages.append(prepare)
+            new.add(each.name)
+        asked.append(len(messages))
+        messages.append(_message(pgconn, each, names))
+    if psycopg.Pipeline.is_supported():
+        results = yield from _together(pgconn, messages, encoding)
+    else:  # libpq before 14
+        results = yield from _one_by_one(pgconn, messages, encoding)
+    if names is not None:
+        names.update(new)
+    return [results[number] for number in asked]
+
+
+def _message(pgconn: PGconn, each: Statement, names: set[bytes] | None) -> Callable[[], None]:
+    if each.name is None or names is None:
+        return functools.partial(
+            pgconn.send_query_params,
+            each.sql,
+            each.values,
+            each.types,
+            each.formats,
+            Format.BINARY,
+        )
+    return functools.partial(
+        pgconn.send_query_prepared, each.name, each.values, each.formats, Format.BINARY
+    )
+
+
+def _together(pgconn: PGconn, messages: Iterable[Callable[[], None]], encoding: str) -> Talk:
+    pgconn.enter_pipeline_mode()
+    for send in messages:
+        send()
+    pgconn.pipeline_sync()
+    yield from _flush(pgconn)
+    results = yield from _until_synced(pgconn)
+    if pgconn.status == ConnStatus.OK:
+        pgconn.exit_pipeline_mode()
+    _check(results, encoding)
+    return results
+
+
+def _one_by_one(pgconn: PGconn, messages: Iterable[Callable[[], None]], encoding: str) -> Talk:
+    results: list[PGresult] = []
+    for send in messages:
+        send()
+        yield from _flush(pgconn)
+        while (result := (yield from _next(pgconn))) is not None:
+            results.append(result)
+        _check(results, encoding)
+    return results
+
+
+def _flush(pgconn: PGconn) -> Generator[Wait, Ready | int, None]:
+    while pgconn.flush():
+        ready: Ready | int = Ready.NONE
+        while not ready:
+            ready = yield Wait.RW
+        if ready & Ready.R:  # the server may wait for us to read, before it reads
+            pgconn.consume_input()
+
+
+def _until_synced(pgconn: PGconn) -> Talk:
+    results: list[PGresult] = []
+    while True:
+        try:
+            result = yield from _next(pgconn)
+        except psycopg.OperationalError:
+            # What the server said before it hung up says more.
+            if any(each.status == ExecStatus.FATAL_ERROR for each in results):
+                return results
+            raise
+        if result is None:  # the results of the next statement follow
+            continue
+        if result.status == ExecStatus.PIPELINE_SYNC:
+            return results
+        results.append(result)
+
+
+def _next(pgconn: PGconn) -> Generator[Wait, Ready | int, PGresult | None]:
+    while pgconn.is_busy():
+        while not (yield Wait.R):
+            pass
+        pgconn.consume_input()
+    result = pgconn.get_result()
+    if result is None and pgconn.status != ConnStatus.OK:
+        raise psycopg.OperationalError("the connection is lost")
+    return result
+
+
+def _check(results: Iterable[PGresult], encoding: str) -> None:
+    """Raise the error of the first that failed."""
+    for result in results:
+        if result.status not in _GOOD:
+            raise psycopg.errors.error_from_result(result, encoding)
+
+
+def rows_of(result: PGresult) -> Rows:
+    """Return the rows of a result: bytes, integers and texts."""
+    columns = range(result.nfields)
+    types = [result.ftype(column) for column in columns]
+    return [
+        [_value(result.get_value(row, column), types[column]) for column in columns]
+        for row in range(result.ntuples)
+    ]
+
+
+def _value(value: bytes | None, kind: int) -> Any:
+    if value is None or kind == _BYTEA:
+        return value
+    if kind in _INTEGERS:
+        return int.from_bytes(value, "big", signed=True)
+    return value.decode()
