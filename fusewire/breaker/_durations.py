@@ -5,6 +5,7 @@ A call is only noted, in a short deque that needs no lock, and counted later wit
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections import deque
@@ -77,6 +78,7 @@ class Durations:
         self.quick_until = -math.inf
         self._quick_at: float
         self._methods: dict[str, _Method] = {}
+        self._restored: CallDurations | None = None
         self._latest: deque[tuple[str, float]] = deque(maxlen=LATEST)
         self._replayed_at = -math.inf
 
@@ -139,6 +141,9 @@ class Durations:
     def totals(self) -> CallDurations:
         """Return how long all calls took, in few buckets: see :class:`CallDurations`."""
         self._count()
+        return dataclasses.replace(self._totals(), restored=self._restored)
+
+    def _totals(self) -> CallDurations:
         known = self._methods.copy().values()
         return CallDurations(
             answered=for_export(each.answered for each in known),
@@ -279,6 +284,7 @@ class Durations:
 
     def _load(self, content: Iterable[MethodDurations]) -> None:
         self._methods = {each.method: _Method(each) for each in content}
+        self._restored = self._totals()
         self._latest.clear()
 
 

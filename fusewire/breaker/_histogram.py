@@ -71,10 +71,12 @@ class CallDurations:
         answered: all calls that the dependency answered, in the buckets of
             :data:`EXPORT_BOUNDS`.
         failed: all calls that failed.
+        restored: the part of both that came from a snapshot; None for nothing.
     """
 
     answered: Histogram
     failed: Histogram
+    restored: CallDurations | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

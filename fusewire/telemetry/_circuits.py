@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fusewire._locks import make_lock
 from fusewire.breaker import CircuitMode, CircuitState, Durations
 from fusewire.telemetry._growth import Growth
-from fusewire.telemetry._metrics import Combine, Kind, Metric, Readings
+from fusewire.telemetry._metrics import Combine, Kind, Metric, Readings, without
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -150,6 +150,7 @@ class CircuitReader:
         durations: names or patterns of the circuits whose durations are read.
         max_circuits: how many circuits get series of their own. The others are added up.
         processes: whether to read :data:`PROCESSES`.
+        restored: whether durations include those that came from snapshots.
     """
 
     def __init__(
@@ -160,12 +161,14 @@ class CircuitReader:
         durations: Collection[str],
         max_circuits: int,
         processes: bool,
+        restored: bool,
     ) -> None:
         self._registry = registry
         self._detail = detail
         self._durations = tuple(durations)
         self._max_circuits = max_circuits
         self._processes = processes
+        self._restored = restored
         self._lock = make_lock()
         # Whether a circuit has series of its own. Decided once, or its calls would count twice.
         self._own: dict[str, bool] = {}
@@ -240,8 +243,12 @@ class CircuitReader:
             _read_detail(readings, figures, circuit)
         durations = figures.durations
         if durations is not None and self._wants_durations(figures.name):
-            readings.add_histogram(DURATION, (name, "success"), durations.answered)
-            readings.add_histogram(DURATION, (name, "failure"), durations.failed)
+            answered, failed = durations.answered, durations.failed
+            if not self._restored and durations.restored is not None:
+                answered = without(answered, durations.restored.answered)
+                failed = without(failed, durations.restored.failed)
+            readings.add_histogram(DURATION, (name, "success"), answered)
+            readings.add_histogram(DURATION, (name, "failure"), failed)
         if self._processes:
             add(PROCESSES, (name, figures.state.value), 1)
 

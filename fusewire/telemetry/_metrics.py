@@ -103,3 +103,10 @@ def together(one: Histogram, other: Histogram) -> Histogram:
     """Return two histograms with the same buckets as one."""
     counts = tuple(a + b for a, b in zip(one.counts, other.counts, strict=True))
     return Histogram(one.bounds, counts, one.seconds + other.seconds)
+
+
+def without(whole: Histogram, part: Histogram) -> Histogram:
+    """Return what a histogram has besides `part`."""
+    # Read one after the other, `part` may be newer.
+    counts = tuple(max(a - b, 0) for a, b in zip(whole.counts, part.counts, strict=True))
+    return Histogram(whole.bounds, counts, max(whole.seconds - part.seconds, 0.0))

@@ -52,6 +52,7 @@ class Source:
         durations: names or patterns of the circuits whose durations are read.
         max_circuits: how many circuits get series of their own.
         processes: whether several processes share one scrape.
+        restored: whether durations include those that came from snapshots.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Source:
         durations: Collection[str],
         max_circuits: int,
         processes: bool,
+        restored: bool = True,
     ) -> None:
         self._circuits = CircuitReader(
             registry,
@@ -69,6 +71,7 @@ class Source:
             durations=durations,
             max_circuits=max_circuits,
             processes=processes,
+            restored=restored,
         )
         self._consumers = ConsumersReader(self._circuits.has_own_series)
         self._files = FilesReader()

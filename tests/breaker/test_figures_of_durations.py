@@ -87,7 +87,14 @@ def test_durations_go_on_over_a_restart_and_never_fall(clock: FakeClock) -> None
         breaker(clock.advance)(seconds)
     other = CircuitBreaker("payments", clock=clock)
     other.restore(breaker.snapshot())
-    assert other.figures().durations == breaker.figures().durations
+    before, after = breaker.figures().durations, other.figures().durations
+    assert before is not None
+    assert after == dataclasses.replace(before, restored=before)
+    other(clock.advance)(0.1)
+    now = other.figures().durations
+    assert now is not None
+    assert now.answered.calls == before.answered.calls + 1
+    assert now.restored == before
 
 
 def test_durations_can_be_left_out(clock: FakeClock) -> None:

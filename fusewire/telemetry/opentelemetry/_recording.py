@@ -1,6 +1,6 @@
 """Histograms that Fusewire has counted, recorded value by value, because there is no other way.
 
-OpenTelemetry's API takes one value at a time, which costs some 20 µs each. So values are recorded
+OpenTelemetry's API takes one value at a time, which costs 6 to 20 µs. So values are recorded
 in a thread as they come, and a collection records what has come since. It never takes long: a
 reader that waits too long for a collection drops it whole.
 """
@@ -32,15 +32,15 @@ _INSIDE = 1e-6
 _INTERVAL = 5.0
 """Seconds between two looks of the thread. What comes in that time is left for a collection."""
 
-_SLICE = 200
-"""Values that the thread records before it lets others go on, which takes some 4 ms."""
+_TURN = 0.004
+"""Seconds that the thread records before it lets others go on for as long."""
 
-_MOST_AT_ONCE = 25_000
-"""Values that one collection records, which takes half a second. The thread records the others."""
+_LONGEST = 2.0
+"""Seconds that one collection records, at most: 100,000 values or more. The thread records the
+others."""
 
-_MOST_IN_A_SECOND = 50_000
-"""Values of one series. More cannot be recorded in the time that they took: they come from a
-snapshot that was restored, and were recorded by the process that took it."""
+_SLICE = 100
+"""Values that are recorded between two looks at the clock."""
 
 
 class _Values(NamedTuple):
@@ -73,7 +73,6 @@ class Recorder:
         # Held from a reading until it is taken: an older one must not be taken after a newer one.
         self._lock = make_lock()
         self._growth = Growth()
-        self._taken_at = monotonic()
         self._left: deque[_Values] = deque()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -89,7 +88,7 @@ class Recorder:
         with self._lock:
             readings = read()
             self._take(readings)
-            self._record(_MOST_AT_ONCE)
+            self._record(_LONGEST)
             if self._left:
                 self.start()
             return readings
@@ -119,10 +118,10 @@ class Recorder:
         while not self._stop.is_set():
             began = self._monotonic()
             with self._lock:
-                self._record(_SLICE)
+                self._record(_TURN)
                 if not self._left:
                     return
-            self._stop.wait(self._monotonic() - began)
+            self._stop.wait(max(self._monotonic() - began, 0.0))
 
     def _renew(self) -> None:
         """Record what a forked child counts itself. Its parent records what was left."""
@@ -139,36 +138,24 @@ class Recorder:
 
     def _take(self, readings: Readings) -> None:
         """Note what histograms have counted since the last time."""
-        now = self._monotonic()
-        most = _MOST_IN_A_SECOND * max(now - self._taken_at, 1.0)
-        self._taken_at = now
         for metric, labels, histogram in _histograms(readings):
             more = self._growth.of_histogram(metric, labels, histogram)
             if metric not in self._to:
                 continue
             attributes = dict(zip(metric.labels, labels, strict=True))
-            if more.calls > most:
-                logger.warning(
-                    "%d values of %s %s are not recorded, because nobody can have made so many "
-                    "calls since the last reading: restore snapshots before instrument()",
-                    more.calls,
-                    metric.name,
-                    attributes,
-                )
-                continue
             for seconds, times in spread(more):
                 self._left.append(_Values(self._to[metric], attributes, seconds, times))
 
-    def _record(self, most: int) -> None:
-        """Record what is left, but at most so many values."""
-        while self._left and most > 0:
+    def _record(self, seconds: float) -> None:
+        """Record what is left, for so long at most."""
+        end = self._monotonic() + seconds
+        while self._left and self._monotonic() < end:
             values = self._left.popleft()
-            now = min(values.times, most)
-            for _ in range(now):
+            times = min(values.times, _SLICE)
+            for _ in range(times):
                 values.to.record(values.seconds, values.attributes)
-            most -= now
-            if now < values.times:
-                self._left.appendleft(values._replace(times=values.times - now))
+            if times < values.times:
+                self._left.appendleft(values._replace(times=values.times - times))
 
 
 def _histograms(readings: Readings) -> Iterator[tuple[Metric, tuple[str, ...], Histogram]]:

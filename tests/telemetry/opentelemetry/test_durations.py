@@ -111,7 +111,7 @@ def test_what_one_collection_does_not_record_a_thread_does(
     reader: InMemoryMetricReader,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_recording, "_MOST_AT_ONCE", 3)
+    monkeypatch.setattr(_recording, "_LONGEST", 0.0)
     recorders: list[Recorder] = []
 
     def start(self: Recorder) -> None:  # the test is its thread
@@ -122,12 +122,13 @@ def test_what_one_collection_does_not_record_a_thread_does(
     with instrument(timed, meter_provider=meters, durations=["*"]):
         for seconds in (0.002, 0.002, 0.2, 0.2, 0.2, 3.0, 3.0, 3.0):
             call(breaker, clock, seconds)
-        assert durations(reader)["payments", "success"].count == 3
+        assert durations(reader) == {}
         recorders[0].work()
         found = durations(reader)["payments", "success"]
         assert found.count == 8
         assert found.sum == pytest.approx(9.604)
         call(breaker, clock, 0.2)
+        monkeypatch.setattr(_recording, "_LONGEST", 30.0)
     assert durations(reader)["payments", "success"].count == 9, "the end is a collection too"
 
 
@@ -138,7 +139,7 @@ def test_a_thread_records_while_nobody_collects(
     reader: InMemoryMetricReader,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_recording, "_MOST_AT_ONCE", 0)
+    monkeypatch.setattr(_recording, "_LONGEST", 0.0)
     monkeypatch.setattr(_recording, "_INTERVAL", 0.01)
     monkeypatch.setattr(_recording, "_SLICE", 2)
     breaker = timed.get("payments")
@@ -160,7 +161,7 @@ def test_a_thread_that_cannot_read_tries_again(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(_recording, "_MOST_AT_ONCE", 0)
+    monkeypatch.setattr(_recording, "_LONGEST", 0.0)
     monkeypatch.setattr(_recording, "_INTERVAL", 0.01)
     read, fails = Source.read_circuits, iter((True,))
 
@@ -183,36 +184,32 @@ def test_what_is_left_at_the_end_is_said(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(_recording, "_MOST_AT_ONCE", 2)
+    monkeypatch.setattr(_recording, "_LONGEST", 0.0)
     with instrument(timed, meter_provider=meters, durations=["*"]):
         for _ in range(5):
             call(timed.get("payments"), clock, 0.2)
-    assert caplog.messages == ["3 durations are not recorded: there were too many at the end"]
+    assert caplog.messages == ["5 durations are not recorded: there were too many at the end"]
 
 
-@pytest.fixture
-def _three_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_recording, "_MOST_IN_A_SECOND", 3)
-
-
-@pytest.mark.usefixtures("_three_in_a_second")
 def test_what_a_snapshot_brings_along_is_not_recorded(
-    timed: BreakerRegistry,
-    clock: FakeClock,
-    meters: MeterProvider,
-    reader: InMemoryMetricReader,
-    caplog: pytest.LogCaptureFixture,
+    timed: BreakerRegistry, clock: FakeClock, meters: MeterProvider, reader: InMemoryMetricReader
 ) -> None:
     former, breaker = BreakerRegistry(clock=clock).get("payments"), timed.get("payments")
     former.measure_durations()
     for _ in range(4):
         call(former, clock, 0.2)
+    call(former, clock, 0.2, well=False)
     with instrument(timed, meter_provider=meters, durations=["*"]):
         breaker.restore(former.snapshot())
         assert durations(reader) == {}
-        assert "4 values of circuit_breaker_call_duration_seconds" in caplog.text
-        call(breaker, clock, 0.2)
-        assert durations(reader)["payments", "success"].count == 1
+        call(breaker, clock, 0.3)
+        point = durations(reader)["payments", "success"]
+        assert (point.count, point.sum) == (1, pytest.approx(0.3))
+    totals = breaker.figures().durations
+    assert totals is not None
+    assert totals.answered.calls == 5
+    assert totals.restored is not None
+    assert (totals.restored.answered.calls, totals.restored.failed.calls) == (4, 1)
 
 
 @given(st.lists(st.floats(0.0, 5.0), max_size=50))
