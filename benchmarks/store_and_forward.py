@@ -42,18 +42,16 @@ import anyio.to_thread
 import grpc
 import grpc.aio
 
+from benchmarks.forwarding_rates import BODY, CHARGE, POLICY, RATES, rates
 from benchmarks.rabbitmq import node
-from fusewire.breaker import BreakerRegistry, BreakerSettings
-from fusewire.forwarding import Encryption, KeyRing, ParkedCalls, ParkPolicy
+from fusewire.breaker import BreakerRegistry
+from fusewire.forwarding import Encryption, KeyRing, ParkedCalls
 from fusewire.interceptors import aio_interceptors, guard
-from fusewire.parking import ReplayPolicy
+from tests.support.ports import reserve_port
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-CHARGE = "/bench.Payments/Charge"
-BODY = b"x" * 200
-IN_FLIGHT = 20  # calls that are forwarded at a time
 SLOW_SYNC = 1e-3  # seconds
 
 RECEIPTS = {
@@ -62,15 +60,11 @@ RECEIPTS = {
     "asyncio, RabbitMQ ÷ confirmed publish": 1.5,
     "sync, RabbitMQ ÷ confirmed publish from a thread": 1.3,
 }
-RATES = {"guarded": 0.85, "bare": 0.80}
 
 
 def encryption() -> Encryption:
     ring = KeyRing({"k": os.urandom(32)}, write_with="k")
     return Encryption(lambda: ring)
-
-
-POLICY = ParkPolicy(idempotent=True, reply=lambda *_: b"pending")
 
 
 def opened() -> BreakerRegistry:
@@ -252,113 +246,6 @@ async def receipts(
             }
 
 
-# -- forwarding ----------------------------------------------------------------------------------
-
-
-class Server(grpc.GenericRpcHandler):
-    """Answers at once."""
-
-    def service(self, _: grpc.HandlerCallDetails) -> Any:  # noqa: D102 - as grpcio says
-        return grpc.unary_unary_rpc_method_handler(lambda *_: b"charged")
-
-
-def serve(port: str) -> None:
-    server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[Server()])
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    server.start()
-    server.wait_for_termination()
-
-
-def channel_to(target: str, registry: BreakerRegistry | None) -> grpc.aio.Channel:
-    interceptors = None if registry is None else aio_interceptors(registry=registry)
-    return grpc.aio.insecure_channel(target, interceptors=interceptors)
-
-
-async def forwarded(url: str, target: str, count: int) -> float:
-    """Return how many stored calls are made in a second."""
-    registry = BreakerRegistry(BreakerSettings())
-    made, all_made = 0, asyncio.Event()
-
-    def hear(event: Any) -> None:
-        nonlocal made
-        made += event.outcome == "replayed"
-        if made == count:
-            all_made.set()
-
-    calls = ParkedCalls(
-        url,
-        queue=f"bench-{uuid.uuid4().hex}",
-        registry=registry,
-        methods={CHARGE: POLICY},
-        replay=ReplayPolicy(concurrency=IN_FLIGHT),
-    )
-    calls.add_listener(hear)
-    async with calls, channel_to(target, registry) as channel:
-        for _ in range(count // 100):
-            await asyncio.gather(*(calls.submit(CHARGE, BODY) for _ in range(100)))
-        began = time.perf_counter()
-        async with calls.forward_to(channel):
-            await all_made.wait()
-            return count / (time.perf_counter() - began)
-
-
-async def plain(url: str, target: str, count: int, registry: BreakerRegistry | None) -> float:
-    """Return the same of a loop that somebody writes by hand."""
-    connection = await aio_pika.connect(url)
-    async with connection, channel_to(target, registry) as channel:
-        amqp = await connection.channel(publisher_confirms=True)
-        await amqp.set_qos(IN_FLIGHT)
-        queue = await amqp.declare_queue(
-            f"bench-{uuid.uuid4().hex}", durable=True, arguments={"x-queue-type": "quorum"}
-        )
-        for _ in range(count // 100):
-            messages = [
-                aio_pika.Message(BODY, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
-                for _ in range(100)
-            ]
-            publish = amqp.default_exchange.publish
-            await asyncio.gather(*(publish(each, queue.name) for each in messages))
-        charge = channel.unary_unary(CHARGE)
-        made, all_made = 0, asyncio.Event()
-
-        async def handle(message: Any) -> None:
-            nonlocal made
-            await charge(message.body, timeout=5, metadata=(("idempotency-key", "k"),))
-            await message.ack()
-            made += 1
-            if made == count:
-                all_made.set()
-
-        began = time.perf_counter()
-        await queue.consume(handle)
-        await all_made.wait()
-        return count / (time.perf_counter() - began)
-
-
-async def rates(url: str, options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
-    """Measure laps of forwarding, each beside a lap of both plain loops."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in RATES}
-    port = str(options.port)
-    server = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.store_and_forward", "--serve", port
-    )
-    target = f"127.0.0.1:{port}"
-    try:
-        async with grpc.aio.insecure_channel(target) as channel:
-            await asyncio.wait_for(channel.channel_ready(), 30)
-        for lap in range(options.laps + 1):
-            ours = await forwarded(url, target, options.forwarded)
-            for name in RATES:
-                registry = BreakerRegistry() if name == "guarded" else None
-                theirs = await plain(url, target, options.forwarded, registry)
-                if lap:  # the first warms up
-                    found[name].append((ours, theirs))
-    finally:
-        server.terminate()
-        await server.wait()
-    return found
-
-
 # -- what is printed -----------------------------------------------------------------------------
 
 
@@ -424,15 +311,8 @@ def main() -> int:
     parser.add_argument("--forwarded", type=int, default=1600, help="calls of a lap")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--json")
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        serve(options.serve)
-        return 0
-    if not options.port:
-        from tests.support.ports import reserve_port  # noqa: PLC0415 - the server needs none
-
-        options.port = reserve_port()
+    options.port = options.port or reserve_port()
     logging.disable(logging.WARNING)  # circuits are opened by hand, and lanes fill
     with tempfile.TemporaryDirectory() as folder, node(options.amqp) as url:
         return asyncio.run(measure(url, Path(folder), options))

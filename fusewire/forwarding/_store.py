@@ -21,7 +21,7 @@ from fusewire.forwarding._receipt import Receipt
 from fusewire.parking.internal import History
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from fusewire.brokers import Broker, HeaderValue, Message, Station, Topology
     from fusewire.forwarding._call import StoredCall
@@ -50,6 +50,15 @@ class Entry(NamedTuple):
     reason: str = "circuit_open"
     expires_after: float | None = None
     first_sent: float | None = None
+
+
+class _ToStore(NamedTuple):
+    """A call on its way to the broker."""
+
+    lane: Station
+    message: Message
+    history: History
+    receipt: Receipt
 
 
 class CallStore:
@@ -92,6 +101,7 @@ class CallStore:
         self._codec = codec
         self.probes = ProbeDuty(dependencies.lane)
         self.broker: Broker | None = None
+        self._publish_from_thread: Callable[..., concurrent.futures.Future[None]] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread: int | None = None
         self._pid = os.getpid()
@@ -105,10 +115,12 @@ class CallStore:
     def use(self, broker: Broker) -> None:
         """Store in `broker` from now on."""
         self.broker = broker
+        # Of SQLite: a thread that waits needs no turn of the event loop.
+        self._publish_from_thread = getattr(broker, "publish_from_thread", None)
 
     def close(self) -> None:
         """Store nothing from now on."""
-        self.broker = self.loop = self.probes.forwarder = None
+        self.broker = self.loop = self.probes.forwarder = self._publish_from_thread = None
 
     async def store(self, entry: Entry) -> Receipt:
         """Store a call, from any event loop. Returns after the broker's confirm.
@@ -147,6 +159,8 @@ class CallStore:
                 "would wait for itself: use grpc.aio there, or make the call in a worker thread"
             )
         with self._tracing.storing(entry.call.operation_id, entry.breaker) as headers:
+            if self._publish_from_thread is not None:
+                return self._publish_directly(self._publish_from_thread, entry, headers)
             storing = self._publish(entry, headers)
             future = self._submit(loop, storing)
             try:
@@ -156,6 +170,29 @@ class CallStore:
                 raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
             except concurrent.futures.CancelledError as error:
                 raise UnconfirmedError(_CUT_OFF) from error
+
+    def _publish_directly(
+        self,
+        publish: Callable[..., concurrent.futures.Future[None]],
+        entry: Entry,
+        headers: Mapping[str, HeaderValue],
+    ) -> Receipt:
+        """Publish without the event loop, which hears of it afterwards."""
+        stored = self._to_store(entry, headers)
+        failures = self._contact.failures
+
+        def heard(error: Exception | None) -> None:
+            if error is None:
+                self._note_stored(stored, failures)
+            elif isinstance(error, BrokerError):
+                self._contact.failed(error)
+                self._settlements.faults.note_refusal(error)
+
+        try:
+            publish(stored.lane, stored.message, heard=heard).result(self._timeout)
+        except concurrent.futures.TimeoutError as error:
+            raise self._too_late() from error
+        return stored.receipt
 
     def _check_open(self) -> asyncio.AbstractEventLoop:
         if self._pid != os.getpid():
@@ -182,6 +219,17 @@ class CallStore:
             unreachable = BrokerUnavailableError("the broker was not reached yet")
             self._settlements.faults.note_refusal(unreachable)
             raise unreachable
+        stored = self._to_store(entry, headers)
+        failures = self._contact.failures
+        try:
+            await self._publish_in_time(self.broker, stored.lane, stored.message)
+        except BrokerError as error:
+            self._settlements.faults.note_refusal(error)
+            raise
+        self._note_stored(stored, failures)
+        return stored.receipt
+
+    def _to_store(self, entry: Entry, headers: Mapping[str, HeaderValue]) -> _ToStore:
         now = time.time()
         call, end, first_sent = entry.call, entry.expires_after, entry.first_sent
         if end is not None:
@@ -201,15 +249,18 @@ class CallStore:
             at_most_once=call.at_most_once,
         )
         lane = self._topology.parked(self._dependencies.lane(entry.breaker))
-        failures = self._contact.failures
-        try:
-            await self._publish_in_time(self.broker, lane, history.to_headers(message))
-        except BrokerError as error:
-            self._settlements.faults.note_refusal(error)
-            raise
+        receipt = Receipt(call.operation_id, call.method, now)
+        return _ToStore(lane, history.to_headers(message), history, receipt)
+
+    def _note_stored(self, stored: _ToStore, failures: int) -> None:
         self._contact.answered(failures)
-        self._settlements.stored(history)
-        return Receipt(call.operation_id, call.method, now)
+        self._settlements.stored(stored.history)
+
+    def _too_late(self) -> UnconfirmedError:
+        return UnconfirmedError(
+            f"no confirmation within park_timeout={self._timeout:g} s: the call may or may not be "
+            "parked"
+        )
 
     async def _publish_in_time(self, broker: Broker, lane: Station, message: Message) -> None:
         try:
@@ -219,7 +270,4 @@ class CallStore:
             self._contact.failed(error)
             raise
         except TimeoutError as error:
-            raise UnconfirmedError(
-                f"no confirmation within park_timeout={self._timeout:g} s: the call may or may not "
-                "be parked"
-            ) from error
+            raise self._too_late() from error

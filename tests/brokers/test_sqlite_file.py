@@ -14,7 +14,8 @@ import pytest
 from fusewire.brokers import Message, SQLiteBroker, Topology
 from fusewire.brokers.message import UNREADABLE
 from fusewire.brokers.sqlite import _database as database
-from fusewire.brokers.sqlite._session import Job, Session
+from fusewire.brokers.sqlite._jobs import Job
+from fusewire.brokers.sqlite._session import Session
 from fusewire.errors import (
     BrokerError,
     BrokerUnavailableError,

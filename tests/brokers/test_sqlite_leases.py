@@ -16,7 +16,8 @@ import pytest
 
 from fusewire.brokers import SQLiteBroker
 from fusewire.brokers.sqlite import _liveness as liveness
-from fusewire.brokers.sqlite._session import Job, Session
+from fusewire.brokers.sqlite._jobs import Job
+from fusewire.brokers.sqlite._session import Session
 from fusewire.errors import BrokerUnavailableError, DeliveryLostError
 from tests.support.embedded_leases import Clock, SetClock, Silent
 from tests.support.embedded_process import start

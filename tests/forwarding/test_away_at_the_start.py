@@ -160,7 +160,7 @@ def test_a_sync_program_that_forwards_ends_on_sigterm(
     with sync_shop(address, queue_name, server, registry) as (_, charge, events):
         trip(registry)
         charge(b"a", timeout=5)
-        assert [event.outcome for event in events] == ["parked"]
+        until_sync(lambda: [event.outcome for event in events] == ["parked"])
     recover(registry)
     calls = ParkedCalls(address, queue=queue_name, registry=registry)
     calls.add_listener(lambda _: signal.raise_signal(signal.SIGTERM))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from fusewire.brokers.sqlite._session import Job, Session
+from fusewire.brokers.sqlite._jobs import Job
+from fusewire.brokers.sqlite._session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -19,6 +20,7 @@ from fusewire.brokers.sqlite._worker import Worker
 from fusewire.errors import BrokerError, BrokerUnavailableError
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable
     from types import TracebackType
 
@@ -151,7 +153,36 @@ class SQLiteBroker:
                 not allow; the error says where and what.
         """
         publish = partial(Store.publish, to=to, message=message, delay=delay)
-        await self._run(publish, wakes=None if delay else queue_name(to))
+        wakes = None if delay else queue_name(to)
+        try:
+            # Without a shield, which costs a turn of the event loop: the job runs to its end.
+            await self._submit(publish, wakes=wakes, finds_due=False)
+        except asyncio.CancelledError:
+            with suppress(BrokerError):  # closed
+                self._submit(_do_nothing, wakes=wakes)  # a future that is cancelled wakes nobody
+            raise
+
+    def publish_from_thread(
+        self, to: Station, message: Message, *, heard: Callable[[Exception | None], None]
+    ) -> concurrent.futures.Future[None]:
+        """Store `message` for a thread that waits, without a turn of the event loop.
+
+        Args:
+            to: where it goes.
+            message: what is stored.
+            heard: called on the event loop when it is stored, with None, or with the error.
+
+        Raises:
+            BrokerError: the broker is closed, or was opened before a fork.
+        """
+
+        def hear(error: BaseException | None) -> None:
+            heard(error if isinstance(error, Exception) else None)
+            if error is None:
+                self._wake_queue(queue_name(to))
+
+        publish = partial(Store.publish, to=to, message=message, delay=0.0)
+        return self._opened.submit_from_thread(publish, heard=hear)
 
     async def depth(self, station: Station | str) -> int:
         """Count the messages that wait; see :meth:`Broker.depth`."""
@@ -177,9 +208,11 @@ class SQLiteBroker:
         """Return whether there is the queue that is a mark."""
         return await self._read(partial(Store.has_queue, queue=mark_name(queue, mark)))
 
-    def _submit(self, run: Callable[[Store], T], *, wakes: str | None = None) -> asyncio.Future[T]:
+    def _submit(
+        self, run: Callable[[Store], T], *, wakes: str | None = None, finds_due: bool = True
+    ) -> asyncio.Future[T]:
         """Queue a job; when it has succeeded, receivers of the queue `wakes` look at once."""
-        future = self._opened.submit(run)
+        future = self._opened.submit(run, finds_due=finds_due)
         if wakes is not None:
             future.add_done_callback(partial(self._wake, wakes))
         return future
@@ -198,8 +231,10 @@ class SQLiteBroker:
         return await asyncio.shield(self._opened.submit(run, reads=True))
 
     def _wake(self, queue: str, future: asyncio.Future[T]) -> None:
-        if future.cancelled() or future.exception() is not None:
-            return
+        if not (future.cancelled() or future.exception() is not None):
+            self._wake_queue(queue)
+
+    def _wake_queue(self, queue: str) -> None:
         for subscription in self._subscriptions.values():
             if subscription.queue == queue:
                 subscription.look_again()
@@ -214,3 +249,7 @@ class SQLiteBroker:
 
     def _forget(self, receiver: Receiver) -> None:
         self._subscriptions.pop(receiver, None)
+
+
+def _do_nothing(_store: Store) -> None:
+    """Run after the jobs that were queued before."""

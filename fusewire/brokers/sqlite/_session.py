@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fusewire._log_fields import fields
 from fusewire.brokers.sqlite._database import (
@@ -22,6 +22,7 @@ from fusewire.brokers.sqlite._database import (
     may_be_stored,
     translate,
 )
+from fusewire.brokers.sqlite._jobs import Job, LoneJobError, run_each
 from fusewire.brokers.sqlite._openfile import OpenFile
 from fusewire.brokers.sqlite._store import lease_lost
 from fusewire.errors import BrokerError, BrokerUnavailableError, UnconfirmedError
@@ -30,31 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fusewire.brokers.sqlite._receivers import Receiver
-    from fusewire.brokers.sqlite._store import Queue, Store
+    from fusewire.brokers.sqlite._store import Queue
 
 T = TypeVar("T")
 
 _OPENINGS = 5  # of a file that is moved again and again, in one transaction
 
 logger = logging.getLogger("fusewire.brokers.sqlite")
-
-
-@dataclass(slots=True)
-class Job(Generic[T]):
-    """One operation and what came of it.
-
-    Attributes:
-        run: the operation.
-        reads: whether it only reads. It then holds up no other process: to count 200,000 messages
-            takes 20 ms.
-        result: what it returned.
-        error: what it raised.
-    """
-
-    run: Callable[[Store], T]
-    reads: bool = False
-    result: T | None = None
-    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +140,12 @@ class Session:
     def _run_together(self, jobs: list[Job[Any]], *, reads: bool) -> None:
         try:
             # First, so that counts and claims find what is due by now.
-            with suppress(UnconfirmedError):  # the file is gone, with what came back in it
-                self._release_due()
-            self._transact(lambda file: _run_each(jobs, file), reads=reads)
+            if any(job.finds_due for job in jobs):
+                with suppress(UnconfirmedError):  # the file is gone, with what came back in it
+                    self._release_due()
+            self._transact(lambda file: run_each(jobs, file), reads=reads)
+        except LoneJobError as failed:
+            jobs[0].error = failed.error
         except BrokerError as error:
             for job in jobs:
                 job.error = type(error)(str(error))
@@ -359,20 +345,6 @@ class Session:
             explained = UnconfirmedError(f"{explained}; it may or may not have been stored")
         explained.__cause__ = error
         return explained
-
-
-def _run_each(jobs: list[Job[Any]], file: OpenFile) -> None:
-    for job in jobs:
-        job.error = None  # of a first run in a larger group
-        file.connection.execute("SAVEPOINT job")
-        try:
-            job.result = job.run(file.store)
-        except sqlite3.Error:
-            raise
-        except Exception as error:  # noqa: BLE001 (it is its caller's, and raised there)
-            job.error = error
-            file.connection.execute("ROLLBACK TO job")
-        file.connection.execute("RELEASE job")
 
 
 def _number(count: int | None) -> str:

@@ -8,6 +8,7 @@ a handler that blocks the event loop does not lose its messages.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import math
 import os
@@ -15,10 +16,11 @@ import queue
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fusewire.brokers.sqlite._forking import User
-from fusewire.brokers.sqlite._session import Changes, Job, Session
+from fusewire.brokers.sqlite._jobs import Job
+from fusewire.brokers.sqlite._session import Changes, Session
 from fusewire.errors import BrokerError, UnconfirmedError
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from fusewire.brokers.sqlite._store import Store
 
 T = TypeVar("T")
+
+_Future: TypeAlias = "asyncio.Future[Any] | concurrent.futures.Future[Any]"
 
 _IDLE_LOOK = 0.5  # seconds between looks for the file where nobody receives
 _GROUP = 256  # jobs in one commit; more would only make the first of them wait longer
@@ -61,9 +65,7 @@ class Worker:
         self._on_changes = on_changes
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._queue: queue.SimpleQueue[tuple[Job[Any], asyncio.Future[Any]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._queue: queue.SimpleQueue[tuple[Job[Any], _Future] | None] = queue.SimpleQueue()
         self._opened = self._new_future()
         self._closed = self._new_future()
         self._ending = False
@@ -84,7 +86,9 @@ class Worker:
             self._queue.put(None)
             raise
 
-    def submit(self, run: Callable[[Store], T], *, reads: bool = False) -> asyncio.Future[T]:
+    def submit(
+        self, run: Callable[[Store], T], *, reads: bool = False, finds_due: bool = True
+    ) -> asyncio.Future[T]:
         """Queue a job. When its future is done, its effect is on the disk.
 
         It runs whatever becomes of the future. It may be run twice; the effect of the first run is
@@ -93,19 +97,40 @@ class Worker:
         Args:
             run: the job.
             reads: whether it only reads.
+            finds_due: whether it has to find what is due by now.
 
         Raises:
             BrokerError: closed, or used after a fork.
         """
+        future = self._new_future()
+        self._put(Job(run, reads, finds_due), future)
+        return future
+
+    def submit_from_thread(
+        self, run: Callable[[Store], T], *, heard: Callable[[Exception | None], None]
+    ) -> concurrent.futures.Future[T]:
+        """Queue a job from any thread, which waits for the file's thread and no other one.
+
+        Args:
+            run: the job. It need not find what is due by now.
+            heard: called on the event loop when it is done, with its error.
+
+        Raises:
+            BrokerError: closed, or used after a fork.
+        """
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future.add_done_callback(lambda done: self._tell(heard, done.exception()))
+        self._put(Job(run, finds_due=False), future)
+        return future
+
+    def _put(self, job: Job[Any], future: _Future) -> None:
         if os.getpid() != self._pid:
             raise BrokerError(
                 f"{self._path}: this broker was opened before a fork; open one in each process"
             )
         if self._ending:
             raise BrokerError(f"{self._path}: this broker is closed")
-        future = self._new_future()
-        self._queue.put((Job(run, reads), future))
-        return future
+        self._queue.put((job, future))
 
     async def close(self) -> None:
         """End the thread, after the jobs that are queued."""
@@ -154,9 +179,16 @@ class Worker:
                 looked = time.monotonic()
             if group:
                 self._run(session, [job for job, _ in group])
-                self._tell(_settle, [(future, job.result, job.error) for job, future in group])
+                self._settle(group)
                 with self._inside():
                     session.maintain()
+
+    def _settle(self, group: list[tuple[Job[Any], _Future]]) -> None:
+        results = [(future, job.result, job.error) for job, future in group]
+        # First those that wait in threads: no event loop has to turn for them.
+        _settle([one for one in results if isinstance(one[0], concurrent.futures.Future)])
+        if ours := [one for one in results if isinstance(one[0], asyncio.Future)]:
+            self._tell(_settle, ours)
 
     # An unexpected error in the following must not end the thread: everything that
     # is submitted afterwards would wait forever.
@@ -183,11 +215,9 @@ class Worker:
         except Exception:
             logger.exception("%s: unexpected error; going on", self._path)
 
-    def _next_group(
-        self, timeout: float
-    ) -> tuple[list[tuple[Job[Any], asyncio.Future[Any]]], bool]:
+    def _next_group(self, timeout: float) -> tuple[list[tuple[Job[Any], _Future]], bool]:
         """Wait for a job; return all that are queued, and whether they are the last."""
-        group: list[tuple[Job[Any], asyncio.Future[Any]]] = []
+        group: list[tuple[Job[Any], _Future]] = []
         try:
             item = self._queue.get(timeout=timeout)
             while item is not None:
@@ -206,7 +236,7 @@ class Worker:
             logger.debug("%s: the event loop is closed", self._path)
 
 
-def _settle(results: list[tuple[asyncio.Future[Any], object, Exception | None]]) -> None:
+def _settle(results: list[tuple[_Future, object, Exception | None]]) -> None:
     for future, result, error in results:
         if future.done():  # cancelled
             continue
