@@ -103,7 +103,8 @@ class PrivatePostgres:
 
     how = "a private cluster"
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync: bool = False) -> None:
+        self._settings = _SETTINGS | {"fsync": "on" if fsync else "off"}
         programs = find_programs()
         if programs is None:
             raise NoPostgresError("PostgreSQL is not installed")
@@ -170,7 +171,7 @@ class PrivatePostgres:
                 self._programs / "postgres",
                 f"-D{self._data}",
                 f"-p{self.port}",
-                *(f"-c{name}={value}" for name, value in _SETTINGS.items()),
+                *(f"-c{name}={value}" for name, value in self._settings.items()),
             ],
             cwd=Path("/"),
             log=log,
@@ -308,8 +309,11 @@ def _start() -> Postgres:
     return start_private_postgres()
 
 
-def start_private_postgres() -> PrivatePostgres:
+def start_private_postgres(*, fsync: bool = False) -> PrivatePostgres:
     """Start a cluster that a test may kill, installing PostgreSQL first if it must and may.
+
+    Args:
+        fsync: whether commits reach the disk, as in earnest.
 
     Raises:
         NoPostgresError: it is missing, and may not be installed.
@@ -325,4 +329,4 @@ def start_private_postgres() -> PrivatePostgres:
             install("postgresql", find_programs)
         except NotInstalledError as error:
             raise NoPostgresError(str(error)) from error
-    return PrivatePostgres()
+    return PrivatePostgres(fsync=fsync)
