@@ -17,12 +17,13 @@ EXTRAS := asyncpg,config,demo,encryption,opentelemetry,prometheus,psycopg,sqlalc
 
 TIMES ?= 1
 OPERATIONS ?= 20000
+ORDERS ?= 72
 SEEDS ?= 20
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo browser test test-all-pythons test-lowest test-long faults recovery check coverage bench
-.PHONY: chaos truth-table format prometheus dashboard recovery-run nightly mutation protos constraints clean
+.PHONY: chaos circle truth-table format prometheus dashboard recovery-run nightly mutation protos constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | awk '{name = $$1; $$1 = ""; printf "make %-18s%s\n", name, $$0}'
@@ -86,6 +87,10 @@ truth-table: .venv/.dev ## Run every row of exactly once on every store, with al
 chaos: export FUSEWIRE_TEST_CHAOS = $(OPERATIONS)
 chaos: .venv/.dev ## Kill servers and their database while OPERATIONS=20000 calls are made once
 	$(BIN)/python -m pytest -m long tests/idempotency/test_chaos.py $(ARGS)
+
+circle: export FUSEWIRE_TEST_CIRCLE = $(ORDERS)
+circle: .venv/.dev ## Kill shop, forwarder and server while ORDERS=72 orders are charged once, on each broker
+	$(BIN)/python -m pytest -m long tests/forwarding/test_full_circle.py $(ARGS)
 
 bench: .venv/.dev ## Compare parking and receipts with plain code on RabbitMQ and SQLite; takes twenty minutes
 	$(BIN)/python -m benchmarks.parking

@@ -130,7 +130,7 @@ async def aio_once(
     keep: float = WEEK,
     wait: float = 1.0,
     sweep: float | None = 60.0,
-) -> Callable[[AbstractIncomingMessage], Awaitable[None]]:
+) -> Callable[[AbstractIncomingMessage], Coroutine[Any, Any, None]]:
     """Wrap a coroutine function so that each message's work is done once.
 
     The same as :func:`once` for asyncio: see there for the arguments, and for what it raises.
