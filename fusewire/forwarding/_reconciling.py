@@ -108,6 +108,8 @@ class DoubtfulCall:
         says that it does not know.
         """
         history = self.history
+        if history.first_sent_ms is not None:
+            return history.first_sent_ms
         times = (
             history.first_parked_at_ms,
             history.first_failed_at_ms,

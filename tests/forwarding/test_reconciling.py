@@ -55,6 +55,13 @@ def test_a_dead_call_that_may_have_been_made_is_asked_about_by_its_key(reason: s
     assert (call.method, call.key, call.first_sent_ms) == (CHARGE, "a", NOW)
 
 
+def test_the_time_of_the_first_sending_counts_where_it_is_known() -> None:
+    sent = call_of(dead("a", first_parked_at_ms=NOW - 5, first_sent_ms=NOW - 1))
+    assert sent.first_sent_ms == NOW - 1
+    guessed = call_of(dead("a", first_parked_at_ms=NOW, first_failed_at_ms=NOW - 7))
+    assert guessed.first_sent_ms == NOW - 7
+
+
 @pytest.mark.parametrize("reason", ["refused", "expired", "exhausted", "malformed", ""])
 def test_no_other_dead_message_is_asked_about(reason: str) -> None:
     assert read_doubtful(dead("a", reason)) is None

@@ -35,10 +35,10 @@ async def test_a_commit_and_a_rollback_go_on_to_their_end(
         transaction = await begin_transaction(wait)
         do = getattr(transaction, step)
 
-        async def wait_and_do() -> None:
+        async def wait_and_do(*last: Any) -> Any:
             began.set()
             await go_on.wait()
-            await do()
+            return await do(*last)
 
         setattr(transaction, step, wait_and_do)
         return transaction
