@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from fusewire._validation import nearest
 from fusewire.config._model import File
-from fusewire.config._problems import Place, Problem, shown_value
+from fusewire.config._problems import Place, Problem, shown_remedy, shown_value
 from fusewire.config._tree import Row, Table
 
 if TYPE_CHECKING:
@@ -203,11 +203,11 @@ def _problem(document: Document, error: Any) -> Problem:
     value = shown_value(document.value(path), place)
     if error["type"] == "misread":
         context = error["ctx"]
-        return Problem(place, subject_of(path), context["accepted"], value, context["remedy"])
+        remedy = shown_remedy(context["remedy"], place)
+        return Problem(place, subject_of(path), context["accepted"], value, remedy)
     if error["type"] == "list_type":
-        return Problem(
-            place, subject_of(path), "a list", value, f"write [{_first_of(value)}], with brackets"
-        )
+        first = place.placeholder or _first_of(value)
+        return Problem(place, subject_of(path), "a list", value, f"write [{first}], with brackets")
     return Problem(
         place,
         subject_of(path),

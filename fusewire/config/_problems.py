@@ -104,6 +104,13 @@ def without_passwords(text: str) -> str:
     return _URL_PASSWORD.sub(r"\1:***@", text)
 
 
+def shown_remedy(remedy: str, place: Place) -> str:
+    """Return a remedy that was found by looking at a value, unless that may be secret."""
+    if place.placeholder:
+        return f"correct what {place.placeholder} stands for"
+    return remedy
+
+
 def shown_value(value: object, place: Place) -> str:
     """Return how problems show a value: what is written, and no secret."""
     if place.placeholder:

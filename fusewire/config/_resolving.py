@@ -16,7 +16,7 @@ from fusewire.breaker.internal import (
     looks_like_milliseconds,
 )
 from fusewire.config._checking import Fields, Layer, Origin
-from fusewire.config._problems import Place, Problem, Severity
+from fusewire.config._problems import Place, Problem, Severity, shown_remedy
 from fusewire.config._showing import show_origin
 from fusewire.errors import SettingsError
 from fusewire.parking import ReplayPolicy, RetryPolicy
@@ -158,7 +158,7 @@ class Resolver:
                         remedy = f"write preset: {named.value}"
                     else:
                         remedy = f"did you mean {near}?" if near else "add it to breakers.bases"
-                    self._add(named, subject, known, remedy)
+                    self._add(named, subject, known, shown_remedy(remedy, named.place or _NOWHERE))
                 elif section == "bases" and name in self._bases_of(fields):
                     way = " → ".join([name, *self._bases_of(fields)])
                     self._add(

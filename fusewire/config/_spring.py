@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fusewire._validation import nearest
 from fusewire.config._checking import Fields, Layer, Origin
-from fusewire.config._problems import Place, Problem, Severity, shown_value
+from fusewire.config._problems import Place, Problem, Severity, shown_remedy, shown_value
 from fusewire.config._spring_environment import spring_variables
 from fusewire.config._spring_keys import KEYS, MISTAKEN, NOTED_SECTIONS, canonical
 from fusewire.config._spring_paths import GROUPS, leaves
@@ -143,7 +143,8 @@ class Spring:
             value = [*(before.value if before is not None else ()), value]
         meant = key.meaning(value)
         if isinstance(meant, Misread):
-            self._refuse(key, name, place, _shown(table, written), meant.remedy)
+            remedy = meant.remedy if key.read is None else shown_remedy(meant.remedy, place)
+            self._refuse(key, name, place, _shown(table, written), remedy)
             return
         keys[canonical(key.name)] = Value(meant, _place_of(table, written))
         if key.note and not (meant is False and key.name.startswith("enable")):
@@ -255,6 +256,7 @@ class Spring:
             else (f"did you mean {near}?" if near else "add it to configs")
         )
         shown = shown_value(named.value, named.place)
+        remedy = remedy if circle else shown_remedy(remedy, named.place)
         problem = Problem(named.place, f"baseConfig of {name}", accepted, shown, remedy)
         if problem not in self.problems:
             self.problems.append(problem)
@@ -330,19 +332,21 @@ class Spring:
     ) -> tuple[type[BaseException], ...]:
         known = JAVA_EXCEPTIONS | dict(self.java_exceptions)
         classes: dict[type[BaseException], None] = {}
-        for each in given.value or ():
+        for index, each in enumerate(given.value or ()):
             found = read_exception(each, known)
             if not isinstance(found, Misread):
                 classes[found] = None
                 continue
             place = given.place or self.places.get(name, Place("the files"))
+            if isinstance(given.value, Row):  # others of the list are no secret
+                place = place._replace(placeholder=given.value.placeholders.get(index, ""))
             severity = Severity.WARNING if lenient else Severity.ERROR
             problem = Problem(
                 place,
                 f"{key} of {name}",
                 "exception classes that are known",
                 shown_value(each, place),
-                found.remedy,
+                shown_remedy(found.remedy, place),
                 severity,
             )
             if problem not in self.problems:

@@ -83,6 +83,49 @@ def test_no_problem_shows_a_secret(
     assert SECRET not in "".join(map(str, found))
 
 
+SPRING = [
+    "waitDurationInOpenState",
+    "slidingWindowSize",
+    "slidingWindowType",
+    "failureRateThreshold",
+    "initialState",
+    "enableRandomizedWait",
+    "randomizedWaitFactor",
+    "baseConfig",
+    "recordFailurePredicate",
+]
+FROM_A_VARIABLE = [
+    *(in_circuit(each) for each in WRONG if "${S}'" in each and "NONE" not in each),
+    "fusewire: {consumers: {q: {retry: {dead_on: '${S}', delays: ['${S}']}}}}",
+    "fusewire: {forwarders: {q: {broker: 5, replay_timeout: '${S}'}}}",
+    *(f"resilience4j.circuitbreaker.instances: {{a: {{{key}: '${{S}}'}}}}" for key in SPRING),
+    "resilience4j.circuitbreaker.instances: {a: {recordExceptions: ['${S}', ValueError]}}",
+]
+
+
+@pytest.mark.parametrize("text", FROM_A_VARIABLE)
+def test_no_remedy_depends_on_a_value_that_may_be_secret(
+    problems_of: Callable[..., tuple[Problem, ...]], text: str
+) -> None:
+    # Each is nearly right somewhere, so that the remedy would name what is right. The one name of
+    # a Java class is right for exceptions of our own form.
+    values = ["OSEror", "1:30", "030%", "-0.3", "forced_opn", "30 seconds"]
+    values += ["java.io.Secret"] * ("expected_exceptions" not in text)
+    found = [problems_of(text, env={"S": value}) for value in values]
+    assert len({tuple(each.remedy for each in problems) for problems in found}) == 1
+
+
+def test_what_stands_beside_a_secret_in_a_list_is_shown(
+    problems_of: Callable[..., tuple[Problem, ...]],
+) -> None:
+    (problem,) = problems_of(
+        "resilience4j.circuitbreaker.instances.a.recordExceptions: ['${S}', java.io.IOExceptio]",
+        env={"S": "ValueError"},
+    )
+    assert problem.value == "'java.io.IOExceptio'"
+    assert problem.remedy == "did you mean java.io.IOException?"
+
+
 def test_a_problem_of_several_settings_shows_none_that_came_from_a_variable(
     problems_of: Callable[..., tuple[Problem, ...]],
 ) -> None:
