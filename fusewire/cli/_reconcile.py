@@ -83,7 +83,9 @@ def reconcile(
     server needs the service fusewire.idempotency.v1.Operations. A call that was made or cancelled
     is removed from the dead queue. One that was refused for good is marked `refused` there. One
     that was not made is put back into the lane `other`, if the server would recognize it, and the
-    forwarder makes it. All others stay as they are, and so does everything else that is dead.
+    forwarder makes it. All others stay as they are, and so does everything else that is dead. Where
+    outcomes are kept (NAME.replies), what was answered is put back too: the forwarder gets the
+    recorded answer, and brings it home.
 
     Each call is printed before anything is done with it. Nothing is lost if the command is killed:
     run it again. The exit status is 0 if no such call stays, 1 if some do, and 2 if the command

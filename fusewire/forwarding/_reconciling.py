@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from fusewire._key_text import key_of_id
 from fusewire.brokers import OTHER_LANE
+from fusewire.errors import QueueNotFoundError
 from fusewire.forwarding._call import UnreadableCallError, check_format
 from fusewire.forwarding._outcome import ReplayOutcome
 from fusewire.parking import MalformedMessageError
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 PUT_BACK = "reconciled"
 """Why a call is parked that a server has not made."""
+
+_REPLIES = "replies"
+"""The queue of a queue of calls where outcomes are kept, if somebody waits for them."""
 
 _DOUBTFUL = frozenset(
     str(outcome.value)
@@ -126,7 +130,7 @@ class Reconciled:
         call: the call.
         word: what the server says of it.
         deed: what becomes of it.
-        why: why it stays where it is; empty if it does not.
+        why: why that is not what follows from the word alone; empty if it is.
     """
 
     call: DoubtfulCall
@@ -147,19 +151,28 @@ def read_doubtful(message: Message) -> DoubtfulCall | None:
     return DoubtfulCall(history, method) if is_one else None
 
 
-def decide(call: DoubtfulCall, word: Word, *, now_ms: int) -> Reconciled:
+def decide(call: DoubtfulCall, word: Word, *, now_ms: int, awaited: bool) -> Reconciled:
     """Decide what becomes of a call.
 
-    It is put back only if the server would know it: it records the keys of the method, it has no
-    record of this one, and it was told a time before which the call was not sent. Then it makes
-    the call once, also if an earlier sending arrives late.
+    It is put back only if the server would know it: it records the keys of the method, and was told
+    a time before which the call was not sent. Then the call is made once, also if an earlier
+    sending arrives late, and one that was answered gets the same answer.
+
+    Args:
+        call: the call.
+        word: what the server says of it.
+        now_ms: the time.
+        awaited: whether somebody waits for the answer, which the forwarder brings home.
     """
     deed, why = _DEEDS.get(word, Deed.LEAVE), ""
     if deed is Deed.LEAVE:
-        why = f"the server's word is: {word}"
-    elif deed is Deed.PUT_BACK and call.first_sent_ms is None:
+        return Reconciled(call, word, deed, f"the server's word is: {word}")
+    answered = deed is not Deed.PUT_BACK
+    if answered and awaited:
+        deed, why = Deed.PUT_BACK, "the forwarder brings the answer home"
+    if deed is Deed.PUT_BACK and call.first_sent_ms is None:
         deed, why = Deed.LEAVE, "when it was sent first is not known"
-    elif deed is Deed.PUT_BACK and (end := call.history.not_after_ms) is not None and end < now_ms:
+    elif not answered and (end := call.history.not_after_ms) is not None and end < now_ms:
         deed, why = Deed.LEAVE, "it was not made, and its time is over"
     return Reconciled(call, word, deed, why)
 
@@ -185,6 +198,7 @@ class Reconciling:
     dry_run: bool = False
     at_a_time: int = 16
     patience: float = 2.0
+    _awaited: bool = False
 
     async def run(self) -> None:
         """Go through the dead queue as far as it can be held at a time, oldest first.
@@ -195,6 +209,7 @@ class Reconciling:
             QueueNotFoundError: there is no dead queue.
             BrokerError: the broker failed, and what was not recorded is as it was.
         """
+        self._awaited = await self._is_there(f"{self.topology.source}.{_REPLIES}")
         subscription = await self.broker.subscribe(self.topology.dead, prefetch=MOST_HELD)
         places = asyncio.Semaphore(self.at_a_time)
         try:
@@ -203,6 +218,13 @@ class Reconciling:
             raise errors.exceptions[0] from None
         finally:
             await subscription.release()
+
+    async def _is_there(self, queue: str) -> bool:
+        try:
+            await self.broker.depth(queue)
+        except QueueNotFoundError:
+            return False
+        return True
 
     async def _read(self, subscription: Subscription, places: asyncio.Semaphore) -> None:
         async with asyncio.TaskGroup() as group:
@@ -221,7 +243,8 @@ class Reconciling:
         self, delivery: Delivery, call: DoubtfulCall, places: asyncio.Semaphore
     ) -> None:
         try:
-            end = decide(call, await self.ask(call), now_ms=int(time.time() * 1000))
+            word, now_ms = await self.ask(call), int(time.time() * 1000)
+            end = decide(call, word, now_ms=now_ms, awaited=self._awaited)
             self.record(end)
             if not self.dry_run:
                 await self._do(delivery, end)
@@ -233,7 +256,7 @@ class Reconciling:
             case Deed.REMOVE:
                 await delivery.done()
             case Deed.PUT_BACK:
-                await self._move(delivery, self.topology.parked(OTHER_LANE), _fresh(end.call))
+                await self._move(delivery, self.topology.parked(OTHER_LANE), _fresh(end))
             case Deed.MARK:
                 refused = dataclasses.replace(
                     end.call.history, reason=str(ReplayOutcome.REFUSED.value)
@@ -244,10 +267,17 @@ class Reconciling:
         await delivery.move(to, history.to_headers(delivery.message))
 
 
-def _fresh(call: DoubtfulCall) -> History:
-    """Return the history of a call that is put back: it has all its attempts again."""
+def _fresh(end: Reconciled) -> History:
+    """Return the history of a call that is put back: it has all its attempts again.
+
+    It says when it was sent first, so that a server whose record has expired by then does not make
+    it again. One that was answered has no time that could be over.
+    """
+    call = end.call
     return dataclasses.replace(
         call.history,
+        first_sent_ms=call.first_sent_ms,
+        not_after_ms=call.history.not_after_ms if end.word is Word.NOT_MADE else None,
         reason=PUT_BACK,
         attempts=0,
         outage_attempts=0,

@@ -90,20 +90,29 @@ WORDS = {
 
 @pytest.mark.parametrize("word", Word)
 def test_each_word_of_the_server_has_its_deed(word: Word) -> None:
-    end = decide(call_of(dead("a")), word, now_ms=NOW)
+    end = decide(call_of(dead("a")), word, now_ms=NOW, awaited=False)
     assert end.deed is WORDS[word]
     assert bool(end.why) is (end.deed is Deed.LEAVE)
 
 
 def test_a_call_is_not_put_back_if_nobody_knows_when_it_was_sent_first() -> None:
     unknown = call_of(dead("a", first_parked_at_ms=None))
-    assert decide(unknown, Word.NOT_MADE, now_ms=NOW).deed is Deed.LEAVE
-    assert decide(unknown, Word.MADE, now_ms=NOW).deed is Deed.REMOVE
+    assert decide(unknown, Word.NOT_MADE, now_ms=NOW, awaited=False).deed is Deed.LEAVE
+    assert decide(unknown, Word.MADE, now_ms=NOW, awaited=False).deed is Deed.REMOVE
 
 
 def test_a_call_whose_time_is_over_is_not_put_back() -> None:
     over = call_of(dead("a", not_after_ms=NOW - 1))
-    assert decide(over, Word.NOT_MADE, now_ms=NOW).deed is Deed.LEAVE
+    assert decide(over, Word.NOT_MADE, now_ms=NOW, awaited=False).deed is Deed.LEAVE
+
+
+@pytest.mark.parametrize("word", Word)
+def test_an_answer_that_somebody_waits_for_is_fetched_by_the_forwarder(word: Word) -> None:
+    end = decide(call_of(dead("a", not_after_ms=NOW - 1)), word, now_ms=NOW, awaited=True)
+    answered = word in (Word.MADE, Word.REFUSED, Word.CANCELLED)
+    assert end.deed is (Deed.PUT_BACK if answered else Deed.LEAVE)
+    unknown = call_of(dead("a", first_parked_at_ms=None))
+    assert decide(unknown, word, now_ms=NOW, awaited=True).deed is Deed.LEAVE
 
 
 @pytest.fixture(params=["memory", "sqlite", "rabbitmq"])
@@ -205,6 +214,19 @@ async def test_a_dead_queue_is_cleared_up(desk: Desk) -> None:
     desk.ends.clear()
     await desk.reconcile()
     assert [end.call.history.operation_id for end in desk.ends] == ["d"]
+
+
+@pytest.mark.parametrize("broker", ["memory", "sqlite"], indirect=True)
+async def test_where_outcomes_are_kept_answered_calls_are_put_back(desk: Desk) -> None:
+    desk.words = {"a": Word.MADE, "b": Word.NOT_MADE}
+    await desk.broker.create_queue(f"{desk.topology.source}.replies")
+    await desk.bury(*(dead(each, not_after_ms=NOW + 10**6) for each in desk.words))
+    await desk.reconcile()
+    waits = {str(message.message_id): message.headers for message in await desk.waits()}
+    assert {headers["fusewire-first-sent-ms"] for headers in waits.values()} == {NOW}
+    assert "fusewire-not-after-ms" not in waits["a"]
+    assert waits["b"]["fusewire-not-after-ms"] == NOW + 10**6
+    await desk.stays()
 
 
 async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(desk: Desk) -> None:
