@@ -14,7 +14,7 @@ from rich.console import Console
 from fusewire._validation import SECONDS, check
 from fusewire.brokers import Topology, open_broker
 from fusewire.cli._exit import fail
-from fusewire.cli._options import QueueOption  # noqa: TC001 - typer reads the annotations when it runs
+from fusewire.cli._options import QueueOption  # noqa: TC001 - typer reads annotations when it runs
 from fusewire.cli._output import Format, echo
 from fusewire.errors import FusewireError, QueueNotFoundError, SettingsError
 
