@@ -1,4 +1,4 @@
-"""Reads files into documents, and picks those that are for the profile."""
+"""Reads files into documents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fusewire._validation import nearest
 from fusewire.config._problems import Place, Problem
-from fusewire.config._tree import Row, Table
+from fusewire.config._tree import Table
 from fusewire.config._yaml import read_documents
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from fusewire.config._tree import Document
 
 OURS, SPRINGS = "fusewire", "resilience4j"
-_ON_PROFILE = ("spring", "config", "activate", "on-profile")
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[list[Document], list[Problem]]:
@@ -65,48 +64,15 @@ def properties_of(documents: list[Document]) -> dict[str, object]:
     return properties
 
 
-def chosen(documents: list[Document], profiles: tuple[str, ...]) -> list[Document]:
-    """Return the documents that are for any profile, or for one of these."""
-    return [
-        document
-        for document in documents
-        if (wanted := _profiles_of(document)) is None
-        or any(_is_active(each, profiles) for each in wanted)
-    ]
-
-
-def _profiles_of(document: Document) -> list[str] | None:
-    """Return the profiles that a document is for; None if it is for any."""
-    value: object = document.root
-    keys = list(_ON_PROFILE)
-    while keys and isinstance(value, Table):
-        # Dots in a key are levels, as Spring reads them.
-        taken = next((n for n in range(len(keys), 0, -1) if ".".join(keys[:n]) in value), 0)
-        if not taken:
-            return None
-        value = value[".".join(keys[:taken])]
-        keys = keys[taken:]
-    if keys:
-        return None
-    wanted = value if isinstance(value, Row) else str(value).split(",")
-    return [str(each).strip() for each in wanted]
-
-
-def _is_active(wanted: str, profiles: tuple[str, ...]) -> bool:
-    """Return whether an expression such as ``prod & !eu`` is true of the profiles."""
-    if "|" in wanted:
-        return any(_is_active(each, profiles) for each in wanted.split("|"))
-    if "&" in wanted:
-        return all(_is_active(each, profiles) for each in wanted.split("&"))
-    wanted = wanted.strip(" ()")
-    name = wanted.lstrip("! ")
-    return (name in profiles) != (wanted.count("!") % 2 == 1)
+def is_for_us(document: Document) -> bool:
+    """Return whether a document has a section that is for us."""
+    return OURS in document.root or any(key.partition(".")[0] == SPRINGS for key in document.root)
 
 
 def _check_roots(documents: list[Document]) -> list[Problem]:
-    """Find a file that says nothing to us, and a second document that is for every profile."""
+    """Find a file that says nothing to us."""
     problems = []
-    if not any(_is_for_us(document) for document in documents):
+    if not any(is_for_us(document) for document in documents):
         keys = [key for document in documents for key in document.root]
         near = next((key for key in keys if _like(key)), None)
         place = documents[0].start if near is None else _place_of_key(documents, near)
@@ -121,26 +87,11 @@ def _check_roots(documents: list[Document]) -> list[Problem]:
                 else f"did you mean {_like(near)}?",
             )
         )
-    problems += [
-        Problem(
-            document.key_place((OURS,)),
-            "a second document",
-            "for a profile, by spring.config.activate.on-profile",
-            "one for every profile",
-            "remove the line --- and write one document, or name the profile",
-        )
-        for document in documents[1:]
-        if OURS in document.root and _profiles_of(document) is None
-    ]
     return problems
 
 
 def _like(key: str) -> str | None:
     return nearest(key.partition(".")[0], (OURS, SPRINGS), cutoff=0.75)
-
-
-def _is_for_us(document: Document) -> bool:
-    return OURS in document.root or any(key.partition(".")[0] == SPRINGS for key in document.root)
 
 
 def _place_of_key(documents: list[Document], key: str) -> Place:

@@ -12,10 +12,11 @@ from fusewire._validation import invalid
 from fusewire.config._checking import Layer, check_document
 from fusewire.config._config import Config
 from fusewire.config._environment import read_environment
-from fusewire.config._files import OURS, chosen, properties_of, read_file, sections_of
+from fusewire.config._files import OURS, is_for_us, properties_of, read_file, sections_of
 from fusewire.config._forwarders import Forwarders
 from fusewire.config._placeholders import Placeholders
 from fusewire.config._problems import ConfigError, Problem, Severity
+from fusewire.config._profiles import active_of, forgotten
 from fusewire.config._resolving import Resolver
 from fusewire.config._spring import Spring
 
@@ -65,10 +66,15 @@ def read(
     variables = os.environ if env is None else env
     documents: list[Document] = []
     problems: list[Problem] = []
+    left_out = False
     for file in files:
         in_file, found = read_file(file)
-        documents += chosen(in_file, profiles)
-        problems += found
+        active, unclear = active_of(in_file, profiles)
+        documents += active
+        problems += [*found, *unclear]
+        left_out |= any(is_for_us(each) for each in in_file if each not in active)
+    if left_out and not profiles and (warning := forgotten(documents, variables)) is not None:
+        problems.append(warning)
     placeholders = Placeholders(variables, properties_of(documents))
     for document in documents:
         placeholders.replace_in(document.root, sections_of(document))
