@@ -28,6 +28,7 @@
     ├── parking.RedeliveryWantedError       a handler asked for redelivery: a failed attempt
     ├── parking.MalformedMessageError       the headers of a parked message cannot be read
     ├── forwarding.UnreadableCallError      a message in a queue of calls is no call
+    ├── forwarding.UnreadableOutcomeError   a message in a queue of outcomes is no outcome
     ├── forwarding.ChannelClosedError       the channel was closed during a replay
     ├── forwarding.NotQueuedError           a call may not be queued: by `when=` or `max_waiting=`
     ├── idempotency.MissingTableError       the table of the keys is not there

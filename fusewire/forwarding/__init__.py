@@ -6,6 +6,8 @@ from fusewire.forwarding._encryption import Encryption, KeyRing
 from fusewire.forwarding._fallback import OPERATION_ID_METADATA, PARKED_METADATA
 from fusewire.forwarding._handle import ForwarderHandle
 from fusewire.forwarding._limits import NotQueuedError
+from fusewire.forwarding._outcome_kinds import CallStatus, Outcome, OutcomeKind
+from fusewire.forwarding._outcome_messages import UnreadableOutcomeError
 from fusewire.forwarding._parked_calls import ParkedCalls
 from fusewire.forwarding._policy import ParkPolicy
 from fusewire.forwarding._receipt import Receipt
@@ -14,15 +16,19 @@ from fusewire.forwarding._transport import ChannelClosedError
 __all__ = [
     "OPERATION_ID_METADATA",
     "PARKED_METADATA",
+    "CallStatus",
     "ChannelClosedError",
     "Encryption",
     "ForwarderHandle",
     "KeyRing",
     "NotQueuedError",
+    "Outcome",
+    "OutcomeKind",
     "ParkPolicy",
     "ParkedCalls",
     "Receipt",
     "UnreadableCallError",
+    "UnreadableOutcomeError",
 ]
 
 publish(__name__, __all__)

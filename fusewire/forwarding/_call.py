@@ -29,6 +29,7 @@ _METHOD = f"{_PREFIX}method"
 _METADATA = f"{_PREFIX}metadata"
 _WINDOW = f"{_PREFIX}window-ms"
 _DONE_ON = f"{_PREFIX}done-on"
+_OUTCOME = f"{_PREFIX}outcome"
 _MAX_REQUEST = 4 * 1024 * 1024  # bytes; gRPC's own default limit of a received message
 _NONE: Mapping[str, HeaderValue] = MappingProxyType({})
 
@@ -53,6 +54,7 @@ class StoredCall:
         window: seconds for which the server knows its key, from the first sending; None if that is
             the server's own to check.
         done_on: statuses by which the server says that it was made before.
+        outcome: whether somebody waits for what becomes of it.
     """
 
     operation_id: str
@@ -64,6 +66,7 @@ class StoredCall:
     not_after_ms: int | None = None
     window: float | None = None
     done_on: frozenset[grpc.StatusCode] = frozenset()
+    outcome: bool = False
 
     def message(self, queue: str, headers: Mapping[str, HeaderValue] = _NONE) -> Message:
         """Return the message that stores it, with `headers` besides its own."""
@@ -101,6 +104,7 @@ def read_call(operation_id: str, body: bytes, headers: Mapping[str, Any]) -> Sto
         at_most_once=bool(headers.get(AT_MOST_ONCE)),
         window=read_window(headers),
         done_on=read_done_on(headers),
+        outcome=asks_for_outcome(headers),
     )
 
 
@@ -111,7 +115,14 @@ def terms(call: StoredCall) -> dict[str, HeaderValue]:
         headers[_WINDOW] = milliseconds(call.window)
     if call.done_on:
         headers[_DONE_ON] = " ".join(sorted(code.name for code in call.done_on))
+    if call.outcome:
+        headers[_OUTCOME] = True
     return headers
+
+
+def asks_for_outcome(headers: Mapping[str, Any]) -> bool:
+    """Return whether somebody waits for what becomes of a stored call."""
+    return bool(headers.get(_OUTCOME))
 
 
 def milliseconds(timeout: float | None) -> int | None:

@@ -17,11 +17,17 @@ from fusewire._log_fields import fields
 from fusewire._validation import is_coroutine_function, name_of
 from fusewire.errors import FusewireError, SettingsError
 from fusewire.forwarding._call import read_call
-from fusewire.forwarding._encrypted_call import decrypt_call, encrypt_call, is_encrypted
+from fusewire.forwarding._encrypted_call import (
+    decrypt_call,
+    encrypt_call,
+    is_encrypted,
+    seal,
+    unseal,
+)
 from fusewire.forwarding._encryption import KeyRing, MissingKeyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from fusewire.brokers import HeaderValue, Message
     from fusewire.forwarding._call import StoredCall
@@ -92,6 +98,37 @@ class CallCodec:
                 "made that were stored before"
             )
         return call
+
+    def seal(self, plain: bytes, bound: Sequence[bytes]) -> tuple[bytes, dict[str, HeaderValue]]:
+        """Return the body and the headers that store `plain`, encrypted as calls are.
+
+        Args:
+            plain: what is stored.
+            bound: what it belongs to.
+
+        Raises:
+            FusewireError: it is to be encrypted, and there are no keys.
+        """
+        if self._encryption is None:
+            return plain, {}
+        if self._ring is None:
+            raise FusewireError("there are no keys yet to encrypt the outcome with")
+        return seal(plain, bound, self._ring)
+
+    def unseal(self, body: bytes, headers: Mapping[str, Any], bound: Sequence[bytes]) -> bytes:
+        """Return what :meth:`seal` has stored.
+
+        Raises:
+            UnreadableCallError: it was changed.
+            MissingKeyError: it cannot be read here and now, and may be somewhere else, or later.
+        """
+        if is_encrypted(headers):
+            return unseal(body, headers, bound, self._ring)
+        if self._encryption is not None and not self._encryption.accept_plain:
+            raise MissingKeyError(
+                "the outcome is not encrypted: give Encryption(accept_plain=True)"
+            )
+        return body
 
     def can_read(self, missing: MissingKeyError) -> bool:
         """Return whether the key that was missing is there now."""

@@ -17,6 +17,7 @@ from fusewire.forwarding._call import (
     TIMEOUT,
     StoredCall,
     UnreadableCallError,
+    asks_for_outcome,
     check_format,
     milliseconds,
     read_done_on,
@@ -119,6 +120,7 @@ def decrypt_call(
         at_most_once=bool(headers.get(AT_MOST_ONCE)),
         window=read_window(headers),
         done_on=read_done_on(headers),
+        outcome=asks_for_outcome(headers),
     )
     bound = _bound(call, timeout)
     try:
@@ -133,6 +135,42 @@ def decrypt_call(
         timeout=read_timeout(headers),
         not_after_ms=int(not_after) if not_after else None,
     )
+
+
+def seal(
+    plain: bytes, bound: Sequence[bytes], ring: KeyRing
+) -> tuple[bytes, dict[str, HeaderValue]]:
+    """Encrypt what is no call: return the body, and the headers that say how.
+
+    Args:
+        plain: what is encrypted.
+        bound: what it belongs to.
+        ring: the keys.
+    """
+    encrypted = ring.encrypt(plain, bound)
+    return encrypted.body, {
+        _ALGORITHM: ALGORITHM,
+        _KEY_ID: encrypted.key.id,
+        _KEY_CHECK: encrypted.key.check,
+    }
+
+
+def unseal(
+    body: bytes, headers: Mapping[str, Any], bound: Sequence[bytes], ring: KeyRing | None
+) -> bytes:
+    """Decrypt what :func:`seal` has encrypted.
+
+    Raises:
+        UnreadableCallError: it was changed, or is something else.
+        MissingKeyError: it cannot be read here, and may be somewhere else.
+    """
+    algorithm, key = headers[_ALGORITHM], _key(headers)
+    if algorithm != ALGORITHM or ring is None:
+        raise MissingKeyError(f"it is encrypted with key {key.id!r}, which is not here", key)
+    try:
+        return ring.decrypt(Encrypted(key, body), bound)
+    except WrongTagError as error:
+        raise UnreadableCallError(f"it cannot be decrypted: {error}") from error
 
 
 def _bound(call: StoredCall, timeout_ms: object) -> Sequence[bytes]:

@@ -17,7 +17,7 @@ from fusewire.errors import BrokerUnavailableError
 from fusewire.parking.internal import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from fusewire.brokers import Broker, Topology
     from fusewire.parking.internal import BrokerContact
@@ -33,7 +33,7 @@ class BrokerEntry:
 
     Args:
         broker: the broker.
-        topology: the queues.
+        topologies: the queues, those of calls first.
         contact: is notified whether the broker answers.
         is_entered: whether its owner has entered it, and leaves it.
 
@@ -43,12 +43,18 @@ class BrokerEntry:
     """
 
     def __init__(
-        self, broker: Broker, topology: Topology, contact: BrokerContact, *, is_entered: bool
+        self,
+        broker: Broker,
+        topologies: Sequence[Topology],
+        contact: BrokerContact,
+        *,
+        is_entered: bool,
     ) -> None:
         self.broker = broker
         self.done = asyncio.Event()
         self._is_entered = is_entered
-        self._topology = topology
+        self._topologies = topologies
+        self._topology = topologies[0]
         self._contact = contact
 
     @asynccontextmanager
@@ -75,8 +81,9 @@ class BrokerEntry:
         async with AsyncExitStack() as attempt:
             if not self._is_entered:
                 await attempt.enter_async_context(self.broker)
-            await self.broker.create_queue(self._topology.source)
-            await self.broker.prepare(self._topology)
+            for topology in self._topologies:
+                await self.broker.create_queue(topology.source)
+                await self.broker.prepare(topology)
             await stack.enter_async_context(attempt.pop_all())
         self._contact.answered(failures)
         self.done.set()

@@ -14,7 +14,7 @@ from fusewire.forwarding._handle import ForwarderHandle
 from fusewire.forwarding._handler import ReplayHandler
 from fusewire.forwarding._transport import check_guards, transport
 from fusewire.parking import ParkingConsumer
-from fusewire.parking.internal import keep_no_texts, share_reports
+from fusewire.parking.internal import keep_no_texts, settle_calls, share_reports
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fusewire.forwarding._call_codec import CallCodec
     from fusewire.forwarding._encryption import MissingKeyError
     from fusewire.forwarding._entering import BrokerEntry
+    from fusewire.forwarding._outcomes import CallReplies
     from fusewire.forwarding._policy import ParkPolicy
     from fusewire.parking import ReplayPolicy, RetryPolicy
     from fusewire.parking.internal import Settlements, Tracing
@@ -46,6 +47,7 @@ class Forwarding:
         codec: reads what is stored.
         settlements: reports what becomes of calls.
         tracing: traces them.
+        replies: says what became of them.
     """
 
     queue: str
@@ -60,6 +62,7 @@ class Forwarding:
     codec: CallCodec
     settlements: Settlements
     tracing: Tracing
+    replies: CallReplies
 
     def forwarder(
         self,
@@ -108,6 +111,7 @@ class Forwarding:
             shutdown_timeout=self.shutdown_timeout,
         )
         share_reports(consumer, self.settlements, self.tracing)
+        settle_calls(consumer, self.replies)
         if self.codec.encrypts:
             keep_no_texts(consumer)
         forwarder = ForwarderHandle(consumer, self.codec, entry.done, loop, thread)

@@ -52,6 +52,8 @@ class ForwarderHandle:
         entered: asyncio.Event,
         loop: asyncio.AbstractEventLoop,
         thread: int | None,
+        *,
+        kind: str = "forwarder",
     ) -> None:
         self._consumer = consumer
         self._codec = codec
@@ -60,7 +62,7 @@ class ForwarderHandle:
         self._loop = loop
         self._leaving = asyncio.Event()
         self._thread = thread
-        self._name = f"the forwarder of queue {consumer.topology.source!r}"
+        self._name = f"the {kind} of queue {consumer.topology.source!r}"
         self._running: Background | None = None
 
     def replay_figures(self) -> dict[str, dict[str, ReplayFigures]]:

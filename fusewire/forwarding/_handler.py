@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
@@ -17,6 +17,8 @@ from fusewire.errors import CircuitOpenError
 from fusewire.forwarding._call import StoredCall, UnreadableCallError
 from fusewire.forwarding._encryption import MissingKeyError
 from fusewire.forwarding._outcome import ReplayOutcome, outcome_of
+from fusewire.forwarding._outcome_kinds import CallStatus
+from fusewire.forwarding._outcome_messages import Ended
 from fusewire.forwarding._transport import ChannelClosedError
 from fusewire.interceptors import CallEnd, read_retry_after
 from fusewire.operation import FIRST_SENT_METADATA, IDEMPOTENCY_KEY, KeyEnd, current_operation
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from fusewire.forwarding._policy import ParkPolicy
     from fusewire.forwarding._transport import Metadata, Transport
     from fusewire.operation import Operation
+    from fusewire.parking import MessageView
 
 logger = logging.getLogger("fusewire.forwarding")
 
@@ -39,6 +42,8 @@ logger = logging.getLogger("fusewire.forwarding")
 _OF_WINDOW = 0.95
 """The part of a window after which a call is not sent again: clocks differ, and sending takes
 time."""
+
+_DETAILS = "grpc-status-details-bin"
 
 _PATIENCE = 1.0
 """Seconds after which a server is asked again that is busy, and does not say when to come back."""
@@ -91,7 +96,7 @@ class ReplayHandler:
         # Whatever ends this attempt, from here on it may have been sent: a server may act on it.
         operation.first_sent_ms = round(now * 1000) if sent_before is None else sent_before
         try:
-            await self._transport.send(call, metadata, call.timeout or self._timeout)
+            reply = await self._transport.send(call, metadata, call.timeout or self._timeout)
         except CircuitOpenError:
             operation.first_sent_ms = sent_before
             raise  # nothing was sent: it waits
@@ -107,11 +112,13 @@ class ReplayHandler:
             raise Requeue from error
         except grpc.RpcError as error:
             end = _end_of(call, error, call.timeout or self._timeout)
+            _note_answer(message, Ended(None, _status_of(end)))
             if end.key_end is KeyEnd.NO_EFFECT:
                 operation.first_sent_ms = sent_before
             if self._is_over(call, end, error, sent_before=sent_before is not None):
                 return
             raise
+        _note_answer(message, Ended(reply, CallStatus(grpc.StatusCode.OK)))
 
     async def _to_send(
         self, message: AbstractIncomingMessage, operation: Operation, now: float
@@ -220,6 +227,17 @@ def _end_of(call: StoredCall, error: Any, timeout: float) -> CallEnd:
         timeout=timeout,
         retry_after=read_retry_after(trailing),
     )
+
+
+def _note_answer(message: AbstractIncomingMessage, ended: Ended) -> None:
+    """Note what the server answered, for those who wait for it: the settler passes it on."""
+    cast("MessageView", message).answer = ended
+
+
+def _status_of(end: CallEnd) -> CallStatus:
+    rich = [value for key, value in end.trailing_metadata if key == _DETAILS]
+    details = rich[-1] if rich and isinstance(rich[-1], bytes) else b""
+    return CallStatus(end.code, end.details, details)
 
 
 def _word_in(trailing: Iterable[tuple[str, str | bytes]]) -> str | None:

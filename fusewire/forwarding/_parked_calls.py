@@ -20,6 +20,7 @@ from fusewire.forwarding._entering import BrokerEntry
 from fusewire.forwarding._forwarding import Forwarding
 from fusewire.forwarding._limits import Limits
 from fusewire.forwarding._methods import check_methods
+from fusewire.forwarding._outcomes import CallReplies, OutcomeReading
 from fusewire.forwarding._park_log import ParkLog
 from fusewire.forwarding._queueing import Queueing
 from fusewire.forwarding._store import CallStore
@@ -36,7 +37,7 @@ from fusewire.parking.internal import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
     from types import TracebackType
 
     import grpc
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from fusewire.brokers import Broker, Topology
     from fusewire.forwarding._handle import ForwarderHandle
+    from fusewire.forwarding._outcome_kinds import Outcome
     from fusewire.forwarding._policy import ParkPolicy
     from fusewire.parking import (
         ConsumerStatus,
@@ -89,6 +91,13 @@ class ParkedCalls(Queueing):
             made if absent; by default the default exchange, whose write permission is one on every
             queue. SQLite has none, and ignores it.
         shutdown_timeout: seconds that replays may still take on leaving.
+        on_outcome: a function of the :class:`Outcome` of each call, plain or a coroutine function;
+            a plain one runs in a worker thread. It is called by a consumer of ``<queue>.replies``,
+            which calls it again when it raises; see `outcome_retry`. It may get an outcome twice.
+        outcomes: whether outcomes are kept for another process, which has `on_outcome`. They are
+            kept of calls that are stored, or settled, where one of the two is given.
+        outcome_retry: when `on_outcome` is called again; by default ``RetryPolicy()``. After its
+            last attempt an outcome is in ``<queue>.replies.dead``.
         encryption: how requests and their metadata are encrypted before they are stored; by default
             they are not. All programs that use the queue give it.
 
@@ -111,6 +120,9 @@ class ParkedCalls(Queueing):
         replay: Replay = None,
         exchange: str = "",
         shutdown_timeout: float = 30.0,
+        on_outcome: Callable[[Outcome], Awaitable[None] | None] | None = None,
+        outcomes: bool = False,
+        outcome_retry: RetryPolicy | None = None,
         encryption: Encryption | None = None,
         **former: Unpack[FormerKeywords],
     ) -> None:
@@ -131,6 +143,17 @@ class ParkedCalls(Queueing):
         self._settlements = Settlements(self._topology, dependencies.lane)
         self._tracing = Tracing(broker.capabilities.system)
         self._codec = CallCodec(encryption, queue)
+        asks = outcomes or on_outcome is not None
+        self._reading = OutcomeReading(
+            queue,
+            on_outcome,
+            codec=self._codec,
+            methods=methods,
+            retry=outcome_retry,
+            exchange=exchange,
+            shutdown_timeout=shutdown_timeout,
+        )
+        self._topologies = (self._topology, self._reading.topology)[: 1 + asks]
         log = ParkLog()
         self._status = StoreStatus(
             self._topology,
@@ -149,6 +172,7 @@ class ParkedCalls(Queueing):
             tracing=self._tracing,
             contact=self._status.contact,
             codec=self._codec,
+            asks=asks,
         )
         limits = Limits(self._topology, dependencies, self._status.watch, max_waiting)
         super().__init__(store, log, limits, methods)
@@ -165,7 +189,9 @@ class ParkedCalls(Queueing):
             codec=self._codec,
             settlements=self._settlements,
             tracing=self._tracing,
+            replies=CallReplies(queue, self._codec, always=asks),
         )
+        self._reader: ForwarderHandle | None = None
         self._entry: BrokerEntry | None = None
         self._stack = AsyncExitStack()
         self._threads = ExitStack()
@@ -306,7 +332,7 @@ class ParkedCalls(Queueing):
         await self._codec.open()
         broker, given = open_broker(self._address), self._address
         entry = BrokerEntry(
-            broker, self._topology, self._status.contact, is_entered=broker is given
+            broker, self._topologies, self._status.contact, is_entered=broker is given
         )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(entry.open(self._store.use))
@@ -315,6 +341,11 @@ class ParkedCalls(Queueing):
             self._stack = stack.pop_all()
         self._entry = entry
         self._store.open()
+        self._reader = self._reading.reader(
+            entry, asyncio.get_running_loop(), threading.get_ident()
+        )
+        if self._reader is not None:
+            self._reader.start()
         return self
 
     async def __aexit__(
@@ -329,8 +360,13 @@ class ParkedCalls(Queueing):
                 await self._forwarder.end()
         finally:
             self._store.close()
+            reader, self._reader = self._reader, None
             self._forwarder = self._entry = None
-            await self._stack.aclose()
+            try:
+                if reader is not None:
+                    await reader.end()
+            finally:
+                await self._stack.aclose()
 
     def __enter__(self) -> Self:
         """Connect as ``async with`` does, on an event loop in a thread of its own."""

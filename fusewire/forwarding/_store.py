@@ -72,6 +72,7 @@ class CallStore:
         tracing: traces the storing of calls.
         contact: notified whether the broker answers.
         codec: writes calls into messages.
+        asks: whether calls ask for their outcome.
 
     Attributes:
         broker: the broker that it stores in; None while it is closed, or the broker was not reached
@@ -91,6 +92,7 @@ class CallStore:
         tracing: Tracing,
         contact: BrokerContact,
         codec: CallCodec,
+        asks: bool,
     ) -> None:
         self._topology = topology
         self._dependencies = dependencies
@@ -99,6 +101,7 @@ class CallStore:
         self._tracing = tracing
         self._contact = contact
         self._codec = codec
+        self._asks = asks
         self.probes = ProbeDuty(dependencies.lane)
         self.broker: Broker | None = None
         self._publish_from_thread: Callable[..., concurrent.futures.Future[None]] | None = None
@@ -234,6 +237,8 @@ class CallStore:
         call, end, first_sent = entry.call, entry.expires_after, entry.first_sent
         if end is not None:
             call = dataclasses.replace(call, not_after_ms=round((now + end) * 1000))
+        if self._asks:
+            call = dataclasses.replace(call, outcome=True)
         message = self._codec.write(call, headers)
         queue = self._topology.source
         history = History(

@@ -40,8 +40,8 @@ class ChannelClosedError(FusewireError):
 class Transport(Protocol):
     """Sends one call and waits for its end."""
 
-    async def send(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
-        """Send `call`.
+    async def send(self, call: StoredCall, metadata: Metadata, timeout: float) -> bytes:  # noqa: ASYNC109 - gRPC's own deadline
+        """Send `call`, and return the reply.
 
         Raises:
             grpc.RpcError: it did not end OK.
@@ -88,11 +88,11 @@ class _AioTransport:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
 
-    async def send(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
+    async def send(self, call: StoredCall, metadata: Metadata, timeout: float) -> bytes:  # noqa: ASYNC109 - gRPC's own deadline
         # Without serializers the stored bytes go out, and the reply's come in, as they are.
         multicallable: Any = self._channel.unary_unary(call.method)
         try:
-            await multicallable(call.request, metadata=metadata, timeout=timeout)
+            reply: bytes = await multicallable(call.request, metadata=metadata, timeout=timeout)
         except grpc.aio.UsageError as error:
             raise ChannelClosedError(sent=False) from error
         except asyncio.CancelledError as error:
@@ -101,20 +101,22 @@ class _AioTransport:
                 raise
             # Nobody cancelled us: it was the call, which close() cancels.
             raise ChannelClosedError(sent=True) from error
+        return reply
 
 
 class _SyncTransport:
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
 
-    async def send(self, call: StoredCall, metadata: Metadata, timeout: float) -> None:  # noqa: ASYNC109 - gRPC's own deadline
+    async def send(self, call: StoredCall, metadata: Metadata, timeout: float) -> bytes:  # noqa: ASYNC109 - gRPC's own deadline
         multicallable: Any = self._channel.unary_unary(call.method)
 
-        def send() -> None:
-            multicallable(call.request, metadata=metadata, timeout=timeout)
+        def send() -> bytes:
+            reply: bytes = multicallable(call.request, metadata=metadata, timeout=timeout)
+            return reply
 
         try:
-            await anyio.to_thread.run_sync(send)
+            return await anyio.to_thread.run_sync(send)
         except ValueError as error:  # what grpcio raises on a closed channel, and only then
             raise ChannelClosedError(sent=False) from error
         except grpc.RpcError as error:

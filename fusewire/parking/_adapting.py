@@ -9,6 +9,7 @@ from fusewire.parking._error_summary import name_error
 
 if TYPE_CHECKING:
     from fusewire.parking._consumer import ParkingConsumer
+    from fusewire.parking._replies import Replies
     from fusewire.parking._settlements import Settlements
     from fusewire.parking._tracing import Tracing
 
@@ -18,6 +19,13 @@ def share_reports(consumer: ParkingConsumer, settlements: Settlements, tracing: 
     parts = consumer._parts  # noqa: SLF001 - private to users, and not to its own room
     parts.settlements = settlements
     parts.tracing = tracing
+
+
+def settle_calls(consumer: ParkingConsumer, replies: Replies) -> None:
+    """Have `consumer` settle the calls that its messages store, and say what became of them."""
+    parts = consumer._parts  # noqa: SLF001 - see above
+    parts.replies = replies
+    parts.policy = dataclasses.replace(parts.policy, of_calls=True)
 
 
 def keep_no_texts(consumer: ParkingConsumer) -> None:

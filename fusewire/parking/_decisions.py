@@ -48,6 +48,13 @@ class Dead:
     history: History
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A stored call that has ended for good otherwise than OK, and whose caller is told so."""
+
+    history: History
+
+
 Verdict = Done | Park | Delay | Dead
 
 
@@ -98,6 +105,8 @@ class FailurePolicy:
         now: the wall clock in milliseconds since 1970, for the times that people read.
         unrecoverable: returns whether an error makes its message dead at once.
         describe: returns what is kept of an error with its message.
+        of_calls: whether messages store calls. One whose time is over, and that may have been sent,
+            is ambiguous.
         chance: numbers from 0 and below 1. By chance a message waits for a delay or the one below,
             so that what failed together does not come back together.
     """
@@ -106,6 +115,7 @@ class FailurePolicy:
     now: Callable[[], int]
     unrecoverable: Callable[[BaseException], bool] = lambda _error: False
     describe: Callable[[BaseException], ErrorSummary] = summarize_error
+    of_calls: bool = False
     chance: Callable[[], float] = random.random
 
     def park(self, history: History, dependency: str, reason: str, *, wait: float) -> Park:
@@ -127,6 +137,8 @@ class FailurePolicy:
 
     def dead(self, history: History, reason: str, error: BaseException | None = None) -> Dead:
         """Put it aside for a person."""
+        if reason == "expired" and self.of_calls and history.first_sent_ms is not None:
+            reason = "ambiguous"  # its time is over, and it may have been made
         return Dead(dataclasses.replace(self._with_error(history, error), reason=reason, lone=0))
 
     def refused(

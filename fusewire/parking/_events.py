@@ -31,6 +31,8 @@ class MessageOutcome(StrEnum):
     POSTPONED = "postponed"
     """Its handler asked for another time with :class:`Retry`."""
     DEAD = "dead"
+    ANSWERED = "answered"
+    """A stored call that ended for good otherwise than OK, and whose outcome its caller gets."""
     IN_DOUBT = "in_doubt"
     """Handled, but a call that may have had an effect in an earlier attempt was not made again.
 

@@ -42,6 +42,8 @@ class InFlight:
     """How long its handler took, the last time that it was called here; None if it was not."""
     status: str = ""
     """The name of the gRPC status that its handler failed with then, if any."""
+    noticed: bool = False
+    """Whether those who wait for its end were told that a person has to decide."""
     survived: bool = False
     """Whether this process is known to have survived the handling that it came back from."""
     span: MessageSpan | None = None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fusewire.parking._failure_log import FailureLog
     from fusewire.parking._handler import HandlerRunner
     from fusewire.parking._pauses import Pauses
+    from fusewire.parking._replies import Replies
     from fusewire.parking._settings import ReplayPolicy
     from fusewire.parking._settlements import Settlements
     from fusewire.parking._status_watch import BrokerContact, StatusWatch
@@ -98,6 +99,7 @@ class ConsumerParts:
         unacknowledged: what was done and could not be acknowledged.
         survived: which returns of messages this process has survived.
         tracing: traces messages, if there is a tracer.
+        replies: says what there is to say of messages that have ended, if there is anything.
     """
 
     topology: Topology
@@ -117,6 +119,7 @@ class ConsumerParts:
     settlements: Settlements
     contact: BrokerContact
     tracing: Tracing
+    replies: Replies | None = None
     handler_times: HandlerTimes = field(default_factory=lambda: HandlerTimes(time.monotonic))
     unacknowledged: Unacknowledged = field(default_factory=Unacknowledged)
     survived: SurvivedReturns = field(default_factory=SurvivedReturns)
@@ -142,6 +145,8 @@ class ConsumerParts:
             unacknowledged=self.unacknowledged,
             marks=marks,
             tracing=self.tracing,
+            replies=self.replies,
+            publish=broker.publish,
         )
         attempts = AttemptSequence(
             policy=self.policy,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fusewire._error_types import error_type
 from fusewire._log_fields import fields
 from fusewire._throttle import Throttle
-from fusewire.parking._decisions import SUBMITTED, Dead, Delay, Done, Park
+from fusewire.parking._decisions import SUBMITTED, Answered, Dead, Delay, Done, Park
 from fusewire.parking._events import Listeners, MessageEvent, MessageOutcome
 from fusewire.parking._fault_counts import FaultCounts
 from fusewire.parking._lane_log import LaneLogs
@@ -89,7 +89,7 @@ class Settlements:
                 )
             )
 
-    def settled(self, item: InFlight, verdict: Verdict) -> None:
+    def settled(self, item: InFlight, verdict: Verdict | Answered) -> None:
         """Report that `verdict` was carried out for `item`."""
         history = item.history if isinstance(verdict, Done) else verdict.history
         lane = item.receiver.lane
@@ -169,7 +169,7 @@ class Settlements:
             ),
         )
 
-    def _log_lane(self, lane: str, verdict: Verdict, history: History) -> None:
+    def _log_lane(self, lane: str, verdict: Verdict | Answered, history: History) -> None:
         """Log what a settlement means for the lane that it came from, and the one it goes to."""
         match verdict:
             case Park():
@@ -178,7 +178,7 @@ class Settlements:
                     self.lanes[to].parked(history.dependency, history.reason)
                     if lane:
                         self.lanes[lane].left()
-            case Done():
+            case Done() | Answered():
                 self.lanes[lane].replayed(history.dependency)
             case Delay():
                 self.lanes[lane].left()
@@ -206,7 +206,7 @@ class Settlements:
             ),
         )
 
-    def event(self, item: InFlight, verdict: Verdict) -> MessageEvent:
+    def event(self, item: InFlight, verdict: Verdict | Answered) -> MessageEvent:
         """Return the event of a settlement."""
         done = isinstance(verdict, Done)
         history = item.history if isinstance(verdict, Done) else verdict.history
@@ -237,7 +237,7 @@ def _seconds(milliseconds: int | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 
 
-def _outcome_of(item: InFlight, verdict: Verdict) -> MessageOutcome:
+def _outcome_of(item: InFlight, verdict: Verdict | Answered) -> MessageOutcome:
     match verdict:
         case Done():
             parked = item.history.times_parked
@@ -249,3 +249,5 @@ def _outcome_of(item: InFlight, verdict: Verdict) -> MessageOutcome:
             return MessageOutcome.POSTPONED if asked else MessageOutcome.DELAYED
         case Dead():
             return MessageOutcome.DEAD
+        case Answered():
+            return MessageOutcome.ANSWERED

@@ -20,6 +20,7 @@ from fusewire.errors import (
 )
 from fusewire.parking._asking import ask
 from fusewire.parking._decisions import (
+    Answered,
     Dead,
     Delay,
     Done,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from fusewire.parking._failure_log import FailureLog
     from fusewire.parking._marks import Marks
     from fusewire.parking._receiver import Receiver
+    from fusewire.parking._replies import Replies, Reply
     from fusewire.parking._settlements import Settlements
     from fusewire.parking._tracing import Tracing
     from fusewire.parking._unacknowledged import Unacknowledged
@@ -81,6 +83,8 @@ class Settler:
         unacknowledged: what was done and could not be acknowledged.
         marks: of attempts that were made with nothing else in flight.
         tracing: traces moves.
+        replies: says what there is to say of messages that have ended; None if there is nothing.
+        publish: stores what is said of a message that stays.
         monotonic: for the hold limit.
     """
 
@@ -98,6 +102,8 @@ class Settler:
         unacknowledged: Unacknowledged,
         marks: Marks,
         tracing: Tracing,
+        replies: Replies | None,
+        publish: Callable[[Station, Message], Awaitable[None]],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topology = topology
@@ -111,6 +117,8 @@ class Settler:
         self._unacknowledged = unacknowledged
         self._marks = marks
         self._tracing = tracing
+        self._replies = replies
+        self._publish = publish
         self._monotonic = monotonic
         self._told_of_anonymous = False
         self._settling: set[Delivery] = set()
@@ -183,7 +191,7 @@ class Settler:
         item.survived = ended is not None
         if ended is None or not ended.done:
             return None
-        item.history = ended.history
+        item.history, item.view.answer = ended.history, ended.answer
         logger.info(
             "operation %s was done before, and could not be acknowledged then",
             item.history.operation_id,
@@ -215,7 +223,7 @@ class Settler:
         backoff: Backoff | None = None
         while True:
             try:
-                await self._carry_out(item, verdict)
+                settled = await self._carry_out(item, verdict)
             except DeliveryLostError as error:
                 # The broker has it, or a copy, and gives it to somebody again.
                 self._settlements.lost(item, error)
@@ -236,10 +244,10 @@ class Settler:
                 item.in_doubt = True
                 raise
             else:
-                self._settlements.settled(item, verdict)
+                self._settlements.settled(item, settled)
                 if item.span is not None:
-                    self._tracing.settled(item, self._settlements.event(item, verdict))
-                if item.lone and (isinstance(verdict, Done) or not verdict.history.lone):
+                    self._tracing.settled(item, self._settlements.event(item, settled))
+                if item.lone and (isinstance(settled, Done) or not settled.history.lone):
                     await self._marks.clear(item.history.operation_id)
                 return None
 
@@ -252,7 +260,8 @@ class Settler:
         """Remember what `item` has come to, for when the broker delivers it again."""
         done = isinstance(verdict, Done)
         if not item.anonymous and (done or item.lone):
-            self._unacknowledged.keep(item.delivery.message, item.history, done=done)
+            answer = item.view.answer
+            self._unacknowledged.keep(item.delivery.message, item.history, done=done, answer=answer)
 
     def is_settling(self, delivery: Delivery) -> bool:
         """Return whether `delivery` is being moved or acknowledged, which soon ends."""
@@ -306,8 +315,22 @@ class Settler:
     def _lane(self, dependency: str) -> Station:
         return self._topology.parked(self._dependencies.lane(dependency))
 
-    def _carry_out(self, item: InFlight, verdict: Verdict) -> Awaitable[None]:
-        return item.delivery.done() if isinstance(verdict, Done) else self._move(item, verdict)
+    async def _carry_out(self, item: InFlight, verdict: Verdict) -> Verdict | Answered:
+        """Carry `verdict` out; return what has become of `item`."""
+        reply: Reply | None = None
+        if self._replies is not None and isinstance(verdict, Done | Dead):
+            reply = self._replies.of(item, verdict)
+        if reply is not None and reply.final:
+            await self._store(item.delivery, Station(reply.queue), reply.message)
+            return verdict if isinstance(verdict, Done) else Answered(verdict.history)
+        if reply is not None and not item.noticed:
+            await self._publish(Station(reply.queue), reply.message)
+            item.noticed = True
+        if isinstance(verdict, Done):
+            await item.delivery.done()
+        else:
+            await self._move(item, verdict)
+        return verdict
 
     async def _move(self, item: InFlight, verdict: Park | Delay | Dead) -> None:
         delivery = item.delivery

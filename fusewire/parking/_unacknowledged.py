@@ -30,12 +30,14 @@ class Ended:
         history: its history after that.
         done: whether the handler is done with it; else it is only known to have ended.
         until: when it is forgotten, in monotonic seconds.
+        answer: what a forwarder's server had answered.
     """
 
     message: Message
     history: History
     done: bool
     until: float
+    answer: object = None
 
 
 class Unacknowledged:
@@ -64,9 +66,11 @@ class Unacknowledged:
         """Return whether the handler works on an equal message."""
         return message in self._running.values()
 
-    def keep(self, message: Message, history: History, *, done: bool) -> None:
+    def keep(
+        self, message: Message, history: History, *, done: bool, answer: object = None
+    ) -> None:
         """Remember that the handler of `message` ended here, without an acknowledgement."""
-        self._ended.append(Ended(message, history, done, self._now() + _REMEMBERED_FOR))
+        self._ended.append(Ended(message, history, done, self._now() + _REMEMBERED_FOR, answer))
 
     def recall(self, message: Message) -> Ended | None:
         """Return how the handler of an equal message ended here, once; None if it did not."""

@@ -48,6 +48,8 @@ class MessageView(AbstractIncomingMessage):
     failure: BaseException | None = None
     rejected_because: BaseException | None = None
     over = False
+    answer: object = None
+    """What a forwarder's server has answered, for those who wait for it."""
 
     def __init__(self, message: Message, *, redelivered: bool, headers: HeadersType) -> None:
         self._message = message

@@ -1,13 +1,15 @@
 """What :mod:`fusewire.forwarding` is built of, besides the public names of this package."""
 
-from fusewire.parking._adapting import keep_no_texts, share_reports
+from fusewire.parking._adapting import keep_no_texts, settle_calls, share_reports
 from fusewire.parking._asking import ask
-from fusewire.parking._decisions import SUBMITTED
+from fusewire.parking._decisions import SUBMITTED, Dead, Done
 from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._errors import Requeue
 from fusewire.parking._former_keywords import FormerKeywords, Replay, policies
 from fusewire.parking._history import History, from_headers
+from fusewire.parking._in_flight import InFlight
 from fusewire.parking._lane_log import LaneLog
+from fusewire.parking._replies import Reply
 from fusewire.parking._settings import MOST_HELD, queues_of, taken_over
 from fusewire.parking._settlements import Settlements
 from fusewire.parking._signals import until_signal
@@ -22,13 +24,17 @@ __all__ = [
     "SUBMITTED",
     "Backoff",
     "BrokerContact",
+    "Dead",
     "Dependencies",
+    "Done",
     "FormerKeywords",
     "History",
+    "InFlight",
     "LaneLog",
     "LaneState",
     "Reading",
     "Replay",
+    "Reply",
     "Requeue",
     "Settlements",
     "StatusWatch",
@@ -40,6 +46,7 @@ __all__ = [
     "level_of",
     "policies",
     "queues_of",
+    "settle_calls",
     "share_reports",
     "status_of",
     "taken_over",

@@ -8,7 +8,7 @@ from pathlib import Path
 from fusewire.breaker import _snapshot as snapshot
 from fusewire.brokers.rabbitmq import _codec as codec
 from fusewire.brokers.sqlite import _database as database
-from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, _call
+from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, _call, _outcome_messages
 from fusewire.idempotency import IDEMPOTENCY_TRAILER
 from fusewire.idempotency import _records as records
 from fusewire.idempotency._sql import TABLE
@@ -26,6 +26,7 @@ def test_the_numbers_of_stored_forms_are_those_of_the_code() -> None:
         record.PREFIX + "format": record.FORMAT,
         codec.TRANSFER: codec._FORMAT,
         _call.FORMAT_HEADER: _call.FORMAT,
+        _outcome_messages.FORMAT_HEADER: _outcome_messages.FORMAT,
         record.PREFIX + "key-scheme": record.KEYS_BY_REQUEST,
         "PRAGMA user_version": database.FORMAT,
         f"{TABLE}.format": records.FORMAT,

@@ -62,5 +62,6 @@ def test_the_table_has_every_header_of_a_stored_call() -> None:
         request=b"",
         window=60.0,
         done_on=frozenset({grpc.StatusCode.ALREADY_EXISTS}),
+        outcome=True,
     )
     assert listed == list(call.message("charges").headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -80,6 +81,8 @@ def settling(error: Exception) -> tuple[Settlements, asyncio.Task[Any]]:
         unacknowledged=Unacknowledged(),
         marks=unused,
         tracing=Tracing("memory"),
+        replies=None,
+        publish=AsyncMock(),
         monotonic=lambda: 0.0,
     )
     history = History(operation_id="a", queue="q")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 from fusewire.brokers import Message, Topology
 from fusewire.errors import BrokerUnavailableError
@@ -44,6 +45,8 @@ def settler(stopping: asyncio.Event) -> Settler:
         unacknowledged=Unacknowledged(),
         marks=unused,
         tracing=Tracing("memory"),
+        replies=None,
+        publish=AsyncMock(),
         monotonic=lambda: 0.0,
     )
 
@@ -54,7 +57,7 @@ async def test_who_cannot_be_settled_goes_back_with_another_and_not_only_at_its_
     item = InFlight(
         cast("Any", delivery),
         History(operation_id="a", queue="q"),
-        cast("Any", None),
+        cast("Any", SimpleNamespace(answer=None)),
         0.0,
         cast("Any", receiver),
     )
