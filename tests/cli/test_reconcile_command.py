@@ -11,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import grpc.aio
 import pytest
 import trustme
 from typer.testing import CliRunner
 
+from fusewire import BreakerRegistry, ParkedCalls, aio_interceptors
 from fusewire.brokers import Topology, open_broker
 from fusewire.cli._app import app
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
@@ -29,6 +31,7 @@ from fusewire.parking._history import History
 from tests.support.payments import CHARGE, PaymentsProcess
 from tests.support.ports import reserve_port
 from tests.support.processes import KeptProcess
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +50,9 @@ def address(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/broker.db"
 
 
-def bury(address: str, *operations: str, reason: str = "ambiguous") -> None:
+def bury(
+    address: str, *operations: str, reason: str = "ambiguous", at_most_once: bool = False
+) -> None:
     """Put calls into the dead queue."""
 
     async def publish() -> None:
@@ -55,16 +60,26 @@ def bury(address: str, *operations: str, reason: str = "ambiguous") -> None:
             await broker.create_queue("charges")
             await broker.prepare(TOPOLOGY)
             for operation in operations:
-                await broker.publish(TOPOLOGY.dead, dead(operation, reason))
+                message = dead(operation, reason, at_most_once=at_most_once)
+                await broker.publish(TOPOLOGY.dead, message)
 
     asyncio.run(publish())
 
 
-def dead(operation: str, reason: str) -> Message:
+def dead(operation: str, reason: str, *, at_most_once: bool) -> Message:
     request = ChargeRequest(account="bob", amount_cents=5, currency="EUR", reference=operation)
-    call = StoredCall(operation_id=operation, method=CHARGE, request=request.SerializeToString())
+    call = StoredCall(
+        operation_id=operation,
+        method=CHARGE,
+        request=request.SerializeToString(),
+        at_most_once=at_most_once,
+    )
     history = History(
-        operation_id=operation, queue="charges", reason=reason, first_parked_at_ms=NOW
+        operation_id=operation,
+        queue="charges",
+        reason=reason,
+        first_parked_at_ms=NOW,
+        at_most_once=at_most_once,
     )
     return history.to_headers(call.message("charges"))
 
@@ -128,6 +143,24 @@ def test_calls_that_were_made_are_removed_and_others_put_back(
     assert held(address) == (["made-1"], ["never"])
     again = run(address, payments.target)
     assert again.stdout == "charges: 0 dead calls that may have been made\n"
+
+
+def test_the_forwarder_makes_once_what_is_put_back(payments: PaymentsProcess, address: str) -> None:
+    bury(address, "never")
+    bury(address, "never too", at_most_once=True)
+    assert run(address, payments.target).exit_code == 0
+
+    async def forward() -> None:
+        registry = BreakerRegistry()
+        async with ParkedCalls(address, queue="charges", registry=registry) as calls:
+            guards = aio_interceptors(registry=registry)
+            channel = grpc.aio.insecure_channel(payments.target, interceptors=guards)
+            async with channel, calls.forward_to(channel):
+                await until(lambda: {"never", "never too"} <= set(payments.references()))
+
+    asyncio.run(forward())
+    assert held(address) == ([], [])
+    assert set(payments.references().values()) == {1}
 
 
 class Fake(OperationsServicer):
