@@ -82,6 +82,7 @@ NEVER_STORED = {
     "fusewire.audit._management._RefusedError",
     "fusewire.demo._subprocesses.DemoError",
     "fusewire.forwarding._encryption.MissingKeyError",
+    "fusewire.cli._operations.CannotAskError",  # a command's
     "fusewire.forwarding._encryption.WrongTagError",
     "fusewire.interceptors._rejection.Rejection",  # what is raised is one of its two subclasses
     "fusewire.parking._errors.Requeue",
