@@ -139,6 +139,44 @@ def before_each_transaction(server: Server, call: Callable[[], None]) -> None:
 
 
 @on_postgresql
+def test_an_expired_record_that_another_call_takes_first_is_its_own(server: Server) -> None:
+    server.ask("ok", "a")
+    database = server.database
+    database.execute(f"UPDATE {database.keys} SET expires_at_ms = 1")  # noqa: S608 - ours
+    begin, others = server.store.begin_transaction, []
+
+    def overtaken(transaction: Any) -> Any:
+        execute = transaction.execute
+
+        def overtake(sql: str) -> None:
+            # The call has found the record expired, and is about to take it.
+            if sql == server.store.sql.renew and not others:
+                others.append(None)
+                others[0] = server.ask("ok", "a")
+
+        async def aio_execute(sql: str, parameters: Any) -> Any:
+            await asyncio.to_thread(overtake, sql)
+            return await execute(sql, parameters)
+
+        def sync_execute(sql: str, parameters: Any) -> Any:
+            overtake(sql)
+            return execute(sql, parameters)
+
+        transaction.execute = aio_execute if server.place.aio else sync_execute
+        return transaction
+
+    async def aio_begin(wait: float) -> Any:
+        return overtaken(await begin(wait))
+
+    def sync_begin(wait: float) -> Any:
+        return overtaken(begin(wait))
+
+    server.store.begin_transaction = aio_begin if server.place.aio else sync_begin
+    assert server.ask("ok", "a").told == others[0].told
+    assert server.effects("a") == 2
+
+
+@on_postgresql
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_stricter_isolation_gives_every_duplicate_the_reply(server: Server, level: str) -> None:
     database = server.database
