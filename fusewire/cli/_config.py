@@ -56,7 +56,7 @@ def check(
         console = Console()
         for problem in problems:
             echo(console, f"{problem.severity}: {problem}", style=_STYLES[problem.severity])
-        counts = [f"{sum(one.severity == kind for one in problems)} {kind}s" for kind in _STYLES]
+        counts = [_counted(sum(one.severity == kind for one in problems), kind) for kind in _STYLES]
         echo(console, ", ".join(counts))
     if found is None:
         raise typer.Exit(_PROBLEMS)
@@ -98,10 +98,10 @@ def schema() -> None:
 def import_(files: FilesArgument, *, profile: ProfileOption = None) -> None:
     """Print what Spring Boot files say of circuit breakers, in our own form.
 
-    What our own form should not or cannot say is left out, with a comment in its place: values
-    that came from variables, because they may be secret, and that an exception which is not
-    recorded is a success. The exit status is 0; 1 if there are problems; 3 if something was left
-    out.
+    What our own form should not or cannot say is left out, with a line on standard error: values
+    that came from variables, because they may be secret, that an exception which is not recorded
+    is a success, and what is not about breakers. The exit status is 0; 1 if there are problems;
+    3 if something was left out.
     """
     room = _room()
     found = _read_or_exit(files, profile)
@@ -151,6 +151,10 @@ def _read_or_exit(files: Sequence[Path], profile: Sequence[str] | None) -> Confi
             typer.echo(f"{problem.severity}: {problem}", err=True)
         raise typer.Exit(_PROBLEMS)
     return found
+
+
+def _counted(count: int, kind: str) -> str:
+    return f"{count} {kind}{'' if count == 1 else 's'}"
 
 
 def _as_json(problem: Problem) -> dict[str, object]:

@@ -43,15 +43,15 @@ def to_yaml(config: Config) -> str:
         lines += ["    bases:", f"      {_BASE}:", *_rows(theirs, "        ")]
     lines.append("    circuits:" if config.circuits else "    circuits: {}")
     for circuit in config.circuits.values():
+        said = _said(circuit.origins)
+        based = bool(theirs) and theirs.keys() <= said.keys()  # else it would set what nobody says
         own = {
-            name: origin
-            for name, origin in _said(circuit.origins).items()
-            if name not in theirs or origin.place is not None or origin != theirs[name]
+            name: origin for name, origin in said.items() if not based or origin != theirs.get(name)
         }
         if circuit.mode is not None:
             own["mode"] = circuit.mode
         rows = [f"        # left out: {_NOT_RECORDED}"] if _judges(circuit) else []
-        rows += [f"        base: {_BASE}"] if theirs else []
+        rows += [f"        base: {_BASE}"] if based else []
         rows += _rows(own, "        ")
         lines += [f"      {_name(circuit.name)}:" + ("" if rows else " {}"), *rows]
     return "\n".join(lines) + "\n"
@@ -61,7 +61,8 @@ def left_out(config: Config) -> list[str]:
     """Return what :func:`to_yaml` leaves out, and why.
 
     Values that came from variables may be secret. And our own form has no function that judges
-    exceptions, as Spring Boot files bring one.
+    exceptions, as Spring Boot files bring one. Readiness is said in code, and what files of our own
+    form say of other things than breakers stands there already.
     """
     circuits = [*config.circuits.values(), *([config.defaults] if config.defaults else [])]
     hidden = [
@@ -76,7 +77,16 @@ def left_out(config: Config) -> list[str]:
         for circuit in circuits
         if _judges(circuit)
     ]
-    return hidden + judged
+    needs = [
+        f"{name}: allowHealthIndicatorToFail: give Health(ready_needs=[{name!r}, …]) in code"
+        for name in config.ready_needs
+    ]
+    others = [
+        f"{section}: copy what the files say of the queue {queue!r}"
+        for section in ("consumers", "forwarders")
+        for queue in getattr(config, section)
+    ]
+    return hidden + judged + needs + others
 
 
 def _judges(circuit: CircuitConfig) -> bool:

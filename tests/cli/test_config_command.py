@@ -66,7 +66,7 @@ def test_check_ends_with_0_where_files_can_be_applied() -> None:
             "note: application.yml:11:49: writableStackTraceEnabled of [/search.v1.Search/*]: "
             "it has no effect: a rejection is cheap with its traceback"
         ),
-        "0 errors, 0 warnings, 1 notes",
+        "0 errors, 0 warnings, 1 note",
     ]
 
 
@@ -165,7 +165,7 @@ def test_what_is_imported_means_the_same() -> None:
 
 def test_import_says_that_what_is_not_recorded_was_a_success() -> None:
     done = run("import", "application.yml")
-    (line,) = [each for each in done.stderr.splitlines() if "left out" in each]
+    line, _ = [each for each in done.stderr.splitlines() if "left out" in each]
     assert line == (
         "fusewire config import: left out: payment-service: exceptions that are neither recorded "
         "nor ignored are successes in Spring, and are ignored here: give classify_exception in "
@@ -190,6 +190,45 @@ def test_import_leaves_nothing_out_where_all_is_recorded(exceptions: str, status
     done = run("import", "some.yml")
     assert done.exit_code == status, done.output
     assert done.stdout.count("# left out") == (status == 3)
+
+
+OF_BOTH_FORMS = """\
+fusewire:
+  breakers: {circuits: {own: {max_wait: 2s}}}
+  consumers: {orders: {retry: {max_attempts: 3}}}
+  forwarders: {calls: {broker: 'amqp://host/', target: 'host:50051'}}
+resilience4j.circuitbreaker.instances:
+  theirs: {slidingWindowSize: 20, allow-health-indicator-to-fail: true}
+"""
+
+
+def test_import_gives_a_circuit_of_our_own_form_no_defaults_of_spring() -> None:
+    Path("both.yml").write_text(OF_BOTH_FORMS)
+    Path("imported.yaml").write_text(run("import", "both.yml").stdout, "utf-8")
+    theirs, ours = load("both.yml", env={}), load("imported.yaml", env={})
+    assert {name: one.settings for name, one in ours.circuits.items()} == {
+        name: one.settings for name, one in theirs.circuits.items()
+    }
+
+
+def test_import_says_what_else_it_leaves_out() -> None:
+    Path("both.yml").write_text(OF_BOTH_FORMS)
+    done = run("import", "both.yml")
+    assert done.exit_code == 3
+    assert done.stderr.splitlines() == [
+        (
+            "fusewire config import: left out: theirs: allowHealthIndicatorToFail: give "
+            "Health(ready_needs=['theirs', …]) in code"
+        ),
+        (
+            "fusewire config import: left out: consumers: copy what the files say of the queue "
+            "'orders'"
+        ),
+        (
+            "fusewire config import: left out: forwarders: copy what the files say of the queue "
+            "'calls'"
+        ),
+    ]
 
 
 SECRETS = """\
