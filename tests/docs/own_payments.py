@@ -7,6 +7,7 @@ Run as a program, this module is the demo's server, which answers to those names
 
 from __future__ import annotations
 
+import functools
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,8 @@ from google.protobuf.internal import builder
 
 from fusewire.demo import server as demo_server
 from fusewire.demo.payments.v1 import payments_pb2 as demo
-from fusewire.demo.payments.v1 import payments_pb2_grpc as demo_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 
 DEMO = "fusewire.demo.payments.v1"
@@ -91,38 +89,19 @@ def _add_servicer(servicer: Any, server: grpc.Server) -> None:
     server.add_generic_rpc_handlers([generic])
 
 
-class _UnderOwnName(grpc.GenericRpcHandler):
-    """The demo's handlers, found by the reader's method names."""
+class _UnderDemoNames(grpc.ServerInterceptor):
+    """Has all that comes after it see the demo's names: other interceptors, and the handlers."""
 
-    def __init__(self, handler: grpc.GenericRpcHandler) -> None:
-        self._handler = handler
-
-    def service(self, handler_call_details: Any) -> Any:
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         method = handler_call_details.method.replace(f"/{OWN}.", f"/{DEMO}.")
-        return self._handler.service(handler_call_details._replace(method=method))
-
-
-class _BothNames:
-    """A server to which each service is added under both names."""
-
-    def __init__(self, server: grpc.Server) -> None:
-        self._server = server
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        self._server.add_generic_rpc_handlers([_UnderOwnName(handler) for handler in handlers])
-
-    def add_registered_method_handlers(self, *_: Any) -> None:
-        """Leave out grpcio's shortcut: it would know the demo's names only."""
+        return continuation(handler_call_details._replace(method=method))
 
 
 def main() -> None:
     program: Any = demo_server
-    program.add_PaymentsServicer_to_server = _add_under_both_names
+    make_server = program.make_server
+    program.make_server = functools.partial(make_server, interceptors=[_UnderDemoNames()])
     program.main()
-
-
-def _add_under_both_names(servicer: Any, server: grpc.Server) -> None:
-    demo_grpc.add_PaymentsServicer_to_server(servicer, _BothNames(server))  # type: ignore[arg-type] # as a server
 
 
 if __name__ == "__main__":
