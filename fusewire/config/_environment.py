@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from fusewire._validation import nearest
 from fusewire.config._model import Fusewire
+from fusewire.config._names import with_name_of_files
 from fusewire.config._problems import Place, Problem
 from fusewire.config._tree import NO_MARK, Document, Table
 from fusewire.config._yaml import read_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _PREFIX = "FUSEWIRE_"
 _CIRCUITS = "FUSEWIRE_CIRCUITS"
@@ -24,16 +25,22 @@ _SECTIONS = tuple(Fusewire.model_fields)
 _KNOWN = (_CIRCUITS, *(f"{_PREFIX}{section.upper()}" for section in _SECTIONS))
 
 
-def read_environment(variables: Mapping[str, str]) -> tuple[list[Document], list[Problem]]:
-    """Return what variables of ours say, and what is wrong with their names and values."""
+def read_environment(
+    variables: Mapping[str, str], files: Sequence[Document] = ()
+) -> tuple[list[Document], list[Problem]]:
+    """Return what variables of ours say, and what is wrong with their names and values.
+
+    `files` are the documents whose names the variables may mean.
+    """
     documents, problems = [], []
     for variable in sorted(variables):
         if not variable.startswith(_PREFIX):
             continue
         path = _path_of(variable)
         if path is not None:
+            path, unclear = with_name_of_files(variable, path, files)
             value, found = read_value(variables[variable], variable)
-            problems += found
+            problems += [*found, *([unclear] if unclear else [])]
             if not found:
                 documents.append(_document(variable, path, value))
         elif _is_misspelt(variable):

@@ -78,7 +78,7 @@ def read(
     placeholders = Placeholders(variables, properties_of(documents))
     for document in documents:
         placeholders.replace_in(document.root, sections_of(document))
-    from_variables, found = read_environment(variables)
+    from_variables, found = read_environment(variables, documents)
     problems += [*placeholders.problems, *found]
     whole, found = _put_together([*documents, *from_variables], java_exceptions, variables)
     problems += _elsewhere(found, problems)

@@ -10,7 +10,7 @@ import pytest
 
 from fusewire import BreakerSettings, ReplayPolicy, RetryPolicy, SettingsError
 from fusewire.breaker import CRITICAL
-from fusewire.config import Config, Place, load
+from fusewire.config import Config, Place, Problem, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +131,59 @@ def test_variables_count_more_than_files(load_text: Callable[..., Config]) -> No
     assert str(charge.origins["recovery_timeout"]) == timeout
     assert settings(config, "user-service").half_open_max_calls == 1
     assert config.consumer("orders").retry.max_attempts == 8
+
+
+NAMES = """
+fusewire:
+  breakers:
+    bases: {Big-Money: {failure_threshold: 2}}
+    circuits: {user-service: {base: Big-Money}, a.b: {}, a-b: {}, a_b: {}, c.d: {}, c-d: {}}
+  consumers: {orders-EU: {retry: {max_attempts: 2}}}
+  forwarders: {calls.eu: {broker: "amqp://h", target: "h:1"}}
+resilience4j.circuitbreaker.instances: {payment-service: {slidingWindowSize: 5}}
+"""
+
+
+def test_the_names_of_variables_are_those_of_the_files(load_text: Callable[..., Config]) -> None:
+    config = load_text(
+        NAMES,
+        env={
+            "FUSEWIRE_BREAKERS__BASES__BIG_MONEY__FAILURE_THRESHOLD": "3",
+            "FUSEWIRE_BREAKERS__CIRCUITS__USER_SERVICE__HALF_OPEN_MAX_CALLS": "4",
+            "FUSEWIRE_BREAKERS__CIRCUITS__PAYMENT_SERVICE__HALF_OPEN_MAX_CALLS": "5",
+            "FUSEWIRE_BREAKERS__CIRCUITS__A_B__HALF_OPEN_MAX_CALLS": "6",
+            "FUSEWIRE_BREAKERS__CIRCUITS__NEW_ONE__HALF_OPEN_MAX_CALLS": "7",
+            "FUSEWIRE_CONSUMERS__ORDERS_EU__RETRY__MAX_ATTEMPTS": "8",
+            "FUSEWIRE_FORWARDERS__CALLS_EU__TARGET": "h:2",
+        },
+    )
+    probes = {name: each.settings.half_open_max_calls for name, each in config.circuits.items()}
+    assert settings(config, "user-service").failure_threshold == 3
+    assert probes == {
+        "user-service": 4,
+        "a.b": 3,
+        "a-b": 3,
+        "a_b": 6,
+        "c.d": 3,
+        "c-d": 3,
+        "payment-service": 5,
+        "new_one": 7,
+    }
+    assert {queue: each.retry.max_attempts for queue, each in config.consumers.items()} == {
+        "orders-EU": 8
+    }
+    assert {queue: each.target for queue, each in config.forwarders.items()} == {"calls.eu": "h:2"}
+
+
+def test_the_name_of_a_variable_that_fits_several_of_files_is_a_problem(
+    problems_of: Callable[..., tuple[Problem, ...]],
+) -> None:
+    variable = "FUSEWIRE_BREAKERS__CIRCUITS__C_D__FAILURE_THRESHOLD"
+    (problem,) = problems_of(NAMES, env={variable: "1"})
+    assert str(problem) == (
+        f"{variable}: the name in a variable must be that of one circuit, base or queue, got one "
+        "that fits c-d and c.d; use FUSEWIRE_CIRCUITS, which holds any name"
+    )
 
 
 def test_the_processs_own_environment_counts_unless_another_is_given(
