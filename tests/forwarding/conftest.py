@@ -30,6 +30,7 @@ class PaymentsServer(grpc.GenericRpcHandler):
         self.answer: Callable[[str], grpc.StatusCode | None] = lambda key: None
         self.trailing: tuple[tuple[str, str], ...] = ()  # sent with what is not OK
         self.details = "as told"  # likewise
+        self.reply = b""  # after the key, in what is OK
         self._server: grpc.Server | None = None
         self.port = reserve_port()
         self.start()
@@ -65,7 +66,7 @@ class PaymentsServer(grpc.GenericRpcHandler):
         if code is not None:
             context.set_trailing_metadata(self.trailing)
             context.abort(code, self.details)
-        return b"charged:" + key.encode()
+        return b"charged:" + key.encode() + self.reply
 
 
 @pytest.fixture

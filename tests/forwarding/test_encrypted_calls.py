@@ -280,7 +280,24 @@ async def leave_in_files(
             (dead,) = await shop.dead(address)
             assert dead.headers["fusewire-exception"] == "grpc.RpcError"
         await park(address, f"{queue}-{kind}", server, marker, **options)
+        await leave_outcome(address, f"{queue}-{kind}-outcomes", server, marker, **options)
     return {kind for kind, marker in markers.items() if is_in(folder, marker.encode())}
+
+
+async def leave_outcome(
+    address: str, queue: str, server: PaymentsServer, marker: str, **options: Any
+) -> None:
+    """Leave the outcome of a call whose reply has a text in it, and that nobody has read."""
+    registry = BreakerRegistry(BreakerSettings(failure_threshold=1, half_open_max_calls=1))
+    trip(registry)
+    server.answer, answer = lambda _: None, server.answer
+    server.reply = marker.encode()
+    options["calls"] = {"outcomes": True}
+    async with aio_shop(address, queue, server, registry, **options) as shop:
+        await shop.charge(marker)
+        recover(registry)
+        await until(lambda: len(shop.happened("replayed")) == 1)
+    server.answer = answer
 
 
 def is_in(folder: Path, marker: bytes) -> bool:
