@@ -130,6 +130,16 @@ class Core:
                 entered.method,
             )
 
+    def warn_of_waiting(self, most: int | None) -> None:
+        """Warn once of a call that waits for a connection of the pool."""
+        self._warn(
+            fields("idempotency.pool_too_small"),
+            "more calls of declared methods are running than the %s connections of the store's "
+            "pool, so they wait for one another: make the pool as large as the server has threads, "
+            "and give `idempotent` their number as threads=",
+            most,
+        )
+
     def _refuse(self, method: str, text: str) -> str:
         self._warn(fields("idempotency.refused", method=method), "%s", text)
         return text

@@ -33,6 +33,7 @@ class Interceptor(grpc.ServerInterceptor):
     def __init__(self, core: Core, store: SyncStore) -> None:
         self._core = core
         self._store = store
+        self._crowd = _Crowd(store.most_calls)
 
     def intercept_service(
         self,
@@ -47,7 +48,7 @@ class Interceptor(grpc.ServerInterceptor):
         serialize, behavior = handler.response_serializer, handler.unary_unary
         if behavior is None:
             return self._on_stream(method, handler)
-        served = _Served(self._core, self._store, method, behavior, serialize)
+        served = _Served(self._core, self._store, method, behavior, serialize, crowd=self._crowd)
         return grpc.unary_unary_rpc_method_handler(
             served, handler.request_deserializer, serializer(serialize)
         )
@@ -63,6 +64,29 @@ class Interceptor(grpc.ServerInterceptor):
         return same_shape(handler, refuse)
 
 
+class _Crowd:
+    """Counts the calls that have, or wait for, one of the connections of the store's pool.
+
+    Args:
+        most: how many can have one at a time; None for any number.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self.most = most
+        self._lock = threading.Lock()
+        self._calls = 0
+
+    def __enter__(self) -> bool:
+        """Return whether the call has to wait for another one's."""
+        with self._lock:
+            self._calls += 1
+            return self.most is not None and self._calls > self.most
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._calls -= 1
+
+
 class _Served:
     """A declared method, as grpcio calls it."""
 
@@ -73,8 +97,11 @@ class _Served:
         method: str,
         behavior: Callable[[Any, Any], Any],
         serialize: Callable[[Any], bytes] | None,
+        *,
+        crowd: _Crowd,
     ) -> None:
         self.core = core
+        self._crowd = crowd
         self.store = store
         self._method = method
         self._behavior = behavior
@@ -85,11 +112,14 @@ class _Served:
             real.abort(grpc.StatusCode.INTERNAL, self.core.twice_refusal(self._method))
         call = self.core.read(self._method, request, real)
         context = Context(real)
-        outcome: Outcome = (
-            call
-            if isinstance(call, Given)
-            else _Serving(self, call, request, context).run(self.core.flow.steps(call))
-        )
+        outcome: Outcome
+        if isinstance(call, Given):
+            outcome = call
+        else:
+            with self._crowd as waits:
+                if waits:
+                    self.core.warn_of_waiting(self._crowd.most)
+                outcome = _Serving(self, call, request, context).run(self.core.flow.steps(call))
         if self.core.sweep_due.now():
             # In a thread of its own, because this one has a caller that waits.
             threading.Thread(target=self._sweep, name="fusewire-sweep", daemon=True).start()

@@ -348,3 +348,23 @@ def test_the_failure_of_a_handler_whose_caller_has_gone_is_logged(
 
     loop.run(serve())
     assert "its caller had gone: nobody hears this" in caplog.text
+
+
+@pytest.mark.parametrize("place", SYNC_AND_AIO[:1], ids=["sync"])
+def test_the_first_call_that_waits_for_a_connection_is_logged(
+    serve: Callable[..., Server],
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(SQLiteStore, "most_calls", 1)
+    server = serve()
+    assert server.ask("ok", "a").code == "OK"
+    assert "wait for one another" not in caplog.text
+    first = server.start("slow", "b")
+    assert server.script.begun.wait(20)
+    for _ in range(2):
+        assert server.ask("ok", "c").word == "busy"
+    server.script.go_on.set()
+    first.result(20)
+    assert caplog.text.count("than the 1 connections of the store's pool") == 1
