@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from fusewire.config._showing import show_field
-from fusewire.config._spring import THEIRS
+from fusewire.config._spring_chain import THEIRS
 from fusewire.config._spring_values import SpringClassifier
 
 if TYPE_CHECKING:

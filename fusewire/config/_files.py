@@ -21,6 +21,10 @@ OURS, SPRINGS = "fusewire", "resilience4j"
 def read_file(path: str | os.PathLike[str]) -> tuple[list[Document], list[Problem]]:
     """Read a file in YAML or, if its name ends with ``.json``, in JSON."""
     source = str(path)
+    if source.endswith(".properties"):
+        remedy = "write its keys as YAML, where dots in keys are levels too: key: value"
+        got = "a file of properties"
+        return [], [Problem(Place(source), "the file", "in YAML or JSON", got, remedy)]
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except OSError as error:

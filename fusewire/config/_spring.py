@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from fusewire._validation import nearest
 from fusewire.config._checking import Fields, Layer, Origin
 from fusewire.config._problems import Place, Problem, Severity, shown_remedy, shown_value
+from fusewire.config._spring_chain import THEIRS, Getter, Value, first_of
 from fusewire.config._spring_environment import spring_variables
 from fusewire.config._spring_keys import KEYS, MISTAKEN, NOTED_SECTIONS, canonical
 from fusewire.config._spring_paths import GROUPS, leaves
@@ -28,16 +29,10 @@ if TYPE_CHECKING:
     from fusewire.config._tree import Document
 
 DEFAULT = "default"
+_SECTION = "circuitbreaker"
 _MANY_MILLISECONDS = 1000
 _SPECIAL = re.compile(r"[^\w-]")
 """What Spring drops from a name that is not in brackets."""
-
-
-class Value(NamedTuple):
-    """A value of a key, and where it is written."""
-
-    value: Any
-    place: Place
 
 
 @dataclass(slots=True)
@@ -57,14 +52,22 @@ class Spring:
     problems: list[Problem] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     places: dict[str, Place] = field(default_factory=dict)
+    _said: dict[tuple[str, str, str], Place] = field(default_factory=dict)
+    """Where a document says each key."""
 
     def read(self, document: Document) -> bool:
         """Add what a document says. Return whether it is about circuit breakers."""
         found = False
+        self._said.clear()
         for path, table, key in leaves(document.root, ()):
-            if [canonical(part) for part in path[:2]] == ["resilience4j", "circuitbreaker"]:
+            if [canonical(part) for part in path[:2]] == ["resilience4j", _SECTION]:
                 found = True
                 self._take(path[2:], table, key)
+            elif len(path) > 1 and nearest(canonical(path[1]), (_SECTION,)):
+                where, known = "a key of resilience4j", "circuitbreaker to be read here"
+                remedy = f"did you mean {_SECTION}?"
+                at = table.key_place(key)
+                self._add(at, where, known, path[1], remedy, severity=Severity.WARNING)
         return found
 
     def override(self, variables: Mapping[str, str]) -> None:
@@ -72,6 +75,7 @@ class Spring:
         names = {"instances": self.instances, "configs": {DEFAULT, *self.configs}}
         found, problems = spring_variables(variables, names)
         self.problems += problems
+        self._said.clear()
         lists: set[tuple[str, str, str]] = set()
         for variable, group, name, key in found:
             table = Table(variable)
@@ -146,6 +150,8 @@ class Spring:
             remedy = meant.remedy if key.read is None else shown_remedy(meant.remedy, place)
             self._refuse(key, name, place, _shown(table, written), remedy)
             return
+        if not in_list:
+            self._warn_of_another(group, name, key, table.key_place(written))
         keys[canonical(key.name)] = Value(meant, _place_of(table, written))
         if key.note and not (meant is False and key.name.startswith("enable")):
             self._note(table.key_place(written), f"{key.name} of {name}", key.note)
@@ -156,6 +162,19 @@ class Spring:
                 "a duration with a unit, because a plain number is milliseconds",
                 _shown(table, written),
                 "write a unit, such as 60s or 60ms",
+                severity=Severity.WARNING,
+            )
+
+    def _warn_of_another(self, group: str, name: str, key: Key, place: Place) -> None:
+        """Warn of a key that a document says twice, in two ways of writing it."""
+        first = self._said.setdefault((group, name, key.name), place)
+        if first is not place:
+            self._add(
+                place,
+                f"{key.name} of {name}",
+                "given once, because this one replaces the other",
+                f"it again after {first}",
+                "remove one of them",
                 severity=Severity.WARNING,
             )
 
@@ -213,7 +232,7 @@ class Spring:
             layer.names_at["circuits", name] = self.places[name]
             if self.broken & {name, *(link for link, _ in chain)}:
                 layer.broken.add(("circuits", name))
-            needs = _first(chain, "allowHealthIndicatorToFail")
+            needs = first_of(chain, "allowHealthIndicatorToFail")
             if needs is not None and needs.value:
                 layer.ready_needs[name] = None
         return layer
@@ -263,7 +282,7 @@ class Spring:
 
     def _fields(self, name: str, chain: list[tuple[str, dict[str, Value]]]) -> Fields:
         """Return what an instance means."""
-        got = _Getter(chain)
+        got = Getter(chain)
         fields = {"failure_threshold": Origin(None, None, THEIRS)}
         size = got("slidingWindowSize", 100)
         by_time = got("slidingWindowType", "COUNT_BASED").value == "TIME_BASED"
@@ -285,7 +304,7 @@ class Spring:
             fields["mode"] = state._replace(value=mode)
         return fields | self._exceptions(name, got)
 
-    def _waiting(self, name: str, got: _Getter) -> Fields:
+    def _waiting(self, name: str, got: Getter) -> Fields:
         fields = {
             "recovery_timeout_growth": Origin(1.0, None, THEIRS),
             "recovery_timeout_jitter": Origin(0.0, None, THEIRS),
@@ -308,7 +327,7 @@ class Spring:
             )
         return fields
 
-    def _exceptions(self, name: str, got: _Getter) -> Fields:
+    def _exceptions(self, name: str, got: Getter) -> Fields:
         """Return the exceptions that are recorded and ignored, and what judges by them."""
         lenient = bool(got("ignoreClassBindingExceptions", None).value)
         record, ignore = got("recordExceptions", None), got("ignoreExceptions", None)
@@ -354,26 +373,7 @@ class Spring:
         return tuple(classes)
 
 
-THEIRS = "resilience4j's default"
-"""Where a value comes from that an instance does not say."""
 _BELOW = "indent its keys below it, or remove it"
-
-
-class _Getter:
-    """Finds the value of a key along a chain, or resilience4j's default."""
-
-    def __init__(self, chain: list[tuple[str, dict[str, Value]]]) -> None:
-        self._chain = chain
-
-    def __call__(self, key: str, default: object) -> Origin:
-        for name, keys in self._chain:
-            if (found := keys.get(canonical(key))) is not None:
-                return Origin(found.value, found.place, f"configs.{name}" if name else "")
-        return Origin(default, None, THEIRS)
-
-
-def _first(chain: list[tuple[str, dict[str, Value]]], key: str) -> Value | None:
-    return next((keys[canonical(key)] for _, keys in chain if canonical(key) in keys), None)
 
 
 def _looks_like_seconds(value: object) -> bool:
