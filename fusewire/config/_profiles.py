@@ -107,7 +107,7 @@ def _is_true_flat(wanted: str, profiles: tuple[str, ...]) -> bool | None:
     truths = [
         (term[2] == _TRUE or term[2] in profiles) != (len(term[1]) % 2 == 1)
         for term in terms
-        if term is not None and not {"(", ")"} & {*term[2]}
+        if term is not None and not {*"()$"} & {*term[2]}  # nor a placeholder
     ]
     if len(truths) != len(terms):
         return None

@@ -52,7 +52,7 @@ def test_expressions_of_profiles_mean_what_they_mean_to_spring(
 
 
 @pytest.mark.parametrize(
-    "expression", ["prod & eu | us", "(prod", "prod)", "prod &", "", "prod eu", "()", "!"]
+    "expression", ["prod & eu | us", "(prod", "prod)", "prod &", "", "prod eu", "()", "!", "${P}"]
 )
 def test_an_expression_that_is_none_is_a_problem(
     problems_of: Callable[..., tuple[Problem, ...]], expression: str
