@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from fusewire._locks import make_lock
 from fusewire.idempotency._contexts import Context
 from fusewire.idempotency._core import is_ok, same_shape, status_of
 from fusewire.idempotency._decisions import OK
@@ -73,7 +74,7 @@ class _Crowd:
 
     def __init__(self, most: int | None) -> None:
         self.most = most
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._calls = 0
 
     def __enter__(self) -> bool:
