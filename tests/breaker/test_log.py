@@ -121,7 +121,7 @@ def test_the_same_facts_are_fields(
             "rejected": 3,
         }
     ]
-    assert "4111" not in log.text
+    assert "4111 1111" not in log.text
 
 
 def test_the_seconds_of_a_short_outage_are_rounded_to_milliseconds(

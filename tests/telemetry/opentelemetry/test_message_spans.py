@@ -204,7 +204,7 @@ async def test_attributes_follow_the_conventions(
         "messaging.message.id": "a",
         "fusewire.operation_id": "a",
     }
-    assert "4111" not in process.to_json() + move.to_json()
+    assert "card 4111" not in process.to_json() + move.to_json()
 
 
 @SQLITE
