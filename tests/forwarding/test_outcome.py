@@ -100,7 +100,7 @@ def test_every_reason_of_a_server_has_a_row() -> None:
     assert {row[0] for row in rows} == {*map(str, Reason), "replayed"}
 
 
-@pytest.mark.parametrize("code", FINAL)
+@pytest.mark.parametrize("code", sorted(FINAL, key=str))
 @pytest.mark.parametrize("sent_before", [False, True])
 def test_a_status_that_means_made_is_done(code: Code, *, sent_before: bool) -> None:
     end = outcome_of(code, at_most_once=False, sent_before=sent_before, done_on={code})
