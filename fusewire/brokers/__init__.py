@@ -5,7 +5,14 @@ from typing import NoReturn
 from fusewire._public import publish
 from fusewire.brokers.address import open_broker
 from fusewire.brokers.message import HeaderValue, Message
-from fusewire.brokers.protocol import Broker, Capabilities, Delivery, Subscription
+from fusewire.brokers.protocol import (
+    Broker,
+    Capabilities,
+    Delivery,
+    FoundMessage,
+    SearchableBroker,
+    Subscription,
+)
 from fusewire.brokers.rabbitmq import RabbitMQBroker
 from fusewire.brokers.sqlite import SQLiteBroker
 from fusewire.brokers.topology import DEFAULT_DELAYS, OTHER_LANE, Station, Topology
@@ -16,10 +23,12 @@ __all__ = [
     "Broker",
     "Capabilities",
     "Delivery",
+    "FoundMessage",
     "HeaderValue",
     "Message",
     "RabbitMQBroker",
     "SQLiteBroker",
+    "SearchableBroker",
     "Station",
     "Subscription",
     "Topology",

@@ -14,12 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
 
+from fusewire.brokers.message import Message  # noqa: TC001 - see fusewire/_public.py
+from fusewire.brokers.topology import Station  # noqa: TC001 - see fusewire/_public.py
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from fusewire.brokers.message import Message
-    from fusewire.brokers.topology import Station, Topology
+    from fusewire.brokers.topology import Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +35,34 @@ class Capabilities:
             are, and another one may end early: parking delays the message again.
         single: whether :attr:`Topology.single` is kept. Otherwise a consumer that is made with
             a ``ReplayPolicy`` whose scope is ``"cluster"`` is refused.
+        searchable: whether it is a :class:`SearchableBroker`.
         system: what traces call it: its product's name in lower case, ``rabbitmq`` for example.
     """
 
     durable: bool = True
     any_delay: bool = True
     single: bool = True
+    searchable: bool = False  # the protocol grew by it, and adapters that are there do not know it
     system: str = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundMessage:
+    """A message that was looked for, as it was at that moment.
+
+    Attributes:
+        station: where it is.
+        message: the message as it is stored.
+        in_flight: whether somebody has it.
+        redelivered: whether somebody had it before; what became of that is not known.
+        place: the adapter's own, by which it recognizes the message where it was found.
+    """
+
+    station: Station
+    message: Message
+    in_flight: bool
+    redelivered: bool
+    place: object
 
 
 class Delivery(Protocol):
@@ -253,4 +276,45 @@ class Broker(Protocol):
 
         Raises:
             BrokerError: that could not be found out.
+        """
+
+
+class SearchableBroker(Broker, Protocol):
+    """A broker that finds a message by its id, and can remove it while nobody has it.
+
+    It says so by :attr:`Capabilities.searchable`. A queue cannot be searched, so not every broker
+    can do this; what asks for it does without where it is missing.
+    """
+
+    async def find(self, topology: Topology, message_id: str) -> list[FoundMessage]:
+        """Return the messages of an id at one moment: those that wait, are delayed, or in flight.
+
+        It may take as long as it takes to read all that is stored.
+
+        Args:
+            topology: whose stations are searched, the delayed one too.
+            message_id: the :attr:`Message.message_id`.
+
+        Raises:
+            QueueNotFoundError: the source queue does not exist.
+            BrokerUnavailableError: the broker cannot be reached.
+        """
+
+    async def withdraw(
+        self, found: Sequence[FoundMessage], instead: tuple[Station | str, Message] | None = None
+    ) -> bool:
+        """Remove messages that wait or are delayed, all or none, in one step.
+
+        Args:
+            found: which ones, as :meth:`find` has returned them.
+            instead: what is stored in the same step, and where.
+
+        Returns:
+            whether they are removed. Else nothing was changed: one of them is in flight, or was
+            received or moved since it was found.
+
+        Raises:
+            MoveRefusedError: `instead` cannot be stored there; nothing was changed.
+            BrokerUnavailableError: nothing was changed.
+            UnconfirmedError: they may be removed.
         """

@@ -12,7 +12,7 @@ import grpc.aio
 
 from fusewire._sendable import is_valid_metadata
 from fusewire.errors import FusewireError, SettingsError
-from fusewire.forwarding.internal import Word
+from fusewire.forwarding.internal import OF_THE_CALL, ServerWord, word_of
 from fusewire.idempotency.v1 import operations_pb2 as v1
 from fusewire.idempotency.v1.operations_pb2_grpc import OperationsStub
 
@@ -25,20 +25,6 @@ if TYPE_CHECKING:
 
 _TRIES = 3
 _PAUSE = 0.5  # seconds between two tries
-
-_WORDS = {
-    v1.STATE_NOT_FOUND: Word.NOT_MADE,
-    v1.STATE_IN_PROGRESS: Word.IN_PROGRESS,
-    v1.STATE_IN_DOUBT: Word.IN_DOUBT,
-    v1.STATE_CANCELLED: Word.CANCELLED,
-    v1.STATE_STALE: Word.STALE,
-}
-
-_OF_THE_CALL = {
-    grpc.StatusCode.INVALID_ARGUMENT: Word.NOT_RECORDED,
-    grpc.StatusCode.PERMISSION_DENIED: Word.DENIED,
-}
-"""Statuses that are about one call, and not about the server."""
 
 _HOPELESS = {
     grpc.StatusCode.UNIMPLEMENTED: "it has no service fusewire.idempotency.v1.Operations: add it "
@@ -128,7 +114,7 @@ class Asking:
         self._server = server
         self._stub = stub
 
-    async def __call__(self, call: DoubtfulCall) -> Word:
+    async def __call__(self, call: DoubtfulCall) -> ServerWord:
         """Return what the server says of a call. It is asked again where that may help.
 
         Raises:
@@ -144,19 +130,13 @@ class Asking:
                 )
             except grpc.aio.AioRpcError as error:
                 code = error.code()
-                if (word := _OF_THE_CALL.get(code)) is not None:
+                if (word := OF_THE_CALL.get(code)) is not None:
                     return word
                 if (why := _HOPELESS.get(code)) is not None:
                     raise CannotAskError(f"{self._server.target} cannot be asked: {why}") from None
                 if last:
-                    return Word.NO_ANSWER
+                    return ServerWord.NO_ANSWER
                 await asyncio.sleep(_PAUSE)
             else:
-                return _word_of(operation)
+                return word_of(operation)
         raise AssertionError("the loop above returns or raises")
-
-
-def _word_of(operation: v1.Operation) -> Word:
-    if operation.state == v1.STATE_ANSWERED:
-        return Word.REFUSED if operation.code else Word.MADE
-    return _WORDS.get(operation.state, Word.NO_ANSWER)  # of a later release

@@ -4,6 +4,7 @@ from fusewire._public import publish
 from fusewire.forwarding._call import UnreadableCallError
 from fusewire.forwarding._encryption import Encryption, KeyRing
 from fusewire.forwarding._fallback import OPERATION_ID_METADATA, PARKED_METADATA
+from fusewire.forwarding._found_calls import CallPlace, CancelKind, Cancellation, FoundCall
 from fusewire.forwarding._handle import ForwarderHandle
 from fusewire.forwarding._limits import NotQueuedError
 from fusewire.forwarding._outcome_kinds import CallStatus, Outcome, OutcomeKind
@@ -11,15 +12,20 @@ from fusewire.forwarding._outcome_messages import UnreadableOutcomeError
 from fusewire.forwarding._parked_calls import ParkedCalls
 from fusewire.forwarding._policy import ParkPolicy
 from fusewire.forwarding._receipt import Receipt
+from fusewire.forwarding._server_word import ServerWord
 from fusewire.forwarding._transport import ChannelClosedError
 
 __all__ = [
     "OPERATION_ID_METADATA",
     "PARKED_METADATA",
+    "CallPlace",
     "CallStatus",
+    "CancelKind",
+    "Cancellation",
     "ChannelClosedError",
     "Encryption",
     "ForwarderHandle",
+    "FoundCall",
     "KeyRing",
     "NotQueuedError",
     "Outcome",
@@ -27,6 +33,7 @@ __all__ = [
     "ParkPolicy",
     "ParkedCalls",
     "Receipt",
+    "ServerWord",
     "UnreadableCallError",
     "UnreadableOutcomeError",
 ]

@@ -28,10 +28,11 @@ from fusewire.parking.internal import Done, Reply, Requeue, keep_no_texts, queue
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from aio_pika.abc import AbstractIncomingMessage
 
+    from fusewire.brokers import Message
     from fusewire.forwarding._call_codec import CallCodec
     from fusewire.forwarding._entering import BrokerEntry
     from fusewire.forwarding._policy import ParkPolicy
@@ -65,20 +66,42 @@ class CallReplies:
         operation_id = item.history.operation_id
         reason = "ok" if isinstance(verdict, Done) else verdict.history.reason
         kind = OutcomeKind(reason) if reason in _KINDS else OutcomeKind.REJECTED
+        ended = item.view.answer if isinstance(item.view.answer, Ended) else Ended()
+        return Reply(self._queue, self._carried(operation_id, message, kind, ended), kind.final)
+
+    def of_removed(self, copies: Sequence[Message]) -> tuple[str, Message] | None:
+        """Return where the outcome goes of a call that is removed, and it; None if nobody wants it.
+
+        Args:
+            copies: the messages that store the call.
+        """
+        for message in copies:
+            if self._always or asks_for_outcome(message.headers):
+                operation_id = message.message_id or ""
+                kind = OutcomeKind.CANCELLED
+                return self._queue, self._carried(operation_id, message, kind, Ended())
+        return None
+
+    def _carried(
+        self, operation_id: str, message: Message, kind: OutcomeKind, ended: Ended
+    ) -> Message:
+        """Return the message that carries an outcome.
+
+        Raises:
+            MoveRefusedError: it is to be encrypted, and there are no keys.
+        """
         try:
             call = self._codec.read(operation_id, message.body, message.headers)
         except FusewireError:  # it is malformed, or its key is not here
             method, request = message.type or "", None
         else:
             method, request = call.method, call.request
-        ended = item.view.answer if isinstance(item.view.answer, Ended) else Ended()
         try:
-            carried = outcome_message(self._codec, operation_id, method, kind, request, ended)
+            return outcome_message(self._codec, operation_id, method, kind, request, ended)
         except FusewireError as error:  # the call stays until there are keys
             raise MoveRefusedError(
                 f"the outcome of {operation_id} is not stored: {error}"
             ) from error
-        return Reply(self._queue, carried, kind.final)
 
 
 _KINDS = frozenset(map(str, OutcomeKind))

@@ -17,12 +17,14 @@ from fusewire.brokers import open_broker
 from fusewire.forwarding._call_codec import CallCodec
 from fusewire.forwarding._encryption import Encryption
 from fusewire.forwarding._entering import BrokerEntry
+from fusewire.forwarding._finding import Finding
 from fusewire.forwarding._forwarding import Forwarding
 from fusewire.forwarding._limits import Limits
 from fusewire.forwarding._methods import check_methods
 from fusewire.forwarding._outcomes import CallReplies, OutcomeReading
 from fusewire.forwarding._park_log import ParkLog
 from fusewire.forwarding._queueing import Queueing
+from fusewire.forwarding._search import CallSearch
 from fusewire.forwarding._store import CallStore
 from fusewire.forwarding._store_status import StoreStatus
 from fusewire.parking import ReplayPolicy
@@ -57,13 +59,13 @@ if TYPE_CHECKING:
     from fusewire.parking.internal import FormerKeywords, Replay
 
 
-class ParkedCalls(Queueing):
+class ParkedCalls(Queueing, Finding):
     """Stores unary calls that cannot be made now, and makes them when they can.
 
     Enter it with ``async with``, or with ``with`` for programs whose channels are sync: it then
     runs an event loop in a thread of its own. Give :meth:`fallbacks` to the interceptors, or
     :meth:`submit` calls, and give the guarded channel to :meth:`forward_to`, here or in another
-    process.
+    process. :meth:`find` says where a call is, and :meth:`cancel` keeps it from being made.
 
     Args:
         address: ``amqp://`` or ``amqps://`` for RabbitMQ, several nodes of a cluster with commas
@@ -175,7 +177,9 @@ class ParkedCalls(Queueing):
             asks=asks,
         )
         limits = Limits(self._topology, dependencies, self._status.watch, max_waiting)
-        super().__init__(store, log, limits, methods)
+        Queueing.__init__(self, store, log, limits, methods)
+        replies = CallReplies(queue, self._codec, always=asks)
+        Finding.__init__(self, store, CallSearch(self._topology, replies))
         self._forwarding = Forwarding(
             queue=queue,
             methods=methods,
@@ -189,7 +193,7 @@ class ParkedCalls(Queueing):
             codec=self._codec,
             settlements=self._settlements,
             tracing=self._tracing,
-            replies=CallReplies(queue, self._codec, always=asks),
+            replies=replies,
         )
         self._reader: ForwarderHandle | None = None
         self._entry: BrokerEntry | None = None

@@ -20,6 +20,7 @@ from fusewire.brokers import OTHER_LANE
 from fusewire.errors import QueueNotFoundError
 from fusewire.forwarding._call import UnreadableCallError, check_format
 from fusewire.forwarding._outcome import ReplayOutcome
+from fusewire.forwarding._server_word import ServerWord
 from fusewire.parking import MalformedMessageError
 from fusewire.parking.internal import MOST_HELD, History, from_headers
 
@@ -41,31 +42,6 @@ _DOUBTFUL = frozenset(
 """Reasons of dead calls that may have been made."""
 
 
-class Word(StrEnum):
-    """What a server says of a call."""
-
-    MADE = "made"
-    """It was made, and its answer is recorded."""
-    REFUSED = "refused"
-    """It was refused for good: the same call gets the same refusal again."""
-    CANCELLED = "cancelled"
-    """It was cancelled by its key, and will not be made."""
-    NOT_MADE = "not made"
-    """It was not made within the time for which answers are recorded, and that time is not over."""
-    IN_PROGRESS = "in progress"
-    """It is being made."""
-    IN_DOUBT = "in doubt"
-    """It was begun, and the server does not know how it ended."""
-    STALE = "stale"
-    """A record of it would have expired, so the server does not know."""
-    NOT_RECORDED = "not recorded"
-    """The server records no keys of this method."""
-    DENIED = "denied"
-    """The server does not say, because its caller may not ask."""
-    NO_ANSWER = "no answer"
-    """The server could not be asked."""
-
-
 class Deed(StrEnum):
     """What becomes of a dead call."""
 
@@ -80,10 +56,10 @@ class Deed(StrEnum):
 
 
 _DEEDS = {
-    Word.MADE: Deed.REMOVE,
-    Word.CANCELLED: Deed.REMOVE,
-    Word.REFUSED: Deed.MARK,
-    Word.NOT_MADE: Deed.PUT_BACK,
+    ServerWord.MADE: Deed.REMOVE,
+    ServerWord.CANCELLED: Deed.REMOVE,
+    ServerWord.REFUSED: Deed.MARK,
+    ServerWord.NOT_MADE: Deed.PUT_BACK,
 }
 
 
@@ -134,7 +110,7 @@ class Reconciled:
     """
 
     call: DoubtfulCall
-    word: Word
+    word: ServerWord
     deed: Deed
     why: str = ""
 
@@ -151,7 +127,7 @@ def read_doubtful(message: Message) -> DoubtfulCall | None:
     return DoubtfulCall(history, method) if is_one else None
 
 
-def decide(call: DoubtfulCall, word: Word, *, now_ms: int, awaited: bool) -> Reconciled:
+def decide(call: DoubtfulCall, word: ServerWord, *, now_ms: int, awaited: bool) -> Reconciled:
     """Decide what becomes of a call.
 
     It is put back only if the server would know it: it records the keys of the method, and was told
@@ -193,7 +169,7 @@ class Reconciling:
 
     broker: Broker
     topology: Topology
-    ask: Callable[[DoubtfulCall], Awaitable[Word]]
+    ask: Callable[[DoubtfulCall], Awaitable[ServerWord]]
     record: Callable[[Reconciled], None]
     dry_run: bool = False
     at_a_time: int = 16
@@ -277,7 +253,7 @@ def _fresh(end: Reconciled) -> History:
     return dataclasses.replace(
         call.history,
         first_sent_ms=call.first_sent_ms,
-        not_after_ms=call.history.not_after_ms if end.word is Word.NOT_MADE else None,
+        not_after_ms=call.history.not_after_ms if end.word is ServerWord.NOT_MADE else None,
         reason=PUT_BACK,
         attempts=0,
         outage_attempts=0,

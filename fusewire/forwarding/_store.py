@@ -8,7 +8,7 @@ import dataclasses
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from fusewire.errors import (
     BrokerError,
@@ -28,10 +28,15 @@ if TYPE_CHECKING:
     from fusewire.forwarding._call_codec import CallCodec
     from fusewire.parking.internal import BrokerContact, Dependencies, Settlements, Tracing
 
+T = TypeVar("T")
+
 _MARGIN = 5.0
 """Seconds beyond its own limit that a caller waits for the store's event loop."""
 
-_CUT_OFF = "something else cancelled the task that stores the call: it may or may not be parked"
+_NO_ANSWER = "the event loop of ParkedCalls does not answer"
+_CUT_OFF = "something else cancelled the task on the event loop of ParkedCalls: "
+_MAY_BE_PARKED = "the call may or may not be parked"
+_MAY_BE_DONE = "what was asked may or may not be done"
 
 
 class Entry(NamedTuple):
@@ -137,16 +142,7 @@ class CallStore:
             storing = self._publish(entry, headers)
             if loop is asyncio.get_running_loop():
                 return await storing
-            try:
-                async with asyncio.timeout(self._timeout + _MARGIN):
-                    return await asyncio.wrap_future(self._submit(loop, storing))
-            except TimeoutError as error:
-                raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
-            except asyncio.CancelledError as error:
-                caller = asyncio.current_task()
-                if caller is not None and caller.cancelling():
-                    raise
-                raise UnconfirmedError(_CUT_OFF) from error
+            return await self._across(loop, storing, _MAY_BE_PARKED)
 
     def store_threadsafe(self, entry: Entry) -> Receipt:
         """Do as :meth:`store`, from a thread that may wait.
@@ -164,15 +160,47 @@ class CallStore:
         with self._tracing.storing(entry.call.operation_id, entry.breaker) as headers:
             if self._publish_from_thread is not None:
                 return self._publish_directly(self._publish_from_thread, entry, headers)
-            storing = self._publish(entry, headers)
-            future = self._submit(loop, storing)
-            try:
-                return future.result(self._timeout + _MARGIN)
-            except concurrent.futures.TimeoutError as error:
-                future.cancel()
-                raise UnconfirmedError("the event loop of ParkedCalls does not answer") from error
-            except concurrent.futures.CancelledError as error:
-                raise UnconfirmedError(_CUT_OFF) from error
+            return self._wait_across(loop, self._publish(entry, headers), _MAY_BE_PARKED)
+
+    async def ask(self, question: Callable[[Broker], Coroutine[Any, Any, T]]) -> T:
+        """Ask the broker something, from any event loop.
+
+        Raises:
+            UnconfirmedError: no answer has come in time, and what was asked may have been done.
+            BrokerError: as the broker says.
+            FusewireError: this is not entered.
+        """
+        loop = self._check_open()
+        asking = self._ask(question)
+        if loop is asyncio.get_running_loop():
+            return await asking
+        return await self._across(loop, asking, _MAY_BE_DONE)
+
+    def ask_threadsafe(self, question: Callable[[Broker], Coroutine[Any, Any, T]]) -> T:
+        """Do as :meth:`ask`, from a thread that may wait.
+
+        Raises:
+            UnconfirmedError: no answer has come in time, and what was asked may have been done.
+            BrokerError: as the broker says.
+            FusewireError: this is not entered, or this is the event loop's own thread.
+        """
+        loop = self._check_open()
+        if self.thread == threading.get_ident():
+            raise FusewireError(
+                "the event loop's own thread would wait for itself: use the method without _sync"
+            )
+        return self._wait_across(loop, self._ask(question), _MAY_BE_DONE)
+
+    async def _ask(self, question: Callable[[Broker], Coroutine[Any, Any, T]]) -> T:
+        if self.broker is None:
+            raise BrokerUnavailableError("the broker was not reached yet")
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await question(self.broker)
+        except TimeoutError as error:
+            raise UnconfirmedError(
+                f"the broker does not answer within park_timeout={self._timeout:g} s"
+            ) from error
 
     def _publish_directly(
         self,
@@ -207,13 +235,41 @@ class CallStore:
             raise FusewireError("this ParkedCalls is not entered, or was left: nothing is stored")
         return self.loop
 
-    def _submit(
-        self, loop: asyncio.AbstractEventLoop, storing: Coroutine[Any, Any, Receipt]
-    ) -> concurrent.futures.Future[Receipt]:
+    async def _across(
+        self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], doubt: str
+    ) -> T:
+        """Do `work` on the store's event loop, from another one."""
         try:
-            return asyncio.run_coroutine_threadsafe(storing, loop)
+            async with asyncio.timeout(self._timeout + _MARGIN):
+                return await asyncio.wrap_future(self._submit(loop, work))
+        except TimeoutError as error:
+            raise UnconfirmedError(_NO_ANSWER) from error
+        except asyncio.CancelledError as error:
+            caller = asyncio.current_task()
+            if caller is not None and caller.cancelling():
+                raise
+            raise UnconfirmedError(_CUT_OFF + doubt) from error
+
+    def _wait_across(
+        self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], doubt: str
+    ) -> T:
+        """Do `work` on the store's event loop, from a thread that waits."""
+        future = self._submit(loop, work)
+        try:
+            return future.result(self._timeout + _MARGIN)
+        except concurrent.futures.TimeoutError as error:
+            future.cancel()
+            raise UnconfirmedError(_NO_ANSWER) from error
+        except concurrent.futures.CancelledError as error:
+            raise UnconfirmedError(_CUT_OFF + doubt) from error
+
+    def _submit(
+        self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]
+    ) -> concurrent.futures.Future[T]:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, loop)
         except RuntimeError as error:  # the loop was closed in this moment
-            storing.close()
+            work.close()
             raise FusewireError("this ParkedCalls was left: nothing is stored") from error
 
     async def _publish(self, entry: Entry, headers: Mapping[str, HeaderValue]) -> Receipt:

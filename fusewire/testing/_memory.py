@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from fusewire.brokers import Message, Topology
+    from fusewire.brokers import FoundMessage, Message, Topology
     from fusewire.testing._memory_store import Entry, Receiver
 
 _ADDRESS = re.compile(r"memory://([\w.-]+)", re.IGNORECASE | re.ASCII)
@@ -102,7 +102,7 @@ class InMemoryBroker:
     @property
     def capabilities(self) -> Capabilities:
         """Everything but durability."""
-        return Capabilities(durable=False, system="memory")
+        return Capabilities(durable=False, searchable=True, system="memory")
 
     async def __aenter__(self) -> Self:
         """Begin.
@@ -235,6 +235,29 @@ class InMemoryBroker:
         """
         store = await self._use()
         return store.peek(Station.of(station), limit)
+
+    async def find(self, topology: Topology, message_id: str) -> list[FoundMessage]:
+        """Return the messages of an id: those that wait, are delayed, or in flight.
+
+        Raises:
+            QueueNotFoundError: the source queue does not exist.
+        """
+        store = await self._use()
+        return store.find(topology, message_id)
+
+    async def withdraw(
+        self, found: Sequence[FoundMessage], instead: tuple[Station | str, Message] | None = None
+    ) -> bool:
+        """Remove messages that wait or are delayed, and store one instead.
+
+        Returns:
+            whether they are removed; else they were received or moved, and nothing was changed.
+
+        Raises:
+            MoveRefusedError: `instead` cannot be stored there; nothing was changed.
+        """
+        store = await self._use()
+        return store.withdraw(found, instead)
 
     async def mark(self, queue: str, mark: str) -> None:
         """Note `mark` beside a source queue."""

@@ -10,15 +10,15 @@ import time
 from bisect import insort
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fusewire._locks import make_lock
-from fusewire.brokers import Station
+from fusewire.brokers import FoundMessage, Station
 from fusewire.errors import MoveRefusedError, QueueNotFoundError
 from fusewire.testing._memory_message import to_read, to_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from fusewire.brokers import Message, Topology
 
@@ -208,6 +208,60 @@ class Store:
         """Copy what waits, oldest first."""
         with self._lock:
             return [to_read(entry.message) for entry in self._look(station)[: max(limit, 0)]]
+
+    def find(self, topology: Topology, message_id: str) -> list[FoundMessage]:
+        """Copy the messages of an id, oldest first."""
+        with self._lock:
+            self._look(Station(topology.source))
+            held = {
+                entry
+                for station in topology.stations
+                for receiver in self._receivers.get(str(station), [])
+                for entry in receiver.in_flight
+            }
+            idle = {
+                entry: station
+                for station in (*topology.stations, topology.delayed)
+                for entry in self._idle(station)
+            }
+            found = [entry for entry in (*held, *idle) if entry.message.message_id == message_id]
+            return [
+                FoundMessage(
+                    station=idle.get(entry, entry.station),
+                    message=to_read(entry.message),
+                    in_flight=entry in held,
+                    redelivered=entry.received,
+                    place=(entry, entry.received),
+                )
+                for entry in sorted(found, key=attrgetter("sequence"))
+            ]
+
+    def withdraw(
+        self, found: Sequence[FoundMessage], instead: tuple[Station | str, Message] | None
+    ) -> bool:
+        """Remove what was found, if all of it is as it was, and store one message instead."""
+        with self._lock:
+            for each in found:
+                entry, received = cast("tuple[Entry, bool]", each.place)
+                if entry not in self._idle(each.station) or entry.received is not received:
+                    return False
+            if instead is not None:
+                self._put(Station.of(instead[0]), instead[1], 0.0)
+            gone = {cast("tuple[Entry, bool]", each.place)[0] for each in found}
+            for entries in self._waiting.values():
+                entries[:] = [entry for entry in entries if entry not in gone]
+            for delayed in self._delayed.values():
+                delayed[:] = [item for item in delayed if item[2] not in gone]
+                heapq.heapify(delayed)
+            self._tell()
+            return True
+
+    def _idle(self, station: Station) -> list[Entry]:
+        """Return what nobody has at a station; nothing if there is none."""
+        try:
+            return self._look(station)
+        except QueueNotFoundError:
+            return []
 
     def mark(self, queue: str, mark: str) -> None:
         """Note a mark."""

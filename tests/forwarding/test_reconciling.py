@@ -17,10 +17,10 @@ from fusewire.forwarding._reconciling import (
     DoubtfulCall,
     Reconciled,
     Reconciling,
-    Word,
     decide,
     read_doubtful,
 )
+from fusewire.forwarding._server_word import ServerWord
 from fusewire.parking._history import History
 from tests.support.waiting import until
 
@@ -75,21 +75,21 @@ def test_what_is_no_call_is_not_asked_about() -> None:
 
 
 WORDS = {
-    Word.MADE: Deed.REMOVE,
-    Word.CANCELLED: Deed.REMOVE,
-    Word.REFUSED: Deed.MARK,
-    Word.NOT_MADE: Deed.PUT_BACK,
-    Word.IN_PROGRESS: Deed.LEAVE,
-    Word.IN_DOUBT: Deed.LEAVE,
-    Word.STALE: Deed.LEAVE,
-    Word.NOT_RECORDED: Deed.LEAVE,
-    Word.DENIED: Deed.LEAVE,
-    Word.NO_ANSWER: Deed.LEAVE,
+    ServerWord.MADE: Deed.REMOVE,
+    ServerWord.CANCELLED: Deed.REMOVE,
+    ServerWord.REFUSED: Deed.MARK,
+    ServerWord.NOT_MADE: Deed.PUT_BACK,
+    ServerWord.IN_PROGRESS: Deed.LEAVE,
+    ServerWord.IN_DOUBT: Deed.LEAVE,
+    ServerWord.STALE: Deed.LEAVE,
+    ServerWord.NOT_RECORDED: Deed.LEAVE,
+    ServerWord.DENIED: Deed.LEAVE,
+    ServerWord.NO_ANSWER: Deed.LEAVE,
 }
 
 
-@pytest.mark.parametrize("word", Word)
-def test_each_word_of_the_server_has_its_deed(word: Word) -> None:
+@pytest.mark.parametrize("word", ServerWord)
+def test_each_word_of_the_server_has_its_deed(word: ServerWord) -> None:
     end = decide(call_of(dead("a")), word, now_ms=NOW, awaited=False)
     assert end.deed is WORDS[word]
     assert bool(end.why) is (end.deed is Deed.LEAVE)
@@ -97,19 +97,19 @@ def test_each_word_of_the_server_has_its_deed(word: Word) -> None:
 
 def test_a_call_is_not_put_back_if_nobody_knows_when_it_was_sent_first() -> None:
     unknown = call_of(dead("a", first_parked_at_ms=None))
-    assert decide(unknown, Word.NOT_MADE, now_ms=NOW, awaited=False).deed is Deed.LEAVE
-    assert decide(unknown, Word.MADE, now_ms=NOW, awaited=False).deed is Deed.REMOVE
+    assert decide(unknown, ServerWord.NOT_MADE, now_ms=NOW, awaited=False).deed is Deed.LEAVE
+    assert decide(unknown, ServerWord.MADE, now_ms=NOW, awaited=False).deed is Deed.REMOVE
 
 
 def test_a_call_whose_time_is_over_is_not_put_back() -> None:
     over = call_of(dead("a", not_after_ms=NOW - 1))
-    assert decide(over, Word.NOT_MADE, now_ms=NOW, awaited=False).deed is Deed.LEAVE
+    assert decide(over, ServerWord.NOT_MADE, now_ms=NOW, awaited=False).deed is Deed.LEAVE
 
 
-@pytest.mark.parametrize("word", Word)
-def test_an_answer_that_somebody_waits_for_is_fetched_by_the_forwarder(word: Word) -> None:
+@pytest.mark.parametrize("word", ServerWord)
+def test_an_answer_that_somebody_waits_for_is_fetched_by_the_forwarder(word: ServerWord) -> None:
     end = decide(call_of(dead("a", not_after_ms=NOW - 1)), word, now_ms=NOW, awaited=True)
-    answered = word in (Word.MADE, Word.REFUSED, Word.CANCELLED)
+    answered = word in (ServerWord.MADE, ServerWord.REFUSED, ServerWord.CANCELLED)
     assert end.deed is (Deed.PUT_BACK if answered else Deed.LEAVE)
     unknown = call_of(dead("a", first_parked_at_ms=None))
     assert decide(unknown, word, now_ms=NOW, awaited=True).deed is Deed.LEAVE
@@ -140,7 +140,7 @@ class Desk:
     def __init__(self, broker: Broker, queue: str) -> None:
         self.broker = broker
         self.topology = Topology(queue)
-        self.words: dict[str, Word | Exception] = {}
+        self.words: dict[str, ServerWord | Exception] = {}
         self.ends: list[Reconciled] = []
 
     async def bury(self, *messages: Message) -> None:
@@ -152,7 +152,7 @@ class Desk:
     async def holds(self, station: Any, count: int) -> bool:
         return await self.broker.depth(station) == count
 
-    async def ask(self, call: DoubtfulCall) -> Word:
+    async def ask(self, call: DoubtfulCall) -> ServerWord:
         await asyncio.sleep(0)
         word = self.words[call.history.operation_id]
         if isinstance(word, Exception):
@@ -192,7 +192,12 @@ def desk(broker: Broker, queue_name: str, forget_queue: Callable[[str], None]) -
 
 
 async def test_a_dead_queue_is_cleared_up(desk: Desk) -> None:
-    desk.words = {"a": Word.MADE, "b": Word.NOT_MADE, "c": Word.REFUSED, "d": Word.IN_DOUBT}
+    desk.words = {
+        "a": ServerWord.MADE,
+        "b": ServerWord.NOT_MADE,
+        "c": ServerWord.REFUSED,
+        "d": ServerWord.IN_DOUBT,
+    }
     others = [dead("e", "malformed"), Message(body=b"not a call", message_id="f")]
     await desk.bury(*(dead(each, attempts=3, at_most_once=True) for each in desk.words), *others)
     await desk.reconcile()
@@ -218,7 +223,7 @@ async def test_a_dead_queue_is_cleared_up(desk: Desk) -> None:
 
 @pytest.mark.parametrize("broker", ["memory", "sqlite"], indirect=True)
 async def test_where_outcomes_are_kept_answered_calls_are_put_back(desk: Desk) -> None:
-    desk.words = {"a": Word.MADE, "b": Word.NOT_MADE}
+    desk.words = {"a": ServerWord.MADE, "b": ServerWord.NOT_MADE}
     await desk.broker.create_queue(f"{desk.topology.source}.replies")
     await desk.bury(*(dead(each, not_after_ms=NOW + 10**6) for each in desk.words))
     await desk.reconcile()
@@ -230,7 +235,7 @@ async def test_where_outcomes_are_kept_answered_calls_are_put_back(desk: Desk) -
 
 
 async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(desk: Desk) -> None:
-    desk.words = {"a": Word.MADE, "b": Word.NOT_MADE, "c": Word.REFUSED}
+    desk.words = {"a": ServerWord.MADE, "b": ServerWord.NOT_MADE, "c": ServerWord.REFUSED}
     await desk.bury(*map(dead, desk.words))
     await desk.reconcile(dry_run=True)
     assert {end.deed for end in desk.ends} == {Deed.REMOVE, Deed.PUT_BACK, Deed.MARK}
@@ -239,7 +244,7 @@ async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(desk: Desk)
 
 
 async def test_a_server_that_cannot_be_asked_ends_it_and_nothing_is_lost(desk: Desk) -> None:
-    desk.words = {f"{number}": Word.IN_DOUBT for number in range(20)}
+    desk.words = {f"{number}": ServerWord.IN_DOUBT for number in range(20)}
     desk.words["7"] = FusewireError("no such service")
     await desk.bury(*map(dead, desk.words))
     with pytest.raises(FusewireError, match="no such service"):
@@ -249,7 +254,7 @@ async def test_a_server_that_cannot_be_asked_ends_it_and_nothing_is_lost(desk: D
 
 @pytest.mark.parametrize("broker", ["memory"], indirect=True)
 async def test_a_call_that_is_cut_off_on_its_way_back_is_never_nowhere(desk: Desk) -> None:
-    desk.words = {"a": Word.NOT_MADE}
+    desk.words = {"a": ServerWord.NOT_MADE}
     await desk.bury(dead("a"))
     subscribe = desk.broker.subscribe
 

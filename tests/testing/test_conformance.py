@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fusewire.brokers import Capabilities, Message, SQLiteBroker, Station, Topology
+from fusewire.brokers import (
+    Capabilities,
+    FoundMessage,
+    Message,
+    SQLiteBroker,
+    Station,
+    Topology,
+)
 from fusewire.brokers._names import queue_name
 from fusewire.testing.conformance import BrokerConformance, Place, _messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 DELAYS = (0.2, 60.0)
@@ -88,6 +95,29 @@ class Lonely(SQLiteBroker):
         return min(await super().receivers(station), len(self._subscriptions))
 
 
+class Blind(SQLiteBroker):
+    """Finds what waits, and not what is in flight."""
+
+    async def find(self, topology: Topology, message_id: str) -> list[FoundMessage]:
+        found = await super().find(topology, message_id)
+        return [each for each in found if not each.in_flight]
+
+
+class Forceful(SQLiteBroker):
+    """Removes what it finds now, whatever became of it since."""
+
+    async def withdraw(
+        self, found: Sequence[FoundMessage], instead: tuple[Station | str, Message] | None = None
+    ) -> bool:
+        text = str(found[0].message.message_id)
+        await self._run(
+            lambda store: store._db.execute(
+                "DELETE FROM messages WHERE instr(properties, ?)", (text,)
+            )
+        )
+        return await super().withdraw((), instead)
+
+
 class Slow(SQLiteBroker):
     """Keeps the delays of a topology only, and says so."""
 
@@ -114,6 +144,10 @@ class Slow(SQLiteBroker):
         (Lonely, "test_receivers_that_have_nothing_are_counted"),
         (Lonely, "test_the_one_that_receives_counts_and_those_that_wait_may"),
         (Shared, "test_one_receives_and_the_next_takes_over_all_that_is_left_in_order"),
+        (Blind, "test_what_is_in_flight_is_found_and_not_withdrawn"),
+        (Forceful, "test_what_is_in_flight_is_found_and_not_withdrawn"),
+        (Forceful, "test_what_was_received_since_it_was_found_is_not_withdrawn"),
+        (Forceful, "test_all_that_was_found_is_withdrawn_or_nothing"),
     ],
 )
 async def test_a_broker_that_breaks_a_promise_fails_the_test_of_it(
@@ -132,6 +166,11 @@ async def test_what_a_broker_says_that_it_cannot_do_is_skipped(tmp_path: Path) -
 
     with pytest.raises(pytest.skip.Exception, match="delays of the topology only"):
         await run(test, lambda: Slow(tmp_path / "broker.db"))
+
+
+async def test_a_broker_that_cannot_be_searched_is_not_asked_to(tmp_path: Path) -> None:
+    with pytest.raises(pytest.skip.Exception, match="cannot look up a message"):
+        await run("test_only_the_id_itself_is_found", lambda: Slow(tmp_path / "broker.db"))
 
 
 def test_a_kit_without_a_place_says_what_to_do() -> None:

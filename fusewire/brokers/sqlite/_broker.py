@@ -14,6 +14,7 @@ import anyio
 from fusewire._validation import COUNT, SECONDS, check, check_text, invalid
 from fusewire.brokers._names import mark_name, queue_name
 from fusewire.brokers.protocol import Capabilities
+from fusewire.brokers.sqlite._search import withdraw
 from fusewire.brokers.sqlite._store import Store
 from fusewire.brokers.sqlite._subscription import SQLiteSubscription
 from fusewire.brokers.sqlite._worker import Worker
@@ -21,10 +22,11 @@ from fusewire.errors import BrokerError, BrokerUnavailableError
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from fusewire.brokers.message import Message
+    from fusewire.brokers.protocol import FoundMessage
     from fusewire.brokers.sqlite._receivers import Receiver
     from fusewire.brokers.sqlite._session import Changes
     from fusewire.brokers.topology import Station, Topology
@@ -123,7 +125,7 @@ class SQLiteBroker:
     @property
     def capabilities(self) -> Capabilities:
         """It can do all that there is."""
-        return Capabilities(system="sqlite")
+        return Capabilities(searchable=True, system="sqlite")
 
     async def prepare(self, topology: Topology) -> None:
         """Make the stations of the source queue; see :meth:`Broker.prepare`."""
@@ -195,6 +197,17 @@ class SQLiteBroker:
     async def peek(self, station: Station | str, *, limit: int) -> list[Message]:
         """Read waiting messages, oldest first; see :meth:`Broker.peek`."""
         return await self._read(partial(Store.peek, station=station, limit=max(limit, 0)))
+
+    async def find(self, topology: Topology, message_id: str) -> list[FoundMessage]:
+        """Return the messages of an id; see :meth:`SearchableBroker.find`."""
+        return await self._read(lambda store: store.search.find(topology, message_id))
+
+    async def withdraw(
+        self, found: Sequence[FoundMessage], instead: tuple[Station | str, Message] | None = None
+    ) -> bool:
+        """Remove messages that nobody has; see :meth:`SearchableBroker.withdraw`."""
+        wakes = None if instead is None else queue_name(instead[0])
+        return await self._run(partial(withdraw, found=found, instead=instead), wakes=wakes)
 
     async def mark(self, queue: str, mark: str) -> None:
         """Make an empty queue, as older releases on the same file do."""

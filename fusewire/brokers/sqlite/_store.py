@@ -13,6 +13,7 @@ from fusewire.brokers._names import queue_name
 from fusewire.brokers.sqlite import _codec as codec
 from fusewire.brokers.sqlite import _liveness as liveness
 from fusewire.brokers.sqlite._receivers import Receiver, Receivers
+from fusewire.brokers.sqlite._search import Search
 from fusewire.brokers.topology import Station, check_delay
 from fusewire.errors import (
     BrokerError,
@@ -77,6 +78,9 @@ class Store:
         lease: seconds that a receiver holds its messages without a sign of life.
         clock: seconds since the epoch.
         mine: the receivers of this process that still hold their lease.
+
+    Attributes:
+        search: finds messages by their ids.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Store:
         self._path = path
         self._clock = clock
         self._receivers = Receivers(connection, lease, clock, mine)
+        self.search = Search(connection, path)
 
     # -- queues ------------------------------------------------------------------------------------
 

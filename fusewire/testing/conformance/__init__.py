@@ -6,7 +6,15 @@ shows it. The tests assert outcomes: what is where, and whether anything is lost
 
 import pytest
 
-_WITH_TESTS = ("_consuming", "_delaying", "_settling", "_sharing", "_single", "_storing")
+_WITH_TESTS = (
+    "_consuming",
+    "_delaying",
+    "_searching",
+    "_settling",
+    "_sharing",
+    "_single",
+    "_storing",
+)
 
 # Before they are imported: a test that fails then shows the values that it compared.
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _WITH_TESTS))

@@ -10,6 +10,7 @@ from fusewire.brokers import Topology
 from fusewire.testing.conformance._consuming import Consuming
 from fusewire.testing.conformance._delaying import Delaying
 from fusewire.testing.conformance._receiving import Receiving
+from fusewire.testing.conformance._searching import Searching
 from fusewire.testing.conformance._settling import GivingBack, Moving
 from fusewire.testing.conformance._sharing import Sharing, Workload
 from fusewire.testing.conformance._single import SingleReceiver
@@ -35,6 +36,7 @@ class BrokerConformance(
     Sharing,
     Receiving,
     SingleReceiver,
+    Searching,
     Workload,
     Consuming,
 ):
