@@ -219,4 +219,29 @@ ROWS: dict[str, Sequence[Graph]] = {
             ],
         ),
     ),
+    "Idempotency keys": (
+        Graph(
+            title="Requests with keys",
+            about="By what became of them: made, given again, refused and why.",
+            queries=[
+                Curve(
+                    "sum by (method, result) "
+                    f'(rate(fusewire_idempotency_requests_total{{job=~"$job"}}{RATE}))',
+                    "{{method}} {{result}}",
+                )
+            ],
+            unit="reqps",
+        ),
+        Graph(
+            title="Requests that a person looks at",
+            about="In doubt, or under a key of another request.",
+            queries=[
+                Curve(
+                    "sum by (method, result) (increase(fusewire_idempotency_requests_total"
+                    f'{{job=~"$job", result=~"in-doubt|key-reused"}}{RATE}))',
+                    "{{method}} {{result}}",
+                )
+            ],
+        ),
+    ),
 }

@@ -116,7 +116,7 @@ class _Served:
         if isinstance(call, Given):
             return await self._give(call, context, real)
         serving = _Serving(self, call, request, context)
-        task = asyncio.create_task(serving.run(self.core.flow.steps(call)))
+        task = asyncio.create_task(serving.run(self.core.steps(call)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if self.core.sweep_due.now():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusewire._validation import COUNT, check, check_text
 from fusewire.idempotency._records import Identity, Record, stored_key
+from fusewire.idempotency._requests import RequestCounts
 from fusewire.idempotency._resolving import NotMade, check_made, resolution
 from fusewire.idempotency._settings import WEEK
 from fusewire.idempotency._sql import identity_parameters, read_record
@@ -40,15 +41,20 @@ class _Common(ABC):
 
     Args:
         sql: the statements for its table.
+
+    Attributes:
+        requests: what became of its requests.
     """
 
     def __init__(self, sql: Sql) -> None:
         self.sql = sql
+        self.requests = RequestCounts()
         self._cores: list[Core] = []
 
     def declare(self, core: Core) -> None:
         """Note that an interceptor declares its methods with this store."""
         self._cores.append(core)
+        self.requests.expect(core.methods.exact)
 
     def core_of(self, method: str) -> Core | None:
         """Return what was agreed for a method, None if it is not declared with this store.
@@ -56,6 +62,14 @@ class _Common(ABC):
         Where two servers of this process declare it, the later one's word counts.
         """
         return next((core for core in reversed(self._cores) if method in core.methods), None)
+
+    def request_counts(self) -> dict[tuple[str, str], int]:
+        """Return how many requests there were, by method and result, for metrics.
+
+        Those of all servers and consumers of this process that were made with this store. A
+        consumer's method is ``consumer:`` and its name.
+        """
+        return self.requests.read()
 
     @property
     def ddl(self) -> str:

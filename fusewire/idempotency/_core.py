@@ -15,6 +15,7 @@ from fusewire.idempotency._fingerprint import UndigestedError, fingerprint_of
 from fusewire.idempotency._records import Answer, Identity, stored_key
 from fusewire.idempotency._refusals import INTERNAL, Reason, refusal
 from fusewire.idempotency._replies import Replies
+from fusewire.idempotency._requests import FAILED, MADE, REFUSED, WITHOUT_KEY
 from fusewire.idempotency._steps import Answered, Call, Ending, Given, Raised
 from fusewire.idempotency._sweeping import Due
 from fusewire.operation import FIRST_SENT_METADATA, IDEMPOTENCY_KEY
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from fusewire.idempotency._contexts import Noted
     from fusewire.idempotency._flow import Flow
     from fusewire.idempotency._methods import Methods
+    from fusewire.idempotency._requests import RequestCounts
+    from fusewire.idempotency._steps import Outcome, Steps
     from fusewire.idempotency._store import Entered
 
     _Handler = grpc.RpcMethodHandler[Any, Any]
@@ -43,6 +46,7 @@ class Core:
         required: whether a call must have a key.
         scope: returns whose key it is, given the call's context; None if all have one owner.
         sweep: seconds between sweeps; None for none.
+        requests: counts what becomes of calls.
 
     Attributes:
         sweep_due: whether it is time to sweep.
@@ -56,6 +60,7 @@ class Core:
         required: bool,
         scope: Callable[[Any], str] | None,
         sweep: float | None,
+        requests: RequestCounts,
     ) -> None:
         self.sweep_due = Due(sweep)
         self.methods = methods
@@ -63,14 +68,41 @@ class Core:
         self.replies = Replies()
         self._required = required
         self._scope = scope
+        self._requests = requests
         self._warned: set[tuple[float | str, ...]] = set()
 
     def read(self, method: str, request: Any, context: Any) -> Call | Given:
         """Return what there is to know about a call, or what it is refused with."""
+        read = self._read(method, request, context)
+        if isinstance(read, Given):
+            self._requests.count(method, read.result)
+        return read
+
+    def steps(self, call: Call) -> Steps:
+        """Return the steps of a call, which is counted at their end, whoever waits for it."""
+        result = FAILED
+        try:
+            outcome = yield from self.flow.steps(call)
+            result = self._result(call, outcome)
+        finally:
+            self._requests.count(call.method, result)
+        return outcome
+
+    def _result(self, call: Call, outcome: Outcome) -> str:
+        if isinstance(outcome, Given):
+            return outcome.result
+        if call.identity is None:
+            return WITHOUT_KEY
+        if is_ok(outcome):
+            return MADE
+        final = isinstance(outcome, Answered) and outcome.answer.code in self.flow.terms.final
+        return REFUSED if final else FAILED
+
+    def _read(self, method: str, request: Any, context: Any) -> Call | Given:
         key, first_sent_ms = _read_metadata(context.invocation_metadata())
         if key is None:
             if self._required:
-                return Given(refusal(Reason.KEY_MISSING), Reason.KEY_MISSING)
+                return Given(refusal(Reason.KEY_MISSING), str(Reason.KEY_MISSING))
             return Call(method, None, None, b"", None)
         identity = self.identity(method, key, context)
         try:

@@ -197,4 +197,5 @@ def make_core(
         required=said["required"],
         scope=said["scope"],
         sweep=sweep,
+        requests=store.requests,
     )

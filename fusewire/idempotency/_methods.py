@@ -21,6 +21,9 @@ _IS_METHOD = Rule(
 class Methods:
     """The methods of an interceptor: paths, or ``/pkg.Service/*`` for all of a service.
 
+    Attributes:
+        exact: those that are declared by their own names.
+
     Raises:
         SettingsError: one is malformed, or named twice, or there is none.
     """
@@ -28,21 +31,21 @@ class Methods:
     def __init__(self, methods: Iterable[str]) -> None:
         if isinstance(methods, str):
             raise invalid("methods", "a list of methods", methods, f"write [{methods!r}]")
-        self._exact: set[str] = set()
+        self.exact: set[str] = set()
         self._services: set[str] = set()
         for method in methods:
             check("each method", method, _IS_METHOD)
             service, _, name = method.rpartition("/")
-            known, entry = (self._services, service) if name == "*" else (self._exact, method)
+            known, entry = (self._services, service) if name == "*" else (self.exact, method)
             if entry in known:
                 raise SettingsError(f"methods names {method!r} twice: its key is claimed once")
             known.add(entry)
-        if not self._exact and not self._services:
+        if not self.exact and not self._services:
             raise invalid("methods", "at least one method", methods)
 
     def __contains__(self, method: str) -> bool:
-        return method in self._exact or method.rpartition("/")[0] in self._services
+        return method in self.exact or method.rpartition("/")[0] in self._services
 
     def names(self, method: str) -> bool:
         """Return whether a method is declared by its own name."""
-        return method in self._exact
+        return method in self.exact

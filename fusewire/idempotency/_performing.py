@@ -45,6 +45,7 @@ class Performing:
         except StopIteration as end:
             return cast("T", end.value)
         finally:
+            steps.close()
             self._end()
 
     def perform(self, step: Step) -> Any:
@@ -102,6 +103,7 @@ class AioPerforming:
         except StopIteration as end:
             return cast("T", end.value)
         finally:
+            steps.close()
             await self._end()
 
     async def perform(self, step: Step) -> Any:

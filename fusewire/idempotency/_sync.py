@@ -120,7 +120,7 @@ class _Served:
             with self._crowd as waits:
                 if waits:
                     self.core.warn_of_waiting(self._crowd.most)
-                outcome = _Serving(self, call, request, context).run(self.core.flow.steps(call))
+                outcome = _Serving(self, call, request, context).run(self.core.steps(call))
         if self.core.sweep_due.now():
             # In a thread of its own, because this one has a caller that waits.
             threading.Thread(target=self._sweep, name="fusewire-sweep", daemon=True).start()

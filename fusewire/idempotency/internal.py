@@ -6,6 +6,8 @@ from fusewire.idempotency._decisions import OK, Doubt, Refuse, Replay, Resume, o
 from fusewire.idempotency._fingerprint import fingerprint_of
 from fusewire.idempotency._performing import AioPerforming, Performing
 from fusewire.idempotency._records import NEVER, Identity, stored_key
+from fusewire.idempotency._refusals import REPLAYED
+from fusewire.idempotency._requests import FAILED, MADE
 from fusewire.idempotency._settings import KEEP, WEEK
 from fusewire.idempotency._sql import answer_parameters, identity_parameters
 from fusewire.idempotency._steps import Commit, Execute, Handle, Rollback, Step
@@ -14,9 +16,12 @@ from fusewire.idempotency._sweeping import Due, aio_sweep_batches, sweep_batches
 
 __all__ = [
     "CLAIM_BYTES",
+    "FAILED",
     "KEEP",
+    "MADE",
     "NEVER",
     "OK",
+    "REPLAYED",
     "WEEK",
     "AioPerforming",
     "AioStore",

@@ -13,16 +13,19 @@ import logging
 import secrets
 import time
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fusewire._key_text import ASSIGNED
 from fusewire._log_fields import fields
 from fusewire._throttle import Throttle
-from fusewire.idempotency import Answer, NoTransactionError
+from fusewire.idempotency import Answer, NoTransactionError, Reason
 from fusewire.idempotency.internal import (
     CLAIM_BYTES,
+    FAILED,
+    MADE,
     NEVER,
     OK,
+    REPLAYED,
     Claimed,
     Commit,
     Doubt,
@@ -52,7 +55,6 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractIncomingMessage
 
-    from fusewire.idempotency import Reason
     from fusewire.idempotency.internal import AioStore, Step, SyncStore, Taken
 
 logger = logging.getLogger("fusewire.inbox")
@@ -60,10 +62,14 @@ logger = logging.getLogger("fusewire.inbox")
 CONSUMER = "consumer:"
 """What the method of a consumer's records begins with. No method of gRPC's does."""
 
+_CONFLICT = (
+    Reason.CONFLICT,
+    "the database rolled the claim back because of another transaction",
+)
 _PASSING = {
-    Trouble.KEY_BUSY: "it is being handled elsewhere",
-    Trouble.BUSY: "the database is locked by another writer",
-    Trouble.CONFLICT: "the database rolled the claim back because of another transaction",
+    Trouble.KEY_BUSY: (Reason.IN_PROGRESS, "it is being handled elsewhere"),
+    Trouble.BUSY: (Reason.BUSY, "the database is locked by another writer"),
+    Trouble.CONFLICT: _CONFLICT,
 }
 """Why a message that could not be claimed is postponed: it is no fault of anybody's."""
 
@@ -82,6 +88,18 @@ class HandlerEnd(Enum):
     """It has ended the transaction itself."""
     UNWANTED = "unwanted"
     """It does not want the message, or has failed: the message knows what becomes of it."""
+
+
+class _End(NamedTuple):
+    """How a message has ended.
+
+    Attributes:
+        result: what it is counted as.
+        error: what the consumer judges it by; None if it wants to have it acknowledged.
+    """
+
+    result: str
+    error: Exception | None = None
 
 
 class Inbox:
@@ -113,6 +131,8 @@ class Inbox:
         self.method = f"{CONSUMER}{consumer}"
         self.sweep_due = Due(sweep)
         self._consumer = consumer
+        self._requests = store.requests
+        self._requests.expect([self.method])
         self._sql = store.sql
         self._trouble = store.trouble
         self._keep_ms = round(keep * 1000)
@@ -129,7 +149,21 @@ class Inbox:
             Retry: it cannot be handled now, which is no fault of its own.
             Exception: whatever the handler has raised, or the database.
         """
-        operation_id = _identity_of(message)
+        end = _End(FAILED)
+        try:
+            end = yield from self._sequence(message)
+        finally:
+            self._requests.count(self.method, end.result)
+        if end.error is not None:
+            raise end.error
+
+    def _sequence(self, message: AbstractIncomingMessage) -> Generator[Step, Any, _End]:
+        if (operation_id := _identity_of(message)) is None:
+            text = (
+                "it has no operation id, so that it cannot be recognized when it comes again: "
+                "publish it with a message_id, or give the consumer operation_id="
+            )
+            return _End(str(Reason.KEY_MISSING), Reject(text, reason="key-missing"))
         identity = Identity("", self.method, stored_key(operation_id))
         claim = secrets.token_bytes(CLAIM_BYTES)
         claimed = identity_parameters(identity) | {
@@ -139,18 +173,18 @@ class Inbox:
         taken = yield from self._take(claimed)
         if not isinstance(taken, Claimed):
             yield Rollback()
-            self._decline(operation_id, taken, claimed)
-            return
+            return self._declined(operation_id, taken, claimed)
         end: HandlerEnd = yield Handle()
         if end is HandlerEnd.UNWANTED:
             yield Rollback()
-            return
+            return _End(FAILED)
         if end is HandlerEnd.ENDED_IT:
             yield from self._claim_again(claimed)
         expires_at = min(self._now_ms() + self._keep_ms, NEVER)
         answered = claimed | answer_parameters(Answer(OK)) | {"expires_at": expires_at}
         if not (yield Commit(Execute(self._sql.finish, answered))):
             raise self._lost()
+        return _End(MADE)
 
     def _take(self, claimed: dict[str, Any]) -> Generator[Step, Any, Taken]:
         return take(self._sql, self._trouble, claimed, lease_ms=None, now_ms=self._now_ms)
@@ -188,10 +222,10 @@ class Inbox:
             taken.record, claimed["fingerprint"], claimed["claim"], now_ms=taken.now_ms
         )
 
-    def _decline(self, operation_id: str, taken: Taken, claimed: dict[str, Any]) -> None:
-        """Return if the message was handled before; else raise why it is not handled."""
+    def _declined(self, operation_id: str, taken: Taken, claimed: dict[str, Any]) -> _End:
+        """Return how a message ends that is not handled, or was handled before."""
         if isinstance(taken, Failed):
-            self._decline_by(operation_id, taken.error)
+            return self._not_claimed(operation_id, taken.error)
         match self._decided(taken, claimed):
             case Replay():
                 logger.info(
@@ -200,21 +234,26 @@ class Inbox:
                     self._consumer,
                     extra=fields("inbox.duplicate", operation_id=operation_id, method=self.method),
                 )
+                return _End(REPLAYED)
             case Refuse(reason):
-                raise self._refused(reason)
+                return _End(str(reason), self._refused(reason))
             case Doubt():
-                raise Reject(
+                text = (
                     f"consumer {self._consumer!r} has begun it, its handler has ended the "
-                    "transaction itself, and nobody knows whether its work was done",
-                    reason="in-doubt",
+                    "transaction itself, and nobody knows whether its work was done"
                 )
+                return _End(str(Reason.IN_DOUBT), Reject(text, reason="in-doubt"))
             case _:
-                raise Retry(_PASSING[Trouble.CONFLICT], after=self._wait)
+                reason, why = _CONFLICT
+                return _End(str(reason), Retry(why, after=self._wait))
 
-    def _decline_by(self, operation_id: str, error: Exception) -> None:
-        if (why := _PASSING.get(self._trouble(error))) is None:
-            raise error
-        raise Retry(f"operation {operation_id}: {why}", after=self._wait) from error
+    def _not_claimed(self, operation_id: str, error: Exception) -> _End:
+        if (passing := _PASSING.get(self._trouble(error))) is None:
+            return _End(str(Reason.UNAVAILABLE), error)
+        reason, why = passing
+        retry = Retry(f"operation {operation_id}: {why}", after=self._wait)
+        retry.__cause__ = error
+        return _End(str(reason), retry)
 
     def _refused(self, reason: Reason) -> Reject | Retry:
         if (why := _FOR_GOOD.get(reason)) is not None:
@@ -262,18 +301,8 @@ def take_back_ack(message: AbstractIncomingMessage) -> None:
         message.take_back_ack()
 
 
-def _identity_of(message: AbstractIncomingMessage) -> str:
-    """Return the operation id by which `message` is recognized.
-
-    Raises:
-        Reject: it has none.
-    """
+def _identity_of(message: AbstractIncomingMessage) -> str | None:
+    """Return the operation id by which `message` is recognized, None if it has none."""
     operation = current_operation()
     operation_id = (message.message_id or "") if operation is None else operation.id
-    if not operation_id or operation_id.startswith(ASSIGNED):
-        raise Reject(
-            "it has no operation id, so that it cannot be recognized when it comes again: publish "
-            "it with a message_id, or give the consumer operation_id=",
-            reason="key-missing",
-        )
-    return operation_id
+    return None if operation_id.startswith(ASSIGNED) else operation_id or None

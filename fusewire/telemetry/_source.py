@@ -13,6 +13,8 @@ from fusewire.telemetry._consumers import ConsumersReader
 from fusewire.telemetry._files import METRICS as FILE_METRICS
 from fusewire.telemetry._files import FilesReader
 from fusewire.telemetry._metrics import Combine, Metric, Readings
+from fusewire.telemetry._requests import METRICS as REQUEST_METRICS
+from fusewire.telemetry._requests import RequestsReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,12 +22,15 @@ if TYPE_CHECKING:
     from fusewire.breaker import BreakerRegistry
     from fusewire.telemetry._consumers import Consumer
     from fusewire.telemetry._files import WatchedFiles
+    from fusewire.telemetry._requests import WatchedKeys
 
 INFO = Metric(
     "fusewire_info", ("version",), "The version of Fusewire; always 1", combine=Combine.MAX
 )
 
-METRICS = (*BASIC, *DETAIL, DURATION, PROCESSES, *CONSUMER_METRICS, *FILE_METRICS, INFO)
+_WATCHED_METRICS = (*CONSUMER_METRICS, *FILE_METRICS, *REQUEST_METRICS)
+
+METRICS = (*BASIC, *DETAIL, DURATION, PROCESSES, *_WATCHED_METRICS, INFO)
 """Every metric that there is."""
 
 
@@ -41,7 +46,7 @@ PATTERNS = Rule(
 
 
 class Source:
-    """What is shown of a process: its circuits, consumers, stores of calls, files of settings.
+    """What is shown of a process: its circuits, and what it is told to watch.
 
     Reading takes no longer while a broker is away: consumers keep their status up to date by
     themselves.
@@ -75,12 +80,13 @@ class Source:
         )
         self._consumers = ConsumersReader(self._circuits.has_own_series)
         self._files = FilesReader()
+        self._requests = RequestsReader()
         self._version = version("fusewire")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """What it may read."""
-        return (*self._circuits.metrics, *CONSUMER_METRICS, *FILE_METRICS, INFO)
+        return (*self._circuits.metrics, *_WATCHED_METRICS, INFO)
 
     def watch(self, consumer: Consumer) -> Callable[[], None]:
         """Read `consumer` too, and return the function that ends it."""
@@ -89,6 +95,10 @@ class Source:
     def watch_files(self, files: WatchedFiles) -> Callable[[], None]:
         """Read how `files` of settings stand too, and return the function that ends it."""
         return self._files.watch(files)
+
+    def watch_keys(self, store: WatchedKeys) -> Callable[[], None]:
+        """Read what `store` of keys has counted too, and return the function that ends it."""
+        return self._requests.watch(store)
 
     @property
     def reads_durations(self) -> bool:
@@ -107,5 +117,6 @@ class Source:
         self._circuits.read(readings)
         self._consumers.read(readings)
         self._files.read(readings)
+        self._requests.read(readings)
         readings.add(INFO, (self._version,), 1)
         return readings

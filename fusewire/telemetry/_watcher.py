@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from fusewire._validation import invalid
 from fusewire.telemetry._files import WatchedFiles
+from fusewire.telemetry._requests import WatchedKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Watcher:
-    """Watches consumers and files until it is closed. It is a context manager that closes itself.
+    """Watches what it is given until it is closed. It is a context manager that closes itself.
 
     Args:
         source: reads them.
@@ -32,12 +33,15 @@ class Watcher:
         self._stack = ExitStack()
         self._watches: set[ExitStack] = set()
 
-    def watch(self, watched: ParkingConsumer | ParkedCalls | WatchedFiles) -> Callable[[], None]:
-        """Show a consumer, a store of calls, or files of settings too.
+    def watch(
+        self, watched: ParkingConsumer | ParkedCalls | WatchedFiles | WatchedKeys
+    ) -> Callable[[], None]:
+        """Show a consumer, a store of calls or of idempotency keys, or files of settings too.
 
         Counts of messages begin here. Several consumers of one queue are shown as one. What is
         shown is what the consumer knows; no broker is waited for. Of files, what is shown is
-        whether they are applied: give what :meth:`fusewire.config.Config.watching` returns.
+        whether they are applied: give what :meth:`fusewire.config.Config.watching` returns. Of a
+        store of keys, what is shown is what became of the requests of its methods and consumers.
 
         Returns:
             A function that ends it. Call it when what is watched is not used any more; its counts
@@ -49,6 +53,8 @@ class Watcher:
         with ExitStack() as stack:
             if isinstance(watched, WatchedFiles):
                 stack.callback(self._source.watch_files(watched))
+            elif isinstance(watched, WatchedKeys):
+                stack.callback(self._source.watch_keys(watched))
             else:
                 self._check(watched)
                 self._begin(watched, stack)
@@ -82,7 +88,10 @@ class Watcher:
 
     def _check(self, consumer: object) -> None:
         if not all(callable(getattr(consumer, name, None)) for name in self.needs):
-            accepted = "a ParkingConsumer, a ParkedCalls, or what Config.watching() returns"
+            accepted = (
+                "a ParkingConsumer, a ParkedCalls, a store of idempotency keys, or what "
+                "Config.watching() returns"
+            )
             raise invalid("watched", accepted, consumer)
 
     def _begin(self, consumer: Any, stack: ExitStack) -> None:

@@ -127,7 +127,7 @@ def test_every_metric_of_a_single_process_was_scraped(outage: ScrapedOutage) -> 
         metric.name for metric in METRICS if not {metric.name, f"{metric.name}_count"} & names
     }
     # Of several processes that share a scrape; of circuits that have a window of calls; and of
-    # files of settings, which the demo has none of.
+    # files of settings and watched stores of keys, which the demo has none of.
     assert missing == {
         "circuit_breaker_processes",
         "circuit_breaker_window_failure_ratio",
@@ -136,6 +136,7 @@ def test_every_metric_of_a_single_process_was_scraped(outage: ScrapedOutage) -> 
         "fusewire_config_last_reload_successful",
         "fusewire_config_reloads_total",
         "fusewire_config_restart_required",
+        "fusewire_idempotency_requests_total",
     }
 
 

@@ -31,6 +31,7 @@ _UNITS = {
     "calls": "{call}",
     "messages": "{message}",
     "reloads": "{reload}",
+    "requests": "{request}",
     "transitions": "{transition}",
 }
 
