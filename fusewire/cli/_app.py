@@ -13,6 +13,7 @@ from fusewire.cli._audit import audit
 from fusewire.cli._config import config
 from fusewire.cli._exit import fail
 from fusewire.cli._forward import forward
+from fusewire.cli._idempotency import idempotency
 from fusewire.cli._reconcile import reconcile
 from fusewire.cli._topology import topology
 from fusewire.errors import FusewireError
@@ -119,3 +120,4 @@ app.command()(audit)
 app.command()(forward)
 app.command()(reconcile)
 app.add_typer(config)
+app.add_typer(idempotency)
