@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from fusewire.forwarding.internal import DoubtfulCall
     from fusewire.idempotency.v1.operations_pb2_grpc import OperationsAsyncStub
 
+_OPTIONS = (("grpc.max_receive_message_length", -1),)
+"""A recorded reply comes with its trailers in a message that is larger than it. How large the
+server's records may be is the server's setting, and what is asked is one's own server."""
+
 _TRIES = 3
 _PAUSE = 0.5  # seconds between two tries
 
@@ -101,9 +105,9 @@ class Operations:
 
     def _channel(self) -> grpc.aio.Channel:
         if self.tls is None:
-            return grpc.aio.insecure_channel(self.target)
+            return grpc.aio.insecure_channel(self.target, options=_OPTIONS)
         name = self.tls.server_name
-        options = [("grpc.ssl_target_name_override", name)] if name else []
+        options = (*_OPTIONS, ("grpc.ssl_target_name_override", name)) if name else _OPTIONS
         return grpc.aio.secure_channel(self.target, self.tls.credentials(), options=options)
 
 

@@ -202,6 +202,8 @@ class Fake(OperationsServicer):
             context.abort(grpc.StatusCode[word.removeprefix("code ")], "as its key says")
         if word == "REFUSED":
             return v1.Operation(state=v1.STATE_ANSWERED, code=3)
+        if word == "LARGE":  # a reply of as many bytes as gRPC's limit, and what is around it
+            return v1.Operation(state=v1.STATE_ANSWERED, reply=bytes(4 * 2**20))
         return v1.Operation(state=v1.State.Value(f"STATE_{word}"))
 
     def Cancel(self, request: v1.CancelRequest, context: Any) -> v1.Operation:  # noqa: N802 - as above
@@ -231,6 +233,7 @@ def serving(
 def test_each_word_of_a_server_is_printed_with_what_follows(address: str) -> None:
     expected = {
         "ANSWERED": ("made", "removed"),
+        "LARGE": ("made", "removed"),
         "REFUSED": ("refused", "marked"),
         "CANCELLED": ("cancelled", "removed"),
         "NOT_FOUND": ("not made", "put back"),
