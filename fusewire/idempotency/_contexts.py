@@ -160,6 +160,8 @@ class AioContext(Noted, grpc.aio.ServicerContext[Any, Any]):
         if trailing_metadata:
             self.set_trailing_metadata(trailing_metadata)
         self.note_abort(code, details or _text(self._details))
+        self._real.set_code(code)  # for who asks while the exception is on its way
+        self._real.set_details(details or _text(self._details))
         raise AioAbortedError("Locally aborted.")
 
     async def abort_with_status(self, status: Any) -> NoReturn:

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from grpc_interceptor import AsyncServerInterceptor, ServerInterceptor
-from grpc_interceptor.exceptions import NotFound
+from grpc_interceptor import (
+    AsyncExceptionToStatusInterceptor,
+    AsyncServerInterceptor,
+    ExceptionToStatusInterceptor,
+    ServerInterceptor,
+)
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, server_interceptor
 
 from tests.support.idempotent_places import PLACES
@@ -78,6 +82,11 @@ def test_the_truth_is_the_same_beside_other_interceptors(
         assert server.ask("abort:UNAVAILABLE", "gone").code == "UNAVAILABLE"
         assert server.ask("raise", "bug").code == "UNKNOWN"
         assert server.script.runs["gone"] == server.script.runs["bug"] == runs
+    other_request = server.ask("ok", "other", key="ok")
+    assert (other_request.code, other_request.word) == ("INVALID_ARGUMENT", "key-reused")
+    assert server.ask("ok", "free", key=None).code == "OK"
+    assert server.ask("ok", "free", key=None).code == "OK"
+    assert server.effects("free") == 2
     assert server.effects("ok") == 1
     assert server.effects("abort:NOT_FOUND") == server.effects("gone") == server.effects("bug") == 0
 
@@ -95,34 +104,83 @@ def test_an_outer_interceptor_sees_replies_of_the_handlers_class_on_replays_too(
     assert first.trailers == TRAILERS
 
 
-class Raising(ServerInterceptor):
-    """grpc-interceptor's way to a status: an exception below it becomes an abort."""
-
-    def intercept(self, method: Any, request: Any, context: Any, method_name: str) -> Any:
-        try:
-            return method(request, context)
-        except ValueError:
-            error = NotFound("no such account")
-            context.abort(error.status_code, error.details)
+def to_status(place: Place) -> Any:
+    """Return grpc-interceptor's own interceptor that makes NOT_FOUND of all exceptions."""
+    kind = AsyncExceptionToStatusInterceptor if place.aio else ExceptionToStatusInterceptor
+    return kind(status_on_unknown_exception=grpc.StatusCode.NOT_FOUND)
 
 
-@pytest.mark.parametrize("place", BOTH[:1], ids=["sync"])
+@both
 def test_an_exception_that_an_inner_interceptor_makes_a_status_of_is_that_status(
-    serve: Callable[..., Server],
+    serve: Callable[..., Server], place: Place
 ) -> None:
-    server = serve(**beside("outer", Raising()))
+    server = serve(**beside("outer", to_status(place)))
     first = server.ask("raise", "a")
-    assert (first.code, first.details) == ("NOT_FOUND", "no such account")
+    assert (first.code, first.details) == ("NOT_FOUND", "ValueError('a bug')")
     assert server.ask("raise", "a").told == first.told
     assert server.script.runs["a"] == 1
 
 
-@pytest.mark.parametrize("place", BOTH[:1], ids=["sync"])
+@both
 def test_an_exception_that_an_outer_interceptor_makes_a_status_of_frees_the_key(
-    serve: Callable[..., Server],
+    serve: Callable[..., Server], place: Place
 ) -> None:
-    server = serve(**beside("inner", Raising()))
+    server = serve(**beside("inner", to_status(place)))
     for runs in (1, 2):
-        assert server.ask("raise", "a").code == grpc.StatusCode.NOT_FOUND.name
+        assert server.ask("raise", "a").code == "NOT_FOUND"
         assert server.script.runs["a"] == runs
     assert server.effects("a") == 0
+
+
+@both
+@ours_is
+def test_an_abort_passes_interceptors_that_make_statuses_of_exceptions(
+    serve: Callable[..., Server], place: Place, ours: str
+) -> None:
+    server = serve(**beside(ours, to_status(place)))
+    for code, runs in (("FAILED_PRECONDITION", 1), ("UNAVAILABLE", 2)):
+        first, again = (server.ask(f"abort:{code}", code) for _ in range(2))
+        assert (first.code, first.details) == (code, f"said {code} in ünïcode")
+        assert again.told == first.told
+        assert server.script.runs[code] == runs
+
+
+class Logging(ServerInterceptor):
+    """An access log: notes how calls end whose handler raises or aborts."""
+
+    def __init__(self) -> None:
+        self.codes: list[Any] = []
+
+    def intercept(self, method: Any, request: Any, context: Any, method_name: str) -> Any:
+        try:
+            return method(request, context)
+        except Exception:
+            self.codes.append(context.code())
+            raise
+
+
+class AioLogging(AsyncServerInterceptor):
+    """The same for asyncio."""
+
+    def __init__(self) -> None:
+        self.codes: list[Any] = []
+
+    async def intercept(self, method: Any, request: Any, context: Any, method_name: str) -> Any:
+        try:
+            return await method(request, context)
+        except Exception:
+            self.codes.append(context.code())
+            raise
+
+
+@both
+@ours_is
+def test_an_interceptor_reads_the_code_of_an_abort(
+    serve: Callable[..., Server], place: Place, ours: str
+) -> None:
+    log: Any = AioLogging() if place.aio else Logging()
+    server = serve(**beside(ours, log))
+    server.ask("abort:NOT_FOUND", "a")
+    # On asyncio grpcio's own context has the number of a status that was aborted with.
+    not_found = grpc.StatusCode.NOT_FOUND
+    assert log.codes in ([not_found], [not_found.value[0]])
