@@ -110,7 +110,7 @@ def _fit(func: Callable[..., Any], fallback: Callable[..., Any], skip: int = 0) 
     if function is None or other is None:  # a function in C that does not say
         return Fit(fits=True, error=None)
     parameter = _error_parameter(function, other)
-    given = {} if parameter is None else {parameter: _ERROR}
+    given = {} if parameter is None else {parameter: ""}  # no parameter's name
     # A function of any arguments may be called with more than the fallback has room for, and by
     # names that only the fallback has as parameters.
     more = len(other.parameters) + 1
@@ -188,8 +188,14 @@ def _takes(
         given = fallback.bind(*args, **kwargs).arguments
     except TypeError:
         return False
+    in_both = {
+        name
+        for name, each in function.parameters.items()
+        if each.kind not in _VARIADIC and name in fallback.parameters
+    }
     return all(
         value == name
         for name, value in given.items()
-        if name in function.parameters and fallback.parameters[name].kind not in _VARIADIC
+        if fallback.parameters[name].kind not in _VARIADIC
+        and (name in function.parameters or value in in_both)
     )

@@ -102,6 +102,11 @@ def test_what_may_be_left_out_may_be_left_out_of_the_fallback_too() -> None:
     assert refused(by_position, lambda other: 0), "the one parameter would be the error's too"
 
 
+def test_an_argument_by_position_does_not_take_the_place_of_another() -> None:
+    assert refused(lambda a: 0, lambda first=0, /, a=0: 0)
+    assert refused(lambda a: 0, lambda first=0, a=0, *, error: 0)
+
+
 def test_more_arguments_than_a_fallback_has_room_for_are_thought_of() -> None:
     def many(*user_ids: str) -> None: ...
 
