@@ -40,7 +40,7 @@ class MethodConfig:
     Attributes:
         idempotent: whether the server honors the key.
         at_most_once: or each call is sent once at most.
-        window: seconds for which a foreign server knows a key; None for ever.
+        window: seconds for which a foreign server knows a key; None without a limit.
     """
 
     idempotent: bool = False

@@ -165,7 +165,7 @@ def make_server(
         interceptors=[*interceptors, _AfterTheCommit(ledger, think_time), once],
     )
     add_PaymentsServicer_to_server(PaymentsService(ledger), server)
-    # Whoever reaches a demo may ask it anything.
+    # Everybody who reaches a demo may ask it anything.
     add_operations(server, ledger.store, authorize=lambda *_: True)
     return server
 

@@ -38,7 +38,7 @@ _ANSWERS = frozenset(
         grpc.StatusCode.OUT_OF_RANGE,
     }
 )
-"""Statuses by which the server says something of the work, and not of itself."""
+"""Statuses by which the server speaks of the work, and not about its own state."""
 
 _DONE_ON = Rule(
     f"grpc.StatusCode members of {', '.join(sorted(code.name for code in _ANSWERS))}",

@@ -131,7 +131,7 @@ def _may_have_been_sent(found: FoundMessage) -> bool:
         history = from_headers(found.message, operation_id=found.message.message_id or "")
     except MalformedMessageError:
         return True
-    # Earlier releases did not note when a call was first sent: hence no attempt either.
+    # Earlier releases did not note when a call was first sent, so there must be no attempt either.
     return bool(
         found.redelivered
         or found.station.kind == "dead"

@@ -79,7 +79,7 @@ class Core:
         return read
 
     def steps(self, call: Call) -> Steps:
-        """Return the steps of a call, which is counted at their end, whoever waits for it."""
+        """Return the steps of a call. It is counted at their end, whether or not somebody waits."""
         result = FAILED
         try:
             outcome = yield from self.flow.steps(call)

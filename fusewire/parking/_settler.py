@@ -160,7 +160,7 @@ class Settler:
             delivery, history, view, since, receiver, anonymous=anonymous, lone=history.lone
         )
         if delivery.redelivered:
-            # Whoever had it may have sent what it stores, but not before it came to wait here.
+            # A forwarder may have sent what it stores, but not before it came to wait here.
             item.history = item.history.sent_first(item.history.parked_at_ms)
         if receiver.lane:
             self._settlements.taken(item)

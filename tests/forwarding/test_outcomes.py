@@ -1,4 +1,4 @@
-"""What became of a queued call finds its way home, once it is final and whoever asks."""
+"""What became of a queued call finds its way home, once it is final, to each who asks."""
 
 from __future__ import annotations
 

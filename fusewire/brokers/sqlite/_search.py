@@ -53,7 +53,7 @@ class Search:
         """Return the messages of an id in the stations of `topology`, oldest first."""
         stations = self._stations(topology)
         marks = ", ".join("?" * len(stations))
-        # As `codec.encode` writes it. A header may look alike, hence the second look.
+        # As `codec.encode` writes it. A header may look alike, so Python looks again.
         text = f'"message_id":{json.dumps(message_id)}'
         rows = self._db.execute(
             "SELECT id, queue, receiver IS NOT NULL, handed_before, properties, body"  # noqa: S608 (question marks)
