@@ -147,6 +147,19 @@ def test_the_log_of_a_classifier_that_fails_has_no_text_of_the_call(
     assert "4111 1111" not in caplog.text
 
 
+def test_what_is_known_of_failing_classifiers_is_bounded(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusewire.breaker._classification._MOST_CLASSIFIERS", 2)
+    monkeypatch.setattr("fusewire.breaker._classification._failures", known := {})
+    with caplog.at_level(logging.ERROR):
+        for _ in range(5):
+            breaker = breaker_with(clock, classify_result=lambda _: 1 / 0)
+            breaker.call(lambda: None)
+            assert len(known) <= 2
+    assert len(caplog.records) == 5
+
+
 def by_status(status: int) -> Outcome:
     if status == 404:
         return Outcome.IGNORED
