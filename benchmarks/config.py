@@ -1,12 +1,15 @@
 """Measures settings from files: reading 1,000 selectors, and what they cost a call.
 
-Run it with ``python -m benchmarks.config``. Times are of the processor, the best of several; what
-calls wait for during reloads is of the clock, and a ratio to the same while another registry is
-reloaded: then a thread is as busy, and only locks and settings of this registry are left alone.
+Run it with ``python -m benchmarks.config``. Times are of the processor, the best of several that
+are taken in turns; what calls wait for during reloads is of the clock, and a ratio to the same
+while another registry is reloaded: then a thread is as busy, and only locks and settings of this
+registry are left alone. Healthy calls are those of ``benchmarks.config_calls``. It exits with 1 if
+a target is missed.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import threading
 import time
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from benchmarks import config_calls
 from fusewire import BreakerRegistry
 from fusewire.config import load
 
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
 
 _SELECTORS = 1_000
 _CIRCUITS = 1_000
-_CALLS = 20_000
 _NEW_NAMES = 2_000
 _ROUNDS = 10
 
@@ -43,34 +46,25 @@ def _file(selectors: int) -> str:
     return "fusewire:\n  breakers:\n    circuits:\n" + "".join(rows)
 
 
-def _best(function: Callable[[], object], times: int = 15) -> float:
-    """Return the seconds of the processor that a call takes at best."""
-    taken = []
+def _best(*functions: Callable[[], object], times: int = 15) -> list[float]:
+    """Return the seconds of the processor that each function takes at best, in turns."""
+    taken: list[list[float]] = [[] for _ in functions]
     for _ in range(times):
-        began = time.process_time()
-        function()
-        taken.append(time.process_time() - began)
-    return min(taken)
+        for function, seconds in zip(functions, taken, strict=True):
+            began = time.process_time()
+            function()
+            seconds.append(time.process_time() - began)
+    return [min(seconds) for seconds in taken]
 
 
-def _healthy_call(registry: BreakerRegistry) -> float:
-    breaker = registry.get("/payments.v5.Payments/Charge")
-
-    def calls() -> None:
-        for _ in range(_CALLS):
-            breaker.acquire().success()
-
-    return _best(calls) / _CALLS
-
-
-def _first_call(registry: BreakerRegistry, names: Callable[[int], str]) -> float:
+def _new_names(registry: BreakerRegistry, names: Callable[[int], str]) -> Callable[[], None]:
     numbers = count()
 
     def calls() -> None:
         for _ in range(_NEW_NAMES):
             registry.get(names(next(numbers)))
 
-    return _best(calls, times=5) / _NEW_NAMES
+    return calls
 
 
 def _first_calls(registry: BreakerRegistry) -> list[float]:
@@ -121,35 +115,44 @@ def _during_reloads(configs: tuple[Config, Config]) -> None:
         )
 
 
-def main() -> None:
-    """Print the figures."""
+def main() -> int:
+    """Print the figures. Return 1 if a target is missed."""
     text = _file(_SELECTORS)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fusewire.yaml")
         path.write_text(text, "utf-8")
-        alone = _best(lambda: yaml.load(text, yaml.CSafeLoader))
-        whole = _best(lambda: load(path, env={}))
+        alone, whole = _best(lambda: yaml.load(text, yaml.CSafeLoader), lambda: load(path, env={}))
         config = load(path, env={})
         path.write_text(text.replace("30s", "60s"), "utf-8")
         other = load(path, env={})
     print(f"the C loader alone      {alone * 1e3:7.1f} ms for {_SELECTORS} selectors")
-    print(f"fusewire.config.load    {whole * 1e3:7.1f} ms, {whole / alone:.2f} times")
+    print(f"fusewire.config.load    {whole * 1e3:7.1f} ms")
     plain, with_files = BreakerRegistry(), BreakerRegistry()
     config.apply(with_files)
-    before, after = _healthy_call(plain), _healthy_call(with_files)
-    print(
-        f"a healthy call          {before * 1e9:7.0f} ns without, {after * 1e9:.0f} ns with files"
+    without, with_them = _best(
+        _new_names(plain, lambda n: f"/a.v{n}.B/C"),
+        _new_names(with_files, lambda n: f"/payments.v{n % _SELECTORS}.Payments/M{n}"),
+        times=5,
     )
-    before = _first_call(plain, lambda n: f"/a.v{n}.B/C")
-    after = _first_call(with_files, lambda n: f"/payments.v{n % _SELECTORS}.Payments/M{n}")
     print(
-        f"a new name              {before * 1e6:7.1f} µs without, {after * 1e6:.1f} µs with files"
+        f"a new name              {without / _NEW_NAMES * 1e6:7.1f} µs without, "
+        f"{with_them / _NEW_NAMES * 1e6:.1f} µs with files"
     )
     _during_reloads((config, other))
     began = time.process_time()
     config.apply(with_files)
     print(f"applying to {len(with_files)} circuits {(time.process_time() - began) * 1e3:.0f} ms")
+    healthy = config_calls.compare()["file"]
+    print(f"a healthy call with files {healthy} times what it is without")
+    targets = [
+        ("reading", whole / alone, 2.0),
+        ("a new name", with_them / without, 2.0),
+        ("a healthy call", healthy.median, config_calls.TARGET),
+    ]
+    for what, ratio, most in targets:
+        print(f"{what}: {ratio:.3f} times (at most {most:g})")
+    return int(any(ratio > most for _, ratio, most in targets))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -166,7 +166,8 @@ class Circuit(ByHandChanges):
         The permit's own methods do the same in fewer words.
         """
         now = self._clock()
-        if (durations := self.durations) is not None:
+        if self.durations is not None:  # most circuits measure nothing, and store nothing
+            durations = self.durations
             if (
                 outcome is SUCCESS
                 and now < durations.quick_until
