@@ -12,7 +12,7 @@ import pytest
 
 from fusewire.breaker import BreakerRegistry
 from fusewire.brokers import open_broker
-from fusewire.errors import CircuitOpenError
+from fusewire.errors import CircuitOpenError, QueueNotFoundError
 from fusewire.forwarding import OPERATION_ID_METADATA, PARKED_METADATA, ParkedCalls
 from fusewire.interceptors import aio_interceptors
 from fusewire.parking import _consumer as parking_consumer
@@ -137,17 +137,16 @@ async def test_at_most_once_is_sent_once_though_its_dead_queue_refuses(
         connection,
         aio_shop(amqp_url, queue_name, server, registry, at_most_once=True) as shop,
     ):
-        trip(registry)
-        await shop.charge("a", "op-0")
-        recover(registry)
-        await until(lambda: shop.happened("replayed") == ["op-0"])  # the forwarder runs
+        # RabbitMQ may return a call to a subscription that is replaced meanwhile, which leaves it
+        # in doubt too. So no lane is subscribed to before the call waits there.
+        await until(lambda: _has_receiver(amqp_url, queue_name), "the forwarder runs")
         channel = await connection.channel()
         await channel.queue_delete(str(shop.calls.topology.dead))
         server.answer = lambda key: grpc.StatusCode.UNAVAILABLE
         trip(registry)
         await shop.charge("a", "op-a")
         recover(registry)
-        await until(lambda: len(server.seen) == 2)
+        await until(lambda: len(server.seen) == 1)
         async with open_broker(amqp_url) as broker:
             lane = shop.calls.topology.parked("other")
 
@@ -157,7 +156,15 @@ async def test_at_most_once_is_sent_once_though_its_dead_queue_refuses(
             await until(back)  # held for as long as it may be, then given back
             await broker.create_queue(str(shop.calls.topology.dead))
         await until(lambda: shop.happened("dead") == ["op-a"])
-    assert [key for key, _ in server.seen] == ["op-0", "op-a"]
+    assert [key for key, _ in server.seen] == ["op-a"]
+
+
+async def _has_receiver(address: str, queue: str) -> bool:
+    async with open_broker(address) as broker:
+        try:
+            return await broker.receivers(queue) == 1
+        except QueueNotFoundError:
+            return False
 
 
 class _Broken(grpc.aio.UnaryUnaryClientInterceptor):

@@ -121,6 +121,10 @@ class Shop:
         """Execute a statement in the transaction of the message."""
         return self.place.execute(self.store.current(), sql)
 
+    async def change(self, sql: str) -> None:
+        """Execute a statement beside the consumer, whose transactions end on this event loop."""
+        await asyncio.to_thread(self.database.execute, sql)
+
     def _enter(self, message: Any) -> Any:
         body = message.body.decode()
         self.runs[body] += 1

@@ -11,7 +11,6 @@ from fusewire.brokers import Message
 from fusewire.inbox import aio_once
 from fusewire.parking import MessageView
 from tests.support.idempotent_places import SYNC_AND_AIO
-from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from tests.inbox.conftest import Shop
@@ -83,6 +82,6 @@ async def test_a_claim_that_is_cancelled_while_it_begins_leaves_no_transaction_o
     with pytest.raises(asyncio.CancelledError):
         await handling
     shop.store.begin_transaction = begin_transaction
-    await until(lambda: shop.database.execute(f"DELETE FROM {shop.database.keys}") == [])  # noqa: S608 - ours
+    await shop.change(f"DELETE FROM {shop.database.keys}")  # noqa: S608 - ours
     await wrapped(view())
     assert shop.runs["order"] == 1

@@ -67,13 +67,13 @@ async def test_a_database_that_cannot_be_asked_is_a_failed_attempt_and_nothing_r
 ) -> None:
     keys = shop.database.keys
     async with shop.consumer():
-        shop.database.execute(f'ALTER TABLE {keys} RENAME TO "elsewhere"')
+        await shop.change(f'ALTER TABLE {keys} RENAME TO "elsewhere"')
         await shop.send("order")
         (failed, *_) = await shop.ends("delayed")
         assert failed.attempts == 1
         assert shop.runs["order"] == 0
         schema = f'"{shop.database.schema}".' if shop.database.schema else ""
-        shop.database.execute(f'ALTER TABLE {schema}"elsewhere" RENAME TO "fusewire_idempotency"')
+        await shop.change(f'ALTER TABLE {schema}"elsewhere" RENAME TO "fusewire_idempotency"')
         await shop.ends("handled")
     assert shop.effects("order") == 1
 

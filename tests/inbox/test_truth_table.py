@@ -263,7 +263,7 @@ async def test_after_the_time_that_messages_are_kept_one_is_handled_again(shop: 
     await shop.send("order")
     async with shop.consumer():
         await shop.ends("handled")
-        shop.database.execute(f"UPDATE {shop.database.keys} SET expires_at_ms = 0")  # noqa: S608 - ours
+        await shop.change(f"UPDATE {shop.database.keys} SET expires_at_ms = 0")  # noqa: S608 - ours
         await shop.send("order")
         await shop.ends("handled", 2)
     assert shop.effects("order") == 2
@@ -273,11 +273,11 @@ async def test_a_record_of_a_later_release_is_left_to_that_release(shop: Shop) -
     await shop.send("order")
     async with shop.consumer(wait=0.05):
         await shop.ends("handled")
-        shop.database.execute(f"UPDATE {shop.database.keys} SET format = 99")  # noqa: S608 - ours
+        await shop.change(f"UPDATE {shop.database.keys} SET format = 99")  # noqa: S608 - ours
         await shop.send("order")
         postponed = await shop.ends("postponed")
         assert postponed[0].attempts == 0
-        shop.database.execute(f"UPDATE {shop.database.keys} SET format = 1")  # noqa: S608 - ours
+        await shop.change(f"UPDATE {shop.database.keys} SET format = 1")  # noqa: S608 - ours
         await shop.ends("handled", 2)
     assert shop.runs["order"] == 1
 
@@ -304,7 +304,7 @@ async def test_expired_records_are_swept_beside_a_message(shop: Shop) -> None:
     await shop.send("order")
     async with shop.consumer(sweep=0.01):
         await shop.ends("handled")
-        shop.database.execute(f"UPDATE {shop.database.keys} SET expires_at_ms = 0")  # noqa: S608 - ours
+        await shop.change(f"UPDATE {shop.database.keys} SET expires_at_ms = 0")  # noqa: S608 - ours
         await asyncio.sleep(0.02)  # a sweep is due
         await shop.send("another", "b")
         await shop.ends("handled", 2)
