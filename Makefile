@@ -18,12 +18,14 @@ EXTRAS := asyncpg,config,demo,encryption,opentelemetry,prometheus,psycopg,sqlalc
 TIMES ?= 1
 OPERATIONS ?= 20000
 ORDERS ?= 72
+PAYMENTS ?= 20000
+SEED ?= 1
 SEEDS ?= 20
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo browser test test-all-pythons test-lowest test-long faults recovery check coverage bench
-.PHONY: chaos circle truth-table format prometheus dashboard recovery-run nightly mutation protos constraints clean
+.PHONY: chaos circle settle truth-table format prometheus dashboard recovery-run nightly mutation protos constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | awk '{name = $$1; $$1 = ""; printf "make %-18s%s\n", name, $$0}'
@@ -91,6 +93,11 @@ chaos: .venv/.dev ## Kill servers and their database while OPERATIONS=20000 call
 circle: export FUSEWIRE_TEST_CIRCLE = $(ORDERS)
 circle: .venv/.dev ## Kill shop, forwarder and server while ORDERS=72 orders are charged once, on each broker
 	$(BIN)/python -m pytest -m long tests/forwarding/test_full_circle.py $(ARGS)
+
+settle: export FUSEWIRE_TEST_PAYMENTS = $(PAYMENTS)
+settle: export FUSEWIRE_TEST_SEED = $(SEED)
+settle: .venv/.dev ## Break everything around PAYMENTS=20000, each settled once; SEED=1 ARGS="-k sqlite" for one broker
+	$(BIN)/python -m pytest -m long tests/forwarding/test_every_payment_is_settled.py $(ARGS)
 
 bench: .venv/.dev ## Compare parking and receipts with plain code on RabbitMQ and SQLite; takes twenty minutes
 	$(BIN)/python -m benchmarks.parking
