@@ -71,7 +71,8 @@ def show(
 ) -> None:
     """Show every setting that files mean, and where it comes from.
 
-    The exit status is 0, or 1 if there are problems, which are printed instead.
+    The last line is the hash of all that, which the metric fusewire_config_hash has where it is
+    applied. The exit status is 0, or 1 if there are problems, which are printed instead.
     """
     rows = list(_rows(_read_or_exit(files, profile)))
     if output is Format.JSON:
@@ -185,6 +186,7 @@ def _rows(found: Config) -> Iterator[tuple[str, str, str, str]]:
             yield f"forwarder {queue}", name, _shown(name, origin), str(origin)
     for name in found.ready_needs:
         yield "ready_needs", name, "", "allowHealthIndicatorToFail"
+    yield "files", "hash", _room().hash_of(found), ""
 
 
 def _shown(name: str, origin: Any) -> str:

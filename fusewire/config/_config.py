@@ -35,6 +35,8 @@ class Config:
         remarks: warnings and notes about what was read.
         files: the files that were read.
         read_again: reads the same files and variables, and logs nothing.
+        asked: queues whose policies :meth:`consumer` has returned. Changes of others need no
+            restart of this program.
     """
 
     defaults: CircuitConfig | None = None
@@ -45,6 +47,7 @@ class Config:
     remarks: tuple[Problem, ...] = ()
     files: tuple[str, ...] = ()
     read_again: Callable[[], Config] | None = field(default=None, compare=False, repr=False)
+    asked: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
 
     def apply(self, registry: BreakerRegistry) -> None:
         """Give the settings to a registry's breakers: those there are, and those there will be.
@@ -104,8 +107,10 @@ class Config:
     def consumer(self, queue: str) -> ConsumerConfig:
         """Return the policies of the consumer of `queue`: the library's if no file names it.
 
-        A name that is nearly that of another consumer is logged as a warning.
+        A name that is nearly that of another consumer is logged as a warning. A watch says of the
+        queues that were asked for here if a changed value needs a restart.
         """
+        self.asked.add(queue)
         known = self.consumers.get(queue)
         if known is not None:
             return known

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusewire._validation import nearest
-from fusewire.config._problems import Place, Problem
+from fusewire.config._problems import Place, Problem, Severity
+from fusewire.config._spring_keys import canonical
+from fusewire.config._spring_sections import SECTION
 from fusewire.config._tree import Table
 from fusewire.config._yaml import read_documents
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from fusewire.config._tree import Document
 
@@ -73,30 +76,55 @@ def is_for_us(document: Document) -> bool:
     return OURS in document.root or any(key.partition(".")[0] == SPRINGS for key in document.root)
 
 
+def says_nothing(files: Sequence[str], *, left_out: bool) -> Problem:
+    """Return a warning that files say nothing.
+
+    Args:
+        files: the files.
+        left_out: whether documents were left out, because their profiles are not active.
+    """
+    profiles = ", and give the profiles of documents that are for some" if left_out else ""
+    return Problem(
+        Place(files[0]),
+        "the file" if len(files) == 1 else f"one of the {len(files)} files",
+        "one that says something of breakers, consumers or forwarders",
+        "nothing",
+        f"write it below fusewire, or below resilience4j.circuitbreaker{profiles}",
+        Severity.WARNING,
+    )
+
+
 def _check_roots(documents: list[Document]) -> list[Problem]:
-    """Find a file that says nothing to us."""
-    problems = []
-    if not any(is_for_us(document) for document in documents):
-        keys = [key for document in documents for key in document.root]
-        near = next((key for key in keys if _like(key)), None)
-        place = documents[0].start if near is None else _place_of_key(documents, near)
-        problems.append(
-            Problem(
-                place,
-                "a file",
-                "one with the key fusewire, or resilience4j.circuitbreaker as in Spring Boot",
-                "a mapping with neither" if near is None else f"the key {near}",
-                "put the settings below the key fusewire"
-                if near is None
-                else f"did you mean {_like(near)}?",
-            )
+    """Find a file that says nothing to us, and keys that are nearly for us."""
+    for_us = any(is_for_us(document) for document in documents)
+    nearly = [
+        Problem(
+            document.root.key_place(key),
+            "a file" if not for_us else "a key of a file",
+            _ROOTS if not for_us else "fusewire or resilience4j to be read",
+            f"the key {key}",
+            remedy,
+            Severity.WARNING if for_us else Severity.ERROR,
         )
-    return problems
+        for document in documents
+        for key in document.root
+        if (remedy := _remedy_for(key))
+    ]
+    if for_us:
+        return nearly
+    place, remedy = documents[0].start, "put the settings below the key fusewire"
+    return nearly[:1] or [Problem(place, "a file", _ROOTS, "a mapping with neither", remedy)]
 
 
-def _like(key: str) -> str | None:
-    return nearest(key.partition(".")[0], (OURS, SPRINGS), cutoff=0.75)
+_ROOTS = "one with the key fusewire, or resilience4j.circuitbreaker as in Spring Boot"
 
 
-def _place_of_key(documents: list[Document], key: str) -> Place:
-    return next(each.root.key_place(key) for each in documents if key in each.root)
+def _remedy_for(key: str) -> str:
+    """Return what to do with a key that is nearly for us; empty for another one."""
+    first = key.partition(".")[0]
+    if key == OURS or first == SPRINGS:
+        return ""
+    if nearest(canonical(first), (SECTION,), cutoff=0.75):
+        return "put it below the key resilience4j, where it is called circuitbreaker"
+    near = nearest(first, (OURS, SPRINGS), cutoff=0.75)
+    return f"did you mean {near}?" if near else ""

@@ -63,12 +63,14 @@ class Followers:
 
     Args:
         first: what files said when they were watched first. Consumers, forwarders and health are
-            taken to be made with that.
+            taken to be made with that. Only those count whose queue was asked for, or added: one
+            file may serve many programs.
     """
 
     def __init__(self, first: Config) -> None:
         self._first = first
         self._now = first
+        self._used: set[str] = set()
         self._lock = make_lock()
         self._followers: list[_Follower] = []
         self._left: tuple[_Change, ...] = ()
@@ -92,6 +94,7 @@ class Followers:
             if any(each.consumer is consumer for each in self._followers):
                 raise SettingsError(f"{consumer!r} was added already: end that first")
             self._followers.append(follower)
+            self._used.add(follower.queue)
             self._give(follower)
             self._judge()
 
@@ -104,6 +107,7 @@ class Followers:
     def follow(self, now: Config) -> None:
         """Give all of them what files say now, and log what is left for a restart."""
         with self._lock:
+            self._used |= self._now.asked
             self._now = now
             for follower in self._followers:
                 self._give(follower)
@@ -155,7 +159,8 @@ class Followers:
 
     def _changes(self) -> Iterator[_Change]:
         """Yield what has changed and is not taken over."""
-        for queue in sorted({*self._first.consumers, *self._now.consumers}):
+        used = self._used | self._first.asked | self._now.asked
+        for queue in sorted(used & {*self._first.consumers, *self._now.consumers}):
             first, now = self._said_of(queue)
             for part, name in _SETTINGS:
                 value = getattr(getattr(now, part), name)
@@ -167,6 +172,8 @@ class Followers:
 
         first_others, others = _others(self._first), _others(self._now)
         for queue, setting in sorted({*first_others, *others}):
+            if queue and queue not in used:
+                continue
             old, new = (each.get((queue, setting), _NOTHING) for each in (first_others, others))
             if old.value != new.value:
                 subject = f"forwarders[{queue!r}].{setting}" if queue else setting

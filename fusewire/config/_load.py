@@ -12,7 +12,14 @@ from fusewire._validation import invalid
 from fusewire.config._checking import Layer, check_document
 from fusewire.config._config import Config
 from fusewire.config._environment import read_environment
-from fusewire.config._files import OURS, is_for_us, properties_of, read_file, sections_of
+from fusewire.config._files import (
+    OURS,
+    is_for_us,
+    properties_of,
+    read_file,
+    says_nothing,
+    sections_of,
+)
 from fusewire.config._forwarders import Forwarders
 from fusewire.config._placeholders import Placeholders
 from fusewire.config._problems import ConfigError, Problem, Severity
@@ -85,8 +92,12 @@ def read(
     again = functools.partial(
         read, *files, profile=profiles, env=env, java_exceptions=java_exceptions
     )
-    config = _resolved(whole, problems, [*map(str, files), *sorted(variables)])
-    return dataclasses.replace(config, files=tuple(map(str, files)), read_again=again)
+    names = tuple(map(str, files))
+    config = _resolved(whole, problems, [*names, *sorted(variables)])
+    remarks = config.remarks
+    if names and _is_empty(config) and all(one.severity is Severity.NOTE for one in remarks):
+        remarks = (says_nothing(names, left_out=left_out), *remarks)
+    return dataclasses.replace(config, remarks=remarks, files=names, read_again=again)
 
 
 def _put_together(
@@ -112,6 +123,10 @@ def _put_together(
     for layer in layers:
         whole.add(layer)
     return whole, [*problems, *spring.problems]
+
+
+def _is_empty(config: Config) -> bool:
+    return not (config.defaults or config.circuits or config.consumers or config.forwarders)
 
 
 def _checked_profiles(profile: object) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from fusewire.config._spring_chain import THEIRS, Getter, Value, first_of
 from fusewire.config._spring_environment import spring_variables
 from fusewire.config._spring_keys import KEYS, MISTAKEN, NOTED_SECTIONS, canonical
 from fusewire.config._spring_paths import GROUPS, leaves
+from fusewire.config._spring_sections import BELOW, SECTION, other_sections, without_keys
 from fusewire.config._spring_values import JAVA_EXCEPTIONS, SpringClassifier, read_exception
 from fusewire.config._tree import NO_MARK, Row, Table
 from fusewire.config._values import Misread
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from fusewire.config._tree import Document
 
 DEFAULT = "default"
-_SECTION = "circuitbreaker"
 _MANY_MILLISECONDS = 1000
 _SPECIAL = re.compile(r"[^\w-]")
 """What Spring drops from a name that is not in brackets."""
@@ -60,14 +60,10 @@ class Spring:
         found = False
         self._said.clear()
         for path, table, key in leaves(document.root, ()):
-            if [canonical(part) for part in path[:2]] == ["resilience4j", _SECTION]:
+            if [canonical(part) for part in path[:2]] == ["resilience4j", SECTION]:
                 found = True
                 self._take(path[2:], table, key)
-            elif len(path) > 1 and nearest(canonical(path[1]), (_SECTION,)):
-                where, known = "a key of resilience4j", "circuitbreaker to be read here"
-                remedy = f"did you mean {_SECTION}?"
-                at = table.key_place(key)
-                self._add(at, where, known, path[1], remedy, severity=Severity.WARNING)
+        self.problems += other_sections(document)
         return found
 
     def override(self, variables: Mapping[str, str]) -> None:
@@ -90,11 +86,13 @@ class Spring:
 
     def _take(self, path: tuple[str, ...], table: Table, key: str) -> None:
         group = GROUPS.get(canonical(path[0])) if path else None
-        if group is None:
-            self._beside(path, table, key)
+        if not path:
+            self.problems.append(without_keys(table, key))
+        elif group is None:
+            self._beside(path[0], table.key_place(key))
         elif len(path) < 3:  # noqa: PLR2004 - group, name and key
             if table[key] not in (None, {}):
-                self._add(table.place(key), ".".join(path), "a mapping", _shown(table, key), _BELOW)
+                self._add(table.place(key), ".".join(path), "a mapping", _shown(table, key), BELOW)
             elif len(path) > 1:
                 self._named(group, path[1], table.key_place(key))
         else:
@@ -116,17 +114,16 @@ class Spring:
             self.places.setdefault(plain, place)
         return getattr(self, group).setdefault(plain, {})  # type: ignore[no-any-return] # a dict
 
-    def _beside(self, path: tuple[str, ...], table: Table, key: str) -> None:
-        name = path[0] if path else key
+    def _beside(self, name: str, place: Place) -> None:
         note = NOTED_SECTIONS.get(canonical(name))
         if note is not None:
-            self._note(table.key_place(key), name, note)
+            self._note(place, name, note)
             return
         near = nearest(name, ("instances", "configs"))
         remedy = f"did you mean {near}?" if near else "remove it: Spring ignores it silently"
         where = "a key of resilience4j.circuitbreaker"
         known = "instances or configs"
-        self._add(table.key_place(key), where, known, name, remedy, severity=Severity.WARNING)
+        self._add(place, where, known, name, remedy, severity=Severity.WARNING)
 
     def _take_key(
         self, group: str, name: str, rest: tuple[str, ...], table: Table, written: str
@@ -371,9 +368,6 @@ class Spring:
             if problem not in self.problems:
                 self.problems.append(problem)
         return tuple(classes)
-
-
-_BELOW = "indent its keys below it, or remove it"
 
 
 def _looks_like_seconds(value: object) -> bool:

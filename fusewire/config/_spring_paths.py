@@ -24,7 +24,7 @@ def leaves(table: Table, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
     """
     for key in table:
         is_name = len(path) == 3 and canonical(path[2]) in GROUPS  # noqa: PLR2004 - section and group
-        whole = (*path, *([key] if is_name else _split(key)))
+        whole = (*path, *([key] if is_name else split(key)))
         if path == () and canonical(whole[0]) != "resilience4j":
             continue
         value = table[key]
@@ -34,7 +34,7 @@ def leaves(table: Table, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
             yield whole, table, key
 
 
-def _split(key: str) -> list[str]:
+def split(key: str) -> list[str]:
     """Split a key at its dots; a name in brackets is one part, and keeps them."""
     found = _PARTS.finditer(key)
     return [f"[{part[1]}]" if part[1] is not None else part[2] for part in found] or [key]

@@ -43,7 +43,15 @@ def read_milliseconds(value: object) -> float | Misread:
             return float(seconds)
     elif text.upper().startswith("P") and (seconds := duration(text)) is not None:
         return float(seconds)
-    return Misread(duration_remedy(text))
+    return Misread(_duration_remedy(text))
+
+
+def _duration_remedy(text: str) -> str:
+    """Return what to write instead of what Spring takes for no duration: it takes no fractions."""
+    milliseconds = 1000 * (duration(text) or duration(f"{text}ms") or 0)
+    if milliseconds and not milliseconds % 1:
+        return f"write {int(milliseconds)}ms"
+    return "write a whole number with a unit, as in 30s" if milliseconds else duration_remedy(text)
 
 
 def read_percent(value: object) -> float | Misread:
@@ -65,6 +73,8 @@ def read_whole(value: object) -> int | Misread:
         return int(text)
     if re.fullmatch(r"0\d+", text):
         return Misread(f"write {int(text)}: with the leading zero it is octal")
+    if isinstance(value, float) and value.is_integer() and 1 <= value < 1e9:  # noqa: PLR2004 - as above
+        return Misread(f"write {int(value)}")
     return Misread("write a whole number, as in 10")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from fusewire.breaker import BreakerRegistry
 from fusewire.cli._app import app
 from fusewire.config import load
 
@@ -129,6 +130,14 @@ def test_show_says_of_each_value_where_it_comes_from() -> None:
         "value": "5",
         "from": "ours.yaml:4:29, preset critical",
     } in rows
+
+
+def test_show_ends_with_the_hash_that_a_watch_of_the_same_files_has() -> None:
+    rows = json.loads(run("show", "ours.yaml", "--format", "json").stdout)
+    expected = load("ours.yaml").watching(BreakerRegistry()).reload_figures().hash
+    assert rows[-1] == {"of": "files", "setting": "hash", "value": expected, "from": ""}
+    *_, title, line = run("show", "ours.yaml").stdout.splitlines()
+    assert (title, line.split()) == ("files", ["hash", expected])
 
 
 def test_show_says_what_a_profile_means() -> None:

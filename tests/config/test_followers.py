@@ -75,11 +75,11 @@ def test_limits_of_replays_change_in_place(
 
 
 def test_a_consumer_that_is_added_later_gets_what_files_say_now(file: Path, watch: Watch) -> None:
-    first = watch.config
+    policies = watch.config.consumer("orders")
     say(file, "retry: {max_attempts: 3}, replay: {rate: 50}")
     watch.look()
     assert watch.restart_required is True
-    consumer = consumer_of(watch, file, first.consumer("orders").replay)
+    consumer = consumer_of(watch, file, policies.replay)
     watch.add(consumer)
     assert replay_of(consumer).rate == 50
     assert watch.restart_required is False
@@ -119,6 +119,8 @@ def test_each_value_that_needs_a_restart_is_one_warning_until_it_is_taken_back(
 def test_without_a_consumer_that_follows_the_warning_says_how(
     file: Path, watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    watch.config.consumer("orders")
+    watch.config.consumer("mail")
     say(file, "retry: {max_attempts: 3}, replay: {rate: 6}", ", mail: {retry: {max_attempts: 9}}")
     watch.look()
     assert watch.restart_required is True
@@ -130,10 +132,30 @@ def test_without_a_consumer_that_follows_the_warning_says_how(
     )
 
 
+def test_queues_of_other_programs_need_no_restart_of_this_one(
+    file: Path, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    policies = "retry: {max_attempts: %d}, replay: {rate: 5}"
+    forwarders = "}, forwarders: {charges: {broker: 'amqp://%s', target: 'pay:1'}"
+    say(file, policies % 4, forwarders % "a")
+    watch.look()
+    say(file, policies % 5, forwarders % "b")
+    watch.look()
+    assert watch.reloads == 2
+    assert (watch.restart_required, caplog.messages) == (False, [])
+    watch.config.consumer("orders")
+    say(file, policies % 6, forwarders % "c")
+    watch.look()
+    assert watch.restart_required is True
+    (message,) = caplog.messages
+    assert "consumers['orders'].retry.max_attempts has changed: 3 → 6" in message
+
+
 def test_a_value_from_a_variable_is_not_told(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     say(file, "retry: {max_attempts: '${MOST:3}'}")
     env: dict[str, str] = {}
     watch = load(file, env=env).watching(BreakerRegistry())
+    watch.config.consumer("orders")
     env["MOST"] = "8675309"
     watch.look()
     (message,) = caplog.messages
@@ -188,6 +210,7 @@ def test_a_forwarder_needs_a_restart_and_no_password_is_told(
 ) -> None:
     file.write_text(FORWARDER % ("amqp://a:secret1@host", "pay:1", "a"))
     watch = load(file, env={}).watching(BreakerRegistry())
+    watch.config.consumer("charges")
     file.write_text(FORWARDER % ("amqp://a:secret2@host", "pay:2", "b"))
     watch.look()
     assert watch.restart_required is True

@@ -1,10 +1,8 @@
-"""Keys of a Spring Boot file that are written nearly right, or twice."""
+"""Keys of a Spring Boot file that are written twice, and files of properties."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import pytest
 
 from fusewire.config import Severity
 
@@ -14,26 +12,6 @@ if TYPE_CHECKING:
     from fusewire.config import Config, Problem
 
 INSTANCES = "resilience4j.circuitbreaker.instances"
-
-
-@pytest.mark.parametrize("section", ["circuitbreakers", "circuit-braker"])
-def test_a_section_that_is_nearly_that_of_circuit_breakers_is_a_warning(
-    load_text: Callable[..., Config], section: str
-) -> None:
-    (warning,) = load_text(f"resilience4j.{section}.instances.a.slidingWindowSize: 5").remarks
-    assert warning.severity is Severity.WARNING
-    assert str(warning) == (
-        "1.yaml:1:1: a key of resilience4j must be circuitbreaker to be read here, got "
-        f"{section}; did you mean circuitbreaker?"
-    )
-
-
-@pytest.mark.parametrize("section", ["retry", "bulkhead", "ratelimiter", "timelimiter", "cache"])
-def test_other_sections_of_resilience4j_are_left_alone(
-    load_text: Callable[..., Config], section: str
-) -> None:
-    text = f"resilience4j.{section}.instances.a.x: 5\n{INSTANCES}.a.slidingWindowSize: 5"
-    assert load_text(text).remarks == ()
 
 
 def test_a_key_that_a_document_writes_in_two_ways_is_a_warning(

@@ -138,6 +138,7 @@ def test_policies_of_consumers_need_a_restart_until_they_are_what_they_were(
 
     write(file, consumers(3))
     watch = load(file, env={}).watching(BreakerRegistry())
+    watch.config.consumer("orders")
     write(file, consumers(4))
     watch.look()
     assert watch.restart_required is True

@@ -65,6 +65,7 @@ def test_nothing_is_shown_of_files_without_a_watch(
 def test_files_that_are_applied_refused_and_need_a_restart(
     file: Path, watch: Watch, circuits: BreakerRegistry, to: CollectorRegistry
 ) -> None:
+    watch.config.consumer("orders")
     exporter = export(circuits, to=to)
     exporter.watch(watch)
     shown = scrape(to)
