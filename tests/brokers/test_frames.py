@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import struct
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +14,8 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from fusewire.brokers.rabbitmq._workarounds.unreadable import LenientReader, readable, unwrapped
+from fusewire.brokers.rabbitmq._workarounds.frame_reader import LenientReader
+from fusewire.brokers.rabbitmq._workarounds.unreadable import readable
 from tests.support.content_headers import CONTENT_TYPE, HEADERS, TIMESTAMP, content_header
 
 MICROSECONDS = 1_700_000_000_123_456
@@ -94,28 +94,6 @@ async def test_another_protocol_is_passed_on_as_it_is() -> None:
 
     assert await reader.readexactly(1) + await reader.readexactly(6) == b"AMQP\0\0\x09"
     assert await reader.readexactly(5) + await reader.read() == b"\x01 and more"
-
-
-@pytest.mark.parametrize("headers", [{"a": 1}, {"fusewire-content-header": b"its own"}, {}])
-@pytest.mark.parametrize("time", [None, NOW])
-async def test_headers_come_through_beside_the_other_properties(
-    headers: Any, time: datetime | None
-) -> None:
-    names = {"content_type": "text", "content_encoding": "utf-8", "message_id": "m", "app_id": "a"}
-    sent: Any = {
-        name: bytearray(value) if isinstance(value, bytes) else value
-        for name, value in headers.items()
-    }
-    properties = Basic.Properties(headers=sent, timestamp=time, priority=3, **names)  # type: ignore[arg-type]  # names of texts
-
-    _, _, header = frame.unmarshal(
-        await passed_on(frame.marshal(ContentHeader(0, 4, properties), 1))
-    )
-
-    assert isinstance(header, ContentHeader)
-    read = header.properties
-    read.headers = unwrapped(read.headers or {})
-    assert read == properties
 
 
 @given(

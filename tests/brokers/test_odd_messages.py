@@ -8,7 +8,6 @@ import math
 import struct
 from datetime import UTC, datetime
 from decimal import Decimal
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import aio_pika
@@ -19,6 +18,7 @@ from pamqp.commands import Basic
 from fusewire.breaker import BreakerRegistry
 from fusewire.brokers import Message, RabbitMQBroker
 from fusewire.brokers.rabbitmq import _codec as codec
+from fusewire.brokers.rabbitmq._workarounds.direct_deliveries import Delivered
 from fusewire.errors import MoveRefusedError
 from fusewire.parking import ParkingConsumer
 from tests.support.content_headers import (
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from aio_pika.abc import AbstractChannel
-    from aiormq.abc import DeliveredMessage
 
 MICROSECONDS = 1_700_000_000_123_456
 NOW = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
@@ -188,8 +187,8 @@ async def test_a_message_that_cannot_be_read_at_all_is_dead_as_malformed(
 ) -> None:
     read = codec._read
 
-    def fail(delivered: DeliveredMessage) -> Message:
-        if "fusewire-reason" in (delivered.header.properties.headers or {}):
+    def fail(delivered: Delivered) -> Message:
+        if "fusewire-reason" in (delivered.properties.headers or {}):
             return read(delivered)
         raise RecursionError
 
@@ -269,15 +268,9 @@ async def test_a_message_with_an_unreadable_property_is_dead_lettered_with_what_
 
 
 def test_a_delivery_is_read_whatever_its_properties_are() -> None:
-    delivered: Any = SimpleNamespace(
-        header=SimpleNamespace(
-            properties=Basic.Properties(
-                headers={"fusewire-transfer": 1, "fusewire-exact": json.dumps({"$dict": 5})}
-            )
-        ),
-        body=b"a",
-        exchange="",
-        routing_key="q",
+    properties = Basic.Properties(
+        headers={"fusewire-transfer": 1, "fusewire-exact": json.dumps({"$dict": 5})}
     )
+    delivered = Delivered(properties, b"a", "", "q", 1, redelivered=False)
 
     assert codec.from_amqp(delivered).body == b"a"

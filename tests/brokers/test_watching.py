@@ -17,6 +17,8 @@ from tests.support.waiting import until
 class Channel:
     """A channel on which a subscription starts, and nothing comes."""
 
+    connection = None
+
     def __init__(self) -> None:
         self.close_callbacks: set[Any] = set()
         self.on_consumer_cancel_callbacks: set[Any] = set()

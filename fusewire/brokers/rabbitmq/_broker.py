@@ -22,6 +22,7 @@ from fusewire.brokers.rabbitmq._reachability import Reachability
 from fusewire.brokers.rabbitmq._single_active_consumer import peek_as_consumer
 from fusewire.brokers.rabbitmq._subscription import RabbitMQSubscription
 from fusewire.brokers.rabbitmq._workarounds.cancellation import run_to_completion
+from fusewire.brokers.rabbitmq._workarounds.direct_deliveries import Delivered
 from fusewire.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ class RabbitMQBroker:
                     got = await run_to_completion(underlay.basic_get(queue, timeout=self._timeout))
                     if got.delivery_tag is None:
                         break
-                    messages.append(from_amqp(got))
+                    messages.append(from_amqp(Delivered.by_aiormq(got)))
             except ChannelNotFoundEntity:
                 self._declarer.no_queue(queue, "it was deleted, or never made")
             except ChannelAccessRefused as error:

@@ -33,11 +33,12 @@ from fusewire.brokers.rabbitmq._table_values import (
     is_too_long,
     to_table,
 )
-from fusewire.brokers.rabbitmq._workarounds.unreadable import UNREADABLE_PROPERTIES, unwrapped
+from fusewire.brokers.rabbitmq._workarounds.unreadable import UNREADABLE_PROPERTIES
 
 if TYPE_CHECKING:
-    from aiormq.abc import DeliveredMessage
     from pamqp.common import FieldTable
+
+    from fusewire.brokers.rabbitmq._workarounds.direct_deliveries import Delivered
 
 logger = logging.getLogger("fusewire.brokers.rabbitmq")
 
@@ -175,30 +176,27 @@ def _refusal(properties: Basic.Properties) -> str:
     return ""
 
 
-def from_amqp(delivered: DeliveredMessage) -> Message:
+def from_amqp(delivered: Delivered) -> Message:
     """Read a delivery, with the identity that it had before any transfer.
 
     One that cannot be read comes with its body, its raw headers in a text, and why.
     """
-    properties = delivered.header.properties
     try:
-        headers: Any = properties.headers or {}
-        properties.headers = unwrapped(headers)
         return _read(delivered)
     except Exception as error:
         logger.exception("a message cannot be read; it is handed on as one that is malformed")
         return Message(
             body=delivered.body,
-            headers={UNREADABLE: repr(properties.headers)},
-            message_id=properties.message_id,
-            exchange=delivered.exchange or "",
-            routing_key=delivered.routing_key or "",
+            headers={UNREADABLE: repr(delivered.properties.headers)},
+            message_id=delivered.properties.message_id,
+            exchange=delivered.exchange,
+            routing_key=delivered.routing_key,
             unreadable=f"the headers cannot be read ({type(error).__name__})",
         )
 
 
-def _read(delivered: DeliveredMessage) -> Message:
-    properties = delivered.header.properties
+def _read(delivered: Delivered) -> Message:
+    properties = delivered.properties
     headers: dict[str, Any] = properties.headers or {}
     body = delivered.body
     if _IN_BODY in headers:

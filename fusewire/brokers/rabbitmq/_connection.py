@@ -26,7 +26,7 @@ from fusewire.brokers.rabbitmq._workarounds.cancellation import (
     within,
 )
 from fusewire.brokers.rabbitmq._workarounds.close_ok import end_with_the_answer, write_in_order
-from fusewire.brokers.rabbitmq._workarounds.unreadable import LenientTransport
+from fusewire.brokers.rabbitmq._workarounds.frame_reader import LenientTransport
 from fusewire.errors import BrokerUnavailableError
 
 if TYPE_CHECKING:

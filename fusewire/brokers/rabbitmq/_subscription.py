@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import uuid
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ from fusewire.brokers.rabbitmq._acknowledging import Acknowledger
 from fusewire.brokers.rabbitmq._codec import DELIVERY_COUNT, from_amqp
 from fusewire.brokers.rabbitmq._connection import close, is_lost
 from fusewire.brokers.rabbitmq._workarounds.cancellation import run_to_completion
-from fusewire.brokers.rabbitmq._workarounds.delivery_tasks import taking_at_once
+from fusewire.brokers.rabbitmq._workarounds.direct_deliveries import Delivered
+from fusewire.brokers.rabbitmq._workarounds.frame_reader import take_directly
 from fusewire.errors import BrokerError, BrokerUnavailableError, DeliveryLostError
 
 if TYPE_CHECKING:
@@ -63,15 +65,16 @@ class RabbitMQDelivery:
 
     def __init__(
         self,
-        delivered: aiormq.abc.DeliveredMessage,
+        delivered: Delivered,
+        channel: aiormq.abc.AbstractChannel,
         publisher: Publisher,
         acknowledger: Acknowledger,
     ) -> None:
         self.message = from_amqp(delivered)
-        self.redelivered = bool(delivered.redelivered)
-        self._channel = delivered.channel
-        self._tag = delivered.delivery_tag or 0
-        self._counted = (delivered.header.properties.headers or {}).get(DELIVERY_COUNT)
+        self.redelivered = delivered.redelivered
+        self._channel = channel
+        self._tag = delivered.tag
+        self._counted = (delivered.properties.headers or {}).get(DELIVERY_COUNT)
         self._publisher = publisher
         self._acknowledger = acknowledger
 
@@ -157,21 +160,22 @@ class RabbitMQSubscription:
         acknowledger = self._acknowledger = Acknowledger(underlay, self._timeout)
         self._prefetch = prefetch
 
-        def take(delivered: aiormq.abc.DeliveredMessage) -> None:
-            delivery = RabbitMQDelivery(delivered, self._publisher, acknowledger)
+        def take(delivered: Delivered) -> None:
+            delivery = RabbitMQDelivery(delivered, underlay, self._publisher, acknowledger)
             self._delivered += 1
             self._arrived.append(delivery)
             self._news.set()
 
+        async def consumer(message: aiormq.abc.DeliveredMessage) -> None:
+            take(Delivered.by_aiormq(message))
+
         await run_to_completion(underlay.basic_qos(prefetch_count=prefetch, timeout=self._timeout))
-        consuming = await run_to_completion(
-            underlay.basic_consume(
-                self._queue, taking_at_once(underlay, take), timeout=self._timeout
-            )
+        tag = f"fusewire-{uuid.uuid4().hex}"
+        take_directly(underlay, tag, take)
+        await run_to_completion(
+            underlay.basic_consume(self._queue, consumer, consumer_tag=tag, timeout=self._timeout)
         )
-        self._cancel = partial(
-            underlay.basic_cancel, consuming.consumer_tag or "", timeout=self._timeout
-        )
+        self._cancel = partial(underlay.basic_cancel, tag, timeout=self._timeout)
         self._watching = Background(
             partial(self._watch, acknowledger),
             name=f"the watch of {self._queue!r}",
