@@ -24,7 +24,7 @@ SEEDS ?= 20
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo browser test test-all-pythons test-lowest test-long faults recovery check coverage bench
+.PHONY: help demo queue-payments browser test test-all-pythons test-lowest test-long faults recovery check coverage bench
 .PHONY: chaos circle settle truth-table format prometheus dashboard recovery-run nightly mutation protos constraints clean
 
 help: ## List the targets
@@ -35,6 +35,9 @@ REPORT ?= build/outage.html
 demo: .venv/.demo ## Run the demo and write its report to REPORT=…; BROKER=amqp://… runs it on RabbitMQ
 	@mkdir -p "$(dir $(REPORT))"
 	@$(BIN)/fusewire demo --report "$(REPORT)" $(if $(BROKER),--broker $(BROKER))
+
+queue-payments: .venv/.dev ## Run examples/queue_payments, a shop, through an outage; BROKER=amqp://… runs it on RabbitMQ
+	@$(BIN)/python examples/queue_payments/run.py $(if $(BROKER),--broker $(BROKER))
 
 ROOMS := $(sort $(filter-out support __pycache__,$(patsubst tests/%/,%,$(wildcard tests/*/))))
 

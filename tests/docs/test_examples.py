@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fusewire.brokers import Message, open_broker
 from fusewire.demo.payments.v1.payments_pb2 import ChargeRequest
+from tests.support.ports import reserve_port
 from tests.support.processes import KeptProcess
 from tests.support.waiting import until, until_sync
 
@@ -23,7 +24,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 def example(name: str, *arguments: str, folder: Path) -> KeptProcess:
     return KeptProcess(
-        [sys.executable, EXAMPLES / name, *arguments], cwd=folder, log=folder / f"{name}.log"
+        [sys.executable, EXAMPLES / name, *arguments],
+        cwd=folder,
+        log=folder / f"{Path(name).name}.log",
     )
 
 
@@ -51,6 +54,17 @@ def test_queue_payments_sync(payments: PaymentsProcess, tmp_path: Path) -> None:
     payments.start()
     with running():
         until_sync(lambda: stored in payments.effects())
+
+
+def test_queue_payments(tmp_path: Path) -> None:
+    ports = map(str, (reserve_port(), reserve_port()))
+    process = example("queue_payments/run.py", "--ports", *ports, folder=tmp_path)
+
+    assert process.wait(120) == 0
+    lines = (tmp_path / "run.py.log").read_text("utf-8").splitlines()
+    states = [line.split()[-1] for line in lines if line.startswith("  order ")]
+    assert states[2:7] == ["CHARGED", "DECLINED", "PENDING", "PENDING", "PENDING"]
+    assert states[7:] == ["CHARGED", "DECLINED", "CHARGED", "DECLINED", "CHARGED"]
 
 
 async def test_wrap_consumer_sync(
