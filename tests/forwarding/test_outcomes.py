@@ -73,7 +73,7 @@ async def test_the_reply_of_a_replayed_call_comes_home(
     async with aio_shop(address, queue_name, server, registry, calls=reading(outcomes)) as shop:
         await park(shop, registry, "op-a")
         await until(lambda: outcomes)
-        assert shop.happened("replayed") == ["op-a"]
+        await until(lambda: shop.happened("replayed") == ["op-a"])
     assert outcomes == [
         Outcome(
             operation_id="op-a",

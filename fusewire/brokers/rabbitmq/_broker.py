@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Self
+from weakref import WeakSet
 
 from aio_pika.exceptions import AMQPChannelError, ChannelNotFoundEntity
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource
@@ -83,6 +84,7 @@ class RabbitMQBroker:
         )
         self._declarer = Declarer(self._consuming, timeout)
         self._publisher = Publisher(self._publishing, timeout)
+        self._subscriptions = WeakSet[RabbitMQSubscription]()
 
     async def __aenter__(self) -> Self:
         """Connect, so that a wrong address is known at once.
@@ -181,6 +183,7 @@ class RabbitMQBroker:
             channel,
             self._publisher,
             self._timeout,
+            priority=self._next_priority(queue),
             depth=partial(self._depth, queue),
             connection_lost=self._consuming.lost,
         )
@@ -189,7 +192,17 @@ class RabbitMQBroker:
         except BaseException:
             await close(channel, self._timeout)
             raise
+        self._subscriptions.add(subscription)
         return subscription
+
+    def _next_priority(self, queue: str) -> int:
+        """Return the priority of the next consumer of `queue`: above all that it may replace.
+
+        What RabbitMQ gives to a consumer while that is cancelled comes back as redelivered, and
+        nobody can say that nobody saw it. The one of the highest priority that has room gets it.
+        """
+        others = (each for each in self._subscriptions if each.alive and each.queue == queue)
+        return max((each.priority + 1 for each in others), default=0)
 
     async def publish(self, to: Station | str, message: Message, *, delay: float = 0.0) -> None:
         """Publish persistently and mandatorily, and await the confirm."""

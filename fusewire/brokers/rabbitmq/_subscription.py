@@ -131,10 +131,12 @@ class RabbitMQSubscription:
         publisher: Publisher,
         timeout: float,
         *,
+        priority: int = 0,
         depth: Callable[[], Awaitable[int]],
         connection_lost: Callable[[BaseException | None], bool],
     ) -> None:
-        self._queue = queue
+        self.queue = queue
+        self.priority = priority
         self._channel = channel
         self._publisher = publisher
         self._timeout = timeout
@@ -173,16 +175,27 @@ class RabbitMQSubscription:
         tag = f"fusewire-{uuid.uuid4().hex}"
         take_directly(underlay, tag, take)
         await run_to_completion(
-            underlay.basic_consume(self._queue, consumer, consumer_tag=tag, timeout=self._timeout)
+            underlay.basic_consume(
+                self.queue,
+                consumer,
+                arguments={"x-priority": self.priority} if self.priority else None,
+                consumer_tag=tag,
+                timeout=self._timeout,
+            )
         )
         self._cancel = partial(underlay.basic_cancel, tag, timeout=self._timeout)
         self._watching = Background(
             partial(self._watch, acknowledger),
-            name=f"the watch of {self._queue!r}",
+            name=f"the watch of {self.queue!r}",
             logger=logger,
             first_wait=_LOOK,
             longest_wait=_LONGEST_WAIT,
         )
+
+    @property
+    def alive(self) -> bool:
+        """Whether RabbitMQ may have it still."""
+        return self._lost is None
 
     async def receive(self) -> RabbitMQDelivery:
         """Wait for the next delivery."""
@@ -230,7 +243,7 @@ class RabbitMQSubscription:
 
     async def release(self) -> None:
         """Close the channel without cancelling first, which gives everything back in order."""
-        self._end(BrokerUnavailableError(f"the subscription to {self._queue!r} was released"))
+        self._end(BrokerUnavailableError(f"the subscription to {self.queue!r} was released"))
         if self._watching is not None:
             self._watching.cancel()
         await close(self._channel, self._timeout)
@@ -254,22 +267,22 @@ class RabbitMQSubscription:
             delivered = self._delivered
             stalled = stalled + 1 if waiting >= max(before, 1) else 0
             if stalled == _LOOKS:
-                logger.info("nothing comes from %r, where messages wait", self._queue)
-                self._end(BrokerUnavailableError(f"nothing comes from {self._queue!r} any more"))
+                logger.info("nothing comes from %r, where messages wait", self.queue)
+                self._end(BrokerUnavailableError(f"nothing comes from {self.queue!r} any more"))
                 return
 
     def _on_close(self, _channel: object, error: BaseException | None) -> None:
         closed = BrokerUnavailableError(
-            f"the channel that consumed {self._queue!r} was closed: {error}"
+            f"the channel that consumed {self.queue!r} was closed: {error}"
         )
         closed.logged = self._connection_lost(error)
         self._end(closed)
 
     def _on_cancel(self, _frame: object) -> None:
         logger.warning(
-            "RabbitMQ cancelled the consumer of %r: deleted, or its leader moved", self._queue
+            "RabbitMQ cancelled the consumer of %r: deleted, or its leader moved", self.queue
         )
-        self._end(BrokerUnavailableError(f"RabbitMQ cancelled the consumer of {self._queue!r}"))
+        self._end(BrokerUnavailableError(f"RabbitMQ cancelled the consumer of {self.queue!r}"))
 
     def _end(self, error: BrokerError) -> None:
         if self._lost is None:
