@@ -1,4 +1,6 @@
-"""Two servers on one database, killed at random in the middle of calls, and the database with them.
+"""Four servers on one database, killed at random in the middle of calls, the database with them.
+
+Two are sync and two asyncio; the keys of one operation are asked of all.
 
 `FUSEWIRE_TEST_CHAOS` names the number of operations. The ledger has no constraint that would keep
 an operation from standing in it twice.
@@ -21,7 +23,7 @@ from fusewire.idempotency._sql import Dialect
 from tests.support.idempotent_client import seen
 from tests.support.idempotent_places import PLACES, make_database
 from tests.support.idempotent_process import POINTS, ServerProcess
-from tests.support.idempotent_server import KILL_METADATA
+from tests.support.idempotent_server import KILL_METADATA, KILLED
 from tests.support.postgres import PrivatePostgres, start_private_postgres
 
 if TYPE_CHECKING:
@@ -32,12 +34,16 @@ if TYPE_CHECKING:
 
 OPERATIONS = int(os.environ.get("FUSEWIRE_TEST_CHAOS", "2000"))
 CLIENTS = 8
-KILLED = 0.012  # the share of calls that ask for their server's death
+DEADLY = 0.012  # the share of calls that ask for their server's death
 TWICE, AGAIN = 0.3, 0.1  # the shares of operations that are asked twice at once, and again later
-RESTARTS = 2
-_LIMIT = 120.0  # seconds for one operation
+RESTARTS = 4
+_LIMIT = 300.0  # seconds for one operation
 
-_SERVERS = [place for place in PLACES if place.name in ("session on postgresql", "asyncpg")]
+_SERVERS = [
+    place
+    for place in PLACES
+    if place.name in ("psycopg", "session on postgresql", "aio psycopg", "asyncpg")
+]
 
 
 class Chaos:
@@ -46,7 +52,8 @@ class Chaos:
     Attributes:
         replies: the replies of each operation.
         ends: how many calls ended with each status.
-        kills: how many servers were killed, by the point.
+        kills: how many servers were asked to die.
+        deaths: how often a server was found dead.
     """
 
     def __init__(self, servers: list[ServerProcess], postgres: PrivatePostgres) -> None:
@@ -57,7 +64,8 @@ class Chaos:
         self._done = 0
         self.replies: dict[str, set[bytes]] = defaultdict(set)
         self.ends: Counter[str] = Counter()
-        self.kills: Counter[str] = Counter()
+        self.kills = 0
+        self.deaths = 0
 
     def run(self, operations: int) -> None:
         """Make the operations, while servers and database die and come back."""
@@ -90,11 +98,11 @@ class Chaos:
         calls = []
         for _ in range(times):
             metadata: tuple[tuple[str, str], ...] = ()
-            if chance.random() < KILLED:
+            if chance.random() < DEADLY:
                 point = chance.choice([*POINTS, "in-commit"])
                 metadata = ((KILL_METADATA, point),)
                 with self._lock:
-                    self.kills[point] += 1
+                    self.kills += 1
             server = chance.choice(self._servers)
             calls.append(server.client.start("ok", operation, metadata=metadata, timeout=10))
         made = False
@@ -109,6 +117,8 @@ class Chaos:
     def _keep(self, server: ServerProcess) -> None:
         while not self._over.wait(0.01):
             if not server.running:
+                with self._lock:
+                    self.deaths += 1
                 with contextlib.suppress(AssertionError):  # it was killed while it started
                     server.start()
 
@@ -119,6 +129,12 @@ class Chaos:
                     return
             self._postgres.crash()
             self._postgres.start()
+
+
+def points_of(log: Path) -> dict[str, int]:
+    """Count where servers have ended themselves, by what they have printed."""
+    lines = log.read_text(errors="replace").splitlines()
+    return dict(Counter(line.removeprefix(KILLED).strip() for line in lines if KILLED in line))
 
 
 @pytest.fixture
@@ -135,13 +151,17 @@ def database(postgres: PrivatePostgres, tmp_path: Path) -> Database:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 def test_every_operation_is_made_once_whatever_dies(
-    postgres: PrivatePostgres, database: Database, capsys: pytest.CaptureFixture[str]
+    postgres: PrivatePostgres,
+    database: Database,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    log = tmp_path / "servers.log"
     with contextlib.ExitStack() as stack:
         servers = [
-            stack.enter_context(contextlib.closing(ServerProcess(place, database)))
+            stack.enter_context(contextlib.closing(ServerProcess(place, database, log=log)))
             for place in _SERVERS
         ]
         chaos = Chaos(servers, postgres)
@@ -155,7 +175,10 @@ def test_every_operation_is_made_once_whatever_dies(
     figures = {
         "operations": OPERATIONS,
         "seconds": round(time.monotonic() - begin),
-        "kills": dict(chaos.kills),
+        "servers": [place.name for place in _SERVERS],
+        "asked to die": chaos.kills,
+        "found dead": chaos.deaths,
+        "killed at": points_of(log),
         "ends": dict(chaos.ends),
         "missing": [operation for operation in asked if not entries.get(operation)],
         "twice": [operation for operation, count in entries.items() if count > 1],

@@ -8,8 +8,8 @@ This file is also the process's own program.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import random
 import signal
 import sys
@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 from fusewire.idempotency._sql import Dialect
 from tests.support.idempotent_client import Client, Seen
 from tests.support.idempotent_places import PLACES, Database
-from tests.support.idempotent_server import Loop, Server
+from tests.support.idempotent_server import Loop, Server, die
 from tests.support.ports import reserve_port
 from tests.support.processes import KeptProcess
 from tests.support.waiting import until_sync
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.idempotent_places import Place
 
 POINTS = ("before-effect", "after-effect", "before-commit", "after-commit")
@@ -35,9 +37,11 @@ POINTS = ("before-effect", "after-effect", "before-commit", "after-commit")
 class ServerProcess:
     """The server, seen from the test."""
 
-    def __init__(self, place: Place, database: Database, **settings: Any) -> None:
+    def __init__(
+        self, place: Place, database: Database, *, log: Path | None = None, **settings: Any
+    ) -> None:
         self._arguments = json.dumps([place.name, asdict(database), settings])
-        self._database = database
+        self._log = log
         self.port = reserve_port()
         self._process: KeptProcess | None = None
         self.client = Client(self.port)
@@ -54,6 +58,7 @@ class ServerProcess:
                 str(self.port),
             ],
             cwd=Path(__file__).parents[2],
+            log=self._log,
         )
         until_sync(
             lambda: self.client.ask("idle", "-", key=None).code == "OK", "the server answers"
@@ -87,15 +92,15 @@ def _die_at_commits(server: Server) -> None:
 
         def sync_commit(*last: Any) -> Any:
             server.script.die("before-commit")
-            _die_soon(server)
-            done = commit(*last)
+            with _dying_soon(server):
+                done = commit(*last)
             server.script.die("after-commit")
             return done
 
         async def aio_commit(*last: Any) -> Any:
             server.script.die("before-commit")
-            _die_soon(server)
-            done = await commit(*last)
+            with _dying_soon(server):
+                done = await commit(*last)
             server.script.die("after-commit")
             return done
 
@@ -111,11 +116,17 @@ def _die_at_commits(server: Server) -> None:
     server.store.begin_transaction = aio_begin if server.place.aio else sync_begin
 
 
-def _die_soon(server: Server) -> None:
+@contextlib.contextmanager
+def _dying_soon(server: Server) -> Iterator[None]:
     """Die within the commit: somewhere between its sending and its answer, or just after."""
+    committed = threading.Event()
     if server.script.kill_at == "in-commit":
-        moment = random.uniform(0, 0.001)
-        threading.Timer(moment, os.kill, [os.getpid(), signal.SIGKILL]).start()
+        moment = random.uniform(0, 0.0005)
+        threading.Timer(
+            moment, lambda: die("just after the commit" if committed.is_set() else "in-commit")
+        ).start()
+    yield
+    committed.set()
 
 
 def _main() -> None:

@@ -48,6 +48,9 @@ _LIMIT = 20.0  # seconds
 KILL_METADATA = "test-kill"
 """Metadata that names the point at which a call's server is to die."""
 
+KILLED = "killed at:"
+"""What a process prints, and the point behind it, before it ends itself."""
+
 TRAILERS = (("receipt", "r-1"), ("receipt", "r-2"), ("receipt-bin", b"\x00\xff"))
 """Trailing metadata that the handler sets, before anything else."""
 
@@ -122,8 +125,7 @@ class Script:
     def die(self, point: str) -> None:
         """End this process at once if this is the point where a request asked for it."""
         if self.kill_at == point:
-            os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(_LIMIT)
+            die(point)
 
     def _abort(self, _: str, context: Any, code: str) -> Any:
         yield context.abort(grpc.StatusCode[code], f"said {code} in ünïcode")
@@ -187,6 +189,13 @@ class Script:
         if self._place.aio:
             return asyncio.to_thread(self.go_on.wait, _LIMIT)
         return self.go_on.wait(_LIMIT)
+
+
+def die(point: str) -> None:
+    """End this process at once, and say where."""
+    os.write(1, f"{KILLED} {point}\n".encode())
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(_LIMIT)
 
 
 def rich(code: str) -> Any:
