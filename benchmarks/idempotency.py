@@ -4,8 +4,8 @@ On a real PostgreSQL, a private cluster of the benchmark's own, whose commits re
 server has the same handler, an insert of one row, several times: in a transaction of its own by
 psycopg, declared idempotent, and bare. The client is in this process.
 
-In each round the subjects take turns, in an order that changes. The ratio of a round is taken
-first, and then the median of the ratios, with the middle half of them.
+In each round the subjects take turns, a few calls at a time and in an order that changes. The ratio
+of a round is taken first, and then the median of the ratios, with the middle half of them.
 
     python -m benchmarks.idempotency --rounds 11
 
@@ -38,9 +38,10 @@ from tests.support.idempotent_places import make_database
 from tests.support.postgres import start_private_postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 THREADS = 8
+TURN = 10  # calls of one subject between those of others
 SERVICE = "bench.Bench"
 
 
@@ -109,8 +110,11 @@ class Subject:
         return time.perf_counter() - began
 
 
-def p50(subject: Subject, calls: int) -> float:
-    return statistics.median(subject() for _ in range(calls))
+def warm(subjects: Iterable[Subject]) -> None:
+    """Have connections, plans, caches and all threads of the servers ready."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        for subject in subjects:
+            list(threads.map(subject, range(25 * THREADS)))
 
 
 def rate(subject: Subject, calls: int) -> float:
@@ -121,19 +125,29 @@ def rate(subject: Subject, calls: int) -> float:
         return calls / (time.perf_counter() - began)
 
 
-def cpu(subject: Subject, calls: int) -> float:
-    began = time.process_time()
-    for _ in range(calls):
-        subject()
-    return time.process_time() - began
-
-
-def in_turns(
-    subjects: dict[str, Subject], measure: Callable[[Subject, int], float], calls: int
-) -> dict[str, float]:
+def in_turns(subjects: dict[str, Subject], calls: int) -> Iterator[str]:
+    """Yield the name of the one whose turn of `TURN` calls it is, until each has made `calls`."""
     order = list(subjects)
-    random.shuffle(order)
-    return {name: measure(subjects[name], calls) for name in order}
+    for _ in range(calls // TURN):
+        random.shuffle(order)
+        yield from order
+
+
+def p50s(subjects: dict[str, Subject], calls: int) -> dict[str, float]:
+    took: dict[str, list[float]] = {name: [] for name in subjects}
+    for name in in_turns(subjects, calls):
+        took[name] += [subjects[name]() for _ in range(TURN)]
+    return {name: statistics.median(each) for name, each in took.items()}
+
+
+def cpus(subjects: dict[str, Subject], calls: int) -> dict[str, float]:
+    used = dict.fromkeys(subjects, 0.0)
+    for name in in_turns(subjects, calls):
+        began = time.process_time()
+        for _ in range(TURN):
+            subjects[name]()
+        used[name] += time.process_time() - began
+    return used
 
 
 def rounds_of(
@@ -142,15 +156,14 @@ def rounds_of(
     ratios: dict[str, list[float]] = {name: [] for name in TARGETS}
     key, duplicate, eight, undeclared = TARGETS
     replay = Subject(once.call, "the same")
-    for subject in (own, once, replay, *subjects.values()):
-        p50(subject, calls)  # connections, plans and caches are warm
+    warm([own, once, replay, *subjects.values()])
     for _ in range(rounds):
-        took = in_turns({"own": own, "once": once, "replay": replay}, p50, calls)
+        took = p50s({"own": own, "once": once, "replay": replay}, calls)
         ratios[key].append(took["once"] / took["own"])
         ratios[duplicate].append(took["replay"] / took["own"])
-        rates = in_turns({"own": own, "once": once}, rate, 2 * calls)
-        ratios[eight].append(rates["once"] / rates["own"])
-        used = in_turns(subjects, cpu, 2 * calls)
+        rates = {subject: rate(subject, 2 * calls) for subject in random.sample([own, once], 2)}
+        ratios[eight].append(rates[once] / rates[own])
+        used = cpus(subjects, 4 * calls)
         ratios[undeclared].append(used["undeclared"] / used["no-op"])
     return ratios
 

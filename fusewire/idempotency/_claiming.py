@@ -77,7 +77,7 @@ def take(
             yield Begin(lazily=True)
             now = now_ms()
             lease_until = None if lease_ms is None else now + lease_ms
-            mine = claimed | {"now": now, "lease_until": lease_until}
+            mine = {**claimed, "now": now, "lease_until": lease_until}
             if (yield Execute(sql.claim, mine)):
                 return Claimed(now)
             found = yield Execute(sql.find, claimed)

@@ -69,7 +69,7 @@ class Noted:
     @property
     def noted_trailers(self) -> Trailers:
         """The trailing metadata."""
-        return tuple((key, value) for key, value in self._trailers or ())
+        return tuple((key, value) for key, value in self._trailers) if self._trailers else ()
 
     def set_code(self, code: Any) -> None:
         """Set the status that the call ends with."""

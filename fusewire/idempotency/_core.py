@@ -119,8 +119,10 @@ class Core:
         Raises:
             SettingsError: the user's `scope` has returned what is none.
         """
-        scope = "" if self._scope is None else self._scope(context)
-        return Identity(check("what scope returns", scope, _SCOPE), method, stored_key(key))
+        scope = ""
+        if self._scope is not None:
+            scope = check("what scope returns", self._scope(context), _SCOPE)
+        return Identity(scope, method, stored_key(key))
 
     def returned(
         self,

@@ -102,7 +102,7 @@ class Flow:
         """Return the steps of a call. Its value is the :class:`Outcome`."""
         if call.identity is None:
             return self._without_key(call)
-        held = _Held(call, identity_parameters(call.identity), secrets.token_bytes(CLAIM_BYTES))
+        held = _hold(call, identity_parameters(call.identity), secrets.token_bytes(CLAIM_BYTES))
         if self.terms.effects is Effects.TRANSACTION:
             return self._in_transaction(held)
         return self._elsewhere(held)
@@ -208,7 +208,7 @@ class Flow:
         Returns:
             What the caller gets; None if the key is now held, and the handler is to run.
         """
-        terms, first = self.terms, held._replace(claim=doubt.claim)
+        terms, first = self.terms, _hold(held.call, held.mine, doubt.claim)
         if terms.ask is not None:
             found: Ending | None = yield Ask(terms.ask)
             if found is not None:
@@ -267,7 +267,7 @@ class Flow:
         taken = yield from take(
             self.sql,
             self.trouble,
-            held.mine | {"fingerprint": held.call.fingerprint},
+            {**held.mine, "fingerprint": held.call.fingerprint},
             lease_ms=self.terms.lease_ms if elsewhere else None,
             now_ms=self.now_ms,
         )
@@ -296,7 +296,7 @@ class Flow:
 
     def _answered(self, held: _Held, answer: Answer) -> Parameters:
         expires_at = min(self.now_ms() + self.terms.keep_ms, NEVER)
-        return held.mine | answer_parameters(answer) | {"expires_at": expires_at}
+        return {**held.mine, **answer_parameters(answer), "expires_at": expires_at}
 
     def failed_claim(self, method: str, error: Exception, what: str = _NOT_CLAIMED) -> Given:
         """Return the refusal of a call whose key could not be claimed: nothing has run."""
@@ -348,16 +348,21 @@ class Flow:
 
 
 class _Held(NamedTuple):
-    """A call with a key, its parameters, and the claim that is its own."""
+    """A call with a key, and the claim that is its own.
+
+    Attributes:
+        call: the call.
+        mine: the parameters that name its record while the claim is its own.
+        claim: the claim.
+    """
 
     call: Call
-    parameters: Parameters
+    mine: Parameters
     claim: bytes
 
-    @property
-    def mine(self) -> Parameters:
-        """The parameters that name its record while the claim is its own."""
-        return self.parameters | {"claim": self.claim}
+
+def _hold(call: Call, named: Parameters, claim: bytes) -> _Held:
+    return _Held(call, {**named, "claim": claim}, claim)
 
 
 _ON_CLAIM = {

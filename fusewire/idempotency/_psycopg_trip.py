@@ -1,6 +1,7 @@
 """Several statements in one round trip of psycopg 3: by libpq's pipeline mode, and prepared.
 
-A call has five statements besides its handler's: it begins, claims, looks, finishes and commits.
+A call has five statements besides its handler's: it begins, claims, sets a savepoint, finishes and
+commits.
 As round trips of their own they would cost more than most handlers' work, and parsing them each
 time as much again. psycopg's own pipelines and cursors cost more time of this process than they
 save, so libpq is asked directly.
@@ -21,7 +22,7 @@ from psycopg.waiting import Ready, Wait
 from fusewire.idempotency._sql import numbered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from psycopg.pq.abc import PGconn, PGresult
 
@@ -30,11 +31,17 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
     Talk = Generator[Wait, Ready | int, list[PGresult]]
+    _Talk = Generator[Wait, Ready | int, list[tuple[bytes | None, PGresult]]]
 
 # The numbers of types in PostgreSQL's catalog.
 _BYTEA, _BIGINT, _TEXT = 17, 20, 25
 _INTEGERS = frozenset({_BIGINT, 21, 23})
-_INFERRED = 0
+
+# Those of the parameters that are not text.
+_TYPES = {
+    **dict.fromkeys(["claim", "new_claim", "fingerprint", "details", "trailers", "reply"], _BYTEA),
+    **dict.fromkeys(["code", "expires_at", "lease_until", "limit", "now"], _BIGINT),
+}
 
 _GOOD = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
@@ -55,16 +62,16 @@ class Statement(NamedTuple):
 
     sql: bytes
     name: bytes | None = None
-    values: Sequence[bytes | None] | None = None
-    types: Sequence[int] | None = None
-    formats: Sequence[Format] | None = None
+    values: Sequence[bytes | None] = ()
+    types: Sequence[int] = ()
+    formats: Sequence[Format] = ()
 
 
-COMMIT = Statement(b"COMMIT")
+COMMIT = Statement(b"COMMIT", b"fusewire_commit")
 ROLLBACK = Statement(b"ROLLBACK")
-SAVEPOINT = Statement(b"SAVEPOINT fusewire_finish")
+SAVEPOINT = Statement(b"SAVEPOINT fusewire_finish")  # has no name: it is there if names are gone
 ROLLBACK_TO = Statement(b"ROLLBACK TO fusewire_finish")
-_BEGIN = Statement(b"BEGIN")
+_BEGIN = Statement(b"BEGIN", b"fusewire_begin")
 
 
 def begin(connection: Connection) -> Statement:
@@ -83,35 +90,38 @@ def begin(connection: Connection) -> Statement:
     return Statement(" ".join(words).encode())
 
 
+class _Text(NamedTuple):
+    """What is the same each time that a statement is executed."""
+
+    sql: bytes
+    name: bytes
+    parameters: Sequence[str]
+    types: Sequence[int]
+    formats: Sequence[Format]
+
+
 @functools.lru_cache(maxsize=64)
-def _text(sql: str) -> tuple[bytes, bytes, Callable[[Mapping[str, Any]], list[Any]]]:
-    text, ordered = numbered(sql)
-    name = f"fusewire_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    return text.encode(), name.encode(), ordered
+def _text(sql: str) -> _Text:
+    text, parameters = numbered(sql)
+    data = text.encode()
+    name = f"fusewire_{hashlib.sha256(data).hexdigest()[:16]}"
+    types = [_TYPES.get(parameter, _TEXT) for parameter in parameters]
+    # Bytes are sent as they are: as text a reply would be twice as long.
+    formats = [Format.BINARY if kind == _BYTEA else Format.TEXT for kind in types]
+    return _Text(data, name.encode(), parameters, types, formats)
 
 
 def statement(sql: str, parameters: Parameters, encoding: str) -> Statement:
     """Return a statement of :class:`~fusewire.idempotency._sql.Sql` with its values."""
-    text, name, ordered = _text(sql)
-    values: list[bytes | None] = []
-    types: list[int] = []
-    formats: list[Format] = []
-    for value in ordered(parameters):
-        # Bytes are sent as they are: as text a reply would be twice as long.
-        formats.append(Format.BINARY if isinstance(value, bytes) else Format.TEXT)
-        if value is None:
-            values.append(None)
-            types.append(_INFERRED)
-        elif isinstance(value, bytes):
-            values.append(value)
-            types.append(_BYTEA)
-        elif isinstance(value, int):
-            values.append(b"%d" % value)
-            types.append(_BIGINT)
-        else:
-            values.append(str(value).encode(encoding))
-            types.append(_TEXT)
+    text, name, names, types, formats = _text(sql)
+    values = [_encoded(parameters[parameter], encoding) for parameter in names]
     return Statement(text, name, values, types, formats)
+
+
+def _encoded(value: Any, encoding: str) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    return b"%d" % value if isinstance(value, int) else str(value).encode(encoding)
 
 
 class Preparations:
@@ -155,61 +165,57 @@ def trip(
     Raises:
         psycopg.Error: one failed, or the connection was lost.
     """
-    messages: list[Callable[[], None]] = []
-    asked: list[int] = []  # which results are of the statements
-    new: set[bytes] = set()
-    for each in statements:
-        if each.name is not None and names is not None and each.name not in names | new:
-            prepare = functools.partial(pgconn.send_prepare, each.name, each.sql, each.types)
-            messages.append(prepare)
-            new.add(each.name)
-        asked.append(len(messages))
-        messages.append(_message(pgconn, each, names))
+    sent = _sent(pgconn, statements, names)
     if psycopg.Pipeline.is_supported():
-        results = yield from _together(pgconn, messages, encoding)
+        messages = _together(pgconn, sent)
     else:  # libpq before 14
-        results = yield from _one_by_one(pgconn, messages, encoding)
-    if names is not None:
-        names.update(new)
-    return [results[number] for number in asked]
+        messages = _one_by_one(pgconn, sent)
+    results: list[PGresult] = []
+    for name, result in (yield from messages):
+        if result.status not in _GOOD:
+            raise psycopg.errors.error_from_result(result, encoding)
+        if name is None:
+            results.append(result)
+        elif names is not None:
+            # It stays when its transaction fails.
+            names.add(name)
+    return results
 
 
-def _message(pgconn: PGconn, each: Statement, names: set[bytes] | None) -> Callable[[], None]:
-    if each.name is None or names is None:
-        return functools.partial(
-            pgconn.send_query_params,
-            each.sql,
-            each.values,
-            each.types,
-            each.formats,
-            Format.BINARY,
-        )
-    return functools.partial(
-        pgconn.send_query_prepared, each.name, each.values, each.formats, Format.BINARY
-    )
+def _sent(
+    pgconn: PGconn, statements: Sequence[Statement], names: set[bytes] | None
+) -> Iterator[bytes | None]:
+    """Send a message each time, and yield what it prepares; None if it executes a statement."""
+    for sql, name, values, types, formats in statements:
+        if name is None or names is None:
+            pgconn.send_query_params(sql, values, types, formats, Format.BINARY)
+        else:
+            if name not in names:
+                pgconn.send_prepare(name, sql, types)
+                yield name
+            pgconn.send_query_prepared(name, values, formats, Format.BINARY)
+        yield None
 
 
-def _together(pgconn: PGconn, messages: Iterable[Callable[[], None]], encoding: str) -> Talk:
+def _together(pgconn: PGconn, sent: Iterator[bytes | None]) -> _Talk:
     pgconn.enter_pipeline_mode()
-    for send in messages:
-        send()
+    messages = list(sent)
     pgconn.pipeline_sync()
     yield from _flush(pgconn)
     results = yield from _until_synced(pgconn)
     if pgconn.status == ConnStatus.OK:
         pgconn.exit_pipeline_mode()
-    _check(results, encoding)
-    return results
+    return list(zip(messages, results, strict=False))  # shorter if the connection was lost
 
 
-def _one_by_one(pgconn: PGconn, messages: Iterable[Callable[[], None]], encoding: str) -> Talk:
-    results: list[PGresult] = []
-    for send in messages:
-        send()
+def _one_by_one(pgconn: PGconn, sent: Iterator[bytes | None]) -> _Talk:
+    results: list[tuple[bytes | None, PGresult]] = []
+    for message in sent:
         yield from _flush(pgconn)
         while (result := (yield from _next(pgconn))) is not None:
-            results.append(result)
-        _check(results, encoding)
+            results.append((message, result))
+        if results[-1][1].status not in _GOOD:
+            break
     return results
 
 
@@ -222,7 +228,7 @@ def _flush(pgconn: PGconn) -> Generator[Wait, Ready | int, None]:
             pgconn.consume_input()
 
 
-def _until_synced(pgconn: PGconn) -> Talk:
+def _until_synced(pgconn: PGconn) -> Generator[Wait, Ready | int, list[PGresult]]:
     results: list[PGresult] = []
     while True:
         try:
@@ -248,13 +254,6 @@ def _next(pgconn: PGconn) -> Generator[Wait, Ready | int, PGresult | None]:
     if result is None and pgconn.status != ConnStatus.OK:
         raise psycopg.OperationalError("the connection is lost")
     return result
-
-
-def _check(results: Iterable[PGresult], encoding: str) -> None:
-    """Raise the error of the first that failed."""
-    for result in results:
-        if result.status not in _GOOD:
-            raise psycopg.errors.error_from_result(result, encoding)
 
 
 def rows_of(result: PGresult) -> Rows:

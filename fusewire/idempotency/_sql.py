@@ -24,7 +24,7 @@ from fusewire.idempotency._records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 TABLE = "fusewire_idempotency"
 """The table's name, unless another is given."""
@@ -255,8 +255,8 @@ def read_record(row: Sequence[Any]) -> Record:
     return Record(number, state, bytes(claim), bytes(fingerprint), answer, created, expires, lease)
 
 
-def numbered(sql: str) -> tuple[str, Callable[[Mapping[str, Any]], list[Any]]]:
-    """Return a statement with parameters ``$1``, ``$2``, and what orders the values for it."""
+def numbered(sql: str) -> tuple[str, list[str]]:
+    """Return a statement with parameters ``$1``, ``$2``, and their names in this order."""
     names: list[str] = []
 
     def number(name: str) -> str:
@@ -264,5 +264,4 @@ def numbered(sql: str) -> tuple[str, Callable[[Mapping[str, Any]], list[Any]]]:
             names.append(name)
         return f"${names.index(name) + 1}"
 
-    text = with_parameters(sql, number)
-    return text, lambda values: [values[name] for name in names]
+    return with_parameters(sql, number), names

@@ -15,8 +15,6 @@ from fusewire.idempotency._sql import TABLE, Dialect, Sql, numbered
 from fusewire.idempotency._store import AioTransaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from fusewire.idempotency._sql import Parameters
     from fusewire.idempotency._steps import Execute
     from fusewire.idempotency._store import Rows, Trouble
@@ -33,7 +31,7 @@ def trouble_of(error: BaseException) -> Trouble:
 
 
 @functools.lru_cache(maxsize=64)
-def _text(sql: str) -> tuple[str, Callable[[Mapping[str, Any]], list[Any]]]:
+def _text(sql: str) -> tuple[str, list[str]]:
     return numbered(sql)
 
 
@@ -67,10 +65,9 @@ class _AsyncpgTransaction(AioTransaction):
         return self._connection
 
     async def execute(self, sql: str, parameters: Parameters) -> Rows:
-        text, ordered = _text(sql)
-        rows: Rows = await self._connection.fetch(
-            text, *ordered({"wait": self._wait, **parameters})
-        )
+        text, names = _text(sql)
+        given = {"wait": self._wait, **parameters}
+        rows: Rows = await self._connection.fetch(text, *[given[name] for name in names])
         return rows
 
     async def settle(self) -> None:

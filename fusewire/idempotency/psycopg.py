@@ -81,19 +81,17 @@ class _Begun(Generic[_Connection]):
         self._lent = False
         self._encoding = connection.info.encoding
         self._preparations = preparations
-        self._prepares = preparations.names(connection) is not None
+        self._names = preparations.names(connection)
         self._begins = True
 
     @property
     def is_open(self) -> bool:
         return not _is_over(self._connection)
 
-    def _opening(self) -> list[Statement]:
-        """Return what has to come before the next statement."""
-        if not self._begins:
-            return []
+    def _first(self, statements: list[Statement]) -> list[Statement]:
+        """Return what begins the transaction, and statements behind it."""
         self._begins = False
-        return [begin(self._connection)]
+        return [begin(self._connection), *statements]
 
     def _statement(self, sql: str, parameters: Parameters) -> Statement:
         return statement(sql, {"wait": self._wait, **parameters}, self._encoding)
@@ -104,13 +102,12 @@ class _Begun(Generic[_Connection]):
         return self._statement(sql, last.parameters)
 
     def _talk(self, statements: list[Statement]) -> Talk:
-        names = self._preparations.names(self._connection) if self._prepares else None
-        return trip(self._connection.pgconn, statements, names, self._encoding)
+        return trip(self._connection.pgconn, statements, self._names, self._encoding)
 
     def _forget(self, error: psycopg.Error) -> None:
         """Take note that a name is gone, or another's, and use none in this transaction."""
         self._preparations.forget(self._connection, error)
-        self._prepares = False
+        self._names = None
 
     def _hide(self, refuse: Callable[..., object]) -> None:
         """Have the handler's commit and rollback refused, as psycopg's own blocks do.
@@ -140,23 +137,33 @@ class _PsycopgTransaction(_Begun[psycopg.Connection[Any]], Transaction):
         self._pool = pool
 
     def begin(self) -> None:
-        self._trip([*self._opening()])
+        self._open([])
 
     def lend(self) -> psycopg.Connection[Any]:
         self._hide(_refuse)
         return self._connection
 
     def execute(self, sql: str, parameters: Parameters) -> Rows:
-        opening, statement = self._opening(), self._statement(sql, parameters)
+        statement = self._statement(sql, parameters)
+        if self._begins:
+            results = self._open([statement])
+        else:
+            try:
+                results = self._trip([statement])
+            except NOT_PREPARED as error:
+                self._forget(error)
+                raise  # what was done in the transaction is done again with it
+        return rows_of(results[-1])
+
+    def _open(self, statements: list[Statement]) -> list[PGresult]:
+        """Begin the transaction with statements."""
+        opening = self._first(statements)
         try:
-            results = self._trip([*opening, statement])
+            return self._trip(opening)
         except NOT_PREPARED as error:
             self._forget(error)
-            if not opening:  # what was done in the transaction is done again with it
-                raise
             self._trip([ROLLBACK])
-            results = self._trip([*opening, statement])
-        return rows_of(results[-1])
+            return self._trip(opening)
 
     def settle(self) -> None:
         """Everything has been sent."""
@@ -173,12 +180,14 @@ class _PsycopgTransaction(_Begun[psycopg.Connection[Any]], Transaction):
         return True
 
     def _finish(self, last: list[Statement]) -> None:
-        opening = self._opening()
-        if not last or not self._prepares:
-            self._trip([*opening, *last, COMMIT])
+        if self._begins:
+            self._open([*last, COMMIT])
+            return
+        if self._names is None:
+            self._trip([*last, COMMIT])
             return
         try:
-            self._trip([*opening, SAVEPOINT, *last, COMMIT])
+            self._trip([SAVEPOINT, *last, COMMIT])
         except NOT_PREPARED as error:
             # A name that is gone has failed the transaction. The handler's work is kept.
             self._forget(error)
@@ -253,23 +262,33 @@ class _AioPsycopgTransaction(_Begun[psycopg.AsyncConnection[Any]], AioTransactio
         self._pool = pool
 
     async def begin(self) -> None:
-        await self._trip([*self._opening()])
+        await self._open([])
 
     def lend(self) -> psycopg.AsyncConnection[Any]:
         self._hide(_aio_refuse)
         return self._connection
 
     async def execute(self, sql: str, parameters: Parameters) -> Rows:
-        opening, statement = self._opening(), self._statement(sql, parameters)
+        statement = self._statement(sql, parameters)
+        if self._begins:
+            results = await self._open([statement])
+        else:
+            try:
+                results = await self._trip([statement])
+            except NOT_PREPARED as error:
+                self._forget(error)
+                raise  # what was done in the transaction is done again with it
+        return rows_of(results[-1])
+
+    async def _open(self, statements: list[Statement]) -> list[PGresult]:
+        """Begin the transaction with statements."""
+        opening = self._first(statements)
         try:
-            results = await self._trip([*opening, statement])
+            return await self._trip(opening)
         except NOT_PREPARED as error:
             self._forget(error)
-            if not opening:  # what was done in the transaction is done again with it
-                raise
             await self._trip([ROLLBACK])
-            results = await self._trip([*opening, statement])
-        return rows_of(results[-1])
+            return await self._trip(opening)
 
     async def settle(self) -> None:
         """Everything has been sent."""
@@ -286,12 +305,14 @@ class _AioPsycopgTransaction(_Begun[psycopg.AsyncConnection[Any]], AioTransactio
         return True
 
     async def _finish(self, last: list[Statement]) -> None:
-        opening = self._opening()
-        if not last or not self._prepares:
-            await self._trip([*opening, *last, COMMIT])
+        if self._begins:
+            await self._open([*last, COMMIT])
+            return
+        if self._names is None:
+            await self._trip([*last, COMMIT])
             return
         try:
-            await self._trip([*opening, SAVEPOINT, *last, COMMIT])
+            await self._trip([SAVEPOINT, *last, COMMIT])
         except NOT_PREPARED as error:
             # A name that is gone has failed the transaction. The handler's work is kept.
             self._forget(error)

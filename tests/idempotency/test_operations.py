@@ -143,7 +143,8 @@ def test_a_cancellation_that_was_a_mistake_is_forgotten(server: Server) -> None:
     assert server.ask("ok", "a").code == "OK"
 
 
-def test_of_a_call_and_its_cancellation_at_once_one_wins(server: Server) -> None:
+def test_of_a_call_and_its_cancellation_at_once_one_wins(serve: Callable[..., Server]) -> None:
+    server = serve(wait=15)  # on SQLite each waits for all others
     keys = [f"k{number}" for number in range(8)]
     with ThreadPoolExecutor(4) as threads:
         calls = {key: server.start("ok", key) for key in keys}

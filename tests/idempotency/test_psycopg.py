@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from fusewire.idempotency import _psycopg_trip as trips
+from tests.support.idempotent_client import seen
 from tests.support.idempotent_places import PLACES
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def test_a_call_has_two_round_trips_of_its_own_and_a_replay_three(
 
 
 def test_a_handler_that_makes_names_go_is_still_committed(server: Server) -> None:
+    for key in ("5", "6", "7", "8"):  # until each connection of the pool knows all names
+        assert server.ask("ok", "b", key=key).code == "OK"
     for key in ("1", "2", "3"):
         first = server.ask(DEALLOCATE, "a", key=key)
         assert first.code == "OK"
@@ -75,13 +78,25 @@ def test_a_name_that_is_anothers_is_not_used(server: Server) -> None:
     assert server.store._preparations._shared
 
 
+def test_what_was_prepared_by_a_call_that_failed_is_known(server: Server) -> None:
+    first = server.start("slow", "a")
+    assert server.script.begun.wait(20)
+    # Its connection is a new one: the claim is prepared on it, and then waits in vain.
+    assert server.ask("slow", "a").word == "in-progress"
+    server.script.go_on.set()
+    assert seen(first).code == "OK"
+    for key in ("1", "2", "3", "4"):  # on each connection of the pool
+        assert server.ask("ok", "b", key=key).code == "OK"
+    assert not server.store._preparations._shared
+
+
 def test_where_nothing_may_be_prepared_nothing_is(server: Server, place: Any) -> None:
     counted = "SELECT 1 / CASE count(*) WHEN 0 THEN 1 ELSE 0 END FROM pg_prepared_statements"
     asked = f"sql:{counted} WHERE name LIKE 'fusewire%'"
 
     def unprepared(transaction: Any) -> Any:
         transaction._connection.prepare_threshold = None
-        transaction._prepares = False
+        transaction._names = None
         return transaction
 
     on_each_begin(server, unprepared)
