@@ -4,9 +4,9 @@
 charges wait while that server is down, and ``ORDERS``, a file for the shop's own table.
 
 Three rules make it whole. An order is committed, with a key of its own, before its charge is asked
-for: the outcome may come before the answer. The outcome is written whatever the order's status is,
-because it may come twice. And an order that nobody knows the end of is asked for again, under the
-same key: the server charges once.
+for: the outcome may come before the answer. A final outcome is written whatever the order's status
+is, because it may come twice, and a notice changes nothing after it. And an order that nobody knows
+the end of is asked for again, under the same key: the server charges once.
 """
 
 from __future__ import annotations
@@ -96,12 +96,16 @@ class Shop:
 
     async def settle(self, outcome: Outcome) -> None:
         """Write down what became of a charge that was stored."""
-        status = "A PERSON DECIDES"
+        key = outcome.operation_id
         if outcome.final:
             status = "CHARGED" if outcome.kind is OutcomeKind.OK else "DECLINED"
-        await self._execute(
-            "UPDATE orders SET status = ? WHERE key = ?", status, outcome.operation_id
-        )
+            await self._execute("UPDATE orders SET status = ? WHERE key = ?", status, key)
+        else:
+            await self._execute(
+                "UPDATE orders SET status = 'A PERSON DECIDES' WHERE key = ? "
+                "AND status IN ('ASKED', 'PENDING')",
+                key,
+            )
 
     async def ask_again(self) -> None:
         """Charge for the orders that an earlier process, or an error, has left in between."""

@@ -64,7 +64,9 @@ class CallStatus(NamedTuple):
 class Outcome:
     """What became of a queued call.
 
-    Of one call there may be several, after a crash equal ones: compare `operation_id`.
+    Of one call there may be several: compare `operation_id`. If a forwarder dies before it can
+    acknowledge the call, an equal outcome may follow, or a notice after a final one, which changes
+    nothing.
 
     Attributes:
         operation_id: which call.

@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self
 
 from fusewire.brokers import Topology, open_broker
-from fusewire.errors import BrokerError
+from fusewire.errors import BrokerUnavailableError
 from fusewire.idempotency._sql import Dialect
 from tests.support.idempotent_places import Database
 from tests.support.settling import (
@@ -276,9 +276,10 @@ class SettlingRun:
         return open_ones == [(0,)] and await self._nothing_waits()
 
     async def _nothing_waits(self) -> bool:
-        with contextlib.suppress(BrokerError):
+        with contextlib.suppress(BrokerUnavailableError):  # it has been killed just now
             async with open_broker(self._run.address) as broker:
                 for topology in (self._calls, self._outcomes):
+                    await broker.prepare(topology)  # or it does not know the delay queues
                     for station in (*topology.stations, topology.delayed):
                         if station.kind != "dead" and await broker.depth(station):
                             return False
