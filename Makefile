@@ -86,8 +86,9 @@ faults: .venv/.dev .venv-protos/.made ## Break everything around a consumer; TIM
 recovery: .venv/.dev ## Simulate recoveries at scale; SEEDS=1 runs each once, ARGS="--only …" some of them
 	$(BIN)/python -m tests.parking.recovery --seeds $(SEEDS) $(ARGS)
 
-truth-table: .venv/.dev ## Run every row of exactly once on every store, with all kills
-	$(BIN)/python -m pytest -m "long or not long" tests/idempotency tests/inbox --deselect tests/idempotency/test_chaos.py $(ARGS)
+truth-table: export FUSEWIRE_TEST_TRUTH_TABLE = build/truth-table.md
+truth-table: .venv/.dev ## Run every row of exactly once on every store, with all kills, and count them
+	$(BIN)/python -m pytest -p tests.support.truth_table -m "long or not long" tests/idempotency tests/inbox --deselect tests/idempotency/test_chaos.py $(ARGS)
 
 chaos: export FUSEWIRE_TEST_CHAOS = $(OPERATIONS)
 chaos: .venv/.dev ## Kill servers and their database while OPERATIONS=20000 calls are made once

@@ -20,6 +20,7 @@ from fusewire.idempotency.v1.operations_pb2 import STATE_NOT_FOUND
 from fusewire.testing import InMemoryBroker
 from tests.docs.examples import run_examples
 from tests.docs.own_payments import CHARGE, offer_own_stubs
+from tests.support import truth_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,3 +167,19 @@ def test_the_reasons_that_the_page_names_are_reasons() -> None:
 
 def test_the_stores_of_the_page_are_made_for_its_method() -> None:
     assert f'CHARGE = "{CHARGE}"' in TEXT
+
+
+def test_the_cells_of_the_truth_tables_are_counted() -> None:
+    rows = truth_table.rows_of(TEXT)
+    assert list(rows) == list(truth_table.TABLES)
+    assert all(rows.values())
+    two = {"What callers get": ["test_a", "test_b"], "Effects elsewhere": ["test_a"]}
+    passed = {
+        ("idempotency", "test_a", "psycopg"): True,
+        ("idempotency", "test_b", "psycopg"): False,
+        ("idempotency", "test_a", "aio psycopg"): True,
+    }
+    text = truth_table.as_markdown(two, passed)
+    assert text.startswith("4 of 5 cells pass.\n")
+    assert "| psycopg, sync | 1 of 2 | 1 of 1 |" in text
+    assert "| psycopg, asyncio | 1 of 1 | 1 of 1 |" in text
