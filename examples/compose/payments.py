@@ -1,6 +1,8 @@
 """A payments server on PostgreSQL that makes each charge once.
 
-DATABASE_URL=postgresql+psycopg://… PORT=50051 python payments.py --migrate
+DATABASE_URL=postgresql+psycopg://… PORT=50051 HTTP_PORT=8080 python payments.py --migrate
+
+Its metrics are at http://127.0.0.1:8080/metrics: what became of the calls, by their keys.
 
 With ``--migrate`` it makes its tables first. In a service of your own that is Alembic's work.
 """
@@ -14,6 +16,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+from prometheus_client import start_http_server
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
@@ -24,6 +27,7 @@ from fusewire.demo.payments.v1.payments_pb2_grpc import (
 )
 from fusewire.idempotency import idempotent
 from fusewire.idempotency.sqlalchemy import SQLAlchemyStore, table
+from fusewire.telemetry import prometheus
 
 CHARGE = "/fusewire.demo.payments.v1.Payments/Charge"
 THREADS = 16
@@ -75,9 +79,12 @@ def main() -> None:
         Base.metadata.create_all(engine)
     store = SQLAlchemyStore(sessionmaker(engine))
     once = idempotent(store, [CHARGE], threads=THREADS)
+    prometheus.export().watch(store)
+    host = os.environ.get("HOST", "127.0.0.1")
+    start_http_server(int(os.environ["HTTP_PORT"]), addr=host)
     server = grpc.server(ThreadPoolExecutor(THREADS), interceptors=[once])
     add_PaymentsServicer_to_server(Payments(store), server)  # type: ignore[abstract] # only Charge is called
-    server.add_insecure_port(f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ['PORT']}")
+    server.add_insecure_port(f"{host}:{os.environ['PORT']}")
     server.start()
     signal.signal(signal.SIGTERM, lambda *_: server.stop(GRACE))
     server.wait_for_termination()

@@ -12,6 +12,7 @@ import re
 import secrets
 import signal
 import sys
+import urllib.request
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -106,10 +107,11 @@ def test_the_consumer_is_killed_only_after_it_had_its_time() -> None:
 def test_prometheus_scrapes_services_on_the_ports_that_they_serve() -> None:
     config = yaml.safe_load((FOLDER / "prometheus.yml").read_text("utf-8"))
     targets = [each["static_configs"][0]["targets"] for each in config["scrape_configs"]]
-    assert targets == [["consumer:8080"], ["rabbitmq:15692"]]
+    assert targets == [["consumer:8080", "payments:8080"], ["rabbitmq:15692"]]
     assert config["rule_files"]
     assert all((ROOT / rules).exists() for rules in config["rule_files"])
-    assert SERVICES["consumer"]["environment"]["HTTP_PORT"] == "8080"
+    for name in ("consumer", "payments"):
+        assert SERVICES[name]["environment"]["HTTP_PORT"] == "8080"
 
 
 def test_grafana_finds_the_dashboard_and_its_source_of_data() -> None:
@@ -151,6 +153,7 @@ def test_the_payments_server_charges_once_on_postgresql(postgres: Postgres, tmp_
             **os.environ,
             "DATABASE_URL": f"{address}{divider}options=-csearch_path%3D{schema}",
             "PORT": str(port := reserve_port()),
+            "HTTP_PORT": str(http_port := reserve_port()),
         }
         argv = [sys.executable, str(FOLDER / "payments.py"), "--migrate"]
         replies = []
@@ -164,8 +167,12 @@ def test_the_payments_server_charges_once_on_postgresql(postgres: Postgres, tmp_
                     replies += [
                         stub.Charge(request, timeout=30, metadata=metadata) for _ in range(2)
                     ]
+                with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/metrics") as answer:
+                    metrics = answer.read().decode()
                 process.send(signal.SIGTERM)
                 assert process.wait(30) == 0
+        charge = 'method="/fusewire.demo.payments.v1.Payments/Charge"'
+        assert f'fusewire_idempotency_requests_total{{{charge},result="replayed"}} 2.0' in metrics
         sql = f"SELECT count(*) FROM {schema}.entries"  # noqa: S608 - ours
         entries = database.execute(sql.encode()).fetchone()
         database.execute(f"DROP SCHEMA {schema} CASCADE".encode())
