@@ -195,7 +195,6 @@ ALLOWED = {
     "tests/faults/fork_client.py": "nobody else asks for its workers' status",
     "tests/faults/plain_worker.py": "nobody asks for its children's status",
     "tests/support/embedded_process.py": "its own id, for a timer",
-    "tests/support/idempotent_process.py": "its own id, for a timer",
     "tests/support/processes.py": "the one place",
 }
 
