@@ -34,6 +34,14 @@ ProfileOption = Annotated[
     list[str] | None,
     typer.Option("--profile", metavar="NAME", help="A profile; may be repeated."),
 ]
+JavaOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--java-exception",
+        metavar="JAVA=PYTHON",
+        help="What an exception class of a Spring Boot file is in Python; may be repeated.",
+    ),
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="json is for programs.")]
 
 
@@ -42,6 +50,7 @@ def check(
     files: FilesArgument,
     *,
     profile: ProfileOption = None,
+    java_exception: JavaOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Find all problems of files, and of the variables beside them.
@@ -49,7 +58,7 @@ def check(
     The application need not be installed. The exit status is 0 if the files can be applied, also
     with warnings; 1 if there are problems; 2 if the check could not run.
     """
-    found, problems = _read(files, profile)
+    found, problems = _read(files, profile, java_exception)
     if output is Format.JSON:
         typer.echo(json.dumps([_as_json(problem) for problem in problems], indent=2))
     else:
@@ -67,6 +76,7 @@ def show(
     files: FilesArgument,
     *,
     profile: ProfileOption = None,
+    java_exception: JavaOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Show every setting that files mean, and where it comes from.
@@ -74,7 +84,7 @@ def show(
     The last line is the hash of all that, which the metric fusewire_config_hash has where it is
     applied. The exit status is 0, or 1 if there are problems, which are printed instead.
     """
-    rows = list(_rows(_read_or_exit(files, profile)))
+    rows = list(_rows(_read_or_exit(files, profile, java_exception)))
     if output is Format.JSON:
         keys = ("of", "setting", "value", "from")
         typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2))
@@ -96,7 +106,12 @@ def schema() -> None:
 
 
 @config.command(name="import")
-def import_(files: FilesArgument, *, profile: ProfileOption = None) -> None:
+def import_(
+    files: FilesArgument,
+    *,
+    profile: ProfileOption = None,
+    java_exception: JavaOption = None,
+) -> None:
     """Print what Spring Boot files say of circuit breakers, in our own form.
 
     What our own form should not or cannot say is left out, with a line on standard error: values
@@ -105,7 +120,7 @@ def import_(files: FilesArgument, *, profile: ProfileOption = None) -> None:
     3 if something was left out.
     """
     room = _room()
-    found = _read_or_exit(files, profile)
+    found = _read_or_exit(files, profile, java_exception)
     typer.echo(room.to_yaml(found), nl=False)
     left_out = room.left_out(found)
     for remark in found.remarks:
@@ -132,21 +147,37 @@ def _room() -> Any:
 
 
 def _read(
-    files: Sequence[Path], profile: Sequence[str] | None
+    files: Sequence[Path], profile: Sequence[str] | None, java: Sequence[str] | None
 ) -> tuple[Config | None, Sequence[Problem]]:
     """Return what files mean, None if there are problems; and those, or what is remarkable."""
     room = _room()
     from fusewire.config import ConfigError  # noqa: PLC0415 - see _room
 
     try:
-        found: Config = room.read(*files, profile=profile or ())
+        found: Config = room.read(
+            *files, profile=profile or (), java_exceptions=dict(map(_named, java or ()))
+        )
     except ConfigError as error:
         return None, error.problems
     return found, found.remarks
 
 
-def _read_or_exit(files: Sequence[Path], profile: Sequence[str] | None) -> Config:
-    found, problems = _read(files, profile)
+def _named(java: str) -> tuple[str, str]:
+    """Return a class of Java and what it is in Python."""
+    name, _, ours = java.partition("=")
+    if not (name and ours):
+        fail(
+            "config",
+            "--java-exception must be JAVA=PYTHON, as in "
+            f"com.shop.PaymentException=shop.errors.PaymentError, got {java}",
+        )
+    return name, ours
+
+
+def _read_or_exit(
+    files: Sequence[Path], profile: Sequence[str] | None, java: Sequence[str] | None
+) -> Config:
+    found, problems = _read(files, profile, java)
     if found is None:
         for problem in problems:
             typer.echo(f"{problem.severity}: {problem}", err=True)

@@ -54,6 +54,7 @@ class Spring:
     places: dict[str, Place] = field(default_factory=dict)
     _said: dict[tuple[str, str, str], Place] = field(default_factory=dict)
     """Where a document says each key."""
+    _unknown_classes: set[tuple[Place, str]] = field(default_factory=set)
 
     def read(self, document: Document) -> bool:
         """Add what a document says. Return whether it is about circuit breakers."""
@@ -355,18 +356,15 @@ class Spring:
                 continue
             place = given.place or self.places.get(name, Place("the files"))
             if isinstance(given.value, Row):  # others of the list are no secret
-                place = place._replace(placeholder=given.value.placeholders.get(index, ""))
+                place = given.value.place(index)
+            shown = shown_value(each, place)
+            if (place, shown) in self._unknown_classes:  # by another one that inherits it
+                continue
+            self._unknown_classes.add((place, shown))
+            remedy = shown_remedy(found.remedy, place)
             severity = Severity.WARNING if lenient else Severity.ERROR
-            problem = Problem(
-                place,
-                f"{key} of {name}",
-                "exception classes that are known",
-                shown_value(each, place),
-                shown_remedy(found.remedy, place),
-                severity,
-            )
-            if problem not in self.problems:
-                self.problems.append(problem)
+            accepted = "exception classes that are known"
+            self._add(place, f"{key} of {name}", accepted, shown, remedy, severity=severity)
         return tuple(classes)
 
 

@@ -109,7 +109,8 @@ def read_exception(name: object, known: dict[str, str]) -> type[BaseException] |
         return Misread(
             f"did you mean {near}?"
             if near
-            else f"say what it is in Python: load(…, java_exceptions={{{text!r}: …}})"
+            else f"say what it is in Python: load(…, java_exceptions={{{text!r}: …}}), or the "
+            f"option --java-exception {text}=…"
         )
     return exception_named(text)
 

@@ -140,6 +140,30 @@ def test_show_ends_with_the_hash_that_a_watch_of_the_same_files_has() -> None:
     assert (title, line.split()) == ("files", ["hash", expected])
 
 
+JAVA = "com.shop.PaymentException"
+
+
+@pytest.mark.parametrize("command", ["check", "show", "import"])
+def test_what_a_class_of_java_is_may_be_said_for_each_command(command: str) -> None:
+    Path("java.yml").write_text(
+        f"resilience4j.circuitbreaker.instances.a: {{ignoreExceptions: [{JAVA}]}}"
+    )
+    without = run(command, "java.yml")
+    assert without.exit_code == 1
+    assert f"--java-exception {JAVA}=…" in " ".join(without.output.split())
+    done = run(command, "java.yml", "--java-exception", f"{JAVA}=shop.errors.PaymentError")
+    assert done.exit_code == 0
+    if command != "check":
+        assert "[shop.errors.PaymentError]" in done.stdout
+
+
+@pytest.mark.parametrize("given", [JAVA, f"{JAVA}=", "=LookupError"])
+def test_half_of_what_a_class_of_java_is_is_refused(given: str) -> None:
+    done = run("check", "ours.yaml", "--java-exception", given)
+    assert done.exit_code == 2
+    assert "--java-exception must be JAVA=PYTHON" in done.stderr
+
+
 def test_show_says_what_a_profile_means() -> None:
     Path("p.yaml").write_text(
         f"{OURS}---\nspring.config.activate.on-profile: prod\n"

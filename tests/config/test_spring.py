@@ -144,7 +144,7 @@ WARNED = {
     "ringBufferSizeInClosedState: 5": ("1.yaml:1:49", "ringBufferSize", "slidingWindowSize?"),
     "slidingWindow: {size: 5}": ("1.yaml:1:65", "slidingWindow.size", "slidingWindowSize?"),
     "recordExceptions: [com.shop.PaymentException], ignoreClassBindingExceptions: true": (
-        "1.yaml:1:67",
+        "1.yaml:1:68",
         "com.shop.PaymentException",
         "say what it is in Python",
     ),
@@ -384,6 +384,21 @@ def test_further_java_classes_are_named_in_code(
     expected = config.circuits["a"].settings.expected_exceptions
     assert expected[0] is LookupError
     assert isinstance(grpc.RpcError(), expected[1])
+
+
+def test_an_unknown_class_is_one_problem_whoever_inherits_it(
+    problems_of: Callable[..., tuple[Problem, ...]],
+) -> None:
+    found = problems_of(
+        "resilience4j.circuitbreaker:\n"
+        "  configs.default.recordExceptions: [TimeoutError, com.shop.A, com.shop.A, com.shop.B]\n"
+        "  instances: {a: {slidingWindowSize: 5}, b: {baseConfig: default}}\n"
+    )
+    assert [(str(one.place), one.value) for one in found] == [
+        ("1.yaml:2:52", "'com.shop.A'"),
+        ("1.yaml:2:64", "'com.shop.A'"),
+        ("1.yaml:2:76", "'com.shop.B'"),
+    ]
 
 
 @pytest.mark.parametrize("instance", ["slidingWindowSize", "waitDurationInOpenState", "baseConfig"])
