@@ -207,7 +207,7 @@ async def test_a_refusal_says_nothing_of_when_to_come_back(shop: Shop) -> None:
         await shop.call(f"live {number}", waits=number)
     refused = await shop.call("replay", replay=True)
     assert await refused.details() == "the queue is full"
-    assert "grpc-retry-pushback-ms" not in dict(await refused.trailing_metadata())
+    assert "grpc-retry-pushback-ms" not in dict(tuple(await refused.trailing_metadata()))
 
 
 async def test_replays_run_behind_live_calls_that_came_later(shop: Shop) -> None:

@@ -112,7 +112,7 @@ def test_a_call_that_grpcio_would_not_send_is_not_promised(
             pytest.raises(CircuitOpenError) as caught,
         ):
             channel.unary_unary(CHARGE)(b"a", metadata=metadata, timeout=1)  # type: ignore[arg-type] # no serializer
-    assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "no"  # type: ignore[attr-defined] # of its subclass
+    assert dict(tuple(caught.value.trailing_metadata()))[PARKED_METADATA] == "no"  # type: ignore[attr-defined] # of its subclass
 
 
 @pytest.mark.parametrize("key", ["", "größe", "two\nlines", "x" * 5000])

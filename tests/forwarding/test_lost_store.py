@@ -89,7 +89,7 @@ async def test_a_call_that_is_stored_in_the_moment_of_the_loss_is_not_promised(
         with pytest.raises(CircuitOpenError) as caught:
             await shop.charge("a", "op-a")
 
-    trailing = dict(caught.value.trailing_metadata())  # type: ignore[attr-defined]
+    trailing = dict(tuple(caught.value.trailing_metadata()))  # type: ignore[attr-defined]
     assert trailing[OPERATION_ID_METADATA] == "op-a"
     assert trailing[PARKED_METADATA] == "unknown"
 

@@ -168,7 +168,7 @@ async def test_a_reply_that_is_none_leaves_the_error_and_says_that_it_is_parked(
             with pytest.raises(CircuitOpenError) as caught:
                 await method(ask())
         trailing: Any = caught.value.trailing_metadata()  # type: ignore[attr-defined]
-        assert dict(trailing)[PARKED_METADATA] == "yes"
+        assert dict(tuple(trailing))[PARKED_METADATA] == "yes"
         assert await parked(calls, file) == 1
 
 

@@ -74,7 +74,7 @@ async def test_at_most_once_never_parks_what_may_have_taken_effect(
             await shop.charge("a", "op-a")
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert not isinstance(caught.value, CircuitOpenError)
-    trailing = dict(caught.value.trailing_metadata())
+    trailing = dict(tuple(caught.value.trailing_metadata()))
     assert trailing[OPERATION_ID_METADATA] == "op-a"
     assert trailing[PARKED_METADATA] == "no"
     assert len(server.seen) == 1
@@ -104,7 +104,7 @@ async def test_at_most_once_a_call_that_took_effect_is_not_parked_though_its_end
                 mortal.kill()
                 with pytest.raises(grpc.aio.AioRpcError, match="refused") as caught:
                     await call
-    assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "no"
+    assert dict(tuple(caught.value.trailing_metadata()))[PARKED_METADATA] == "no"
 
 
 async def test_an_at_most_once_replay_that_ends_in_doubt_is_dead_as_ambiguous(

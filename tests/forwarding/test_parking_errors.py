@@ -33,7 +33,7 @@ async def test_when_the_store_is_gone_the_caller_gets_the_error_and_the_operatio
         await shop.calls.__aexit__(None, None, None)
         with pytest.raises(CircuitOpenError) as caught:
             await shop.charge("a", "op-a")
-    trailing = dict(caught.value.trailing_metadata())  # type: ignore[attr-defined]
+    trailing = dict(tuple(caught.value.trailing_metadata()))  # type: ignore[attr-defined]
     assert trailing[OPERATION_ID_METADATA] == "op-a"
     assert trailing[PARKED_METADATA] == "no"
 
@@ -48,7 +48,7 @@ async def test_a_reply_function_that_fails_leaves_the_error_and_says_that_it_is_
         trip(registry)
         with pytest.raises(CircuitOpenError) as caught:
             await shop.charge("a", "op-a")
-        assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "yes"  # type: ignore[attr-defined]
+        assert dict(tuple(caught.value.trailing_metadata()))[PARKED_METADATA] == "yes"  # type: ignore[attr-defined]
         recover(registry)
         await until(lambda: shop.happened("replayed") == ["op-a"])
 
@@ -68,7 +68,7 @@ async def test_a_store_that_does_not_confirm_in_time_is_reported_as_unknown(
         broker.publish = never
         with pytest.raises(CircuitOpenError) as caught:
             await shop.charge("a", "op-a")
-    assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "unknown"  # type: ignore[attr-defined]
+    assert dict(tuple(caught.value.trailing_metadata()))[PARKED_METADATA] == "unknown"  # type: ignore[attr-defined]
 
 
 class _Unserializable:
@@ -88,7 +88,7 @@ async def test_a_request_that_cannot_be_serialized_is_not_parked_as_nothing(
         )
         with pytest.raises(CircuitOpenError) as caught:
             await charge(_Unserializable(), timeout=2)
-    assert dict(caught.value.trailing_metadata())[PARKED_METADATA] == "no"  # type: ignore[attr-defined]
+    assert dict(tuple(caught.value.trailing_metadata()))[PARKED_METADATA] == "no"  # type: ignore[attr-defined]
     assert shop.happened("parked") == []
     assert server.seen == []
 
@@ -98,7 +98,7 @@ async def test_a_key_that_grpc_cannot_send_is_not_parked_with_it(
 ) -> None:
     async with aio_shop(address, queue_name, server, registry, forward=False) as shop:
         trip(registry)
-        with pytest.raises(Exception, match="execute_batch"):  # grpcio's own way to say so
+        with pytest.raises(Exception, match="_batch"):  # grpcio's own ways to say so
             await shop.charge("a", "schlüssel")
     assert shop.happened("parked") == []
 

@@ -202,7 +202,7 @@ async def test_what_may_not_be_queued_is_refused_and_its_caller_gets_the_error(
         with pytest.raises(NotQueuedError, match="when"):
             await shop.calls.submit(CHARGE, b"large")
         trailing: Any = caught.value.trailing_metadata()  # type: ignore[attr-defined]
-        assert dict(trailing)["fusewire-parked"] == "no"
+        assert dict(tuple(trailing))["fusewire-parked"] == "no"
         assert await waiting(shop.calls, file) == []
 
 
@@ -237,7 +237,7 @@ async def test_no_more_wait_in_a_lane_than_may(
         with pytest.raises(FusewireError) as caught:
             await shop.charge("s", "op-3")
         trailing: Any = caught.value.trailing_metadata()  # type: ignore[attr-defined]
-        assert dict(trailing)["fusewire-parked"] == "no"
+        assert dict(tuple(trailing))["fusewire-parked"] == "no"
         with pytest.raises(NotQueuedError, match=r"3 calls wait in .*, and max_waiting is 3"):
             await shop.calls.submit(CHARGE, b"s")
         async with open_broker(file) as broker:

@@ -232,7 +232,7 @@ def test_a_sync_user_sees_a_rejection_as_any_error(
         name, code, details, trailing = seen[0]
     assert (name, code) == ("RejectedCall", grpc.StatusCode.UNAVAILABLE)
     assert way.path in details
-    assert dict(trailing)["grpc-retry-pushback-ms"] == "30000"
+    assert dict(tuple(trailing))["grpc-retry-pushback-ms"] == "30000"
     assert server.seen()["begun"] == before
     assert breaker.outcomes == []
 
@@ -249,7 +249,7 @@ async def test_an_asyncio_user_sees_a_rejection_as_any_error(
         (name, code, details, trailing), cancelled, done, *_ = await aio_finish(way, channel, ask())
     assert (name, code) == ("AioRejectedCall", grpc.StatusCode.UNAVAILABLE)
     assert way.path in details
-    assert dict(trailing)["grpc-retry-pushback-ms"] == "30000"
+    assert dict(tuple(trailing))["grpc-retry-pushback-ms"] == "30000"
     assert (cancelled, done) == (False, True)
     assert server.seen()["begun"] == before
     assert breaker.outcomes == []

@@ -208,7 +208,7 @@ class Shop:
             return "refused"
         if chosen.repeatable:
             return "failed"
-        parked = dict(error.trailing_metadata() or ()).get(PARKED_METADATA)
+        parked = dict(tuple(error.trailing_metadata() or ())).get(PARKED_METADATA)
         rejected = isinstance(error, CircuitOpenError)
         return "not made" if rejected and parked == "no" else "unknown"
 
