@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping  # noqa: TC003 - see fusewire/_public.py
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping  # noqa: TC003 - see fusewire/_public.py
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from fusewire._validation import check, instance_of, nearest
 from fusewire.breaker import BreakerRegistry
 from fusewire.config._forwarders import ForwarderConfig  # noqa: TC001 - see fusewire/_public.py
 from fusewire.config._layer import FileLayer
-from fusewire.config._problems import Problem, Severity
+from fusewire.config._problems import Place, Problem, Severity
 from fusewire.config._resolving import CircuitConfig, ConsumerConfig
 from fusewire.config._watching import Watch
 from fusewire.errors import SettingsError
 from fusewire.parking import ReplayPolicy, RetryPolicy
 
 logger = logging.getLogger("fusewire.config")
+
+_NOWHERE = Place("")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +100,16 @@ class Config:
             read=self.read_again,
         )
 
-    def log_remarks(self) -> None:
-        """Log the remarks: warnings at WARNING, notes at INFO."""
+    def log_remarks(self, known: Iterable[Problem] = ()) -> None:
+        """Log the remarks: warnings at WARNING, notes at INFO.
+
+        Args:
+            known: what has been logged. The same at another place is not logged again.
+        """
+        told = {replace(remark, place=_NOWHERE) for remark in known}
         for remark in self.remarks:
+            if replace(remark, place=_NOWHERE) in told:
+                continue
             level = logging.WARNING if remark.severity is Severity.WARNING else logging.INFO
             logger.log(level, "%s", remark)
 

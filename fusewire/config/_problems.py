@@ -85,17 +85,22 @@ class Problem:
 class ConfigError(SettingsError):
     """Files or variables have problems, and nothing of them is applied.
 
+    Its text lists what is wrong.
+
     Attributes:
-        problems: all of them, in the order of the files and lines.
+        problems: what is wrong, and also the warnings and notes, in the order of the files and
+            lines.
+        errors: those of them that are wrong.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
+        self.errors = tuple(one for one in self.problems if one.severity is Severity.ERROR)
         super().__init__(self.problems)
 
     def __str__(self) -> str:
-        count = len(self.problems)
-        lines = "".join(f"\n  {problem}" for problem in self.problems)
+        count = len(self.errors)
+        lines = "".join(f"\n  {problem}" for problem in self.errors)
         return f"{count} problem{'' if count == 1 else 's'} in the configuration:{lines}"
 
 

@@ -241,13 +241,13 @@ class Watch:
             logger.warning(
                 "files of settings are refused, and nothing changes: %s",
                 found,
-                extra=fields("config.refused", count=len(found.problems)),
+                extra=fields("config.refused", count=len(found.errors)),
             )
             return False
         if found == self.config:
             return False
+        found.log_remarks(known=self.config.remarks)
         self.config, self._hash = found, hash_of(found)
-        found.log_remarks()
         found.apply(self._registry)
         self.reloads += 1
         logger.info(

@@ -73,6 +73,16 @@ def test_the_error_lists_its_problems(load_text: Callable[..., Config]) -> None:
     )
 
 
+def test_the_error_counts_and_lists_only_what_is_wrong(load_text: Callable[..., Config]) -> None:
+    instance = "{slidingWindowSize: x, eventConsumerBufferSize: 5, colour: red}"
+    with pytest.raises(ConfigError) as raised:
+        load_text(f"resilience4j.circuitbreaker.instances.a: {instance}")
+    assert str(raised.value).startswith("1 problem in the configuration:\n  1.yaml:1:62: slidingW")
+    assert str(raised.value).count("\n") == 1
+    assert len(raised.value.problems) == 3
+    assert raised.value.errors == (raised.value.problems[0],)
+
+
 @pytest.mark.parametrize(
     ("content", "place", "value"),
     [

@@ -152,6 +152,33 @@ def test_policies_of_consumers_need_a_restart_until_they_are_what_they_were(
     assert len(caplog.messages) == 1
 
 
+def test_a_remark_is_logged_once_wherever_it_moves(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def spring(size: int, more: str = "") -> str:
+        return (
+            f"{more}resilience4j.circuitbreaker.instances.a:\n"
+            f"  slidingWindowSize: {size}\n  eventConsumerBufferSize: 5\n  colour: red\n"
+        )
+
+    def logged() -> list[str]:
+        said = [each for each in caplog.messages if "of a" in each]
+        caplog.clear()
+        return said
+
+    write(file, spring(5))
+    with caplog.at_level("INFO", "fusewire.config"):
+        watch = load(file, env={}).watching(BreakerRegistry())
+        assert len(logged()) == 2
+        write(file, spring(6, "# moved\n"))
+        assert watch.look() is True
+        assert logged() == []
+        write(file, spring(7, "# moved\n").replace("red", "red\n  shape: round"))
+        assert watch.look() is True
+        (warning,) = logged()
+        assert "shape" in warning
+
+
 def test_a_thread_looks_until_the_end(file: Path) -> None:
     registry = BreakerRegistry()
     with load(file, env={}).watching(registry, every=0.01) as watch:

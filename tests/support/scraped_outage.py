@@ -12,6 +12,7 @@ from fusewire.demo._config import Plan
 from fusewire.demo._scenario import Demo
 from tests.support.ports import reserve_port
 from tests.support.prometheus import Prometheus
+from tests.support.waiting import until_sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,19 +20,47 @@ if TYPE_CHECKING:
     from fusewire.demo._course import Course
     from fusewire.demo._report import Report
 
+_CIRCUITS = "circuit_breaker_state"
+_PROCESSES = 2  # each has one circuit
+
 MONITORING = Path(__file__).parents[2] / "monitoring"
 JOB = "shop"
 
 
-class _Steps:
-    """Notes when each step was, in seconds since 1970."""
+_SAMPLES = 4
+"""Scrapes of each circuit before the restart, so that rates and rules have values."""
 
-    def __init__(self) -> None:
+_LIMIT = 60.0  # seconds, for a Prometheus on a busy machine
+
+
+class _Steps:
+    """Notes when each step was, in seconds since 1970.
+
+    Before the restart and at the end it waits until Prometheus has seen enough. The demo's
+    processes go on meanwhile.
+    """
+
+    def __init__(self, prometheus: Prometheus) -> None:
+        self._prometheus = prometheus
         self.at: dict[str, float] = {}
 
     def say(self, at: float, what: str) -> None:
         del at
+        if "restarted" in what:
+            until_sync(self._has_samples, "the circuits were scraped", limit=_LIMIT)
+        elif "all is done" in what:
+            # The rules are evaluated a second after what they are of, at most.
+            end = time.time() + 2
+            until_sync(lambda: self._has_seen(end), "the end was scraped", limit=_LIMIT)
         self.at[what] = time.time()
+
+    def _has_samples(self) -> bool:
+        found = self._prometheus.query(f"count_over_time({_CIRCUITS}[5m])")
+        return len(found) == _PROCESSES and all(count >= _SAMPLES for _, count in found)
+
+    def _has_seen(self, end: float) -> bool:
+        found = self._prometheus.query(f"timestamp({_CIRCUITS})")
+        return len(found) == _PROCESSES and all(at >= end for _, at in found)
 
     def show(self, course: Course) -> None:
         pass
@@ -75,7 +104,7 @@ def scraped_outage() -> Iterator[ScrapedOutage]:
     rules = [MONITORING / "rules.yml", MONITORING / "alerts.yml"]
     with ExitStack() as stack:
         prometheus = stack.enter_context(Prometheus({JOB: addresses}, rules=rules))
-        steps = _Steps()
+        steps = _Steps(prometheus)
         report = asyncio.run(Demo(Plan(healthy=16.0, metrics=addresses[0]), steps).run())
         yield ScrapedOutage(prometheus, addresses[0], report, steps)
 
