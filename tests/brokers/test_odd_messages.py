@@ -52,17 +52,19 @@ async def outside(amqp_url: str) -> AsyncIterator[AbstractChannel]:
         yield channel
 
 
-async def publish_raw(outside: AbstractChannel, queue: str, payload: bytes) -> None:
+async def publish_raw(
+    outside: AbstractChannel, routing_key: str | bytes, payload: bytes, *, exchange: str = ""
+) -> None:
     """Publish the body "body" with the payload of a content header as it is."""
     channel: Any = await outside.get_underlay_channel()
-    marshalled = ChannelFrame.marshall(
-        channel_number=channel.number, frames=[Basic.Publish(exchange="", routing_key=queue)]
-    )
+    key = routing_key.encode() if isinstance(routing_key, str) else routing_key
+    names = b"".join(bytes([len(name)]) + name for name in (exchange.encode(), key))
+    publish = struct.pack(">IH", Basic.Publish.index, 0) + names + b"\0"
     frames = b"".join(
         struct.pack(">BHI", kind, channel.number, len(part)) + part + b"\xce"
-        for kind, part in ((2, payload), (3, b"body"))
+        for kind, part in ((1, publish), (2, payload), (3, b"body"))
     )
-    raw = ChannelFrame(payload=marshalled.payload + frames, should_close=False, drain_future=None)
+    raw = ChannelFrame(payload=frames, should_close=False, drain_future=None)
     await channel.write_queue.put(raw)
 
 
@@ -274,3 +276,15 @@ def test_a_delivery_is_read_whatever_its_properties_are() -> None:
     delivered = Delivered(properties, b"a", "", "q", 1, redelivered=False)
 
     assert codec.from_amqp(delivered).body == b"a"
+
+
+async def test_a_routing_key_that_is_no_text_is_shown_and_closes_no_connection(
+    broker: RabbitMQBroker, outside: AbstractChannel, queue_name: str
+) -> None:
+    await broker.create_queue(queue_name)
+    await (await outside.get_queue(queue_name)).bind("amq.fanout")
+    await publish_raw(outside, b"a \xff key", content_header(0), exchange="amq.fanout")
+
+    [read] = await drain(broker, queue_name, 1)
+
+    assert (read.body, read.exchange, read.routing_key) == (b"body", "amq.fanout", r"a \xff key")

@@ -124,8 +124,9 @@ class DirectConsumer:
         return Delivered(
             properties_in(header),
             body,
-            method[begin:end].decode(),
-            method[end + 1 :].decode(),
+            # RabbitMQ takes any bytes for a routing key. What cannot be read closes no connection.
+            method[begin:end].decode(errors="backslashreplace"),
+            method[end + 1 :].decode(errors="backslashreplace"),
             tag,
             bool(redelivered & 1),
         )
