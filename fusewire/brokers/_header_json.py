@@ -11,10 +11,15 @@ import base64
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fusewire.brokers.message import HeaderValue
+
+
+_AS_IT_IS = frozenset({str, int, bool, NoneType})
+"""Types of most header values."""
 
 
 def pack(value: Any, where: str) -> object:
@@ -37,7 +42,10 @@ def pack(value: Any, where: str) -> object:
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"{where}: key {key!r} is a {type(key).__name__}; keys are strings")
-        packed = {key: pack(item, f"{where}.{key}") for key, item in value.items()}
+        packed = {
+            key: item if type(item) in _AS_IT_IS else pack(item, f"{where}.{key}")
+            for key, item in value.items()
+        }
         return {"$dict": packed} if any(key.startswith("$") for key in packed) else packed
     raise TypeError(
         f"{where} holds a {type(value).__name__}, which cannot be stored; "

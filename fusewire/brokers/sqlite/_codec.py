@@ -32,6 +32,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "priority": (int, NoneType),
 }
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps() makes one for each call
+
 
 def encode(message: Message) -> tuple[str, bytes]:
     """Return the properties, as JSON in ASCII, and the body of `message`.
@@ -41,21 +43,22 @@ def encode(message: Message) -> tuple[str, bytes]:
     """
     if not isinstance(message.body, (bytes, bytearray, memoryview)):
         raise TypeError(f"body must be bytes, got {type(message.body).__name__}")
-    for name, kinds in _KINDS.items():
-        if not isinstance(value := getattr(message, name), kinds):
-            raise TypeError(f"{name} must be {_words(kinds)}, got {type(value).__name__}")
-    properties: dict[str, object] = {
-        name: pack(getattr(message, name), name)
-        for name, default in _DEFAULTS.items()
-        if getattr(message, name) != default
-    }
+    properties: dict[str, object] = {}
+    for name, default in _DEFAULTS.items():
+        value = getattr(message, name)
+        if value is default:
+            continue
+        if not isinstance(value, _KINDS[name]):
+            raise TypeError(f"{name} must be {_words(_KINDS[name])}, got {type(value).__name__}")
+        if value != default:
+            properties[name] = pack(value, name)
     try:
         if message.headers:
             properties["headers"] = pack(message.headers, "headers")
-        return json.dumps(properties, separators=(",", ":")), bytes(message.body)
+        return _to_json(properties), bytes(message.body)
     except RecursionError as error:
         raise TypeError("headers are nested too deeply to be stored") from error
-    except ValueError as error:  # the one that json.dumps has left
+    except ValueError as error:  # the one that json has left
         raise TypeError(f"headers hold a number that cannot be stored: {error}") from error
 
 

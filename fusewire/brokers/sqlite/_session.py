@@ -211,14 +211,19 @@ class Session:
 
     def _begin(self, *, reads: bool) -> OpenFile:
         for _ in range(_OPENINGS):
-            file = self._current()
-            # IMMEDIATE: a transaction that begins by reading cannot wait for another that writes.
-            file.connection.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
-            # Looked at again: while this one may write, no other process can save what this file
-            # holds, and leave it.
-            if file.identity.intact():
-                return file
-            file.connection.execute("ROLLBACK")
+            file = self._current() if self._file is None else self._file
+            try:
+                # IMMEDIATE: one that begins by reading cannot wait for another that writes.
+                file.connection.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
+            except sqlite3.Error:
+                if file.identity.intact():
+                    raise
+            else:
+                # Not looked at before: while this one may write, no other process can save what
+                # this file holds, and leave it.
+                if file.identity.intact():
+                    return file
+                file.connection.execute("ROLLBACK")
             self._leave(file)
         raise BrokerUnavailableError(_keeps_going_away(self._path))
 

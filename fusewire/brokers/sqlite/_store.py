@@ -175,6 +175,9 @@ class Store:
     def publish(self, to: Station | str, message: Message, delay: float) -> None:
         """Put `message` at the tail of `to`, now or when its delay is over."""
         name = queue_name(to)
+        stored = codec.encode(message)
+        if not delay and self._put(name, stored):
+            return
         row = self._find(name)
         if row is None or (isinstance(to, Station) and to.kind == "delayed"):
             raise MoveRefusedError(f"{self._no_queue(name)}; the message was not stored")
@@ -189,8 +192,23 @@ class Store:
         self._db.execute(
             "INSERT INTO messages (queue, due, clock, steady_due, properties, body)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (queue_id, *due, *codec.encode(message)),
+            (queue_id, *due, *stored),
         )
+
+    def _put(self, name: str, stored: tuple[str, bytes]) -> bool:
+        """Put a message at the tail of a queue without a delay; return whether there is one.
+
+        One statement is faster than to look for the queue first, and most messages need no more.
+        """
+        try:
+            put = self._db.execute(
+                "INSERT INTO messages (queue, properties, body)"
+                " SELECT id, ?, ? FROM queues WHERE name = ? AND delay_ms IS NULL",
+                (*stored, name),
+            )
+        except UnicodeEncodeError:  # no queue can have that name
+            return False
+        return put.rowcount == 1
 
     def _delayed(self, source: str, source_id: int) -> int:
         """Return the queue in which messages wait until they are due in the source.
