@@ -14,7 +14,7 @@ from tests.support.waiting import until_sync
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.idempotent_server import Server
+    from tests.support.idempotent_server import Loop, Server
 
 both = pytest.mark.parametrize("place", SYNC_AND_AIO, ids=["sync", "aio"])
 
@@ -94,6 +94,21 @@ def test_what_is_made_when_its_caller_has_gone_is_counted_as_made(
     assert counted(server) == {}
     server.script.go_on.set()
     until_sync(lambda: counted(server) == {"made": 1}, "the count")
+
+
+@pytest.mark.parametrize("place", [place for place in SYNC_AND_AIO if place.aio], ids=str)
+def test_what_is_cut_off_is_counted_as_failed(serve: Callable[..., Server], loop: Loop) -> None:
+    server = serve()
+    call = server.start("slow", "a")
+    assert server.script.begun.wait(20)
+
+    async def cut_off() -> None:
+        (task,) = server.interceptor._tasks
+        task.cancel()
+
+    loop.run(cut_off())
+    until_sync(lambda: counted(server) == {"failed": 1}, "the count")
+    call.cancel()
 
 
 @both
