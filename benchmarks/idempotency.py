@@ -26,6 +26,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
@@ -81,7 +82,11 @@ class NoOp(grpc.ServerInterceptor):
 def serving(
     handlers: dict[str, Callable[[bytes, Any], bytes]], interceptor: grpc.ServerInterceptor
 ) -> Iterator[grpc.Channel]:
-    server = grpc.server(ThreadPoolExecutor(THREADS), interceptors=[interceptor])
+    threads = ThreadPoolExecutor(THREADS)
+    # All of them now: a server whose calls are slow would get more of them than another.
+    together = Barrier(THREADS)
+    list(threads.map(lambda _: together.wait(), range(THREADS)))
+    server = grpc.server(threads, interceptors=[interceptor])
     methods: dict[str, Any] = {
         name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in handlers.items()
     }
@@ -111,7 +116,7 @@ class Subject:
 
 
 def warm(subjects: Iterable[Subject]) -> None:
-    """Have connections, plans, caches and all threads of the servers ready."""
+    """Have connections, plans and caches ready."""
     with ThreadPoolExecutor(THREADS) as threads:
         for subject in subjects:
             list(threads.map(subject, range(25 * THREADS)))
