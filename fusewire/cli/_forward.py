@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fusewire.cli._exit import fail
+from fusewire.cli._serving import serving
 from fusewire.errors import FusewireError, SettingsError
 
 if TYPE_CHECKING:
@@ -46,6 +48,14 @@ def forward(
     accept_plain: Annotated[
         bool, typer.Option(help="With --keys: make calls that are not encrypted, too.")
     ] = False,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Answer /readyz, /livez, /startupz and /health here, and /metrics for Prometheus.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make the stored calls of a queue when their server can take them, until SIGTERM or SIGINT.
 
@@ -59,7 +69,7 @@ def forward(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     try:
-        asyncio.run(_forward(found, queue, forwarder, keys, accept_plain=accept_plain))
+        asyncio.run(_forward(found, queue, forwarder, keys, accept_plain=accept_plain, http=http))
     except (FusewireError, OSError, ImportError) as error:
         fail("forward", str(error))
 
@@ -71,6 +81,7 @@ async def _forward(
     keys: str | None,
     *,
     accept_plain: bool,
+    http: str | None,
 ) -> None:
     # Imported here: gRPC loads slowly, and other commands do without.
     from fusewire.breaker import default_registry  # noqa: PLC0415 - see above
@@ -91,8 +102,9 @@ async def _forward(
     )
     with found.watching(default_registry()) as watch:
         watch.add(calls)
-        async with _channel(forwarder) as channel, calls:
-            await calls.run(channel)
+        with nullcontext() if http is None else serving(http, calls):
+            async with _channel(forwarder) as channel, calls:
+                await calls.run(channel)
 
 
 def _policy(method: MethodConfig) -> ParkPolicy:

@@ -19,6 +19,7 @@ from fusewire.cli._app import app
 from fusewire.config import ConfigError, load
 from fusewire.forwarding import Encryption, ParkedCalls
 from fusewire.interceptors import guard
+from tests.support.asgi_server import ask
 from tests.support.ports import reserve_port
 from tests.support.processes import KeptProcess
 from tests.support.waiting import until_sync
@@ -108,11 +109,13 @@ def park(address: str, *what: bytes) -> None:
                 assert charge(request, timeout=30) == b"pending"
 
 
-def start(address: str, name: str) -> KeptProcess:
+def start(address: str, name: str, *more: str) -> KeptProcess:
     command = [sys.executable, "-c", "from fusewire.cli import main; main()", "forward"]
     options = ["fusewire.yaml", "--queue", "charges", "--keys", "vault:keys"]
     environment = {**os.environ, "BROKER": address}
-    return KeptProcess([*command, *options], env=environment, log=Path(f"{name}.log").absolute())
+    return KeptProcess(
+        [*command, *options, *more], env=environment, log=Path(f"{name}.log").absolute()
+    )
 
 
 def test_two_programs_start_before_their_broker_make_all_calls_and_end_on_sigterm(
@@ -120,13 +123,18 @@ def test_two_programs_start_before_their_broker_make_all_calls_and_end_on_sigter
 ) -> None:
     address = f"sqlite:///{tmp_path}/later/broker.db"
     requests = [b"%d" % number for number in range(20)]
-    with start(address, "one") as one, start(address, "two") as two:
+    http = f"127.0.0.1:{reserve_port()}"
+    with start(address, "one", "--http", http) as one, start(address, "two") as two:
         for name in ("one", "two"):
             log = Path(f"{name}.log")
             until_sync(lambda log=log: "cannot be reached" in log.read_text(), limit=60)
+        assert ask(f"http://{http}/livez").status == 200
         (tmp_path / "later").mkdir()
         park(address, *requests)
         until_sync(lambda: sorted(payments.made) == sorted(requests), limit=60)
+        until_sync(lambda: ask(f"http://{http}/readyz").status == 200, limit=60)
+        assert 'queue="charges"' in ask(f"http://{http}/metrics").text
+        assert ask(f"http://{http}/none").status == 404
         for program in (one, two):
             program.send(signal.SIGTERM)
             assert program.wait(60) == 0
@@ -146,6 +154,7 @@ def test_what_cannot_run_says_so(port: int) -> None:
     assert "has no 'none'" in run(file, "--queue", "charges", "--keys", "vault:none")
     assert "No module named" in run(file, "--queue", "charges", "--keys", "nothing_here:keys")
     assert "ca.pem" in run(file, "--queue", "charges")
+    assert "--http must be HOST:PORT" in run(file, "--queue", "charges", "--http", "8081")
     assert port
 
 
