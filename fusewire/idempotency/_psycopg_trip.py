@@ -62,9 +62,10 @@ class Statement(NamedTuple):
 
     sql: bytes
     name: bytes | None = None
-    values: Sequence[bytes | None] = ()
-    types: Sequence[int] = ()
-    formats: Sequence[Format] = ()
+    # Lists: psycopg 3.2's own C code takes no tuples.
+    values: list[bytes | None] | None = None
+    types: list[int] | None = None
+    formats: list[Format] | None = None
 
 
 COMMIT = Statement(b"COMMIT", b"fusewire_commit")
@@ -96,8 +97,8 @@ class _Text(NamedTuple):
     sql: bytes
     name: bytes
     parameters: Sequence[str]
-    types: Sequence[int]
-    formats: Sequence[Format]
+    types: list[int]
+    formats: list[Format]
 
 
 @functools.lru_cache(maxsize=64)
