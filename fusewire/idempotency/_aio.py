@@ -158,6 +158,7 @@ class _Served:
                 await real.abort(code, details)
             if context.noted_code != OK:  # what the handler has said meanwhile does not count
                 real.set_code(code)
+                real.set_details(details)
             data = answer.reply or b""
             reply = self.core.replies.from_bytes(self._method, data, self._serialize)
             remember(reply, data)

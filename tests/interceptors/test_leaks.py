@@ -274,6 +274,8 @@ async def test_asyncio_calls_leave_nothing_behind(  # noqa: PLR0917 - fixtures
     alone: dict[Any, Amount],
     quiet_loop: None,
 ) -> None:
+    if is_kept(cases[0]) and grpc.__version__.startswith("1.71."):
+        pytest.skip("grpcio 1.71 keeps such calls for good, with any interceptor")
     if cases not in alone:
         async with grpc.aio.insecure_channel(server.target, interceptors=aio_no_op()) as channel:
             alone[cases] = await growth(maker_asyncio(cases, channel), calls, None)

@@ -162,7 +162,11 @@ async def aio_finish(
     if act is not None:
         await act(call)
     seen.extend(await _read(way, call))
-    seen.extend([call.cancelled(), call.done()])
+    for ask in (call.cancelled, call.done):
+        try:
+            seen.append(ask())
+        except Exception as error:  # noqa: BLE001 - in grpcio 1.71 what an interceptor raised
+            seen.append(tell(error))
     for told in (call.code(), call.details(), call.trailing_metadata()):
         try:
             seen.append(await told)
