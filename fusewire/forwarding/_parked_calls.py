@@ -232,16 +232,14 @@ class ParkedCalls(Queueing, Finding):
     def status(self) -> ConsumerStatus:
         """Return how it stands: connected, what is in flight, how many calls wait in each lane.
 
-        Where calls are only parked it is not `running`, and nothing is in flight. It waits for
-        nothing and may be called from any thread; see :meth:`ParkingConsumer.status
-        <fusewire.parking.ParkingConsumer.status>`.
+        Where calls are only parked it is not `running`, and nothing is in flight. What reads
+        outcomes shows in `halted`. It waits for nothing and may be called from any thread; see
+        :meth:`ParkingConsumer.status <fusewire.parking.ParkingConsumer.status>`.
         """
-        if self._forwarder is None:
-            return self._status.read()
-        status = self._forwarder.status()
-        if status.running:
-            return status
-        return dataclasses.replace(self._status.read(), halted=status.halted)
+        forwarder, reader = (each and each.status() for each in (self._forwarder, self._reader))
+        stopped = [each.halted for each in (forwarder, reader) if each and each.halted]
+        status = forwarder if forwarder and forwarder.running else self._status.read()
+        return dataclasses.replace(status, halted=stopped[0]) if stopped else status
 
     def add_listener(self, listener: Callable[[MessageEvent], None]) -> Callable[[], None]:
         """Have `listener` called when a call is parked, replayed, delayed or dead.

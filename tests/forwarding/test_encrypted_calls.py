@@ -11,7 +11,7 @@ import pytest
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings
 from fusewire.brokers import Message, open_broker
-from fusewire.forwarding import Encryption, KeyRing, ParkedCalls
+from fusewire.forwarding import Encryption, KeyRing, Outcome, ParkedCalls
 from fusewire.forwarding import _call_codec as codec_module
 from fusewire.telemetry.health import Health
 from tests.forwarding.encrypting import (
@@ -120,6 +120,30 @@ async def test_a_forwarder_goes_on_when_its_key_is_deployed(
         await until(lambda: sorted(shop.happened("replayed")) == sorted(ids))
         assert not shop.calls.status().halted
         assert Health(registry, consumers=[shop.calls]).readiness().passes
+
+
+async def test_a_reader_of_outcomes_that_lacks_a_key_is_not_ready_until_it_is_deployed(
+    sqlite: str, queue_name: str, server: PaymentsServer, registry: BreakerRegistry
+) -> None:
+    await park(sqlite, queue_name, server, "a", encryption=RIGHT)
+    asking = {"outcomes": True}
+    async with aio_shop(
+        sqlite, queue_name, server, registry, encryption=RIGHT, calls=asking
+    ) as shop:
+        await until(lambda: shop.happened("replayed"))
+    keys, outcomes = Keys({"new": NEW}), []
+
+    async def on_outcome(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+
+    async with ParkedCalls(
+        sqlite, queue=queue_name, encryption=Encryption(keys), on_outcome=on_outcome
+    ) as calls:
+        await until(lambda: "'old'" in calls.status().halted)
+        assert not Health(registry, consumers=[calls]).readiness().passes
+        keys.give({"new": NEW, "old": OLD})
+        await until(lambda: outcomes)
+        assert not calls.status().halted
 
 
 async def test_keys_change_during_a_run_and_no_forwarder_stops(
