@@ -36,6 +36,9 @@ __all__ = ["AioSQLAlchemyStore", "SQLAlchemyStore", "table"]
 _JOINED = "create_savepoint"
 _AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
 
+_IDLE = 0
+"""What libpq, and psycopg, call a connection without a transaction."""
+
 _text = functools.lru_cache(maxsize=64)(sa.text)
 
 
@@ -128,6 +131,16 @@ def _lock(connection: sa.Connection, wait: float) -> None:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {former}")
 
 
+def _is_over(connection: sa.Connection | None) -> bool:
+    """Return whether a handler has ended the transaction in SQL, which SQLAlchemy does not see."""
+    driver: Any = None if connection is None else connection.connection.driver_connection
+    if hasattr(driver, "is_in_transaction"):  # asyncpg
+        return not (driver.is_closed() or driver.is_in_transaction())
+    if hasattr(driver, "in_transaction"):  # SQLite
+        return not driver.in_transaction
+    return bool(getattr(driver, "info", None) and driver.info.transaction_status == _IDLE)
+
+
 class _SQLAlchemyTransaction(Transaction):
     """A transaction on a connection of the engine."""
 
@@ -149,7 +162,9 @@ class _SQLAlchemyTransaction(Transaction):
     @property
     def is_open(self) -> bool:
         # A connection that was lost has not been ended by the handler.
-        return self._connection.invalidated or self._transaction.is_active
+        return self._connection.invalidated or (
+            self._transaction.is_active and not _is_over(self._connection)
+        )
 
     def lend(self) -> Session | sa.Connection:
         if self._store.factory is None:
@@ -264,7 +279,9 @@ class _AioSQLAlchemyTransaction(AioTransaction):
     @property
     def is_open(self) -> bool:
         # A connection that was lost has not been ended by the handler.
-        return self._connection.invalidated or self._transaction.is_active
+        return self._connection.invalidated or (
+            self._transaction.is_active and not _is_over(self._connection.sync_connection)
+        )
 
     def lend(self) -> AsyncSession | AsyncConnection:
         if self._store.factory is None:

@@ -75,9 +75,6 @@ def test_a_connections_commit_ends_the_transaction_and_the_reply_is_still_record
     assert server.effects("a") == 1
 
 
-@pytest.mark.parametrize(
-    "place", [_NAMES["sqlite3"], _NAMES["asyncpg"], _NAMES["psycopg"]], ids=str
-)
 def test_a_commit_in_sql_is_seen_and_the_reply_still_recorded(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,9 +85,6 @@ def test_a_commit_in_sql_is_seen_and_the_reply_still_recorded(
     assert server.effects("a") == 1
 
 
-@pytest.mark.parametrize(
-    "place", [_NAMES["sqlite3"], _NAMES["asyncpg"], _NAMES["psycopg"]], ids=str
-)
 def test_a_reply_whose_effects_were_rolled_back_is_never_given(server: Server) -> None:
     for runs in (1, 2):
         answer = server.ask("sql:ROLLBACK", "a")

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 _NAMES = {place.name: place for place in PLACES}
 
 
-@pytest.mark.parametrize(
-    "place", [_NAMES["sqlite3"], _NAMES["asyncpg"], _NAMES["psycopg"]], ids=str
-)
 async def test_a_handler_that_commits_in_sql_is_remembered_all_the_same(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -33,9 +30,6 @@ async def test_a_handler_that_commits_in_sql_is_remembered_all_the_same(
     assert shop.effects("order") == 1
 
 
-@pytest.mark.parametrize(
-    "place", [_NAMES["sqlite3"], _NAMES["asyncpg"], _NAMES["psycopg"]], ids=str
-)
 async def test_a_handler_that_rolls_back_in_sql_has_failed(shop: Shop) -> None:
     shop.behave = first_time(shop, lambda _: shop.execute("ROLLBACK"))
     await shop.send("order")
@@ -47,13 +41,16 @@ async def test_a_handler_that_rolls_back_in_sql_has_failed(shop: Shop) -> None:
     assert shop.effects("order") == 1
 
 
-@pytest.mark.parametrize("place", [_NAMES["sqlite3"], _NAMES["psycopg"]], ids=str)
 async def test_a_handler_that_commits_in_sql_and_fails_leaves_a_doubt(shop: Shop) -> None:
     def act(_: object) -> None:
         shop.execute("COMMIT")
         raise ValueError("a bug")
 
-    shop.behave = act
+    async def aio_act(_: object) -> None:
+        await shop.execute("COMMIT")
+        raise ValueError("a bug")
+
+    shop.behave = aio_act if shop.place.aio else act
     await shop.send("order")
     async with shop.consumer():
         (dead,) = await shop.ends("dead")
