@@ -1,4 +1,4 @@
-"""The payments server: it charges once for each key, whoever asks again, and declines much money.
+"""The payments server: it charges once for each key, and declines what costs too much.
 
 ``python server.py PORT LEDGER`` serves until it is ended. The charge and the record of its key are
 committed in one transaction of SQLite. So a server that dies in the middle of a charge has made it
