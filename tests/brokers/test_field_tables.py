@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp import decode, encode
+from pamqp.commands import Basic
 
-from fusewire.brokers.rabbitmq._workarounds.field_tables import read_table
+from fusewire.brokers.rabbitmq._workarounds.field_tables import Properties, read_table, write_table
 
 HELD = st.recursive(
     st.text(max_size=20)
@@ -76,3 +77,22 @@ def test_nothing_is_read_from_behind_a_table() -> None:
 
     with pytest.raises(ValueError, match="longer than the table"):
         read_table(table + b"cde", 4, len(table))
+
+
+@given(st.dictionaries(st.text(max_size=60), HELD, max_size=9))
+@example({"é" * 64 + "a": 1, "": "no name", "b": "ü", "c": 2**63 - 1})
+def test_a_table_is_written_as_pamqp_writes_it(headers: Any) -> None:
+    assert write_table(headers) == encode.field_table(headers)
+
+
+@pytest.mark.parametrize("value", [2**63, object(), b"bytes", "\ud800"])
+def test_what_pamqp_does_not_write_is_not_written(value: Any) -> None:
+    for write in (encode.field_table, write_table):
+        with pytest.raises((TypeError, ValueError)):
+            write({"a": value})
+
+
+def test_properties_are_written_as_pamqp_writes_them() -> None:
+    every: Any = {"headers": {"a": "b", "c": 1}, "message_id": "m", "priority": 3, "app_id": ""}
+
+    assert Properties(**every).marshal() == Basic.Properties(**every).marshal()

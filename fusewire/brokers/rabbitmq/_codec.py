@@ -17,7 +17,7 @@ import uuid
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from pamqp import decode, encode
+from pamqp import decode
 from pamqp.commands import Basic
 
 from fusewire.brokers._header_json import pack, unpack
@@ -33,6 +33,7 @@ from fusewire.brokers.rabbitmq._table_values import (
     is_too_long,
     to_table,
 )
+from fusewire.brokers.rabbitmq._workarounds.field_tables import Properties, write_table
 from fusewire.brokers.rabbitmq._workarounds.unreadable import UNREADABLE_PROPERTIES
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def to_amqp(message: Message, frame: int) -> tuple[bytes, Basic.Properties]:
     try:
         properties, body = _to_properties(message), message.body
         headers, room = cast("FieldTable", properties.headers), frame - _BESIDE
-        if _may_be_longer(headers, room) and len(table := encode.field_table(headers)) > room:
+        if _may_be_longer(headers, room) and len(table := write_table(headers)) > room:
             properties.headers = {TRANSFER: _FORMAT, _IN_BODY: len(table)}
             body = table + body
     except Exception as error:  # whatever pamqp makes of it: it promises no class of errors
@@ -140,7 +141,7 @@ def _to_properties(message: Message) -> Basic.Properties:
         headers[_BLANK] = ",".join(blank)
     if exact:
         headers[_EXACT] = json.dumps(pack(exact, "headers"), separators=(",", ":"))
-    return Basic.Properties(
+    return Properties(
         headers=cast("FieldTable", headers),
         content_type=message.content_type,
         content_encoding=message.content_encoding,
