@@ -115,13 +115,14 @@ def _text(sql: str) -> _Text:
 def statement(sql: str, parameters: Parameters, encoding: str) -> Statement:
     """Return a statement of :class:`~fusewire.idempotency._sql.Sql` with its values."""
     text, name, names, types, formats = _text(sql)
-    values = [_encoded(parameters[parameter], encoding) for parameter in names]
+    values = [
+        value if value is None or isinstance(value, bytes) else _encoded(value, encoding)
+        for value in map(parameters.__getitem__, names)
+    ]
     return Statement(text, name, values, types, formats)
 
 
-def _encoded(value: Any, encoding: str) -> bytes | None:
-    if value is None or isinstance(value, bytes):
-        return value
+def _encoded(value: Any, encoding: str) -> bytes:
     return b"%d" % value if isinstance(value, int) else str(value).encode(encoding)
 
 
@@ -213,8 +214,10 @@ def _one_by_one(pgconn: PGconn, sent: Iterator[bytes | None]) -> _Talk:
     results: list[tuple[bytes | None, PGresult]] = []
     for message in sent:
         yield from _flush(pgconn)
-        while (result := (yield from _next(pgconn))) is not None:
+        yield from _received(pgconn)
+        while (result := _next(pgconn)) is not None:
             results.append((message, result))
+            yield from _received(pgconn)
         if results[-1][1].status not in _GOOD:
             break
     return results
@@ -233,7 +236,9 @@ def _until_synced(pgconn: PGconn) -> Generator[Wait, Ready | int, list[PGresult]
     results: list[PGresult] = []
     while True:
         try:
-            result = yield from _next(pgconn)
+            if pgconn.is_busy():
+                yield from _received(pgconn)
+            result = _next(pgconn)
         except psycopg.OperationalError:
             # What the server said before it hung up says more.
             if any(each.status == ExecStatus.FATAL_ERROR for each in results):
@@ -246,11 +251,15 @@ def _until_synced(pgconn: PGconn) -> Generator[Wait, Ready | int, list[PGresult]
         results.append(result)
 
 
-def _next(pgconn: PGconn) -> Generator[Wait, Ready | int, PGresult | None]:
+def _received(pgconn: PGconn) -> Generator[Wait, Ready | int, None]:
+    """Wait until the next result is here."""
     while pgconn.is_busy():
         while not (yield Wait.R):
             pass
         pgconn.consume_input()
+
+
+def _next(pgconn: PGconn) -> PGresult | None:
     result = pgconn.get_result()
     if result is None and pgconn.status != ConnStatus.OK:
         raise psycopg.OperationalError("the connection is lost")

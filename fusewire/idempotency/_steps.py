@@ -87,8 +87,7 @@ Outcome = Answered | Raised | Given
 # Steps. What each is answered with stands beside it.
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(NamedTuple):
     """Begin a transaction; nothing.
 
     Attributes:
@@ -98,26 +97,22 @@ class Begin:
     lazily: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Execute:
+class Execute(NamedTuple):
     """Execute a statement in it; the rows."""
 
     sql: str
     parameters: Parameters
 
 
-@dataclass(frozen=True, slots=True)
-class Handle:
+class Handle(NamedTuple):
     """Run the handler, in the transaction if there is one; the :class:`Ending`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Undo:
+class Undo(NamedTuple):
     """Roll back what the handler has not committed itself; whether the claim is still held."""
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """Commit the transaction; whether that was done.
 
     Attributes:
@@ -127,13 +122,11 @@ class Commit:
     last: Execute | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rollback:
+class Rollback(NamedTuple):
     """Roll back the transaction, if there is one; nothing. It does not fail."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """Ask the user's function about work in doubt; an ending with a reply, or None."""
 
     function: Callable[..., Any]
