@@ -10,6 +10,7 @@ from fusewire._log_fields import fields
 from fusewire.breaker import CircuitMode
 from fusewire.breaker.internal import Patterns, SetMode
 from fusewire.config._showing import show_origin, show_setting
+from fusewire.config._spring_keys import canonical
 from fusewire.config._spring_values import SpringClassifier
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class FileLayer:
         self._circuits = circuits
         self._patterns = Patterns(tuple(circuits))
         self._reported: set[str] = set()
+        self._alike = {canonical(name): name for name in circuits}
 
     def circuit_for(self, name: str) -> CircuitConfig | None:
         """Return what is said of the circuit called `name`, by its name or by a pattern."""
@@ -88,7 +90,18 @@ class FileLayer:
         new: BreakerSettings,
         former: SettingsLayer | None,
     ) -> None:
-        """Log once for each circuit what changes: field, old value, new value, and its place."""
+        """Log once for each circuit what changes: field, old value, new value, and its place.
+
+        A name that files write in another way is a warning: they say nothing of that circuit.
+        """
+        alike = self.written_otherwise(name)
+        if alike and not (isinstance(former, FileLayer) and former.written_otherwise(name)):
+            logger.warning(
+                "circuit %r has no settings from files: they write its name %r (%s)",
+                name,
+                alike,
+                self._circuits[alike].place,
+            )
         if old == new or name in self._reported or not logger.isEnabledFor(logging.INFO):
             return
         if len(self._reported) >= _MOST_REPORTED:
@@ -108,6 +121,14 @@ class FileLayer:
             "; ".join(changes),
             extra=fields("circuit.configured", circuit=name, count=len(changes)),
         )
+
+    def written_otherwise(self, name: str) -> str:
+        """Return a name in the files that differs in case, hyphens and underscores alone.
+
+        Empty if there is none, or if they name this circuit as well.
+        """
+        alike = self._alike.get(canonical(name), name)
+        return "" if alike == name or self.circuit_for(name) is not None else alike
 
 
 _FUNCTIONS = ("classify_exception", "classify_result")

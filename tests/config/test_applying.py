@@ -249,3 +249,34 @@ def test_codes_and_files_settings_from_many_threads_end_as_the_last_file_says(
         thread.join()
     assert halves == []
     assert {breaker.settings.failure_threshold for breaker in registry} == {3}
+
+
+@pytest.mark.parametrize("name", ["payment-service", "payment_service", "PaymentService"])
+def test_a_name_that_files_write_otherwise_is_a_warning(
+    load_text: Callable[..., Config],
+    registry: BreakerRegistry,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    file = circuits("paymentService: {failure_threshold: %d}")
+    load_text(file % 3).apply(registry)
+    registry.get(name)
+    registry.get("paymentService")
+    registry.get("another")
+    load_text(file % 4).apply(registry)
+    (warning,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert warning.getMessage() == (
+        f"circuit '{name}' has no settings from files: they write its name 'paymentService' "
+        "(1.yaml:1:48)"
+    )
+
+
+def test_a_name_that_files_have_in_two_ways_or_by_a_pattern_is_none(
+    load_text: Callable[..., Config], registry: BreakerRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_text(
+        circuits("user_service: {}, user-service: {}, mail: {}, 'm*l': {}, 'MAI?': {}")
+    ).apply(registry)
+    for name in ("user_service", "user-service", "MAIL"):
+        registry.get(name)
+    assert [each for each in caplog.records if each.levelname == "WARNING"] == []
