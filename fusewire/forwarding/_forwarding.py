@@ -97,7 +97,13 @@ class Forwarding:
             forwarder.halt(missing)
 
         handler = ReplayHandler(
-            sending, self.codec, self.replay_timeout, stop=stop, halt=halt, methods=self.methods
+            sending,
+            self.codec,
+            self.replay_timeout,
+            stop=stop,
+            halt=halt,
+            methods=self.methods,
+            circuit=self.registry.find,
         )
         consumer = ParkingConsumer(
             entry.broker,

@@ -13,6 +13,7 @@ import grpc
 from fusewire._key_text import IDEMPOTENCY_TRAILER, key_of_id
 from fusewire._log_fields import fields
 from fusewire._sendable import is_valid_metadata
+from fusewire.breaker import CircuitState
 from fusewire.errors import CircuitOpenError
 from fusewire.forwarding._call import StoredCall, UnreadableCallError
 from fusewire.forwarding._encryption import MissingKeyError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractIncomingMessage
 
+    from fusewire.breaker import CircuitBreaker
     from fusewire.forwarding._call_codec import CallCodec
     from fusewire.forwarding._policy import ParkPolicy
     from fusewire.forwarding._transport import Metadata, Transport
@@ -42,6 +44,9 @@ logger = logging.getLogger("fusewire.forwarding")
 _OF_WINDOW = 0.95
 """The part of a window after which a call is not sent again: clocks differ, and sending takes
 time."""
+
+_PROBED = frozenset({CircuitState.OPEN, CircuitState.HALF_OPEN})
+"""States of a circuit whose next call shows whether its dependency is back."""
 
 _DETAILS = "grpc-status-details-bin"
 
@@ -62,6 +67,7 @@ class ReplayHandler:
         stop: called if the channel is closed, to end the forwarder.
         halt: called if a call cannot be read here, to stop the forwarder until it can.
         methods: what is known of methods here, for calls that do not say it themselves.
+        circuit: returns the breaker of a name, if there is one.
         now: the time, in seconds since 1970.
     """
 
@@ -74,6 +80,7 @@ class ReplayHandler:
         stop: Callable[[], None],
         halt: Callable[[MissingKeyError], None],
         methods: Mapping[str, ParkPolicy] = MappingProxyType({}),
+        circuit: Callable[[str], CircuitBreaker | None] = lambda _name: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._transport = transport
@@ -82,6 +89,7 @@ class ReplayHandler:
         self._stop = stop
         self._halt = halt
         self._methods = methods
+        self._circuit = circuit
         self._now = now
 
     async def __call__(self, message: AbstractIncomingMessage) -> None:
@@ -92,11 +100,11 @@ class ReplayHandler:
         now = self._now()
         sent_before = operation.first_sent_ms
         call = await self._to_send(message, operation, now)
-        metadata = _metadata(call, operation)
+        metadata, timeout = _metadata(call, operation), self._seconds_for(call)
         # Whatever ends this attempt, from here on it may have been sent: a server may act on it.
         operation.first_sent_ms = round(now * 1000) if sent_before is None else sent_before
         try:
-            reply = await self._transport.send(call, metadata, call.timeout or self._timeout)
+            reply = await self._transport.send(call, metadata, timeout)
         except CircuitOpenError:
             operation.first_sent_ms = sent_before
             raise  # nothing was sent: it waits
@@ -111,7 +119,7 @@ class ReplayHandler:
                 raise Reject(str(error), reason=ReplayOutcome.AMBIGUOUS.value) from error
             raise Requeue from error
         except grpc.RpcError as error:
-            end = _end_of(call, error, call.timeout or self._timeout)
+            end = _end_of(call, error, timeout)
             _note_answer(message, Ended(None, _status_of(end)))
             if end.key_end is KeyEnd.NO_EFFECT:
                 operation.first_sent_ms = sent_before
@@ -119,6 +127,16 @@ class ReplayHandler:
                 return
             raise
         _note_answer(message, Ended(reply, CallStatus(grpc.StatusCode.OK)))
+
+    def _seconds_for(self, call: StoredCall) -> float:
+        """Return how long one attempt may take."""
+        timeout = call.timeout or self._timeout
+        policy = self._methods.get(call.method)
+        if policy is None or policy.probe_timeout is None or call.at_most_once:
+            return timeout
+        breaker = self._circuit(policy.breaker or call.method)
+        probes = breaker is not None and breaker.state in _PROBED
+        return min(timeout, policy.probe_timeout) if probes else timeout
 
     async def _to_send(
         self, message: AbstractIncomingMessage, operation: Operation, now: float

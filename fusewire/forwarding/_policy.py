@@ -66,6 +66,10 @@ class ParkPolicy:
             :mod:`fusewire.idempotency` checks that by itself.
         done_on: statuses by which a foreign server says that the call was made before,
             ``{ALREADY_EXISTS}`` for example. A replay that ends so is done.
+        probe_timeout: seconds for a replay that probes a circuit which is not closed, where its own
+            deadline is later: a server that hangs is then noticed sooner. A forwarder goes by those
+            of its own `methods`. Only for idempotent methods, because what is cut off may have been
+            made.
         when: a function of the request that returns whether it may be queued, by its amount for
             example. Where it may not, callers get the original error.
         metadata: keys of metadata to store with a call; credentials are refused.
@@ -84,6 +88,7 @@ class ParkPolicy:
     at_most_once: bool
     window: float | None
     done_on: frozenset[grpc.StatusCode]
+    probe_timeout: float | None
     when: Callable[[Any], bool] | None
     metadata: frozenset[str]
     expires_after: float | None
@@ -100,6 +105,7 @@ class ParkPolicy:
         at_most_once: Literal[False] = False,
         window: float | None = None,
         done_on: Collection[grpc.StatusCode] = (),
+        probe_timeout: float | None = None,
         when: Callable[[Any], bool] | None = None,
         metadata: Collection[str] = (),
         expires_after: float | None = None,
@@ -131,6 +137,7 @@ class ParkPolicy:
         at_most_once: bool = False,
         window: float | None = None,
         done_on: Collection[grpc.StatusCode] = (),
+        probe_timeout: float | None = None,
         when: Callable[[Any], bool] | None = None,
         metadata: Collection[str] = (),
         expires_after: float | None = None,
@@ -145,10 +152,11 @@ class ParkPolicy:
             check_callable("reply", makes, "a request", "its receipt")
         check("window", window, SECONDS.or_none)
         check("done_on", done_on, _DONE_ON)
-        if at_most_once and (window is not None or done_on):
+        check("probe_timeout", probe_timeout, SECONDS.or_none)
+        if at_most_once and (window is not None or done_on or probe_timeout is not None):
             raise SettingsError(
-                "window and done_on are for idempotent=True only: what is sent at most once is "
-                "never sent again"
+                "window, done_on and probe_timeout are for idempotent=True only: what is sent at "
+                "most once is never sent again"
             )
         if when is not None:
             check_plain_function("when", when, "a request")
@@ -162,6 +170,7 @@ class ParkPolicy:
             "at_most_once": bool(at_most_once),
             "window": window,
             "done_on": frozenset(done_on),
+            "probe_timeout": probe_timeout,
             "when": when,
             "metadata": _allowed(metadata),
             "expires_after": expires_after,

@@ -29,10 +29,15 @@ def reply(request: Any, receipt: Any) -> ChargeReply:
     [
         ({}, "must be given one of idempotent=True.*got neither"),
         ({"idempotent": True, "at_most_once": True}, "got both"),
-        ({"at_most_once": True, "window": 60}, "window and done_on are for idempotent=True only"),
+        ({"at_most_once": True, "window": 60}, "done_on and probe_timeout are for idempotent"),
+        (
+            {"at_most_once": True, "probe_timeout": 1},
+            "done_on and probe_timeout are for idempotent",
+        ),
+        ({"idempotent": True, "probe_timeout": 0}, "probe_timeout must be"),
         (
             {"at_most_once": True, "done_on": {grpc.StatusCode.ALREADY_EXISTS}},
-            "window and done_on are for idempotent=True only",
+            "done_on and probe_timeout are for idempotent",
         ),
         ({"idempotent": True, "window": 0}, "window must be"),
         ({"idempotent": True, "window": "7d"}, "window must be"),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fusewire.breaker import BreakerRegistry, BreakerSettings, CircuitState
+from fusewire.forwarding import ParkPolicy
+from fusewire.forwarding._call import StoredCall
+from fusewire.forwarding._handler import ReplayHandler
 from fusewire.forwarding._probe_duty import ProbeDuty
 from tests.forwarding.conftest import CHARGE
-from tests.forwarding.shop import aio_shop, recover, sync_shop, trip
+from tests.forwarding.shop import aio_shop, pending, recover, sync_shop, trip
 from tests.support.waiting import until, until_sync
 
 if TYPE_CHECKING:
@@ -44,6 +48,50 @@ def hanging(server: PaymentsServer) -> Iterator[threading.Event]:
     server.answer = hang
     yield goes_on
     goes_on.set()
+
+
+async def test_a_probe_of_a_server_that_hangs_ends_by_its_own_timeout(
+    server: PaymentsServer, registry: BreakerRegistry, hanging: threading.Event, tmp_path: Path
+) -> None:
+    policy = ParkPolicy(reply=pending, idempotent=True, probe_timeout=0.5)
+    address = f"sqlite:///{tmp_path}/b.db"
+    async with aio_shop(address, "charges", server, registry, policy=policy) as shop:
+        trip(registry)
+        await shop.charge("a", "op-a", timeout=300)
+        recover(registry)
+        breaker = registry.get(CHARGE)
+        await until(lambda: server.seen)
+        await until(lambda: breaker.state is CircuitState.OPEN)
+        hanging.set()
+        recover(registry)
+        await until(lambda: shop.happened("replayed") == ["op-a"])
+    assert server.effects == {"op-a": b"a"}
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "timeout"),
+    [("reset", 30), ("half_open", 2), ("force_open", 30), ("disable", 30), ("metrics_only", 30)],
+)
+def test_only_a_probe_has_the_timeout_of_probes(
+    registry: BreakerRegistry, by_hand: str, timeout: float
+) -> None:
+    trip(registry)
+    getattr(registry.get(CHARGE), by_hand)()
+    policy = ParkPolicy(idempotent=True, probe_timeout=2)
+    nothing: Any = None
+    handler = ReplayHandler(
+        nothing,
+        nothing,
+        30,
+        stop=nothing,
+        halt=nothing,
+        methods={CHARGE: policy},
+        circuit=registry.find,
+    )
+    call = StoredCall(operation_id="op-a", method=CHARGE, request=b"")
+    assert handler._seconds_for(call) == timeout
+    assert handler._seconds_for(replace(call, timeout=1)) == 1
+    assert handler._seconds_for(replace(call, at_most_once=True)) == 30
 
 
 async def test_a_user_does_not_wait_for_a_probe_of_a_server_that_hangs(
