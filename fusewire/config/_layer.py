@@ -40,13 +40,18 @@ class FileLayer:
         self._defaults = defaults
         self._circuits = circuits
         self._patterns = Patterns(tuple(circuits))
+        self._latest: tuple[str, CircuitConfig | None] = "", None
         self._reported: set[str] = set()
         self._alike = {canonical(name): name for name in circuits}
 
     def circuit_for(self, name: str) -> CircuitConfig | None:
         """Return what is said of the circuit called `name`, by its name or by a pattern."""
-        pattern = self._patterns.find(name)
-        return None if pattern is None else self._circuits[pattern]
+        asked, circuit = self._latest  # when a circuit is made, it is asked for several times
+        if asked != name:
+            pattern = self._patterns.find(name)
+            circuit = None if pattern is None else self._circuits[pattern]
+            self._latest = name, circuit
+        return circuit
 
     def said_of(self, name: str) -> CircuitConfig | None:
         """Return what the settings of the circuit called `name` are by, if by files."""
