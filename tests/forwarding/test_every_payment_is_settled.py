@@ -49,6 +49,7 @@ async def _briefly(made: SettlingRun) -> None:
     await made.make("clock_jumps")
 
 
+@pytest.mark.timeout(480)  # on a loaded machine
 async def test_every_payment_is_settled_once_after_a_few_faults(tmp_path: Path) -> None:
     run = _run(tmp_path, f"sqlite:///{tmp_path}/broker.db", payments=60, seed=1, open_time=3)
 
