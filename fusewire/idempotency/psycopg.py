@@ -162,7 +162,8 @@ class _PsycopgTransaction(_Begun[psycopg.Connection[Any]], Transaction):
             return self._trip(opening)
         except NOT_PREPARED as error:
             self._forget(error)
-            self._trip([ROLLBACK])
+            if not _is_over(self._connection):  # BEGIN itself may be what has no name
+                self._trip([ROLLBACK])
             return self._trip(opening)
 
     def settle(self) -> None:
@@ -287,7 +288,8 @@ class _AioPsycopgTransaction(_Begun[psycopg.AsyncConnection[Any]], AioTransactio
             return await self._trip(opening)
         except NOT_PREPARED as error:
             self._forget(error)
-            await self._trip([ROLLBACK])
+            if not _is_over(self._connection):  # BEGIN itself may be what has no name
+                await self._trip([ROLLBACK])
             return await self._trip(opening)
 
     async def settle(self) -> None:
