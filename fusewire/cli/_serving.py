@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _App: TypeAlias = "Callable[[Any, Any, Any], Awaitable[None]]"
 _Routes: TypeAlias = "dict[str, _App]"
 
-logger = logging.getLogger("fusewire.telemetry")
+logger = logging.getLogger("fusewire.cli")
 
 _POLL = 0.1  # seconds until the end is noticed
 

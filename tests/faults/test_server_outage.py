@@ -126,7 +126,7 @@ async def test_orders_of_an_outage_stand_in_the_lane_until_the_server_is_back(
     ) as running:
         for number in range(20):
             await outsider.order(queue_name, f"before-{number}")
-        await until(lambda: len(payments.references()) == 20)
+        await until(lambda: len(running.happened("handled")) == 20)  # and not only charged for
         payments.kill()
         for number in range(40):
             await outsider.order(queue_name, f"during-{number}")
