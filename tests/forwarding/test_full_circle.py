@@ -114,6 +114,9 @@ class Circle:
         return True
 
     async def _is_done(self) -> bool:
+        for topology in (self.orders, self.charges):  # what has just been started ends by a signal
+            if not await self._broker.receivers(topology.source):
+                return False
         if not await self._nothing_waits():
             return False
         entered = {str(order) for (order,) in self.shop.execute("SELECT operation FROM ledger")}
