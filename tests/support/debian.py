@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 INSTALL_VARIABLE = "FUSEWIRE_TEST_INSTALL"
 
-_LIMIT = 600.0  # seconds, for each apt-get command
+_LIMIT = 600.0  # seconds, for each command
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 class NotInstalledError(RuntimeError):
-    """A package could not be installed. The message has what apt-get said."""
+    """A package could not be installed. The message has what the command said."""
 
 
 def can_install() -> bool:
@@ -50,18 +50,40 @@ def install(package: str, is_there: Callable[[], object]) -> None:
             ["apt-get", "update", "-q"],
             ["apt-get", "install", "-qy", "--no-install-recommends", package],
         ):
-            done = subprocess.run(
-                command,
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=_LIMIT,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise NotInstalledError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}")
+            run(command, environment={"DEBIAN_FRONTEND": "noninteractive"})
+
+
+def run(
+    command: Sequence[str],
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    limit: float = _LIMIT,
+) -> None:
+    """Run a command of Debian's, which has nothing to read.
+
+    Args:
+        command: its words.
+        folder: where it runs.
+        environment: variables besides those of this process.
+        limit: seconds that it may take.
+
+    Raises:
+        NotInstalledError: it failed.
+    """
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=limit,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise NotInstalledError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}")
 
 
 @contextlib.contextmanager

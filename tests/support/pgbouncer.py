@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Self
@@ -16,6 +15,7 @@ from typing import Self
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.support.debian import NotInstalledError, run
 from tests.support.ports import reserve_port
 from tests.support.processes import KeptProcess, reaper
 from tests.support.waiting import until_sync
@@ -105,27 +105,15 @@ def _program(folder: Path) -> tuple[str, dict[str, str]]:
         return installed, dict(os.environ)
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         raise NoPgBouncerError("PgBouncer is not installed, and this is no Debian")
-    _run(["apt-get", "download", *_PACKAGES], folder)
-    for package in folder.glob("*.deb"):
-        _run(["dpkg", "-x", str(package), "unpacked"], folder)
+    try:
+        run(["apt-get", "download", *_PACKAGES], folder=folder, limit=_LIMIT)
+        for package in folder.glob("*.deb"):
+            run(["dpkg", "-x", str(package), "unpacked"], folder=folder, limit=_LIMIT)
+    except NotInstalledError as error:
+        raise NoPgBouncerError(str(error)) from error
     unpacked = folder / "unpacked"
     libraries = {str(file.parent) for file in unpacked.rglob("*.so.*")}
     return (
         str(unpacked / "usr" / "sbin" / "pgbouncer"),
         {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(sorted(libraries))},
     )
-
-
-def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_LIMIT,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise NoPgBouncerError(f"{' '.join(command)} failed: {done.stdout[-500:]}")

@@ -17,7 +17,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from tests.support.debian import INSTALL_VARIABLE
+from tests.support.debian import INSTALL_VARIABLE, NotInstalledError, run
 from tests.support.ports import reserve_port
 from tests.support.processes import KeptProcess, reaper
 from tests.support.waiting import until_sync
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 FOLDER_VARIABLE = "FUSEWIRE_TEST_PROMETHEUS"
 
-_LIMIT = 600.0  # seconds, for each command that unpacks
 _START_LIMIT = 30.0  # seconds
 
 
@@ -68,28 +67,14 @@ def _unpack(folder: Path) -> None:
         commands = [["apt-get", "download", "-q", "prometheus"]]
         if os.geteuid() == 0:
             commands.insert(0, ["apt-get", "update", "-q"])
-        for command in commands:
-            _run(command, Path(name), remedy)
-        (package,) = Path(name).glob("prometheus_*.deb")
-        _run(["dpkg", "-x", str(package), "unpacked"], Path(name), remedy)
+        try:
+            for command in commands:
+                run(command, folder=Path(name))
+            (package,) = Path(name).glob("prometheus_*.deb")
+            run(["dpkg", "-x", str(package), "unpacked"], folder=Path(name))
+        except NotInstalledError as error:
+            raise NoPrometheusError(f"{error}\nThere is no Prometheus: {remedy}") from error
         (Path(name) / "unpacked").rename(folder)
-
-
-def _run(command: Sequence[str], folder: Path, remedy: str) -> None:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_LIMIT,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise NoPrometheusError(
-            f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\nThere is no Prometheus: {remedy}"
-        )
 
 
 def promtool(*arguments: str | Path) -> str:
