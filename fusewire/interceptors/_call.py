@@ -17,17 +17,17 @@ import grpc.aio
 from fusewire.breaker import CallError, CircuitState, Outcome
 from fusewire.breaker.internal import rejection
 from fusewire.errors import NO_ERROR, CircuitOpenError
+from fusewire.interceptors._admission import take_permit, waits_for_ready
 from fusewire.interceptors._call_end import CallEnd
 from fusewire.interceptors._fallback import CallInfo, FallbackDeclined, chain_cause
 from fusewire.interceptors._keys import copy_of
-from fusewire.interceptors._rejection import Rejection
+from fusewire.interceptors._rejection import add_trailing_metadata
 from fusewire.interceptors._replays import is_replay, marked
 from fusewire.interceptors._retry_info import read_retry_after
 from fusewire.operation import (
     IDEMPOTENCY_KEY,
     CallNote,
     KeyEnd,
-    current_operation,
     entered_operation,
     fallbacks_allowed,
     noted_by_caller,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fusewire.interceptors._keys import MethodKeys
     from fusewire.interceptors._methods import Shape
     from fusewire.interceptors._policy import MethodPolicy
-    from fusewire.operation import KeyClaim
+    from fusewire.operation import KeyClaim, Operation
 
 logger = logging.getLogger("fusewire.interceptors")
 
@@ -67,7 +67,7 @@ class RequestSource(Protocol):
 
 
 class GuardedCall:
-    """One guarded call. Create it in the caller's context, which it reads context variables from.
+    """One guarded call: :meth:`of` begins one.
 
     Attributes:
         fallback: what may answer in place of a failure or rejection; None if nothing may.
@@ -77,10 +77,11 @@ class GuardedCall:
 
     Args:
         policy: how the method is guarded.
-        metadata: the user's.
         timeout: the user's, in seconds.
-        request: the request message, or an iterator of them.
-        source: what is known of the method's requests.
+        request: the request message, or an iterator of them; not asked for once the call is sent.
+        operation: the one that the call is made in.
+        permit: of a call that was sent.
+        began: when it was sent, by the monotonic clock; now without.
     """
 
     __slots__ = (
@@ -101,16 +102,18 @@ class GuardedCall:
     def __init__(
         self,
         policy: MethodPolicy,
-        metadata: Iterable[tuple[str, str | bytes]] | None,
         timeout: float | None,
-        request: Any,
-        source: RequestSource,
+        request: Any = None,
+        *,
+        operation: Operation | None = None,
+        permit: Permit | None = None,
+        began: float | None = None,
     ) -> None:
         self._policy = policy
         self._timeout = timeout
-        self._began = time.monotonic()
-        self._permit: Permit | None = None
-        self._operation = entered_operation()
+        self._began = time.monotonic() if began is None else began
+        self._permit = permit
+        self._operation = operation
         self._claim: KeyClaim | None = None
         self.request = request
         self.fallback: CallFallback | None = None
@@ -118,9 +121,31 @@ class GuardedCall:
         self._fallback_counted = False
         self.unchanged = False
         self.metadata: Pairs | None = None
-        replay = self._operation is not None and is_replay()
+
+    @classmethod
+    def of(
+        cls,
+        policy: MethodPolicy,
+        metadata: Iterable[tuple[str, str | bytes]] | None,
+        timeout: float | None,
+        request: Any,
+        source: RequestSource,
+    ) -> GuardedCall:
+        """Begin a call, in its caller's context: context variables are read.
+
+        Args:
+            policy: how the method is guarded.
+            metadata: the user's.
+            timeout: the user's, in seconds.
+            request: the request message, or an iterator of them.
+            source: what is known of the method's requests.
+        """
+        operation = entered_operation()
+        guarded = cls(policy, timeout, request, operation=operation)
+        replay = operation is not None and is_replay()
         if replay or policy.prepares:
-            self._prepare(metadata, source, replay=replay)
+            guarded._prepare(metadata, source, replay=replay)
+        return guarded
 
     @property
     def breaker(self) -> str:
@@ -138,13 +163,11 @@ class GuardedCall:
         if breaker is None:
             self.unchanged = self.metadata is None
             return None
-        try:
-            self._permit = permit = breaker.acquire(timed=self._policy.timed)
-        except CircuitOpenError as refused:
+        permit = take_permit(breaker, self._policy)
+        if isinstance(permit, CircuitOpenError):
             self._end_key(KeyEnd.NO_EFFECT, falls_back=self.fallback is not None)
-            return refused
-        if getattr(breaker, "durations", None) is not None:  # not all registries give our breakers
-            permit.measured_as = (self._policy.method, current_operation())
+            return permit
+        self._permit = permit
         self.unchanged = self.metadata is None
         if permit.probe and self._leaves_probe(breaker.name, getattr(permit, "generation", 0)):
             self._permit = None
@@ -152,7 +175,7 @@ class GuardedCall:
             self._end_key(KeyEnd.NO_EFFECT, falls_back=True)
             return rejection(breaker.name, CircuitState.HALF_OPEN, _LEFT, _LEFT_TO, NO_ERROR)
         if permit.probe:
-            self.unchanged = False  # see wait_for_ready
+            self.unchanged = False  # see waits_for_ready
             self._began = time.monotonic()  # listeners to the change to half open took some time
         return None
 
@@ -171,15 +194,9 @@ class GuardedCall:
         """Lend the permit while the inner channel makes the call, because it may be guarded too."""
         return nullcontext() if self._permit is None else self._permit.lending()
 
-    def wait_for_ready(self, given: bool | None) -> bool | None:  # noqa: FBT001 - grpcio's own flag, passed on
-        """Return whether the call waits for a connection.
-
-        A channel in reconnect back-off fails calls without trying. So a probe that has a deadline
-        waits, unless the user has decided.
-        """
-        if given is None and self._timeout is not None and self._permit and self._permit.probe:
-            return True
-        return given
+    def wait_for_ready(self, given: bool | None) -> bool | None:  # noqa: FBT001 - grpcio's own flag
+        """Return whether the call waits for a connection, if the user has said `given`."""
+        return waits_for_ready(self._permit, self._timeout, given)
 
     def succeed(self) -> None:
         """Settle a call that ended OK."""
@@ -295,7 +312,7 @@ class GuardedCall:
             self._operation.note_rejection(error.name)
         if isinstance(reason, FallbackDeclined):
             if reason.metadata:
-                _add_trailing_metadata(error, reason.metadata)
+                add_trailing_metadata(error, reason.metadata)
             return
         if (more := self._policy.failures.more(reason)) is not None:
             logger.error("the fallback of %s failed%s", self._policy.method, more, exc_info=reason)
@@ -381,16 +398,3 @@ class GuardedCall:
             return None
         self._claim = keys.claim(operation, self.request, source.serialize)
         return None if self._claim is None else self._claim.key
-
-
-def _add_trailing_metadata(error: grpc.RpcError, added: Pairs) -> None:
-    if isinstance(error, Rejection):
-        error.add_trailing_metadata(added)
-        return
-    # grpcio's errors cannot be copied with other metadata, because the sync ones hold the state of
-    # the call, and the caller must get the same object. So only this object's method is replaced.
-    before: Any = error.trailing_metadata() or ()
-    after: Any = (*before, *added)
-    if isinstance(error, grpc.aio.AioRpcError):
-        after = grpc.aio.Metadata(*after)
-    error.trailing_metadata = lambda: after  # type: ignore[method-assign] # see above

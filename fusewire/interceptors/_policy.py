@@ -57,6 +57,7 @@ class MethodPolicy:
         timed: whether the time until a call is settled counts as the dependency's.
         until_first_message: whether a call is settled by the first message of its response stream.
         prepares: whether its calls may have to be changed before they are sent.
+        plain: whether its calls need a permit and nothing else, unless an operation is entered.
         generation: the registry's, before it returned the breaker. Once the registry has another
             one, the next call gets the breaker again.
         failures: limits how many failures of the fallback are logged.
@@ -70,6 +71,7 @@ class MethodPolicy:
     timed: bool
     until_first_message: bool
     prepares: bool
+    plain: bool
     generation: int
     failures: Throttle = field(default_factory=Throttle, compare=False)
 
@@ -284,6 +286,7 @@ class Policies:
         streams = (self._streams.find(method) or "end") if shape.endswith("stream") else None
         if breaker is None and keys is None:
             return None
+        prepares = keys is not None or fallback is not None
         return MethodPolicy(
             method=method,
             breaker=breaker,
@@ -292,7 +295,8 @@ class Policies:
             keys=keys,
             timed=streams != "end",
             until_first_message=streams == "first_message",
-            prepares=keys is not None or fallback is not None,
+            prepares=prepares,
+            plain=not prepares and streams != "first_message",
             generation=generation,
         )
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, Self
 
+import grpc
+import grpc.aio
+
 from fusewire.errors import NO_ERROR, CallError, CircuitOpenError
 from fusewire.interceptors._retry_info import write_retry_after
 
@@ -62,3 +65,17 @@ class Rejection(CircuitOpenError):  # noqa: N818 - the state of things, as in Ci
     def __reduce__(self) -> tuple[Any, ...]:
         kind, arguments, state = CircuitOpenError.__reduce__(self)
         return kind, arguments, {**state, "_added": self._added}
+
+
+def add_trailing_metadata(error: grpc.RpcError, added: tuple[tuple[str, str | bytes], ...]) -> None:
+    """Add pairs to the trailing metadata that `error` gives."""
+    if isinstance(error, Rejection):
+        error.add_trailing_metadata(added)
+        return
+    # grpcio's errors cannot be copied with other metadata, because the sync ones hold the state of
+    # the call, and the caller must get the same object. So only this object's method is replaced.
+    before: Any = error.trailing_metadata() or ()
+    after: Any = (*before, *added)
+    if isinstance(error, grpc.aio.AioRpcError):
+        after = grpc.aio.Metadata(*after)
+    error.trailing_metadata = lambda: after  # type: ignore[method-assign] # see above

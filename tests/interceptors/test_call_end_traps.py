@@ -219,7 +219,7 @@ def test_a_call_that_is_gone_when_its_end_is_reported_is_settled_by_that_end(
     code: grpc.StatusCode | None,
     outcome: Outcome,
 ) -> None:
-    guarded = GuardedCall(policy_of(registry), None, None, b"", Unknown())
+    guarded = GuardedCall.of(policy_of(registry), None, None, b"", Unknown())
     assert guarded.admit() is None
     call = Bare(code)
     remains = CollectableCall(guarded, call)
@@ -242,7 +242,7 @@ def test_the_time_that_listeners_take_is_not_a_probes(monkeypatch: pytest.Monkey
         ends.append(end)
         return IGNORED
 
-    guarded = GuardedCall(policy_of(registry, classify), None, None, b"", Unknown())
+    guarded = GuardedCall.of(policy_of(registry, classify), None, None, b"", Unknown())
     assert guarded.admit() is None
     clock.pass_time(0.25)
     guarded.fail(grpc.StatusCode.CANCELLED, None, ())

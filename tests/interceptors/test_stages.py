@@ -46,7 +46,7 @@ def guarded_with(registry: WatchedRegistry, fallback: Any, *, sync: bool) -> Gua
         sync=sync,
     ).of(STREAM, "unary_stream")
     assert policy is not None
-    guarded = GuardedCall(policy, None, None, b"", Method())
+    guarded = GuardedCall.of(policy, None, None, b"", Method())
     assert guarded.admit() is None
     return guarded
 

@@ -10,12 +10,14 @@ import grpc
 import grpc.aio
 
 from fusewire.errors import CircuitOpenError
+from fusewire.interceptors._call import GuardedCall
 from fusewire.interceptors._call_end import WRITE_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from fusewire.interceptors._call import GuardedCall
+    from fusewire.breaker import Permit
+    from fusewire.interceptors._policy import MethodPolicy
 
 T = TypeVar("T")
 
@@ -59,6 +61,28 @@ def watch(guarded: GuardedCall, call: Any) -> None:
         core.add_done_callback(functools.partial(_settle_at_end, guarded, call, core))
     except AttributeError:
         when_over(call, functools.partial(_settle_at_end, guarded))
+
+
+def settle_plain_at_end(
+    permit: Permit, policy: MethodPolicy, timeout: float | None, began: float, call: Any
+) -> None:
+    """Settle a call that is over and has needed nothing but its permit; perhaps a little later.
+
+    Args:
+        permit: the call's.
+        policy: how its method is guarded.
+        timeout: the user's, in seconds.
+        began: when it was sent, by the monotonic clock.
+        call: the call.
+    """
+    try:
+        ok = call._cython_call.is_ok()  # noqa: SLF001 - see watch
+    except Exception:  # noqa: BLE001 - another interceptor's call, or another grpcio's
+        ok = False
+    if ok:
+        permit.success()
+    else:
+        _settle_at_end(GuardedCall(policy, timeout, permit=permit, began=began), call)
 
 
 def _settle_at_end(guarded: GuardedCall, call: Any, core: Any = None) -> None:

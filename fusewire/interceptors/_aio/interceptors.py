@@ -6,18 +6,28 @@ object of several shapes for the first one only (https://github.com/grpc/grpc/is
 
 from __future__ import annotations
 
+import functools
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
 from fusewire._sendable import is_valid_metadata
+from fusewire.errors import CircuitOpenError
+from fusewire.interceptors._admission import waits_for_ready
 from fusewire.interceptors._aio.call import WatchedStreamUnary, WatchedUnaryUnary
-from fusewire.interceptors._aio.completion import settle_raised, watch
+from fusewire.interceptors._aio.completion import (
+    settle_plain_at_end,
+    settle_raised,
+    watch,
+    when_over,
+)
 from fusewire.interceptors._aio.rejected import AioRejectedCall, AioUnsentCall
 from fusewire.interceptors._aio.stream import WatchedStreamStream, WatchedUnaryStream
 from fusewire.interceptors._call import GuardedCall
 from fusewire.interceptors._policy import Policies
 from fusewire.interceptors._replays import is_replay, marked_if_valid
+from fusewire.operation import current_operation, entered_operation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -33,6 +43,9 @@ if TYPE_CHECKING:
     from fusewire.interceptors._fallback import Fallback
     from fusewire.interceptors._health import HealthProbe
     from fusewire.interceptors._methods import Shape
+    from fusewire.interceptors._policy import MethodPolicy
+
+    _Continuation = Callable[[Any, Any], Awaitable[Any]]
 
 
 def aio_interceptors(
@@ -87,17 +100,52 @@ class _Interceptor:
     def __init__(self, policies: Policies) -> None:
         self.policies = policies
 
-    async def intercept(
-        self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any
-    ) -> Any:
+    async def intercept(self, continuation: _Continuation, details: Any, request: Any) -> Any:
         policy = self.policies.of(details.method, self.shape)
         if details.metadata and policy is not None:
             details = _with_lasting_metadata(details)
-            if not is_valid_metadata(details.metadata):
-                policy = None  # grpcio refuses it, and says why
+            policy = _if_sendable(details.metadata, policy)
         if policy is None:
             return await continuation(_marked(details) if is_replay() else details, request)
-        guarded = GuardedCall(policy, details.metadata, details.timeout, request, self)
+        breaker = policy.breaker
+        bound = getattr(continuation, "args", None)  # see _is_innermost
+        plain = policy.plain and bound and bound[0] == [] and entered_operation() is None
+        if breaker is None or not plain:
+            return await self._make(policy, continuation, details, request)
+        # Most calls need a permit, and nothing else unless they fail. A function of Python costs
+        # such a call about a microsecond, so few are called here: see decision 243.
+        rejected = None
+        try:
+            permit = breaker.acquire(timed=policy.timed)
+        except CircuitOpenError as refused:
+            rejected = AioRejectedCall.of(refused)
+        if rejected is not None:
+            raise rejected  # here, so that the refusal is not its context
+        if getattr(breaker, "durations", None) is not None:  # see take_permit
+            permit.measured_as = (policy.method, current_operation())
+        began = time.monotonic()
+        try:
+            if permit.probe:
+                waits = waits_for_ready(permit, details.timeout, details.wait_for_ready)
+                details = _details(details, details.metadata, waits)
+            call = await continuation(details, request)
+        except BaseException as error:
+            settle_raised(GuardedCall(policy, details.timeout, permit=permit, began=began), error)
+            raise
+        settle_it = functools.partial(
+            settle_plain_at_end, permit, policy, details.timeout, began, call
+        )
+        try:
+            call._cython_call.add_done_callback(settle_it)  # noqa: SLF001 - as watch() does
+        except AttributeError:
+            when_over(call, lambda _: settle_it())
+        return call
+
+    async def _make(
+        self, policy: MethodPolicy, continuation: _Continuation, details: Any, request: Any
+    ) -> Any:
+        """Make a call that may need more than a permit."""
+        guarded = GuardedCall.of(policy, details.metadata, details.timeout, request, self)
         refused = guarded.admit()
         if refused is not None:
             rejected = AioRejectedCall.of(refused)
@@ -164,6 +212,11 @@ def _is_innermost(continuation: Any) -> bool:
     """
     bound: tuple[object, ...] = getattr(continuation, "args", ())
     return bool(bound) and bound[0] == []
+
+
+def _if_sendable(metadata: Any, policy: MethodPolicy) -> MethodPolicy | None:
+    """Return `policy`, or None for metadata that grpcio refuses, because it says why."""
+    return policy if is_valid_metadata(metadata) else None
 
 
 def _with_lasting_metadata(details: Any) -> Any:

@@ -108,7 +108,7 @@ class _UnaryResponse(_Method):
         policy = self._policies.of(self._method, self.shape)
         if policy is None:
             return self._inner.future(request, **_marked_if_replay(arguments))
-        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
+        guarded = GuardedCall.of(policy, arguments["metadata"], arguments["timeout"], request, self)
         refused = guarded.admit()
         if refused is not None:
             rejected = RejectedCall.of(refused)
@@ -126,7 +126,7 @@ class _UnaryResponse(_Method):
         policy = self._policies.of(self._method, self.shape)
         if policy is None:
             return call(request, **_marked_if_replay(arguments))
-        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
+        guarded = GuardedCall.of(policy, arguments["metadata"], arguments["timeout"], request, self)
         refused = guarded.admit()
         error: grpc.RpcError
         if refused is not None:
@@ -165,7 +165,7 @@ class _StreamResponse(_Method):
         policy = self._policies.of(self._method, self.shape)
         if policy is None:
             return self._inner(request, **_marked_if_replay(arguments))
-        guarded = GuardedCall(policy, arguments["metadata"], arguments["timeout"], request, self)
+        guarded = GuardedCall.of(policy, arguments["metadata"], arguments["timeout"], request, self)
         refused = guarded.admit()
         if refused is not None:
             rejected = RejectedCall.of(refused)
