@@ -225,7 +225,9 @@ class ReplayController:
     def on_unknown(self, duration: float) -> None:
         """Note that a replay succeeded of which nothing says whether it was slow.
 
-        The window stays, but for the first of a recovery, which have to make do with few.
+        The window stays, but for the first of a recovery, which have to make do with few. Each of
+        these doubles a window that was cut, as by the probes of a dependency that was not back yet,
+        up to the one that a recovery of so few replicas begins with.
         """
         self._in_flight -= 1
         if self._reference.seconds is None:
@@ -233,8 +235,11 @@ class ReplayController:
         else:
             self._round_trip += _SMOOTHING * (duration - self._round_trip)
         if not self._slow:
-            window = min(self._window, self._settings.quiet / self._participants())
-            self._resize(window, self._clock())
+            settings, participants = self._settings, self._participants()
+            window = self._window
+            if self._replicas <= settings.few:
+                window = max(window, min(2 * window, settings.start / participants, 1.0))
+            self._resize(min(window, settings.quiet / participants), self._clock())
 
     def on_failure(self, kind: ReplayFailure, retry_after: float = 0.0) -> None:
         """Note that a replay failed.

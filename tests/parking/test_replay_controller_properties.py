@@ -91,8 +91,11 @@ class Anything(RuleBasedStateMachine):
         after = self.controller.figures()
         assert after.in_flight == before.in_flight - 1
         assert (after.gain, after.slow_share) == (before.gain, before.slow_share)
-        floor = SETTINGS.floor / participants(before.replicas, self.clock() - self.began)
-        assert after.window <= max(before.window, floor)
+        taking_part = participants(before.replicas, self.clock() - self.began)
+        least = SETTINGS.floor / taking_part
+        if before.replicas <= SETTINGS.few:
+            least = min(1.0, SETTINGS.start / taking_part)
+        assert after.window <= max(before.window, min(least, 2 * before.window), SETTINGS.floor)
 
     @precondition(lambda self: self.controller.in_flight)
     @rule(

@@ -227,6 +227,34 @@ def test_without_a_baseline_the_first_replay_gives_the_round_trip(clock: FakeClo
     assert gap(controller, clock) == pytest.approx(4.0)
 
 
+def test_without_a_baseline_a_window_that_probes_have_cut_widens_with_each_replay(
+    clock: FakeClock,
+) -> None:
+    controller = new(clock)
+    controller.begin(1, None, turn=0.0)
+    for _ in range(3):
+        fail(controller)
+        controller.opened()
+        clock.advance(30.0)
+    assert controller.window == 0.05  # the floor: a call in twenty round trips
+    clock.advance(30.0)  # the refused window is forgotten
+    succeed(controller, 5)
+    assert controller.window == 1.0
+    assert controller.figures().reference is None
+
+
+def test_without_a_baseline_the_window_of_many_replicas_stays_as_it_was_cut(
+    clock: FakeClock,
+) -> None:
+    controller = new(clock)
+    controller.begin(100, None, turn=0.0)
+    fail(controller)
+    cut = controller.window
+    clock.advance(60.0)
+    succeed(controller, 5)
+    assert controller.window <= cut
+
+
 def test_a_replay_that_nothing_is_known_of_moves_the_round_trip_alone(
     controller: ReplayController, clock: FakeClock
 ) -> None:
