@@ -92,6 +92,19 @@ async def test_an_asyncio_call_with_one_response_is_measured_once(
     check(way, measuring, work, live=not replay)
 
 
+@pytest.mark.parametrize("way", AIO_UNARY, ids=str)
+async def test_an_asyncio_call_outside_of_an_operation_is_measured_by_its_method(
+    way: Way, server: EchoServer, measuring: BreakerRegistry
+) -> None:
+    interceptors = aio_interceptors(registry=measuring)
+    async with grpc.aio.insecure_channel(server.target, interceptors=interceptors) as channel:
+        await aio_finish(way, channel, ask(delay=0.02))
+        await until(lambda: durations_of(measuring, way).methods(), "the settlement")
+    durations = durations_of(measuring, way)
+    assert calls(durations) == calls(durations, way.path) == (1, 0)
+    assert durations.baseline(way.path) is not None
+
+
 @pytest.mark.parametrize("way", STREAMS, ids=str)
 def test_a_stream_whose_reader_sets_the_pace_is_not_measured(
     way: Way, server: EchoServer, measuring: BreakerRegistry
