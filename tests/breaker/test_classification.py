@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -96,10 +97,12 @@ def test_a_classifier_that_returns_a_coroutine_is_not_heard_either(
     async def judge() -> Outcome:
         return Outcome.IGNORED
 
-    breaker = breaker_with(clock, classify_exception=lambda _: judge())
+    returned = judge()
+    breaker = breaker_with(clock, classify_exception=lambda _: returned)
     with caplog.at_level(logging.ERROR):
         assert breaker.classify(ValueError()) is Outcome.FAILURE
     assert "a classifier must return an Outcome, got <coroutine object" in caplog.text
+    assert inspect.getcoroutinestate(returned) == inspect.CORO_CLOSED  # no warning follows
 
 
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit])

@@ -47,6 +47,18 @@ def test_durations_are_there_once_they_are_measured(clock: FakeClock) -> None:
     assert durations.answered.cumulative == (0, 1, 1, 1, 1, 1, 1, 3, 3, 3, 3, 3, 3, 4)
 
 
+def test_calls_of_several_fine_buckets_are_one_exported_bucket(clock: FakeClock) -> None:
+    breaker = CircuitBreaker("payments", clock=clock)
+    breaker.measure_durations()
+    for seconds in (0.3, 0.4, 0.5):  # three of the fine buckets
+        clock.now = 0.0
+        breaker(clock.advance)(seconds)
+    durations = breaker.figures().durations
+    assert durations is not None
+    assert sum(durations.answered.counts) == 3
+    assert max(durations.answered.counts) == 3
+
+
 def test_the_buckets_are_merged_and_few() -> None:
     assert len(EXPORT_BOUNDS) + 1 == 14
     assert EXPORT_BOUNDS[0] == 0.00108

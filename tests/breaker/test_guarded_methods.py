@@ -110,6 +110,23 @@ def test_a_breaker_itself_guards_static_and_class_methods_too() -> None:
     assert breaker.snapshot().counters.succeeded == 4
 
 
+def test_the_fallback_of_a_static_or_class_method_answers_for_it() -> None:
+    breaker = CircuitBreaker("users")
+    guard: Any = breaker(fallback=lambda *args: ("kept", *args))
+    breaker.force_open()
+
+    def load(*_: object) -> None:
+        raise AssertionError
+
+    class Made:
+        static = guard(staticmethod(load))
+        of_class = guard(classmethod(load))
+
+    made: Any = Made
+    assert made.static("7") == made().static("7") == ("kept", "7")
+    assert made.of_class("7") == made().of_class("7") == ("kept", Made, "7")
+
+
 def test_a_guard_above_a_static_or_class_method_keeps_its_kind(registry: BreakerRegistry) -> None:
     def load(cls: object, user_id: str) -> tuple[object, str]:
         return cls, user_id

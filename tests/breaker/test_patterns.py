@@ -24,3 +24,12 @@ def test_patterns_find_what_a_plain_search_finds(patterns: list[str], names: lis
     compiled = Patterns(patterns)
     for name in names:
         assert compiled.find(name) == plainly(patterns, name)
+
+
+def test_of_a_beginning_and_another_pattern_the_longer_one_is_found() -> None:
+    assert Patterns(["p?*", "pay*"]).find("pay") == "pay*"
+    assert Patterns(["p?y*", "p*"]).find("pay") == "p?y*"
+
+
+def test_a_star_stands_for_nothing_too() -> None:
+    assert Patterns(["pay*"]).find("pay") == "pay*"

@@ -34,6 +34,7 @@ class Layer:
         self.mode = mode
         self.asked: list[tuple[str, BreakerSettings | None]] = []
         self.reported: list[tuple[str, BreakerSettings, BreakerSettings]] = []
+        self.formers: list[SettingsLayer | None] = []
 
     def settings_for(self, name: str, code: BreakerSettings | None) -> BreakerSettings | None:
         self.asked.append((name, code))
@@ -44,8 +45,13 @@ class Layer:
         return SetMode(self.mode, "a file") if is_meant and self.mode else None
 
     def report(
-        self, name: str, old: BreakerSettings, new: BreakerSettings, _: SettingsLayer | None
+        self,
+        name: str,
+        old: BreakerSettings,
+        new: BreakerSettings,
+        former: SettingsLayer | None,
     ) -> None:
+        self.formers.append(former)
         if old != new:
             self.reported.append((name, old, new))
 
@@ -59,6 +65,16 @@ def test_a_layer_comes_before_code(first: str) -> None:
     assert registry.get("file", CODE).settings is STRICT
     assert registry.get("other", CODE).settings is CODE
     assert layer.reported == [("file", CODE, STRICT)]
+
+
+def test_a_layer_is_told_of_the_one_before_it() -> None:
+    registry = BreakerRegistry()
+    registry.get("file")
+    first, second = Layer(), Layer(LIBRARY)
+    registry.overlay(first)
+    registry.overlay(second)
+    assert first.formers == [None]
+    assert second.formers == [first]
 
 
 def test_a_layer_is_asked_with_what_code_says() -> None:
