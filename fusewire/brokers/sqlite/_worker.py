@@ -16,9 +16,11 @@ import queue
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fusewire.brokers.sqlite._forking import User
+from fusewire.brokers.sqlite._hearing import Hearing
 from fusewire.brokers.sqlite._jobs import Job
 from fusewire.brokers.sqlite._session import Changes, Session
 from fusewire.errors import BrokerError, UnconfirmedError
@@ -68,6 +70,7 @@ class Worker:
         self._queue: queue.SimpleQueue[tuple[Job[Any], _Future] | None] = queue.SimpleQueue()
         self._opened = self._new_future()
         self._closed = self._new_future()
+        self._hearing = Hearing(self._loop, self._tell)
         self._ending = False
         self._session: Session | None = None
         self._user = User(self._close_in_child)
@@ -107,19 +110,19 @@ class Worker:
         return future
 
     def submit_from_thread(
-        self, run: Callable[[Store], T], *, heard: Callable[[Exception | None], None]
+        self, run: Callable[[Store], T], *, heard: Callable[[BaseException | None], None]
     ) -> concurrent.futures.Future[T]:
         """Queue a job from any thread, which waits for the file's thread and no other one.
 
         Args:
             run: the job. It need not find what is due by now.
-            heard: called on the event loop when it is done, with its error.
+            heard: called on the event loop soon after it is done, with its error.
 
         Raises:
             BrokerError: closed, or used after a fork.
         """
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        future.add_done_callback(lambda done: self._tell(heard, done.exception()))
+        future.add_done_callback(lambda done: self._hearing.add(partial(heard, done.exception())))
         self._put(Job(run, finds_due=False), future)
         return future
 
@@ -139,6 +142,8 @@ class Worker:
         self._ending = True
         self._queue.put(None)
         await asyncio.shield(self._closed)
+        self._hearing.end()
+        await asyncio.sleep(0)  # so that all is heard before this returns
 
     def _new_future(self) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
