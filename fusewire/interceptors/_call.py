@@ -81,7 +81,7 @@ class GuardedCall:
         request: the request message, or an iterator of them; not asked for once the call is sent.
         operation: the one that the call is made in.
         permit: of a call that was sent.
-        began: when it was sent, by the monotonic clock; now without.
+        began: when it was sent, by the monotonic clock; None for now.
     """
 
     __slots__ = (

@@ -225,11 +225,13 @@ class ReplayController:
     def on_unknown(self, duration: float) -> None:
         """Note that a replay succeeded of which nothing says whether it was slow.
 
-        The window stays, but for the first of a recovery, which have to make do with few. Each of
-        these doubles a window that was cut, as by the probes of a dependency that was not back yet,
-        up to the one that a recovery of so few replicas begins with.
+        The window stays, but for the first of a recovery, which have to make do with few. As long
+        as nothing at all is known, each of these doubles a window that is narrower than the one a
+        recovery begins with: what has cut it was a dependency that was not back yet. That is for
+        few replicas only.
         """
         self._in_flight -= 1
+        nothing_known = self._nothing_known
         if self._reference.seconds is None:
             self._round_trip = self._reference.measure(duration)
         else:
@@ -237,7 +239,7 @@ class ReplayController:
         if not self._slow:
             settings, participants = self._settings, self._participants()
             window = self._window
-            if self._replicas <= settings.few:
+            if nothing_known and self._replicas <= settings.few:
                 window = max(window, min(2 * window, settings.start / participants, 1.0))
             self._resize(min(window, settings.quiet / participants), self._clock())
 
@@ -256,7 +258,8 @@ class ReplayController:
         if now - self._last_cut > self._round_trip:  # what one burst meets is one sign
             self._last_cut = now
             self._cuts[kind] += 1
-            if kind is ReplayFailure.REFUSED:  # one that is late says nothing of a limit
+            # One that is late says nothing of a limit, and neither does a server that is not back.
+            if kind is ReplayFailure.REFUSED and not self._nothing_known:
                 self._refused.remember(self._window, now)
             self._cut(now)
         pause = max(retry_after, self._round_trip * self._jitter(0.5))
@@ -341,6 +344,11 @@ class ReplayController:
         age = self._clock() - self._began + later
         doublings = min(40.0, age / self._settings.doubling)  # 2**40: all of them, no overflow
         return min(self._replicas, self._settings.few * 2**doublings)
+
+    @property
+    def _nothing_known(self) -> bool:
+        """Whether no call was measured, neither before the outage nor since."""
+        return self._reference.seconds is None and not self._slow
 
     def _is_quiet(self, of_fleet: float, live_slow: float | None) -> bool:
         """Return whether a slow replay can only be slow by itself."""

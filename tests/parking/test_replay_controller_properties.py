@@ -92,10 +92,10 @@ class Anything(RuleBasedStateMachine):
         assert after.in_flight == before.in_flight - 1
         assert (after.gain, after.slow_share) == (before.gain, before.slow_share)
         taking_part = participants(before.replicas, self.clock() - self.began)
-        least = SETTINGS.floor / taking_part
+        most = before.window
         if before.replicas <= SETTINGS.few:
-            least = min(1.0, SETTINGS.start / taking_part)
-        assert after.window <= max(before.window, min(least, 2 * before.window), SETTINGS.floor)
+            most = max(most, min(2 * most, 1.0, SETTINGS.start / taking_part))
+        assert after.window <= max(most, SETTINGS.floor / taking_part)
 
     @precondition(lambda self: self.controller.in_flight)
     @rule(

@@ -235,12 +235,22 @@ def test_without_a_baseline_a_window_that_probes_have_cut_widens_with_each_repla
     for _ in range(3):
         fail(controller)
         controller.opened()
-        clock.advance(30.0)
+        clock.advance(1.0)
     assert controller.window == 0.05  # the floor: a call in twenty round trips
-    clock.advance(30.0)  # the refused window is forgotten
     succeed(controller, 5)
     assert controller.window == 1.0
     assert controller.figures().reference is None
+
+
+def test_what_is_known_keeps_a_cut_window_where_another_replay_is_unknown(
+    controller: ReplayController, clock: FakeClock
+) -> None:
+    fail(controller)
+    cut = controller.window
+    clock.advance(60.0)
+    controller.on_start()
+    controller.on_unknown(GOOD)
+    assert controller.window == cut
 
 
 def test_without_a_baseline_the_window_of_many_replicas_stays_as_it_was_cut(

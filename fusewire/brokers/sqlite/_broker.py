@@ -172,7 +172,7 @@ class SQLiteBroker:
         Args:
             to: where it goes.
             message: what is stored.
-            heard: called on the event loop when it is stored, with None, or with the error.
+            heard: called on the event loop soon after it is stored, with None, or with the error.
 
         Raises:
             BrokerError: the broker is closed, or was opened before a fork.

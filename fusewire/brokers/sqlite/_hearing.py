@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ class Hearing:
     """Has functions called on an event loop: the first at once, those after it every 20 ms.
 
     A loop that wakes up for each of many jobs holds up the threads that ask for them, because only
-    one thread of Python runs at a time: a fifth of a receipt.
+    one thread of Python runs at a time: a seventh of a receipt.
 
     Args:
         loop: where they are called.
@@ -44,7 +45,7 @@ class Hearing:
         """Call what is left, on the event loop; nothing may be added any more."""
         if self._rest is not None:
             self._rest.cancel()
-        self._hear()
+        contextvars.Context().run(self._hear)  # not in the context of the code that closes
 
     def _wake(self) -> None:
         self._hear()

@@ -63,8 +63,13 @@ def watch(guarded: GuardedCall, call: Any) -> None:
         when_over(call, functools.partial(_settle_at_end, guarded))
 
 
-def settle_plain_at_end(
-    permit: Permit, policy: MethodPolicy, timeout: float | None, began: float, call: Any
+def settle_plain_at_end(  # noqa: PLR0917 - all bound by a partial, whose keywords would cost more
+    permit: Permit,
+    policy: MethodPolicy,
+    timeout: float | None,
+    began: float,
+    failed: list[GuardedCall],
+    call: Any,
 ) -> None:
     """Settle a call that is over and has needed nothing but its permit; perhaps a little later.
 
@@ -73,16 +78,19 @@ def settle_plain_at_end(
         policy: how its method is guarded.
         timeout: the user's, in seconds.
         began: when it was sent, by the monotonic clock.
+        failed: empty, and kept until the call is over: older grpcio calls back more than once.
         call: the call.
     """
     try:
         ok = call._cython_call.is_ok()  # noqa: SLF001 - see watch
     except Exception:  # noqa: BLE001 - another interceptor's call, or another grpcio's
         ok = False
-    if ok:
+    if ok and not failed:
         permit.success()
-    else:
-        _settle_at_end(GuardedCall(policy, timeout, permit=permit, began=began), call)
+        return
+    if not failed:
+        failed.append(GuardedCall(policy, timeout, permit=permit, began=began))
+    _settle_at_end(failed[0], call)
 
 
 def _settle_at_end(guarded: GuardedCall, call: Any, core: Any = None) -> None:

@@ -27,7 +27,7 @@ from fusewire.interceptors._aio.stream import WatchedStreamStream, WatchedUnaryS
 from fusewire.interceptors._call import GuardedCall
 from fusewire.interceptors._policy import Policies
 from fusewire.interceptors._replays import is_replay, marked_if_valid
-from fusewire.operation import current_operation, entered_operation
+from fusewire.operation import entered_operation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -122,7 +122,7 @@ class _Interceptor:
         if rejected is not None:
             raise rejected  # here, so that the refusal is not its context
         if getattr(breaker, "durations", None) is not None:  # see take_permit
-            permit.measured_as = (policy.method, current_operation())
+            permit.measured_as = (policy.method, None)
         began = time.monotonic()
         try:
             if permit.probe:
@@ -133,7 +133,7 @@ class _Interceptor:
             settle_raised(GuardedCall(policy, details.timeout, permit=permit, began=began), error)
             raise
         settle_it = functools.partial(
-            settle_plain_at_end, permit, policy, details.timeout, began, call
+            settle_plain_at_end, permit, policy, details.timeout, began, [], call
         )
         try:
             call._cython_call.add_done_callback(settle_it)  # noqa: SLF001 - as watch() does
