@@ -78,6 +78,15 @@ def test_a_listener_hears_changes_unless_it_asks_for_more(
     assert [type(event) for event in everything] == [CallFailed, CallFailed, StateChanged]
 
 
+def test_a_change_by_itself_is_by_nobody_and_has_no_note(
+    breaker: CircuitBreaker,
+) -> None:
+    changes: list[StateChanged] = []
+    breaker.add_listener(changes.append, StateChanged)
+    open_circuit(breaker)
+    assert [(each.by, each.note) for each in changes] == [("", "")]
+
+
 def test_the_kinds_of_events_can_be_named(breaker: CircuitBreaker) -> None:
     heard: list[Event] = []
     breaker.add_listener(heard.append, (CallFailed, CallIgnored))

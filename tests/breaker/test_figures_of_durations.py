@@ -59,6 +59,17 @@ def test_calls_of_several_fine_buckets_are_one_exported_bucket(clock: FakeClock)
     assert max(durations.answered.counts) == 3
 
 
+def test_a_call_that_is_settled_twice_is_measured_once(clock: FakeClock) -> None:
+    breaker = CircuitBreaker("payments", clock=clock)
+    breaker.measure_durations()
+    permit = breaker.acquire()
+    permit.success()
+    permit.success()
+    durations = breaker.figures().durations
+    assert durations is not None
+    assert durations.answered.calls == 1
+
+
 def test_the_buckets_are_merged_and_few() -> None:
     assert len(EXPORT_BOUNDS) + 1 == 14
     assert EXPORT_BOUNDS[0] == 0.00108

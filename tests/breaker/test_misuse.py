@@ -106,6 +106,18 @@ def test_a_hint_that_is_no_number_is_no_hint(breaker: CircuitBreaker, hint: Any)
     assert breaker.look().retry_after == 10.0
 
 
+def test_two_settings_that_look_like_milliseconds_are_both_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _warned.clear()
+    with caplog.at_level(logging.WARNING):
+        BreakerSettings(recovery_timeout=30_000, probe_lease=30_000)
+    assert {record.args[0] for record in caplog.records if isinstance(record.args, tuple)} == {
+        "recovery_timeout",
+        "probe_lease",
+    }
+
+
 @pytest.mark.parametrize(
     "setting", ["recovery_timeout", "slow_call_duration", "probe_lease", "ramp_duration"]
 )
