@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -17,7 +17,6 @@ import grpc.aio
 from fusewire.breaker import CallError, CircuitState, Outcome
 from fusewire.breaker.internal import rejection
 from fusewire.errors import NO_ERROR, CircuitOpenError
-from fusewire.interceptors._admission import take_permit, waits_for_ready
 from fusewire.interceptors._call_end import CallEnd
 from fusewire.interceptors._fallback import CallInfo, FallbackDeclined, chain_cause
 from fusewire.interceptors._keys import copy_of
@@ -28,6 +27,7 @@ from fusewire.operation import (
     IDEMPOTENCY_KEY,
     CallNote,
     KeyEnd,
+    current_operation,
     entered_operation,
     fallbacks_allowed,
     noted_by_caller,
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 
     from fusewire.breaker import Permit
     from fusewire.interceptors._fallback import CallFallback
-    from fusewire.interceptors._keys import MethodKeys
-    from fusewire.interceptors._methods import Shape
+    from fusewire.interceptors._keys import MethodKeys, RequestSource
     from fusewire.interceptors._policy import MethodPolicy
     from fusewire.operation import KeyClaim, Operation
 
@@ -52,18 +51,6 @@ _LEFT = 1.0
 _LEFT_TO = "its probes are left to stored calls"
 
 Pairs = tuple[tuple[str, str | bytes], ...]
-
-
-class RequestSource(Protocol):
-    """What is known of a method's requests."""
-
-    @property
-    def shape(self) -> Shape:
-        """Whether a call has one request and response, or streams of them."""
-
-    @property
-    def serialize(self) -> Callable[[Any], bytes] | None:
-        """The method's serializer of requests; None if it is not known."""
 
 
 class GuardedCall:
@@ -163,11 +150,13 @@ class GuardedCall:
         if breaker is None:
             self.unchanged = self.metadata is None
             return None
-        permit = take_permit(breaker, self._policy)
-        if isinstance(permit, CircuitOpenError):
+        try:
+            self._permit = permit = breaker.acquire(timed=self._policy.timed)
+        except CircuitOpenError as refused:
             self._end_key(KeyEnd.NO_EFFECT, falls_back=self.fallback is not None)
-            return permit
-        self._permit = permit
+            return refused
+        if getattr(breaker, "durations", None) is not None:  # not all registries give our breakers
+            permit.measured_as = (self._policy.method, current_operation())
         self.unchanged = self.metadata is None
         if permit.probe and self._leaves_probe(breaker.name, getattr(permit, "generation", 0)):
             self._permit = None
@@ -175,7 +164,7 @@ class GuardedCall:
             self._end_key(KeyEnd.NO_EFFECT, falls_back=True)
             return rejection(breaker.name, CircuitState.HALF_OPEN, _LEFT, _LEFT_TO, NO_ERROR)
         if permit.probe:
-            self.unchanged = False  # see waits_for_ready
+            self.unchanged = False  # see wait_for_ready
             self._began = time.monotonic()  # listeners to the change to half open took some time
         return None
 
@@ -194,9 +183,15 @@ class GuardedCall:
         """Lend the permit while the inner channel makes the call, because it may be guarded too."""
         return nullcontext() if self._permit is None else self._permit.lending()
 
-    def wait_for_ready(self, given: bool | None) -> bool | None:  # noqa: FBT001 - grpcio's own flag
-        """Return whether the call waits for a connection, if the user has said `given`."""
-        return waits_for_ready(self._permit, self._timeout, given)
+    def wait_for_ready(self, given: bool | None) -> bool | None:  # noqa: FBT001 - grpcio's own flag, passed on
+        """Return whether the call waits for a connection.
+
+        A channel in reconnect back-off fails calls without trying. So a probe that has a deadline
+        waits, unless the user has decided.
+        """
+        if given is None and self._timeout is not None and self._permit and self._permit.probe:
+            return True
+        return given
 
     def succeed(self) -> None:
         """Settle a call that ended OK."""

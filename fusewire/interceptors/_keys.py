@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import Message
 
@@ -22,9 +22,22 @@ from fusewire._key_text import key_of_request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fusewire.interceptors._methods import Shape
     from fusewire.operation import KeyClaim, Operation
 
 logger = logging.getLogger("fusewire.interceptors")
+
+
+class RequestSource(Protocol):
+    """What is known of a method's requests."""
+
+    @property
+    def shape(self) -> Shape:
+        """Whether a call has one request and response, or streams of them."""
+
+    @property
+    def serialize(self) -> Callable[[Any], bytes] | None:
+        """The method's serializer of requests; None if it is not known."""
 
 
 class MethodKeys:

@@ -14,7 +14,6 @@ import grpc.aio
 
 from fusewire._sendable import is_valid_metadata
 from fusewire.errors import CircuitOpenError
-from fusewire.interceptors._admission import waits_for_ready
 from fusewire.interceptors._aio.call import WatchedStreamUnary, WatchedUnaryUnary
 from fusewire.interceptors._aio.completion import (
     settle_plain_at_end,
@@ -121,12 +120,13 @@ class _Interceptor:
             rejected = AioRejectedCall.of(refused)
         if rejected is not None:
             raise rejected  # here, so that the refusal is not its context
-        if getattr(breaker, "durations", None) is not None:  # see take_permit
+        if getattr(breaker, "durations", None) is not None:  # see GuardedCall.admit
             permit.measured_as = (policy.method, None)
         began = time.monotonic()
         try:
             if permit.probe:
-                waits = waits_for_ready(permit, details.timeout, details.wait_for_ready)
+                probe = GuardedCall(policy, details.timeout, permit=permit)
+                waits = probe.wait_for_ready(details.wait_for_ready)
                 details = _details(details, details.metadata, waits)
             call = await continuation(details, request)
         except BaseException as error:
