@@ -180,7 +180,12 @@ class ReplayController:
         self._window = min(self._window, settings.most)
 
     def opened(self) -> None:
-        """Note that the circuit opened: go on from at most one call when it admits again."""
+        """Note that the circuit opened: go on from at most one call when it admits again.
+
+        If nothing is known yet, what was refused says nothing of a limit: the dependency was down.
+        """
+        if self._nothing_known:
+            self._refused = RefusedWindow(self._settings)
         if self.taking_part:
             self._gain = self._settings.gain_max
             self._resize(min(self._window / 2, 1.0), self._clock())
@@ -258,8 +263,7 @@ class ReplayController:
         if now - self._last_cut > self._round_trip:  # what one burst meets is one sign
             self._last_cut = now
             self._cuts[kind] += 1
-            # One that is late says nothing of a limit, and neither does a server that is not back.
-            if kind is ReplayFailure.REFUSED and not self._nothing_known:
+            if kind is ReplayFailure.REFUSED:  # one that is late says nothing of a limit
                 self._refused.remember(self._window, now)
             self._cut(now)
         pause = max(retry_after, self._round_trip * self._jitter(0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from contextlib import contextmanager
@@ -35,12 +36,13 @@ def example(name: str, *arguments: str, folder: Path) -> KeptProcess:
 def test_queue_payments_sync(payments: PaymentsProcess, tmp_path: Path) -> None:
     log = tmp_path / "queue_payments_sync.py.log"
 
-    def answers() -> list[list[str]]:
-        lines = log.read_text(encoding="utf-8").splitlines()  # what is logged stands there too
-        return [line.split() for line in lines if line.startswith("STATUS_")]
+    def answers() -> list[tuple[str, str]]:
+        # What is logged stands there too, and perhaps in the same line: it is written in pieces.
+        answer = re.compile(r"^(STATUS_[A-Z]+) ([0-9a-f]{32})", re.MULTILINE)
+        return answer.findall(log.read_text(encoding="utf-8"))
 
     @contextmanager
-    def running() -> Iterator[list[str]]:
+    def running() -> Iterator[tuple[str, str]]:
         before = len(answers()) if log.exists() else 0
         process = example("queue_payments_sync.py", payments.target, folder=tmp_path)
         until_sync(lambda: len(answers()) > before)
