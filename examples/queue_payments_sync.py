@@ -9,7 +9,7 @@ is back, in this run or in another.
 from __future__ import annotations
 
 import sys
-import threading
+import time
 from contextlib import suppress
 
 import grpc
@@ -37,7 +37,9 @@ def main(target: str, store: str = "sqlite:///payments.db") -> None:
             reply = PaymentsStub(channel).Charge(request, timeout=2)
             with suppress(KeyboardInterrupt):
                 print(Status.Name(reply.status), reply.operation_id, flush=True)
-                threading.Event().wait()
+                # Not one endless wait: a Ctrl-C that comes just before it begins would not end it.
+                while True:
+                    time.sleep(1)
 
 
 if __name__ == "__main__":

@@ -99,8 +99,8 @@ class ReplayHandler:
             raise RuntimeError("a stored call is only sent in the operation of its message")
         now = self._now()
         sent_before = operation.first_sent_ms
-        call = await self._to_send(message, operation, now)
-        metadata, timeout = _metadata(call, operation), self._seconds_for(call)
+        call, metadata = await self._to_send(message, operation, now)
+        timeout = self._seconds_for(call)
         # Whatever ends this attempt, from here on it may have been sent: a server may act on it.
         operation.first_sent_ms = round(now * 1000) if sent_before is None else sent_before
         try:
@@ -140,8 +140,8 @@ class ReplayHandler:
 
     async def _to_send(
         self, message: AbstractIncomingMessage, operation: Operation, now: float
-    ) -> StoredCall:
-        """Return the call that a message stores.
+    ) -> tuple[StoredCall, Metadata]:
+        """Return the call that a message stores, and the metadata that it is sent with.
 
         Raises:
             Reject: it cannot be sent, or must not be sent any more.
@@ -163,14 +163,17 @@ class ReplayHandler:
                 f"for which the server knows its key is {call.window:g} s",
                 reason=ReplayOutcome.STALE_KEY.value,
             )
-        if not is_valid_metadata(_metadata(call, operation)):
+        metadata = _metadata(call, operation)
+        if not is_valid_metadata(metadata):
             raise Reject(f"its metadata cannot be sent: {call.metadata!r:.500}", reason="malformed")
-        return call
+        return call, metadata
 
     def _with_policy(self, call: StoredCall) -> StoredCall:
         """Return a call with the window and the statuses of its method, if it has none itself."""
         policy = self._methods.get(call.method)
         if policy is None or call.at_most_once or call.window is not None or call.done_on:
+            return call
+        if policy.window is None and not policy.done_on:
             return call
         return dataclasses.replace(call, window=policy.window, done_on=policy.done_on)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fusewire.forwarding")
 
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
+
+_MOST_METHODS = 256
+"""Methods of which what makes their calls is kept: to make it takes longer than to begin a call."""
 
 _CLOSED_IN_FLIGHT = "Channel closed!"  # grpc/_channel.py: details of calls that close() cancels
 
@@ -86,11 +90,11 @@ def check_guards(channel: grpc.Channel | grpc.aio.Channel, registry: BreakerRegi
 
 class _AioTransport:
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
+        # Without serializers the stored bytes go out, and the reply's come in, as they are.
+        self._multicallable: Any = functools.lru_cache(_MOST_METHODS)(channel.unary_unary)
 
     async def send(self, call: StoredCall, metadata: Metadata, timeout: float) -> bytes:  # noqa: ASYNC109 - gRPC's own deadline
-        # Without serializers the stored bytes go out, and the reply's come in, as they are.
-        multicallable: Any = self._channel.unary_unary(call.method)
+        multicallable = self._multicallable(call.method)
         try:
             reply: bytes = await multicallable(call.request, metadata=metadata, timeout=timeout)
         except grpc.aio.UsageError as error:
@@ -106,10 +110,10 @@ class _AioTransport:
 
 class _SyncTransport:
     def __init__(self, channel: grpc.Channel) -> None:
-        self._channel = channel
+        self._multicallable: Any = functools.lru_cache(_MOST_METHODS)(channel.unary_unary)
 
     async def send(self, call: StoredCall, metadata: Metadata, timeout: float) -> bytes:  # noqa: ASYNC109 - gRPC's own deadline
-        multicallable: Any = self._channel.unary_unary(call.method)
+        multicallable = self._multicallable(call.method)
 
         def send() -> bytes:
             reply: bytes = multicallable(call.request, metadata=metadata, timeout=timeout)

@@ -236,7 +236,8 @@ class AttemptSequence:
             error = attempt.error or attempt.rejected_because
             item.status = "" if error is None else status_in(error) or ""
             item.history = item.history.with_doubtful_keys(attempt.doubtful_keys)
-            item.history = item.history.sent_first(attempt.first_sent_ms)
+            if attempt.error is not None:  # what is done leaves no record
+                item.history = item.history.sent_first(attempt.first_sent_ms)
             twice = item.history.at_most_once and may_have_taken_effect(attempt)
             if attempt.rejection is not None and not twice:
                 item.tried = tried_before

@@ -301,6 +301,18 @@ async def test_the_log_is_copied_back_when_it_has_grown(path: Path) -> None:
         assert await broker.depth("orders") == 24
 
 
+async def test_the_log_is_written_over_and_not_made_longer_again(path: Path) -> None:
+    log = path.with_name(f"{path.name}-wal")
+    async with SQLiteBroker(path) as broker:
+        await broker.create_queue("orders")
+        sizes = []
+        for _ in range(12):  # three times as much as is copied back at once
+            await broker.publish("orders", Message(body=bytes(2**20)))
+            sizes.append(log.stat().st_size)
+        assert min(sizes[4:]) > 3 * 2**20
+        assert max(sizes) < 8 * 2**20
+
+
 async def test_the_log_of_a_file_that_is_reached_by_a_link_is_copied_back_too(
     path: Path, tmp_path: Path
 ) -> None:
