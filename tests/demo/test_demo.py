@@ -111,7 +111,8 @@ def test_nothing_is_lost_and_nothing_is_charged_twice(broker: list[str], tmp_pat
     without = ledger["clients"]["bare"], ledger["clients"]["retrying"]
     for client in (ledger["clients"]["fusewire"], *without):
         ends = [client[end] for end in ("made", "lost", "in_doubt", "charged_twice")]
-        assert sum(ends) == client["asked"] == pytest.approx(ledger["asked"], abs=2)
+        # Processes of their own, which begin and end some milliseconds apart.
+        assert sum(ends) == client["asked"] == pytest.approx(ledger["asked"], rel=0.1)
     assert ledger["clients"]["fusewire"]["made"] == ledger["asked"]
     assert ledger["clients"]["fusewire"]["later"] == ledger["parked"]
     assert all(client["lost"] > 50 for client in without)
