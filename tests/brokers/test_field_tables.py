@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pamqp import decode, encode
 from pamqp.commands import Basic
 
+from fusewire.brokers.rabbitmq._table_values import most_bytes
 from fusewire.brokers.rabbitmq._workarounds.field_tables import Properties, read_table, write_table
 
 HELD = st.recursive(
@@ -81,8 +82,19 @@ def test_nothing_is_read_from_behind_a_table() -> None:
 
 @given(st.dictionaries(st.text(max_size=60), HELD, max_size=9))
 @example({"é" * 64 + "a": 1, "": "no name", "b": "ü", "c": 2**63 - 1})
+@example(
+    {str(at): at for near in (-(2**7), 2**7, 2**40, 2**41) for at in (near - 1, near, near + 1)}
+)
 def test_a_table_is_written_as_pamqp_writes_it(headers: Any) -> None:
     assert write_table(headers) == encode.field_table(headers)
+
+
+@given(st.dictionaries(st.text(max_size=60), HELD, max_size=9))
+@example({"a" * 128: [2**62] * 99})
+@example({"": "\U0001f600" * 99})
+def test_a_table_is_never_longer_than_it_may_be(headers: Any) -> None:
+    length_of_a_table = 4
+    assert len(write_table(headers)) <= most_bytes(headers) + length_of_a_table
 
 
 @pytest.mark.parametrize("value", [2**63, object(), b"bytes", "\ud800"])

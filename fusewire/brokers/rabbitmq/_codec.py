@@ -23,7 +23,6 @@ from pamqp.commands import Basic
 from fusewire.brokers._header_json import pack, unpack
 from fusewire.brokers.message import UNREADABLE, HeaderValue, Message
 from fusewire.brokers.rabbitmq._table_values import (
-    CHARACTER,
     from_table,
     has_long_names,
     holds,
@@ -31,6 +30,7 @@ from fusewire.brokers.rabbitmq._table_values import (
     is_inexact,
     is_plain,
     is_too_long,
+    most_bytes,
     to_table,
 )
 from fusewire.brokers.rabbitmq._workarounds.field_tables import Properties, write_table
@@ -62,7 +62,6 @@ _BESIDE = 6144
 They are for the properties, of which each is 255 bytes at most, and for what the broker adds to a
 message that comes back from a delay queue.
 """
-_OTHER = 265  # bytes that the name of a header and a number have at most
 _TEXTS = ("content_type", "content_encoding", "correlation_id", "reply_to", "type", "app_id")
 
 DELIVERY_COUNT = "x-delivery-count"
@@ -96,7 +95,7 @@ def to_amqp(message: Message, frame: int) -> tuple[bytes, Basic.Properties]:
     try:
         properties, body = _to_properties(message), message.body
         headers, room = cast("FieldTable", properties.headers), frame - _BESIDE
-        if _may_be_longer(headers, room) and len(table := write_table(headers)) > room:
+        if most_bytes(headers) > room and len(table := write_table(headers)) > room:
             properties.headers = {TRANSFER: _FORMAT, _IN_BODY: len(table)}
             body = table + body
     except Exception as error:  # whatever pamqp makes of it: it promises no class of errors
@@ -311,17 +310,6 @@ def _add_hops(kept: dict[str, Any], hops: dict[str, HeaderValue]) -> None:
 def _is_ours(death: HeaderValue) -> bool:
     queue = death.get("queue") if isinstance(death, dict) else None
     return isinstance(queue, str) and _OUR_DELAY.search(queue) is not None
-
-
-def _may_be_longer(headers: FieldTable, room: int) -> bool:
-    """Return after a quick look whether a table may need more bytes than `room`."""
-    most = _OTHER * len(headers)
-    for value in headers.values():
-        if isinstance(value, (str, bytearray)):
-            most += CHARACTER * len(value)
-        elif isinstance(value, (dict, list)):
-            return True
-    return most > room
 
 
 def _from_body(headers: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:

@@ -19,6 +19,9 @@ from pamqp.commands import Basic
 _TEXT = ord("S")
 _SIZE = struct.Struct(">I")
 _LENGTH = _SIZE.unpack_from
+_SMALL, _BYTE = 2**7, struct.Struct(">cb")
+_LARGE, _EIGHT_BYTES = 2**40, struct.Struct(">cq")
+"""Most numbers are counts or times, in milliseconds: these are between 2004 and 2039 here."""
 _NAMES_KNOWN = 1024  # of which it is remembered how they are written: messages have few
 _CODES = {"b": "b", "B": "B", "s": "h", "u": "H", "I": "i", "i": "I", "l": "q", "L": "q"}
 _NUMBERS = {
@@ -71,9 +74,16 @@ def write_table(headers: dict[str, Any]) -> bytes:
     for name in sorted(headers):
         value = headers[name]
         pieces.append(_name(name))
-        if type(value) is str:
+        kind = type(value)
+        if kind is str:
             text = value.encode()
             pieces += b"S", _SIZE.pack(len(text)), text
+        elif kind is bool:
+            pieces.append(b"t\x01" if value else b"t\x00")
+        elif kind is int and -_SMALL <= value < _SMALL:
+            pieces.append(_BYTE.pack(b"b", value))
+        elif kind is int and _LARGE < value < 2 * _LARGE:
+            pieces.append(_EIGHT_BYTES.pack(b"l", value))
         else:
             pieces.append(encode.encode_table_value(value))
     table = b"".join(pieces)
