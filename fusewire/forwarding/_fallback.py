@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import time
 import uuid
@@ -13,7 +12,7 @@ from fusewire._validation import invalid
 from fusewire.errors import CircuitOpenError, FusewireError, UnconfirmedError
 from fusewire.forwarding._call import call_to_store
 from fusewire.forwarding._store import Entry
-from fusewire.interceptors import FallbackDeclined, check_reply
+from fusewire.interceptors import CallInfo, FallbackDeclined, check_reply
 from fusewire.operation import FIRST_SENT_METADATA, IDEMPOTENCY_KEY, current_operation
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from fusewire.forwarding._park_log import ParkLog
     from fusewire.forwarding._policy import ParkPolicy
     from fusewire.forwarding._store import CallStore
-    from fusewire.interceptors import CallInfo, Shape
+    from fusewire.interceptors import Shape
 
 OPERATION_ID_METADATA = "fusewire-operation-id"
 """Trailing metadata of a call that could not be parked: its operation id, to ask again with."""
@@ -110,7 +109,8 @@ class ParkFallback:
             made = operation.next_key(call.method)
         else:
             made = uuid.uuid4().hex  # no operation, or a request that no key can be made of
-        return dataclasses.replace(call, metadata=(*call.metadata, (IDEMPOTENCY_KEY, made)))
+        metadata = (*call.metadata, (IDEMPOTENCY_KEY, made))
+        return CallInfo(call.method, call.breaker, metadata, call.timeout, call.began)
 
     async def reply(self, call: CallInfo, request: Any, error: grpc.RpcError) -> Any:
         """Park the call and make the reply, on an asyncio channel."""

@@ -295,7 +295,6 @@ class CallStore:
             call = dataclasses.replace(call, not_after_ms=round((now + end) * 1000))
         if self._asks:
             call = dataclasses.replace(call, outcome=True)
-        message = self._codec.write(call, headers)
         queue = self._topology.source
         history = History(
             operation_id=call.operation_id,
@@ -310,8 +309,9 @@ class CallStore:
             at_most_once=call.at_most_once,
         )
         lane = self._topology.parked(self._dependencies.lane(entry.breaker))
+        message = self._codec.write(call, {**headers, **history.headers()})
         receipt = Receipt(call.operation_id, call.method, now)
-        return _ToStore(lane, history.to_headers(message), history, receipt)
+        return _ToStore(lane, message, history, receipt)
 
     def _note_stored(self, stored: _ToStore, failures: int) -> None:
         self._contact.answered(failures)

@@ -90,20 +90,23 @@ def checked_message(path: str, message: Any) -> Any:
     Raises:
         TypeError: `message` is no response of the method; the text says why.
     """
+    _check(path, message, known_method(path))
+    return message
+
+
+def _check(path: str, message: Any, known: KnownMethod | None) -> None:
     if message is None:
         raise TypeError(
             f"the response of {path} must be a message, got None; to leave the caller the error, "
             "raise FallbackDeclined"
         )
-    known = known_method(path)
     if known is None:
-        return message
+        return
     given = message.DESCRIPTOR.full_name if isinstance(message, Message) else None
     if given is None and isinstance(message, _NO_MESSAGES):
         given = type(message).__name__
     if given is not None and given != known.response:
         raise TypeError(f"the response of {path} must be a {known.response}, got a {given}")
-    return message
 
 
 def check_reply(path: str, reply: Any) -> None:
@@ -120,7 +123,7 @@ def check_reply(path: str, reply: Any) -> None:
     """
     known = known_method(path)
     if reply is None or known is None or known.shape.endswith("unary"):
-        checked_message(path, reply)
+        _check(path, reply, known)
 
 
 _warned: set[str] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from fusewire.errors import FusewireError
@@ -139,12 +140,14 @@ class History:
 
     def to_headers(self, message: Message) -> Message:
         """Return `message` with this record in its headers."""
-        headers: dict[str, HeaderValue] = {**strip(message.headers), _FORMAT_HEADER: FORMAT}
-        for header, field in _FIELDS.items():
-            value = getattr(self, field)
-            if value not in _UNWRITTEN:
-                headers[header] = value
+        headers = {**strip(message.headers), **self.headers()}
         return dataclasses.replace(message, headers=headers)
+
+    def headers(self) -> dict[str, HeaderValue]:
+        """Return the headers that hold this record."""
+        fields = zip(_FIELDS, _values(self), strict=True)
+        # An absent header reads as "", None, 0 and False.
+        return {_FORMAT_HEADER: FORMAT, **{header: value for header, value in fields if value}}
 
 
 def from_headers(message: Message, *, operation_id: str, queue: str = "") -> History:
@@ -214,4 +217,4 @@ _COUNTS = frozenset(
     header for header, wanted in _TYPES.items() if wanted is int and not header.endswith("-ms")
 )
 _OURS = frozenset({_FORMAT_HEADER, *_FIELDS})
-_UNWRITTEN = ("", None, 0)  # False is 0: an absent header reads as all of them
+_values = attrgetter(*_FIELDS.values())
