@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import secrets
+import signal
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,10 @@ _POSTGRES = pytest.StashKey[SharedPostgres]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A script's shell starts what it runs in the background so, and children inherit it: the
+        # programs that tests interrupt would not end.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     given = getattr(config, "workerinput", {})
     config.stash[BROKER] = Broker(shared=given.get(_SHARED))
     config.stash[_POSTGRES] = SharedPostgres(given.get(_SHARED_POSTGRES))
