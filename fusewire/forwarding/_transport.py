@@ -24,7 +24,7 @@ logger = logging.getLogger("fusewire.forwarding")
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
 
 _MOST_METHODS = 256
-"""Methods of which what makes their calls is kept: to make it takes longer than to begin a call."""
+"""Methods whose multicallables are kept; a channel makes a new one each time that it is asked."""
 
 _CLOSED_IN_FLIGHT = "Channel closed!"  # grpc/_channel.py: details of calls that close() cancels
 
