@@ -309,7 +309,7 @@ class CallStore:
             at_most_once=call.at_most_once,
         )
         lane = self._topology.parked(self._dependencies.lane(entry.breaker))
-        message = self._codec.write(call, {**headers, **history.headers()})
+        message = self._codec.write(call, history.headers(headers))
         receipt = Receipt(call.operation_id, call.method, now)
         return _ToStore(lane, message, history, receipt)
 

@@ -140,14 +140,14 @@ class History:
 
     def to_headers(self, message: Message) -> Message:
         """Return `message` with this record in its headers."""
-        headers = {**strip(message.headers), **self.headers()}
-        return dataclasses.replace(message, headers=headers)
+        return dataclasses.replace(message, headers=self.headers(message.headers))
 
-    def headers(self) -> dict[str, HeaderValue]:
-        """Return the headers that hold this record."""
+    def headers(self, others: Mapping[str, HeaderValue]) -> dict[str, HeaderValue]:
+        """Return the headers that hold this record, beside those of `others` that hold none."""
         fields = zip(_FIELDS, _values(self), strict=True)
         # An absent header reads as "", None, 0 and False.
-        return {_FORMAT_HEADER: FORMAT, **{header: value for header, value in fields if value}}
+        ours = {header: value for header, value in fields if value}
+        return {**strip(others), _FORMAT_HEADER: FORMAT, **ours}
 
 
 def from_headers(message: Message, *, operation_id: str, queue: str = "") -> History:
