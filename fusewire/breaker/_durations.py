@@ -162,6 +162,18 @@ class Durations:
         self._count()
         return baseline_of(merged(each.generations.quiet() for each in self._known(method)))
 
+    def baselines(self) -> tuple[tuple[str, Baseline], ...]:
+        """Return the methods that have a baseline, each with it: see :meth:`baseline`.
+
+        They are the same objects until a call changes them, and cost little: whatever is parked
+        asks for them.
+        """
+        if self.notes:
+            self._count()
+        known = self._methods.copy().items()
+        found = [(name, method.generations.baseline()) for name, method in known]
+        return tuple((name, baseline) for name, baseline in found if baseline is not None)
+
     def slow_share(self, method: str = "") -> float | None:
         """Return which share of the latest 50 live calls took longer than the reference.
 

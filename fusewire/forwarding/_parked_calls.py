@@ -30,6 +30,7 @@ from fusewire.forwarding._store_status import StoreStatus
 from fusewire.parking import ReplayPolicy
 from fusewire.parking.internal import (
     Dependencies,
+    LiveCalls,
     Settlements,
     Tracing,
     policies,
@@ -175,6 +176,7 @@ class ParkedCalls(Queueing, Finding):
             contact=self._status.contact,
             codec=self._codec,
             asks=asks,
+            live_calls=LiveCalls(self._registry),
         )
         limits = Limits(self._topology, dependencies, self._status.watch, max_waiting)
         Queueing.__init__(self, store, log, limits, methods)

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from fusewire.brokers import Broker, HeaderValue, Message, Station, Topology
     from fusewire.forwarding._call import StoredCall
     from fusewire.forwarding._call_codec import CallCodec
-    from fusewire.parking.internal import BrokerContact, Dependencies, Settlements, Tracing
+    from fusewire.parking.internal import (
+        BrokerContact,
+        Dependencies,
+        LiveCalls,
+        Settlements,
+        Tracing,
+    )
 
 T = TypeVar("T")
 
@@ -78,6 +84,7 @@ class CallStore:
         contact: notified whether the broker answers.
         codec: writes calls into messages.
         asks: whether calls ask for their outcome.
+        live_calls: what calls took while their dependencies were well, for who replays them.
 
     Attributes:
         broker: the broker that it stores in; None while it is closed, or the broker was not reached
@@ -98,6 +105,7 @@ class CallStore:
         contact: BrokerContact,
         codec: CallCodec,
         asks: bool,
+        live_calls: LiveCalls,
     ) -> None:
         self._topology = topology
         self._dependencies = dependencies
@@ -107,6 +115,7 @@ class CallStore:
         self._contact = contact
         self._codec = codec
         self._asks = asks
+        self._live_calls = live_calls
         self.probes = ProbeDuty(dependencies.lane)
         self.broker: Broker | None = None
         self._publish_from_thread: Callable[..., concurrent.futures.Future[None]] | None = None
@@ -307,6 +316,7 @@ class CallStore:
             first_sent_ms=None if first_sent is None else round(first_sent * 1000),
             not_after_ms=call.not_after_ms,
             at_most_once=call.at_most_once,
+            live_calls=self._live_calls.of(entry.breaker),
         )
         lane = self._topology.parked(self._dependencies.lane(entry.breaker))
         message = self._codec.write(call, history.headers(headers))

@@ -29,8 +29,10 @@ from fusewire.parking._dependencies import Dependencies
 from fusewire.parking._failure_log import FailureLog
 from fusewire.parking._former_keywords import policies
 from fusewire.parking._handler import HandlerRunner
+from fusewire.parking._live_calls import LiveCalls
 from fusewire.parking._parts import ConsumerParts
 from fusewire.parking._pauses import ALIKE_BY_CONDITION, Pauses
+from fusewire.parking._replay_measures import HandlerTimes
 from fusewire.parking._settings import MOST_HELD, ReplayPolicy, queues_of, taken_over
 from fusewire.parking._settlements import Settlements
 from fusewire.parking._signals import until_signal
@@ -159,7 +161,13 @@ class ParkingConsumer:
         if self._topology.single and not broker.capabilities.single:
             accepted = f"'replica', because {broker!r} has no single receivers"
             raise invalid("ReplayPolicy.scope", accepted, replay.scope)
-        policy = FailurePolicy(retry, _now_ms, unrecoverable(retry.dead_on))
+        handler_times = HandlerTimes(time.monotonic)
+        policy = FailurePolicy(
+            retry,
+            _now_ms,
+            unrecoverable(retry.dead_on),
+            live_calls=LiveCalls(registry, handler_times).of,
+        )
         # In its order, only the first message is tried: it is all that the others can go by.
         pauses = Pauses(
             now_ms=_now_ms, alike_by_condition=1 if on_open == "pause" else ALIKE_BY_CONDITION
@@ -179,6 +187,7 @@ class ParkingConsumer:
             circuits=Circuits(registry, pauses),
             pauses=pauses,
             contact=BrokerContact(queue),
+            handler_times=handler_times,
             settlements=Settlements(self._topology, dependencies.lane),
             runner=HandlerRunner(
                 calls,

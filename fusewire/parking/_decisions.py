@@ -107,6 +107,8 @@ class FailurePolicy:
         describe: returns what is kept of an error with its message.
         of_calls: whether messages store calls. One whose time is over, and that may have been sent,
             is ambiguous.
+        live_calls: returns what live calls of a dependency took while it was well; empty if that is
+            not known here.
         chance: numbers from 0 and below 1. By chance a message waits for a delay or the one below,
             so that what failed together does not come back together.
     """
@@ -116,15 +118,18 @@ class FailurePolicy:
     unrecoverable: Callable[[BaseException], bool] = lambda _error: False
     describe: Callable[[BaseException], ErrorSummary] = summarize_error
     of_calls: bool = False
+    live_calls: Callable[[str], str] = lambda _dependency: ""
     chance: Callable[[], float] = random.random
 
     def park(self, history: History, dependency: str, reason: str, *, wait: float) -> Park:
         """Wait for `dependency`, without an attempt; it may admit again in `wait` seconds."""
         now = self.now()
+        carried = history.live_calls if dependency == history.dependency else ""
         return Park(
             dataclasses.replace(
                 history,
                 dependency=dependency,
+                live_calls=self.live_calls(dependency) or carried,
                 reason=reason,
                 times_parked=history.times_parked + 1,
                 first_parked_at_ms=history.first_parked_at_ms or now,

@@ -77,6 +77,8 @@ class History:
         lone: which time it is that it is handled with nothing else in flight, because it may have
             killed its process; 0 if there is no such suspicion.
         moved_by: which span of a trace moved it last, in the form of W3C's ``traceparent``.
+        live_calls: what live calls of `dependency` took before it failed, as the replica knew that
+            parked it: see :mod:`~fusewire.parking._live_calls`.
     """
 
     operation_id: str
@@ -105,6 +107,7 @@ class History:
     refusals: int = 0
     lone: int = 0
     moved_by: str = ""
+    live_calls: str = ""
 
     def with_doubtful_keys(self, keys: Iterable[str]) -> History:
         """Return this record with other doubtful keys; of too many, the last ones."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 from fusewire.parking._attempt import AttemptSequence
 from fusewire.parking._context import ConsumerContext
 from fusewire.parking._marks import Marks
-from fusewire.parking._replay_measures import HandlerTimes
 from fusewire.parking._replicas import Replicas
 from fusewire.parking._settler import Settler
 from fusewire.parking._status import LaneState
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from fusewire.parking._failure_log import FailureLog
     from fusewire.parking._handler import HandlerRunner
     from fusewire.parking._pauses import Pauses
+    from fusewire.parking._replay_measures import HandlerTimes
     from fusewire.parking._replies import Replies
     from fusewire.parking._settings import ReplayPolicy
     from fusewire.parking._settlements import Settlements
@@ -119,8 +119,8 @@ class ConsumerParts:
     settlements: Settlements
     contact: BrokerContact
     tracing: Tracing
+    handler_times: HandlerTimes
     replies: Replies | None = None
-    handler_times: HandlerTimes = field(default_factory=lambda: HandlerTimes(time.monotonic))
     unacknowledged: Unacknowledged = field(default_factory=Unacknowledged)
     survived: SurvivedReturns = field(default_factory=SurvivedReturns)
 

@@ -133,6 +133,12 @@ class Recovery:
         self.begun, self.due = True, False
         self._period += 1
 
+    def hear(self, live_calls: str) -> None:
+        """Learn from a message what live calls took, in a replica that has made none itself."""
+        baseline = self._measures.hear(live_calls)
+        if baseline is not None:
+            self.controller.hear(baseline)
+
     def end(self) -> None:
         """Take note that the lane is empty."""
         self.begun = self.due = False

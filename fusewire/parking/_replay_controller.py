@@ -174,6 +174,12 @@ class ReplayController:
         elif self._began < math.inf:
             self._take_turn(first=False)
 
+    def hear(self, baseline: Baseline) -> None:
+        """Take what live calls took before the outage from another replica, if it is unknown."""
+        if self._reference.seconds is None:
+            self._reference = ReplayReference(self._settings, baseline)
+            self._round_trip = baseline.typical
+
     def use(self, settings: ControllerSettings) -> None:
         """Go on with other limits. The window shrinks to what they allow."""
         self._settings = settings

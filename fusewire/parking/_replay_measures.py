@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from fusewire.breaker import Durations
+from fusewire.parking._live_calls import read_live_calls
 from fusewire.parking._replay_reference import FirstReplays, reference_of
 
 if TYPE_CHECKING:
@@ -104,6 +105,25 @@ class ReplayMeasures:
             durations = self._durations(self._dependency)
             of_calls = None if durations is None else durations.baseline()
             self._baseline = of_calls or self._of_handler().live
+        return self._baseline
+
+    def hear(self, live_calls: str) -> Baseline | None:
+        """Take from another replica what live calls took, if nothing is known of them here.
+
+        Args:
+            live_calls: as a message carries it.
+
+        Returns:
+            the longest of them; None if nothing was taken.
+        """
+        if self.baseline is not None or not (told := read_live_calls(live_calls)):
+            return None
+        for method, baseline in told.items():
+            reference = _Reference(baseline, self._enough)
+            self._references[self._dependency, method] = reference
+            if not method:  # of the handler, if it makes no measured calls
+                self._references[None] = reference
+        self._baseline = max(told.values(), key=lambda one: one.reference)
         return self._baseline
 
     def forget(self) -> None:

@@ -9,6 +9,7 @@ from fusewire.parking._former_keywords import FormerKeywords, Replay, policies
 from fusewire.parking._history import History, from_headers
 from fusewire.parking._in_flight import InFlight
 from fusewire.parking._lane_log import LaneLog
+from fusewire.parking._live_calls import LiveCalls
 from fusewire.parking._replies import Reply
 from fusewire.parking._settings import MOST_HELD, queues_of, taken_over
 from fusewire.parking._settlements import Settlements
@@ -32,6 +33,7 @@ __all__ = [
     "InFlight",
     "LaneLog",
     "LaneState",
+    "LiveCalls",
     "Reading",
     "Replay",
     "Reply",

@@ -95,7 +95,10 @@ class ReplayWorker:
         dependency = item.history.dependency
         if not dependency and len(self._members) == 1:
             dependency = self._members[0]
-        turn = ReplayTurn(self, dependency, self.part.lane.recovery(dependency), number)
+        recovery = self.part.lane.recovery(dependency)
+        if item.history.live_calls:
+            recovery.hear(item.history.live_calls)
+        turn = ReplayTurn(self, dependency, recovery, number)
         try:
             resting = self._context.policy.rest(item.history) > 0
             ending = await self._rest(item) if resting else None
