@@ -61,7 +61,9 @@ class Replica:
             code = error.code().name
             raise
         finally:
-            self._record.write("call", began, took=time.monotonic() - began, code=code)
+            self._record.write(
+                "call", began, took=time.monotonic() - began, code=code, id=request.reference
+            )
 
     def on_message(self, event: MessageEvent) -> None:
         """Write down what became of a message."""

@@ -74,6 +74,7 @@ class Progress:
         self.not_parked: set[str] = set()
         self.not_ended: set[str] = set()
         self._calls: list[float] = []
+        self._answered: dict[str, set[str]] = {}  # by replica; what it has not settled since
 
     def expect(self, ids: Iterable[str]) -> None:
         """Expect these messages, and no others."""
@@ -87,11 +88,15 @@ class Progress:
             ProcessEndedError: a process has ended that should run.
         """
         self._stage.check()
-        for lines in self._stage.look().values():
+        for name, lines in self._stage.look().items():
+            answered = self._answered.setdefault(name, set())
             for line in lines:
                 if line["what"] == "call" and line["code"] != "REJECTED":
                     self._calls.append(line["at"])
+                    if line["code"] == "OK" and "id" in line:  # an earlier checkout writes none
+                        answered.add(line["id"])
                 elif line["what"] == "settled":
+                    answered.discard(line["id"])
                     if line["outcome"] in ENDS:
                         self.not_ended.discard(line["id"])
                     elif line["outcome"] == "parked":
@@ -110,7 +115,16 @@ class Progress:
     def all_ended(self) -> bool:
         """Look, and return whether all expected messages have come to their end."""
         self.look()
-        return not self.not_ended
+        return not self.left()
+
+    def left(self) -> set[str]:
+        """Return which have not come to their end, as far as that can be known.
+
+        A replica that is killed between its acknowledgement and its line has ended a message of
+        which nobody hears again.
+        """
+        killed = (ids for name, ids in self._answered.items() if not self._stage.runs(name))
+        return self.not_ended.difference(*killed)
 
 
 async def nothing(_stage: Stage, _queue: Queue) -> None:
@@ -223,7 +237,7 @@ class _Steps:
         finally:
             beside.cancel()
         self._progress.look()
-        recorded.unsettled = len(self._progress.not_ended)
+        recorded.unsettled = len(self._progress.left())
         recorded.ended = (
             time.monotonic() if recorded.unsettled else _last_end(stage.replicas.values())
         )

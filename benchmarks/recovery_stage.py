@@ -159,6 +159,10 @@ class Stage:
         """End a process at once, as a fault would."""
         self._running[name].send(signal.SIGKILL)
 
+    def runs(self, name: str) -> bool:
+        """Return whether a process was started and not ended since."""
+        return name in self._running
+
     def let_begin(self) -> None:
         """Let the replicas connect that were held."""
         self._gate.touch()

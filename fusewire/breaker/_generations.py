@@ -44,12 +44,17 @@ class Baseline:
         reference: seconds; a call that takes longer is slow. It is the greater of the third
             quartile and 1.25 times `typical`.
         typical: seconds; the mean, with what is above the 95th percentile counted as that.
-        calls: how many calls it is taken from.
+        calls: how many calls it is taken from; 0 if another process has told it.
     """
 
     reference: float
     typical: float
     calls: int
+
+    @property
+    def told(self) -> bool:
+        """Whether another process has told it."""
+        return self.calls == 0
 
 
 def baseline_of(counts: Counts) -> Baseline | None:

@@ -133,6 +133,7 @@ class Subscription(Protocol):
             BrokerUnavailableError: the connection is lost. All deliveries in flight are the
                 broker's again.
             QueueNotFoundError: the station is gone.
+            BrokerError: nothing comes any more, although messages wait: subscribe again.
         """
 
     async def quiesce(self) -> Sequence[Delivery]:

@@ -240,7 +240,7 @@ class Receiver:
     def _complain(self, error: BrokerError, then: str) -> None:
         self._context.contact.failed(error)
         # A broker that does not answer is a line of the contact's, and not one of each queue.
-        quiet = isinstance(error, NO_ANSWER) or self._troubles.unsaid(error) is None
+        quiet = error.logged or isinstance(error, NO_ANSWER) or self._troubles.unsaid(error) is None
         logger.log(
             logging.DEBUG if quiet else logging.WARNING,
             "%s; %s",

@@ -43,19 +43,26 @@ class _Reference:
         live: what live calls took before the outage; None if nothing was measured.
         seconds: the longest that is not slow. None until enough replays were measured, if no live
             calls were.
+        learns: whether replays are measured for it. Where another replica has told what calls
+            took, that may be further away from the dependency than this one, which nothing else
+            would show: then what this one measures is less.
     """
 
-    __slots__ = ("_first", "live", "seconds")
+    __slots__ = ("_first", "learns", "live", "seconds")
 
     def __init__(self, live: Baseline | None, enough: int) -> None:
         self.live = live
         self.seconds = None if live is None else reference_of(live)
+        self.learns = live is None or live.told
         self._first = FirstReplays(enough)
 
     def learn(self, duration: float) -> None:
-        """Take note of a replay, if nothing else says what is slow."""
+        """Take note of a replay."""
         self._first.add(duration)
-        self.seconds = self._first.reference
+        measured = self._first.reference
+        if measured is not None:
+            self.seconds = measured if self.seconds is None else min(measured, self.seconds)
+            self.learns = False
 
 
 class HandlerTimes:
@@ -189,10 +196,12 @@ class ReplayMeasures:
 def _measured(calls: Iterable[tuple[float, _Reference]]) -> Measured:
     known = reference = unknown = 0.0
     for took, each in calls:
-        if each.seconds is None:
+        longest = each.seconds
+        if each.learns:
             each.learn(took)
+        if longest is None:
             unknown += took
         else:
             known += took
-            reference += each.seconds
+            reference += longest
     return Measured(known, reference) if reference else Measured(unknown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class ReplayReference:
     """
 
     def __init__(self, settings: ControllerSettings, baseline: Baseline | None) -> None:
-        self._relearn = settings.relearn
+        # Who has told it may be much nearer to the dependency, and then no replay is ever fast.
+        told = baseline is not None and baseline.told
+        self._relearn = math.inf if told else settings.relearn
         self._live = None if baseline is None else reference_of(baseline)
         self._factor = 1.0
         self._quiet_replays = 0

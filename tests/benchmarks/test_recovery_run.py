@@ -16,7 +16,7 @@ from benchmarks.recovery_curves import picture
 from benchmarks.recovery_figures import curves, figures
 from benchmarks.recovery_record import Record, Tail
 from benchmarks.recovery_report import Result, misses, table
-from benchmarks.recovery_run import Recorded
+from benchmarks.recovery_run import Progress, Recorded
 from benchmarks.recovery_stage import Case, Code, Load, ProcessEndedError, Stage
 from tests.support.waiting import until_sync
 
@@ -93,6 +93,39 @@ def test_the_figures_are_those_of_the_drain() -> None:
     assert found.replays_refused == 3
     assert (found.reopened, found.reopened_most) == (0.5, 1)
     assert found.dead == 1
+
+
+class Playing:
+    """A stage of which somebody says what its replicas have written, and which of them run."""
+
+    def __init__(self) -> None:
+        self.new: dict[str, list[dict[str, Any]]] = {}
+        self.running = {"a", "b"}
+
+    def check(self) -> None: ...
+
+    def look(self) -> dict[str, list[dict[str, Any]]]:
+        new, self.new = self.new, {}
+        return new
+
+    def runs(self, name: str) -> bool:
+        return name in self.running
+
+
+def test_what_a_killed_replica_had_answered_is_not_waited_for() -> None:
+    stage: Any = Playing()
+    progress = Progress(stage)
+    progress.expect(["parked-1", "parked-2", "parked-3"])
+    made = [{**call(1.0, 0.1), "id": f"parked-{number}"} for number in (1, 2)]
+    stage.new = {"a": [*made, settled(1.2, 1)], "b": [{**made[0], "id": "parked-3"}]}
+    assert not progress.all_ended()
+    assert progress.left() == {"parked-2", "parked-3"}
+    stage.running = {"b"}
+    assert progress.left() == {"parked-3"}
+    stage.new = {"b": [settled(1.3, 3, "delayed")]}
+    assert not progress.all_ended()
+    stage.new = {"b": [settled(1.4, 3)]}
+    assert progress.all_ended()
 
 
 def test_what_misses_its_target_is_named() -> None:

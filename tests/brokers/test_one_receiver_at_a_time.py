@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fusewire.brokers import RabbitMQBroker, SQLiteBroker, Topology
-from fusewire.brokers.rabbitmq import Layout
+from fusewire.brokers.rabbitmq import Layout, _subscription
+from fusewire.brokers.rabbitmq._arguments import queue_arguments
 from fusewire.brokers.sqlite import _liveness as liveness
 from fusewire.errors import BrokerError
 from tests.support.messages import number_of, numbered, publish_numbered, take, until_depth
@@ -48,6 +49,34 @@ async def test_rabbitmq_shows_messages_to_the_active_consumer_only(
     with pytest.raises(BrokerError, match="active consumer"):
         await broker.peek(lane, limit=5)
     await until_depth(broker, lane, 2)
+
+
+@pytest.fixture
+def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_subscription, "_LOOK", 0.02)
+
+
+@pytest.mark.usefixtures("quick_watch")
+@pytest.mark.parametrize("place", ["rabbitmq"], indirect=True)
+async def test_who_waits_for_its_turn_notices_that_the_lane_was_made_again(
+    broker: Broker, topology: Topology
+) -> None:
+    # RabbitMQ 3.10 says nothing of it: the consumer's channel stays open and gets nothing.
+    lane = topology.parked("other")
+    subscription = await broker.subscribe(lane, prefetch=1)
+    assert isinstance(broker, RabbitMQBroker)
+    async with broker._consuming.channel() as channel:
+        await channel.queue_delete(str(lane))
+        arguments = queue_arguments(Layout(topology), await broker.version())[str(lane)]
+        await channel.declare_queue(str(lane), durable=True, arguments=arguments)
+    await publish_numbered(broker, lane, range(3))
+    with pytest.raises(BrokerError):
+        await asyncio.wait_for(subscription.receive(), 20)
+    await subscription.release()
+    await until_depth(broker, lane, 3)
+    again = await broker.subscribe(lane, prefetch=3)
+    assert len(await take(again, 3)) == 3
+    await again.release()
 
 
 @pytest.mark.parametrize("place", ["rabbitmq"], indirect=True)

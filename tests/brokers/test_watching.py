@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from fusewire.brokers.rabbitmq import _subscription
 from fusewire.brokers.rabbitmq._subscription import RabbitMQSubscription
-from fusewire.errors import BrokerUnavailableError
+from fusewire.errors import BrokerError
+from fusewire.parking._status_watch import BrokerContact
 from tests.support.waiting import until
 
 
@@ -68,7 +70,7 @@ async def test_a_watch_goes_on_after_what_ends_it_and_says_so(
         "orders", channel, channel, 1.0, depth=depth, connection_lost=lambda _: False
     )
     await subscription.start(1)
-    with pytest.raises(BrokerUnavailableError, match="nothing comes from 'orders'"):
+    with pytest.raises(BrokerError, match="nothing comes from 'orders'"):
         await asyncio.wait_for(subscription.receive(), 20)
     said = [each for each in caplog.records if "the watch of 'orders'" in each.message]
     assert len(said) == 3
@@ -90,3 +92,29 @@ async def test_a_watch_ends_with_its_subscription(strike: str) -> None:
         return [each.get_name() for each in asyncio.all_tasks() if "watch" in each.get_name()]
 
     await until(lambda: watches() == [])
+
+
+@pytest.mark.parametrize(("single", "level"), [(False, logging.INFO), (True, logging.DEBUG)])
+async def test_a_queue_that_gives_nothing_any_more_is_no_broker_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, single: bool, level: int
+) -> None:
+    monkeypatch.setattr(_subscription, "_LOOK", 0.01)
+    caplog.set_level(logging.DEBUG, "fusewire.brokers.rabbitmq")
+
+    async def depth() -> int:
+        return 1
+
+    channel: Any = Channel()
+    subscription = RabbitMQSubscription(
+        "orders", channel, channel, 1.0, single=single, depth=depth, connection_lost=lambda _: False
+    )
+    await subscription.start(1)
+    with pytest.raises(BrokerError) as raised:
+        await asyncio.wait_for(subscription.receive(), 20)
+    contact = BrokerContact("orders")
+    contact.answered(contact.failures)
+    contact.failed(raised.value)
+    assert contact.answers
+    assert raised.value.logged
+    (record,) = [one for one in caplog.records if "nothing comes" in one.message]
+    assert record.levelno == level

@@ -155,6 +155,41 @@ def test_a_controller_that_hears_need_not_measure_replays(clock: FakeClock) -> N
     assert controller.figures().reference == 0.03
 
 
+def test_a_replica_that_is_nearer_than_who_told_goes_by_what_it_measures() -> None:
+    measures = told("60000:75000:/p.P/Charge")
+    near, far = TimedCall("payments", CHARGE, 0.004), TimedCall("payments", CHARGE, 0.09)
+    for _ in range(20):
+        assert measures.measure([near], 9.0).reference == 0.075
+    assert measures.measure([near], 9.0).reference == pytest.approx(0.005)
+    for _ in range(20):
+        assert measures.measure([far], 9.0).reference == pytest.approx(0.005)
+
+
+def test_a_replica_that_measures_under_load_goes_by_what_it_was_told() -> None:
+    measures = told("20000:30000:/p.P/Charge")
+    for _ in range(30):
+        loaded = measures.measure([TimedCall("payments", CHARGE, 0.06)], 9.0)
+        assert loaded.reference == 0.03
+
+
+def test_a_replica_that_is_further_away_than_who_told_replays_all_the_same(
+    clock: FakeClock,
+) -> None:
+    controller = new(clock)
+    controller.begin(1, None, turn=0.0)
+    controller.hear(Baseline(0.005, 0.004, 0))
+    began, replayed = clock(), 0
+    while controller.window < 4:
+        clock.advance(max(controller.allowed(), 1e-6))
+        if controller.allowed() == 0:
+            controller.on_start()
+            clock.advance(0.05)
+            controller.on_success(0.05, reference=0.005, live_slow=None)
+            replayed += 1
+        assert clock() - began < 120
+    assert replayed < 100
+
+
 async def test_a_message_tells_a_replica_of_which_nothing_else_is_known(bench: Bench) -> None:
     seconds = 0.04
 

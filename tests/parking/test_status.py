@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fusewire.brokers import Message, RabbitMQBroker
 from fusewire.errors import BrokerUnavailableError
 from fusewire.parking import ConsumerStatus, LaneStatus, ParkingConsumer
 from fusewire.parking import _status_watch as watch_module
@@ -212,3 +214,39 @@ async def test_a_consumer_that_ends_its_last_handlers_does_not_seem_stuck(bench:
 
 def _turned_ago(status: ConsumerStatus) -> float:
     return 0.0 if status.loop_turned_at is None else status.at - status.loop_turned_at
+
+
+@pytest.mark.parametrize("bench", ["rabbitmq"], indirect=True)
+async def test_who_waits_for_its_turn_says_nothing_of_a_broker_that_is_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # RabbitMQ tells no consumer of such a queue that another is the active one.
+    monkeypatch.setattr("fusewire.brokers.rabbitmq._subscription._LOOK", 0.3)
+    subscribed: list[str] = []
+    subscribe = RabbitMQBroker.subscribe
+
+    async def note(self: RabbitMQBroker, station: Any, *, prefetch: int) -> Any:
+        subscribed.append(str(station))
+        return await subscribe(self, station, prefetch=prefetch)
+
+    monkeypatch.setattr(RabbitMQBroker, "subscribe", note)
+    release = asyncio.Event()
+
+    async def handler(_: AbstractIncomingMessage) -> None:
+        await release.wait()
+
+    options: Any = {"depends_on": "payments", "replay_scope": "cluster", "replay_concurrency": 1}
+    lane = f"{bench.queue}.parked.payments"
+    async with bench.consumer(handler, **options) as active:
+        for number in range(3):
+            message = Message(body=b"x", headers={"fusewire-dependency": "payments"})
+            await bench.broker.publish(lane, dataclasses.replace(message, message_id=str(number)))
+        await until(lambda: active.status().lanes["payments"].in_flight == 1)
+        async with bench.consumer(handler, **options) as waiting:
+            await until(lambda: subscribed.count(lane) >= 3)
+            assert waiting.status().connected
+            assert active.status().connected
+            release.set()
+            await until(lambda: len(bench.happened("handled")) == 3)
+    assert "does not answer" not in caplog.text
+    assert "nothing comes" not in caplog.text

@@ -133,6 +133,7 @@ class RabbitMQSubscription:
         *,
         priority: int = 0,
         depth: Callable[[], Awaitable[int]],
+        single: bool = False,
         connection_lost: Callable[[BaseException | None], bool],
     ) -> None:
         self.queue = queue
@@ -141,6 +142,7 @@ class RabbitMQSubscription:
         self._publisher = publisher
         self._timeout = timeout
         self._depth = depth
+        self._single = single  # whether the queue has one active consumer at a time
         self._connection_lost = connection_lost
         self._delivered = 0
         self._watching: Background | None = None
@@ -252,8 +254,9 @@ class RabbitMQSubscription:
         """End the subscription when messages wait, nothing is in flight, and none comes.
 
         A quorum queue that was deleted and made again within some milliseconds keeps the consumer,
-        does not notify it, and sends it nothing: seen on RabbitMQ 3.10.8. So does one whose only
-        consumer is another; then fewer and fewer wait, or to subscribe again does no harm.
+        does not notify it, and sends it nothing: seen on RabbitMQ 3.10.8. So does one that has one
+        active consumer at a time, if another is it. The two cannot be told apart: RabbitMQ counts
+        one consumer in both. To subscribe again does no harm.
         """
         stalled = waiting = delivered = 0
         while True:
@@ -267,8 +270,12 @@ class RabbitMQSubscription:
             delivered = self._delivered
             stalled = stalled + 1 if waiting >= max(before, 1) else 0
             if stalled == _LOOKS:
-                logger.info("nothing comes from %r, where messages wait", self.queue)
-                self._end(BrokerUnavailableError(f"nothing comes from {self.queue!r} any more"))
+                # Who waits for its turn comes here all the time, and nothing is wrong.
+                level = logging.DEBUG if self._single else logging.INFO
+                logger.log(level, "nothing comes from %r, where messages wait", self.queue)
+                stopped = BrokerError(f"nothing comes from {self.queue!r} any more")
+                stopped.logged = True
+                self._end(stopped)
                 return
 
     def _on_close(self, _channel: object, error: BaseException | None) -> None:
