@@ -86,6 +86,32 @@ def test_methods_have_baselines_of_their_own(clock: FakeClock) -> None:
     assert together.calls == 40
 
 
+def test_all_baselines_are_had_at_once_and_are_the_same_until_a_call_changes_them(
+    clock: FakeClock,
+) -> None:
+    durations = Durations(clock)
+    assert durations.baselines() == ()
+    durations.record(9.0, method="/p.P/Replayed", live=False)
+    clock.advance(60.0)
+    for _ in range(30):
+        durations.record(0.01, method="/p.P/Quick")
+        durations.record(1.0, method="/p.P/Slow")
+    found = durations.baselines()
+    assert dict(found) == {
+        method: durations.baseline(method) for method in ("/p.P/Quick", "/p.P/Slow")
+    }
+    again = durations.baselines()
+    assert [one is other for (_, one), (_, other) in zip(found, again, strict=True)] == [True, True]
+    durations.record(0.2, method="/p.P/Quick")
+    assert dict(durations.baselines())["/p.P/Quick"] == durations.baseline("/p.P/Quick")
+    assert durations.baselines() != found
+
+
+def test_a_baseline_of_no_calls_was_told() -> None:
+    assert Baseline(0.03, 0.02, 0).told
+    assert not Baseline(0.03, 0.02, 1).told
+
+
 def test_the_minute_before_an_outage_is_not_the_measure(clock: FakeClock) -> None:
     durations = recorded(clock, *[0.01] * 20)
     clock.advance(30)
