@@ -15,7 +15,6 @@ have to find one limit together without a word between them. It rests on five id
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 import time
@@ -86,19 +85,6 @@ class ReplayFigures:
     in_flight: int
 
 
-def turn_of(replica: str, lane: str, outage: str) -> float:
-    """Return when a replica's turn comes, from 0 and below 1, the same in every process.
-
-    Args:
-        replica: what tells it from the others.
-        lane: the lane; so that not the same replicas are the first in all lanes.
-        outage: what tells the outage from others; so that each outage has other first replicas.
-    """
-    text = f"{replica}\0{lane}\0{outage}".encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(text, digest_size=8).digest()
-    return (int.from_bytes(digest) >> 11) / 2**53  # a float has 53 bits: more could round up to 1
-
-
 class ReplayController:
     """Decides for one lane and dependency, in one replica, when the next replay may begin.
 
@@ -149,7 +135,8 @@ class ReplayController:
             replicas: how many there are, this one included.
             baseline: what live calls took before the outage; None if none was measured. Then the
                 first replays give the measure, a few at a time.
-            turn: when this replica's turn comes, from 0 and below 1; see :func:`turn_of`.
+            turn: when this replica's turn comes, from 0 and below 1; see
+                :func:`~fusewire.parking._replay_lane.turn_of`.
             first: False for a replica that joins others that are replaying already.
         """
         settings = self._settings

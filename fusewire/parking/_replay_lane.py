@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import TYPE_CHECKING
-
-from fusewire.parking._replay_controller import turn_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +22,19 @@ _MOST_ASIDE = 10
 _STEP, _STEP_AHEAD = 2, 4
 """Factors between the prefetches of a lane, without and with messages that are held ahead. One
 shrinks by two such steps only: each change costs a subscription."""
+
+
+def turn_of(replica: str, lane: str, outage: str) -> float:
+    """Return when a replica's turn comes, from 0 and below 1, the same in every process.
+
+    Args:
+        replica: what tells it from the others.
+        lane: the lane; so that not the same replicas are the first in all lanes.
+        outage: what tells the outage from others; so that each outage has other first replicas.
+    """
+    text = f"{replica}\0{lane}\0{outage}".encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(text, digest_size=8).digest()
+    return (int.from_bytes(digest) >> 11) / 2**53  # a float has 53 bits: more could round up to 1
 
 
 class ReplayLane:

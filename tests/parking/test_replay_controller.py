@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from fusewire.parking._replay_controller import ReplayController, ReplayFailure, turn_of
+from fusewire.parking._replay_controller import ReplayController, ReplayFailure
+from fusewire.parking._replay_lane import turn_of
 from fusewire.testing import FakeClock
 from tests.support.controllers import (
     GOOD,

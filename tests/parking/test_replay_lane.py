@@ -11,8 +11,8 @@ from fusewire.breaker import BreakerRegistry
 from fusewire.operation import TimedCall
 from fusewire.parking._controller_settings import ControllerSettings
 from fusewire.parking._recovery import Recovery, Standing
-from fusewire.parking._replay_controller import ReplayController, turn_of
-from fusewire.parking._replay_lane import ReplayLane
+from fusewire.parking._replay_controller import ReplayController
+from fusewire.parking._replay_lane import ReplayLane, turn_of
 from fusewire.parking._replay_measures import HandlerTimes, ReplayMeasures
 from fusewire.testing import FakeClock
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from fusewire.breaker import Durations
 from fusewire.parking._controller_settings import ControllerSettings
-from fusewire.parking._replay_controller import ReplayController, turn_of
+from fusewire.parking._replay_controller import ReplayController
+from fusewire.parking._replay_lane import turn_of
 from tests.parking.recovery.circuit import Circuit
 from tests.parking.recovery.clients import Backlog, LiveTraffic, Replica
 from tests.parking.recovery.events import Events
