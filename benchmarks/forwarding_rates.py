@@ -1,5 +1,9 @@
 """How fast stored calls are made, next to a loop that somebody writes by hand.
 
+The shop makes calls until the circuit opens, stores more of them, and a forwarder waits. What is
+measured begins when the circuit closes, so it includes that the forwarder begins with few calls at
+a time. The loop has its subscription to begin with, and all its places.
+
 ``python -m benchmarks.forwarding_rates PORT`` is the server, which answers at once.
 """
 
@@ -16,10 +20,11 @@ import aio_pika
 import grpc
 import grpc.aio
 
-from fusewire.breaker import BreakerRegistry, BreakerSettings
+from fusewire.breaker import BreakerRegistry
 from fusewire.forwarding import ParkedCalls, ParkPolicy
 from fusewire.interceptors import aio_interceptors
 from fusewire.parking import ReplayPolicy
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     import argparse
@@ -28,6 +33,7 @@ CHARGE = "/bench.Payments/Charge"
 BODY = b"x" * 200
 POLICY = ParkPolicy(idempotent=True, reply=lambda *_: b"pending")
 IN_FLIGHT = 20  # calls that are forwarded at a time
+LIVE_CALLS = 400  # that the shop makes before the outage
 RATES = {"guarded": 0.85, "bare": 0.80}
 
 
@@ -52,7 +58,7 @@ def channel_to(target: str, registry: BreakerRegistry | None) -> grpc.aio.Channe
 
 async def forwarded(url: str, target: str, count: int) -> float:
     """Return how many stored calls are made in a second."""
-    registry = BreakerRegistry(BreakerSettings())
+    registry = BreakerRegistry()
     made, all_made = 0, asyncio.Event()
 
     def hear(event: Any) -> None:
@@ -70,10 +76,16 @@ async def forwarded(url: str, target: str, count: int) -> float:
     )
     calls.add_listener(hear)
     async with calls, channel_to(target, registry) as channel:
+        charge = channel.unary_unary(CHARGE)
+        for _ in range(LIVE_CALLS // IN_FLIGHT):
+            await asyncio.gather(*(charge(BODY, timeout=5) for _ in range(IN_FLIGHT)))
+        registry.get(CHARGE).force_open()
         for _ in range(count // 100):
             await asyncio.gather(*(calls.submit(CHARGE, BODY) for _ in range(100)))
-        began = time.perf_counter()
         async with calls.forward_to(channel):
+            await until(lambda: calls.status().subscribed)
+            began = time.perf_counter()
+            registry.get(CHARGE).reset()
             await all_made.wait()
             return count / (time.perf_counter() - began)
 

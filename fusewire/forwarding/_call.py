@@ -80,9 +80,8 @@ class StoredCall:
                 **headers,
                 FORMAT_HEADER: FORMAT,
                 _METHOD: self.method,
-                _METADATA: [[key, value] for key, value in self.metadata],
-                TIMEOUT: milliseconds(self.timeout),
-                AT_MOST_ONCE: self.at_most_once,
+                **({_METADATA: [list(pair) for pair in self.metadata]} if self.metadata else {}),
+                **attempt_terms(self),
                 **terms(self),
             },
         )
@@ -106,6 +105,19 @@ def read_call(operation_id: str, body: bytes, headers: Mapping[str, Any]) -> Sto
         done_on=read_done_on(headers),
         outcome=asks_for_outcome(headers),
     )
+
+
+def attempt_terms(call: StoredCall) -> dict[str, HeaderValue]:
+    """Return the headers of the first release that say how a call is sent, if they say something.
+
+    That release reads them if they are absent, too.
+    """
+    headers: dict[str, HeaderValue] = {}
+    if call.timeout is not None:
+        headers[TIMEOUT] = milliseconds(call.timeout)
+    if call.at_most_once:
+        headers[AT_MOST_ONCE] = True
+    return headers
 
 
 def terms(call: StoredCall) -> dict[str, HeaderValue]:

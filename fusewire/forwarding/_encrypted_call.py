@@ -18,6 +18,7 @@ from fusewire.forwarding._call import (
     StoredCall,
     UnreadableCallError,
     asks_for_outcome,
+    attempt_terms,
     check_format,
     milliseconds,
     read_done_on,
@@ -63,8 +64,7 @@ def encrypt_call(
     call: StoredCall, ring: KeyRing, queue: str, headers: Mapping[str, HeaderValue]
 ) -> Message:
     """Return the message that stores `call` encrypted, with `headers` besides its own."""
-    timeout = milliseconds(call.timeout)
-    bound = _bound(call, timeout)
+    bound = _bound(call, milliseconds(call.timeout))
     encrypted = ring.encrypt(_plain(call), bound)
     return Message(
         body=encrypted.body,
@@ -75,8 +75,7 @@ def encrypt_call(
         headers={
             **headers,
             FORMAT_HEADER: FORMAT,
-            TIMEOUT: timeout,
-            AT_MOST_ONCE: call.at_most_once,
+            **attempt_terms(call),
             _ALGORITHM: ALGORITHM,
             _KEY_ID: encrypted.key.id,
             _KEY_CHECK: encrypted.key.check,

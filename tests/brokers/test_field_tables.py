@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from pamqp import decode, encode
 from pamqp.commands import Basic
 
-from fusewire.brokers.rabbitmq._table_values import most_bytes
-from fusewire.brokers.rabbitmq._workarounds.field_tables import Properties, read_table, write_table
+from fusewire.brokers.rabbitmq._workarounds.field_tables import (
+    WrittenProperties,
+    read_table,
+    write_table,
+)
 
 HELD = st.recursive(
     st.text(max_size=20)
@@ -89,14 +92,6 @@ def test_a_table_is_written_as_pamqp_writes_it(headers: Any) -> None:
     assert write_table(headers) == encode.field_table(headers)
 
 
-@given(st.dictionaries(st.text(max_size=60), HELD, max_size=9))
-@example({"a" * 128: [2**62] * 99})
-@example({"": "\U0001f600" * 99})
-def test_a_table_is_never_longer_than_it_may_be(headers: Any) -> None:
-    length_of_a_table = 4
-    assert len(write_table(headers)) <= most_bytes(headers) + length_of_a_table
-
-
 @pytest.mark.parametrize("value", [2**63, object(), b"bytes", "\ud800"])
 def test_what_pamqp_does_not_write_is_not_written(value: Any) -> None:
     for write in (encode.field_table, write_table):
@@ -104,7 +99,42 @@ def test_what_pamqp_does_not_write_is_not_written(value: Any) -> None:
             write({"a": value})
 
 
-def test_properties_are_written_as_pamqp_writes_them() -> None:
-    every: Any = {"headers": {"a": "b", "c": 1}, "message_id": "m", "priority": 3, "app_id": ""}
+TEXT = st.none() | st.text(max_size=20)
+TIME = st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - as above
 
-    assert Properties(**every).marshal() == Basic.Properties(**every).marshal()
+
+@given(
+    st.dictionaries(st.text(max_size=20), HELD, max_size=3),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            **dict.fromkeys(
+                (
+                    "content_type",
+                    "content_encoding",
+                    "correlation_id",
+                    "reply_to",
+                    "message_id",
+                    "message_type",
+                    "app_id",
+                ),
+                TEXT,
+            ),
+            "delivery_mode": st.sampled_from([1, 2]),
+            "priority": st.none() | st.integers(0, 255),
+            "timestamp": st.none() | TIME,
+        },
+    ),
+)
+def test_properties_are_written_as_pamqp_writes_them(headers: Any, others: Any) -> None:
+    written = WrittenProperties(write_table(headers), others)
+
+    assert written.marshal() == Basic.Properties(headers=headers, **others).marshal()
+
+
+@pytest.mark.parametrize("others", [{"priority": 300}, {"app_id": "a" * 256}, {"reply_to": 1}])
+def test_properties_that_pamqp_does_not_write_are_not_made(others: Any) -> None:
+    with pytest.raises((TypeError, ValueError, struct.error)):
+        Basic.Properties(**others).marshal()
+    with pytest.raises((TypeError, ValueError, struct.error)):
+        WrittenProperties(write_table({}), others)

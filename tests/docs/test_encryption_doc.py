@@ -29,7 +29,7 @@ def test_the_example_encrypts(
 
 def test_the_table_has_the_headers_of_an_encrypted_call_that_others_have_not() -> None:
     listed = re.findall(r"^\| `(fusewire-[\w-]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
-    call = StoredCall(operation_id="id", method="/a.B/C", request=b"")
+    call = StoredCall(operation_id="id", method="/a.B/C", request=b"", metadata=(("tenant", "t1"),))
     ring = KeyRing({"k": b"\x01" * 32}, write_with="k")
     plain, encrypted = call.message("charges"), encrypt_call(call, ring, "charges", {})
     assert listed == [name for name in encrypted.headers if name not in plain.headers]

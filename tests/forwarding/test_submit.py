@@ -11,6 +11,7 @@ import pytest
 from fusewire.brokers import open_broker
 from fusewire.errors import BrokerError, FusewireError, SettingsError, UnconfirmedError
 from fusewire.forwarding import NotQueuedError, ParkedCalls, ParkPolicy
+from fusewire.forwarding._call import read_call
 from fusewire.interceptors import aio_interceptors
 from fusewire.operation import operation
 from tests.forwarding.conftest import CHARGE
@@ -80,6 +81,18 @@ def test_sync_code_submits_too(file: str, queue_name: str) -> None:
         receipt.parked_at * 1000 + 60_000, abs=1
     )
     assert "fusewire-first-sent-ms" not in headers
+
+
+async def test_a_call_is_stored_with_the_headers_that_say_something_of_it(
+    file: str, queue_name: str
+) -> None:
+    async with ParkedCalls(file, queue=queue_name, methods={CHARGE: POLICY}) as calls:
+        await calls.submit(CHARGE, b"a")
+        (stored,) = await waiting(calls, file)
+    ours = {name for name in stored.headers if name.startswith("fusewire-call-")}
+    assert ours == {"fusewire-call-format", "fusewire-call-method"}
+    call = read_call("op", stored.body, stored.headers)
+    assert (call.metadata, call.timeout, call.at_most_once) == ((), None, False)
 
 
 async def test_a_submitted_call_is_no_sign_of_trouble(

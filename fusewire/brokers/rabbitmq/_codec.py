@@ -15,7 +15,7 @@ import logging
 import re
 import uuid
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pamqp import decode
 from pamqp.commands import Basic
@@ -30,15 +30,15 @@ from fusewire.brokers.rabbitmq._table_values import (
     is_inexact,
     is_plain,
     is_too_long,
-    most_bytes,
     to_table,
 )
-from fusewire.brokers.rabbitmq._workarounds.field_tables import Properties, write_table
+from fusewire.brokers.rabbitmq._workarounds.field_tables import (
+    WrittenProperties,
+    write_table,
+)
 from fusewire.brokers.rabbitmq._workarounds.unreadable import UNREADABLE_PROPERTIES
 
 if TYPE_CHECKING:
-    from pamqp.common import FieldTable
-
     from fusewire.brokers.rabbitmq._workarounds.direct_deliveries import Delivered
 
 logger = logging.getLogger("fusewire.brokers.rabbitmq")
@@ -81,7 +81,7 @@ _PERSISTENT = 2  # AMQP's delivery mode
 _NAMES_KNOWN = 1024  # of which it is remembered whose they are: messages have few, and the same
 
 
-def to_amqp(message: Message, frame: int) -> tuple[bytes, Basic.Properties]:
+def to_amqp(message: Message, frame: int) -> tuple[bytes, WrittenProperties]:
     """Make the AMQP body and properties that store `message`.
 
     Args:
@@ -91,30 +91,24 @@ def to_amqp(message: Message, frame: int) -> tuple[bytes, Basic.Properties]:
     Raises:
         ValueError: AMQP cannot carry it. That is never so of a message that AMQP brought.
     """
-    properties = None
+    headers: dict[str, object] = {}
     try:
-        properties, body = _to_properties(message), message.body
-        headers, room = cast("FieldTable", properties.headers), frame - _BESIDE
-        if most_bytes(headers) > room and len(table := write_table(headers)) > room:
-            properties.headers = {TRANSFER: _FORMAT, _IN_BODY: len(table)}
-            body = table + body
+        headers, others = _headers(message), _other_properties(message)
+        table, body = write_table(headers), message.body
+        if len(table) > frame - _BESIDE:
+            table, body = write_table({TRANSFER: _FORMAT, _IN_BODY: len(table)}), table + body
+        return body, WrittenProperties(table, others)
     except Exception as error:  # whatever pamqp makes of it: it promises no class of errors
-        why = "" if properties is None else what_cannot_be_written(properties)
+        why = _what_cannot_be_written(headers, _other_properties(message))
         raise ValueError(f"AMQP cannot carry it: {why or repr(error)}") from error
-    return body, properties
 
 
-def _to_properties(message: Message) -> Basic.Properties:
-    """Make properties of `message`: persistent, never expiring, with a fresh id.
-
-    The id is fresh because aiormq matches a returned message to its publish by it: two
-    publishes under one id at the same time, and a returned one was seen reported as confirmed.
-    """
+def _headers(message: Message) -> dict[str, object]:
+    """Return the headers that store `message`, those of its identity included."""
     headers: dict[str, object] = {}
     exact = {}
     for key, value in message.headers.items():
-        name = _carried(key)
-        too_long = is_too_long(name)
+        name, too_long = _carried(key)
         if not too_long and is_plain(value):  # as nearly all are
             headers[name] = value
             continue
@@ -140,37 +134,43 @@ def _to_properties(message: Message) -> Basic.Properties:
         headers[_BLANK] = ",".join(blank)
     if exact:
         headers[_EXACT] = json.dumps(pack(exact, "headers"), separators=(",", ":"))
-    return Properties(
-        headers=cast("FieldTable", headers),
-        content_type=message.content_type,
-        content_encoding=message.content_encoding,
-        delivery_mode=_PERSISTENT,
-        priority=message.priority,
-        correlation_id=message.correlation_id,
-        reply_to=message.reply_to,
-        message_id=uuid.uuid4().hex,
-        timestamp=message.timestamp,
-        message_type=message.type,
-        app_id=message.app_id,
-    )
+    return headers
 
 
-def what_cannot_be_written(properties: Basic.Properties) -> str:
-    """Say which property or header pamqp does not write, and why; empty where it writes all."""
-    for name in Basic.Properties.__slots__:
-        value = getattr(properties, name)
-        if name == "headers":
-            for header, held in (value or {}).items():
-                if why := _refusal(Basic.Properties(headers={header: held})):
-                    return f"header {header!r:.80} cannot be {held!r:.80} ({why})"
-        elif why := _refusal(Basic.Properties(**{name: value})):
+def _other_properties(message: Message) -> dict[str, object]:
+    """Return the properties beside the headers: persistent, never expiring, with a fresh id.
+
+    The id is fresh because aiormq matches a returned message to its publish by it: two
+    publishes under one id at the same time, and a returned one was seen reported as confirmed.
+    """
+    return {
+        "content_type": message.content_type,
+        "content_encoding": message.content_encoding,
+        "delivery_mode": _PERSISTENT,
+        "priority": message.priority,
+        "correlation_id": message.correlation_id,
+        "reply_to": message.reply_to,
+        "message_id": uuid.uuid4().hex,
+        "timestamp": message.timestamp,
+        "message_type": message.type,
+        "app_id": message.app_id,
+    }
+
+
+def _what_cannot_be_written(headers: dict[str, object], others: dict[str, object]) -> str:
+    """Say which header or property pamqp does not write, and why; empty where it writes all."""
+    for header, value in headers.items():
+        if why := _refusal({"headers": {header: value}}):
+            return f"header {header!r:.80} cannot be {value!r:.80} ({why})"
+    for name, value in others.items():
+        if why := _refusal({name: value}):
             return f"{name} cannot be {value!r:.80} ({why})"
-    return _refusal(properties)
+    return ""
 
 
-def _refusal(properties: Basic.Properties) -> str:
+def _refusal(properties: dict[str, Any]) -> str:
     try:
-        properties.marshal()
+        Basic.Properties(**properties).marshal()
     except Exception as error:  # noqa: BLE001 - pamqp promises no class of errors
         return f"{type(error).__name__}: {error}"
     return ""
@@ -259,9 +259,10 @@ def _is_brokers_own(name: str) -> bool:
 
 
 @lru_cache(_NAMES_KNOWN)
-def _carried(name: str) -> str:
-    """Return the name by which a header travels."""
-    return f"{_CARRIED}{name}" if _is_brokers_own(name) else name
+def _carried(name: str) -> tuple[str, bool]:
+    """Return the name by which a header travels, and whether it is too long for that."""
+    carried = f"{_CARRIED}{name}" if _is_brokers_own(name) else name
+    return carried, is_too_long(carried)
 
 
 @lru_cache(_NAMES_KNOWN)

@@ -12,7 +12,7 @@ from aio_pika.exceptions import DeliveryError, PublishError
 from aiormq.exceptions import ChannelAccessRefused
 
 from fusewire.brokers._names import queue_name
-from fusewire.brokers.rabbitmq._codec import to_amqp, what_cannot_be_written
+from fusewire.brokers.rabbitmq._codec import to_amqp
 from fusewire.brokers.rabbitmq._connection import Link, close
 from fusewire.brokers.rabbitmq._delays import tier_for
 from fusewire.brokers.rabbitmq._layout import delay_queue
@@ -28,7 +28,6 @@ from fusewire.errors import (
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection
     from aiormq.channel import Channel
-    from pamqp.commands import Basic
 
     from fusewire.brokers.message import Message
     from fusewire.brokers.rabbitmq._layout import Layout
@@ -101,7 +100,7 @@ class Publisher:
         try:
             body, properties = to_amqp(message, used.underlay.max_content_size)
         except ValueError as error:
-            raise _not_carried(queue, error) from error
+            raise MoveRefusedError(f"a message for {queue!r} is not stored: {error}") from error
         used.in_flight += 1
         try:
             async with asyncio.timeout(self._timeout):
@@ -135,7 +134,7 @@ class Publisher:
             self._discard(used)
             raise
         except Exception as error:
-            raise self._judge(error, queue, exchange, used, (len(body), properties)) from error
+            raise self._judge(error, queue, exchange, used, len(body)) from error
         finally:
             used.in_flight -= 1
             if used is not self._current and not used.in_flight:
@@ -171,7 +170,7 @@ class Publisher:
         queue: str,
         exchange: str,
         used: PublishChannel,
-        sent: tuple[int, Basic.Properties],
+        size: int,
     ) -> BrokerError:
         """Return the error for a message: not stored, or in doubt. The channel may be gone.
 
@@ -180,12 +179,8 @@ class Publisher:
             queue: where the message was to go.
             exchange: through which it went.
             used: the channel.
-            sent: the bytes of the body, and the properties.
+            size: the bytes of its body.
         """
-        size, properties = sent
-        if why := what_cannot_be_written(properties):
-            # aiormq has sent nothing, and has taken back what it counted: others go on.
-            return _not_carried(queue, f"AMQP cannot carry it: {why}")
         self._discard(used)  # the frames may be with the broker already
         if isinstance(error, ChannelAccessRefused) and exchange not in used.permitted:
             # The broker asks for each exchange of a channel once, before it stores anything.
@@ -225,10 +220,6 @@ class Publisher:
         if not used.closing:
             used.closing = True
             spawn(close(used.channel, self._timeout))
-
-
-def _not_carried(queue: str, why: object) -> MoveRefusedError:
-    return MoveRefusedError(f"a message for {queue!r} is not stored: {why}")
 
 
 def _too_large(queue: str, size: int, largest: float) -> MoveRefusedError:

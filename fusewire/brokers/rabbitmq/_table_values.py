@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from fusewire.brokers.message import HeaderValue
 
 _CHARACTER = 4  # bytes that one has in UTF-8 at most
-_OTHER = 265  # bytes that the name of a header and a number have at most
 _MAX_NAME = 128  # bytes of a header's name, to which pamqp cuts it
 _LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # of 32 bits, with which pamqp writes all of them
 _INTEGERS = range(-(2**63), 2**63)  # that a table can hold
@@ -90,15 +89,6 @@ def has_long_names(value: HeaderValue) -> bool:
     if isinstance(value, dict):
         return any(is_too_long(name) or has_long_names(item) for name, item in value.items())
     return isinstance(value, list) and any(map(has_long_names, value))
-
-
-def most_bytes(value: object) -> int:
-    """Return how many bytes a table needs at most for `value`, without writing it."""
-    if isinstance(value, (str, bytearray)):
-        return _CHARACTER * len(value)
-    if isinstance(value, dict):
-        return sum(_OTHER + most_bytes(item) for item in value.values())
-    return sum(_OTHER + most_bytes(item) for item in value) if isinstance(value, list) else 0
 
 
 def is_decimal(value: object) -> bool:
