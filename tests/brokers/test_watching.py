@@ -67,7 +67,7 @@ async def test_a_watch_goes_on_after_what_ends_it_and_says_so(
 
     channel: Any = Channel()
     subscription = RabbitMQSubscription(
-        "orders", channel, channel, 1.0, depth=depth, connection_lost=lambda _: False
+        "orders", channel, channel, 1.0, depth=depth, silent=set(), connection_lost=lambda _: False
     )
     await subscription.start(1)
     with pytest.raises(BrokerError, match="nothing comes from 'orders'"):
@@ -83,7 +83,7 @@ async def test_a_watch_ends_with_its_subscription(strike: str) -> None:
 
     channel: Any = Channel()
     subscription = RabbitMQSubscription(
-        "orders", channel, channel, 1.0, depth=depth, connection_lost=lambda _: False
+        "orders", channel, channel, 1.0, depth=depth, silent=set(), connection_lost=lambda _: False
     )
     await subscription.start(1)
     await subscription.release()
@@ -94,9 +94,8 @@ async def test_a_watch_ends_with_its_subscription(strike: str) -> None:
     await until(lambda: watches() == [])
 
 
-@pytest.mark.parametrize(("single", "level"), [(False, logging.INFO), (True, logging.DEBUG)])
 async def test_a_queue_that_gives_nothing_any_more_is_no_broker_that_does_not_answer(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, single: bool, level: int
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_subscription, "_LOOK", 0.01)
     caplog.set_level(logging.DEBUG, "fusewire.brokers.rabbitmq")
@@ -104,17 +103,19 @@ async def test_a_queue_that_gives_nothing_any_more_is_no_broker_that_does_not_an
     async def depth() -> int:
         return 1
 
-    channel: Any = Channel()
-    subscription = RabbitMQSubscription(
-        "orders", channel, channel, 1.0, single=single, depth=depth, connection_lost=lambda _: False
-    )
-    await subscription.start(1)
-    with pytest.raises(BrokerError) as raised:
-        await asyncio.wait_for(subscription.receive(), 20)
-    contact = BrokerContact("orders")
-    contact.answered(contact.failures)
-    contact.failed(raised.value)
-    assert contact.answers
-    assert raised.value.logged
-    (record,) = [one for one in caplog.records if "nothing comes" in one.message]
-    assert record.levelno == level
+    silent = {"lane"}
+    for queue in ("orders", "orders", "lane"):
+        channel: Any = Channel()
+        subscription = RabbitMQSubscription(
+            queue, channel, channel, 1.0, depth=depth, silent=silent, connection_lost=bool
+        )
+        await subscription.start(1)
+        with pytest.raises(BrokerError) as raised:
+            await asyncio.wait_for(subscription.receive(), 20)
+        contact = BrokerContact(queue)
+        contact.answered(contact.failures)
+        contact.failed(raised.value)
+        assert contact.answers
+        assert raised.value.logged
+    said = [one.levelno for one in caplog.records if "nothing comes" in one.message]
+    assert said == [logging.INFO, logging.DEBUG, logging.DEBUG]

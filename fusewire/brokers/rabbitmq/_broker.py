@@ -85,7 +85,8 @@ class RabbitMQBroker:
         self._declarer = Declarer(self._consuming, timeout)
         self._publisher = Publisher(self._publishing, timeout)
         self._subscriptions = WeakSet[RabbitMQSubscription]()
-        self._single: set[str] = set()  # queues that have one active consumer at a time
+        self._silent: set[str] = set()
+        """Queues of which nothing is said any more if nothing comes from them."""
 
     async def __aenter__(self) -> Self:
         """Connect, so that a wrong address is known at once.
@@ -117,7 +118,8 @@ class RabbitMQBroker:
         await self._declarer.prepare(layout)
         self._publisher.prepare(layout)
         if topology.single:
-            self._single.update(queue_name(topology.parked(lane)) for lane in topology.lanes)
+            # All but one wait for their turn there.
+            self._silent.update(queue_name(topology.parked(lane)) for lane in topology.lanes)
 
     async def create_queue(self, queue: str) -> None:
         """Make a quorum queue, if there is none of the name."""
@@ -188,7 +190,7 @@ class RabbitMQBroker:
             self._timeout,
             priority=self._next_priority(queue),
             depth=partial(self._depth, queue),
-            single=queue in self._single,
+            silent=self._silent,
             connection_lost=self._consuming.lost,
         )
         try:

@@ -133,7 +133,7 @@ class RabbitMQSubscription:
         *,
         priority: int = 0,
         depth: Callable[[], Awaitable[int]],
-        single: bool = False,
+        silent: set[str],
         connection_lost: Callable[[BaseException | None], bool],
     ) -> None:
         self.queue = queue
@@ -142,7 +142,7 @@ class RabbitMQSubscription:
         self._publisher = publisher
         self._timeout = timeout
         self._depth = depth
-        self._single = single  # whether the queue has one active consumer at a time
+        self._silent = silent  # queues of which nothing is said if nothing comes; shared
         self._connection_lost = connection_lost
         self._delivered = 0
         self._watching: Background | None = None
@@ -271,8 +271,14 @@ class RabbitMQSubscription:
             stalled = stalled + 1 if waiting >= max(before, 1) else 0
             if stalled == _LOOKS:
                 # Who waits for its turn comes here all the time, and nothing is wrong.
-                level = logging.DEBUG if self._single else logging.INFO
-                logger.log(level, "nothing comes from %r, where messages wait", self.queue)
+                level = logging.DEBUG if self.queue in self._silent else logging.INFO
+                self._silent.add(self.queue)
+                logger.log(
+                    level,
+                    "nothing comes from %r, where messages wait: another consumer is the active "
+                    "one, or the queue was made again; subscribing again (this is said once)",
+                    self.queue,
+                )
                 stopped = BrokerError(f"nothing comes from {self.queue!r} any more")
                 stopped.logged = True
                 self._end(stopped)
