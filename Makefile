@@ -1,7 +1,7 @@
 # make demo               run the demo and write its report; BROKER=amqp://… runs it on RabbitMQ
 # make test               run all tests; ARGS=… goes to pytest
 # make test ROOM=breaker  run the tests of one room
-# make check              check lint, format, types and import layers
+# make check              check lint, format, types, import layers, and what tests see by reading the files
 # make help               list all targets
 
 # The first interpreter that can make a virtual environment. PYTHON=… names another.
@@ -55,11 +55,16 @@ dashboard: .venv/.dev ## Make the Grafana dashboard of monitoring/
 schema: .venv/.dev ## Make docs/fusewire.schema.json, for editors of files of settings
 	$(BIN)/fusewire config schema > docs/fusewire.schema.json
 
-check: .venv/.dev ## Check lint, format, types and import layers
+# Of the tests, those that take seconds, so that a line too long is not found after ten minutes.
+STATIC := tests/project/test_file_lengths.py tests/project/test_rooms.py \
+	tests/docs/test_contributing.py tests/docs/test_decisions.py
+
+check: .venv/.dev ## Check lint, format, types, import layers, and what tests see by reading the files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --quiet $(STATIC)
 
 format: .venv/.dev ## Format the code and fix what the linter can fix
 	$(BIN)/ruff format
