@@ -36,7 +36,7 @@ def main(target: str, store: str = "sqlite:///payments.db") -> None:
             request = ChargeRequest(account="alice", amount_cents=995, currency="EUR")
             reply = PaymentsStub(channel).Charge(request, timeout=2)
             with suppress(KeyboardInterrupt):
-                print(Status.Name(reply.status), reply.operation_id, flush=True)
+                print(f"{Status.Name(reply.status)} {reply.operation_id}", flush=True)
                 # Not one endless wait: a Ctrl-C that comes just before it begins would not end it.
                 while True:
                     time.sleep(1)

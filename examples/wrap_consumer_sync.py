@@ -29,7 +29,7 @@ def main(target: str, broker: str, queue: str) -> None:
 
         def on_order(message: aio_pika.abc.AbstractIncomingMessage) -> None:
             reply = payments.Charge(ChargeRequest.FromString(message.body), timeout=2)
-            print("charged", reply.operation_id, flush=True)
+            print(f"charged {reply.operation_id}", flush=True)
 
         ParkingConsumer(broker, queue=queue, handler=on_order, depends_on=CHARGE).run_sync()
 

@@ -37,8 +37,9 @@ def test_queue_payments_sync(payments: PaymentsProcess, tmp_path: Path) -> None:
     log = tmp_path / "queue_payments_sync.py.log"
 
     def answers() -> list[tuple[str, str]]:
-        # What is logged stands there too, and perhaps in the same line: it is written in pieces.
-        answer = re.compile(r"^(STATUS_[A-Z]+) ([0-9a-f]{32})", re.MULTILINE)
+        # What is logged stands there too, and perhaps in the same line: with PYTHONUNBUFFERED, the
+        # end of a line is written apart from it.
+        answer = re.compile(r"(STATUS_[A-Z]+) ([0-9a-f]{32})")
         return answer.findall(log.read_text(encoding="utf-8"))
 
     @contextmanager
