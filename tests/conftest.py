@@ -17,7 +17,7 @@ from aio_pika.exceptions import AMQPError
 
 from fusewire.brokers.rabbitmq import Layout
 from fusewire.brokers.topology import Topology
-from tests.support import leftovers
+from tests.support import leftovers, stuck
 from tests.support.amqp import connect
 from tests.support.payments import PaymentsProcess
 from tests.support.postgres import NoPostgresError, Postgres, SharedPostgres
@@ -49,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # programs that tests interrupt would not end.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     given = getattr(config, "workerinput", {})
+    if given:
+        stuck.keep_stderr(config)
     config.stash[BROKER] = Broker(shared=given.get(_SHARED))
     config.stash[_POSTGRES] = SharedPostgres(given.get(_SHARED_POSTGRES))
 
@@ -103,6 +105,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 pytest_runtestloop = leftovers.pytest_runtestloop
 pytest_runtest_setup = leftovers.pytest_runtest_setup
 pytest_runtest_teardown = leftovers.pytest_runtest_teardown
+pytest_timeout_set_timer = stuck.pytest_timeout_set_timer
 
 
 def pytest_terminal_summary(
