@@ -351,7 +351,9 @@ class AttemptSequence:
         first_not_closed = self._circuits.first_not_closed(
             failed_breakers
         ) or self._circuits.first_rejecting((*attempt.refused, *needs))
-        in_outage = in_outage or bool(attempt.refused)
+        # A circuit that refused may admit again by now. One that cannot be seen might refuse for
+        # ever.
+        refused = any(self._circuits.knows(name) for name in attempt.refused)
         return self._policy.failed(
             history,
             error,
@@ -359,5 +361,5 @@ class AttemptSequence:
             if first_not_closed is None
             else (first_not_closed, self._circuits.wait(first_not_closed)),
             failed_breakers=failed_breakers,
-            in_outage=in_outage and first_not_closed is not None,
+            in_outage=refused or (in_outage and first_not_closed is not None),
         )

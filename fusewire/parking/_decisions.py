@@ -288,7 +288,8 @@ class FailurePolicy:
             waiting_for: the first of its dependencies whose circuit is not closed, if any, and the
                 seconds until that may admit again.
             failed_breakers: the breakers whose calls failed in this attempt.
-            in_outage: whether a circuit was not closed when the attempt began: it was a probe.
+            in_outage: whether a circuit was not closed when the attempt began, so that it was a
+                probe, or refused a call of it.
         """
         history = self._attempted(
             history, error, failed_breakers=failed_breakers, in_outage=in_outage

@@ -136,6 +136,30 @@ async def test_what_an_open_circuit_refused_is_made_after_recovery(
     assert bench.happened("dead") == []
 
 
+@pytest.mark.parametrize("on_open", ["park", "pause"])
+@pytest.mark.parametrize("way", WAYS, ids=[way.__name__.lstrip("_") for way in WAYS])
+async def test_a_refusal_is_no_attempt_though_the_circuit_admits_again_when_the_handler_ends(
+    bench: Bench, way: Callable[[AbstractIncomingMessage, Work], Awaitable[None]], on_open: str
+) -> None:
+    dependency = Dependency(bench.registry)
+    dependency.trip()
+
+    async def work(message: AbstractIncomingMessage) -> None:
+        try:
+            await dependency(message)
+        finally:
+            dependency.recover()
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        await way(message, work)
+
+    await bench.send("a")
+    async with bench.consumer(handler, max_attempts=1, on_open=on_open):
+        await until(lambda: dependency.effects == ["a"])
+        await until(lambda: bench.happened("handled") or bench.happened("replayed"))
+    assert bench.happened("dead") == []
+
+
 @pytest.mark.parametrize("way", WAYS[:2], ids=["reject", "nack"])
 async def test_a_rejection_for_the_messages_own_fault_is_its_end_in_an_outage_too(
     bench: Bench, way: Callable[[AbstractIncomingMessage, Work], Awaitable[None]]
