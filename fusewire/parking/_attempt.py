@@ -351,8 +351,8 @@ class AttemptSequence:
         first_not_closed = self._circuits.first_not_closed(
             failed_breakers
         ) or self._circuits.first_rejecting((*attempt.refused, *needs))
-        # A circuit that refused may admit again by now. One that cannot be seen might refuse for
-        # ever.
+        # A circuit that refused may admit again by now. One that cannot be seen counts: nobody
+        # knows whether it ever does.
         refused = any(self._circuits.knows(name) for name in attempt.refused)
         return self._policy.failed(
             history,

@@ -274,7 +274,7 @@ async def test_an_older_release_handles_and_passes_on_what_it_does_not_know(
         return [one for one in await waiting(lane) if one.headers.get("fusewire-outage-attempts")]
 
     async def all_of_them() -> list[Message]:
-        # One that failed of itself comes back from its delay to the source queue.
+        # One that failed for its own reason comes back from its delay to the source queue.
         found = await waiting(lane, bench.queue)
         return found if len(found) == 10 else []
 
