@@ -46,12 +46,15 @@ class Place(NamedTuple):
     placeholder: str = ""
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+        source = _on_one_line(self.source)
+        return f"{source}:{self.line}:{self.column}" if self.line else source
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong in a file or a variable, or that a reader should know.
+
+    Its text is one line: of line breaks and what cannot be printed, it shows the escapes.
 
     Attributes:
         place: where it is.
@@ -70,9 +73,10 @@ class Problem:
     severity: Severity = Severity.ERROR
 
     def __post_init__(self) -> None:
-        # Here, so that no problem can be made that shows one.
+        # Here, so that no problem can be made that shows a password, or looks like several.
         for name in ("subject", "accepted", "value", "remedy"):
-            object.__setattr__(self, name, without_passwords(getattr(self, name)))
+            text = _on_one_line(without_passwords(getattr(self, name)))
+            object.__setattr__(self, name, text)
 
     def __str__(self) -> str:
         if self.severity is Severity.NOTE:
@@ -107,6 +111,14 @@ class ConfigError(SettingsError):
 def without_passwords(text: str) -> str:
     """Return `text` with ``***`` for the passwords of URLs in it."""
     return _URL_PASSWORD.sub(r"\1:***@", text)
+
+
+def _on_one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
 
 
 def shown_remedy(remedy: str, place: Place) -> str:

@@ -21,7 +21,7 @@ def assert_complete(problem: Problem) -> None:
     assert problem.subject
     assert problem.accepted
     assert problem.remedy
-    assert "\n" not in str(problem)
+    assert str(problem).isprintable()  # on one line
 
 
 @pytest.mark.parametrize("malformed", CORPUS, ids=lambda malformed: malformed.name)

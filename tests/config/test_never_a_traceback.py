@@ -83,6 +83,8 @@ def test_any_structure(tmp_path_factory: Any, whole: object, *, as_json: bool) -
 
 @settings(max_examples=100)
 @given(section=SPRINGS | VALUES, dotted=st.booleans())
+@example(section={"instances": False, "\n": None}, dotted=False)
+@example(section={"instances": {"a/\x85": {"b\r": 1}}}, dotted=True)
 def test_any_spring_boot_file(tmp_path_factory: Any, section: object, *, dotted: bool) -> None:
     document = (
         {"resilience4j.circuitbreaker": section}
