@@ -306,6 +306,7 @@ def test_what_is_the_brokers_again_is_not_handed_back() -> None:
         assert not loop.run(handed_back())
 
 
+@pytest.mark.timeout(300)  # rabbitmqctl takes seconds on a loaded machine
 async def test_rabbitmq_counts_no_message_and_no_consumer_of_one_who_has_left(
     private_rabbitmq: OwnRabbitMQ,
 ) -> None:
