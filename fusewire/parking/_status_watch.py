@@ -111,7 +111,13 @@ class BrokerContact:
 
 
 class Reading(NamedTuple):
-    """How many messages waited in a station, and when they were counted, in monotonic seconds."""
+    """How many messages waited in a station.
+
+    Attributes:
+        ready: how many were ready.
+        at: when the broker was asked, in monotonic seconds. Of what changed later, nobody knows
+            whether it is counted.
+    """
 
     ready: int
     at: float
@@ -226,7 +232,7 @@ class StatusWatch:
     async def count(self, broker: Broker, stations: Iterable[Station] = ()) -> None:
         """Count what waits in each of `stations`, or in all."""
         for station in stations or self._stations:
-            failures = self.contact.failures
+            failures, asked_at = self.contact.failures, self._monotonic()
             try:
                 ready = await broker.depth(station)
             except BrokerUnavailableError as error:
@@ -237,10 +243,9 @@ class StatusWatch:
                 self._readings.pop(station, None)
                 continue
             self.contact.answered(failures)
-            self._note(station, ready)
+            self._note(station, Reading(ready, asked_at))
 
-    def _note(self, station: Station, ready: int) -> None:
-        now = self._monotonic()
-        self._readings[station] = Reading(ready, now)
-        if not (ready or self._in_flight(station)):
-            self._empty_at[station] = now
+    def _note(self, station: Station, reading: Reading) -> None:
+        self._readings[station] = reading
+        if not (reading.ready or self._in_flight(station)):
+            self._empty_at[station] = reading.at

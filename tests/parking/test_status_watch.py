@@ -15,12 +15,14 @@ from fusewire.errors import (
     UnconfirmedError,
 )
 from fusewire.parking import _status_watch as watch_module
+from fusewire.parking._lane_log import LaneLog
 from fusewire.parking._status_watch import BrokerContact, StatusWatch
 from fusewire.testing import FakeClock
+from tests.support.logs import read_log
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from fusewire.brokers import Broker
 
@@ -34,9 +36,11 @@ class Counts:
     def __init__(self) -> None:
         self.depths: dict[Station, int | Exception] = {}
         self.asked: list[Station] = []
+        self.meanwhile: Callable[[], None] = lambda: None
 
     async def depth(self, station: Station) -> int:
         self.asked.append(station)
+        self.meanwhile()
         found = self.depths.get(station, 0)
         if isinstance(found, Exception):
             raise found
@@ -121,6 +125,27 @@ async def test_every_station_is_counted(
     assert watch.reading(SOURCE, clock()) == (3, clock())
     assert watch.reading(LANE, clock()) == (0, clock())
     assert set(counts.asked) == {*TOPOLOGY.stations, TOPOLOGY.delayed}
+
+
+async def test_a_lane_is_not_taken_for_empty_when_a_message_came_while_it_was_counted(
+    watch: StatusWatch, broker: Broker, counts: Counts, clock: FakeClock
+) -> None:
+    lane = LaneLog(LANE, clock, clock)
+
+    def parked_behind_the_count() -> None:
+        clock.advance(0.2)
+        lane.parked("payments", "circuit_open")
+        clock.advance(0.2)
+
+    counts.meanwhile = parked_behind_the_count
+    with read_log() as log:
+        await watch.count(broker, [LANE])
+        lane.look(watch.reading(LANE, clock()), 0)
+        assert log.of("lane.drained") == []
+        counts.meanwhile = lambda: None
+        await watch.count(broker, [LANE])
+        lane.look(watch.reading(LANE, clock()), 0)
+        assert len(log.of("lane.drained")) == 1
 
 
 async def test_it_is_known_when_a_station_was_empty(
