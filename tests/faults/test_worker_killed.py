@@ -61,7 +61,7 @@ async def test_a_worker_killed_in_mid_move_loses_nothing_and_its_duplicate_is_re
 
     payments.start()
     with worker(amqp_url, queue_name, payments, "never", tmp_path / "third.log"):
-        await until(lambda: payments.repeated().total() == 1, limit=60)
+        await until(lambda: payments.repeated().total() >= 1, limit=60)
 
         async def drained() -> bool:
             return await outsider.count(lane) == 0 and await outsider.count(queue_name) == 0
