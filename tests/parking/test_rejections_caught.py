@@ -239,6 +239,21 @@ async def test_a_handler_that_swallows_it_is_believed_with_one_warning(
     assert "swallows_it" in warnings[0].message
 
 
+async def test_a_swallowed_refusal_of_a_circuit_that_the_consumer_cannot_see_is_an_attempt(
+    bench: Bench,
+) -> None:
+    elsewhere = Dependency(BreakerRegistry())
+    elsewhere.trip()
+
+    async def handler(message: AbstractIncomingMessage) -> None:
+        await _raise_later(message, elsewhere)
+
+    await bench.send("a")
+    async with bench.consumer(handler, max_attempts=2):
+        await until(lambda: bench.happened("dead") == ["a"])
+    assert bench.happened("delayed") == ["a"]
+
+
 async def test_a_refusal_of_a_circuit_that_the_consumer_cannot_see_is_reported_once(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
